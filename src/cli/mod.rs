@@ -1,0 +1,94 @@
+//! The command line: one file a subcommand, and what all of them share.
+
+use std::fmt::Display;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+mod devices;
+
+/// Turns data about interacting bodies into a formula.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every subcommand takes.
+#[derive(Args)]
+struct Common {
+    /// Where to compute: auto, cpu or cuda:N
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// Threads to use; 0 is one for each core
+    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    threads: usize,
+    /// Seed of everything random
+    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// Print one JSON document and nothing else to stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress on stderr
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// More detail on stderr
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the devices that this build can use
+    Devices(devices::Devices),
+}
+
+/// What every subcommand gets.
+pub struct Context {
+    /// Where to compute.
+    pub device: Device,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Where progress goes.
+    pub progress: Progress,
+    /// True for more detail.
+    pub verbose: bool,
+    json: bool,
+}
+
+impl Context {
+    /// Prints the result of the command: the document under `--json`, the text otherwise.
+    pub fn print(&self, document: &serde_json::Value, text: impl Display) {
+        use std::io::Write;
+        let mut out = std::io::stdout().lock();
+        // A closed pipe (`lawsmith … | head`) is no failure of the command.
+        let _ = if self.json { writeln!(out, "{document}") } else { writeln!(out, "{text}") };
+    }
+}
+
+impl Cli {
+    /// True where errors are to be printed as a document on stdout.
+    pub fn json(&self) -> bool {
+        self.common.json
+    }
+
+    /// Runs the subcommand.
+    pub fn run(self) -> Result<()> {
+        let Common { device, threads, seed, json, quiet, verbose } = self.common;
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))?;
+        let progress = if quiet { Progress::Quiet } else { Progress::Stderr };
+        let context = Context { device: Device::pick(&device)?, seed, progress, verbose, json };
+        match self.command {
+            Command::Devices(command) => command.run(&context),
+        }
+    }
+}

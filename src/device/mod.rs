@@ -1,0 +1,130 @@
+//! Where operations run: `cpu`, or `cuda:N`.
+//!
+//! `Device` is the seam: each operation in `ops/` matches on it and calls its `cpu.rs` or its
+//! `gpu.rs`. A build without CUDA kernels cannot make a [`Gpu`], so the second arm compiles and is
+//! never reached; asking for a GPU is one clear error in [`Device::pick`].
+
+use crate::error::{Error, Result};
+
+/// Vector instructions, in the order of preference. Chosen once, at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Simd {
+    /// Plain Rust: the readable reference.
+    Scalar,
+    /// AVX2 and FMA: 8 lanes of f32.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL: 16 lanes of f32.
+    Avx512,
+    /// AVX-512 with bf16 dot products.
+    Avx512Bf16,
+}
+
+impl Simd {
+    /// The best that this processor has.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if avx512 && is_x86_feature_detected!("avx512bf16") {
+                return Simd::Avx512Bf16;
+            }
+            if avx512 {
+                return Simd::Avx512;
+            }
+            if avx2 {
+                return Simd::Avx2;
+            }
+        }
+        Simd::Scalar
+    }
+
+    /// The name in `devices` and in bench tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Simd::Scalar => "scalar",
+            Simd::Avx2 => "avx2",
+            Simd::Avx512 => "avx512",
+            Simd::Avx512Bf16 => "avx512+bf16",
+        }
+    }
+
+    /// Every level that this processor can run, the scalar reference first.
+    pub fn available() -> Vec<Self> {
+        let best = Self::detect();
+        [Simd::Scalar, Simd::Avx2, Simd::Avx512, Simd::Avx512Bf16]
+            .into_iter()
+            .filter(|&level| level <= best)
+            .collect()
+    }
+}
+
+/// The processor: its vector instructions. Threads are rayon's global pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu {
+    /// What the kernels may use.
+    pub simd: Simd,
+}
+
+/// A CUDA device. No value of this type exists in a build without CUDA kernels.
+#[derive(Clone, Copy, Debug)]
+pub enum Gpu {}
+
+/// Where an operation runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Device {
+    /// The processor, with rayon and SIMD.
+    Cpu(Cpu),
+    /// A CUDA device.
+    Gpu(Gpu),
+}
+
+impl Device {
+    /// The processor with its best vector instructions.
+    pub fn cpu() -> Self {
+        Device::Cpu(Cpu { simd: Simd::detect() })
+    }
+
+    /// The device that `--device` names: `auto`, `cpu` or `cuda:N`.
+    pub fn pick(name: &str) -> Result<Self> {
+        let cuda = name.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok());
+        match name {
+            "auto" | "cpu" => Ok(Self::cpu()),
+            _ if cuda => Err(Error::device(format!(
+                "{name} cannot be used: this build has no CUDA kernels; use --device cpu"
+            ))),
+            _ => {
+                Err(Error::usage(format!("'{name}' is no device: auto, cpu or cuda:N"))
+                    .field("device"))
+            }
+        }
+    }
+
+    /// The name in tables: `cpu (avx512+bf16, 2 threads)`.
+    pub fn describe(&self) -> String {
+        match self {
+            Device::Cpu(cpu) => {
+                format!("cpu ({}, {} threads)", cpu.simd.name(), rayon::current_num_threads())
+            }
+            Device::Gpu(gpu) => match *gpu {},
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asking_for_a_gpu_is_one_clear_error() {
+        let error = Device::pick("cuda:0").unwrap_err();
+        assert_eq!(error.kind, crate::error::Kind::Device);
+        assert!(error.to_string().contains("--device cpu"), "{error}");
+        assert!(Device::pick("cuda").is_err());
+        assert!(matches!(Device::pick("auto").unwrap(), Device::Cpu(_)));
+    }
+}

@@ -1,0 +1,142 @@
+//! The one error type of the library.
+//!
+//! Each error is one sentence that says what is wrong and what to do, plus, where they are known, the
+//! file, the field and the row (rows count from 1, a table's header being row 1). The binary prints
+//! it as text, or as a document under `--json`; see [`Error::document`].
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Result of every fallible function of the library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What sort of failure it is; the `kind` of the JSON error document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The user's data: missing, truncated, of another kind, NaN where none may be, shapes that disagree.
+    Input,
+    /// A setting that makes no sense or does not fit the data.
+    Usage,
+    /// The operating system refused: no permission, disk full.
+    Io,
+    /// No such device, or not enough of it.
+    Device,
+    /// Ctrl-C: work was saved, exit code 130.
+    Interrupted,
+}
+
+impl Kind {
+    /// The name in JSON documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Input => "input",
+            Kind::Usage => "usage",
+            Kind::Io => "io",
+            Kind::Device => "device",
+            Kind::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// A failure, with its place.
+#[derive(Debug, thiserror::Error)]
+pub struct Error {
+    /// What sort of failure it is.
+    pub kind: Kind,
+    /// One sentence: what is wrong, and what to do about it where that is not obvious.
+    pub message: String,
+    /// The file that is at fault.
+    pub file: Option<PathBuf>,
+    /// The column, tensor or setting that is at fault.
+    pub field: Option<String>,
+    /// The row that is at fault, from 1, a table's header being row 1.
+    pub row: Option<u64>,
+}
+
+impl Error {
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error { kind, message: message.into(), file: None, field: None, row: None }
+    }
+
+    /// The user's data is at fault.
+    pub fn input(message: impl Into<String>) -> Self {
+        Self::new(Kind::Input, message)
+    }
+
+    /// A setting is at fault.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// The device is at fault.
+    pub fn device(message: impl Into<String>) -> Self {
+        Self::new(Kind::Device, message)
+    }
+
+    /// The user pressed Ctrl-C; the message says what was saved and how to go on.
+    pub fn interrupted(message: impl Into<String>) -> Self {
+        Self::new(Kind::Interrupted, message)
+    }
+
+    /// The operating system refused to `action` ("read", "create", …) `file`.
+    pub fn io(action: &str, file: &Path, source: std::io::Error) -> Self {
+        let message = match source.kind() {
+            std::io::ErrorKind::NotFound => format!("cannot {action}: no such file or folder"),
+            std::io::ErrorKind::StorageFull => format!("cannot {action}: the disk is full"),
+            _ => format!("cannot {action}: {source}"),
+        };
+        Self::new(Kind::Io, message).file(file)
+    }
+
+    /// Names the file at fault.
+    pub fn file(mut self, file: impl AsRef<Path>) -> Self {
+        self.file = Some(file.as_ref().to_path_buf());
+        self
+    }
+
+    /// Names the column, tensor or setting at fault.
+    pub fn field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// Names the row at fault, from 1, a table's header being row 1.
+    pub fn row(mut self, row: u64) -> Self {
+        self.row = Some(row);
+        self
+    }
+
+    /// The exit code of the program that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Interrupted => 130,
+            _ => 1,
+        }
+    }
+
+    /// The document that `--json` prints: `{"error":{"kind","message","file","field","row"}}`.
+    pub fn document(&self) -> serde_json::Value {
+        serde_json::json!({"error": {
+            "kind": self.kind.name(),
+            "message": self.to_string(),
+            "file": self.file,
+            "field": self.field,
+            "row": self.row,
+        }})
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}: ", file.display())?;
+        }
+        match (&self.field, self.row) {
+            (Some(field), Some(row)) => write!(f, "field '{field}', row {row}: ")?,
+            (Some(field), None) => write!(f, "field '{field}': ")?,
+            (None, Some(row)) => write!(f, "row {row}: ")?,
+            (None, None) => {}
+        }
+        f.write_str(&self.message)
+    }
+}

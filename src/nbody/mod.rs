@@ -1,0 +1,4 @@
+//! Simulated and imported systems of interacting bodies (DESIGN §2).
+
+pub mod dataset;
+pub mod law;

@@ -1,0 +1,128 @@
+//! The shape of a graph network and the layout of its parameter arena (DESIGN §3).
+//!
+//! One flat f32 arena per model: `edge.weight.0 [out, in]`, `edge.bias.0 [out]`, …, then
+//! `node.weight.0`, …. Each tensor starts at a multiple of [`ALIGN`] elements; the gaps are zero and
+//! stay zero, since their gradients are.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+/// Tensors of the arena start at multiples of this many f32 (64 bytes).
+pub const ALIGN: usize = 16;
+
+/// How the messages are kept compact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelKind {
+    /// 100 messages, no penalty.
+    Standard,
+    /// As many messages as dimensions.
+    Bottleneck,
+    /// 100 messages, L1 penalty.
+    L1,
+    /// 100 sampled messages, Kullback–Leibler penalty against N(0, 1).
+    Kl,
+}
+
+/// The arithmetic of matrix products; accumulation and master weights are always f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// f32 operands.
+    F32,
+    /// bf16 operands, f32 accumulation.
+    Bf16,
+}
+
+/// The shape of a graph network: φe(v_r, v_s) → messages, φv(v_i, Σ messages) → output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Features of a node: 2·dim + 2 for bodies.
+    pub n_features: usize,
+    /// Messages that are summed at the receiver.
+    pub message_dim: usize,
+    /// Outputs of φv: dim accelerations for bodies.
+    pub outputs: usize,
+    /// Units of a hidden layer.
+    pub hidden: usize,
+    /// Hidden layers of each of the two networks.
+    pub layers: usize,
+    /// True where φe gives means and log-variances of `message_dim` sampled messages (KL).
+    pub sampled: bool,
+}
+
+/// One linear layer: where its parameters are in the arena.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Width of its input.
+    pub inputs: usize,
+    /// Width of its output.
+    pub outputs: usize,
+    /// `[outputs, inputs]`, row-major.
+    pub weight: Range<usize>,
+    /// `[outputs]`.
+    pub bias: Range<usize>,
+}
+
+/// The layers of φe and φv in the arena.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arena {
+    /// φe: 2·n_features → hidden … → messages (KL: means, then log-variances).
+    pub edge: Vec<Layer>,
+    /// φv: n_features + message_dim → hidden … → outputs.
+    pub node: Vec<Layer>,
+    /// Elements of the arena.
+    pub len: usize,
+}
+
+impl Shape {
+    /// Outputs of φe.
+    pub fn edge_outputs(&self) -> usize {
+        if self.sampled { 2 * self.message_dim } else { self.message_dim }
+    }
+
+    /// Where each parameter is.
+    pub fn arena(&self) -> Arena {
+        let mut len = 0;
+        let mut take = |count: usize| {
+            let range = len..len + count;
+            len = range.end.next_multiple_of(ALIGN);
+            range
+        };
+        let mut network = |inputs: usize, outputs: usize| -> Vec<Layer> {
+            let mut widths = vec![inputs];
+            widths.extend(std::iter::repeat_n(self.hidden, self.layers));
+            widths.push(outputs);
+            let layer = |pair: &[usize]| Layer {
+                inputs: pair[0],
+                outputs: pair[1],
+                weight: take(pair[0] * pair[1]),
+                bias: take(pair[1]),
+            };
+            widths.windows(2).map(layer).collect()
+        };
+        let edge = network(2 * self.n_features, self.edge_outputs());
+        let node = network(self.n_features + self.message_dim, self.outputs);
+        Arena { edge, node, len }
+    }
+}
+
+impl Arena {
+    /// Every tensor with its name in model files, its shape and its place.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>, Range<usize>)> {
+        let mut tensors = Vec::new();
+        for (part, layers) in [("edge", &self.edge), ("node", &self.node)] {
+            for (index, layer) in layers.iter().enumerate() {
+                let Layer { inputs, outputs, weight, bias } = layer;
+                tensors.push((
+                    format!("{part}.weight.{index}"),
+                    vec![*outputs, *inputs],
+                    weight.clone(),
+                ));
+                tensors.push((format!("{part}.bias.{index}"), vec![*outputs], bias.clone()));
+            }
+        }
+        tensors
+    }
+}

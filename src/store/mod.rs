@@ -1,0 +1,32 @@
+//! Files: memory-mapped tensors, tables, run folders.
+//!
+//! Everything is written to a temporary name beside its destination and renamed when it is whole, so
+//! a file that exists is whole.
+
+pub mod run;
+pub mod table;
+pub mod tensors;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The name under which `path` is written until it is whole.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".tmp{}", std::process::id()));
+    path.with_file_name(name)
+}
+
+/// Writes a whole file at once: temporary name, flush to disk, rename.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    let temporary = temporary(path);
+    let written = std::fs::File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_data()))
+        .and_then(|()| std::fs::rename(&temporary, path));
+    written.map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        Error::io("write", path, error)
+    })
+}

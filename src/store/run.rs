@@ -1,0 +1,146 @@
+//! Run folders: `config.toml`, `model.safetensors`, `metrics.csv`, `messages.safetensors`,
+//! `hall_of_fame.csv`, `laws.json`, `report.html`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+/// What to do with a folder that is not empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Existing {
+    /// Go on where an interrupted run stopped.
+    #[arg(long)]
+    pub resume: bool,
+    /// Throw away what the output folder holds.
+    #[arg(long, conflicts_with = "resume")]
+    pub overwrite: bool,
+}
+
+/// A run's folder.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes the folder for a new run, or enters it for `--resume`.
+    ///
+    /// A folder that is not empty is refused without `--resume` or `--overwrite`; `--overwrite`
+    /// removes only the files that a run writes, and `--resume` needs a `config.toml`.
+    pub fn create(path: &Path, existing: Existing) -> Result<Self> {
+        if path.is_file() {
+            return Err(Error::usage("is a file; a folder is needed").file(path));
+        }
+        std::fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
+        let run = RunFolder { path: path.to_path_buf() };
+        let mut entries = std::fs::read_dir(path).map_err(|e| Error::io("read", path, e))?;
+        let empty = entries.next().is_none();
+        if existing.resume && !empty && !run.file("config.toml").exists() {
+            return Err(Error::usage("has no config.toml: there is no run to resume").file(path));
+        }
+        if existing.overwrite {
+            for name in FILES {
+                let file = run.file(name);
+                if file.exists() {
+                    std::fs::remove_file(&file).map_err(|e| Error::io("remove", &file, e))?;
+                }
+            }
+        } else if !empty && !existing.resume {
+            return Err(Error::usage(
+                "the folder is not empty: --resume goes on, --overwrite starts again",
+            )
+            .file(path));
+        }
+        Ok(run)
+    }
+
+    /// Enters the folder of a finished run.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.is_dir() {
+            return Err(Error::input("there is no such run folder").file(path));
+        }
+        Ok(RunFolder { path: path.to_path_buf() })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of one of the run's files.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes one of the run's files whole.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        super::write_atomic(&self.file(name), bytes)
+    }
+
+    /// Writes one table of `config.toml` (`[simulate]`, `[train]`, `[regress]`), keeping the others.
+    pub fn write_config<T: Serialize>(&self, table: &str, settings: &T) -> Result<()> {
+        let mut config = self.config()?;
+        let value = toml::Value::try_from(settings).map_err(|e| {
+            Error::usage(format!("cannot write the settings: {e}")).file(self.file("config.toml"))
+        })?;
+        config.insert(table.to_string(), value);
+        self.write("config.toml", toml::to_string(&config).expect("a TOML table prints").as_bytes())
+    }
+
+    /// Reads one table of `config.toml`; `None` where there is none.
+    pub fn read_config<T: DeserializeOwned>(&self, table: &str) -> Result<Option<T>> {
+        let Some(value) = self.config()?.remove(table) else { return Ok(None) };
+        value
+            .try_into()
+            .map(Some)
+            .map_err(|e| Error::input(format!("{e}")).file(self.file("config.toml")).field(table))
+    }
+
+    fn config(&self) -> Result<toml::Table> {
+        let path = self.file("config.toml");
+        if !path.exists() {
+            return Ok(toml::Table::new());
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+        text.parse().map_err(|e| Error::input(format!("is no TOML: {e}")).file(&path))
+    }
+}
+
+/// What a run writes, and so what `--overwrite` may remove.
+const FILES: [&str; 10] = [
+    "config.toml",
+    "dataset.safetensors",
+    "test.safetensors",
+    "model.safetensors",
+    "metrics.csv",
+    "messages.safetensors",
+    "messages.json",
+    "hall_of_fame.csv",
+    "laws.json",
+    "report.html",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_empty_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let run = RunFolder::create(&path, Existing::default()).unwrap();
+        run.write_config("train", &toml::toml! { steps = 3 }).unwrap();
+        run.write_config("regress", &toml::toml! { seed = 1 }).unwrap();
+        assert!(RunFolder::create(&path, Existing::default()).is_err());
+        let run = RunFolder::create(&path, Existing { resume: true, overwrite: false }).unwrap();
+        let train: toml::Table = run.read_config("train").unwrap().unwrap();
+        assert_eq!(train["steps"].as_integer(), Some(3));
+        std::fs::write(run.file("mine.txt"), "kept").unwrap();
+        let run = RunFolder::create(&path, Existing { resume: false, overwrite: true }).unwrap();
+        assert!(!run.file("config.toml").exists());
+        assert!(run.file("mine.txt").exists(), "files that are not ours stay");
+    }
+}
