@@ -1,7 +1,10 @@
 //! Expressions: what the search grows, what laws are written in, what `--potential` takes.
 //!
 //! An expression is a flat postfix list of nodes: children stand before their operator, so the last
-//! node is the root, and a sub-tree is a contiguous range.
+//! node is the root, and a sub-tree is a contiguous range. Everything here walks that list once with
+//! a stack and never recurses, so that a long sum cannot overflow anything.
+
+use crate::error::{Error, Result};
 
 /// A function of one, two or three values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +52,101 @@ pub enum Op {
     If,
 }
 
+impl Op {
+    /// Every operator, in the order of their numbers.
+    pub const ALL: [Op; 20] = [
+        Op::Add,
+        Op::Sub,
+        Op::Mul,
+        Op::Div,
+        Op::Pow,
+        Op::Greater,
+        Op::Less,
+        Op::Min,
+        Op::Max,
+        Op::Exp,
+        Op::Log,
+        Op::Sqrt,
+        Op::Abs,
+        Op::Square,
+        Op::Cube,
+        Op::Neg,
+        Op::Sin,
+        Op::Cos,
+        Op::Tanh,
+        Op::If,
+    ];
+
+    /// Number of operands.
+    pub fn arity(self) -> usize {
+        match self {
+            Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Pow => 2,
+            Op::Greater | Op::Less | Op::Min | Op::Max => 2,
+            Op::If => 3,
+            _ => 1,
+        }
+    }
+
+    /// The name in texts and in `--operators`: a sign, or a function.
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::Add => "+",
+            Op::Sub => "-",
+            Op::Mul => "*",
+            Op::Div => "/",
+            Op::Pow => "^",
+            Op::Greater => ">",
+            Op::Less => "<",
+            Op::Min => "min",
+            Op::Max => "max",
+            Op::Exp => "exp",
+            Op::Log => "log",
+            Op::Sqrt => "sqrt",
+            Op::Abs => "abs",
+            Op::Square => "square",
+            Op::Cube => "cube",
+            Op::Neg => "neg",
+            Op::Sin => "sin",
+            Op::Cos => "cos",
+            Op::Tanh => "tanh",
+            Op::If => "IF",
+        }
+    }
+
+    /// The operator called `name`.
+    pub fn from_name(name: &str) -> Option<Op> {
+        Op::ALL.into_iter().find(|op| op.name() == name)
+    }
+
+    /// The value for operands `[a]`, `[a, b]` or `[c, a, b]`.
+    pub fn apply(self, values: &[f64]) -> f64 {
+        let a = values[0];
+        let b = values.get(1).copied().unwrap_or(f64::NAN);
+        match self {
+            Op::Add => a + b,
+            Op::Sub => a - b,
+            Op::Mul => a * b,
+            Op::Div => a / b,
+            Op::Pow => a.powf(b),
+            Op::Greater => f64::from(u8::from(a > b)),
+            Op::Less => f64::from(u8::from(a < b)),
+            Op::Min => a.min(b),
+            Op::Max => a.max(b),
+            Op::Exp => a.exp(),
+            Op::Log => a.ln(),
+            Op::Sqrt => a.sqrt(),
+            Op::Abs => a.abs(),
+            Op::Square => a * a,
+            Op::Cube => a * a * a,
+            Op::Neg => -a,
+            Op::Sin => a.sin(),
+            Op::Cos => a.cos(),
+            Op::Tanh => a.tanh(),
+            Op::If => [values[2], b][usize::from(a > 0.0)],
+        }
+    }
+}
+
 /// One node of an expression.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Node {
@@ -60,6 +158,49 @@ pub enum Node {
     Op(Op),
 }
 
+impl Node {
+    /// Number of operands: 0 for a leaf.
+    pub fn arity(self) -> usize {
+        match self {
+            Node::Op(op) => op.arity(),
+            _ => 0,
+        }
+    }
+}
+
+/// Complexity of each kind of node (DESIGN §5).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights {
+    /// Complexity of each operator, by its number.
+    pub op: [u16; Op::ALL.len()],
+    /// Complexity of a constant.
+    pub constant: u16,
+    /// Complexity of a variable.
+    pub variable: u16,
+}
+
+impl Default for Weights {
+    /// 1 for each node, 3 for `^`, `exp`, `log` and `IF`.
+    fn default() -> Self {
+        let mut op = [1; Op::ALL.len()];
+        for heavy in [Op::Pow, Op::Exp, Op::Log, Op::If] {
+            op[heavy as usize] = 3;
+        }
+        Weights { op, constant: 1, variable: 1 }
+    }
+}
+
+impl Weights {
+    /// Complexity of one node.
+    pub fn of(&self, node: Node) -> u32 {
+        u32::from(match node {
+            Node::Constant(_) => self.constant,
+            Node::Variable(_) => self.variable,
+            Node::Op(op) => self.op[op as usize],
+        })
+    }
+}
+
 /// An expression in postfix order. Never empty, always well-formed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expression {
@@ -67,8 +208,204 @@ pub struct Expression {
 }
 
 impl Expression {
+    /// The expression that `nodes` write in postfix order; an error where they write none.
+    pub fn new(nodes: Vec<Node>) -> Result<Self> {
+        let mut depth = 0usize;
+        for node in &nodes {
+            match depth.checked_sub(node.arity()) {
+                Some(rest) => depth = rest + 1,
+                None => return Err(Error::input("an operator lacks an operand")),
+            }
+        }
+        if depth != 1 {
+            return Err(Error::input(format!("{depth} expressions where one is needed")));
+        }
+        Ok(Expression { nodes })
+    }
+
+    /// A number.
+    pub fn constant(value: f64) -> Self {
+        Expression { nodes: vec![Node::Constant(value)] }
+    }
+
+    /// A variable, by its position.
+    pub fn variable(index: u16) -> Self {
+        Expression { nodes: vec![Node::Variable(index)] }
+    }
+
+    /// `op` on `operands`, as many as it takes.
+    pub fn apply(op: Op, operands: &[Expression]) -> Self {
+        assert_eq!(op.arity(), operands.len(), "operands of {op:?}");
+        let mut nodes: Vec<Node> = operands.iter().flat_map(|e| e.nodes.iter().copied()).collect();
+        nodes.push(Node::Op(op));
+        Expression { nodes }
+    }
+
     /// The nodes, children before their operator.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// The operator or leaf at the top.
+    pub fn root(&self) -> Node {
+        self.nodes[self.nodes.len() - 1]
+    }
+
+    /// The number, where the expression is nothing else.
+    pub fn as_constant(&self) -> Option<f64> {
+        match self.nodes[..] {
+            [Node::Constant(value)] => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Position of the first node of the sub-tree whose root is at `root`.
+    pub fn start(&self, root: usize) -> usize {
+        let mut missing = 1;
+        let mut at = root + 1;
+        while missing > 0 {
+            at -= 1;
+            missing = missing + self.nodes[at].arity() - 1;
+        }
+        at
+    }
+
+    /// The constants, in the order of the nodes.
+    pub fn constants(&self) -> Vec<f64> {
+        let constant = |node: &Node| match *node {
+            Node::Constant(value) => Some(value),
+            _ => None,
+        };
+        self.nodes.iter().filter_map(constant).collect()
+    }
+
+    /// Replaces the constants, in the order of the nodes; as many as [`Expression::constants`].
+    pub fn set_constants(&mut self, values: &[f64]) {
+        let mut values = values.iter();
+        for node in &mut self.nodes {
+            if let Node::Constant(value) = node {
+                *value = *values.next().expect("a value for each constant");
+            }
+        }
+    }
+
+    /// True where the variable occurs.
+    pub fn depends_on(&self, variable: u16) -> bool {
+        self.nodes.contains(&Node::Variable(variable))
+    }
+
+    /// Sum of the weights of the nodes.
+    pub fn complexity(&self, weights: &Weights) -> u32 {
+        self.nodes.iter().map(|&node| weights.of(node)).sum()
+    }
+
+    /// Longest way from the root to a leaf, in nodes.
+    pub fn depth(&self) -> usize {
+        self.fold(|_, operands: &[usize]| 1 + operands.iter().max().copied().unwrap_or(0))
+    }
+
+    /// The value where variable k is `values[k]`; NaN where any intermediate value is no finite
+    /// number.
+    pub fn eval(&self, values: &[f64]) -> f64 {
+        let mut small = [0.0; 64];
+        let mut large;
+        let stack = if self.nodes.len() <= small.len() {
+            &mut small[..]
+        } else {
+            large = vec![0.0; self.nodes.len()];
+            &mut large[..]
+        };
+        let mut top = 0;
+        for &node in &self.nodes {
+            let value = match node {
+                Node::Constant(value) => value,
+                Node::Variable(index) => values[usize::from(index)],
+                Node::Op(op) => {
+                    top -= op.arity();
+                    op.apply(&stack[top..top + op.arity()])
+                }
+            };
+            if !value.is_finite() {
+                return f64::NAN;
+            }
+            stack[top] = value;
+            top += 1;
+        }
+        stack[0]
+    }
+
+    /// Computes something for each node from the same of its operands, up to the root.
+    pub(crate) fn fold<T>(&self, mut combine: impl FnMut(Node, &[T]) -> T) -> T {
+        let mut stack: Vec<T> = Vec::with_capacity(16);
+        for &node in &self.nodes {
+            let operands = stack.len() - node.arity();
+            let value = combine(node, &stack[operands..]);
+            stack.truncate(operands);
+            stack.push(value);
+        }
+        stack.pop().expect("never empty")
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Any expression of three variables, with constants that a search might hold.
+    pub(crate) fn any_expression() -> impl Strategy<Value = Expression> {
+        let leaf = prop_oneof![
+            (0u16..3).prop_map(Expression::variable),
+            (-4i32..5).prop_map(|c| Expression::constant(f64::from(c) / 2.0)),
+            (-1e3f64..1e3).prop_map(Expression::constant),
+            any::<f64>().prop_filter("finite", |c| c.is_finite()).prop_map(Expression::constant),
+        ];
+        leaf.prop_recursive(6, 40, 3, |inner| {
+            (0..Op::ALL.len(), prop::collection::vec(inner, 3)).prop_map(|(op, operands)| {
+                let op = Op::ALL[op];
+                Expression::apply(op, &operands[..op.arity()])
+            })
+        })
+    }
+
+    #[test]
+    fn evaluates_with_the_rules_of_the_design() {
+        let eval = |text: &str, x: f64| Expression::parse(text, &["x"]).unwrap().eval(&[x]);
+        assert_eq!(eval("2 + 3 * x ^ 2 ^ 0", 5.0), 17.0);
+        assert_eq!(eval("-x^2", 3.0), -9.0);
+        assert_eq!(eval("(x > 1) + (x < 1)", 2.0), 1.0);
+        assert_eq!(eval("IF(x, 3, 4)", 0.0), 4.0);
+        assert_eq!(eval("IF(x, 3, 4)", 1e-9), 3.0);
+        assert!(eval("IF(1, 3, log(x))", -1.0).is_nan(), "both branches must be finite");
+        assert!(eval("x ^ 0.5", -1.0).is_nan());
+        assert_eq!(eval("x ^ 3", -2.0), -8.0);
+        assert!(eval("exp(x) * 0", 1e4).is_nan());
+        assert!(eval("min(1, x / 0)", 1.0).is_nan());
+    }
+
+    #[test]
+    fn malformed_nodes_are_refused() {
+        assert!(Expression::new(vec![]).is_err());
+        assert!(Expression::new(vec![Node::Op(Op::Exp)]).is_err());
+        assert!(Expression::new(vec![Node::Variable(0), Node::Variable(1)]).is_err());
+    }
+
+    #[test]
+    fn sub_trees_are_ranges() {
+        let e = Expression::parse("a * (b - 2) + IF(a, b, 3)", &["a", "b"]).unwrap();
+        let root = e.nodes().len() - 1;
+        assert_eq!(e.start(root), 0);
+        assert_eq!(e.start(root - 1), 5);
+        assert_eq!(e.depth(), 4);
+        assert_eq!(e.complexity(&Weights::default()), 12);
+    }
+
+    proptest! {
+        #[test]
+        fn constants_are_set_in_order(mut e in any_expression()) {
+            let negated: Vec<f64> = e.constants().iter().map(|c| -c).collect();
+            e.set_constants(&negated);
+            prop_assert_eq!(e.constants(), negated);
+        }
     }
 }

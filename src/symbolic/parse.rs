@@ -1,0 +1,280 @@
+//! Reading infix text: Python's grammar for + − * / comparisons and functions, with `^` (or `**`)
+//! for powers.
+//!
+//! A minus directly before a number belongs to the number, except under a power: `-2^x` is −(2^x),
+//! as in Python.
+
+use super::expression::{Expression, Node, Op};
+use crate::error::{Error, Result};
+
+/// Nesting beyond this is refused, so that the recursion below cannot overflow the stack.
+const MAX_NESTING: usize = 200;
+
+#[derive(Clone, Debug, PartialEq)]
+enum Token {
+    Number(f64),
+    Name(String),
+    Sign(char),
+}
+
+impl Expression {
+    /// Reads `text`, in which the variables have these `names`.
+    ///
+    /// # Errors
+    /// With the position (from 1) and what is wrong there.
+    pub fn parse(text: &str, names: &[&str]) -> Result<Self> {
+        let tokens = tokens(text)?;
+        let mut parser = Parser { text, names, tokens, at: 0, nesting: 0, nodes: Vec::new() };
+        parser.comparison()?;
+        if parser.at < parser.tokens.len() {
+            return Err(parser.error("an operator is missing"));
+        }
+        Expression::new(parser.nodes)
+    }
+}
+
+fn error_at(text: &str, position: usize, message: &str) -> Error {
+    Error::input(format!("in '{text}', at character {}: {message}", position + 1))
+}
+
+fn tokens(text: &str) -> Result<Vec<(usize, Token)>> {
+    let characters: Vec<char> = text.chars().collect();
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while at < characters.len() {
+        let begun = at;
+        let token = match characters[at] {
+            c if c.is_whitespace() => {
+                at += 1;
+                continue;
+            }
+            c if c.is_ascii_digit() || c == '.' => {
+                while at < characters.len() {
+                    let exponent = at > begun && matches!(characters[at - 1], 'e' | 'E');
+                    match characters[at] {
+                        '0'..='9' | '.' | 'e' | 'E' => at += 1,
+                        '+' | '-' if exponent => at += 1,
+                        _ => break,
+                    }
+                }
+                let word: String = characters[begun..at].iter().collect();
+                match word.parse::<f64>() {
+                    Ok(value) if value.is_finite() => Token::Number(value),
+                    _ => return Err(error_at(text, begun, &format!("'{word}' is no number"))),
+                }
+            }
+            c if c.is_alphabetic() || c == '_' => {
+                while at < characters.len()
+                    && (characters[at].is_alphanumeric() || characters[at] == '_')
+                {
+                    at += 1;
+                }
+                Token::Name(characters[begun..at].iter().collect())
+            }
+            '*' if characters.get(at + 1) == Some(&'*') => {
+                at += 2;
+                Token::Sign('^')
+            }
+            c @ ('+' | '-' | '*' | '/' | '^' | '(' | ')' | ',' | '>' | '<') => {
+                at += 1;
+                Token::Sign(c)
+            }
+            c => return Err(error_at(text, begun, &format!("'{c}' means nothing here"))),
+        };
+        tokens.push((begun, token));
+    }
+    Ok(tokens)
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    names: &'a [&'a str],
+    tokens: Vec<(usize, Token)>,
+    at: usize,
+    nesting: usize,
+    nodes: Vec<Node>,
+}
+
+impl Parser<'_> {
+    fn error(&self, message: &str) -> Error {
+        let end = self.text.chars().count();
+        error_at(self.text, self.tokens.get(self.at).map_or(end, |t| t.0), message)
+    }
+
+    fn peek(&self, ahead: usize) -> Option<&Token> {
+        self.tokens.get(self.at + ahead).map(|t| &t.1)
+    }
+
+    /// Consumes the next token where it is one of `signs`.
+    fn sign(&mut self, signs: &[char]) -> Option<char> {
+        match self.peek(0) {
+            Some(&Token::Sign(c)) if signs.contains(&c) => {
+                self.at += 1;
+                Some(c)
+            }
+            _ => None,
+        }
+    }
+
+    fn expect(&mut self, sign: char) -> Result<()> {
+        match self.sign(&[sign]) {
+            Some(_) => Ok(()),
+            None => Err(self.error(&format!("'{sign}' is missing"))),
+        }
+    }
+
+    fn push(&mut self, op: Op) {
+        self.nodes.push(Node::Op(op));
+    }
+
+    /// sum [> sum]. Python chains comparisons; here a second one needs parentheses.
+    fn comparison(&mut self) -> Result<()> {
+        self.nesting += 1;
+        if self.nesting > MAX_NESTING {
+            return Err(self.error(&format!("more than {MAX_NESTING} levels")));
+        }
+        self.sum()?;
+        if let Some(c) = self.sign(&['>', '<']) {
+            self.sum()?;
+            self.push(if c == '>' { Op::Greater } else { Op::Less });
+        }
+        self.nesting -= 1;
+        Ok(())
+    }
+
+    fn sum(&mut self) -> Result<()> {
+        self.product()?;
+        while let Some(c) = self.sign(&['+', '-']) {
+            self.product()?;
+            self.push(if c == '+' { Op::Add } else { Op::Sub });
+        }
+        Ok(())
+    }
+
+    fn product(&mut self) -> Result<()> {
+        self.unary()?;
+        while let Some(c) = self.sign(&['*', '/']) {
+            self.unary()?;
+            self.push(if c == '*' { Op::Mul } else { Op::Div });
+        }
+        Ok(())
+    }
+
+    fn unary(&mut self) -> Result<()> {
+        self.nesting += 1;
+        if self.nesting > MAX_NESTING {
+            return Err(self.error(&format!("more than {MAX_NESTING} levels")));
+        }
+        match (self.peek(0), self.peek(1), self.peek(2)) {
+            (Some(Token::Sign('-')), Some(&Token::Number(value)), after)
+                if after != Some(&Token::Sign('^')) =>
+            {
+                self.at += 2;
+                self.nodes.push(Node::Constant(-value));
+            }
+            (Some(Token::Sign('-')), ..) => {
+                self.at += 1;
+                self.unary()?;
+                self.push(Op::Neg);
+            }
+            (Some(Token::Sign('+')), ..) => {
+                self.at += 1;
+                self.unary()?;
+            }
+            _ => {
+                self.atom()?;
+                if self.sign(&['^']).is_some() {
+                    self.unary()?;
+                    self.push(Op::Pow);
+                }
+            }
+        }
+        self.nesting -= 1;
+        Ok(())
+    }
+
+    fn atom(&mut self) -> Result<()> {
+        match self.peek(0).cloned() {
+            Some(Token::Number(value)) => {
+                self.at += 1;
+                self.nodes.push(Node::Constant(value));
+                Ok(())
+            }
+            Some(Token::Name(name)) => {
+                if self.peek(1) == Some(&Token::Sign('(')) {
+                    return self.call(&name);
+                }
+                let Some(index) = self.names.iter().position(|n| *n == name) else {
+                    let known = self.names.join(", ");
+                    return Err(self.error(&format!("'{name}' is no variable; they are {known}")));
+                };
+                self.at += 1;
+                self.nodes.push(Node::Variable(index as u16));
+                Ok(())
+            }
+            Some(Token::Sign('(')) => {
+                self.at += 1;
+                self.comparison()?;
+                self.expect(')')
+            }
+            _ => Err(self.error("a value is missing")),
+        }
+    }
+
+    fn call(&mut self, name: &str) -> Result<()> {
+        let function = |op: &Op| op.name().starts_with(char::is_alphabetic);
+        let Some(op) = Op::from_name(name).filter(function) else {
+            return Err(self.error(&format!("'{name}' is no function")));
+        };
+        self.at += 2;
+        for operand in 0..op.arity() {
+            if operand > 0 {
+                self.expect(',')?;
+            }
+            self.comparison()?;
+        }
+        self.push(op);
+        self.expect(')')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_where() {
+        let error = |text: &str| Expression::parse(text, &["r", "m1"]).unwrap_err().to_string();
+        assert!(error("r + ").contains("character 5: a value is missing"), "{}", error("r + "));
+        assert!(error("r * m2").contains("'m2' is no variable; they are r, m1"));
+        assert!(error("tan(r)").contains("character 1: 'tan' is no function"));
+        assert!(error("(r").contains("')' is missing"));
+        assert!(error("r m1").contains("an operator is missing"));
+        assert!(error("1.2.3").contains("no number"));
+        assert!(error("1e999").contains("no number"));
+        assert!(error("r > 1 > 2").contains("an operator is missing"));
+        assert!(error("min(r)").contains("',' is missing"));
+        assert!(error("r % 2").contains("'%'"));
+        assert!(error("").contains("a value is missing"));
+        assert!(error(&"(".repeat(100_000)).contains("levels"));
+        assert!(error(&"-".repeat(100_000)).contains("levels"));
+    }
+
+    #[test]
+    fn precedence_is_that_of_python() {
+        let same = |a: &str, b: &str| {
+            let parse = |text| Expression::parse(text, &["x", "y"]).unwrap();
+            assert_eq!(parse(a), parse(b));
+        };
+        same("x ** y", "x^y");
+        same("x - y - 1", "(x - y) - 1");
+        same("x / y * 2", "(x / y) * 2");
+        same("x^y^2", "x^(y^2)");
+        same("-x^2", "-(x^2)");
+        same("-x * y", "(-x) * y");
+        same("x^-y", "x^(-y)");
+        same("x * -2", "x * (-2)");
+        same("x + 1 > y * 2", "(x + 1) > (y * 2)");
+        same("1.5E-3 + .5", "0.0015 + 0.5");
+    }
+}

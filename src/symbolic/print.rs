@@ -1,0 +1,269 @@
+//! Writing expressions: infix text, LaTeX, Python and Rust.
+//!
+//! Infix text reads back as the same expression, node by node (a property test says so). All four
+//! walk the postfix list once with a stack of (text, how tightly it binds).
+
+use super::expression::{Expression, Node, Op};
+
+/// How tightly a text binds, loosest first; a function call or a name is an `ATOM`.
+const COMPARISON: u8 = 0;
+const SUM: u8 = 1;
+const PRODUCT: u8 = 2;
+const MINUS: u8 = 3;
+const POWER: u8 = 4;
+const ATOM: u8 = 5;
+
+type Text = (String, u8);
+
+/// A number in the fewest digits that read back as the same f64.
+pub fn number(value: f64) -> String {
+    let text = format!("{value:?}");
+    text.strip_suffix(".0").map_or(text.clone(), String::from)
+}
+
+fn bracketed(text: &Text, at_least: u8) -> String {
+    if text.1 >= at_least { text.0.clone() } else { format!("({})", text.0) }
+}
+
+impl Expression {
+    /// Infix text with the variables' `names`; [`Expression::parse`] reads it back as it is.
+    pub fn text(&self, names: &[impl AsRef<str>]) -> String {
+        self.fold(|node, operands: &[Text]| infix(node, operands, names, "^")).0
+    }
+
+    /// A Python function `law(names…)` that works on numbers and NumPy arrays, for one import.
+    pub fn python(&self, names: &[impl AsRef<str>]) -> String {
+        let (body, _) = self.fold(|node, operands: &[Text]| match node {
+            Node::Op(op @ (Op::Greater | Op::Less)) => {
+                let (a, b) = (bracketed(&operands[0], SUM), bracketed(&operands[1], SUM));
+                (format!("np.where({a} {} {b}, 1.0, 0.0)", op.name()), ATOM)
+            }
+            Node::Op(Op::If) => {
+                let [c, a, b] = [0, 1, 2].map(|k| &operands[k].0);
+                (
+                    format!(
+                        "np.where({} > 0, {a}, {b})",
+                        bracketed(&(c.clone(), operands[0].1), SUM)
+                    ),
+                    ATOM,
+                )
+            }
+            Node::Op(
+                op @ (Op::Exp
+                | Op::Log
+                | Op::Sqrt
+                | Op::Abs
+                | Op::Square
+                | Op::Sin
+                | Op::Cos
+                | Op::Tanh),
+            ) => (format!("np.{}({})", op.name(), operands[0].0), ATOM),
+            Node::Op(op @ (Op::Min | Op::Max)) => {
+                (format!("np.{}imum({}, {})", op.name(), operands[0].0, operands[1].0), ATOM)
+            }
+            Node::Op(Op::Cube) => (format!("{}**3", bracketed(&operands[0], ATOM)), POWER),
+            // An array of integers refuses a negative power.
+            Node::Op(Op::Pow) => (
+                format!(
+                    "np.power(1.0 * {}, {})",
+                    bracketed(&operands[0], PRODUCT + 1),
+                    operands[1].0
+                ),
+                ATOM,
+            ),
+            _ => infix(node, operands, names, "**"),
+        });
+        let arguments = join(names, ", ");
+        format!("import numpy as np\n\n\ndef law({arguments}):\n    return {body}\n")
+    }
+
+    /// A Rust function `law(names…)` on f64.
+    pub fn rust(&self, names: &[impl AsRef<str>]) -> String {
+        let (body, _) = self.fold(|node, operands: &[Text]| match node {
+            Node::Constant(value) => {
+                let text = format!("{value:?}_f64");
+                (text, if value.is_sign_negative() { MINUS } else { ATOM })
+            }
+            Node::Op(op @ (Op::Greater | Op::Less)) => {
+                let (a, b) = (bracketed(&operands[0], SUM), bracketed(&operands[1], SUM));
+                (format!("f64::from(u8::from({a} {} {b}))", op.name()), ATOM)
+            }
+            Node::Op(Op::If) => {
+                let [a, b] = [1, 2].map(|k| &operands[k].0);
+                let c = bracketed(&operands[0], SUM);
+                (format!("(if {c} > 0.0 {{ {a} }} else {{ {b} }})"), ATOM)
+            }
+            Node::Op(op @ (Op::Exp | Op::Sqrt | Op::Abs | Op::Sin | Op::Cos | Op::Tanh)) => {
+                (format!("{}.{}()", bracketed(&operands[0], ATOM), op.name()), ATOM)
+            }
+            Node::Op(op @ (Op::Min | Op::Max)) => (
+                format!("{}.{}({})", bracketed(&operands[0], ATOM), op.name(), operands[1].0),
+                ATOM,
+            ),
+            Node::Op(Op::Log) => (format!("{}.ln()", bracketed(&operands[0], ATOM)), ATOM),
+            Node::Op(Op::Pow) => {
+                (format!("{}.powf({})", bracketed(&operands[0], ATOM), operands[1].0), ATOM)
+            }
+            Node::Op(Op::Square) => (format!("{}.powi(2)", bracketed(&operands[0], ATOM)), ATOM),
+            Node::Op(Op::Cube) => (format!("{}.powi(3)", bracketed(&operands[0], ATOM)), ATOM),
+            _ => infix(node, operands, names, "^"),
+        });
+        let arguments: Vec<String> = names.iter().map(|n| format!("{}: f64", n.as_ref())).collect();
+        format!("fn law({}) -> f64 {{\n    {body}\n}}\n", arguments.join(", "))
+    }
+
+    /// LaTeX, with constants at four significant digits.
+    pub fn latex(&self, names: &[impl AsRef<str>]) -> String {
+        self.fold(|node, operands: &[Text]| latex(node, operands, names)).0
+    }
+}
+
+fn join(names: &[impl AsRef<str>], separator: &str) -> String {
+    names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(separator)
+}
+
+fn infix(node: Node, operands: &[Text], names: &[impl AsRef<str>], power: &str) -> Text {
+    let op = match node {
+        // A negative zero is a negative number here too.
+        Node::Constant(value) => {
+            return (number(value), if value.is_sign_negative() { MINUS } else { ATOM });
+        }
+        Node::Variable(index) => return (names[usize::from(index)].as_ref().to_string(), ATOM),
+        Node::Op(op) => op,
+    };
+    let side = |operand: usize, at_least| bracketed(&operands[operand], at_least);
+    match op {
+        Op::Add | Op::Sub => (format!("{} {} {}", side(0, SUM), op.name(), side(1, PRODUCT)), SUM),
+        Op::Mul | Op::Div => {
+            (format!("{} {} {}", side(0, PRODUCT), op.name(), side(1, MINUS)), PRODUCT)
+        }
+        Op::Pow => (format!("{}{power}{}", side(0, ATOM), side(1, POWER)), POWER),
+        // Always in brackets, so that Python's chaining of comparisons never applies.
+        Op::Greater | Op::Less => {
+            (format!("({} {} {})", side(0, SUM), op.name(), side(1, SUM)), ATOM)
+        }
+        // A number in brackets, or the minus would become part of it.
+        Op::Neg
+            if operands[0].0.starts_with(|c: char| c.is_ascii_digit()) && operands[0].1 == ATOM =>
+        {
+            (format!("-({})", operands[0].0), MINUS)
+        }
+        Op::Neg => (format!("-{}", side(0, MINUS)), MINUS),
+        _ => {
+            let inside: Vec<&str> = operands.iter().map(|o| o.0.as_str()).collect();
+            (format!("{}({})", op.name(), inside.join(", ")), ATOM)
+        }
+    }
+}
+
+fn latex(node: Node, operands: &[Text], names: &[impl AsRef<str>]) -> Text {
+    let side = |operand: usize, at_least: u8| {
+        let (text, binding) = &operands[operand];
+        if *binding >= at_least { text.clone() } else { format!(r"\left({text}\right)") }
+    };
+    let op = match node {
+        Node::Constant(value) => return latex_number(value),
+        Node::Variable(index) => return (latex_name(names[usize::from(index)].as_ref()), ATOM),
+        Node::Op(op) => op,
+    };
+    match op {
+        Op::Add | Op::Sub => (format!("{} {} {}", side(0, SUM), op.name(), side(1, PRODUCT)), SUM),
+        Op::Mul => (format!(r"{} \, {}", side(0, PRODUCT), side(1, MINUS + 1)), PRODUCT),
+        Op::Div => (format!(r"\frac{{{}}}{{{}}}", operands[0].0, operands[1].0), PRODUCT),
+        Op::Pow => (format!("{}^{{{}}}", side(0, ATOM), operands[1].0), POWER),
+        Op::Greater | Op::Less => {
+            (format!(r"\left[{} {} {}\right]", side(0, SUM), op.name(), side(1, SUM)), ATOM)
+        }
+        Op::Neg => (format!("-{}", side(0, MINUS + 1)), MINUS),
+        Op::Sqrt => (format!(r"\sqrt{{{}}}", operands[0].0), ATOM),
+        Op::Abs => (format!(r"\left|{}\right|", operands[0].0), ATOM),
+        Op::Square => (format!("{}^{{2}}", side(0, ATOM)), POWER),
+        Op::Cube => (format!("{}^{{3}}", side(0, ATOM)), POWER),
+        Op::Exp => (format!("e^{{{}}}", operands[0].0), POWER),
+        Op::If => (
+            format!(
+                r"\begin{{cases}}{} & {} > 0\\{} & \text{{else}}\end{{cases}}",
+                operands[1].0,
+                side(0, SUM),
+                operands[2].0
+            ),
+            COMPARISON,
+        ),
+        Op::Min | Op::Max => {
+            (format!(r"\{}\left({}, {}\right)", op.name(), operands[0].0, operands[1].0), ATOM)
+        }
+        Op::Log | Op::Sin | Op::Cos | Op::Tanh => {
+            (format!(r"\{}\left({}\right)", op.name(), operands[0].0), ATOM)
+        }
+    }
+}
+
+fn latex_number(value: f64) -> Text {
+    let rounded: f64 = format!("{value:.3e}").parse().unwrap_or(value);
+    let text = number(rounded);
+    let binding = if value.is_sign_negative() { MINUS } else { ATOM };
+    match text.split_once('e') {
+        Some((digits, exponent)) => {
+            (format!(r"{digits} \cdot 10^{{{exponent}}}"), binding.min(PRODUCT))
+        }
+        None => (text, binding),
+    }
+}
+
+/// `m1` becomes m with an index; d before a coordinate a Δ.
+fn latex_name(name: &str) -> String {
+    if let "dx" | "dy" | "dz" = name {
+        return format!(r"\Delta {}", &name[1..]);
+    }
+    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    let (stem, index) = name.split_at(name.len() - digits);
+    let stem = match stem.trim_end_matches('_') {
+        single if single.chars().count() == 1 => single.to_string(),
+        long => format!(r"\mathrm{{{}}}", long.replace('_', r"\_")),
+    };
+    if index.is_empty() { stem } else { format!("{stem}_{{{index}}}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbolic::expression::tests::any_expression;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn text_reads_back_node_by_node(e in any_expression()) {
+            let names = ["x", "y1", "z_"];
+            let text = e.text(&names);
+            let back = Expression::parse(&text, &names).unwrap();
+            prop_assert_eq!(back.text(&names), text);
+            // NaN aside, nodes compare by value; the sign of a zero is in the text.
+            prop_assert_eq!(back, e);
+        }
+    }
+
+    fn parse(text: &str) -> Expression {
+        Expression::parse(text, &["x", "m1"]).unwrap()
+    }
+
+    #[test]
+    fn exports() {
+        let names = ["x", "m1"];
+        let e = parse("IF(x > 2, 0.5 * (x - 1) / m1^2, -x)");
+        assert_eq!(e.text(&names), "IF((x > 2), 0.5 * (x - 1) / m1^2, -x)");
+        assert_eq!(
+            e.latex(&names),
+            r"\begin{cases}\frac{0.5 \, \left(x - 1\right)}{m_{1}^{2}} & \left[x > 2\right] > 0\\-x & \text{else}\end{cases}"
+        );
+        assert_eq!(
+            e.python(&names),
+            "import numpy as np\n\n\ndef law(x, m1):\n    return np.where(np.where(x > 2, 1.0, 0.0) > 0, \
+             0.5 * (x - 1) / np.power(1.0 * m1, 2), -x)\n"
+        );
+        assert_eq!(
+            parse("-x^2 + log(m1)").rust(&names),
+            "fn law(x: f64, m1: f64) -> f64 {\n    -x.powf(2.0_f64) + m1.ln()\n}\n"
+        );
+        assert_eq!(parse("1.23456e-7 * x").latex(&names), r"1.235 \cdot 10^{-7} \, x");
+    }
+}
