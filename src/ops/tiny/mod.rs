@@ -5,7 +5,14 @@
 //! receiver; prediction φv(v_i, Σe); loss = mean over nodes of the L1 norm of (target − prediction)
 //! + penalty on messages + weight_decay · Σw².
 
-use crate::network::spec::{Precision, Shape};
+mod cpu;
+mod gpu;
+pub mod noise;
+pub mod reference;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::network::spec::{Arena, Precision, Shape};
 
 /// The penalty on messages (DESIGN §3), already weighted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,4 +60,72 @@ pub struct Loss {
     pub penalty: f32,
     /// weight_decay · Σw².
     pub decay: f32,
+}
+
+/// Buffers that steps reuse: nothing is allocated after the first step of a size.
+#[derive(Default)]
+pub struct Workspace {
+    pub(crate) buffer: Vec<f32>,
+}
+
+/// Loss and gradient of every run of the stack.
+///
+/// `parameters` and `gradients` are `[runs, arena.len]` (the gradient is overwritten, gaps of the
+/// arena included, which become zero), `losses` is `[runs]`. A buffer of the wrong length, a batch
+/// without edges and a penalty that does not fit the shape are errors; nothing is written then.
+pub fn gradient(
+    device: &Device,
+    batch: &Batch,
+    parameters: &[f32],
+    gradients: &mut [f32],
+    losses: &mut [Loss],
+    workspace: &mut Workspace,
+) -> Result<()> {
+    let arena = batch.check()?;
+    check_len("parameters", parameters.len(), batch.runs * arena.len)?;
+    check_len("gradients", gradients.len(), batch.runs * arena.len)?;
+    check_len("losses", losses.len(), batch.runs)?;
+    match device {
+        Device::Cpu(cpu) => {
+            cpu::gradient(cpu, batch, &arena, parameters, gradients, losses, workspace)
+        }
+        Device::Gpu(gpu) => {
+            gpu::gradient(gpu, batch, &arena, parameters, gradients, losses, workspace)
+        }
+    }
+}
+
+impl Batch<'_> {
+    /// The arena of the shape, if every buffer of the batch has its length and the settings agree.
+    fn check(&self) -> Result<Arena> {
+        let shape = &self.shape;
+        let widths = [shape.n_features, shape.message_dim, shape.outputs, shape.hidden];
+        if widths.contains(&0) || shape.layers == 0 {
+            return Err(Error::usage("a network needs at least one unit in each of its layers"));
+        }
+        if self.bodies < 2 || self.graphs == 0 {
+            return Err(Error::input("a batch needs at least one graph of at least two bodies"));
+        }
+        if shape.sampled != matches!(self.penalty, Penalty::Kl(_)) {
+            return Err(Error::usage(
+                "sampled messages and the Kullback–Leibler penalty go together",
+            )
+            .field("penalty"));
+        }
+        let nodes = self.runs * self.graphs * self.bodies;
+        check_len("features", self.features.len(), nodes * shape.n_features)?;
+        check_len("targets", self.targets.len(), nodes * shape.outputs)?;
+        if shape.sampled {
+            check_len("noise_seeds", self.noise_seeds.len(), self.runs)?;
+        }
+        Ok(shape.arena())
+    }
+}
+
+fn check_len(name: &str, found: usize, expected: usize) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::input(format!("has {found} elements where the shape asks for {expected}"))
+        .field(name))
 }

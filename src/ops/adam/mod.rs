@@ -1,0 +1,89 @@
+//! One step of Adam on a flat arena.
+//!
+//! m ← m + (1 − β₁)(g − m), v ← v + (1 − β₂)(g² − v),
+//! w ← w − rate · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε), with t = 1 at the first step.
+
+mod cpu;
+mod gpu;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+
+/// The settings of one step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Args {
+    /// Learning rate of this step.
+    pub learning_rate: f32,
+    /// Decay of the mean of the gradient.
+    pub beta1: f32,
+    /// Decay of the mean of its square.
+    pub beta2: f32,
+    /// Added to the root.
+    pub epsilon: f32,
+    /// Number of this step, from 1.
+    pub step: u64,
+}
+
+impl Args {
+    /// The usual decays (0.9, 0.999, 1e-8).
+    pub fn new(learning_rate: f32, step: u64) -> Self {
+        Args { learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, step }
+    }
+}
+
+/// Updates `parameters` and the moments `m` and `v`, all of one length, given `gradients`.
+///
+/// Buffers of different lengths and step 0 are errors; nothing is written then.
+pub fn step(
+    device: &Device,
+    args: &Args,
+    parameters: &mut [f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    gradients: &[f32],
+) -> Result<()> {
+    for (name, len) in [("m", m.len()), ("v", v.len()), ("gradients", gradients.len())] {
+        if len != parameters.len() {
+            let expected = parameters.len();
+            return Err(Error::input(format!(
+                "has {len} elements where the parameters have {expected}"
+            ))
+            .field(name));
+        }
+    }
+    if args.step == 0 {
+        return Err(Error::usage("steps of Adam count from 1").field("step"));
+    }
+    match device {
+        Device::Cpu(cpu) => cpu::step(cpu, &Rates::new(args), parameters, m, v, gradients),
+        Device::Gpu(gpu) => gpu::step(gpu, &Rates::new(args), parameters, m, v, gradients),
+    }
+    Ok(())
+}
+
+/// What the inner loop needs, the bias corrections folded in.
+#[derive(Clone, Copy)]
+struct Rates {
+    /// learning_rate / (1 − β₁ᵗ).
+    rate: f32,
+    /// 1 / √(1 − β₂ᵗ).
+    root: f32,
+    /// 1 − β₁.
+    fresh1: f32,
+    /// 1 − β₂.
+    fresh2: f32,
+    epsilon: f32,
+}
+
+impl Rates {
+    fn new(args: &Args) -> Self {
+        let correction = |beta: f32| 1.0 - f64::from(beta).powf(args.step as f64);
+        Rates {
+            rate: (f64::from(args.learning_rate) / correction(args.beta1)) as f32,
+            root: (1.0 / correction(args.beta2).sqrt()) as f32,
+            fresh1: (1.0 - f64::from(args.beta1)) as f32,
+            fresh2: (1.0 - f64::from(args.beta2)) as f32,
+            epsilon: args.epsilon,
+        }
+    }
+}

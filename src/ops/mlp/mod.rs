@@ -1,0 +1,70 @@
+//! Forward pass of one multilayer perceptron on any number of rows: x₀ = input,
+//! x_{k+1} = relu(W_k x_k + b_k), and no ReLU after the last layer.
+
+mod cpu;
+mod gpu;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::network::spec::{Layer, Precision};
+
+/// The outputs `[rows, out]` of the network `layers` of the arena `parameters` for `inputs`
+/// `[rows, in]`.
+///
+/// Layers whose widths do not fit each other or the buffers are errors; nothing is written then.
+pub fn forward(
+    device: &Device,
+    layers: &[Layer],
+    parameters: &[f32],
+    inputs: &[f32],
+    rows: usize,
+    precision: Precision,
+    outputs: &mut [f32],
+) -> Result<()> {
+    let (Some(first), Some(last)) = (layers.first(), layers.last()) else {
+        return Err(Error::usage("a network needs at least one layer"));
+    };
+    check_len("inputs", inputs.len(), rows * first.inputs)?;
+    check_len("outputs", outputs.len(), rows * last.outputs)?;
+    let mut width = first.inputs;
+    for layer in layers {
+        check_len("layers", layer.inputs, width)?;
+        check_len("weight", layer.weight.len(), layer.inputs * layer.outputs)?;
+        check_len("bias", layer.bias.len(), layer.outputs)?;
+        let end = layer.weight.end.max(layer.bias.end);
+        if end > parameters.len() {
+            let found = parameters.len();
+            return Err(Error::input(format!("has {found} elements, a layer ends at {end}"))
+                .field("parameters"));
+        }
+        width = layer.outputs;
+    }
+    match device {
+        Device::Cpu(cpu) => cpu::forward(cpu, layers, parameters, inputs, rows, precision, outputs),
+        Device::Gpu(gpu) => gpu::forward(gpu, layers, parameters, inputs, rows, precision, outputs),
+    }
+}
+
+fn check_len(name: &str, found: usize, expected: usize) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::input(format!("has {found} elements where the shape asks for {expected}"))
+        .field(name))
+}
+
+/// The same for one row in f64, one number at a time: what every implementation is compared with.
+pub fn reference(layers: &[Layer], parameters: &[f64], input: &[f64]) -> Vec<f64> {
+    let mut values = input.to_vec();
+    for (index, layer) in layers.iter().enumerate() {
+        let weight = &parameters[layer.weight.clone()];
+        let output = (0..layer.outputs).map(|o| {
+            let row = &weight[o * layer.inputs..][..layer.inputs];
+            let z = parameters[layer.bias.start + o]
+                + row.iter().zip(&values).map(|(w, x)| w * x).sum::<f64>();
+            if index + 1 < layers.len() { z.max(0.0) } else { z }
+        });
+        values = output.collect();
+    }
+    values
+}
