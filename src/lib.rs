@@ -9,7 +9,7 @@
 //!
 //! - [`nbody`]: laws, initial states, data sets of trajectories; [`network`]: graph networks and
 //!   their training; [`symbolic`]: expressions and the search for them; `distill`: from messages to
-//!   a law, and back onto the data; `report`: what a person looks at.
+//!   a law, and back onto the data; [`report`]: what a person looks at.
 //! - [`ops`]: the fused operations that do the work, one folder each with mathematics, CPU, GPU and
 //!   tests; [`device`] says where they run, and nothing else knows.
 //! - [`store`]: memory-mapped files, tables, run folders; [`cli`]: one file a subcommand.
@@ -27,5 +27,6 @@ pub mod network;
 pub mod ops;
 pub mod progress;
 pub mod random;
+pub mod report;
 pub mod store;
 pub mod symbolic;

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 mod devices;
+mod report;
 
 /// Turns data about interacting bodies into a formula.
 #[derive(Parser)]
@@ -47,6 +48,8 @@ struct Common {
 enum Command {
     /// List the devices that this build can use
     Devices(devices::Devices),
+    /// Write the report of a run folder again
+    Report(report::Report),
 }
 
 /// What every subcommand gets.
@@ -89,6 +92,7 @@ impl Cli {
         let context = Context { device: Device::pick(&device)?, seed, progress, verbose, json };
         match self.command {
             Command::Devices(command) => command.run(&context),
+            Command::Report(command) => command.run(&context),
         }
     }
 }

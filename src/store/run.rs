@@ -110,7 +110,7 @@ impl RunFolder {
 }
 
 /// What a run writes, and so what `--overwrite` may remove.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "config.toml",
     "dataset.safetensors",
     "test.safetensors",
@@ -120,6 +120,7 @@ const FILES: [&str; 10] = [
     "messages.json",
     "hall_of_fame.csv",
     "laws.json",
+    "rollout.safetensors",
     "report.html",
 ];
 
