@@ -10,6 +10,7 @@ use crate::progress::Progress;
 
 mod devices;
 mod report;
+mod train;
 
 /// Turns data about interacting bodies into a formula.
 #[derive(Parser)]
@@ -50,6 +51,8 @@ enum Command {
     Devices(devices::Devices),
     /// Write the report of a run folder again
     Report(report::Report),
+    /// Train a graph network on a data set
+    Train(train::Train),
 }
 
 /// What every subcommand gets.
@@ -93,6 +96,7 @@ impl Cli {
         match self.command {
             Command::Devices(command) => command.run(&context),
             Command::Report(command) => command.run(&context),
+            Command::Train(command) => command.run(&context),
         }
     }
 }

@@ -1,0 +1,126 @@
+//! `lawsmith train`: a data set in, a run folder with a model out.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Context;
+use crate::error::{Error, Result};
+use crate::nbody::dataset::Dataset;
+use crate::network::spec::{ModelKind, Precision};
+use crate::network::train::{Preset, Settings, Summary, train, train_replicas};
+use crate::store::run::{Existing, RunFolder};
+
+/// Trains a graph network on a data set.
+#[derive(Args)]
+pub struct Train {
+    /// The data set, as simulate or import write it
+    dataset: PathBuf,
+    /// The network, and with it how its messages are kept compact
+    #[arg(long, value_enum, default_value_t = ModelKind::Bottleneck)]
+    model: ModelKind,
+    /// How much work
+    #[arg(long, value_enum, default_value_t = Preset::Quick)]
+    preset: Preset,
+    #[command(flatten)]
+    changes: Changes,
+    /// Train this many networks as one job, with the seeds seed, seed + 1, …, into OUTPUT/seed-N
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    replicas: usize,
+    /// The run folder
+    #[arg(short, long)]
+    output: PathBuf,
+    #[command(flatten)]
+    existing: Existing,
+}
+
+/// What a user may change about a preset.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Changes {
+    /// Steps of the optimizer, instead of the preset's
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Units of a hidden layer, instead of the preset's
+    #[arg(long, value_name = "N")]
+    pub hidden: Option<usize>,
+    /// Hidden layers of each network, instead of the preset's
+    #[arg(long, value_name = "N")]
+    pub layers: Option<usize>,
+    /// Highest learning rate, instead of the preset's
+    #[arg(long, value_name = "RATE")]
+    pub peak_rate: Option<f64>,
+    /// Arithmetic of the matrix products
+    #[arg(long, value_enum, value_name = "PRECISION")]
+    pub precision: Option<Precision>,
+}
+
+impl Changes {
+    /// Applies the changes to a preset.
+    pub fn apply(&self, settings: &mut Settings) {
+        if let Some(steps) = self.steps {
+            settings.set_steps(steps);
+        }
+        settings.hidden = self.hidden.unwrap_or(settings.hidden);
+        settings.layers = self.layers.unwrap_or(settings.layers);
+        settings.peak_rate = self.peak_rate.unwrap_or(settings.peak_rate);
+        settings.precision = self.precision.unwrap_or(settings.precision);
+    }
+}
+
+impl Train {
+    /// Trains, and prints losses and what is left of the messages.
+    pub fn run(self, context: &Context) -> Result<()> {
+        let dataset = Dataset::open(&self.dataset)?;
+        let about = &dataset.about;
+        let mut settings = Settings::preset(self.preset, self.model, about.dim, about.bodies);
+        self.changes.apply(&mut settings);
+        settings.seed = context.seed;
+        settings.check()?;
+        if self.replicas == 0 {
+            return Err(Error::usage("is 0; at least 1 is needed").field("replicas"));
+        }
+        let (device, resume) = (&context.device, self.existing.resume);
+        context.progress.note(&settings.describe());
+        if self.replicas == 1 {
+            let folder = RunFolder::create(&self.output, self.existing)?;
+            let summary = train(device, &dataset, &settings, &folder, resume, context.progress)?;
+            context.print(&json!(summary), text(&summary));
+            return Ok(());
+        }
+        let folders = (0..self.replicas).map(|k| {
+            let name = format!("seed-{}", settings.seed + k as u64);
+            RunFolder::create(&self.output.join(name), self.existing)
+        });
+        let folders: Vec<RunFolder> = folders.collect::<Result<_>>()?;
+        let summaries =
+            train_replicas(device, &dataset, &settings, &folders, resume, context.progress)?;
+        let mean = |value: fn(&Summary) -> f64| {
+            summaries.iter().map(value).sum::<f64>() / summaries.len() as f64
+        };
+        let document = json!({
+            "steps": settings.steps,
+            "seconds": summaries.iter().map(|s| s.seconds).fold(0.0, f64::max),
+            "seconds_per_step": mean(|s| s.seconds_per_step),
+            "train_loss": mean(|s| s.train_loss),
+            "test_loss": mean(|s| s.test_loss),
+            "replicas": summaries,
+        });
+        let texts: Vec<String> = summaries.iter().map(text).collect();
+        context.print(&document, texts.join("\n"));
+        Ok(())
+    }
+}
+
+/// The result of one training, for a person.
+fn text(summary: &Summary) -> String {
+    let Summary { steps, seconds, train_loss, test_loss, test_data, components, .. } = summary;
+    format!(
+        "{}: {steps} steps in {seconds:.1} s ({:.3} ms a step)\n\
+         loss: training {train_loss:.4}, test {test_loss:.4} ({test_data})\n\
+         messages: {}",
+        summary.folder.display(),
+        1e3 * summary.seconds_per_step,
+        components.len()
+    )
+}

@@ -1,0 +1,149 @@
+//! Which graphs a training sees: the split of runs into training and validation, the random batch of
+//! each step, the fixed validation set.
+//!
+//! The batch of a step depends on the seed and the step number and on nothing else, so a resumed run
+//! sees what an uninterrupted one sees.
+
+use std::ops::Range;
+
+use super::settings::{Settings, scaled};
+use crate::error::{Error, Result};
+use crate::nbody::dataset::Dataset;
+use crate::random::Random;
+
+/// Streams of a training's seed: batches take the step number, everything else lies above.
+const SPLIT: u64 = 1 << 60;
+const VALIDATION: u64 = 2 << 60;
+pub(super) const INITIAL: u64 = 3 << 60;
+const NOISE: u64 = 4 << 60;
+/// Fraction of the runs (or of the frames, where there is one run) that is trained on.
+const TRAINED: f64 = 0.75;
+/// Graphs of 4 bodies in the validation set.
+const VALIDATION_GRAPHS: usize = 1024;
+
+/// Frames that may be drawn: every `stride`-th frame of `frames` in each of `runs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The runs.
+    pub runs: Vec<usize>,
+    /// The frames of each run.
+    pub frames: Range<usize>,
+}
+
+/// The two parts of a data set: for training and for validation, 75/25 by run, in random order. A
+/// data set of a single run is split in time.
+pub fn split(dataset: &Dataset, seed: u64) -> Result<(Part, Part)> {
+    let (runs, frames) = (dataset.about.runs, dataset.about.frames);
+    if runs == 1 {
+        let first = (frames as f64 * TRAINED) as usize;
+        if first == 0 {
+            return Err(Error::input("holds one run of one frame: nothing is left for validation")
+                .file(dataset.path()));
+        }
+        let part = |frames: Range<usize>| Part { runs: vec![0], frames };
+        return Ok((part(0..first), part(first..frames)));
+    }
+    let mut order: Vec<usize> = (0..runs).collect();
+    let mut random = Random::new(seed, SPLIT);
+    for last in (1..runs).rev() {
+        order.swap(last, random.below(last + 1));
+    }
+    let trained = ((runs as f64 * TRAINED) as usize).clamp(1, runs - 1);
+    let validation = order.split_off(trained);
+    let part = |runs: Vec<usize>| Part { runs, frames: 0..frames };
+    Ok((part(order), part(validation)))
+}
+
+/// The key of the noise of sampled messages: apart from the seed itself, whose streams are batches.
+pub(super) fn noise_seed(seed: u64) -> u64 {
+    let mut random = Random::new(seed, NOISE);
+    u64::from(random.word()) << 32 | u64::from(random.word())
+}
+
+/// Graphs with their targets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Graphs {
+    /// `[graphs, bodies, n_features]`.
+    pub features: Vec<f32>,
+    /// `[graphs, bodies, dim]`.
+    pub targets: Vec<f32>,
+}
+
+/// Draws graphs from a data set. Holds its tensors, which are looked up once and not for each body.
+pub struct Sampler<'a> {
+    dataset: &'a Dataset,
+    positions: &'a [f32],
+    velocities: &'a [f32],
+    accelerations: &'a [f32],
+    masses: &'a [f32],
+    charges: &'a [f32],
+    stride: usize,
+    translation: f64,
+}
+
+impl<'a> Sampler<'a> {
+    /// Draws from `dataset` as `settings` say.
+    pub fn new(dataset: &'a Dataset, settings: &Settings) -> Self {
+        Sampler {
+            dataset,
+            positions: dataset.positions(),
+            velocities: dataset.velocities(),
+            accelerations: dataset.accelerations(),
+            masses: dataset.masses(),
+            charges: dataset.charges(),
+            stride: settings.frame_stride,
+            translation: settings.translation,
+        }
+    }
+
+    /// Appends one frame.
+    fn push(&self, run: usize, frame: usize, out: &mut Graphs) {
+        let (dim, bodies) = (self.dataset.about.dim, self.dataset.about.bodies);
+        let at = (run * self.dataset.about.frames + frame) * bodies * dim;
+        for body in 0..bodies {
+            let axes = at + body * dim..at + (body + 1) * dim;
+            out.features.extend_from_slice(&self.positions[axes.clone()]);
+            out.features.extend_from_slice(&self.velocities[axes]);
+            out.features.push(self.charges[run * bodies + body]);
+            out.features.push(self.masses[run * bodies + body]);
+        }
+        out.targets.extend_from_slice(&self.accelerations[at..at + bodies * dim]);
+    }
+
+    /// Appends `count` random graphs of `part`, each translated as a whole at random.
+    pub fn draw(&self, part: &Part, count: usize, random: &mut Random, out: &mut Graphs) {
+        let (dim, n_features) = (self.dataset.about.dim, self.dataset.about.n_features());
+        let frames = part.frames.len().div_ceil(self.stride);
+        for _ in 0..count {
+            let run = part.runs[random.below(part.runs.len())];
+            let frame = part.frames.start + self.stride * random.below(frames);
+            let begin = out.features.len();
+            self.push(run, frame, out);
+            for axis in 0..dim {
+                let shift = (self.translation * random.normal()) as f32;
+                for body in out.features[begin..].chunks_exact_mut(n_features) {
+                    body[axis] += shift;
+                }
+            }
+        }
+    }
+
+    /// The fixed validation graphs of a training with this seed.
+    pub fn validation(&self, part: &Part, seed: u64) -> Graphs {
+        let mut graphs = Graphs::default();
+        let count = scaled(VALIDATION_GRAPHS, self.dataset.about.bodies);
+        self.draw(part, count, &mut Random::new(seed, VALIDATION), &mut graphs);
+        graphs
+    }
+
+    /// Every frame of every run that may be drawn, as it is: a test set.
+    pub fn all(&self) -> Graphs {
+        let mut graphs = Graphs::default();
+        for run in 0..self.dataset.about.runs {
+            for frame in (0..self.dataset.about.frames).step_by(self.stride) {
+                self.push(run, frame, &mut graphs);
+            }
+        }
+        graphs
+    }
+}

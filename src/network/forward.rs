@@ -1,0 +1,173 @@
+//! Networks applied to given features, without gradients: edges and sums of a fully connected graph,
+//! messages, accelerations. Always in f32: master weights are f32 whatever the training used.
+
+use super::spec::{Precision, Shape};
+use crate::device::Device;
+use crate::error::Result;
+use crate::ops::mlp;
+
+/// Graphs that are evaluated at once: bounds the memory for edges.
+const GRAPHS_AT_ONCE: usize = 1024;
+
+/// What φe says about each edge.
+pub struct Messages {
+    /// `[edges, message_dim]`; KL: the means.
+    pub values: Vec<f32>,
+    /// `[edges, message_dim]`, KL only.
+    pub log_variances: Option<Vec<f32>>,
+}
+
+/// The inputs of φe for every ordered pair of bodies, `[edges, 2·n_features]`: features of the
+/// receiver, then of the sender; graph by graph, receiver by receiver, senders in order.
+pub fn edge_inputs(features: &[f32], graphs: usize, bodies: usize, n_features: usize) -> Vec<f32> {
+    let mut inputs = Vec::with_capacity(graphs * bodies * (bodies - 1) * 2 * n_features);
+    for graph in features.chunks_exact(bodies * n_features) {
+        for (receiver, of_receiver) in graph.chunks_exact(n_features).enumerate() {
+            for (sender, of_sender) in graph.chunks_exact(n_features).enumerate() {
+                if sender != receiver {
+                    inputs.extend_from_slice(of_receiver);
+                    inputs.extend_from_slice(of_sender);
+                }
+            }
+        }
+    }
+    inputs
+}
+
+/// The inputs of φv, `[graphs · bodies, n_features + message_dim]`: features, then the sum of the
+/// messages that the body receives.
+fn node_inputs(features: &[f32], messages: &[f32], bodies: usize, shape: &Shape) -> Vec<f32> {
+    let Shape { n_features, message_dim, .. } = *shape;
+    let nodes = features.len() / n_features;
+    let mut inputs = vec![0.0; nodes * (n_features + message_dim)];
+    let rows = inputs.chunks_exact_mut(n_features + message_dim);
+    let received = messages.chunks_exact((bodies - 1) * message_dim);
+    for ((row, own), received) in rows.zip(features.chunks_exact(n_features)).zip(received) {
+        let (first, sums) = row.split_at_mut(n_features);
+        first.copy_from_slice(own);
+        for message in received.chunks_exact(message_dim) {
+            for (sum, value) in sums.iter_mut().zip(message) {
+                *sum += value;
+            }
+        }
+    }
+    inputs
+}
+
+/// φe on `inputs` `[edges, 2·n_features]`.
+pub fn messages(
+    device: &Device,
+    shape: &Shape,
+    parameters: &[f32],
+    inputs: &[f32],
+) -> Result<Messages> {
+    let edges = inputs.len() / (2 * shape.n_features);
+    let width = shape.edge_outputs();
+    let mut outputs = vec![0.0; edges * width];
+    let layers = shape.arena().edge;
+    mlp::forward(device, &layers, parameters, inputs, edges, Precision::F32, &mut outputs)?;
+    if !shape.sampled {
+        return Ok(Messages { values: outputs, log_variances: None });
+    }
+    let mut values = Vec::with_capacity(edges * shape.message_dim);
+    let mut log_variances = Vec::with_capacity(edges * shape.message_dim);
+    for row in outputs.chunks_exact(width) {
+        let (means, variances) = row.split_at(shape.message_dim);
+        values.extend_from_slice(means);
+        log_variances.extend_from_slice(variances);
+    }
+    Ok(Messages { values, log_variances: Some(log_variances) })
+}
+
+/// φv on `inputs` `[rows, n_features + message_dim]`: `[rows, outputs]`.
+pub fn node_outputs(
+    device: &Device,
+    shape: &Shape,
+    parameters: &[f32],
+    inputs: &[f32],
+) -> Result<Vec<f32>> {
+    let rows = inputs.len() / (shape.n_features + shape.message_dim);
+    let mut outputs = vec![0.0; rows * shape.outputs];
+    let layers = shape.arena().node;
+    mlp::forward(device, &layers, parameters, inputs, rows, Precision::F32, &mut outputs)?;
+    Ok(outputs)
+}
+
+/// Predictions `[graphs, bodies, outputs]` for `features` `[graphs, bodies, n_features]`; KL: with the
+/// means of the messages.
+pub fn accelerations(
+    device: &Device,
+    shape: &Shape,
+    parameters: &[f32],
+    features: &[f32],
+    bodies: usize,
+) -> Result<Vec<f32>> {
+    let mut outputs = Vec::with_capacity(features.len() / shape.n_features * shape.outputs);
+    for part in features.chunks(GRAPHS_AT_ONCE * bodies * shape.n_features) {
+        let graphs = part.len() / (bodies * shape.n_features);
+        let edges = edge_inputs(part, graphs, bodies, shape.n_features);
+        let sent = messages(device, shape, parameters, &edges)?;
+        let inputs = node_inputs(part, &sent.values, bodies, shape);
+        outputs.extend(node_outputs(device, shape, parameters, &inputs)?);
+    }
+    Ok(outputs)
+}
+
+/// What a model does on a fixed set of graphs.
+pub struct Evaluation {
+    /// Mean over nodes of the L1 norm of (target − prediction).
+    pub loss: f64,
+    /// Of each message, over the edges: its mean.
+    pub means: Vec<f64>,
+    /// Of each message, over the edges: its standard deviation; KL: mean of μ² + σ² − log σ².
+    pub significance: Vec<f64>,
+}
+
+/// Evaluates a model on `features` `[graphs, bodies, n_features]` against `targets`
+/// `[graphs, bodies, outputs]`.
+pub fn evaluate(
+    device: &Device,
+    shape: &Shape,
+    parameters: &[f32],
+    features: &[f32],
+    targets: &[f32],
+    bodies: usize,
+) -> Result<Evaluation> {
+    let (message_dim, nodes) = (shape.message_dim, features.len() / shape.n_features);
+    let edges = (nodes * (bodies - 1)) as f64;
+    let mut loss = 0.0;
+    let mut sums = vec![0.0; message_dim];
+    let mut squares = vec![0.0; message_dim];
+    let mut variances = vec![0.0; message_dim];
+    let parts = features.chunks(GRAPHS_AT_ONCE * bodies * shape.n_features);
+    for (part, truth) in parts.zip(targets.chunks(GRAPHS_AT_ONCE * bodies * shape.outputs)) {
+        let graphs = part.len() / (bodies * shape.n_features);
+        let inputs = edge_inputs(part, graphs, bodies, shape.n_features);
+        let sent = messages(device, shape, parameters, &inputs)?;
+        for row in sent.values.chunks_exact(message_dim) {
+            for ((sum, square), &value) in sums.iter_mut().zip(&mut squares).zip(row) {
+                *sum += f64::from(value);
+                *square += f64::from(value) * f64::from(value);
+            }
+        }
+        for row in sent.log_variances.iter().flat_map(|v| v.chunks_exact(message_dim)) {
+            for (sum, &value) in variances.iter_mut().zip(row) {
+                *sum += f64::from(value).exp() - f64::from(value);
+            }
+        }
+        let inputs = node_inputs(part, &sent.values, bodies, shape);
+        let predictions = node_outputs(device, shape, parameters, &inputs)?;
+        let errors = truth.iter().zip(&predictions).map(|(t, p)| f64::from((t - p).abs()));
+        loss += errors.sum::<f64>();
+    }
+    let means: Vec<f64> = sums.iter().map(|sum| sum / edges).collect();
+    let significance = (0..message_dim).map(|k| {
+        let square = squares[k] / edges;
+        if shape.sampled {
+            square + variances[k] / edges
+        } else {
+            (square - means[k] * means[k]).max(0.0).sqrt()
+        }
+    });
+    Ok(Evaluation { loss: loss / nodes as f64, significance: significance.collect(), means })
+}

@@ -1,0 +1,234 @@
+//! A graph network with its parameters, and its file `model.safetensors` (DESIGN §1).
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::forward::{self, Messages};
+use super::settings::Settings;
+use super::spec::{ModelKind, Shape};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::nbody::law::Law;
+use crate::store::tensors::{TensorFile, TensorSpec, TensorWriter};
+
+/// What a model was trained on and how far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// Its training.
+    pub settings: Settings,
+    /// Dimensions of space.
+    pub dim: usize,
+    /// Bodies of each graph.
+    pub bodies: usize,
+    /// Runs of that data set.
+    pub runs: usize,
+    /// Frames of each run.
+    pub frames: usize,
+    /// Its seed.
+    pub dataset_seed: u64,
+    /// The data set that it was trained on.
+    pub dataset: PathBuf,
+    /// The law of that data set, where it is known.
+    pub law: Option<Law>,
+    /// Steps done.
+    pub step: u64,
+    /// Prediction loss on training batches, as in the last row of `metrics.csv`; `None` before it.
+    pub train_loss: Option<f64>,
+    /// Prediction loss on the validation graphs at that row.
+    pub validation_loss: Option<f64>,
+}
+
+/// A graph network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// Its shape, after pruning.
+    pub shape: Shape,
+    /// How its messages were kept compact.
+    pub kind: ModelKind,
+    /// For each message that is left after pruning: its index in the original network.
+    pub components: Vec<u32>,
+    /// The arena of `shape`.
+    pub parameters: Vec<f32>,
+    /// Where it comes from.
+    pub about: About,
+}
+
+/// The `lawsmith` entry of a model file.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    shape: Shape,
+    model: ModelKind,
+    components: Vec<u32>,
+    about: About,
+    /// Components of the state before the last cut, while that cut may still be undone.
+    before_cut: Option<Vec<u32>>,
+}
+
+/// Everything beside the model that a training needs to go on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct TrainState {
+    /// Adam's first moments, an arena.
+    pub m: Vec<f32>,
+    /// Adam's second moments, an arena.
+    pub v: Vec<f32>,
+    /// Sums and pruning decisions (see `trainer.rs`): in f64, since a resume must be exact.
+    pub numbers: Vec<f64>,
+    /// Components, parameters and moments before the last cut.
+    pub before_cut: Option<Snapshot>,
+}
+
+/// A network and its moments at one time.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Snapshot {
+    /// Original index of each message.
+    pub components: Vec<u32>,
+    /// Parameters, first and second moments: three arenas.
+    pub arenas: [Vec<f32>; 3],
+}
+
+/// The prefixes of the tensors of a snapshot's arenas.
+const SNAPSHOT: [&str; 3] = ["before_cut.", "before_cut.adam.m.", "before_cut.adam.v."];
+
+impl Model {
+    /// Reads a model file.
+    pub fn load(path: &Path) -> Result<Self> {
+        let file = TensorFile::open(path, "model")?;
+        Ok(Self::read(&file)?.0)
+    }
+
+    /// Writes the model without the state of its training. `--resume` cannot go on from such a file.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        self.write(path, &[("", &self.parameters)], &[], None)
+    }
+
+    /// Writes the model with all that its training needs to go on.
+    pub(super) fn save_training(&self, path: &Path, state: &TrainState) -> Result<()> {
+        let arenas: [(&str, &[f32]); 3] =
+            [("", &self.parameters), ("adam.m.", &state.m), ("adam.v.", &state.v)];
+        self.write(path, &arenas, &state.numbers, state.before_cut.as_ref())
+    }
+
+    /// Reads a model with the state of its training.
+    pub(super) fn load_training(path: &Path) -> Result<(Self, TrainState)> {
+        let file = TensorFile::open(path, "model")?;
+        if !file.has("train.state") {
+            return Err(Error::input("holds no optimizer: its training cannot go on").file(path));
+        }
+        let (model, before_cut) = Self::read(&file)?;
+        let numbers = file.tensor::<f64>("train.state", crate::store::tensors::Dtype::F64)?.0;
+        let before_cut = before_cut.map(|components| -> Result<Snapshot> {
+            let shape = Shape { message_dim: components.len(), ..model.shape };
+            let mut arenas = [vec![], vec![], vec![]];
+            for (arena, prefix) in arenas.iter_mut().zip(SNAPSHOT) {
+                *arena = read_arena(&file, &shape, prefix)?;
+            }
+            Ok(Snapshot { components, arenas })
+        });
+        let state = TrainState {
+            m: read_arena(&file, &model.shape, "adam.m.")?,
+            v: read_arena(&file, &model.shape, "adam.v.")?,
+            numbers: numbers.to_vec(),
+            before_cut: before_cut.transpose()?,
+        };
+        Ok((model, state))
+    }
+
+    fn read(file: &TensorFile) -> Result<(Self, Option<Vec<u32>>)> {
+        let Entry { shape, model: kind, components, about, before_cut } = file.entry()?;
+        if components.len() != shape.message_dim {
+            let message = format!("names {} components of {}", components.len(), shape.message_dim);
+            return Err(Error::input(message).file(file.path()).field("components"));
+        }
+        let parameters = read_arena(file, &shape, "")?;
+        Ok((Model { shape, kind, components, parameters, about }, before_cut))
+    }
+
+    fn write<'a>(
+        &'a self,
+        path: &Path,
+        arenas: &[(&str, &'a [f32])],
+        numbers: &[f64],
+        before_cut: Option<&'a Snapshot>,
+    ) -> Result<()> {
+        let mut all = Vec::new();
+        let mut add = |shape: &Shape, prefix: &str, arena: &'a [f32]| {
+            for (name, dims, range) in shape.arena().tensors() {
+                all.push((format!("{prefix}{name}"), dims, range, arena));
+            }
+        };
+        for (prefix, arena) in arenas {
+            add(&self.shape, prefix, arena);
+        }
+        let entry = Entry {
+            shape: self.shape,
+            model: self.kind,
+            components: self.components.clone(),
+            about: self.about.clone(),
+            before_cut: before_cut.map(|snapshot| snapshot.components.clone()),
+        };
+        if let Some(snapshot) = before_cut {
+            let shape = Shape { message_dim: snapshot.components.len(), ..self.shape };
+            for (prefix, arena) in SNAPSHOT.iter().zip(&snapshot.arenas) {
+                add(&shape, prefix, arena);
+            }
+        }
+        let mut specs: Vec<TensorSpec> =
+            all.iter().map(|(name, dims, ..)| TensorSpec::f32(name, dims)).collect();
+        if !numbers.is_empty() {
+            specs.push(TensorSpec::f64("train.state", &[numbers.len()]));
+        }
+        let entry = serde_json::to_value(&entry).expect("the entry is plain data");
+        let mut writer = TensorWriter::create(path, "model", entry, &specs)?;
+        for (name, _, range, arena) in &all {
+            writer.slice::<f32>(name).copy_from_slice(&arena[range.clone()]);
+        }
+        if !numbers.is_empty() {
+            writer.slice::<f64>("train.state").copy_from_slice(numbers);
+        }
+        writer.finish()
+    }
+
+    /// φe on `inputs` `[edges, 2·n_features]`: features of the receiver, then of the sender.
+    pub fn messages(&self, device: &Device, inputs: &[f32]) -> Result<Messages> {
+        forward::messages(device, &self.shape, &self.parameters, inputs)
+    }
+
+    /// φv on `inputs` `[rows, n_features + message_dim]`: features, then summed messages.
+    pub fn node_outputs(&self, device: &Device, inputs: &[f32]) -> Result<Vec<f32>> {
+        forward::node_outputs(device, &self.shape, &self.parameters, inputs)
+    }
+
+    /// Accelerations `[graphs, bodies, dim]` for `features` `[graphs, bodies, n_features]`; KL: with
+    /// the means of the messages.
+    pub fn accelerations(
+        &self,
+        device: &Device,
+        features: &[f32],
+        graphs: usize,
+        bodies: usize,
+    ) -> Result<Vec<f32>> {
+        let needed = graphs * bodies * self.shape.n_features;
+        if features.len() != needed || bodies < 2 {
+            let message = format!("{} features of {graphs} graphs of {bodies}", features.len());
+            return Err(Error::usage(message).field("features"));
+        }
+        forward::accelerations(device, &self.shape, &self.parameters, features, bodies)
+    }
+}
+
+/// One arena of `shape`, from the tensors whose names begin with `prefix`.
+fn read_arena(file: &TensorFile, shape: &Shape, prefix: &str) -> Result<Vec<f32>> {
+    let layout = shape.arena();
+    let mut arena = vec![0.0; layout.len];
+    for (name, dims, range) in layout.tensors() {
+        let name = format!("{prefix}{name}");
+        let values = file.f32(&name, &dims)?;
+        if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
+            let message = format!("holds {bad} where a number is needed");
+            return Err(Error::input(message).file(file.path()).field(name));
+        }
+        arena[range].copy_from_slice(values);
+    }
+    Ok(arena)
+}

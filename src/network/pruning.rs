@@ -1,0 +1,170 @@
+//! Gradual pruning of message components (for `l1`).
+//!
+//! An L1 penalty alone leaves more components than the system needs: several share one force. So at
+//! every 2.5 % of the steps between 20 % and 75 % of the training the components with the smallest
+//! spread are cut: a quarter of them, at least one. One interval later the validation loss is
+//! compared with the one before the cut. If it is worse by more than [`TOLERATED`], the network and
+//! its moments are put back to where they were before that cut and one component is cut instead;
+//! once that hurts too, pruning is over. The number of components that survives is thus read from the
+//! data: nothing here knows the number of dimensions.
+//!
+//! A cut really removes rows of the last edge layer and columns of the first node layer. What the
+//! component contributed on average goes into the bias of that node layer.
+
+use super::spec::Shape;
+
+/// Fractions of the training between which components are cut, and between two cuts.
+const FIRST: f64 = 0.20;
+const LAST: f64 = 0.75;
+const INTERVAL: f64 = 0.025;
+/// Fraction of the components that stays in a cut.
+const KEPT: f64 = 0.75;
+/// A cut is undone where the validation loss grows by more than this factor.
+const TOLERATED: f64 = 1.25;
+
+/// Decisions so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Pruning {
+    /// Validation loss before the cut that is on trial.
+    before: Option<f64>,
+    /// True once a larger cut was undone: from then on one component at a time.
+    single: bool,
+    /// True once nothing more may be cut.
+    over: bool,
+    /// Validation losses since the last cut.
+    recent: Vec<f64>,
+}
+
+/// True if a decision falls on the moment when `step` of `steps` steps are done: the last cut is
+/// judged, and until [`LAST`] a new one is made.
+pub(super) fn is_decision(step: u64, steps: u64) -> bool {
+    // One more than the cuts: the last one needs its judgement.
+    (0..=cuts()).any(|cut| step_of(cut, steps) == step)
+}
+
+fn cuts() -> u64 {
+    ((LAST - FIRST) / INTERVAL).round() as u64 + 1
+}
+
+fn step_of(cut: u64, steps: u64) -> u64 {
+    ((FIRST + INTERVAL * cut as f64) * steps as f64).round() as u64
+}
+
+impl Pruning {
+    /// Notes a validation loss.
+    pub(super) fn note(&mut self, loss: f64) {
+        self.recent.push(loss);
+    }
+
+    /// The validation loss lately: the mean over the second half of the interval, since single
+    /// values jump while the learning rate is high.
+    fn level(&self) -> f64 {
+        let half = &self.recent[self.recent.len() / 2..];
+        half.iter().sum::<f64>() / half.len() as f64
+    }
+
+    /// Judges the cut on trial: true if it hurt, so that it has to be taken back. `size` is the
+    /// number of components that it removed.
+    pub(super) fn hurt(&mut self, size: usize) -> bool {
+        let Some(before) = self.before else { return false };
+        if self.level() <= TOLERATED * before {
+            self.before = None;
+            return false;
+        }
+        self.over = size == 1;
+        self.single = true;
+        true
+    }
+
+    /// How many of `messages` components to cut now, when `step` of `steps` steps are done; starts
+    /// the next trial.
+    pub(super) fn next_cut(&mut self, messages: usize, step: u64, steps: u64) -> usize {
+        // After an undo `before` is still the loss that the network had before.
+        let before = self.before.take().unwrap_or_else(|| self.level());
+        self.recent.clear();
+        if self.over || messages == 1 || step >= step_of(cuts(), steps) {
+            return 0;
+        }
+        self.before = Some(before);
+        let quarter = messages - (KEPT * messages as f64) as usize;
+        if self.single { 1 } else { quarter.min(messages - 1) }
+    }
+
+    /// The decisions as numbers, for a checkpoint.
+    pub(super) fn to_numbers(&self) -> Vec<f64> {
+        let flag = |set: bool| f64::from(u8::from(set));
+        let mut numbers = vec![self.before.unwrap_or(f64::NAN), flag(self.single), flag(self.over)];
+        numbers.extend(&self.recent);
+        numbers
+    }
+
+    /// The reverse of [`Pruning::to_numbers`]; `None` where these are no such numbers.
+    pub(super) fn from_numbers(numbers: &[f64]) -> Option<Self> {
+        let [before, single, over, recent @ ..] = numbers else { return None };
+        Some(Pruning {
+            before: (!before.is_nan()).then_some(*before),
+            single: *single != 0.0,
+            over: *over != 0.0,
+            recent: recent.to_vec(),
+        })
+    }
+}
+
+/// The components to keep, in order, when the `count` least significant ones go.
+pub(super) fn survivors(significance: &[f64], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..significance.len()).collect();
+    order.sort_by(|&a, &b| significance[b].total_cmp(&significance[a]));
+    order.truncate(significance.len() - count);
+    order.sort_unstable();
+    order
+}
+
+/// The arena of `shape` without the messages that are not in `kept`.
+pub(super) fn without(shape: &Shape, arena: &[f32], kept: &[usize]) -> Vec<f32> {
+    let smaller = Shape { message_dim: kept.len(), ..*shape };
+    let (old, new) = (shape.arena(), smaller.arena());
+    let mut out = vec![0.0; new.len];
+    // Rows of φe's last layer: means, and for sampled messages the log-variances behind them.
+    let blocks = shape.edge_outputs() / shape.message_dim;
+    let rows: Vec<usize> =
+        (0..blocks).flat_map(|b| kept.iter().map(move |k| b * shape.message_dim + k)).collect();
+    let pairs = || old.edge.iter().chain(&old.node).zip(new.edge.iter().chain(&new.node));
+    for (index, (from, to)) in pairs().enumerate() {
+        let last_edge = index + 1 == old.edge.len();
+        let first_node = index == old.edge.len();
+        for row in 0..to.outputs {
+            let source = if last_edge { rows[row] } else { row };
+            let values = &arena[from.weight.clone()][source * from.inputs..][..from.inputs];
+            let target = &mut out[to.weight.clone()][row * to.inputs..][..to.inputs];
+            if first_node {
+                let (features, messages) = values.split_at(shape.n_features);
+                target[..shape.n_features].copy_from_slice(features);
+                for (value, &k) in target[shape.n_features..].iter_mut().zip(kept) {
+                    *value = messages[k];
+                }
+            } else {
+                target.copy_from_slice(values);
+            }
+            out[to.bias.start + row] = arena[from.bias.start + source];
+        }
+    }
+    out
+}
+
+/// Puts what the messages outside `kept` contribute on average, `received` of each at every body,
+/// into the bias of φv's first layer.
+pub(super) fn fold_means(
+    shape: &Shape,
+    parameters: &mut [f32],
+    kept: &[usize],
+    means: &[f64],
+    received: usize,
+) {
+    let layer = &shape.arena().node[0];
+    for unit in 0..layer.outputs {
+        let row = layer.weight.start + unit * layer.inputs + shape.n_features;
+        let gone = (0..shape.message_dim).filter(|k| !kept.contains(k));
+        let constant: f64 = gone.map(|k| f64::from(parameters[row + k]) * means[k]).sum();
+        parameters[layer.bias.start + unit] += (constant * received as f64) as f32;
+    }
+}

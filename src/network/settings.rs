@@ -1,0 +1,256 @@
+//! The settings of a training, the presets, and the learning rate of each step (DESIGN §3).
+
+use serde::{Deserialize, Serialize};
+
+use super::spec::{ModelKind, Precision, Shape};
+use crate::error::{Error, Result};
+use crate::ops::tiny::Penalty;
+
+/// Messages of the models that are not a bottleneck.
+const MESSAGES: usize = 100;
+/// Fraction of the steps in which the learning rate rises.
+const WARM_UP: f64 = 0.3;
+/// peak / start of the learning rate, and start / end.
+const RISE: f64 = 25.0;
+const FALL: f64 = 1e5;
+
+/// How much work a training is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// A minute or two on two cores.
+    Quick,
+    /// In between: minutes to an hour.
+    Standard,
+    /// As in the paper: a million steps.
+    Paper,
+}
+
+/// Everything that decides a training, apart from the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The preset that these settings began with.
+    pub preset: Preset,
+    /// How the messages are kept compact.
+    pub model: ModelKind,
+    /// Messages before pruning.
+    pub messages: usize,
+    /// Units of a hidden layer.
+    pub hidden: usize,
+    /// Hidden layers of each of the two networks.
+    pub layers: usize,
+    /// Steps of the optimizer.
+    pub steps: u64,
+    /// Graphs of a batch.
+    pub graphs: usize,
+    /// Highest learning rate of the one-cycle schedule.
+    pub peak_rate: f64,
+    /// Weight of the penalty on messages.
+    pub penalty: f64,
+    /// Weight of Σw² in the loss.
+    pub weight_decay: f64,
+    /// Arithmetic of the matrix products.
+    pub precision: Precision,
+    /// True where components that the validation loss does not need are removed while training.
+    pub prune: bool,
+    /// Every so many frames of a run are used.
+    pub frame_stride: usize,
+    /// Standard deviation of the random translation of each graph.
+    pub translation: f64,
+    /// Steps between two rows of `metrics.csv`.
+    pub metrics_every: u64,
+    /// Steps between two checkpoints.
+    pub checkpoint_every: u64,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// What `preset` means for a model of this kind on systems of `bodies` bodies in `dim` dimensions.
+    pub fn preset(preset: Preset, model: ModelKind, dim: usize, bodies: usize) -> Self {
+        let (hidden, steps, peak_rate) = match (preset, model) {
+            (Preset::Quick, ModelKind::Bottleneck) => (128, 60_000, 2e-3),
+            (Preset::Quick, _) => (128, 100_000, 2e-3),
+            (Preset::Standard, _) => (300, 200_000, 1e-3),
+            (Preset::Paper, _) => (300, 1_000_000, 1e-3),
+        };
+        let mut settings = Settings {
+            preset,
+            model,
+            messages: if model == ModelKind::Bottleneck { dim } else { MESSAGES },
+            hidden,
+            layers: 2,
+            steps: 0,
+            graphs: scaled(64, bodies),
+            peak_rate,
+            penalty: match model {
+                ModelKind::L1 => 1e-2,
+                ModelKind::Kl => 1.0,
+                ModelKind::Standard | ModelKind::Bottleneck => 0.0,
+            },
+            weight_decay: 1e-8,
+            precision: Precision::F32,
+            prune: model == ModelKind::L1,
+            frame_stride: 5,
+            translation: 3.0,
+            metrics_every: 1,
+            checkpoint_every: 1,
+            seed: 0,
+        };
+        settings.set_steps(steps);
+        settings
+    }
+
+    /// Changes the number of steps, and with it how often metrics and checkpoints are written:
+    /// 200 rows and at least 25 checkpoints.
+    pub fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
+        self.metrics_every = (steps / 200).max(1);
+        self.checkpoint_every = (steps / 25).clamp(1, 5000);
+    }
+
+    /// An error that names the first setting that makes no sense.
+    pub fn check(&self) -> Result<()> {
+        let bad = |field: &str, message: String| Err(Error::usage(message).field(field));
+        let counts = [
+            ("messages", self.messages),
+            ("hidden", self.hidden),
+            ("layers", self.layers),
+            ("graphs", self.graphs),
+            ("frame_stride", self.frame_stride),
+            ("steps", self.steps as usize),
+            ("metrics_every", self.metrics_every as usize),
+            ("checkpoint_every", self.checkpoint_every as usize),
+        ];
+        for (field, value) in counts {
+            if value == 0 {
+                return bad(field, "is 0; at least 1 is needed".to_string());
+            }
+        }
+        if !(self.peak_rate.is_finite() && self.peak_rate > 0.0) {
+            return bad("peak_rate", format!("is {}; a positive number is needed", self.peak_rate));
+        }
+        let weights = [
+            ("penalty", self.penalty),
+            ("weight_decay", self.weight_decay),
+            ("translation", self.translation),
+        ];
+        for (field, value) in weights {
+            if !(value.is_finite() && value >= 0.0) {
+                return bad(field, format!("is {value}; a number from 0 is needed"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What these settings do, in one line.
+    pub fn describe(&self) -> String {
+        let Settings { messages, hidden, layers, steps, graphs, peak_rate, .. } = self;
+        let model = match self.model {
+            ModelKind::Standard => "standard model".to_string(),
+            ModelKind::Bottleneck => "bottleneck".to_string(),
+            ModelKind::L1 => format!("L1 penalty {} on messages", self.penalty),
+            ModelKind::Kl => format!("sampled messages, KL penalty {}", self.penalty),
+        };
+        let pruned = if self.prune {
+            "; between 20 % and 75 % of the steps the messages with the smallest spread are removed \
+             as long as the validation loss allows it"
+        } else {
+            ""
+        };
+        format!(
+            "train: {model}, {messages} messages, {layers} hidden layers of {hidden}, {steps} steps \
+             of {graphs} graphs, learning rate up to {peak_rate}{pruned}"
+        )
+    }
+
+    /// The network on bodies in `dim` dimensions, before pruning.
+    pub fn shape(&self, dim: usize) -> Shape {
+        Shape {
+            n_features: 2 * dim + 2,
+            message_dim: self.messages,
+            outputs: dim,
+            hidden: self.hidden,
+            layers: self.layers,
+            sampled: self.model == ModelKind::Kl,
+        }
+    }
+
+    /// The penalty on messages.
+    pub fn penalty(&self) -> Penalty {
+        match self.model {
+            ModelKind::L1 => Penalty::L1(self.penalty as f32),
+            ModelKind::Kl => Penalty::Kl(self.penalty as f32),
+            ModelKind::Standard | ModelKind::Bottleneck => Penalty::None,
+        }
+    }
+
+    /// Learning rate of step `step` (from 0): one cosine up from peak/25, one down to peak/25e5.
+    pub fn rate(&self, step: u64) -> f64 {
+        let (last, step) = ((self.steps - 1) as f64, step as f64);
+        let top = WARM_UP * last;
+        let (start, end) = (self.peak_rate / RISE, self.peak_rate / RISE / FALL);
+        let cosine = |from: f64, to: f64, t: f64| {
+            to + (from - to) * 0.5 * (1.0 + (std::f64::consts::PI * t).cos())
+        };
+        if step < top {
+            cosine(start, self.peak_rate, step / top)
+        } else if last > top {
+            cosine(self.peak_rate, end, (step - top) / (last - top))
+        } else {
+            self.peak_rate
+        }
+    }
+}
+
+/// `graphs` for 4 bodies, scaled so that the number of edges stays about the same: at least 1.
+pub(super) fn scaled(graphs: usize, bodies: usize) -> usize {
+    let factor = 4.0 / bodies as f64;
+    ((graphs as f64 * factor * factor).round() as usize).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_learning_rate_is_one_cycle() {
+        let mut settings = Settings::preset(Preset::Quick, ModelKind::L1, 2, 4);
+        settings.set_steps(1001);
+        settings.peak_rate = 1.0;
+        let near = |step: u64, rate: f64| {
+            let found = settings.rate(step);
+            assert!((found / rate - 1.0).abs() < 1e-9, "step {step}: {found}, not {rate}");
+        };
+        near(0, 1.0 / 25.0);
+        near(150, 0.5 * (1.0 + 1.0 / 25.0));
+        near(300, 1.0);
+        near(650, 0.5 * (1.0 + 1.0 / 25e5));
+        near(1000, 1.0 / 25e5);
+        let mut one = settings.clone();
+        one.set_steps(1);
+        assert_eq!(one.rate(0), 1.0);
+    }
+
+    #[test]
+    fn presets_follow_the_design() {
+        let paper = Settings::preset(Preset::Paper, ModelKind::Kl, 3, 8);
+        assert_eq!((paper.hidden, paper.layers, paper.steps), (300, 2, 1_000_000));
+        assert_eq!((paper.graphs, paper.messages, paper.peak_rate), (16, 100, 1e-3));
+        assert!(paper.shape(3).sampled && !paper.prune);
+        let quick = Settings::preset(Preset::Quick, ModelKind::Bottleneck, 3, 64);
+        assert_eq!((quick.graphs, quick.messages), (1, 3));
+        let text = toml::to_string(&quick).unwrap();
+        assert_eq!(toml::from_str::<Settings>(&text).unwrap(), quick);
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_named() {
+        let good = Settings::preset(Preset::Quick, ModelKind::L1, 2, 4);
+        good.check().unwrap();
+        let zero = Settings { hidden: 0, ..good.clone() };
+        assert_eq!(zero.check().unwrap_err().field.as_deref(), Some("hidden"));
+        let rate = Settings { peak_rate: f64::NAN, ..good };
+        assert_eq!(rate.check().unwrap_err().field.as_deref(), Some("peak_rate"));
+    }
+}

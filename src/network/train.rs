@@ -1,0 +1,195 @@
+//! Training from a data set to a model: the loop around [`Trainer`], run folders, the test loss.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::model::Model;
+pub use super::settings::{Preset, Settings};
+use super::trainer::{Trainer, steps_done};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::nbody::dataset::Dataset;
+use crate::progress::Progress;
+use crate::store::run::RunFolder;
+
+/// What a training ended with.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// Steps of the whole training.
+    pub steps: u64,
+    /// Wall-clock time of this call.
+    pub seconds: f64,
+    /// Per step of this call and per training of the stack; 0 where there was nothing left to do.
+    pub seconds_per_step: f64,
+    /// Prediction loss on training batches, mean over the last row of `metrics.csv`.
+    pub train_loss: f64,
+    /// Prediction loss on the validation graphs.
+    pub validation_loss: f64,
+    /// Prediction loss on data that the training has not seen.
+    pub test_loss: f64,
+    /// What that data is.
+    pub test_data: String,
+    /// Original index of each message that is left.
+    pub components: Vec<u32>,
+    /// Seed of the training.
+    pub seed: u64,
+    /// The run folder.
+    pub folder: PathBuf,
+}
+
+/// The `[train]` table of `config.toml`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Config {
+    dataset: PathBuf,
+    #[serde(flatten)]
+    settings: Settings,
+}
+
+/// Trains one network on `dataset` into `folder`. With `resume` it goes on where an interrupted
+/// training with the same settings stopped.
+///
+/// # Errors
+/// Settings that make no sense or differ from those of the run to resume; a data set that is too
+/// small; a training that diverges; `interrupted` after Ctrl-C, when the checkpoint is written.
+pub fn train(
+    device: &Device,
+    dataset: &Dataset,
+    settings: &Settings,
+    folder: &RunFolder,
+    resume: bool,
+    progress: Progress,
+) -> Result<Summary> {
+    let folders = std::slice::from_ref(folder);
+    let mut summaries = train_replicas(device, dataset, settings, folders, resume, progress)?;
+    Ok(summaries.remove(0))
+}
+
+/// Trains a network for each of `folders`, with the seeds `settings.seed`, `settings.seed + 1`, …, as
+/// one job: networks that keep their shape are stacked in one call of the operation, networks that
+/// are pruned train one after another.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_replicas(
+    device: &Device,
+    dataset: &Dataset,
+    settings: &Settings,
+    folders: &[RunFolder],
+    resume: bool,
+    progress: Progress,
+) -> Result<Vec<Summary>> {
+    settings.check()?;
+    let replicas: Vec<(Settings, &RunFolder)> = folders
+        .iter()
+        .enumerate()
+        .map(|(k, folder)| {
+            (Settings { seed: settings.seed + k as u64, ..settings.clone() }, folder)
+        })
+        .collect();
+    for (settings, folder) in &replicas {
+        check_config(dataset, settings, folder, resume)?;
+    }
+    // A kill between two checkpoints of a stack leaves them at different steps: those that are
+    // behind go on alone. Stacked or alone, the numbers are the same.
+    let mut stacks: Vec<(u64, Vec<usize>)> = Vec::new();
+    for (index, (_, folder)) in replicas.iter().enumerate() {
+        let step = steps_done(folder)?;
+        match stacks.iter_mut().find(|(at, _)| *at == step && !settings.prune) {
+            Some((_, stack)) => stack.push(index),
+            None => stacks.push((step, vec![index])),
+        }
+    }
+    let mut summaries: Vec<Option<Summary>> = vec![None; replicas.len()];
+    for (_, stack) in stacks {
+        let settings: Vec<Settings> = stack.iter().map(|&k| replicas[k].0.clone()).collect();
+        let folders: Vec<RunFolder> = stack.iter().map(|&k| replicas[k].1.clone()).collect();
+        let trained = train_stack(device, dataset, &settings, &folders, progress)?;
+        for (index, summary) in stack.into_iter().zip(trained) {
+            summaries[index] = Some(summary);
+        }
+    }
+    Ok(summaries.into_iter().flatten().collect())
+}
+
+/// Writes `config.toml`, or compares it with the settings where a run is to be resumed.
+fn check_config(
+    dataset: &Dataset,
+    settings: &Settings,
+    folder: &RunFolder,
+    resume: bool,
+) -> Result<()> {
+    if resume && let Some(old) = folder.read_config::<Config>("train")? {
+        let table = |s: &Settings| toml::Table::try_from(s).unwrap_or_default();
+        let (old, new) = (table(&old.settings), table(settings));
+        let differs = |key: &&String| old.get(*key) != new.get(*key);
+        if let Some(key) = new.keys().find(differs) {
+            let (was, is) = (&old[key], &new[key]);
+            return Err(Error::usage(format!(
+                "the run was started with {was} and this command says {is}: --resume needs the \
+                 same settings, --overwrite starts again"
+            ))
+            .file(folder.file("config.toml"))
+            .field(key));
+        }
+        return Ok(());
+    }
+    let config = Config { dataset: dataset.path().to_path_buf(), settings: settings.clone() };
+    folder.write_config("train", &config)
+}
+
+fn train_stack(
+    device: &Device,
+    dataset: &Dataset,
+    settings: &[Settings],
+    folders: &[RunFolder],
+    progress: Progress,
+) -> Result<Vec<Summary>> {
+    let begun = Instant::now();
+    let Settings { steps, checkpoint_every, .. } = settings[0];
+    let mut trainer = Trainer::new(device, dataset, settings, folders)?;
+    let first = trainer.step();
+    let bar = progress.bar("train", steps, "steps");
+    bar.set(first);
+    while trainer.step() < steps {
+        trainer.advance()?;
+        let step = trainer.step();
+        bar.set(step);
+        if step.is_multiple_of(100) {
+            bar.message(format!("loss {:.4}", trainer.recent_loss()));
+        }
+        let stop = interrupt::requested() && step < steps;
+        if stop || step.is_multiple_of(checkpoint_every) || step == steps {
+            trainer.save()?;
+        }
+        if stop {
+            return Err(Error::interrupted(format!(
+                "stopped after step {step} of {steps} and saved: the same command with --resume \
+                 goes on"
+            ))
+            .file(folders[0].path()));
+        }
+    }
+    drop(bar);
+    let seconds = begun.elapsed().as_secs_f64();
+    let trained = (steps - first) * settings.len() as u64;
+    let summary = |(run, folder): (usize, &RunFolder)| {
+        let Model { components, about, .. } = trainer.model(run);
+        let validation_loss = about.validation_loss.unwrap_or(f64::NAN);
+        Ok(Summary {
+            steps,
+            seconds,
+            seconds_per_step: if trained == 0 { 0.0 } else { seconds / trained as f64 },
+            train_loss: about.train_loss.unwrap_or(f64::NAN),
+            validation_loss,
+            test_loss: validation_loss,
+            test_data: "validation runs".to_string(),
+            components,
+            seed: settings[run].seed,
+            folder: folder.path().to_path_buf(),
+        })
+    };
+    folders.iter().enumerate().map(summary).collect()
+}

@@ -1,0 +1,379 @@
+//! A stack of trainings that advance together: one step, one row of metrics, one pruning decision,
+//! one checkpoint.
+//!
+//! The stack is the run dimension of `ops::tiny`: networks of one shape that differ by their seed.
+//! Networks that are pruned change shape, so they train in a stack of one.
+//!
+//! Beside parameters and moments a checkpoint holds what metrics and pruning have accumulated;
+//! everything random comes from (seed, step). So a resumed training is bit-identical to an
+//! uninterrupted one.
+
+use std::path::PathBuf;
+
+use super::batches::{self, Graphs, Part, Sampler};
+use super::forward::{self, Evaluation};
+use super::metrics::{Metrics, Row};
+use super::model::{About, Model, Snapshot, TrainState};
+use super::pruning::{self, Pruning};
+use super::settings::Settings;
+use super::spec::Shape;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::nbody::dataset::Dataset;
+use crate::ops::{adam, tiny};
+use crate::random::Random;
+use crate::store::run::RunFolder;
+
+/// The training of one run's data: what it draws from.
+struct Data {
+    part: Part,
+    validation: Graphs,
+}
+
+/// Sums since the last row of metrics, and that row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    prediction: f64,
+    penalty: f64,
+    steps: f64,
+    train_loss: Option<f64>,
+    validation_loss: Option<f64>,
+}
+
+/// A stack of trainings.
+pub(super) struct Trainer<'a> {
+    device: &'a Device,
+    dataset: &'a Dataset,
+    sampler: Sampler<'a>,
+    /// Of each run of the stack.
+    settings: Vec<Settings>,
+    models: Vec<PathBuf>,
+    data: Vec<Data>,
+    noise_seeds: Vec<u64>,
+    progress: Vec<Progress>,
+    metrics: Vec<Metrics>,
+    losses: Vec<tiny::Loss>,
+    /// Steps done.
+    step: u64,
+    shape: Shape,
+    components: Vec<u32>,
+    /// `[runs, arena.len]` each.
+    parameters: Vec<f32>,
+    m: Vec<f32>,
+    v: Vec<f32>,
+    gradients: Vec<f32>,
+    pruning: Pruning,
+    before_cut: Option<Snapshot>,
+    batch: Graphs,
+    workspace: tiny::Workspace,
+}
+
+/// Steps that the checkpoint of `folder` has done; 0 where there is none.
+pub(super) fn steps_done(folder: &RunFolder) -> Result<u64> {
+    let path = folder.file("model.safetensors");
+    if path.exists() { Ok(Model::load(&path)?.about.step) } else { Ok(0) }
+}
+
+impl<'a> Trainer<'a> {
+    /// Starts trainings with these settings (equal but for the seed), or goes on where their
+    /// checkpoints stopped, all at the same step.
+    pub fn new(
+        device: &'a Device,
+        dataset: &'a Dataset,
+        settings: &[Settings],
+        folders: &[RunFolder],
+    ) -> Result<Self> {
+        let sampler = Sampler::new(dataset, &settings[0]);
+        let mut data = Vec::new();
+        for run in settings {
+            let (part, held_out) = batches::split(dataset, run.seed)?;
+            let validation = sampler.validation(&held_out, run.seed);
+            data.push(Data { part, validation });
+        }
+        let shape = settings[0].shape(dataset.about.dim);
+        let mut trainer = Trainer {
+            device,
+            dataset,
+            sampler,
+            settings: settings.to_vec(),
+            models: folders.iter().map(|folder| folder.file("model.safetensors")).collect(),
+            data,
+            noise_seeds: settings.iter().map(|run| batches::noise_seed(run.seed)).collect(),
+            progress: vec![Progress::default(); settings.len()],
+            metrics: Vec::new(),
+            losses: vec![tiny::Loss::default(); settings.len()],
+            step: 0,
+            shape,
+            components: (0..shape.message_dim as u32).collect(),
+            parameters: Vec::new(),
+            m: Vec::new(),
+            v: Vec::new(),
+            gradients: Vec::new(),
+            pruning: Pruning::default(),
+            before_cut: None,
+            batch: Graphs::default(),
+            workspace: tiny::Workspace::default(),
+        };
+        if trainer.models[0].exists() {
+            trainer.load()?;
+        } else {
+            trainer.parameters =
+                settings.iter().flat_map(|run| initial(&shape, run.seed)).collect();
+            trainer.m = vec![0.0; trainer.parameters.len()];
+            trainer.v = trainer.m.clone();
+        }
+        trainer.gradients = vec![0.0; trainer.parameters.len()];
+        for folder in folders {
+            let path = folder.file("metrics.csv");
+            trainer.metrics.push(Metrics::open(&path, shape.message_dim, trainer.step)?);
+        }
+        Ok(trainer)
+    }
+
+    /// Reads the checkpoints.
+    fn load(&mut self) -> Result<()> {
+        for run in 0..self.models.len() {
+            let path = &self.models[run];
+            let (model, state) = Model::load_training(path)?;
+            let expected = self.about(run);
+            let found = &model.about;
+            let same = found.settings == expected.settings
+                && (found.dim, found.bodies, &found.law)
+                    == (expected.dim, expected.bodies, &expected.law)
+                && (found.runs, found.frames, found.dataset_seed)
+                    == (expected.runs, expected.frames, expected.dataset_seed);
+            if !same {
+                return Err(Error::usage(
+                    "was trained with other settings or on another data set: give the same ones, \
+                     or --overwrite to start again",
+                )
+                .file(path));
+            }
+            let [prediction, penalty, steps, decisions @ ..] = &state.numbers[..] else {
+                return Err(Error::input("is too short").file(path).field("train.state"));
+            };
+            self.pruning = Pruning::from_numbers(decisions)
+                .ok_or_else(|| Error::input("is too short").file(path).field("train.state"))?;
+            self.progress[run] = Progress {
+                prediction: *prediction,
+                penalty: *penalty,
+                steps: *steps,
+                train_loss: found.train_loss,
+                validation_loss: found.validation_loss,
+            };
+            self.step = found.step;
+            self.shape = model.shape;
+            self.components = model.components;
+            self.parameters.extend(model.parameters);
+            self.m.extend(state.m);
+            self.v.extend(state.v);
+            self.before_cut = state.before_cut;
+        }
+        Ok(())
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The loss on training batches lately, mean over the stack.
+    pub fn recent_loss(&self) -> f64 {
+        let sum: f64 = self.losses.iter().map(|loss| f64::from(loss.prediction)).sum();
+        sum / self.losses.len() as f64
+    }
+
+    /// One step of the optimizer, with what is due after it.
+    pub fn advance(&mut self) -> Result<()> {
+        let settings = &self.settings[0];
+        self.batch.features.clear();
+        self.batch.targets.clear();
+        for (run, data) in self.settings.iter().zip(&self.data) {
+            let mut random = Random::new(run.seed, self.step);
+            self.sampler.draw(&data.part, run.graphs, &mut random, &mut self.batch);
+        }
+        let batch = tiny::Batch {
+            shape: self.shape,
+            penalty: settings.penalty(),
+            weight_decay: settings.weight_decay as f32,
+            precision: settings.precision,
+            runs: self.settings.len(),
+            graphs: settings.graphs,
+            bodies: self.dataset.about.bodies,
+            features: &self.batch.features,
+            targets: &self.batch.targets,
+            noise_seeds: &self.noise_seeds,
+            step: self.step,
+        };
+        let (gradients, losses) = (&mut self.gradients, &mut self.losses);
+        tiny::gradient(
+            self.device,
+            &batch,
+            &self.parameters,
+            gradients,
+            losses,
+            &mut self.workspace,
+        )?;
+        if let Some(loss) = self.losses.iter().find(|l| !(l.prediction + l.penalty).is_finite()) {
+            return Err(Error::usage(format!(
+                "the training diverged at step {} (loss {}): lower the peak rate",
+                self.step,
+                loss.prediction + loss.penalty
+            ))
+            .field("peak_rate"));
+        }
+        let args = adam::Args::new(settings.rate(self.step) as f32, self.step + 1);
+        let Trainer { parameters, m, v, gradients, .. } = self;
+        adam::step(self.device, &args, parameters, m, v, gradients)?;
+        for (progress, loss) in self.progress.iter_mut().zip(&self.losses) {
+            progress.prediction += f64::from(loss.prediction);
+            progress.penalty += f64::from(loss.penalty);
+            progress.steps += 1.0;
+        }
+        self.step += 1;
+        self.after_step()
+    }
+
+    /// The row of metrics and the pruning decision that are due at this step.
+    fn after_step(&mut self) -> Result<()> {
+        let Settings { steps, metrics_every, prune, .. } = self.settings[0];
+        let row = self.step.is_multiple_of(metrics_every) || self.step == steps;
+        let decision = prune && pruning::is_decision(self.step, steps);
+        if !row && !decision {
+            return Ok(());
+        }
+        for run in 0..self.settings.len() {
+            let evaluation = self.evaluate(run)?;
+            if prune {
+                self.pruning.note(evaluation.loss);
+            }
+            if row {
+                self.write_row(run, &evaluation)?;
+            }
+            if decision {
+                self.decide(evaluation)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&self, run: usize) -> Result<Evaluation> {
+        let len = self.parameters.len() / self.settings.len();
+        let parameters = &self.parameters[run * len..][..len];
+        let Graphs { features, targets } = &self.data[run].validation;
+        let bodies = self.dataset.about.bodies;
+        forward::evaluate(self.device, &self.shape, parameters, features, targets, bodies)
+    }
+
+    fn write_row(&mut self, run: usize, evaluation: &Evaluation) -> Result<()> {
+        let sums = self.progress[run];
+        let train_loss = sums.prediction / sums.steps;
+        self.metrics[run].push(&Row {
+            step: self.step,
+            rate: self.settings[run].rate(self.step - 1),
+            train_loss,
+            penalty: sums.penalty / sums.steps,
+            validation_loss: evaluation.loss,
+            significance: &evaluation.significance,
+        })?;
+        self.progress[run] = Progress {
+            train_loss: Some(train_loss),
+            validation_loss: Some(evaluation.loss),
+            ..Progress::default()
+        };
+        Ok(())
+    }
+
+    /// Judges the last cut, and makes the next one. The stack is a stack of one.
+    fn decide(&mut self, mut evaluation: Evaluation) -> Result<()> {
+        if let Some(before) = self.before_cut.take()
+            && self.pruning.hurt(before.components.len() - self.components.len())
+        {
+            self.shape.message_dim = before.components.len();
+            self.components = before.components;
+            [self.parameters, self.m, self.v] = before.arenas;
+            evaluation = self.evaluate(0)?;
+        }
+        let cut = self.pruning.next_cut(self.shape.message_dim, self.step, self.settings[0].steps);
+        if cut > 0 {
+            let kept = pruning::survivors(&evaluation.significance, cut);
+            self.before_cut = Some(Snapshot {
+                components: self.components.clone(),
+                arenas: [self.parameters.clone(), self.m.clone(), self.v.clone()],
+            });
+            let received = self.dataset.about.bodies - 1;
+            let means = &evaluation.means;
+            pruning::fold_means(&self.shape, &mut self.parameters, &kept, means, received);
+            for arena in [&mut self.parameters, &mut self.m, &mut self.v] {
+                *arena = pruning::without(&self.shape, arena, &kept);
+            }
+            self.components = kept.iter().map(|&k| self.components[k]).collect();
+            self.shape.message_dim = kept.len();
+        }
+        self.gradients.resize(self.parameters.len(), 0.0);
+        Ok(())
+    }
+
+    fn about(&self, run: usize) -> About {
+        let data = &self.dataset.about;
+        About {
+            settings: self.settings[run].clone(),
+            dim: data.dim,
+            bodies: data.bodies,
+            runs: data.runs,
+            frames: data.frames,
+            dataset_seed: data.seed,
+            dataset: self.dataset.path().to_path_buf(),
+            law: data.law.clone(),
+            step: self.step,
+            train_loss: self.progress[run].train_loss,
+            validation_loss: self.progress[run].validation_loss,
+        }
+    }
+
+    /// The network of one run of the stack, as it is now.
+    pub fn model(&self, run: usize) -> Model {
+        let len = self.parameters.len() / self.settings.len();
+        Model {
+            shape: self.shape,
+            kind: self.settings[run].model,
+            components: self.components.clone(),
+            parameters: self.parameters[run * len..][..len].to_vec(),
+            about: self.about(run),
+        }
+    }
+
+    /// Writes the checkpoint of every run of the stack.
+    pub fn save(&self) -> Result<()> {
+        let len = self.parameters.len() / self.settings.len();
+        for (run, path) in self.models.iter().enumerate() {
+            let Progress { prediction, penalty, steps, .. } = self.progress[run];
+            let mut numbers = vec![prediction, penalty, steps];
+            numbers.extend(self.pruning.to_numbers());
+            let state = TrainState {
+                m: self.m[run * len..][..len].to_vec(),
+                v: self.v[run * len..][..len].to_vec(),
+                numbers,
+                before_cut: self.before_cut.clone(),
+            };
+            self.model(run).save_training(path, &state)?;
+        }
+        Ok(())
+    }
+}
+
+/// Parameters at the start: uniform in ±1/√(width of the layer's input), as PyTorch does.
+fn initial(shape: &Shape, seed: u64) -> Vec<f32> {
+    let arena = shape.arena();
+    let mut parameters = vec![0.0; arena.len];
+    let mut random = Random::new(seed, batches::INITIAL);
+    for layer in arena.edge.iter().chain(&arena.node) {
+        let bound = 1.0 / (layer.inputs as f64).sqrt();
+        for range in [&layer.weight, &layer.bias] {
+            for value in &mut parameters[range.clone()] {
+                *value = (bound * (2.0 * random.uniform() - 1.0)) as f32;
+            }
+        }
+    }
+    parameters
+}
