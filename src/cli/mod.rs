@@ -11,6 +11,7 @@ use crate::progress::Progress;
 mod devices;
 mod report;
 mod train;
+mod simulate;
 
 /// Turns data about interacting bodies into a formula.
 #[derive(Parser)]
@@ -53,6 +54,8 @@ enum Command {
     Report(report::Report),
     /// Train a graph network on a data set
     Train(train::Train),
+    /// Simulate systems of interacting bodies
+    Simulate(simulate::Simulate),
 }
 
 /// What every subcommand gets.
@@ -97,6 +100,7 @@ impl Cli {
             Command::Devices(command) => command.run(&context),
             Command::Report(command) => command.run(&context),
             Command::Train(command) => command.run(&context),
+            Command::Simulate(command) => command.run(&context),
         }
     }
 }

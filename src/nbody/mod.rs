@@ -3,3 +3,4 @@
 pub mod dataset;
 pub mod law;
 pub mod rollout;
+pub mod simulate;

@@ -3,4 +3,5 @@
 
 pub mod adam;
 pub mod mlp;
+pub mod rk4;
 pub mod tiny;

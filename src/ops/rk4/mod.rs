@@ -1,0 +1,109 @@
+//! Integration of many small systems of bodies at once: one lane of a vector each.
+//!
+//! With y = (r, v) of all bodies of a system and y' = f(y) = (v, a),
+//! a_i = −(1/m_i) Σ_{j≠i} ∂U_ij/∂r_i:
+//!
+//! - `rk4`, h = dt / substeps: k1 = f(y), k2 = f(y + h/2 k1), k3 = f(y + h/2 k2), k4 = f(y + h k3),
+//!   y += h/6 (k1 + 2 k2 + 2 k3 + k4).
+//! - `adaptive`: the embedded pair of order 8 of Dormand and Prince with its interpolant of order 7
+//!   (`dop853.rs`). Each lane takes steps of its own size: |error| ≤ tolerance · (1 + |y|) in the root
+//!   mean square; frames are read off the interpolant, their accelerations are a(r) there.
+//!
+//! Arithmetic is f64, frames are stored as f32. A system's trajectory depends neither on its
+//! neighbours in the vector nor on the number of threads.
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::nbody::law::Law;
+
+mod cpu;
+mod gpu;
+pub(crate) mod lanes;
+
+/// Relative and absolute tolerance of `adaptive` on a step (DESIGN §2).
+pub const TOLERANCE: f64 = 1.4e-8;
+
+/// How to get from one frame to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Integrator {
+    /// Error control, order 8.
+    Adaptive {
+        /// Relative and absolute tolerance of a step.
+        tolerance: f64,
+    },
+    /// Classical Runge–Kutta steps of fixed size.
+    Rk4 {
+        /// Steps from one frame to the next.
+        substeps: usize,
+    },
+}
+
+/// Systems of one law, integrated together.
+pub struct Batch<'a> {
+    /// Forces between the bodies.
+    pub law: &'a Law,
+    /// How to step.
+    pub integrator: Integrator,
+    /// Dimensions of space: 2 or 3.
+    pub dim: usize,
+    /// Bodies of each system.
+    pub bodies: usize,
+    /// Frames to store, the initial state among them.
+    pub frames: usize,
+    /// Time between frames.
+    pub dt: f64,
+    /// `[run, body]`
+    pub masses: &'a [f64],
+    /// `[run, body]`
+    pub charges: &'a [f64],
+    /// Number of the first run, for error messages.
+    pub first_run: usize,
+}
+
+impl Batch<'_> {
+    /// Systems in the batch.
+    pub fn runs(&self) -> usize {
+        self.masses.len() / self.bodies
+    }
+}
+
+/// Where the frames go: three times `[run, frame, body, dim]`.
+pub struct Frames<'a> {
+    /// r
+    pub positions: &'a mut [f32],
+    /// v
+    pub velocities: &'a mut [f32],
+    /// a
+    pub accelerations: &'a mut [f32],
+}
+
+/// Integrates every system of the batch from `states` `[run, 2, body, dim]` (positions, then
+/// velocities), fills the frames and leaves the last state in `states`.
+///
+/// A motion that is not finite is an error that names run and time; frames are then incomplete. So
+/// is Ctrl-C.
+///
+/// # Panics
+/// If the lengths of the buffers disagree: a programming error.
+pub fn integrate(device: &Device, batch: &Batch, states: &mut [f64], frames: Frames) -> Result<()> {
+    let Batch { dim, bodies, .. } = *batch;
+    let runs = batch.runs();
+    let length = runs * batch.frames * bodies * dim;
+    assert!((2..=3).contains(&dim), "{dim} dimensions");
+    assert_eq!(batch.masses.len(), runs * bodies, "masses");
+    assert_eq!(batch.charges.len(), runs * bodies, "charges");
+    assert_eq!(states.len(), runs * 2 * bodies * dim, "states");
+    assert_eq!(frames.positions.len(), length, "positions");
+    assert_eq!(frames.velocities.len(), length, "velocities");
+    assert_eq!(frames.accelerations.len(), length, "accelerations");
+    if bodies < 2 {
+        return Err(Error::usage("one body has nothing to interact with").field("bodies"));
+    }
+    match device {
+        Device::Cpu(cpu) => cpu::integrate(cpu, batch, states, frames),
+        Device::Gpu(gpu) => gpu::integrate(gpu, batch, states, frames),
+    }
+}
