@@ -9,9 +9,10 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 mod devices;
+mod predict;
 mod report;
-mod train;
 mod simulate;
+mod train;
 
 /// Turns data about interacting bodies into a formula.
 #[derive(Parser)]
@@ -50,6 +51,8 @@ struct Common {
 enum Command {
     /// List the devices that this build can use
     Devices(devices::Devices),
+    /// Predict accelerations and trajectories with a trained network
+    Predict(predict::Predict),
     /// Write the report of a run folder again
     Report(report::Report),
     /// Train a graph network on a data set
@@ -98,6 +101,7 @@ impl Cli {
         let context = Context { device: Device::pick(&device)?, seed, progress, verbose, json };
         match self.command {
             Command::Devices(command) => command.run(&context),
+            Command::Predict(command) => command.run(&context),
             Command::Report(command) => command.run(&context),
             Command::Train(command) => command.run(&context),
             Command::Simulate(command) => command.run(&context),

@@ -66,8 +66,8 @@ svg text{font-family:inherit}
 .key.dashed{width:1.5em;border-top:3px dashed}
 .key.dot{width:.6em;height:.6em;border-radius:50%;background:currentColor}
 .key.ring{width:.9em;height:.9em;border-radius:50%;border:2px solid}
-.figures{display:flex;flex-wrap:wrap;gap:.75rem;margin:1rem 0;padding:0}
-.figures div{flex:1 1 9rem;padding:.6rem .9rem;background:var(--panel);border-radius:.4rem}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(8rem,1fr));gap:.75rem;margin:1rem 0;padding:0}
+.figures div{padding:.6rem .9rem;background:var(--panel);border-radius:.4rem}
 .figures dt{color:var(--muted);font-size:.85rem}
 .figures dd{margin:0;font-size:1.25rem;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto;margin:.75rem 0}
@@ -90,14 +90,18 @@ pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A number with four significant digits.
+/// A number with at most four significant digits.
 pub fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || !value.is_finite() {
         format!("{value}")
     } else if (1e-3..1e6).contains(&size) {
         let digits = (3 - size.log10().floor() as i32).max(0) as usize;
-        format!("{value:.digits$}")
+        let text = format!("{value:.digits$}");
+        match text.contains('.') {
+            true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
+            false => text,
+        }
     } else {
         format!("{value:.3e}")
     }
@@ -141,8 +145,8 @@ mod tests {
 
     #[test]
     fn numbers_have_four_digits() {
-        let texts = [0.0, 1.0, 0.99951, 123.456, 1.5e-7, -0.01234].map(number);
-        assert_eq!(texts, ["0", "1.000", "0.9995", "123.5", "1.500e-7", "-0.01234"]);
+        let texts = [0.0, 1.0, 0.99951, 123.456, 1.5e-7, -0.0123, 12000.0].map(number);
+        assert_eq!(texts, ["0", "1", "0.9995", "123.5", "1.500e-7", "-0.0123", "12000"]);
     }
 
     #[test]

@@ -19,9 +19,10 @@ const FAINT: (RGBColor, &str) = (RGBColor(0x9a, 0xa3, 0xad), "#6b747e");
 const GRID: (RGBColor, &str) = (RGBColor(0xe6, 0xe9, 0xec), "#2c3239");
 
 /// Room for the labels of the axes and around the plot, in pixels.
-const LEFT: u32 = 74;
-const BELOW: u32 = 48;
+const LEFT: u32 = 84;
+const BELOW: u32 = 56;
 const MARGIN: u32 = 12;
+const RIGHT: u32 = 30;
 
 /// What a series is drawn in.
 #[derive(Clone, Copy, PartialEq)]
@@ -136,18 +137,18 @@ impl Plot {
         }
         if self.equal {
             x = widen(x);
-            let inner = |outside: u32, size: u32| f64::from(size - outside - 2 * MARGIN);
-            let (width, height) = (inner(LEFT, self.size.0), inner(BELOW, self.size.1));
+            let width = f64::from(self.size.0 - LEFT - MARGIN - RIGHT);
+            let height = f64::from(self.size.1 - BELOW - 2 * MARGIN);
             let unit = ((x.1 - x.0) / width).max((y.1 - y.0) / height);
             let around = |range: (f64, f64), pixels: f64| {
                 let (middle, half) = ((range.0 + range.1) / 2.0, unit * pixels / 2.0);
                 (middle - half, middle + half)
             };
             (x, y) = (around(x, width), around(y, height));
-        } else if self.series.iter().all(|s| !matches!(s.mark, Mark::Line(_) | Mark::Dashed)) {
-            x = widen(x);
-        }
-        if x.0 == x.1 {
+        } else if x.0 == x.1
+            || self.series.iter().any(|s| !matches!(s.mark, Mark::Line(_) | Mark::Dashed))
+        {
+            // Curves may touch the frame, dots may not.
             x = widen(x);
         }
         let mut svg = String::new();
@@ -175,6 +176,7 @@ impl Plot {
         let root = SVGBackend::with_string(svg, self.size).into_drawing_area();
         let mut chart = ChartBuilder::on(&root)
             .margin(MARGIN)
+            .margin_right(RIGHT)
             .x_label_area_size(BELOW)
             .y_label_area_size(LEFT)
             .build_cartesian_2d(x.0..x.1, y)?;
@@ -186,12 +188,12 @@ impl Plot {
             .axis_style(FAINT.0)
             .x_desc(self.x.as_str())
             .y_desc(self.y.as_str())
-            .x_labels((self.size.0 / 90) as usize)
-            .y_labels((self.size.1 / 50) as usize)
+            .x_labels((self.size.0 / 60) as usize)
+            .y_labels((self.size.1 / 32) as usize)
             .x_label_formatter(&|x| tick(*x))
             .y_label_formatter(&|y| tick(*y))
-            .label_style(font(13))
-            .axis_desc_style(font(14))
+            .label_style(font(16))
+            .axis_desc_style(font(17))
             .draw()?;
         for Series { colour, mark, points, .. } in &self.series {
             let colour = colour.rgb();

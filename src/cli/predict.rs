@@ -1,0 +1,167 @@
+//! `lawsmith predict`: what a trained network is worth on data that it has not seen, and where
+//! its accelerations lead when the equations of motion are integrated.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::error::{Error, Result};
+use crate::nbody::dataset::Dataset;
+use crate::nbody::rollout::{DIVERGED, Rollouts};
+use crate::network::batches;
+use crate::network::model::Model;
+use crate::store::run::RunFolder;
+
+/// Frames that the loss is taken from: evenly spread over runs and time.
+const GRAPHS: usize = 4096;
+
+/// Predicts accelerations and, with --rollout, trajectories.
+#[derive(Args)]
+pub struct Predict {
+    /// The run folder
+    folder: PathBuf,
+    /// The data set to predict [default: test.safetensors of the folder, else the validation runs of
+    /// the data that the network was trained on]
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Integrate the equations of motion with the predictions and write rollout.safetensors
+    #[arg(long)]
+    rollout: bool,
+    /// Frames of a rollout
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    frames: usize,
+    /// Runs of a rollout
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    runs: usize,
+    /// Steps of the integrator between two frames
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    substeps: usize,
+}
+
+impl Predict {
+    /// Prints test losses, and errors of the rollout.
+    pub fn run(self, context: &Context) -> Result<()> {
+        for (name, count) in [("runs", self.runs), ("substeps", self.substeps)] {
+            if count == 0 {
+                return Err(Error::usage("is 0; at least 1 is needed").field(name));
+            }
+        }
+        let folder = RunFolder::open(&self.folder)?;
+        let model = Model::load(&folder.file("model.safetensors"))?;
+        let (data, runs) = self.data(&folder, &model)?;
+        let bodies = data.about.bodies;
+        let network = |features: &[f32]| {
+            let graphs = features.len() / (bodies * model.shape.n_features);
+            model.accelerations(&context.device, features, graphs, bodies)
+        };
+        let loss = loss(&data, &runs, network)?;
+        let mut document = json!({
+            "data": data.path(),
+            "runs": runs.len(),
+            "test_loss": {"network": loss},
+        });
+        let mut text = format!(
+            "test loss of the network: {loss:.5} ({} runs of {})",
+            runs.len(),
+            data.path().display()
+        );
+        if self.rollout {
+            let few = &runs[..self.runs.min(runs.len())];
+            let mut rollouts = Rollouts::new(&data, few, self.frames)?;
+            rollouts.predict("network", &data, self.substeps, network)?;
+            let path = folder.file("rollout.safetensors");
+            rollouts.save(&path)?;
+            document["rollout"] = summary(&rollouts);
+            document["rollout"]["file"] = json!(path);
+            text.push_str(&describe(&rollouts));
+            text.push_str(&format!("\nwritten to {}", path.display()));
+        }
+        context.print(&document, text);
+        Ok(())
+    }
+
+    /// The data to predict, and which of its runs.
+    fn data(&self, folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)> {
+        let test = folder.file("test.safetensors");
+        let seen = &model.about.dataset;
+        let path = match &self.data {
+            Some(path) => path,
+            None if test.exists() => &test,
+            None if seen.exists() => seen,
+            None => {
+                let message = "has no test.safetensors, and the data that it was trained on are \
+                               gone: name a data set with --data";
+                return Err(Error::usage(message).file(folder.path()));
+            }
+        };
+        let data = Dataset::open(path)?;
+        let (found, needed) = (data.about.dim, model.about.dim);
+        if found != needed {
+            let message = format!("has {found} dimensions; the network was trained on {needed}");
+            return Err(Error::input(message).file(path));
+        }
+        let runs = match path == seen {
+            true => batches::split(&data, model.about.settings.seed)?.1.runs,
+            false => (0..data.about.runs).collect(),
+        };
+        Ok((data, runs))
+    }
+}
+
+/// Mean over nodes of the L1 norm of (true − predicted acceleration), the loss of training, on frames
+/// spread evenly over `runs` and over time.
+fn loss(
+    data: &Dataset,
+    runs: &[usize],
+    mut accelerate: impl FnMut(&[f32]) -> Result<Vec<f32>>,
+) -> Result<f64> {
+    let all = runs.len() * data.about.frames;
+    let graphs: Vec<usize> = (0..all.min(GRAPHS)).map(|k| k * all / all.min(GRAPHS)).collect();
+    let (mut sum, mut nodes) = (0.0, 0);
+    for graphs in graphs.chunks(256) {
+        let (mut features, mut targets) = (Vec::new(), Vec::new());
+        for graph in graphs {
+            let (run, frame) = (runs[graph / data.about.frames], graph % data.about.frames);
+            data.features(run, frame, &mut features);
+            targets.extend_from_slice(data.targets(run, frame));
+        }
+        let found = accelerate(&features)?;
+        sum += found.iter().zip(&targets).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
+        nodes += targets.len() / data.about.dim;
+    }
+    Ok(sum / nodes as f64)
+}
+
+/// The errors of each prediction: `{"network": {"time", "median_error", "diverged"}}`.
+fn summary(rollouts: &Rollouts) -> Value {
+    let mut document = json!({"times": rollouts.times, "runs": rollouts.about.runs});
+    for (index, name) in rollouts.about.predictions.iter().enumerate() {
+        let errors = rollouts.errors(index);
+        // JSON knows no infinity: a run that was given up is null.
+        document[name] = json!({"median_error": errors.median, "diverged": errors.diverged});
+    }
+    document
+}
+
+/// The same for a person: the error at a few times.
+fn describe(rollouts: &Rollouts) -> String {
+    let mut text = String::new();
+    let last = rollouts.about.frames - 1;
+    for (index, name) in rollouts.about.predictions.iter().enumerate() {
+        let errors = rollouts.errors(index);
+        let count = errors.diverged.iter().flatten().count();
+        text.push_str(&format!("\nmedian error of positions, {name}:"));
+        for frame in [last / 8, last / 4, last / 2, last] {
+            let (time, error) = (rollouts.times[frame], errors.median[frame]);
+            text.push_str(&format!("  {error:.2e} at t = {time:.3}"));
+        }
+        text.push_str(&format!(
+            "\n{count} of {} runs off by more than {} % of the size of the system",
+            errors.diverged.len(),
+            100.0 * DIVERGED
+        ));
+    }
+    text
+}
