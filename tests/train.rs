@@ -39,9 +39,9 @@ fn train(dataset: &Path, output: &Path, more: &[&str]) -> (i32, Value) {
 fn train_writes_a_run_folder_and_its_losses() {
     let folder = tempfile::tempdir().unwrap();
     let (data, run) = (dataset(folder.path()), folder.path().join("run"));
-    let (code, document) = train(&data, &run, &["--steps", "400", "--model", "l1"]);
+    let (code, document) = train(&data, &run, &["--steps", "1000", "--model", "l1"]);
     assert_eq!(code, 0, "{document}");
-    assert_eq!(document["steps"], 400);
+    assert_eq!(document["steps"], 1000);
     for key in ["seconds", "seconds_per_step", "train_loss", "test_loss"] {
         assert!(document[key].as_f64().unwrap() > 0.0, "{key}: {document}");
     }
@@ -55,14 +55,14 @@ fn train_writes_a_run_folder_and_its_losses() {
     assert!(metrics.starts_with("step,learning_rate,train_loss,penalty,validation_loss,messages,"));
     assert!(metrics.lines().next().unwrap().ends_with(",significance_10"));
     assert_eq!(rows.len(), 200);
-    assert!(rows[199][4] < 0.9 * rows[0][4], "the validation loss falls");
+    assert!(rows[199][4] < 0.9 * rows[0][4], "the validation loss falls: {metrics}");
     let model = TensorFile::open(&run.join("model.safetensors"), "model").unwrap();
     assert!(model.has("edge.weight.0") && model.has("adam.v.node.bias.2"));
     let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
-    assert!(config.contains("steps = 400") && config.contains("spring.safetensors"), "{config}");
+    assert!(config.contains("steps = 1000") && config.contains("spring.safetensors"), "{config}");
 
     // The folder is taken now.
-    let (code, document) = train(&data, &run, &["--steps", "400", "--model", "l1"]);
+    let (code, document) = train(&data, &run, &["--steps", "1000", "--model", "l1"]);
     assert_eq!(code, 1);
     assert!(document["error"]["message"].as_str().unwrap().contains("--overwrite"), "{document}");
     let (code, document) = train(&data, &run, &["--steps", "300", "--model", "l1", "--resume"]);

@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
+use super::batches::{Graphs, Sampler};
+use super::forward;
 use super::model::Model;
 use super::settings::{Preset, Settings};
-use super::spec::ModelKind;
+use super::spec::{ModelKind, Precision};
 use super::train::train;
 use super::trainer::Trainer;
 use crate::device::Device;
 use crate::nbody::dataset::{About, Dataset};
+use crate::ops::tiny;
 use crate::progress::Progress;
 use crate::random::Random;
 use crate::store::run::{Existing, RunFolder};
@@ -129,4 +132,104 @@ fn other_settings_are_refused_on_resume() {
     let data = dataset(&folder.path().join("four.safetensors"), 4, spring);
     let error = train(&device, &data, &settings, &run, true, Progress::Quiet).unwrap_err();
     assert!(error.to_string().contains("another data set"), "{error}");
+}
+
+/// The loss of an evaluation is the loss of the operation that trains, on the same graphs.
+#[test]
+fn evaluation_agrees_with_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(&folder.path().join("data.safetensors"), 5, spring);
+    let (device, settings) = (Device::cpu(), settings(ModelKind::L1, 5));
+    let run = fresh(&folder.path().join("run"));
+    train(&device, &data, &settings, &run, false, Progress::Quiet).unwrap();
+    let model = Model::load(&run.file("model.safetensors")).unwrap();
+    let Graphs { features, targets } = Sampler::new(&data, &settings).all();
+    let batch = tiny::Batch {
+        shape: model.shape,
+        penalty: settings.penalty(),
+        weight_decay: 0.0,
+        precision: Precision::F32,
+        runs: 1,
+        graphs: 40 * 20,
+        bodies: 5,
+        features: &features,
+        targets: &targets,
+        noise_seeds: &[0],
+        step: 0,
+    };
+    let mut gradients = vec![0.0; model.parameters.len()];
+    let mut losses = [tiny::Loss::default()];
+    let mut workspace = tiny::Workspace::default();
+    tiny::gradient(&device, &batch, &model.parameters, &mut gradients, &mut losses, &mut workspace)
+        .unwrap();
+    let found = forward::evaluate(&device, &model.shape, &model.parameters, &features, &targets, 5);
+    let (found, expected) = (found.unwrap().loss, f64::from(losses[0].prediction));
+    assert!((found / expected - 1.0).abs() < 1e-5, "{found}, not {expected}");
+}
+
+/// Validation losses in the first and the last row of `metrics.csv`.
+fn losses(run: &RunFolder) -> (f64, f64) {
+    let text = std::fs::read_to_string(run.file("metrics.csv")).unwrap();
+    let loss = |line: &str| line.split(',').nth(4).unwrap().parse::<f64>().unwrap();
+    let rows: Vec<f64> = text.lines().skip(1).map(loss).collect();
+    (rows[0], rows[rows.len() - 1])
+}
+
+#[test]
+fn bf16_training_falls_like_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(&folder.path().join("data.safetensors"), 3, spring);
+    let mut last = Vec::new();
+    for precision in [Precision::F32, Precision::Bf16] {
+        let run = fresh(&folder.path().join(format!("{precision:?}")));
+        let settings = Settings { precision, hidden: 32, ..settings(ModelKind::Bottleneck, 600) };
+        train(&Device::cpu(), &data, &settings, &run, false, Progress::Quiet).unwrap();
+        let (begin, end) = losses(&run);
+        assert!(end < 0.6 * begin, "{precision:?}: {begin} to {end}");
+        last.push(end);
+    }
+    assert!((last[1] / last[0] - 1.0).abs() < 0.25, "f32 {}, bf16 {}", last[0], last[1]);
+}
+
+#[test]
+fn kl_training_falls_and_its_messages_have_variances() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(&folder.path().join("data.safetensors"), 3, spring);
+    let run = fresh(&folder.path().join("kl"));
+    let settings =
+        Settings { messages: 4, hidden: 32, penalty: 0.01, ..settings(ModelKind::Kl, 800) };
+    train(&Device::cpu(), &data, &settings, &run, false, Progress::Quiet).unwrap();
+    let (begin, end) = losses(&run);
+    assert!(end < 0.8 * begin, "{begin} to {end}");
+    let model = Model::load(&run.file("model.safetensors")).unwrap();
+    let sent = model.messages(&Device::cpu(), &[0.5; 2 * 12]).unwrap();
+    assert_eq!((sent.values.len(), sent.log_variances.unwrap().len()), (8, 8));
+}
+
+/// A system whose bodies need one number from each other, and one whose bodies need two: pruning
+/// finds which, from the same settings.
+#[test]
+fn pruning_finds_the_number_of_components() {
+    let folder = tempfile::tempdir().unwrap();
+    let line: fn([f64; 2]) -> [f64; 2] = |[x, y]| {
+        let pull = 2.0 * x - y;
+        [pull, 0.5 * pull]
+    };
+    let plane: fn([f64; 2]) -> [f64; 2] = |[x, y]| [2.0 * x, y * y.abs()];
+    for (force, number) in [(line, 1), (plane, 2)] {
+        let path = folder.path().join(format!("{number}.safetensors"));
+        let data = dataset(&path, 3, force);
+        let run = fresh(&folder.path().join(format!("run{number}")));
+        let settings = Settings {
+            messages: 12,
+            hidden: 32,
+            translation: 0.5,
+            graphs: 8,
+            ..settings(ModelKind::L1, 6000)
+        };
+        let summary =
+            train(&Device::cpu(), &data, &settings, &run, false, Progress::Quiet).unwrap();
+        let metrics = std::fs::read_to_string(run.file("metrics.csv")).unwrap();
+        assert_eq!(summary.components.len(), number, "{metrics}");
+    }
 }

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::batches::{Graphs, Sampler};
+use super::forward;
 use super::model::Model;
 pub use super::settings::{Preset, Settings};
 use super::trainer::{Trainer, steps_done};
@@ -12,8 +14,14 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::nbody::dataset::Dataset;
+use crate::nbody::simulate::{self, simulate};
 use crate::progress::Progress;
 use crate::store::run::RunFolder;
+
+/// Runs of the test set.
+const TEST_RUNS: usize = 100;
+/// Between the seed of a data set and that of its test set.
+const TEST_SEED: u64 = 1 << 32;
 
 /// What a training ended with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -175,21 +183,57 @@ fn train_stack(
     drop(bar);
     let seconds = begun.elapsed().as_secs_f64();
     let trained = (steps - first) * settings.len() as u64;
-    let summary = |(run, folder): (usize, &RunFolder)| {
-        let Model { components, about, .. } = trainer.model(run);
+    let mut summaries = Vec::new();
+    for (run, folder) in folders.iter().enumerate() {
+        let model = trainer.model(run);
+        let test = test_loss(device, dataset, &model, folder)?;
+        let Model { components, about, .. } = model;
         let validation_loss = about.validation_loss.unwrap_or(f64::NAN);
-        Ok(Summary {
+        let (test_loss, test_data) =
+            test.unwrap_or_else(|| (validation_loss, "validation runs".to_string()));
+        summaries.push(Summary {
             steps,
             seconds,
             seconds_per_step: if trained == 0 { 0.0 } else { seconds / trained as f64 },
             train_loss: about.train_loss.unwrap_or(f64::NAN),
             validation_loss,
-            test_loss: validation_loss,
-            test_data: "validation runs".to_string(),
+            test_loss,
+            test_data,
             components,
             seed: settings[run].seed,
             folder: folder.path().to_path_buf(),
-        })
+        });
+    }
+    Ok(summaries)
+}
+
+/// The prediction loss on fresh runs, simulated as the data set was but with another seed into
+/// `test.safetensors` of the run folder; `None` where the data set was not simulated.
+fn test_loss(
+    device: &Device,
+    dataset: &Dataset,
+    model: &Model,
+    folder: &RunFolder,
+) -> Result<Option<(f64, String)>> {
+    let data = &dataset.about;
+    let integrator = serde_json::from_value(data.origin["integrator"].clone());
+    let (Some(law), Ok(integrator)) = (data.law.clone(), integrator) else { return Ok(None) };
+    let settings = simulate::Settings {
+        law,
+        dim: data.dim,
+        bodies: data.bodies,
+        runs: TEST_RUNS,
+        frames: data.frames,
+        dt: data.origin["dt"].as_f64(),
+        integrator,
+        substeps: data.origin["substeps"].as_u64().unwrap_or(1) as usize,
+        seed: data.seed.wrapping_add(TEST_SEED),
     };
-    folders.iter().enumerate().map(summary).collect()
+    let path = folder.file("test.safetensors");
+    simulate(device, &settings, &path, Progress::Quiet)?;
+    let fresh = Dataset::open(&path)?;
+    let Graphs { features, targets } = Sampler::new(&fresh, &model.about.settings).all();
+    let Model { shape, parameters, .. } = model;
+    let found = forward::evaluate(device, shape, parameters, &features, &targets, data.bodies)?;
+    Ok(Some((found.loss, format!("{TEST_RUNS} fresh runs, seed {}", settings.seed))))
 }
