@@ -147,3 +147,68 @@ impl<'a> Sampler<'a> {
         graphs
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nbody::dataset::About;
+    use crate::network::settings::Preset;
+    use crate::network::spec::ModelKind;
+
+    /// A data set whose positions are the number of the run and whose masses tell bodies apart.
+    fn dataset(folder: &std::path::Path, runs: usize, frames: usize) -> Dataset {
+        let path = folder.join(format!("{runs}-{frames}.safetensors"));
+        let origin = serde_json::json!({});
+        let about = About { runs, frames, bodies: 2, dim: 2, law: None, origin, seed: 0 };
+        let mut writer = about.create(&path).unwrap();
+        for (k, value) in writer.slice::<f32>("positions").iter_mut().enumerate() {
+            *value = (k / (frames * 4)) as f32;
+        }
+        for (k, value) in writer.slice::<f32>("velocities").iter_mut().enumerate() {
+            *value = (k / 4 % frames) as f32;
+        }
+        for (k, value) in writer.slice::<f32>("masses").iter_mut().enumerate() {
+            *value = (k % 2) as f32;
+        }
+        writer.finish().unwrap();
+        Dataset::open(&path).unwrap()
+    }
+
+    #[test]
+    fn runs_are_split_and_one_run_is_split_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (train, held_out) = split(&dataset(folder.path(), 20, 3), 1).unwrap();
+        assert_eq!((train.runs.len(), held_out.runs.len()), (15, 5));
+        let mut all = [&train.runs[..], &held_out.runs].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..20).collect::<Vec<_>>());
+        assert_ne!(split(&dataset(folder.path(), 20, 3), 2).unwrap().0, train);
+        let (train, held_out) = split(&dataset(folder.path(), 1, 40), 1).unwrap();
+        assert_eq!((train.frames, held_out.frames), (0..30, 30..40));
+        assert!(split(&dataset(folder.path(), 1, 1), 1).is_err());
+    }
+
+    #[test]
+    fn graphs_are_every_fifth_frame_moved_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = dataset(folder.path(), 20, 12);
+        let settings = Settings::preset(Preset::Quick, ModelKind::L1, 2, 2);
+        let (train, _) = split(&data, 1).unwrap();
+        let mut graphs = Graphs::default();
+        let sampler = Sampler::new(&data, &settings);
+        sampler.draw(&train, 4000, &mut Random::new(1, 2), &mut graphs);
+        let (mut squares, mut frames) = (0.0, [0; 12]);
+        for graph in graphs.features.chunks_exact(2 * 6) {
+            let (a, b) = graph.split_at(6);
+            assert_eq!(a[..5], b[..5], "both bodies are moved alike");
+            assert_eq!((a[5], b[5]), (0.0, 1.0));
+            frames[a[2] as usize] += 1;
+            // Both axes hold the same number before the translation: the difference has variance 2·3².
+            squares += f64::from(a[0] - a[1]).powi(2) / 4000.0;
+        }
+        assert!((squares / 18.0 - 1.0).abs() < 0.15, "{squares}");
+        assert_eq!(frames.iter().sum::<i32>(), frames[0] + frames[5] + frames[10]);
+        assert!(frames[0].min(frames[5]).min(frames[10]) > 1100, "{frames:?}");
+        assert_eq!(sampler.all().features.len(), 20 * 3 * 2 * 6);
+    }
+}

@@ -168,3 +168,98 @@ pub(super) fn fold_means(
         parameters[layer.bias.start + unit] += (constant * received as f64) as f32;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::network::forward;
+    use crate::random::Random;
+
+    fn random(count: usize, stream: u64) -> Vec<f32> {
+        let mut random = Random::new(9, stream);
+        (0..count).map(|_| random.normal() as f32).collect()
+    }
+
+    /// Messages that are constant can be cut without any effect on the predictions.
+    #[test]
+    fn cutting_constant_messages_changes_nothing() {
+        for sampled in [false, true] {
+            let (n_features, bodies) = (4, 3);
+            let shape =
+                Shape { n_features, message_dim: 5, outputs: 2, hidden: 7, layers: 2, sampled };
+            let arena = shape.arena();
+            let mut parameters = vec![0.0; arena.len];
+            for (_, _, range) in arena.tensors() {
+                let values = random(range.len(), range.start as u64);
+                parameters[range].copy_from_slice(&values);
+            }
+            let kept = [1, 3, 4];
+            let last = &arena.edge[2];
+            for gone in [0, 2] {
+                parameters[last.weight.clone()][gone * last.inputs..][..last.inputs].fill(0.0);
+            }
+            let features = random(6 * bodies * n_features, 1);
+            let targets = vec![0.0; 6 * bodies * 2];
+            let run = |shape: &Shape, parameters: &[f32]| {
+                let device = Device::cpu();
+                let found =
+                    forward::evaluate(&device, shape, parameters, &features, &targets, bodies);
+                let predictions =
+                    forward::accelerations(&device, shape, parameters, &features, bodies);
+                (found.unwrap(), predictions.unwrap())
+            };
+            let (evaluation, before) = run(&shape, &parameters);
+            fold_means(&shape, &mut parameters, &kept, &evaluation.means, bodies - 1);
+            let parameters = without(&shape, &parameters, &kept);
+            let (smaller, after) = run(&Shape { message_dim: 3, ..shape }, &parameters);
+            for (a, b) in before.iter().zip(&after) {
+                assert!((a - b).abs() < 1e-4 * (1.0 + a.abs()), "{a} became {b}");
+            }
+            let expected = kept.map(|k| evaluation.significance[k]);
+            for (a, b) in expected.iter().zip(&smaller.significance) {
+                assert!((a - b).abs() < 1e-5 * (1.0 + a), "significance {a} became {b}");
+            }
+        }
+    }
+
+    /// Plays a training whose loss depends on the number of messages alone.
+    fn play(loss: fn(usize) -> f64) -> usize {
+        let (steps, mut messages, mut before) = (1000, 100, None);
+        let mut pruning = Pruning::default();
+        for step in 1..=steps {
+            if step % 5 == 0 {
+                pruning.note(loss(messages));
+            }
+            if is_decision(step, steps) {
+                if let Some(size) = before.take().map(|n: usize| n - messages)
+                    && pruning.hurt(size)
+                {
+                    messages += size;
+                }
+                let cut = pruning.next_cut(messages, step, steps);
+                if cut > 0 {
+                    before = Some(messages);
+                    messages -= cut;
+                }
+            }
+            let kept = Pruning::from_numbers(&pruning.to_numbers()).unwrap();
+            assert_eq!(kept, pruning, "a checkpoint keeps the decisions");
+        }
+        assert_eq!(before, None, "no cut is left without its judgement");
+        messages
+    }
+
+    #[test]
+    fn cuts_that_hurt_are_taken_back() {
+        assert_eq!(play(|n| if n >= 2 { 1.0 } else { 2.0 }), 2);
+        assert_eq!(play(|n| if n >= 5 { 1.0 } else { 2.0 }), 5);
+        assert_eq!(play(|_| 1.0), 1);
+        assert_eq!(play(|n| if n == 100 { 1.0 } else { 2.0 }), 100);
+    }
+
+    #[test]
+    fn the_least_significant_go() {
+        assert_eq!(survivors(&[3.0, 0.1, 2.0, 0.2, 5.0], 2), vec![0, 2, 4]);
+    }
+}
