@@ -8,6 +8,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
+mod bench;
 mod devices;
 mod predict;
 mod report;
@@ -49,6 +50,8 @@ struct Common {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure the operations against what this machine allows
+    Bench(bench::Bench),
     /// List the devices that this build can use
     Devices(devices::Devices),
     /// Predict accelerations and trajectories with a trained network
@@ -100,6 +103,7 @@ impl Cli {
         let progress = if quiet { Progress::Quiet } else { Progress::Stderr };
         let context = Context { device: Device::pick(&device)?, seed, progress, verbose, json };
         match self.command {
+            Command::Bench(command) => command.run(&context),
             Command::Devices(command) => command.run(&context),
             Command::Predict(command) => command.run(&context),
             Command::Report(command) => command.run(&context),

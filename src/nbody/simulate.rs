@@ -129,7 +129,7 @@ impl Settings {
 /// Initial state of one run: `states` `[2, body, dim]`, masses and charges `[body]`.
 ///
 /// Components of r and v are N(0, 1), masses exp N(0, 1), charges −1 or +1 (DESIGN §2).
-fn initial_state(
+pub(crate) fn initial_state(
     settings: &Settings,
     run: usize,
     states: &mut [f64],
@@ -143,7 +143,13 @@ fn initial_state(
 }
 
 /// Energy, and the sum of the magnitudes of its parts.
-fn energy(law: &Law, dim: usize, state: &[f64], masses: &[f64], charges: &[f64]) -> (f64, f64) {
+pub(crate) fn energy(
+    law: &Law,
+    dim: usize,
+    state: &[f64],
+    masses: &[f64],
+    charges: &[f64],
+) -> (f64, f64) {
     let bodies = masses.len();
     let part = |at: usize| std::array::from_fn(|d| if d < dim { state[at * dim + d] } else { 0.0 });
     let body = |b: usize| Body {

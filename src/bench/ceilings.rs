@@ -1,0 +1,225 @@
+//! What this machine allows, measured on all threads: multiply-adds a second, bytes a second.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use crate::device::{Device, Simd};
+
+/// Working sets below this stay in caches.
+const CACHED: f64 = 8e6;
+
+/// A measured limit: work, and the times that it took.
+#[derive(Clone, Debug)]
+pub struct Ceiling {
+    /// Operations or bytes of one round.
+    pub count: f64,
+    /// Seconds of each round.
+    pub times: Vec<f64>,
+}
+
+impl Ceiling {
+    /// Work per second in the best round.
+    pub fn rate(&self) -> f64 {
+        self.count / self.times.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+}
+
+/// Measured limits of a device.
+#[derive(Clone, Debug)]
+pub struct Ceilings {
+    /// f32 operations, a fused multiply-add being two.
+    pub f32_flops: Ceiling,
+    /// bf16 operations, where the processor has dot products of them.
+    pub bf16_flops: Option<Ceiling>,
+    /// f64 operations.
+    pub f64_flops: Ceiling,
+    /// Bytes read and written by a copy that stays in caches.
+    pub cache_bandwidth: Ceiling,
+    /// Bytes read and written by a copy in memory.
+    pub memory_bandwidth: Ceiling,
+}
+
+impl Ceilings {
+    /// Measures for some two seconds.
+    pub fn measure(device: &Device) -> Self {
+        let simd = match device {
+            Device::Cpu(cpu) => cpu.simd,
+            Device::Gpu(gpu) => match *gpu {},
+        };
+        Ceilings {
+            f32_flops: flops(|rounds| f32_round(simd, rounds)),
+            bf16_flops: (simd == Simd::Avx512Bf16).then(|| flops(bf16_round)),
+            f64_flops: flops(|rounds| f64_round(simd, rounds)),
+            cache_bandwidth: bandwidth(2 << 20),
+            memory_bandwidth: bandwidth(256 << 20),
+        }
+    }
+
+    /// Bytes a second for a working set of this many bytes.
+    pub fn bandwidth(&self, bytes: f64) -> f64 {
+        if bytes < CACHED { self.cache_bandwidth.rate() } else { self.memory_bandwidth.rate() }
+    }
+}
+
+/// Rounds that are timed.
+const ROUNDS: usize = 10;
+
+/// Time of `round(steps)` on every thread at once; it returns the operations done. The number of steps
+/// makes a round last some 30 ms: long against the start of the threads.
+fn flops(round: impl Fn(u64) -> f64 + Sync) -> Ceiling {
+    let timed = |steps: u64| {
+        let begun = Instant::now();
+        let count = rayon::broadcast(|_| round(black_box(steps))).iter().sum::<f64>();
+        (count, begun.elapsed().as_secs_f64())
+    };
+    let mut steps = 1 << 14;
+    while timed(steps).1 < 0.03 {
+        steps *= 2;
+    }
+    let rounds: Vec<(f64, f64)> = (0..ROUNDS).map(|_| timed(steps)).collect();
+    Ceiling { count: rounds[0].0, times: rounds.iter().map(|round| round.1).collect() }
+}
+
+/// Time of copies, both directions counted; `bytes` is the size of source and destination together.
+fn bandwidth(bytes: usize) -> Ceiling {
+    let source = vec![1u64; bytes / 16];
+    let mut destination = vec![0u64; bytes / 16];
+    let chunk = source.len().div_ceil(rayon::current_num_threads());
+    let copies = ((512 << 20) / bytes).max(1);
+    let mut copy = || {
+        let begun = Instant::now();
+        let pairs = destination.par_chunks_mut(chunk).zip(source.par_chunks(chunk));
+        pairs.for_each(|(to, from)| {
+            for _ in 0..copies {
+                to.copy_from_slice(black_box(from));
+                black_box(&mut *to);
+            }
+        });
+        begun.elapsed().as_secs_f64()
+    };
+    copy();
+    Ceiling { count: (copies * bytes) as f64, times: (0..ROUNDS).map(|_| copy()).collect() }
+}
+
+/// Chains of dependent multiply-adds that run side by side: enough to hide their latency.
+const CHAINS: usize = 16;
+
+fn f32_round(simd: Simd, rounds: u64) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `simd` is what the processor was found to have.
+    unsafe {
+        match simd {
+            Simd::Avx512 | Simd::Avx512Bf16 => return x86::f32_avx512(rounds),
+            Simd::Avx2 => return x86::f32_avx2(rounds),
+            Simd::Scalar => {}
+        }
+    }
+    let mut sums = [1.0f32; 4 * CHAINS];
+    let (a, b) = (black_box(0.999f32), black_box(0.001f32));
+    for _ in 0..rounds {
+        sums.iter_mut().for_each(|sum| *sum = *sum * a + b);
+    }
+    black_box(sums);
+    (rounds * 2 * sums.len() as u64) as f64
+}
+
+fn f64_round(simd: Simd, rounds: u64) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as in `f32_round`.
+    unsafe {
+        match simd {
+            Simd::Avx512 | Simd::Avx512Bf16 => return x86::f64_avx512(rounds),
+            Simd::Avx2 => return x86::f64_avx2(rounds),
+            Simd::Scalar => {}
+        }
+    }
+    let mut sums = [1.0f64; 2 * CHAINS];
+    let (a, b) = (black_box(0.999f64), black_box(0.001f64));
+    for _ in 0..rounds {
+        sums.iter_mut().for_each(|sum| *sum = *sum * a + b);
+    }
+    black_box(sums);
+    (rounds * 2 * sums.len() as u64) as f64
+}
+
+fn bf16_round(rounds: u64) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: called only where `Simd::Avx512Bf16` was found.
+    unsafe {
+        x86::bf16_avx512(rounds)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        black_box(rounds);
+        0.0
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    use super::CHAINS;
+
+    /// A function that runs `CHAINS` chains of one instruction and returns the operations done.
+    macro_rules! chains {
+        ($name:ident, $features:literal, $lanes:literal, $zero:expr, $step:expr) => {
+            /// # Safety
+            /// The processor has the features.
+            #[target_feature(enable = $features)]
+            pub unsafe fn $name(rounds: u64) -> f64 {
+                let mut sums = [black_box($zero); CHAINS];
+                let (a, b) = (black_box($zero), black_box($zero));
+                for _ in 0..rounds {
+                    for sum in &mut sums {
+                        *sum = $step(*sum, a, b);
+                    }
+                }
+                black_box(sums);
+                (rounds * (2 * CHAINS * $lanes) as u64) as f64
+            }
+        };
+    }
+
+    chains!(f32_avx512, "avx512f", 16, _mm512_setzero_ps(), |s, a, b| _mm512_fmadd_ps(a, b, s));
+    chains!(f32_avx2, "avx2,fma", 8, _mm256_setzero_ps(), |s, a, b| _mm256_fmadd_ps(a, b, s));
+    chains!(f64_avx512, "avx512f", 8, _mm512_setzero_pd(), |s, a, b| _mm512_fmadd_pd(a, b, s));
+    chains!(f64_avx2, "avx2,fma", 4, _mm256_setzero_pd(), |s, a, b| _mm256_fmadd_pd(a, b, s));
+
+    /// # Safety
+    /// The processor has AVX-512 with bf16.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub unsafe fn bf16_avx512(rounds: u64) -> f64 {
+        let mut sums = [black_box(_mm512_setzero_ps()); CHAINS];
+        let zero = _mm512_setzero_ps();
+        let (a, b) = (black_box(_mm512_cvtne2ps_pbh(zero, zero)), _mm512_cvtne2ps_pbh(zero, zero));
+        let b = black_box(b);
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, a, b);
+            }
+        }
+        black_box(sums);
+        (rounds * (2 * CHAINS * 32) as u64) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ceilings_are_in_the_order_that_hardware_has() {
+        let found = Ceilings::measure(&Device::cpu());
+        let (f32_flops, f64_flops) = (found.f32_flops.rate(), found.f64_flops.rate());
+        // One core at 1 GHz without vectors does a billion; nothing has 100 million million.
+        assert!((1e9..1e14).contains(&f32_flops), "{found:?}");
+        // Twice as many lanes; wide bounds, since other programs may run.
+        assert!((1.0..4.0).contains(&(f32_flops / f64_flops)), "{found:?}");
+        assert!((1e8..1e13).contains(&found.memory_bandwidth.rate()), "{found:?}");
+        assert!(found.bandwidth(1e6) > 0.5 * found.bandwidth(1e9), "{found:?}");
+    }
+}

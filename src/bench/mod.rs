@@ -1,0 +1,208 @@
+//! Throughput of every operation, beside what this machine allows.
+//!
+//! The floor of an operation is the larger of flops / peak and bytes / bandwidth, where peak and
+//! bandwidth are measured on all threads a moment before (`ceilings.rs`) and flops and bytes are what
+//! the mathematics asks for, not what an implementation does. Fraction of floor = floor / median time.
+
+mod ceilings;
+mod operations;
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::interrupt;
+pub use ceilings::Ceilings;
+pub use operations::NAMES;
+
+/// Time spent on one measurement, beside the warm-up.
+const BUDGET: Duration = Duration::from_secs(1);
+const WARM_UP: Duration = Duration::from_millis(200);
+/// Calls of an operation that is slow, and of one that is fast.
+const REPEATS: std::ops::RangeInclusive<usize> = 5..=10_000;
+
+/// One measured operation; one object of `bench --json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measurement {
+    /// Name of the operation.
+    pub op: String,
+    /// Where it ran.
+    pub device: String,
+    /// What it worked on, in words.
+    pub size: String,
+    /// Arithmetic: f32, bf16, f64.
+    pub precision: String,
+    /// Median time of a call.
+    pub seconds: f64,
+    /// Shortest time.
+    pub seconds_min: f64,
+    /// Time that 90 % of the calls stay below.
+    pub seconds_p90: f64,
+    /// Calls measured.
+    pub repeats: usize,
+    /// Work per second, from the median.
+    pub rate: f64,
+    /// What the rate counts.
+    pub unit: String,
+    /// Time that the machine needs at least; `None` where no count of the work is honest.
+    pub floor_seconds: Option<f64>,
+    /// floor_seconds / seconds.
+    pub fraction_of_floor: Option<f64>,
+    /// Median relative drift of the energy, where the operation integrates motion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy_drift: Option<f64>,
+    /// The commit that was built.
+    pub commit: &'static str,
+}
+
+/// What a call of an operation does.
+struct Work {
+    op: &'static str,
+    size: String,
+    precision: Arithmetic,
+    /// Units of work of a call, and what they are.
+    count: f64,
+    unit: &'static str,
+    /// Floating-point operations, an FMA being two; `None` where they depend on the data.
+    flops: Option<f64>,
+    /// Bytes that must be read and written.
+    bytes: f64,
+}
+
+/// The arithmetic that a floor is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arithmetic {
+    F32,
+    Bf16,
+    F64,
+}
+
+impl Arithmetic {
+    fn name(self) -> &'static str {
+        match self {
+            Arithmetic::F32 => "f32",
+            Arithmetic::Bf16 => "bf16",
+            Arithmetic::F64 => "f64",
+        }
+    }
+}
+
+/// Measures the named operations, all of [`NAMES`] where none is named, on `device`. `report` is
+/// called as each is measured.
+pub fn run(
+    device: &Device,
+    names: &[String],
+    mut report: impl FnMut(&Measurement),
+) -> Result<Vec<Measurement>> {
+    if let Some(name) = names.iter().find(|name| !NAMES.contains(&name.as_str())) {
+        let message = format!("'{name}' is no operation; there are {}", NAMES.join(", "));
+        return Err(Error::usage(message).field("op"));
+    }
+    let harness = Harness { device, ceilings: Ceilings::measure(device) };
+    let mut all = Vec::new();
+    for name in NAMES.iter().filter(|name| names.is_empty() || names.iter().any(|n| n == *name)) {
+        operations::measure(name, &harness, &mut |measurement| {
+            report(&measurement);
+            all.push(measurement);
+        })?;
+    }
+    Ok(all)
+}
+
+/// Where and against what is measured.
+struct Harness<'a> {
+    device: &'a Device,
+    ceilings: Ceilings,
+}
+
+impl Harness<'_> {
+    /// Times `call` for about a second after a warm-up.
+    fn measure(&self, work: Work, mut call: impl FnMut() -> Result<()>) -> Result<Measurement> {
+        let begun = Instant::now();
+        loop {
+            call()?;
+            if begun.elapsed() > WARM_UP {
+                break;
+            }
+        }
+        let mut times = Vec::new();
+        let begun = Instant::now();
+        while times.len() < *REPEATS.start()
+            || (begun.elapsed() < BUDGET && times.len() < *REPEATS.end())
+        {
+            let begun = Instant::now();
+            call()?;
+            times.push(begun.elapsed().as_secs_f64());
+            if interrupt::requested() {
+                return Err(Error::interrupted("stopped while measuring"));
+            }
+        }
+        let floor = work.flops.map(|flops| {
+            let Ceilings { f32_flops, bf16_flops, f64_flops, .. } = &self.ceilings;
+            let peak = match work.precision {
+                Arithmetic::F32 => f32_flops,
+                // Without instructions for it, bf16 is widened to f32.
+                Arithmetic::Bf16 => bf16_flops.as_ref().unwrap_or(f32_flops),
+                Arithmetic::F64 => f64_flops,
+            };
+            (flops / peak.rate()).max(work.bytes / self.ceilings.bandwidth(work.bytes))
+        });
+        Ok(measurement(self.device, &work, times, floor))
+    }
+}
+
+fn measurement(
+    device: &Device,
+    work: &Work,
+    mut times: Vec<f64>,
+    floor: Option<f64>,
+) -> Measurement {
+    times.sort_by(f64::total_cmp);
+    let seconds = times[times.len() / 2];
+    Measurement {
+        op: work.op.into(),
+        device: device.describe(),
+        size: work.size.clone(),
+        precision: work.precision.name().into(),
+        seconds,
+        seconds_min: times[0],
+        seconds_p90: times[(times.len() * 9 / 10).min(times.len() - 1)],
+        repeats: times.len(),
+        rate: work.count / seconds,
+        unit: work.unit.into(),
+        floor_seconds: floor,
+        fraction_of_floor: floor.map(|floor| floor / seconds),
+        energy_drift: None,
+        commit: env!("LAWSMITH_COMMIT"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_of_known_times() {
+        let work = Work {
+            op: "test",
+            size: String::new(),
+            precision: Arithmetic::F32,
+            count: 6.0,
+            unit: "things/s",
+            flops: Some(1.0),
+            bytes: 0.0,
+        };
+        let times: Vec<f64> = (1..=10).rev().map(f64::from).collect();
+        let found = measurement(&Device::cpu(), &work, times, Some(3.0));
+        assert_eq!((found.seconds_min, found.seconds, found.seconds_p90), (1.0, 6.0, 10.0));
+        assert_eq!((found.repeats, found.rate, found.fraction_of_floor), (10, 1.0, Some(0.5)));
+    }
+
+    #[test]
+    fn an_unknown_operation_is_an_error_that_lists_the_known() {
+        let error = run(&Device::cpu(), &["fft".into()], |_| {}).unwrap_err();
+        assert!(error.to_string().contains("adam"), "{error}");
+    }
+}

@@ -1,0 +1,284 @@
+//! The measured cases of each operation: sizes that users meet, and what the mathematics asks for.
+
+use super::ceilings::Ceiling;
+use super::{Arithmetic, Ceilings, Harness, Measurement, Work};
+use crate::error::Result;
+use crate::nbody::law::Law;
+use crate::nbody::simulate::{Settings, energy, initial_state};
+use crate::network::spec::{Layer, Precision, Shape};
+use crate::ops::rk4::{Batch, Frames, Integrator, TOLERANCE};
+use crate::ops::{adam, mlp, rk4, tiny};
+use crate::random::Random;
+
+/// The names that `bench` takes, in the order of measuring.
+pub const NAMES: [&str; 5] = ["ceilings", "rk4", "tiny", "adam", "mlp"];
+
+/// Measures all cases of the operation `name`.
+pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
+    match name {
+        "ceilings" => ceilings(harness, report),
+        "rk4" => {
+            let spring = |substeps| (Law::Spring, 2, Integrator::Rk4 { substeps });
+            motion(harness, spring(1), 4, 4096, report)?;
+            motion(harness, spring(1), 8, 2048, report)?;
+            motion(
+                harness,
+                (Law::InverseSquare, 3, Integrator::Rk4 { substeps: 1 }),
+                4,
+                2048,
+                report,
+            )?;
+            let adaptive = Integrator::Adaptive { tolerance: TOLERANCE };
+            motion(harness, (Law::Spring, 2, adaptive), 4, 1024, report)?;
+            motion(harness, (Law::InverseSquare, 2, adaptive), 4, 1024, report)
+        }
+        "tiny" => {
+            let l1 = (300, 100, tiny::Penalty::L1(1e-2));
+            training(harness, l1, Precision::F32, report)?;
+            training(harness, l1, Precision::Bf16, report)?;
+            let bottleneck = (128, 2, tiny::Penalty::None);
+            training(harness, bottleneck, Precision::F32, report)?;
+            training(harness, bottleneck, Precision::Bf16, report)
+        }
+        "adam" => {
+            update(harness, shape(300, 100).arena().len, report)?;
+            update(harness, 1 << 24, report)
+        }
+        _ => {
+            perceptron(harness, Precision::F32, report)?;
+            perceptron(harness, Precision::Bf16, report)
+        }
+    }
+}
+
+/// The limits of the machine: the others are judged by them.
+fn ceilings(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
+    let Ceilings { f32_flops, bf16_flops, f64_flops, cache_bandwidth, memory_bandwidth } =
+        &harness.ceilings;
+    let mut row = |size: &str, precision, ceiling: &Ceiling, unit| {
+        let work = Work {
+            op: "ceilings",
+            size: size.into(),
+            precision,
+            count: ceiling.count,
+            unit,
+            flops: None,
+            bytes: 0.0,
+        };
+        let floor = Some(ceiling.count / ceiling.rate());
+        report(super::measurement(harness.device, &work, ceiling.times.clone(), floor));
+    };
+    row("multiply-add", Arithmetic::F32, f32_flops, "flop/s");
+    if let Some(flops) = bf16_flops {
+        row("dot product", Arithmetic::Bf16, flops, "flop/s");
+    }
+    row("multiply-add", Arithmetic::F64, f64_flops, "flop/s");
+    row("copy, 2 MiB in all", Arithmetic::F32, cache_bandwidth, "byte/s");
+    row("copy, 256 MiB in all", Arithmetic::F32, memory_bandwidth, "byte/s");
+    Ok(())
+}
+
+/// 100 frames of `runs` systems, into a buffer that is reused.
+fn motion(
+    harness: &Harness,
+    (law, dim, integrator): (Law, usize, Integrator),
+    bodies: usize,
+    runs: usize,
+    report: &mut impl FnMut(Measurement),
+) -> Result<()> {
+    let frames = 101;
+    let stride = 2 * bodies * dim;
+    let settings = Settings { bodies, dim, runs, ..Settings::default() };
+    let mut start = vec![0.0; runs * stride];
+    let (mut masses, mut charges) = (vec![0.0; runs * bodies], vec![0.0; runs * bodies]);
+    for (run, state) in start.chunks_mut(stride).enumerate() {
+        let own = run * bodies..(run + 1) * bodies;
+        initial_state(&settings, run, state, &mut masses[own.clone()], &mut charges[own]);
+    }
+    let dt = law.default_dt().unwrap_or(0.01);
+    let (masses, charges) = (&masses[..], &charges[..]);
+    let batch =
+        Batch { law: &law, integrator, dim, bodies, frames, dt, masses, charges, first_run: 0 };
+    let length = runs * frames * bodies * dim;
+    let mut buffers = [vec![0.0f32; length], vec![0.0f32; length], vec![0.0f32; length]];
+    let mut states = start.clone();
+    let steps = (runs * (frames - 1)) as f64;
+    let name = law.name();
+    let (size, unit, flops) = match integrator {
+        Integrator::Rk4 { substeps } => {
+            // Distance, its root, one division, the force along it and on both bodies; a root or a
+            // division counts as one operation. Then three sums of the state, and the weighted one.
+            let (pairs, axes) = (bodies * (bodies - 1) / 2, dim);
+            let force = pairs * (6 * axes + 6);
+            let stage = force + 2 * axes * bodies * 4;
+            let flops = steps * (substeps * 4 * stage) as f64;
+            (
+                format!("rk4 {name} {dim}d, {bodies} bodies x {runs} runs"),
+                "body-steps/s",
+                Some(flops),
+            )
+        }
+        // How many steps it takes depends on the motion.
+        Integrator::Adaptive { .. } => (
+            format!("adaptive {name} {dim}d, {bodies} bodies x {runs} runs"),
+            "body-frames/s",
+            None,
+        ),
+    };
+    let work = Work {
+        op: "rk4",
+        size,
+        precision: Arithmetic::F64,
+        count: steps * bodies as f64,
+        unit,
+        flops,
+        bytes: (3 * 4 * length) as f64,
+    };
+    let mut measurement = harness.measure(work, || {
+        states.copy_from_slice(&start);
+        let [positions, velocities, accelerations] = &mut buffers;
+        let frames = Frames { positions, velocities, accelerations };
+        rk4::integrate(harness.device, &batch, &mut states, frames)
+    })?;
+    if law.conserves_energy() {
+        let drift = |run: usize| {
+            let own = run * bodies..(run + 1) * bodies;
+            let of = |states: &[f64]| {
+                let state = &states[run * stride..(run + 1) * stride];
+                energy(&law, dim, state, &masses[own.clone()], &charges[own.clone()])
+            };
+            let (begin, size) = of(&start);
+            ((of(&states).0 - begin) / size).abs()
+        };
+        let mut drifts: Vec<f64> = (0..runs).map(drift).collect();
+        drifts.sort_by(f64::total_cmp);
+        measurement.energy_drift = Some(drifts[runs / 2]);
+    }
+    report(measurement);
+    Ok(())
+}
+
+fn shape(hidden: usize, message_dim: usize) -> Shape {
+    Shape { n_features: 6, message_dim, outputs: 2, hidden, layers: 2, sampled: false }
+}
+
+fn random(count: usize, stream: u64, scale: f64) -> Vec<f32> {
+    let mut random = Random::new(1, stream);
+    (0..count).map(|_| (scale * random.normal()) as f32).collect()
+}
+
+/// Arithmetic of a precision, and its bytes.
+fn arithmetic(precision: Precision) -> Arithmetic {
+    match precision {
+        Precision::F32 => Arithmetic::F32,
+        Precision::Bf16 => Arithmetic::Bf16,
+    }
+}
+
+fn weights(layers: &[Layer]) -> usize {
+    layers.iter().map(|layer| layer.weight.len()).sum()
+}
+
+/// Loss and gradient of 64 graphs of 4 bodies: the step that a training is made of.
+fn training(
+    harness: &Harness,
+    (hidden, messages, penalty): (usize, usize, tiny::Penalty),
+    precision: Precision,
+    report: &mut impl FnMut(Measurement),
+) -> Result<()> {
+    let (graphs, bodies, shape) = (64, 4, shape(hidden, messages));
+    let arena = shape.arena();
+    let (nodes, edges) = (graphs * bodies, graphs * bodies * (bodies - 1));
+    let features = random(nodes * shape.n_features, 1, 1.0);
+    let targets = random(nodes * shape.outputs, 2, 1.0);
+    let parameters = random(arena.len, 3, 0.05);
+    let mut gradients = vec![0.0; arena.len];
+    let mut losses = [tiny::Loss::default()];
+    let mut workspace = tiny::Workspace::default();
+    let batch = tiny::Batch {
+        shape,
+        penalty,
+        weight_decay: 1e-8,
+        precision,
+        runs: 1,
+        graphs,
+        bodies,
+        features: &features,
+        targets: &targets,
+        noise_seeds: &[0],
+        step: 1,
+    };
+    // Forward, gradient of the weights, gradient of the inputs: a product each. What enters from the
+    // data needs no gradient.
+    let edge = 3 * weights(&arena.edge) - arena.edge[0].weight.len();
+    let node = 3 * weights(&arena.node) - shape.n_features * hidden;
+    let work = Work {
+        op: "tiny",
+        size: format!("{bodies} bodies x {graphs} graphs, hidden {hidden}, {messages} messages"),
+        precision: arithmetic(precision),
+        count: 1.0,
+        unit: "steps/s",
+        flops: Some(2.0 * (edges * edge + nodes * node) as f64),
+        bytes: (2 * 4 * arena.len) as f64,
+    };
+    report(harness.measure(work, || {
+        tiny::gradient(
+            harness.device,
+            &batch,
+            &parameters,
+            &mut gradients,
+            &mut losses,
+            &mut workspace,
+        )
+    })?);
+    Ok(())
+}
+
+/// One step of the optimizer.
+fn update(harness: &Harness, count: usize, report: &mut impl FnMut(Measurement)) -> Result<()> {
+    let gradients = random(count, 1, 1.0);
+    let (mut parameters, mut m, mut v) = (gradients.clone(), vec![0.0; count], vec![0.0; count]);
+    let mut args = adam::Args::new(1e-3, 0);
+    let work = Work {
+        op: "adam",
+        size: format!("{count} parameters"),
+        precision: Arithmetic::F32,
+        count: count as f64,
+        unit: "parameters/s",
+        flops: Some(13.0 * count as f64),
+        // Parameters and moments are read and written, gradients are read.
+        bytes: (7 * 4 * count) as f64,
+    };
+    report(harness.measure(work, || {
+        args.step += 1;
+        adam::step(harness.device, &args, &mut parameters, &mut m, &mut v, &gradients)
+    })?);
+    Ok(())
+}
+
+/// Messages of many edges, without gradients.
+fn perceptron(
+    harness: &Harness,
+    precision: Precision,
+    report: &mut impl FnMut(Measurement),
+) -> Result<()> {
+    let (rows, shape) = (16_384, shape(300, 100));
+    let arena = shape.arena();
+    let inputs = random(rows * arena.edge[0].inputs, 1, 1.0);
+    let parameters = random(arena.len, 2, 0.05);
+    let mut outputs = vec![0.0; rows * shape.message_dim];
+    let work = Work {
+        op: "mlp",
+        size: format!("{rows} rows, 12 -> 300 -> 300 -> 100"),
+        precision: arithmetic(precision),
+        count: rows as f64,
+        unit: "rows/s",
+        flops: Some(2.0 * (rows * weights(&arena.edge)) as f64),
+        bytes: (4 * (inputs.len() + outputs.len())) as f64,
+    };
+    report(harness.measure(work, || {
+        let device = harness.device;
+        mlp::forward(device, &arena.edge, &parameters, &inputs, rows, precision, &mut outputs)
+    })?);
+    Ok(())
+}
