@@ -1,8 +1,14 @@
 //! Forward pass of one multilayer perceptron on any number of rows: x₀ = input,
 //! x_{k+1} = relu(W_k x_k + b_k), and no ReLU after the last layer.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod cpu;
 mod gpu;
+pub(crate) mod kernel;
+pub(crate) mod product;
 
 use crate::device::Device;
 use crate::error::{Error, Result};

@@ -1,31 +1,201 @@
-//! The step on the processor: one run of the stack after the other, through the f64 reference.
+//! The step on the processor, in three parallel phases: pack the weights; forward and backward
+//! through tiles of whole graphs; weight gradients, in pieces of output units.
+//!
+//! Each piece of work has one owner that sums in a fixed order, so the result does not depend on the
+//! number of threads. Enough runs go one to a thread, the rest share all threads.
 
-use super::{Batch, Loss, Workspace, reference};
+use rayon::prelude::*;
+
+use super::plan::{Key, Plan};
+use super::{Batch, Loss, Workspace, tile, weights};
 use crate::device::Cpu;
 use crate::error::Result;
-use crate::network::spec::Arena;
+use crate::ops::mlp::kernel::{Task, check_precision, run};
+
+/// Buffers that steps reuse.
+#[derive(Default)]
+pub(super) struct Buffers {
+    plan: Option<Plan>,
+    regions: Vec<Line>,
+    scratch: Vec<Line>,
+    /// Per run: (prediction, penalty) of each tile, then Σw² of each unit.
+    sums: Vec<f64>,
+}
+
+/// Sixteen f32 on a boundary of 64 bytes.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "read through pointers")] [f32; 16]);
+
+/// A pointer that threads share; each writes only what its piece of work owns.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<T>(pub *mut T);
+
+// SAFETY: see above; every use derives disjoint ranges from the number of the piece.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as for `Send`.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// `offset` is inside the buffer.
+    #[inline(always)]
+    pub unsafe fn at(self, offset: usize) -> *mut T {
+        // SAFETY: as the caller promises.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+/// One run of the stack: what its pieces of work see.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'a> {
+    pub batch: &'a Batch<'a>,
+    pub plan: &'a Plan,
+    pub run: usize,
+    /// `[arena.len]`.
+    pub parameters: &'a [f32],
+    /// `[arena.len]`.
+    pub gradients: Shared<f32>,
+    /// `[plan.region]`.
+    pub region: Shared<f32>,
+    /// `[threads, plan.scratch.len]`.
+    scratch: Shared<f32>,
+    sums: Shared<f64>,
+}
+
+impl Run<'_> {
+    /// The scratch of this thread.
+    pub fn scratch(&self) -> Shared<f32> {
+        let thread = rayon::current_thread_index().unwrap_or(0);
+        // SAFETY: there is one for each thread of the pool.
+        Shared(unsafe { self.scratch.at(thread * self.plan.scratch.len) })
+    }
+}
+
+struct Packing<'a>(Run<'a>, usize);
+struct Tile<'a>(Run<'a>, usize);
+struct Unit<'a>(Run<'a>, usize);
+
+impl Task for Packing<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<K: crate::ops::mlp::kernel::Kernel>(self) {
+        // SAFETY: the buffers are as long as the plan says.
+        unsafe { weights::pack::<K>(&self.0, self.0.plan.packs[self.1]) }
+    }
+}
+
+impl Task for Tile<'_> {
+    type Output = [f64; 2];
+    #[inline(always)]
+    unsafe fn run<K: crate::ops::mlp::kernel::Kernel>(self) -> [f64; 2] {
+        // SAFETY: the buffers are as long as the plan says.
+        unsafe { tile::step::<K>(&self.0, self.1) }
+    }
+}
+
+impl Task for Unit<'_> {
+    type Output = f64;
+    #[inline(always)]
+    unsafe fn run<K: crate::ops::mlp::kernel::Kernel>(self) -> f64 {
+        // SAFETY: the buffers are as long as the plan says.
+        unsafe { weights::gradient::<K>(&self.0, self.0.plan.units[self.1]) }
+    }
+}
 
 pub(super) fn gradient(
-    _: &Cpu,
+    cpu: &Cpu,
     batch: &Batch,
-    arena: &Arena,
     parameters: &[f32],
     gradients: &mut [f32],
     losses: &mut [Loss],
-    _: &mut Workspace,
+    workspace: &mut Workspace,
 ) -> Result<()> {
-    for (run, loss) in losses.iter_mut().enumerate() {
-        let range = run * arena.len..(run + 1) * arena.len;
-        let wide: Vec<f64> = parameters[range.clone()].iter().map(|&x| f64::from(x)).collect();
-        let result = reference::gradient(batch, run, &wide);
-        for (to, from) in gradients[range].iter_mut().zip(&result.gradients) {
-            *to = *from as f32;
+    check_precision(cpu, batch.precision)?;
+    let Buffers { plan, regions, scratch, sums } = &mut workspace.cpu;
+    let key = Key::new(batch);
+    let plan = match plan {
+        Some(plan) if plan.key == key => &*plan,
+        _ => plan.insert(Plan::new(key)),
+    };
+    let len = plan.arena.len;
+    let threads = rayon::current_num_threads();
+    // Runs of their own thread, and the rest, which are split over all threads.
+    let whole = if batch.runs >= threads { batch.runs / threads * threads } else { 0 };
+    grow(regions, plan.region.div_ceil(16) * if whole > 0 { threads } else { 1 });
+    grow(scratch, plan.scratch.len.div_ceil(16) * threads);
+    let run_sums = 2 * plan.tiles + plan.units.len();
+    sums.resize(batch.runs * run_sums, 0.0);
+    let regions = Shared(regions.as_mut_ptr().cast::<f32>());
+    let scratch = Shared(scratch.as_mut_ptr().cast::<f32>());
+    let sums = Shared(sums.as_mut_ptr());
+    let gradients = Shared(gradients.as_mut_ptr());
+    // SAFETY: lengths were checked by the entry, and offsets are run numbers below `batch.runs` and
+    // thread numbers below `threads`.
+    let job = |index: usize, region: usize| unsafe {
+        Run {
+            batch,
+            plan,
+            run: index,
+            parameters: &parameters[index * len..(index + 1) * len],
+            gradients: Shared(gradients.at(index * len)),
+            region: Shared(regions.at(region * plan.region.next_multiple_of(16))),
+            scratch,
+            sums: Shared(sums.at(index * run_sums)),
         }
-        *loss = Loss {
-            prediction: result.prediction as f32,
-            penalty: result.penalty as f32,
-            decay: result.decay as f32,
-        };
+    };
+    (0..whole).into_par_iter().with_max_len(1).for_each(|index| {
+        step(cpu, job(index, rayon::current_thread_index().unwrap_or(0)), false);
+    });
+    (whole..batch.runs).for_each(|index| step(cpu, job(index, 0), true));
+    for (index, loss) in losses.iter_mut().enumerate() {
+        *loss = total(&job(index, 0));
     }
     Ok(())
+}
+
+/// The three phases of one run.
+fn step(cpu: &Cpu, job: Run, parallel: bool) {
+    let precision = job.batch.precision;
+    // SAFETY: the buffers are as long as the plan says, and pieces write to places of their own.
+    unsafe {
+        each(parallel, job.plan.packs.len(), |i| run(cpu, precision, Packing(job, i)));
+        each(parallel, job.plan.tiles, |i| {
+            let sums = run(cpu, precision, Tile(job, i));
+            job.sums.at(2 * i).cast::<[f64; 2]>().write(sums);
+        });
+        each(parallel, job.plan.units.len(), |i| {
+            *job.sums.at(2 * job.plan.tiles + i) = run(cpu, precision, Unit(job, i));
+        });
+        for gap in &job.plan.gaps {
+            std::slice::from_raw_parts_mut(job.gradients.at(gap.start), gap.len()).fill(0.0);
+        }
+    }
+}
+
+/// Calls `work` for 0..count.
+fn each(parallel: bool, count: usize, work: impl Fn(usize) + Send + Sync) {
+    if parallel {
+        (0..count).into_par_iter().for_each(work);
+    } else {
+        (0..count).for_each(work);
+    }
+}
+
+/// Adds up the parts of the loss, in the order of the pieces.
+fn total(job: &Run) -> Loss {
+    let (tiles, units) = (2 * job.plan.tiles, job.plan.units.len());
+    // SAFETY: both phases have written all of them.
+    let sums = unsafe { std::slice::from_raw_parts(job.sums.at(0), tiles + units) };
+    let part = |first: usize| sums[first..tiles].iter().step_by(2).sum::<f64>() as f32;
+    let decay = sums[tiles..].iter().sum::<f64>() * f64::from(job.batch.weight_decay);
+    Loss { prediction: part(0), penalty: part(1), decay: decay as f32 }
+}
+
+/// At least `lines` lines. What they hold does not matter, as every word is written before it is
+/// read, so tests poison them.
+fn grow(buffer: &mut Vec<Line>, lines: usize) {
+    if buffer.len() < lines {
+        buffer.resize(lines, Line([f32::NAN; 16]));
+    }
 }

@@ -8,11 +8,16 @@
 mod cpu;
 mod gpu;
 pub mod noise;
+mod plan;
 pub mod reference;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod weights;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::network::spec::{Arena, Precision, Shape};
+use crate::network::spec::{Precision, Shape};
 
 /// The penalty on messages (DESIGN §3), already weighted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,7 +70,7 @@ pub struct Loss {
 /// Buffers that steps reuse: nothing is allocated after the first step of a size.
 #[derive(Default)]
 pub struct Workspace {
-    pub(crate) buffer: Vec<f32>,
+    cpu: cpu::Buffers,
 }
 
 /// Loss and gradient of every run of the stack.
@@ -81,30 +86,27 @@ pub fn gradient(
     losses: &mut [Loss],
     workspace: &mut Workspace,
 ) -> Result<()> {
-    let arena = batch.check()?;
-    check_len("parameters", parameters.len(), batch.runs * arena.len)?;
-    check_len("gradients", gradients.len(), batch.runs * arena.len)?;
+    let len = batch.runs * batch.check()?;
+    check_len("parameters", parameters.len(), len)?;
+    check_len("gradients", gradients.len(), len)?;
     check_len("losses", losses.len(), batch.runs)?;
     match device {
-        Device::Cpu(cpu) => {
-            cpu::gradient(cpu, batch, &arena, parameters, gradients, losses, workspace)
-        }
-        Device::Gpu(gpu) => {
-            gpu::gradient(gpu, batch, &arena, parameters, gradients, losses, workspace)
-        }
+        Device::Cpu(cpu) => cpu::gradient(cpu, batch, parameters, gradients, losses, workspace),
+        Device::Gpu(gpu) => gpu::gradient(gpu, batch, parameters, gradients, losses, workspace),
     }
 }
 
 impl Batch<'_> {
-    /// The arena of the shape, if every buffer of the batch has its length and the settings agree.
-    fn check(&self) -> Result<Arena> {
+    /// The length of the arena, if every buffer of the batch has its length and the settings agree.
+    fn check(&self) -> Result<usize> {
         let shape = &self.shape;
         let widths = [shape.n_features, shape.message_dim, shape.outputs, shape.hidden];
         if widths.contains(&0) || shape.layers == 0 {
             return Err(Error::usage("a network needs at least one unit in each of its layers"));
         }
         if self.bodies < 2 || self.graphs == 0 {
-            return Err(Error::input("a batch needs at least one graph of at least two bodies"));
+            return Err(Error::input("a batch needs at least one graph of at least two bodies")
+                .field("bodies"));
         }
         if shape.sampled != matches!(self.penalty, Penalty::Kl(_)) {
             return Err(Error::usage(
@@ -118,7 +120,7 @@ impl Batch<'_> {
         if shape.sampled {
             check_len("noise_seeds", self.noise_seeds.len(), self.runs)?;
         }
-        Ok(shape.arena())
+        Ok(shape.arena().len)
     }
 }
 

@@ -21,5 +21,77 @@ pub fn normal(seed: u64, step: u64, edge: u32, unit: usize) -> f64 {
     let turn = f64::from(words[quarter / 2 * 2 + 1] >> 8) / f64::from(1 << 24);
     let radius = (-2.0 * u.ln()).sqrt();
     let angle = std::f64::consts::TAU * turn;
-    radius * if quarter % 2 == 0 { angle.cos() } else { angle.sin() }
+    radius * if quarter.is_multiple_of(2) { angle.cos() } else { angle.sin() }
+}
+
+/// The noise of units 0.. of an edge; the length is a multiple of 64.
+#[inline(always)]
+pub(crate) fn fill(seed: u64, step: u64, edge: u32, to: &mut [f32]) {
+    let key = [seed as u32 ^ KEY[0], (seed >> 32) as u32 ^ KEY[1]];
+    for (block, to) in to.chunks_exact_mut(64).enumerate() {
+        let mut words = [[0u32; 16]; 4];
+        for lane in 0..16 {
+            let counter = [(16 * block + lane) as u32, edge, step as u32, (step >> 32) as u32];
+            let four = philox(counter, key);
+            for (words, word) in words.iter_mut().zip(four) {
+                words[lane] = word;
+            }
+        }
+        for pair in 0..2 {
+            for lane in 0..16 {
+                let u = ((words[2 * pair][lane] >> 9) as f32 + 0.5) * (1.0 / (1 << 23) as f32);
+                let turn = (words[2 * pair + 1][lane] >> 8) as f32 * (1.0 / (1 << 24) as f32);
+                let radius = (-2.0 * ln(u)).sqrt();
+                let (sin, cos) = sin_cos_turns(turn);
+                to[32 * pair + lane] = radius * cos;
+                to[32 * pair + 16 + lane] = radius * sin;
+            }
+        }
+    }
+}
+
+/// Natural logarithm of a positive normal number, to 2 ulp: u = 2^k · m with m in [√½, √2), and
+/// ln m = 2 atanh((m − 1)/(m + 1)) as a series. Without branches, so that loops vectorise.
+#[inline(always)]
+fn ln(u: f32) -> f32 {
+    let bits = u.to_bits();
+    // Exponent with the mantissa's upper half counted to the next power of two.
+    let k = (bits.wrapping_sub(0x3f35_04f3) as i32) >> 23;
+    let m = f32::from_bits(bits.wrapping_sub((k << 23) as u32));
+    let s = (m - 1.0) / (m + 1.0);
+    let z = s * s;
+    let series =
+        z * (0.666_666_7 + z * (0.4 + z * (0.285_714_3 + z * (0.222_222_2 + z * 0.181_8))));
+    s * series + 2.0 * s + k as f32 * std::f32::consts::LN_2
+}
+
+/// Sine and cosine of an angle in turns, in [0, 1): reduced to an eighth of a turn around the
+/// nearest quarter, then Taylor.
+#[inline(always)]
+fn sin_cos_turns(turn: f32) -> (f32, f32) {
+    let quarter = (4.0 * turn + 0.5) as u32;
+    let x = (turn - 0.25 * quarter as f32) * std::f32::consts::TAU;
+    let z = x * x;
+    let sin = x + x * z * (-1.0 / 6.0 + z * (1.0 / 120.0 + z * (-1.0 / 5040.0 + z / 362_880.0)));
+    let cos = 1.0 + z * (-0.5 + z * (1.0 / 24.0 + z * (-1.0 / 720.0 + z / 40_320.0)));
+    let (sin, cos) = if quarter & 1 == 1 { (cos, -sin) } else { (sin, cos) };
+    if quarter & 2 == 2 { (-sin, -cos) } else { (sin, cos) }
+}
+
+/// e^x to 2 ulp over the range of f32 (infinite above it, zero below): x = k ln 2 + r, and Taylor for
+/// e^r. Without branches, so that loops vectorise.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    let x = x.clamp(-104.0, 89.0);
+    // Adding 1.5 · 2²³ rounds to an integer.
+    const ROUND: f32 = 12_582_912.0;
+    let k = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    // ln 2 in two parts, the first exact under multiplication by k.
+    let r = (x - k * 0.693_359_4) + k * 2.121_944_4e-4;
+    let series = 1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)));
+    let power = 1.0 + r + r * r * (0.5 + r * (1.0 / 6.0 + r * series));
+    // 2^k in two factors, since k reaches from −150 to 128.
+    let k = k as i32;
+    let scale = |k: i32| f32::from_bits(((k + 127) << 23) as u32);
+    power * scale(k / 2) * scale(k - k / 2)
 }

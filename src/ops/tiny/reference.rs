@@ -1,7 +1,22 @@
 //! The same step in f64, one number at a time: what every implementation is compared with.
+//!
+//! Rounding after each operation turns it into the naive implementation in a lower precision, whose
+//! error says how much error an implementation may have.
 
 use super::{Batch, Penalty, noise};
 use crate::network::spec::Layer;
+
+/// How numbers are rounded.
+#[derive(Clone, Copy)]
+pub struct Rounding {
+    /// Factors of a product inside a sum.
+    pub operand: fn(f64) -> f64,
+    /// Partial sums, and what is stored.
+    pub sum: fn(f64) -> f64,
+}
+
+/// No rounding but that of f64.
+pub const EXACT: Rounding = Rounding { operand: |x| x, sum: |x| x };
 
 /// Loss and gradient of one run in f64.
 pub struct Reference {
@@ -23,15 +38,21 @@ impl Reference {
 }
 
 /// Every layer's input, then the output, of one MLP on one row.
-fn forward(layers: &[Layer], parameters: &[f64], input: Vec<f64>) -> Vec<Vec<f64>> {
+fn forward(
+    layers: &[Layer],
+    parameters: &[f64],
+    input: Vec<f64>,
+    Rounding { operand, sum }: Rounding,
+) -> Vec<Vec<f64>> {
     let mut values = vec![input];
     for (index, layer) in layers.iter().enumerate() {
         let x = &values[index];
         let weight = &parameters[layer.weight.clone()];
         let output = (0..layer.outputs).map(|o| {
             let row = &weight[o * layer.inputs..][..layer.inputs];
-            let z = parameters[layer.bias.start + o]
-                + row.iter().zip(x).map(|(w, x)| w * x).sum::<f64>();
+            let bias = parameters[layer.bias.start + o];
+            let terms = row.iter().zip(x);
+            let z = terms.fold(bias, |z, (&w, &x)| sum(z + operand(w) * operand(x)));
             if index + 1 < layers.len() { z.max(0.0) } else { z }
         });
         let output = output.collect();
@@ -47,16 +68,18 @@ fn backward(
     values: &[Vec<f64>],
     mut d_output: Vec<f64>,
     gradients: &mut [f64],
+    Rounding { operand, sum }: Rounding,
 ) -> Vec<f64> {
     for (index, layer) in layers.iter().enumerate().rev() {
         let x = &values[index];
         let mut d_input = vec![0.0; layer.inputs];
         for (o, &d) in d_output.iter().enumerate() {
-            gradients[layer.bias.start + o] += d;
+            let bias = &mut gradients[layer.bias.start + o];
+            *bias = sum(*bias + operand(d));
             for i in 0..layer.inputs {
                 let w = layer.weight.start + o * layer.inputs + i;
-                gradients[w] += d * x[i];
-                d_input[i] += d * parameters[w];
+                gradients[w] = sum(gradients[w] + operand(d) * operand(x[i]));
+                d_input[i] = sum(d_input[i] + operand(d) * operand(parameters[w]));
             }
         }
         if index > 0 {
@@ -69,7 +92,7 @@ fn backward(
 }
 
 /// The step of run number `run` of the batch at `parameters` `[arena.len]`.
-pub fn gradient(batch: &Batch, run: usize, parameters: &[f64]) -> Reference {
+pub fn gradient(batch: &Batch, run: usize, parameters: &[f64], rounding: Rounding) -> Reference {
     let shape = &batch.shape;
     let arena = shape.arena();
     let (bodies, n_features) = (batch.bodies, shape.n_features);
@@ -89,8 +112,12 @@ pub fn gradient(batch: &Batch, run: usize, parameters: &[f64]) -> Reference {
         let mut sum = vec![0.0; shape.message_dim];
         for (slot, &sender) in senders.iter().enumerate() {
             let edge = (receiver * (bodies - 1) + slot) as u32;
-            let values =
-                forward(&arena.edge, parameters, [feature(receiver), feature(sender)].concat());
+            let values = forward(
+                &arena.edge,
+                parameters,
+                [feature(receiver), feature(sender)].concat(),
+                rounding,
+            );
             let z = values.last().expect("a network has layers").clone();
             let noise: Vec<f64> = (0..shape.message_dim)
                 .map(|unit| match shape.sampled {
@@ -106,7 +133,7 @@ pub fn gradient(batch: &Batch, run: usize, parameters: &[f64]) -> Reference {
             }
             stars.push((values, z, noise));
         }
-        let values = forward(&arena.node, parameters, [feature(receiver), sum].concat());
+        let values = forward(&arena.node, parameters, [feature(receiver), sum].concat(), rounding);
         let output = values.last().expect("a network has layers");
         let targets = &batch.targets[(run * nodes + receiver) * shape.outputs..][..shape.outputs];
         let mut d_output = Vec::new();
@@ -116,7 +143,8 @@ pub fn gradient(batch: &Batch, run: usize, parameters: &[f64]) -> Reference {
             let sign = if difference == 0.0 { 0.0 } else { difference.signum() };
             d_output.push(sign / nodes as f64);
         }
-        let d_input = backward(&arena.node, parameters, &values, d_output, &mut gradients);
+        let d_input =
+            backward(&arena.node, parameters, &values, d_output, &mut gradients, rounding);
         for (values, z, noise) in stars {
             let mut d = vec![0.0; z.len()];
             for unit in 0..shape.message_dim {
@@ -141,7 +169,7 @@ pub fn gradient(batch: &Batch, run: usize, parameters: &[f64]) -> Reference {
                     }
                 }
             }
-            backward(&arena.edge, parameters, &values, d, &mut gradients);
+            backward(&arena.edge, parameters, &values, d, &mut gradients, rounding);
         }
     }
     let weight_decay = f64::from(batch.weight_decay);

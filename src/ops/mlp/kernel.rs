@@ -1,0 +1,235 @@
+//! The inner loops of matrix products, one implementation for each level of vector instructions and
+//! each precision, behind one trait; everything above is written once on top of it.
+//!
+//! Operands are arrays of 32-bit *words*: one f32, or two bf16 that are neighbours along the summed
+//! index. In words, all products look alike: c[m, n] = Σ_k a[m, k] · b[k, n], with `a` read by
+//! broadcast and `b` by vectors.
+
+use crate::device::{Cpu, Simd};
+use crate::error::{Error, Result};
+use crate::network::spec::Precision;
+
+/// Lanes of a vector: widths of activations are padded to multiples of it.
+pub(crate) const LANES: usize = 16;
+/// Columns of a block of results: two vectors. Weights are packed in panels of this width.
+pub(crate) const COLUMNS: usize = 2 * LANES;
+/// Rows of a block of results: 12 rows of two vectors leave eight of 32 registers for the operands,
+/// and the 12 edges of a graph of four bodies fill it exactly.
+pub(crate) const ROWS: usize = 12;
+
+/// One block of results on its way through memory.
+#[repr(align(64))]
+pub(crate) struct Block(pub [[f32; COLUMNS]; ROWS]);
+
+/// One block of a product: c[m, ..] (+)= Σ_k a[m·a_row + k·a_step] · b[k·b_step, ..], in words.
+pub(crate) struct Inner {
+    pub a: *const f32,
+    pub a_row: usize,
+    pub a_step: usize,
+    pub b: *const f32,
+    pub b_step: usize,
+    pub words: usize,
+    /// Add to what `c` holds.
+    pub accumulate: bool,
+}
+
+/// One level of vector instructions at one precision.
+///
+/// Every function may be called only where [`Kernel::run`] may: the processor has the instructions.
+/// Pointers must be good for the elements that the descriptions name.
+pub(crate) trait Kernel: 'static {
+    /// Sixteen f32.
+    type V: Copy;
+    /// The f32 kernel of the same level.
+    type Wide: Kernel;
+    /// Values of an operand in a word.
+    const PER_WORD: usize;
+    /// A word of ones.
+    const ONES: f32;
+
+    /// Computes M rows and N vectors of a block.
+    unsafe fn block<const M: usize, const N: usize>(inner: &Inner, c: &mut Block);
+    unsafe fn load(from: *const f32) -> Self::V;
+    unsafe fn store(to: *mut f32, v: Self::V);
+    unsafe fn zero() -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// NaN stays NaN: a diverged training must show.
+    unsafe fn relu(v: Self::V) -> Self::V;
+    /// `v` where `mask` is positive, else zero.
+    unsafe fn keep(v: Self::V, mask: Self::V) -> Self::V;
+    /// Sixteen values from `column` on of a row of operands, widened.
+    unsafe fn get(row: *const f32, column: usize) -> Self::V;
+    /// Rounds sixteen values into a row of operands from `column` on.
+    unsafe fn put(row: *mut f32, column: usize, v: Self::V);
+    /// Turns rows of operands `[rows, row]` into pairs along the rows, in place, so that a sum over
+    /// rows can be taken: `[rows/2, 2·row]` words. An odd last row gets a partner of zeros, for which
+    /// there must be room. With one value in a word there is nothing to do.
+    unsafe fn pair_rows(first: *mut f32, rows: usize, row: usize);
+    /// Transposes 16×16 words.
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
+    /// Runs a task that was compiled for these instructions.
+    unsafe fn run<T: Task>(task: T) -> T::Output;
+    /// [`super::product::product`] compiled for these instructions, as a function of its own.
+    unsafe fn product(product: &super::product::Product);
+}
+
+/// Work that is compiled once for each kernel; `run` must be `#[inline(always)]`.
+pub(crate) trait Task {
+    type Output;
+    /// # Safety
+    /// The processor has the instructions of `K`, and the task's pointers are good.
+    unsafe fn run<K: Kernel>(self) -> Self::Output;
+}
+
+/// The error of a precision that the processor lacks.
+pub(crate) fn check_precision(cpu: &Cpu, precision: Precision) -> Result<()> {
+    if precision == Precision::Bf16 && cpu.simd < Simd::Avx512Bf16 {
+        return Err(Error::device(format!(
+            "bf16 needs a processor with AVX512-BF16, and this one runs {}; use --precision f32",
+            cpu.simd.name()
+        ))
+        .field("precision"));
+    }
+    Ok(())
+}
+
+/// Runs the task with the kernel for `cpu` and `precision`, which [`check_precision`] has let pass.
+///
+/// # Safety
+/// The task's pointers are good, as its own description says.
+pub(crate) unsafe fn run<T: Task>(cpu: &Cpu, precision: Precision, task: T) -> T::Output {
+    // SAFETY: `Simd::detect` found the instructions of the level before it was made.
+    unsafe {
+        match (cpu.simd, precision) {
+            #[cfg(target_arch = "x86_64")]
+            (Simd::Avx512Bf16, Precision::Bf16) => super::avx512::Bf16::run(task),
+            #[cfg(target_arch = "x86_64")]
+            (Simd::Avx512 | Simd::Avx512Bf16, _) => super::avx512::F32::run(task),
+            #[cfg(target_arch = "x86_64")]
+            (Simd::Avx2, _) => super::avx2::F32::run(task),
+            _ => Scalar::run(task),
+        }
+    }
+}
+
+/// Values of an operand in a word at `precision`.
+pub(crate) fn per_word(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 1,
+        Precision::Bf16 => 2,
+    }
+}
+
+/// Computes `rows` × `vectors` of a block.
+#[inline(always)]
+pub(crate) unsafe fn block<K: Kernel>(rows: usize, vectors: usize, inner: &Inner, c: &mut Block) {
+    macro_rules! pick {
+        ($($m:literal)*) => {
+            // SAFETY: as the caller promises.
+            unsafe {
+                match (rows, vectors) {
+                    $(($m, 1) => K::block::<$m, 1>(inner, c), ($m, _) => K::block::<$m, 2>(inner, c),)*
+                    (_, 1) => K::block::<ROWS, 1>(inner, c),
+                    _ => K::block::<ROWS, 2>(inner, c),
+                }
+            }
+        };
+    }
+    pick!(1 2 3 4 5 6 7 8 9 10 11);
+}
+
+/// The vector operations of kernels without vectors of sixteen: arrays, which the compiler
+/// vectorises for the level's instructions. One f32 in a word.
+macro_rules! array_operations {
+    () => {
+        type V = [f32; LANES];
+        type Wide = Self;
+        const PER_WORD: usize = 1;
+        const ONES: f32 = 1.0;
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self::V {
+            // SAFETY: as the caller promises.
+            unsafe { from.cast::<[f32; LANES]>().read_unaligned() }
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, v: Self::V) {
+            // SAFETY: as the caller promises.
+            unsafe { to.cast::<[f32; LANES]>().write_unaligned(v) }
+        }
+        #[inline(always)]
+        unsafe fn zero() -> Self::V {
+            [0.0; LANES]
+        }
+        #[inline(always)]
+        unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+            std::array::from_fn(|i| a[i] + b[i])
+        }
+        #[inline(always)]
+        unsafe fn relu(v: Self::V) -> Self::V {
+            std::array::from_fn(|i| if v[i] < 0.0 { 0.0 } else { v[i] })
+        }
+        #[inline(always)]
+        unsafe fn keep(v: Self::V, mask: Self::V) -> Self::V {
+            std::array::from_fn(|i| if mask[i] > 0.0 { v[i] } else { 0.0 })
+        }
+        #[inline(always)]
+        unsafe fn get(row: *const f32, column: usize) -> Self::V {
+            // SAFETY: as the caller promises.
+            unsafe { Self::load(row.add(column)) }
+        }
+        #[inline(always)]
+        unsafe fn put(row: *mut f32, column: usize, v: Self::V) {
+            // SAFETY: as the caller promises.
+            unsafe { Self::store(row.add(column), v) }
+        }
+        #[inline(always)]
+        unsafe fn pair_rows(_: *mut f32, _: usize, _: usize) {}
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+            for i in 0..LANES {
+                for j in 0..LANES {
+                    // SAFETY: as the caller promises.
+                    unsafe { *to.add(j * to_row + i) = *from.add(i * from_row + j) }
+                }
+            }
+        }
+    };
+}
+pub(super) use array_operations;
+
+/// Plain Rust.
+pub(crate) struct Scalar;
+
+impl Kernel for Scalar {
+    array_operations!();
+
+    unsafe fn block<const M: usize, const N: usize>(inner: &Inner, c: &mut Block) {
+        for m in 0..M {
+            let c = &mut c.0[m][..N * LANES];
+            if !inner.accumulate {
+                c.fill(0.0);
+            }
+            for k in 0..inner.words {
+                // SAFETY: as the caller promises.
+                unsafe {
+                    let a = *inner.a.add(m * inner.a_row + k * inner.a_step);
+                    let b = inner.b.add(k * inner.b_step);
+                    for (n, c) in c.iter_mut().enumerate() {
+                        *c += a * *b.add(n);
+                    }
+                }
+            }
+        }
+    }
+
+    unsafe fn run<T: Task>(task: T) -> T::Output {
+        // SAFETY: as the caller promises.
+        unsafe { task.run::<Self>() }
+    }
+
+    unsafe fn product(product: &super::product::Product) {
+        // SAFETY: as the caller promises.
+        unsafe { super::product::product::<Self>(product) }
+    }
+}
