@@ -2,6 +2,7 @@
 //! GPU (`gpu.rs`) and the tests (`tests.rs`). The seam between devices sits here and nowhere else.
 
 pub mod adam;
+pub mod expression;
 pub mod mlp;
 pub mod rk4;
 pub mod tiny;

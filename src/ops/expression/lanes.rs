@@ -1,0 +1,363 @@
+//! A few f32 values that are computed on together: one (plain Rust, the readable reference), eight
+//! (AVX2) or sixteen (AVX-512).
+//!
+//! The kernels of `cpu.rs` and `reverse.rs` are written once over [`Lanes`] and compiled three
+//! times. All methods inline into a function that has the target features switched on; calling them
+//! anywhere else would be undefined behaviour, which is why the trait is unsafe to implement and
+//! private to this operation.
+
+use super::math;
+
+/// A vector of f32.
+///
+/// # Safety
+/// Methods may use the vector instructions of the implementing level: every caller runs under
+/// `#[target_feature]` of that level.
+pub(super) unsafe trait Lanes: Copy {
+    /// Values in one vector.
+    const N: usize;
+    /// All lanes the same.
+    fn splat(value: f32) -> Self;
+    /// # Safety
+    /// `N` values can be read at `from`.
+    unsafe fn load(from: *const f32) -> Self;
+    /// # Safety
+    /// `N` values can be written at `to`.
+    unsafe fn store(self, to: *mut f32);
+    fn add(self, b: Self) -> Self;
+    fn sub(self, b: Self) -> Self;
+    fn mul(self, b: Self) -> Self;
+    fn div(self, b: Self) -> Self;
+    /// self · b + c, rounded once (twice in the scalar reference).
+    fn fma(self, b: Self, c: Self) -> Self;
+    fn min(self, b: Self) -> Self;
+    fn max(self, b: Self) -> Self;
+    fn abs(self) -> Self;
+    fn sqrt(self) -> Self;
+    /// `a` where self > limit, `b` elsewhere.
+    fn where_greater(self, limit: Self, a: Self, b: Self) -> Self;
+    /// Sum of the lanes, always in the same order.
+    fn sum(self) -> f32;
+    fn exp(self) -> Self;
+    fn log(self) -> Self;
+    fn pow(self, b: Self) -> Self;
+    fn sin(self) -> Self;
+    fn cos(self) -> Self;
+    fn tanh(self) -> Self;
+}
+
+/// What the functions of `math.rs` need beyond arithmetic.
+///
+/// # Safety
+/// As [`Lanes`].
+pub(super) unsafe trait Vector: Lanes {
+    /// To the nearest integer.
+    fn round(self) -> Self;
+    /// self · 2^n for integers n; overflow gives infinity, underflow zero or subnormal numbers.
+    fn scale(self, n: Self) -> Self;
+    /// (m, e) with |self| = m · 2^e and m in [√½, √2], for |self| > 0.
+    fn split(self) -> (Self, Self);
+    /// `function` on each lane.
+    fn each(self, function: impl Fn(f32) -> f32) -> Self;
+}
+
+unsafe impl Lanes for f32 {
+    const N: usize = 1;
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        value
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { *from }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { *to = self }
+    }
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        self + b
+    }
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        self - b
+    }
+    #[inline(always)]
+    fn mul(self, b: Self) -> Self {
+        self * b
+    }
+    #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        self / b
+    }
+    #[inline(always)]
+    fn fma(self, b: Self, c: Self) -> Self {
+        self * b + c
+    }
+    #[inline(always)]
+    fn min(self, b: Self) -> Self {
+        f32::min(self, b)
+    }
+    #[inline(always)]
+    fn max(self, b: Self) -> Self {
+        f32::max(self, b)
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        f32::abs(self)
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        f32::sqrt(self)
+    }
+    #[inline(always)]
+    fn where_greater(self, limit: Self, a: Self, b: Self) -> Self {
+        if self > limit { a } else { b }
+    }
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        self
+    }
+    fn exp(self) -> Self {
+        f64::from(self).exp() as f32
+    }
+    fn log(self) -> Self {
+        f64::from(self).ln() as f32
+    }
+    fn pow(self, b: Self) -> Self {
+        f64::from(self).powf(f64::from(b)) as f32
+    }
+    fn sin(self) -> Self {
+        f64::from(self).sin() as f32
+    }
+    fn cos(self) -> Self {
+        f64::from(self).cos() as f32
+    }
+    fn tanh(self) -> Self {
+        f64::from(self).tanh() as f32
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{V8, V16};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Lanes, Vector, math};
+    use std::arch::x86_64::*;
+
+    /// Eight lanes: AVX2 and FMA.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct V8(__m256);
+
+    /// Sixteen lanes: AVX-512 F, BW, DQ and VL.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct V16(__m512);
+
+    /// Methods that are one intrinsic each, and the functions of `math.rs`.
+    macro_rules! intrinsics {
+        ($($method:ident($($b:ident),*) = $intrinsic:ident;)*) => {
+            $(
+                #[inline(always)]
+                fn $method(self $(, $b: Self)*) -> Self {
+                    // SAFETY: the trait's contract: the caller has the target features.
+                    unsafe { Self($intrinsic(self.0 $(, $b.0)*)) }
+                }
+            )*
+            #[inline(always)]
+            fn exp(self) -> Self {
+                math::exp(self)
+            }
+            #[inline(always)]
+            fn log(self) -> Self {
+                math::log(self)
+            }
+            #[inline(always)]
+            fn pow(self, b: Self) -> Self {
+                math::pow(self, b)
+            }
+            #[inline(always)]
+            fn sin(self) -> Self {
+                math::sin(self)
+            }
+            #[inline(always)]
+            fn cos(self) -> Self {
+                math::cos(self)
+            }
+            #[inline(always)]
+            fn tanh(self) -> Self {
+                math::tanh(self)
+            }
+        };
+    }
+
+    // SAFETY (all of both implementations): the trait's contract, the caller has the target features.
+    unsafe impl Lanes for V8 {
+        const N: usize = 8;
+        intrinsics! {
+            add(b) = _mm256_add_ps;
+            sub(b) = _mm256_sub_ps;
+            mul(b) = _mm256_mul_ps;
+            div(b) = _mm256_div_ps;
+            fma(b, c) = _mm256_fmadd_ps;
+            min(b) = _mm256_min_ps;
+            max(b) = _mm256_max_ps;
+            sqrt() = _mm256_sqrt_ps;
+        }
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            unsafe { V8(_mm256_set1_ps(value)) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { V8(_mm256_loadu_ps(from)) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm256_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        fn abs(self) -> Self {
+            unsafe { V8(_mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0)) }
+        }
+        #[inline(always)]
+        fn where_greater(self, limit: Self, a: Self, b: Self) -> Self {
+            unsafe { V8(_mm256_blendv_ps(b.0, a.0, _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, limit.0))) }
+        }
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            unsafe {
+                let halves =
+                    _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+                let pairs = _mm_add_ps(halves, _mm_movehl_ps(halves, halves));
+                _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps::<1>(pairs, pairs)))
+            }
+        }
+    }
+
+    unsafe impl Vector for V8 {
+        #[inline(always)]
+        fn round(self) -> Self {
+            unsafe {
+                V8(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))
+            }
+        }
+        #[inline(always)]
+        fn scale(self, n: Self) -> Self {
+            unsafe {
+                // In two steps, so that neither power leaves the range of normal numbers.
+                let n = n.max(V8::splat(-252.0)).min(V8::splat(252.0));
+                let n = _mm256_cvtps_epi32(n.0);
+                let half = _mm256_srai_epi32::<1>(n);
+                let power = |k: __m256i| {
+                    let biased = _mm256_add_epi32(k, _mm256_set1_epi32(127));
+                    V8(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
+                };
+                self.mul(power(half)).mul(power(_mm256_sub_epi32(n, half)))
+            }
+        }
+        #[inline(always)]
+        fn split(self) -> (Self, Self) {
+            unsafe {
+                // Subnormal numbers are made normal first.
+                let tiny = V8::splat(f32::MIN_POSITIVE).where_greater(
+                    self.abs(),
+                    V8::splat(16_777_216.0),
+                    V8::splat(1.0),
+                );
+                let shift = tiny.where_greater(V8::splat(1.0), V8::splat(24.0), V8::splat(0.0));
+                let bits = _mm256_castps_si256(self.abs().mul(tiny).0);
+                let exponent =
+                    _mm256_sub_epi32(_mm256_srli_epi32::<23>(bits), _mm256_set1_epi32(127));
+                let e = V8(_mm256_cvtepi32_ps(exponent)).sub(shift);
+                let mantissa = _mm256_or_si256(
+                    _mm256_and_si256(bits, _mm256_set1_epi32(0x007f_ffff)),
+                    _mm256_set1_epi32(0x3f80_0000),
+                );
+                math::centre(V8(_mm256_castsi256_ps(mantissa)), e)
+            }
+        }
+        #[inline(always)]
+        fn each(self, function: impl Fn(f32) -> f32) -> Self {
+            let mut values = [0.0; 8];
+            // SAFETY: eight values.
+            unsafe { self.store(values.as_mut_ptr()) };
+            values = values.map(function);
+            unsafe { V8::load(values.as_ptr()) }
+        }
+    }
+
+    unsafe impl Lanes for V16 {
+        const N: usize = 16;
+        intrinsics! {
+            add(b) = _mm512_add_ps;
+            sub(b) = _mm512_sub_ps;
+            mul(b) = _mm512_mul_ps;
+            div(b) = _mm512_div_ps;
+            fma(b, c) = _mm512_fmadd_ps;
+            min(b) = _mm512_min_ps;
+            max(b) = _mm512_max_ps;
+            sqrt() = _mm512_sqrt_ps;
+            abs() = _mm512_abs_ps;
+        }
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            unsafe { V16(_mm512_set1_ps(value)) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { V16(_mm512_loadu_ps(from)) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        fn where_greater(self, limit: Self, a: Self, b: Self) -> Self {
+            unsafe {
+                let mask = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, limit.0);
+                V16(_mm512_mask_blend_ps(mask, b.0, a.0))
+            }
+        }
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            unsafe {
+                let low = _mm512_castps512_ps256(self.0);
+                V8(_mm256_add_ps(low, _mm512_extractf32x8_ps::<1>(self.0))).sum()
+            }
+        }
+    }
+
+    unsafe impl Vector for V16 {
+        #[inline(always)]
+        fn round(self) -> Self {
+            unsafe {
+                V16(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(
+                    self.0,
+                ))
+            }
+        }
+        #[inline(always)]
+        fn scale(self, n: Self) -> Self {
+            unsafe { V16(_mm512_scalef_ps(self.0, n.0)) }
+        }
+        #[inline(always)]
+        fn split(self) -> (Self, Self) {
+            unsafe {
+                let m = V16(_mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_ZERO>(self.0));
+                math::centre(m, V16(_mm512_getexp_ps(self.0)))
+            }
+        }
+        #[inline(always)]
+        fn each(self, function: impl Fn(f32) -> f32) -> Self {
+            let mut values = [0.0; 16];
+            // SAFETY: sixteen values.
+            unsafe { self.store(values.as_mut_ptr()) };
+            values = values.map(function);
+            unsafe { V16::load(values.as_ptr()) }
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Fitting constants: the normal equations of one program by a reverse sweep over blocks of rows,
+//! and Levenberg–Marquardt on them.
+//!
+//! The program is a tree, so each result has one consumer and its adjoint is written once. The
+//! adjoint of a constant is its column of the Jacobian.
+
+use super::cpu::{self, Block};
+use super::lanes::Lanes;
+use super::{Fit, Fitted, LINE, Line, Loss, Operand, Program, Rows};
+use crate::symbolic::expression::Op;
+
+/// Lines of a block: 256 rows, so that tape, adjoints and Jacobian stay in the first-level cache.
+const BLOCK: usize = 16;
+
+/// Reweighting for MAE: residuals below this part of the loss count as that large.
+const SMALL: f64 = 0.01;
+
+/// Parameters, the normal equations at them, and the room to compute them in.
+#[derive(Default)]
+pub(super) struct Normal {
+    /// θ, then (where `Fit::scaled`) scale and offset.
+    parameters: Vec<f64>,
+    /// Loss at the parameters; infinite where the program is invalid.
+    loss: f64,
+    /// Jᵀ Ω r, `[parameters]`.
+    gradient: Vec<f64>,
+    /// Jᵀ Ω J, `[parameters, parameters]`, the lower half.
+    matrix: Vec<f64>,
+    /// For MAE: residuals below this count as this.
+    smallest: f64,
+    tape: Vec<Line>,
+    adjoints: Vec<Line>,
+    /// Columns of the Jacobian, `[parameters, BLOCK]`; then those times ω, one at a time; then ω · r.
+    jacobian: Vec<Line>,
+}
+
+fn resize(room: &mut Vec<Line>, lines: usize) {
+    if room.len() < lines {
+        room.resize(lines, Line([0.0; LINE]));
+    }
+}
+
+/// Fills `normal.loss`, `gradient` and `matrix` at `normal.parameters`.
+///
+/// # Safety
+/// The level of `L` is switched on; the program's columns exist in `rows`.
+#[inline(always)]
+pub(super) unsafe fn equations<L: Lanes>(
+    program: &Program,
+    rows: &Rows,
+    fit: Fit,
+    normal: &mut Normal,
+) {
+    let p = normal.parameters.len();
+    let thetas = program.constants.len();
+    let instructions = program.instructions.len();
+    let (scale, offset) = if fit.scaled {
+        (normal.parameters[thetas] as f32, normal.parameters[thetas + 1] as f32)
+    } else {
+        (1.0, 0.0)
+    };
+    let constants = cpu::splats(normal.parameters[..thetas].iter().map(|&c| c as f32));
+    resize(&mut normal.tape, instructions * BLOCK);
+    resize(&mut normal.adjoints, instructions * BLOCK);
+    resize(&mut normal.jacobian, (p + 2) * BLOCK);
+    normal.gradient.clear();
+    normal.gradient.resize(p, 0.0);
+    normal.matrix.clear();
+    normal.matrix.resize(p * p, 0.0);
+    normal.loss = 0.0;
+    for start in (0..rows.lines).step_by(BLOCK) {
+        let lines = BLOCK.min(rows.lines - start);
+        let vectors = lines * (LINE / L::N);
+        // SAFETY: the block lies within the table, the caller saw that the columns exist, and the
+        // rooms were made above: one place for each instruction, one column for each parameter.
+        unsafe {
+            let block = Block {
+                columns: rows.columns.as_ptr().wrapping_add(start),
+                stride: rows.lines,
+                lines,
+                constants: constants.as_ptr(),
+                results: normal.tape.as_mut_ptr(),
+                room: BLOCK,
+                tape: true,
+            };
+            let jacobian: *mut f32 = normal.jacobian.as_mut_ptr().cast();
+            let column = |k: usize| jacobian.add(k * BLOCK * LINE);
+            let flag = cpu::forward::<L>(program, &block);
+            let values = block.source::<L>(program, program.root);
+            let target: *const f32 = rows.target.as_ptr().add(start).cast();
+            let weights: *const f32 = rows.weights.as_ptr().add(start).cast();
+            let (omega, omega_r) = (column(p), column(p + 1));
+            let (beta, alpha) = (L::splat(scale), L::splat(offset));
+            let smallest = L::splat(normal.smallest as f32);
+            let mut total = flag;
+            for i in 0..vectors {
+                let at = i * L::N;
+                let value: L = values.load(i);
+                let residual = L::load(target.add(at)).sub(value.fma(beta, alpha));
+                let weight = L::load(weights.add(at));
+                let (size, w) = match fit.loss {
+                    Loss::Mae => {
+                        let size = residual.abs();
+                        (size, weight.div(size.max(smallest)))
+                    }
+                    Loss::Mse => (residual.mul(residual), weight),
+                };
+                total = size.fma(weight, total);
+                w.store(omega.add(at));
+                w.mul(residual).store(omega_r.add(at));
+                if fit.scaled {
+                    value.store(column(thetas).add(at));
+                    L::splat(1.0).store(column(thetas + 1).add(at));
+                }
+            }
+            normal.loss += f64::from(total.sum());
+            if !normal.loss.is_finite() {
+                normal.loss = f64::INFINITY;
+                return;
+            }
+            reverse::<L>(program, &block, normal.adjoints.as_mut_ptr(), jacobian, scale);
+            for j in 0..p {
+                let mut gradient = L::splat(0.0);
+                for i in 0..vectors {
+                    let at = i * L::N;
+                    let entry = L::load(column(j).add(at));
+                    gradient = entry.fma(L::load(omega_r.add(at)), gradient);
+                }
+                normal.gradient[j] += f64::from(gradient.sum());
+                for k in 0..=j {
+                    let mut sum = L::splat(0.0);
+                    for i in 0..vectors {
+                        let at = i * L::N;
+                        let weighted = L::load(column(j).add(at)).mul(L::load(omega.add(at)));
+                        sum = weighted.fma(L::load(column(k).add(at)), sum);
+                    }
+                    normal.matrix[j * p + k] += f64::from(sum.sum());
+                }
+            }
+        }
+    }
+}
+
+/// Columns of the Jacobian of scale · f with respect to the constants.
+///
+/// # Safety
+/// As [`cpu::forward`]; `adjoints` has a place for each instruction, `jacobian` a column for each
+/// constant.
+#[inline(always)]
+unsafe fn reverse<L: Lanes>(
+    program: &Program,
+    block: &Block,
+    adjoints: *mut Line,
+    jacobian: *mut f32,
+    scale: f32,
+) {
+    let vectors = block.lines * (LINE / L::N);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let place = |operand: Operand| -> Option<*mut f32> {
+            match operand {
+                Operand::Constant(c) => Some(jacobian.add(usize::from(c) * BLOCK * LINE)),
+                Operand::Result(i) if program.instructions[usize::from(i)].has_constant => {
+                    Some(adjoints.add(usize::from(i) * BLOCK).cast())
+                }
+                _ => None,
+            }
+        };
+        if let Some(root) = place(program.root) {
+            for i in 0..vectors {
+                L::splat(scale).store(root.add(i * L::N));
+            }
+        }
+        for (index, instruction) in program.instructions.iter().enumerate().rev() {
+            if !instruction.has_constant {
+                continue;
+            }
+            let adjoint: *const f32 = adjoints.add(index * BLOCK).cast();
+            let result = block.source::<L>(program, Operand::Result(index as u16));
+            let sources = instruction.operands.map(|o| block.source::<L>(program, o));
+            for operand in 0..instruction.op.arity() {
+                let Some(out) = place(instruction.operands[operand]) else { continue };
+                // Adjoint times the partial derivative; x, y are the operands, v the result.
+                macro_rules! each {
+                    (|$d:ident, $x:ident, $y:ident, $v:ident| $value:expr) => {
+                        for i in 0..vectors {
+                            let $d = L::load(adjoint.add(i * L::N));
+                            let ($x, $y): (L, L) = (sources[0].load(i), sources[1].load(i));
+                            let $v: L = result.load(i);
+                            let _ = ($d, $x, $y, $v);
+                            L::store($value, out.add(i * L::N));
+                        }
+                    };
+                }
+                let (zero, one) = (L::splat(0.0), L::splat(1.0));
+                match (instruction.op, operand) {
+                    (Op::Add, _) | (Op::Sub, 0) => each!(|d, x, y, v| d),
+                    (Op::Sub, _) | (Op::Neg, _) => each!(|d, x, y, v| zero.sub(d)),
+                    (Op::Mul, 0) => each!(|d, x, y, v| d.mul(y)),
+                    (Op::Mul, _) => each!(|d, x, y, v| d.mul(x)),
+                    (Op::Div, 0) => each!(|d, x, y, v| d.div(y)),
+                    (Op::Div, _) => each!(|d, x, y, v| zero.sub(d.mul(v).div(y))),
+                    // b a^(b−1) = b a^b / a; at a = 0 taken as flat.
+                    (Op::Pow, 0) => {
+                        each!(|d, x, y, v| x.abs().where_greater(
+                            zero,
+                            d.mul(y).mul(v).div(x),
+                            zero
+                        ))
+                    }
+                    // a^b log a; at a ≤ 0 taken as flat.
+                    (Op::Pow, _) => {
+                        each!(|d, x, y, v| x.where_greater(zero, d.mul(v).mul(x.log()), zero))
+                    }
+                    (Op::Greater | Op::Less, _) | (Op::If, 0) => each!(|d, x, y, v| zero),
+                    (Op::Min, 0) => each!(|d, x, y, v| y.where_greater(x, d, zero)),
+                    (Op::Min, _) => each!(|d, x, y, v| y.where_greater(x, zero, d)),
+                    (Op::Max, 0) => each!(|d, x, y, v| x.where_greater(y, d, zero)),
+                    (Op::Max, _) => each!(|d, x, y, v| x.where_greater(y, zero, d)),
+                    (Op::Exp, _) => each!(|d, x, y, v| d.mul(v)),
+                    (Op::Log, _) => each!(|d, x, y, v| d.div(x)),
+                    (Op::Sqrt, _) => {
+                        each!(|d, x, y, v| v.where_greater(zero, d.div(v.add(v)), zero))
+                    }
+                    (Op::Abs, _) => each!(|d, x, y, v| x.where_greater(zero, d, zero.sub(d))),
+                    (Op::Square, _) => each!(|d, x, y, v| d.mul(x.add(x))),
+                    (Op::Cube, _) => each!(|d, x, y, v| d.mul(L::splat(3.0)).mul(x.mul(x))),
+                    (Op::Sin, _) => each!(|d, x, y, v| d.mul(x.cos())),
+                    (Op::Cos, _) => each!(|d, x, y, v| zero.sub(d.mul(x.sin()))),
+                    (Op::Tanh, _) => each!(|d, x, y, v| d.mul(one.sub(v.mul(v)))),
+                    (Op::If, 1) => each!(|d, x, y, v| x.where_greater(zero, d, zero)),
+                    (Op::If, _) => each!(|d, x, y, v| x.where_greater(zero, zero, d)),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Normal {
+    /// At the program's constants.
+    pub(super) fn at(program: &Program) -> Self {
+        let parameters = program.constants.iter().map(|&c| f64::from(c)).collect();
+        Normal { parameters, ..Normal::default() }
+    }
+
+    /// Loss, and its gradient: for squares −2 Jᵀ Ω r.
+    pub(super) fn loss_and_gradient(&self) -> (f64, Vec<f64>) {
+        (self.loss, self.gradient.iter().map(|g| -2.0 * g).collect())
+    }
+}
+
+impl Normal {
+    /// Levenberg–Marquardt from the program's constants; with a free scale, from scale 0 and the
+    /// median of the target, so that the first step is a linear fit.
+    pub(super) fn minimise(
+        &mut self,
+        program: &Program,
+        rows: &Rows,
+        fit: Fit,
+        equations: &impl Fn(&Program, &mut Normal),
+    ) -> Fitted {
+        self.parameters.clear();
+        self.parameters.extend(program.constants.iter().map(|&c| f64::from(c)));
+        if fit.scaled {
+            self.parameters.extend([0.0, rows.median()]);
+        }
+        self.smallest = SMALL * rows.deviation().max(1e-30);
+        equations(program, self);
+        let mut evaluations = 1;
+        let mut best = self.parameters.clone();
+        let mut best_loss = self.loss;
+        let (mut gradient, mut matrix) = (self.gradient.clone(), self.matrix.clone());
+        let mut damping = 1e-3;
+        while evaluations <= fit.steps && best_loss.is_finite() && best_loss > 0.0 {
+            let Some(step) = solve(&matrix, &gradient, damping) else { break };
+            for ((parameter, best), step) in self.parameters.iter_mut().zip(&best).zip(&step) {
+                *parameter = best + step;
+            }
+            equations(program, self);
+            evaluations += 1;
+            if self.loss < best_loss {
+                let gain = 1.0 - self.loss / best_loss;
+                best_loss = self.loss;
+                best.copy_from_slice(&self.parameters);
+                std::mem::swap(&mut gradient, &mut self.gradient);
+                std::mem::swap(&mut matrix, &mut self.matrix);
+                self.smallest = (SMALL * best_loss).max(1e-30);
+                damping = (damping * 0.1).max(1e-9);
+                if gain < fit.tolerance {
+                    break;
+                }
+            } else if damping > 1e3 {
+                break;
+            } else {
+                damping *= 30.0;
+            }
+        }
+        let thetas = program.constants.len();
+        let (scale, offset) =
+            if fit.scaled { (best[thetas], best[thetas + 1]) } else { (1.0, 0.0) };
+        best.truncate(thetas);
+        Fitted { loss: best_loss, constants: best, scale, offset, evaluations }
+    }
+}
+
+/// The step s of (A + damping · diag A) s = g by Cholesky, A given by its lower half. A parameter
+/// without any effect keeps its value. None where A is not finite.
+fn solve(matrix: &[f64], gradient: &[f64], damping: f64) -> Option<Vec<f64>> {
+    let n = gradient.len();
+    let mut l = matrix.to_vec();
+    let mut s = gradient.to_vec();
+    for j in 0..n {
+        let diagonal = matrix[j * n + j] * (1.0 + damping);
+        let mut rest = diagonal;
+        for k in 0..j {
+            rest -= l[j * n + k] * l[j * n + k];
+        }
+        if !rest.is_finite() {
+            return None;
+        }
+        // Dependent on the parameters before it, to rounding: held where it is.
+        let held = rest <= 1e-10 * diagonal;
+        let root = if held { 0.0 } else { rest.sqrt() };
+        l[j * n + j] = root;
+        for i in j + 1..n {
+            let mut rest = l[i * n + j];
+            for k in 0..j {
+                rest -= l[i * n + k] * l[j * n + k];
+            }
+            l[i * n + j] = if held { 0.0 } else { rest / root };
+        }
+        for k in 0..j {
+            s[j] -= l[j * n + k] * s[k];
+        }
+        s[j] = if held { 0.0 } else { s[j] / root };
+    }
+    for j in (0..n).rev() {
+        for k in j + 1..n {
+            s[j] -= l[k * n + j] * s[k];
+        }
+        let root = l[j * n + j];
+        s[j] = if root > 0.0 { s[j] / root } else { 0.0 };
+    }
+    s.iter().all(|s| s.is_finite()).then_some(s)
+}

@@ -1,0 +1,89 @@
+//! An expression as the evaluator reads it: one instruction for each operator, leaves being operands
+//! and costing nothing.
+
+use crate::symbolic::expression::{Expression, Node, Op};
+
+/// Where an operand's values are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// The result of an earlier instruction.
+    Result(u16),
+    /// A column of the table.
+    Variable(u16),
+    /// One of the program's constants.
+    Constant(u16),
+}
+
+/// One operator on its operands; those beyond its arity repeat the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// What is computed.
+    pub op: Op,
+    /// From what.
+    pub operands: [Operand; 3],
+    /// The place of the result among those that are still needed: results on a stack.
+    pub slot: u16,
+    /// True where a constant occurs below: only there is a gradient to carry.
+    pub has_constant: bool,
+}
+
+/// An expression, flattened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    /// In the order of evaluation.
+    pub instructions: Vec<Instruction>,
+    /// The value of the expression.
+    pub root: Operand,
+    /// The constants, in the order of the expression's nodes.
+    pub constants: Vec<f32>,
+    /// Nodes of the expression, leaves included: what "node evaluations" count.
+    pub nodes: usize,
+}
+
+impl Program {
+    /// Flattens an expression.
+    pub fn new(expression: &Expression) -> Self {
+        let mut instructions: Vec<Instruction> = Vec::with_capacity(expression.nodes().len());
+        let mut constants = Vec::new();
+        let mut stack: Vec<Operand> = Vec::with_capacity(16);
+        for &node in expression.nodes() {
+            let operand = match node {
+                Node::Constant(value) => {
+                    constants.push(value as f32);
+                    Operand::Constant(constants.len() as u16 - 1)
+                }
+                Node::Variable(index) => Operand::Variable(index),
+                Node::Op(op) => {
+                    let first = stack.len() - op.arity();
+                    let mut operands = [stack[first]; 3];
+                    operands[..op.arity()].copy_from_slice(&stack[first..]);
+                    let has_constant = stack[first..].iter().any(|operand| match *operand {
+                        Operand::Result(i) => instructions[usize::from(i)].has_constant,
+                        Operand::Variable(_) => false,
+                        Operand::Constant(_) => true,
+                    });
+                    // Results below this one on the stack keep their slots.
+                    let is_result = |o: &&Operand| matches!(o, Operand::Result(_));
+                    let slot = stack[..first].iter().filter(is_result).count() as u16;
+                    stack.truncate(first);
+                    instructions.push(Instruction { op, operands, slot, has_constant });
+                    Operand::Result(instructions.len() as u16 - 1)
+                }
+            };
+            stack.push(operand);
+        }
+        let root = stack[0];
+        Program { instructions, root, constants, nodes: expression.nodes().len() }
+    }
+}
+
+impl Program {
+    /// The columns that are read, in any order, perhaps several times.
+    pub fn variables(&self) -> impl Iterator<Item = u16> {
+        let operands = self.instructions.iter().flat_map(|i| i.operands).chain([self.root]);
+        operands.filter_map(|operand| match operand {
+            Operand::Variable(v) => Some(v),
+            _ => None,
+        })
+    }
+}
