@@ -223,6 +223,12 @@ impl Expression {
         Ok(Expression { nodes })
     }
 
+    /// The same, for nodes that are known to be well-formed.
+    pub(crate) fn from_nodes(nodes: Vec<Node>) -> Self {
+        debug_assert!(Expression::new(nodes.clone()).is_ok(), "{nodes:?}");
+        Expression { nodes }
+    }
+
     /// A number.
     pub fn constant(value: f64) -> Self {
         Expression { nodes: vec![Node::Constant(value)] }

@@ -2,5 +2,10 @@
 
 mod derivative;
 pub mod expression;
+pub mod front;
+mod island;
+mod mutate;
 mod parse;
 mod print;
+pub mod search;
+mod simplify;

@@ -143,16 +143,16 @@ fn wave<V: Vector>(r: V, n: V) -> V {
 }
 
 #[inline(always)]
-fn largest<V: Vector>(x: V) -> f32 {
+fn is_far<V: Vector>(x: V) -> bool {
     let mut values = [0.0f32; 16];
     // SAFETY: a vector has at most 16 lanes.
-    unsafe { x.abs().store(values.as_mut_ptr()) };
-    values.into_iter().fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a })
+    unsafe { x.store(values.as_mut_ptr()) };
+    values.iter().any(|x| x.is_nan() || x.abs() > FAR)
 }
 
 #[inline(always)]
 pub(super) fn sin<V: Vector>(x: V) -> V {
-    if !(largest(x) <= FAR) {
+    if is_far(x) {
         return x.each(|x| f64::from(x).sin() as f32);
     }
     let (r, n) = quadrant(x);
@@ -161,7 +161,7 @@ pub(super) fn sin<V: Vector>(x: V) -> V {
 
 #[inline(always)]
 pub(super) fn cos<V: Vector>(x: V) -> V {
-    if !(largest(x) <= FAR) {
+    if is_far(x) {
         return x.each(|x| f64::from(x).cos() as f32);
     }
     let (r, n) = quadrant(x);

@@ -1,0 +1,166 @@
+//! The hall of fame: the best expression of each complexity, and the rules that choose among them
+//! (DESIGN §5).
+
+use super::expression::Expression;
+
+/// One expression of a front.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Sum of the weights of its nodes.
+    pub complexity: u32,
+    /// On all rows.
+    pub loss: f64,
+    /// −Δ ln loss / Δ complexity against the entry before; 0 for the first.
+    pub score: f64,
+    /// The expression, constants fitted.
+    pub expression: Expression,
+}
+
+/// Entries with rising complexity and strictly falling loss.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Front {
+    /// The entries.
+    pub entries: Vec<Entry>,
+}
+
+/// Which entry of a front is the law.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Select {
+    /// The largest score among losses of at most 1.5 times the smallest.
+    #[default]
+    Best,
+    /// The largest score (the rule of the paper).
+    Score,
+    /// The smallest loss.
+    Accuracy,
+}
+
+impl Select {
+    /// The rules, in the order of their tables.
+    pub const ALL: [Select; 3] = [Select::Score, Select::Best, Select::Accuracy];
+
+    /// The name in tables and settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Select::Best => "best",
+            Select::Score => "score",
+            Select::Accuracy => "accuracy",
+        }
+    }
+}
+
+/// A loss of 0 counts as this, so that scores stay finite.
+const SMALLEST_LOSS: f64 = f64::MIN_POSITIVE;
+
+impl Front {
+    /// The front of some expressions with their complexities and losses, in any order.
+    pub fn new(mut candidates: Vec<(u32, f64, Expression)>) -> Self {
+        candidates.retain(|c| c.1.is_finite());
+        candidates.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let mut entries: Vec<Entry> = Vec::new();
+        for (complexity, loss, expression) in candidates {
+            let score = match entries.last() {
+                None => 0.0,
+                Some(last) if loss >= last.loss || complexity == last.complexity => continue,
+                Some(last) => {
+                    let ratio = loss.max(SMALLEST_LOSS).ln() - last.loss.max(SMALLEST_LOSS).ln();
+                    -ratio / f64::from(complexity - last.complexity)
+                }
+            };
+            entries.push(Entry { complexity, loss, score, expression });
+        }
+        Front { entries }
+    }
+
+    /// The entry that a rule chooses; None on an empty front.
+    pub fn select(&self, rule: Select) -> Option<usize> {
+        let last = self.entries.len().checked_sub(1)?;
+        let limit = match rule {
+            Select::Accuracy => return Some(last),
+            Select::Score => f64::INFINITY,
+            Select::Best => 1.5 * self.entries[last].loss,
+        };
+        // The first of equals: the simplest.
+        let candidates = (0..=last).filter(|&i| self.entries[i].loss <= limit);
+        candidates.reduce(
+            |best, i| {
+                if self.entries[i].score > self.entries[best].score { i } else { best }
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn front(points: &[(u32, f64)]) -> Front {
+        let e = Expression::variable(0);
+        Front::new(points.iter().map(|&(c, loss)| (c, loss, e.clone())).collect())
+    }
+
+    /// The two fronts of table 4 of the paper, complexities as printed.
+    #[test]
+    fn fronts_of_the_paper() {
+        let inverse = front(&[
+            (1, 103.3),
+            (2, 96.7),
+            (3, 93.1),
+            (5, 85.7),
+            (6, 68.3),
+            (8, 31.2),
+            (10, 7.93),
+            (12, 6.96),
+            (14, 2.48),
+            (16, 0.466),
+            (18, 0.42),
+            (20, 0.38),
+            (22, 0.378),
+        ]);
+        let complexity =
+            |front: &Front, rule| front.entries[front.select(rule).unwrap()].complexity;
+        assert_eq!(complexity(&inverse, Select::Score), 16);
+        assert_eq!(complexity(&inverse, Select::Best), 16);
+        assert_eq!(complexity(&inverse, Select::Accuracy), 22);
+        let chosen = &inverse.entries[inverse.select(Select::Score).unwrap()];
+        assert!((chosen.score - 0.836).abs() < 5e-4, "{}", chosen.score);
+        let square = front(&[
+            (1, 1570.1),
+            (3, 1559.0),
+            (5, 1551.3),
+            (6, 1520.9),
+            (8, 913.8),
+            (12, 160.3),
+            (14, 131.4),
+            (16, 69.4),
+            (18, 42.3),
+            (20, 18.40),
+            (22, 17.95),
+        ]);
+        assert_eq!(complexity(&square, Select::Score), 12);
+        assert_eq!(complexity(&square, Select::Best), 20);
+        assert_eq!(complexity(&square, Select::Accuracy), 22);
+        let score = |c| square.entries.iter().find(|e| e.complexity == c).unwrap().score;
+        assert!((score(12) - 0.435).abs() < 5e-4 && (score(20) - 0.416).abs() < 5e-4);
+    }
+
+    #[test]
+    fn only_improvements_stay() {
+        let front = front(&[(3, 1.0), (1, 2.0), (4, 1.0), (5, 0.0), (3, 1.5), (7, f64::INFINITY)]);
+        let kept: Vec<u32> = front.entries.iter().map(|e| e.complexity).collect();
+        assert_eq!(kept, [1, 3, 5]);
+        assert!(front.entries.iter().all(|e| e.score.is_finite()));
+        assert_eq!(Front::default().select(Select::Best), None);
+    }
+}

@@ -1,0 +1,81 @@
+//! The search as a whole: recovery with small budgets, determinism.
+
+use super::*;
+use crate::symbolic::front::Select;
+
+/// Rows as pairs of bodies have them: masses, charges, a distance vector and its length.
+fn pairs(n: usize, seed: u64, target: impl Fn(&[f64; 7]) -> f64) -> Problem {
+    let mut random = Random::new(seed, 9);
+    let mut problem = Problem {
+        names: ["m1", "m2", "q1", "q2", "dx", "dy", "r"].map(String::from).to_vec(),
+        columns: vec![Vec::new(); 7],
+        ..Problem::default()
+    };
+    for _ in 0..n {
+        let masses = [random.normal().exp(), random.normal().exp()];
+        let charges = [0, 1].map(|_| if random.uniform() < 0.5 { -1.0 } else { 1.0 });
+        let (dx, dy) = (1.5 * random.normal(), 1.5 * random.normal());
+        let r = dx.hypot(dy).max(0.05);
+        let row = [masses[0], masses[1], charges[0], charges[1], dx, dy, r];
+        (0..7).for_each(|k| problem.columns[k].push(row[k] as f32));
+        problem.target.push(target(&row) as f32);
+    }
+    problem
+}
+
+fn settings(evaluations: u64) -> Settings {
+    Settings { evaluations: Some(evaluations), target_loss: Some(1e-4), ..Settings::default() }
+}
+
+fn run(problems: &[Problem], settings: &Settings) -> Vec<Outcome> {
+    search(&Device::cpu(), problems, settings, &mut |_| {}).unwrap()
+}
+
+/// Largest relative error on fresh pairs.
+fn error(e: &Expression, law: impl Fn(&[f64; 7]) -> f64 + Copy) -> f64 {
+    let fresh = pairs(500, 77, law);
+    let mut worst = 0.0f64;
+    for row in 0..500 {
+        let values: Vec<f64> = fresh.columns.iter().map(|c| f64::from(c[row])).collect();
+        let exact = law(&std::array::from_fn(|k| values[k]));
+        worst = worst.max((e.eval(&values) - exact).abs() / (exact.abs() + 1.0));
+    }
+    worst
+}
+
+#[test]
+fn laws_are_recovered() {
+    type Law = fn(&[f64; 7]) -> f64;
+    let laws: [(&str, Law); 3] = [
+        ("spring", |x| (1.36 * x[5] + 0.6 * x[4]) * (1.0 - 1.0 / x[6]) - 0.25),
+        ("inverse", |x| (0.5 * x[4] - 1.1 * x[5]) * x[0] * x[1] / (x[6] * x[6]) + 0.1),
+        ("charge", |x| x[2] * x[3] * (0.7 * x[4] + x[5]) / (x[6] * x[6] * x[6])),
+    ];
+    let problems: Vec<Problem> = laws.iter().map(|l| pairs(2000, 4, l.1)).collect();
+    let outcomes = run(&problems, &settings(150_000));
+    for ((name, law), outcome) in laws.into_iter().zip(&outcomes) {
+        let chosen = outcome.front.select(Select::Best).unwrap();
+        let e = &outcome.front.entries[chosen].expression;
+        let text = e.text(&problems[0].names);
+        assert!(error(e, law) < 1e-2, "{name}: {text} after {}", outcome.evaluations);
+    }
+}
+
+#[test]
+fn the_front_is_the_same_on_any_number_of_threads() {
+    let problems = [pairs(3000, 1, |x| x[4] / x[6] + x[0]), pairs(700, 2, |x| x[5] * x[1])];
+    let settings = Settings { evaluations: Some(12_000), ..Settings::default() };
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| run(&problems, &settings))
+    };
+    let one = on(1);
+    for threads in [2, 5] {
+        for (a, b) in one.iter().zip(&on(threads)) {
+            assert_eq!(a.front, b.front, "{threads} threads");
+            assert_eq!((a.evaluations, a.node_evaluations), (b.evaluations, b.node_evaluations));
+        }
+    }
+    let other = run(&problems, &Settings { seed: 1, ..settings.clone() });
+    assert_ne!(one[0].front, other[0].front, "the seed matters");
+}
