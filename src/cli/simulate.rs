@@ -15,6 +15,9 @@ pub struct Simulate {
     /// inverse-square, inverse, spring, damped, charge or discontinuous
     #[arg(long, default_value = "spring")]
     law: String,
+    /// A law of your own: a pair potential in r, m1, m2, q1, q2, such as "m1*m2*log(r)"; needs --dt
+    #[arg(long, value_name = "EXPRESSION", conflicts_with = "law")]
+    potential: Option<String>,
     /// Dimensions of space: 2 or 3
     #[arg(long, default_value_t = 2)]
     dim: usize,
@@ -51,7 +54,10 @@ impl Simulate {
             return Err(Error::usage("exists already: --overwrite replaces it").file(&self.output));
         }
         let settings = Settings {
-            law: Law::parse(&self.law)?,
+            law: match &self.potential {
+                Some(text) => Law::from_potential(text)?,
+                None => Law::parse(&self.law)?,
+            },
             dim: self.dim,
             bodies: self.bodies,
             runs: self.runs,

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::potential::Potential;
 use crate::error::{Error, Result};
 use crate::ops::rk4::lanes::Lanes;
 
@@ -27,6 +28,8 @@ pub enum Law {
     Charge,
     /// 0 for r' < 2, (r' − 1)² for r' ≥ 2
     Discontinuous,
+    /// A user's expression in r (meaning r'), m1, m2, q1, q2.
+    Potential(Potential),
 }
 
 /// A body at one moment. In two dimensions z is 0.
@@ -74,6 +77,11 @@ impl Law {
         })
     }
 
+    /// The law of a user's potential, such as `m1*m2*log(r)`.
+    pub fn from_potential(text: &str) -> Result<Law> {
+        Potential::parse(text).map(Law::Potential)
+    }
+
     /// The name on the command line and in tables.
     pub fn name(&self) -> &'static str {
         match self {
@@ -83,6 +91,7 @@ impl Law {
             Law::Damped => "damped",
             Law::Charge => "charge",
             Law::Discontinuous => "discontinuous",
+            Law::Potential(_) => "potential",
         }
     }
 
@@ -93,12 +102,17 @@ impl Law {
             Law::Inverse => Some(0.005),
             Law::Spring | Law::Discontinuous => Some(0.01),
             Law::Damped => Some(0.02),
+            Law::Potential(_) => None,
         }
     }
 
     /// True where kinetic energy + Σ over pairs of U12 stays the same.
     pub fn conserves_energy(&self) -> bool {
-        !matches!(self, Law::Damped | Law::Discontinuous)
+        match self {
+            Law::Damped | Law::Discontinuous => false,
+            Law::Potential(potential) => potential.is_symmetric(),
+            _ => true,
+        }
     }
 
     /// U12, in a system of `bodies` bodies.
@@ -114,6 +128,10 @@ impl Law {
             Law::Charge => receiver.charge * sender.charge / r,
             Law::Discontinuous if r < 2.0 => 0.0,
             Law::Discontinuous => (r - 1.0).powi(2),
+            Law::Potential(potential) => {
+                let Body { mass: m2, charge: q2, .. } = *sender;
+                potential.energy(r, receiver.mass, m2, receiver.charge, q2)
+            }
         }
     }
 
@@ -142,19 +160,29 @@ impl Law {
         let number = V::splat;
         let softened = pair.r + number(SOFTENING);
         // 2 (r' − 1) / r
-        let spring = || inverse_r.mul_add(number(-2.0 * (1.0 - SOFTENING)), number(2.0));
+        let spring = inverse_r.mul_add(number(-2.0 * (1.0 - SOFTENING)), number(2.0));
         match self {
             Law::InverseSquare => {
                 let inverse = softened.inverse();
                 m1 * m2 * inverse * inverse * inverse_r
             }
             Law::Inverse => m1 * m2 * softened.inverse() * inverse_r,
-            Law::Spring | Law::Damped => spring(),
+            Law::Spring | Law::Damped => spring,
             Law::Charge => {
                 let inverse = softened.inverse();
                 number(-1.0) * q1 * q2 * inverse * inverse * inverse_r
             }
-            Law::Discontinuous => softened.if_less(number(2.0), number(0.0), spring()),
+            Law::Discontinuous => softened.if_less(number(2.0), number(0.0), spring),
+            Law::Potential(potential) => potential.slope(softened, pair) * inverse_r,
+        }
+    }
+
+    /// True where the force on the sender is minus the force on the receiver, drag aside.
+    #[inline(always)]
+    pub(crate) fn is_symmetric(&self) -> bool {
+        match self {
+            Law::Potential(potential) => potential.is_symmetric(),
+            _ => true,
         }
     }
 

@@ -2,5 +2,6 @@
 
 pub mod dataset;
 pub mod law;
+pub mod potential;
 pub mod rollout;
 pub mod simulate;

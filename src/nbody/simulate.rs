@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::random::Random;
 
 /// Body-frames between two looks at the progress bar.
-const BODY_FRAMES_PER_BATCH: usize = 4_000_000;
+const BODY_FRAMES_PER_BATCH: usize = 16_000_000;
 
 /// How to get from one frame to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -228,6 +228,13 @@ pub fn simulate(
             systems.zip(matter).map(|(s, (m, q))| energy(&settings.law, dim, s, m, q)).collect()
         };
         let before = if conserved { energies(&states) } else { Vec::new() };
+        if let Some(run) = before.iter().position(|(_, size)| !size.is_finite()) {
+            return Err(Error::usage(format!(
+                "the potential is no number in the initial state of run {}",
+                first + run
+            ))
+            .field("potential"));
+        }
         let batch = Batch {
             law: &settings.law,
             integrator,

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::dop853::Stepper;
 use super::lanes::{Lanes, MAX_WIDTH};
 use super::{Batch, Frames, Integrator};
 use crate::device::{Cpu, Simd};
@@ -10,7 +11,7 @@ use crate::interrupt;
 use crate::nbody::law::{Law, Pair};
 
 /// Runs of one task: enough to keep lanes busy that finish early, few enough for many tasks.
-const RUNS_PER_TASK: usize = 64;
+const RUNS_PER_TASK: usize = 128;
 
 /// As [`super::integrate`].
 pub(super) fn integrate(
@@ -55,6 +56,7 @@ struct Task<'a> {
 pub(super) struct Systems<'a, V> {
     law: &'a Law,
     dim: usize,
+    /// Of all pairs of a body together.
     drag: V,
     mass: Vec<V>,
     inverse_mass: Vec<V>,
@@ -62,7 +64,7 @@ pub(super) struct Systems<'a, V> {
 }
 
 /// A vector level: its lanes, and the derivative compiled for its instructions.
-trait Level: Lanes {
+pub(super) trait Level: Lanes {
     /// k = f(y), both `[2, body, dim]`.
     fn derivative(systems: &Systems<Self>, y: &[Self], k: &mut [Self]);
 }
@@ -109,7 +111,10 @@ fn derivative<V: Lanes>(systems: &Systems<V>, y: &[V], k: &mut [V]) {
     // A constant law in each arm lets the compiler drop the others.
     macro_rules! laws {
         ($($law:ident)*) => {
-            match systems.law { $(Law::$law => sized(&Law::$law, systems, y, k),)* }
+            match systems.law {
+                $(Law::$law => sized(&Law::$law, systems, y, k),)*
+                law @ Law::Potential(_) => sized(law, systems, y, k),
+            }
         };
     }
     laws!(InverseSquare Inverse Spring Damped Charge Discontinuous)
@@ -148,18 +153,18 @@ fn pairs<V: Lanes, const D: usize>(
                 square = d[c].mul_add(d[c], square);
             }
             let inverse_r = square.inverse_sqrt();
-            let pull = law.pull(&Pair {
-                r: square * inverse_r,
-                inverse_r,
-                m1: mass[i],
-                m2: mass[j],
-                q1: charge[i],
-                q2: charge[j],
-            });
+            let r = square * inverse_r;
+            let (m1, m2, q1, q2) = (mass[i], mass[j], charge[i], charge[j]);
+            let on_i = law.pull(&Pair { r, inverse_r, m1, m2, q1, q2 });
+            let on_j = if law.is_symmetric() {
+                on_i
+            } else {
+                law.pull(&Pair { r, inverse_r, m1: m2, m2: m1, q1: q2, q2: q1 })
+            };
             for c in 0..D {
-                let force = pull * d[c];
-                acceleration[i * D + c] = acceleration[i * D + c] - force;
-                acceleration[j * D + c] = acceleration[j * D + c] + force;
+                let (a, b) = (i * D + c, j * D + c);
+                acceleration[a] = on_i.neg_mul_add(d[c], acceleration[a]);
+                acceleration[b] = on_j.mul_add(d[c], acceleration[b]);
             }
         }
     }
@@ -167,7 +172,7 @@ fn pairs<V: Lanes, const D: usize>(
         for c in i * D..(i + 1) * D {
             let mut force = acceleration[c];
             if *law == Law::Damped {
-                force = force - *drag * velocity[c];
+                force = drag.neg_mul_add(velocity[c], force);
             }
             acceleration[c] = force * inverse_mass[i];
         }
@@ -178,7 +183,7 @@ fn pairs<V: Lanes, const D: usize>(
 fn run<V: Level>(mut task: Task) -> Result<()> {
     match task.batch.integrator {
         Integrator::Rk4 { substeps } => rk4::<V>(&mut task, substeps),
-        Integrator::Adaptive { .. } => rk4::<V>(&mut task, 8),
+        Integrator::Adaptive { tolerance } => adaptive::<V>(&mut task, tolerance),
     }
 }
 
@@ -202,9 +207,12 @@ fn rk4<V: Level>(task: &mut Task, substeps: usize) -> Result<()> {
         }
         for frame in 0..frames {
             V::derivative(&systems, &y, &mut k);
-            task.store(&y, &k[size / 2..], first, used, frame)?;
+            task.store(&y, &k[size / 2..], used, |l| (first + l, frame))?;
             if frame + 1 == frames {
                 break;
+            }
+            if interrupt::requested() {
+                return Err(Error::interrupted("interrupted: nothing was written"));
             }
             for step in 0..substeps {
                 if step > 0 {
@@ -237,6 +245,121 @@ fn rk4<V: Level>(task: &mut Task, substeps: usize) -> Result<()> {
     Ok(())
 }
 
+/// What one lane is doing.
+#[derive(Clone, Copy, Default)]
+struct Lane {
+    /// The run in it, counted in the task; `None` where there are no more.
+    run: Option<usize>,
+    /// The first frame that is not stored.
+    frame: usize,
+    /// Time at the start of the step.
+    time: f64,
+    /// Size of the step.
+    step: f64,
+    /// The step before was rejected: this one may not grow.
+    rejected: bool,
+}
+
+/// Error-controlled steps, of its own size in each lane; a lane that is done takes the next run.
+#[inline(always)]
+fn adaptive<V: Level>(task: &mut Task, tolerance: f64) -> Result<()> {
+    let Batch { dim, bodies, dt, frames, .. } = *task.batch;
+    let size = 2 * bodies * dim;
+    let mut waiting = 0..task.states.len() / size;
+    let end = (frames - 1) as f64 * dt;
+    let mut lanes = vec![Lane::default(); V::WIDTH];
+    // The system of each lane in all lanes, for its frames.
+    let first = task.first;
+    let alone = |run: usize| systems::<V>(task.batch, |_| first + run);
+    let mut alone_in: Vec<_> = lanes.iter().map(|_| alone(0)).collect();
+    let mut together = alone(0);
+    let mut stepper = Stepper::<V>::new(size);
+    let [mut state, mut k] = std::array::from_fn(|_| vec![V::splat(0.0); size]);
+    loop {
+        let mut filled = false;
+        for (l, lane) in lanes.iter_mut().enumerate() {
+            if lane.run.is_none()
+                && let Some(run) = waiting.next()
+            {
+                // Frames are a fair first guess: too small costs a step, too large a rejection.
+                *lane = Lane { run: Some(run), step: dt, ..Lane::default() };
+                stepper.fill(l, &task.states[run * size..][..size]);
+                alone_in[l] = alone(run);
+                filled = true;
+            }
+        }
+        if lanes.iter().all(|lane| lane.run.is_none()) {
+            return Ok(());
+        }
+        if filled {
+            together = systems(task.batch, |l| first + lanes[l].run.unwrap_or(0));
+            stepper.begin(&together);
+        }
+        for lane in &mut lanes {
+            // The last step ends at the last frame; a lane that is done stands still.
+            let left = end - lane.time;
+            let active = lane.run.is_some();
+            lane.step =
+                if !active { 0.0 } else { if 1.01 * lane.step < left { lane.step } else { left } };
+        }
+        let h = gather(|l| lanes[l].step);
+        let error = stepper.attempt(&together, h, tolerance);
+        let (mut errors, mut factors) = ([0.0; MAX_WIDTH], [0.0; MAX_WIDTH]);
+        error.store(&mut errors);
+        // 0.9 error^(−1/8); 10 at the most, 0.2 at the least, and where the error is not finite.
+        let factor = V::splat(0.9) * error.sqrt().sqrt().sqrt().inverse();
+        factor.store(&mut factors);
+
+        let mut interpolated = false;
+        for (l, lane) in lanes.iter_mut().enumerate() {
+            let Some(run) = lane.run else { continue };
+            let factor = factors[l].min(if lane.rejected { 1.0 } else { 10.0 }).max(0.2);
+            lane.rejected = !(errors[l] < 1.0);
+            if lane.rejected {
+                lane.step *= if errors[l].is_finite() { factor } else { 0.2 };
+                if lane.step < 1e-14 * (lane.time + dt) {
+                    return Err(task.error(run, lane.time));
+                }
+                continue;
+            }
+            let done = lane.time + lane.step >= end;
+            let mut until = lane.frame;
+            while until < frames && (done || until as f64 * dt <= lane.time + lane.step) {
+                until += 1;
+            }
+            if until > lane.frame && !interpolated {
+                stepper.interpolate(&together, h);
+                interpolated = true;
+            }
+            for frame in (lane.frame..until).step_by(V::WIDTH) {
+                let theta = gather(|i| {
+                    let time = (frame + i).min(until - 1) as f64 * dt;
+                    ((time - lane.time) / lane.step.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)
+                });
+                stepper.at(l, theta, &mut state);
+                V::derivative(&alone_in[l], &state, &mut k);
+                let used = (until - frame).min(V::WIDTH);
+                task.store(&state, &k[size / 2..], used, |i| (run, frame + i))?;
+            }
+            lane.frame = until;
+            lane.time += lane.step;
+            lane.step *= factor;
+            if done {
+                for (c, end) in stepper.end.iter().enumerate() {
+                    let mut values = [0.0; MAX_WIDTH];
+                    end.store(&mut values);
+                    task.states[run * size + c] = values[l];
+                }
+                lane.run = None;
+            }
+        }
+        stepper.accept(error);
+        if interrupt::requested() {
+            return Err(Error::interrupted("interrupted: nothing was written"));
+        }
+    }
+}
+
 /// The systems in the lanes; `run` says which run of the batch is in lane l.
 #[inline(always)]
 fn systems<'a, V: Lanes>(batch: &Batch<'a>, run: impl Fn(usize) -> usize) -> Systems<'a, V> {
@@ -247,7 +370,7 @@ fn systems<'a, V: Lanes>(batch: &Batch<'a>, run: impl Fn(usize) -> usize) -> Sys
     Systems {
         law,
         dim,
-        drag: V::splat(law.drag(bodies)),
+        drag: V::splat((bodies - 1) as f64 * law.drag(bodies)),
         mass: all(&|at| masses[at]),
         inverse_mass: all(&|at| 1.0 / masses[at]),
         charge: all(&|at| charges[at]),
@@ -264,19 +387,15 @@ fn gather<V: Lanes>(value: impl Fn(usize) -> f64) -> V {
 }
 
 impl Task<'_> {
-    /// Stores the same frame of `used` runs from `first` on.
+    /// Stores the states in the first `used` lanes; `place` says which run and frame each is.
     #[inline(always)]
     fn store<V: Lanes>(
         &mut self,
         y: &[V],
         acceleration: &[V],
-        first: usize,
         used: usize,
-        frame: usize,
+        place: impl Fn(usize) -> (usize, usize),
     ) -> Result<()> {
-        if interrupt::requested() {
-            return Err(Error::interrupted("interrupted: nothing was written"));
-        }
         let Batch { frames, bodies, dim, dt, .. } = *self.batch;
         let size = bodies * dim;
         let (positions, velocities) = y.split_at(size);
@@ -286,7 +405,8 @@ impl Task<'_> {
                 let mut lanes = [0.0; MAX_WIDTH];
                 value.store(&mut lanes);
                 for (l, value) in lanes[..used].iter().enumerate() {
-                    out[((first + l) * frames + frame) * size + c] = *value as f32;
+                    let (run, frame) = place(l);
+                    out[(run * frames + frame) * size + c] = *value as f32;
                 }
             }
         }
@@ -300,11 +420,15 @@ impl Task<'_> {
         // NaN is not below the limit either.
         match norms[..used].iter().position(|&norm| !(norm < limit)) {
             None => Ok(()),
-            Some(l) => Err(Error::usage(format!(
-                "the motion of run {} is not finite at time {}: the law or the step does not suit it",
-                self.batch.first_run + self.first + first + l,
-                frame as f64 * dt,
-            ))),
+            Some(l) => Err(self.error(place(l).0, place(l).1 as f64 * dt)),
         }
+    }
+
+    fn error(&self, run: usize, time: f64) -> Error {
+        Error::usage(format!(
+            "the motion of run {} cannot be followed beyond time {time}: \
+             the law is singular or not finite there, or the steps are too large",
+            self.batch.first_run + self.first + run,
+        ))
     }
 }

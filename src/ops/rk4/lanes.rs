@@ -19,6 +19,8 @@ pub trait Lanes:
     fn store(self, values: &mut [f64]);
     /// self · a + b, rounded once where the processor can.
     fn mul_add(self, a: Self, b: Self) -> Self;
+    /// b − self · a, rounded once where the processor can.
+    fn neg_mul_add(self, a: Self, b: Self) -> Self;
     /// The larger one; `other` where either is NaN.
     fn max(self, other: Self) -> Self;
     /// |self|
@@ -31,17 +33,6 @@ pub trait Lanes:
     fn inverse_sqrt(self) -> Self;
     /// `then` in the lanes where self < bound, `otherwise` elsewhere (and where either is NaN).
     fn if_less(self, bound: Self, then: Self, otherwise: Self) -> Self;
-
-    /// Lane by lane, for functions that have no vector form.
-    #[inline(always)]
-    fn map(self, function: impl Fn(f64) -> f64) -> Self {
-        let mut values = [0.0; MAX_WIDTH];
-        self.store(&mut values);
-        for value in &mut values[..Self::WIDTH] {
-            *value = function(*value);
-        }
-        Self::load(&values)
-    }
 }
 
 /// The widest vector.
@@ -65,6 +56,10 @@ impl Lanes for f64 {
     #[inline(always)]
     fn mul_add(self, a: f64, b: f64) -> f64 {
         self * a + b
+    }
+    #[inline(always)]
+    fn neg_mul_add(self, a: f64, b: f64) -> f64 {
+        b - self * a
     }
     #[inline(always)]
     fn max(self, other: f64) -> f64 {
@@ -142,6 +137,10 @@ mod x86 {
             F64x4(unsafe { _mm256_fmadd_pd(self.0, a.0, b.0) })
         }
         #[inline(always)]
+        fn neg_mul_add(self, a: Self, b: Self) -> Self {
+            F64x4(unsafe { _mm256_fnmadd_pd(self.0, a.0, b.0) })
+        }
+        #[inline(always)]
         fn max(self, other: Self) -> Self {
             F64x4(unsafe { _mm256_max_pd(self.0, other.0) })
         }
@@ -197,6 +196,10 @@ mod x86 {
             F64x8(unsafe { _mm512_fmadd_pd(self.0, a.0, b.0) })
         }
         #[inline(always)]
+        fn neg_mul_add(self, a: Self, b: Self) -> Self {
+            F64x8(unsafe { _mm512_fnmadd_pd(self.0, a.0, b.0) })
+        }
+        #[inline(always)]
         fn max(self, other: Self) -> Self {
             F64x8(unsafe { _mm512_max_pd(self.0, other.0) })
         }
@@ -213,7 +216,7 @@ mod x86 {
         #[inline(always)]
         fn inverse(self) -> Self {
             let y = F64x8(unsafe { _mm512_rcp14_pd(self.0) });
-            let e = F64x8(unsafe { _mm512_fnmadd_pd(self.0, y.0, _mm512_set1_pd(1.0)) });
+            let e = self.neg_mul_add(y, Self::splat(1.0));
             let y = y.mul_add(e, y);
             y.mul_add(e * e, y)
         }
@@ -222,7 +225,7 @@ mod x86 {
         fn inverse_sqrt(self) -> Self {
             let y = F64x8(unsafe { _mm512_rsqrt14_pd(self.0) });
             let xy = self * y;
-            let e = F64x8(unsafe { _mm512_fnmadd_pd(xy.0, y.0, _mm512_set1_pd(1.0)) });
+            let e = xy.neg_mul_add(y, Self::splat(1.0));
             let series = e.mul_add(Self::splat(0.3125), Self::splat(0.375));
             let series = series.mul_add(e, Self::splat(0.5));
             series.mul_add(y * e, y)

@@ -19,8 +19,11 @@ use crate::error::{Error, Result};
 use crate::nbody::law::Law;
 
 mod cpu;
+mod dop853;
 mod gpu;
 pub(crate) mod lanes;
+#[cfg(test)]
+mod tests;
 
 /// Relative and absolute tolerance of `adaptive` on a step (DESIGN §2).
 pub const TOLERANCE: f64 = 1.4e-8;
