@@ -11,6 +11,7 @@ use crate::progress::Progress;
 mod bench;
 mod devices;
 mod predict;
+mod regress;
 mod report;
 mod simulate;
 mod train;
@@ -58,6 +59,8 @@ enum Command {
     Predict(predict::Predict),
     /// Write the report of a run folder again
     Report(report::Report),
+    /// Find the formula behind a column of a table
+    Regress(regress::Regress),
     /// Train a graph network on a data set
     Train(train::Train),
     /// Simulate systems of interacting bodies
@@ -106,6 +109,7 @@ impl Cli {
             Command::Bench(command) => command.run(&context),
             Command::Devices(command) => command.run(&context),
             Command::Predict(command) => command.run(&context),
+            Command::Regress(command) => command.run(&context),
             Command::Report(command) => command.run(&context),
             Command::Train(command) => command.run(&context),
             Command::Simulate(command) => command.run(&context),

@@ -4,6 +4,7 @@ mod derivative;
 pub mod expression;
 pub mod front;
 mod island;
+pub mod job;
 mod mutate;
 mod parse;
 mod print;

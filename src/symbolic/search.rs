@@ -126,7 +126,8 @@ struct State<'a> {
     done: bool,
 }
 
-/// Searches all `problems` as one job; `observer` sees the fronts at every synchronisation.
+/// Searches all `problems` as one job; `observer` sees the fronts and the number of candidates
+/// considered so far at every synchronisation.
 ///
 /// Ends at the first limit that is met (with none, only at Ctrl-C), and in any case with the fronts
 /// found so far.
@@ -138,7 +139,7 @@ pub fn search(
     device: &Device,
     problems: &[Problem],
     settings: &Settings,
-    observer: &mut dyn FnMut(&[Front]),
+    observer: &mut dyn FnMut(&[Front], u64),
 ) -> Result<Vec<Outcome>> {
     let begun = Instant::now();
     if settings.operators.is_empty() || settings.islands == 0 {
@@ -170,7 +171,7 @@ pub fn search(
         let work = states.par_iter_mut().filter(|s| !s.done);
         work.try_for_each(|state| state.epoch(device, settings, batches, deadline))?;
         let fronts: Vec<Front> = states.iter().map(State::front).collect();
-        observer(&fronts);
+        observer(&fronts, states.iter().map(State::evaluations).sum());
     }
     let seconds = begun.elapsed().as_secs_f64();
     let outcome = |state: &State| Outcome {
@@ -225,14 +226,35 @@ impl<'a> State<'a> {
         Front::new(self.hall.iter().map(entry).collect())
     }
 
-    /// Puts the problem's seeds into the hall of fame.
+    /// Puts the problem's seeds into the hall of fame: as they are, and fitted anew.
     fn plant(&mut self, device: &Device, settings: &Settings) -> Result<()> {
-        let seeds = self.problem.seeds.iter().filter_map(|e| {
-            let f = if settings.scaled() { e.shape()? } else { e.simplified() };
-            Some(Member { f, scale: 1.0, offset: 0.0, loss: 0.0, complexity: 0 })
-        });
-        let seeds: Vec<Member> = seeds.collect();
-        self.enter(device, settings, seeds)
+        let scaled = settings.scaled();
+        let shape = |e: &Expression| if scaled { e.shape() } else { Some(e.simplified()) };
+        let seeds = self.problem.seeds.iter().filter_map(|e| Some((e.clone(), shape(e)?)));
+        let (formulas, shapes): (Vec<Expression>, Vec<Expression>) = seeds.unzip();
+        let programs: Vec<Program> = formulas.iter().map(Program::new).collect();
+        let losses = op::score(device, &self.rows, &programs, settings.loss)?;
+        let programs: Vec<Program> = shapes.iter().map(Program::new).collect();
+        let fit = Fit { loss: settings.loss, steps: 12, scaled, tolerance: 1e-4 };
+        let fitted = op::fit(device, &self.rows, &programs, fit)?;
+        let mut members = Vec::new();
+        for (((formula, loss), f), fitted) in
+            formulas.into_iter().zip(losses).zip(shapes).zip(fitted)
+        {
+            let complexity = formula.complexity(&settings.weights);
+            let member = Member::fitted(f, &fitted, complexity);
+            self.honour(Famous { loss, expression: formula, member: member.clone() });
+            members.push(member);
+        }
+        self.enter(device, settings, members)
+    }
+
+    /// Puts a formula into the hall of fame, if it is the best of its complexity.
+    fn honour(&mut self, famous: Famous) {
+        let known = self.hall.get(&famous.member.complexity).map_or(f64::INFINITY, |f| f.loss);
+        if famous.loss < known {
+            self.hall.insert(famous.member.complexity, famous);
+        }
     }
 
     /// Until the next synchronisation, and that.
@@ -347,10 +369,7 @@ impl<'a> State<'a> {
         let programs: Vec<Program> = candidates.iter().map(|(e, _)| Program::new(e)).collect();
         let losses = op::score(device, &self.rows, &programs, settings.loss)?;
         for ((expression, member), loss) in candidates.into_iter().zip(losses) {
-            let known = self.hall.get(&member.complexity).map_or(f64::INFINITY, |f| f.loss);
-            if loss < known {
-                self.hall.insert(member.complexity, Famous { loss, expression, member });
-            }
+            self.honour(Famous { loss, expression, member });
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ fn settings(evaluations: u64) -> Settings {
 }
 
 fn run(problems: &[Problem], settings: &Settings) -> Vec<Outcome> {
-    search(&Device::cpu(), problems, settings, &mut |_| {}).unwrap()
+    search(&Device::cpu(), problems, settings, &mut |_, _| {}).unwrap()
 }
 
 /// Largest relative error on fresh pairs.

@@ -1,0 +1,217 @@
+//! A search with a run folder: `hall_of_fame.csv` while it runs, `laws.json` at the end, `--resume`.
+//!
+//! Whoever has a list of problems with a label each (a table's target, the components of a
+//! network's messages) needs nothing else.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::expression::Expression;
+use super::front::{Front, Select};
+use super::print::number;
+use super::search::{self, Outcome, Problem, Settings};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::progress::{Bar, Progress};
+use crate::store::run::RunFolder;
+use crate::store::table::Table;
+
+/// The live file.
+pub const HALL_OF_FAME: &str = "hall_of_fame.csv";
+
+/// Time between two rewrites of the live file.
+const REWRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// Searches for the laws of `problems`, each with its label, and keeps the run folder up to date.
+///
+/// Ctrl-C ends the search early and writes the same files; ask [`crate::interrupt::requested`]
+/// afterwards.
+///
+/// # Errors
+/// Those of [`search::search`], and of writing.
+pub fn run(
+    device: &Device,
+    problems: &[Problem],
+    labels: &[String],
+    settings: &Settings,
+    select: Select,
+    folder: &RunFolder,
+    progress: Progress,
+) -> Result<Vec<Outcome>> {
+    assert_eq!(problems.len(), labels.len(), "a label for each problem");
+    let begun = Instant::now();
+    let bar = match (settings.evaluations, settings.seconds) {
+        (Some(limit), _) => progress.bar("regress", limit * problems.len() as u64, "formulas"),
+        (None, Some(seconds)) => progress.bar("regress", seconds.ceil() as u64, "s"),
+        (None, None) => progress.bar("regress", 0, "s"),
+    };
+    let mut written = None;
+    let mut observer = |fronts: &[Front], evaluations: u64| {
+        advance(&bar, settings, fronts, evaluations, begun);
+        if written.is_none_or(|at: Instant| at.elapsed() >= REWRITE_EVERY) {
+            written = Some(Instant::now());
+            // A failure here stops nothing: the last write reports it, if it persists.
+            let _ = write_fronts(folder, problems, labels, fronts);
+        }
+    };
+    let outcomes = search::search(device, problems, settings, &mut observer)?;
+    let fronts: Vec<Front> = outcomes.iter().map(|o| o.front.clone()).collect();
+    write_fronts(folder, problems, labels, &fronts)?;
+    let laws: Vec<Value> = problems
+        .iter()
+        .zip(labels)
+        .zip(&fronts)
+        .filter_map(|((problem, label), front)| {
+            let entry = &front.entries[front.select(select)?];
+            let (e, names) = (&entry.expression, &problem.names);
+            let used =
+                |(index, name): (usize, &String)| e.depends_on(index as u16).then(|| name.clone());
+            let variables: Vec<String> = names.iter().enumerate().filter_map(used).collect();
+            Some(json!({
+                "target": label,
+                "equation": e.text(names),
+                "latex": e.latex(names),
+                "python": e.python(names),
+                "rust": e.rust(names),
+                "variables": variables,
+                "constants": e.constants(),
+                "complexity": entry.complexity,
+                "loss": entry.loss,
+                "rule": select.name(),
+            }))
+        })
+        .collect();
+    let text = serde_json::to_string_pretty(&laws).expect("a JSON value prints");
+    folder.write("laws.json", format!("{text}\n").as_bytes())?;
+    Ok(outcomes)
+}
+
+fn advance(bar: &Bar, settings: &Settings, fronts: &[Front], evaluations: u64, begun: Instant) {
+    let best = |front: &Front| {
+        let entry = &front.entries[front.select(Select::Best)?];
+        Some(format!("{:.3e} at {}", entry.loss, entry.complexity))
+    };
+    let shown: Vec<String> = fronts.iter().take(4).filter_map(best).collect();
+    bar.message(format!("best {}", shown.join(", ")));
+    bar.set(match settings.evaluations {
+        Some(_) => evaluations,
+        None => begun.elapsed().as_secs(),
+    });
+}
+
+fn write_fronts(
+    folder: &RunFolder,
+    problems: &[Problem],
+    labels: &[String],
+    fronts: &[Front],
+) -> Result<()> {
+    let path = folder.file(HALL_OF_FAME);
+    let failed = |e: String| Error::input(format!("cannot be written: {e}")).file(&path);
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer
+        .write_record(["component", "complexity", "loss", "score", "equation"])
+        .map_err(|e| failed(e.to_string()))?;
+    for ((problem, label), front) in problems.iter().zip(labels).zip(fronts) {
+        for entry in &front.entries {
+            let record = [
+                label.clone(),
+                entry.complexity.to_string(),
+                number(entry.loss),
+                number(entry.score),
+                entry.expression.text(&problem.names),
+            ];
+            writer.write_record(record).map_err(|e| failed(e.to_string()))?;
+        }
+    }
+    let bytes = writer.into_inner().map_err(|e| failed(e.to_string()))?;
+    folder.write(HALL_OF_FAME, &bytes)
+}
+
+/// Puts the expressions of an interrupted run's `hall_of_fame.csv` into `problems` as seeds.
+///
+/// # Errors
+/// A file that cannot be read as such; equations with variables that a problem lacks.
+pub fn resume(problems: &mut [Problem], labels: &[String], folder: &RunFolder) -> Result<()> {
+    let path = folder.file(HALL_OF_FAME);
+    if !path.exists() {
+        return Ok(());
+    }
+    let bad = |e: csv::Error| Error::input(format!("is no hall of fame: {e}")).file(&path);
+    let mut reader = csv::Reader::from_path(&path).map_err(bad)?;
+    for (row, record) in reader.records().enumerate() {
+        let record = record.map_err(bad)?;
+        let (Some(label), Some(equation)) = (record.get(0), record.get(4)) else { continue };
+        let Some(index) = labels.iter().position(|l| l == label) else { continue };
+        let names: Vec<&str> = problems[index].names.iter().map(String::as_str).collect();
+        let expression = Expression::parse(equation, &names).map_err(|e| {
+            Error::input(e.message).file(&path).field("equation").row(row as u64 + 2)
+        })?;
+        problems[index].seeds.push(expression);
+    }
+    Ok(())
+}
+
+/// The fewest rows that a search accepts.
+const FEWEST_ROWS: usize = 10;
+
+/// The problem of finding `target` from `inputs` in a table.
+///
+/// # Errors
+/// A column that is missing or holds something that is no finite f32, a constant target, fewer than
+/// 10 rows, names that cannot stand in an equation.
+pub fn problem_of_table(
+    table: &Table,
+    target: &str,
+    inputs: &[String],
+    weights: Option<&str>,
+) -> Result<Problem> {
+    let error = |field: &str, message: String| Error::input(message).file(&table.path).field(field);
+    let column = |name: &str| -> Result<Vec<f32>> {
+        let values: Vec<f32> = table.column(name)?.iter().map(|&v| v as f32).collect();
+        match values.iter().position(|v| !v.is_finite()) {
+            Some(row) => {
+                let message = "is beyond the range of single precision; rescale the column";
+                Err(error(name, message.to_string()).row(row as u64 + 2))
+            }
+            None => Ok(values),
+        }
+    };
+    let y = column(target)?;
+    if y.len() < FEWEST_ROWS {
+        let message = format!("has {} rows; a search needs at least {FEWEST_ROWS}", y.len());
+        return Err(Error::input(message).file(&table.path));
+    }
+    if y.iter().all(|v| *v == y[0]) {
+        return Err(error(target, format!("is {} in every row: there is no law to find", y[0])));
+    }
+    if inputs.is_empty() {
+        return Err(Error::input("has no input column beside the target").file(&table.path));
+    }
+    for (index, name) in inputs.iter().enumerate() {
+        let alone = Expression::parse(name, &[name.as_str()]).ok();
+        if alone != Some(Expression::variable(0)) {
+            let message = "cannot stand in an equation: rename it to letters, digits and _";
+            return Err(error(name, message.to_string()));
+        }
+        if name == target || inputs[..index].contains(name) {
+            return Err(error(name, "cannot be an input as well".to_string()));
+        }
+    }
+    let w = weights.map(column).transpose()?;
+    if let (Some(name), Some(w)) = (weights, &w) {
+        if let Some(row) = w.iter().position(|&w| w < 0.0) {
+            return Err(error(name, "a weight below 0".to_string()).row(row as u64 + 2));
+        }
+        if w.iter().all(|&w| w == 0.0) {
+            return Err(error(name, "all weights are 0".to_string()));
+        }
+    }
+    Ok(Problem {
+        names: inputs.to_vec(),
+        columns: inputs.iter().map(|name| column(name)).collect::<Result<_>>()?,
+        target: y,
+        weights: w,
+        seeds: Vec::new(),
+    })
+}
