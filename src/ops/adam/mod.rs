@@ -5,6 +5,8 @@
 
 mod cpu;
 mod gpu;
+#[cfg(test)]
+mod tests;
 
 use crate::device::Device;
 use crate::error::{Error, Result};

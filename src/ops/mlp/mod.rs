@@ -5,10 +5,13 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod buffer;
 mod cpu;
 mod gpu;
 pub(crate) mod kernel;
 pub(crate) mod product;
+#[cfg(test)]
+mod tests;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -59,18 +62,40 @@ fn check_len(name: &str, found: usize, expected: usize) -> Result<()> {
         .field(name))
 }
 
-/// The same for one row in f64, one number at a time: what every implementation is compared with.
-pub fn reference(layers: &[Layer], parameters: &[f64], input: &[f64]) -> Vec<f64> {
-    let mut values = input.to_vec();
+/// How numbers are rounded in [`reference`]: it becomes the naive implementation in a lower
+/// precision, whose error says how much error an implementation may have.
+#[derive(Clone, Copy)]
+pub struct Rounding {
+    /// Factors of a product inside a sum.
+    pub operand: fn(f64) -> f64,
+    /// Partial sums, and what is stored.
+    pub sum: fn(f64) -> f64,
+}
+
+/// No rounding but that of f64.
+pub const EXACT: Rounding = Rounding { operand: |x| x, sum: |x| x };
+
+/// The input of every layer, then the output, for one row in f64, one number at a time: what every
+/// implementation is compared with.
+pub fn reference(
+    layers: &[Layer],
+    parameters: &[f64],
+    input: Vec<f64>,
+    Rounding { operand, sum }: Rounding,
+) -> Vec<Vec<f64>> {
+    let mut values = vec![input];
     for (index, layer) in layers.iter().enumerate() {
+        let x = &values[index];
         let weight = &parameters[layer.weight.clone()];
         let output = (0..layer.outputs).map(|o| {
             let row = &weight[o * layer.inputs..][..layer.inputs];
-            let z = parameters[layer.bias.start + o]
-                + row.iter().zip(&values).map(|(w, x)| w * x).sum::<f64>();
+            let bias = parameters[layer.bias.start + o];
+            let terms = row.iter().zip(x);
+            let z = terms.fold(bias, |z, (&w, &x)| sum(z + operand(w) * operand(x)));
             if index + 1 < layers.len() { z.max(0.0) } else { z }
         });
-        values = output.collect();
+        let output = output.collect();
+        values.push(output);
     }
     values
 }

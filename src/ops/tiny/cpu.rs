@@ -10,40 +10,17 @@ use super::plan::{Key, Plan};
 use super::{Batch, Loss, Workspace, tile, weights};
 use crate::device::Cpu;
 use crate::error::Result;
-use crate::ops::mlp::kernel::{Task, check_precision, run};
+use crate::ops::mlp::buffer::{Buffer, Shared};
+use crate::ops::mlp::kernel::{Kernel, Task, check_precision, run};
 
 /// Buffers that steps reuse.
 #[derive(Default)]
 pub(super) struct Buffers {
     plan: Option<Plan>,
-    regions: Vec<Line>,
-    scratch: Vec<Line>,
+    regions: Buffer,
+    scratch: Buffer,
     /// Per run: (prediction, penalty) of each tile, then Σw² of each unit.
     sums: Vec<f64>,
-}
-
-/// Sixteen f32 on a boundary of 64 bytes.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[expect(dead_code, reason = "read through pointers")] [f32; 16]);
-
-/// A pointer that threads share; each writes only what its piece of work owns.
-#[derive(Clone, Copy)]
-pub(super) struct Shared<T>(pub *mut T);
-
-// SAFETY: see above; every use derives disjoint ranges from the number of the piece.
-unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as for `Send`.
-unsafe impl<T> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    /// # Safety
-    /// `offset` is inside the buffer.
-    #[inline(always)]
-    pub unsafe fn at(self, offset: usize) -> *mut T {
-        // SAFETY: as the caller promises.
-        unsafe { self.0.add(offset) }
-    }
 }
 
 /// One run of the stack: what its pieces of work see.
@@ -79,7 +56,7 @@ struct Unit<'a>(Run<'a>, usize);
 impl Task for Packing<'_> {
     type Output = ();
     #[inline(always)]
-    unsafe fn run<K: crate::ops::mlp::kernel::Kernel>(self) {
+    unsafe fn run<K: Kernel>(self) {
         // SAFETY: the buffers are as long as the plan says.
         unsafe { weights::pack::<K>(&self.0, self.0.plan.packs[self.1]) }
     }
@@ -88,7 +65,7 @@ impl Task for Packing<'_> {
 impl Task for Tile<'_> {
     type Output = [f64; 2];
     #[inline(always)]
-    unsafe fn run<K: crate::ops::mlp::kernel::Kernel>(self) -> [f64; 2] {
+    unsafe fn run<K: Kernel>(self) -> [f64; 2] {
         // SAFETY: the buffers are as long as the plan says.
         unsafe { tile::step::<K>(&self.0, self.1) }
     }
@@ -97,7 +74,7 @@ impl Task for Tile<'_> {
 impl Task for Unit<'_> {
     type Output = f64;
     #[inline(always)]
-    unsafe fn run<K: crate::ops::mlp::kernel::Kernel>(self) -> f64 {
+    unsafe fn run<K: Kernel>(self) -> f64 {
         // SAFETY: the buffers are as long as the plan says.
         unsafe { weights::gradient::<K>(&self.0, self.0.plan.units[self.1]) }
     }
@@ -122,12 +99,10 @@ pub(super) fn gradient(
     let threads = rayon::current_num_threads();
     // Runs of their own thread, and the rest, which are split over all threads.
     let whole = if batch.runs >= threads { batch.runs / threads * threads } else { 0 };
-    grow(regions, plan.region.div_ceil(16) * if whole > 0 { threads } else { 1 });
-    grow(scratch, plan.scratch.len.div_ceil(16) * threads);
     let run_sums = 2 * plan.tiles + plan.units.len();
     sums.resize(batch.runs * run_sums, 0.0);
-    let regions = Shared(regions.as_mut_ptr().cast::<f32>());
-    let scratch = Shared(scratch.as_mut_ptr().cast::<f32>());
+    let regions = regions.words(plan.region * if whole > 0 { threads } else { 1 });
+    let scratch = scratch.words(plan.scratch.len * threads);
     let sums = Shared(sums.as_mut_ptr());
     let gradients = Shared(gradients.as_mut_ptr());
     // SAFETY: lengths were checked by the entry, and offsets are run numbers below `batch.runs` and
@@ -139,7 +114,7 @@ pub(super) fn gradient(
             run: index,
             parameters: &parameters[index * len..(index + 1) * len],
             gradients: Shared(gradients.at(index * len)),
-            region: Shared(regions.at(region * plan.region.next_multiple_of(16))),
+            region: Shared(regions.at(region * plan.region)),
             scratch,
             sums: Shared(sums.at(index * run_sums)),
         }
@@ -190,12 +165,4 @@ fn total(job: &Run) -> Loss {
     let part = |first: usize| sums[first..tiles].iter().step_by(2).sum::<f64>() as f32;
     let decay = sums[tiles..].iter().sum::<f64>() * f64::from(job.batch.weight_decay);
     Loss { prediction: part(0), penalty: part(1), decay: decay as f32 }
-}
-
-/// At least `lines` lines. What they hold does not matter, as every word is written before it is
-/// read, so tests poison them.
-fn grow(buffer: &mut Vec<Line>, lines: usize) {
-    if buffer.len() < lines {
-        buffer.resize(lines, Line([f32::NAN; 16]));
-    }
 }

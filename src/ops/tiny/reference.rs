@@ -5,18 +5,7 @@
 
 use super::{Batch, Penalty, noise};
 use crate::network::spec::Layer;
-
-/// How numbers are rounded.
-#[derive(Clone, Copy)]
-pub struct Rounding {
-    /// Factors of a product inside a sum.
-    pub operand: fn(f64) -> f64,
-    /// Partial sums, and what is stored.
-    pub sum: fn(f64) -> f64,
-}
-
-/// No rounding but that of f64.
-pub const EXACT: Rounding = Rounding { operand: |x| x, sum: |x| x };
+use crate::ops::mlp::{Rounding, reference as forward};
 
 /// Loss and gradient of one run in f64.
 pub struct Reference {
@@ -35,30 +24,6 @@ impl Reference {
     pub fn total(&self) -> f64 {
         self.prediction + self.penalty + self.decay
     }
-}
-
-/// Every layer's input, then the output, of one MLP on one row.
-fn forward(
-    layers: &[Layer],
-    parameters: &[f64],
-    input: Vec<f64>,
-    Rounding { operand, sum }: Rounding,
-) -> Vec<Vec<f64>> {
-    let mut values = vec![input];
-    for (index, layer) in layers.iter().enumerate() {
-        let x = &values[index];
-        let weight = &parameters[layer.weight.clone()];
-        let output = (0..layer.outputs).map(|o| {
-            let row = &weight[o * layer.inputs..][..layer.inputs];
-            let bias = parameters[layer.bias.start + o];
-            let terms = row.iter().zip(x);
-            let z = terms.fold(bias, |z, (&w, &x)| sum(z + operand(w) * operand(x)));
-            if index + 1 < layers.len() { z.max(0.0) } else { z }
-        });
-        let output = output.collect();
-        values.push(output);
-    }
-    values
 }
 
 /// Adds the gradient of the parameters, given the one of the output; returns the one of the input.

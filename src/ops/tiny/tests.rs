@@ -3,9 +3,10 @@
 
 use half::bf16;
 
-use super::reference::{self, EXACT, Reference, Rounding};
+use super::reference::{self, Reference};
 use super::*;
 use crate::device::{Cpu, Simd};
+use crate::ops::mlp::{EXACT, Rounding};
 use crate::random::Random;
 
 /// Naive f32, and bf16 operands summed in f32.

@@ -3,9 +3,10 @@
 //! What the weight gradients need stays in the run's region: the input of every layer and the
 //! gradient of its output. Edges are sorted by receiver, each receiver's by sender.
 
-use super::cpu::{Run, Shared};
+use super::cpu::Run;
 use super::plan::{Matrix, Operand, Plan};
 use super::{Penalty, noise};
+use crate::ops::mlp::buffer::Shared;
 use crate::ops::mlp::kernel::{Kernel, LANES};
 use crate::ops::mlp::product::{Out, Product};
 

@@ -1,0 +1,42 @@
+//! Memory of kernels: aligned to cache lines, grown but never shrunk, shared by threads that each
+//! write what only their piece of work owns.
+
+/// Sixteen f32 on a boundary of 64 bytes.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "read through pointers")] [f32; 16]);
+
+/// A growing buffer of f32 on a boundary of 64 bytes.
+#[derive(Default)]
+pub(crate) struct Buffer(Vec<Line>);
+
+impl Buffer {
+    /// The buffer with room for at least `words`. What it holds does not matter to any kernel; it
+    /// starts as NaN, so that a word that is read before it is written shows.
+    pub fn words(&mut self, words: usize) -> Shared<f32> {
+        let lines = words.div_ceil(16);
+        if self.0.len() < lines {
+            self.0.resize(lines, Line([f32::NAN; 16]));
+        }
+        Shared(self.0.as_mut_ptr().cast())
+    }
+}
+
+/// A pointer that threads share.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<T>(pub *mut T);
+
+// SAFETY: every use derives ranges that are disjoint from those of other threads.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as for `Send`.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// # Safety
+    /// `offset` is inside the buffer.
+    #[inline(always)]
+    pub unsafe fn at(self, offset: usize) -> *mut T {
+        // SAFETY: as the caller promises.
+        unsafe { self.0.add(offset) }
+    }
+}
