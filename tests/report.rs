@@ -29,6 +29,7 @@ fn run_folder(folder: &Path) {
             "index": index, "significance": 1.9 - 0.1 * index as f64,
             "force_r2": r2, "force_r2_trimmed": 0.9996, "recovered": true,
             "force_fit": fit(index),
+            "verdict": {"r2": 0.99998, "factor": "1/m1", "unsoftened": true, "recovered": true},
             "law": {
                 "equation": format!("1.02 * {axis} * (1 - 1.003 / r)"),
                 "latex": format!(r"1.02 \cdot \Delta {} \cdot \left(1 - \frac{{1.003}}{{r}}\right)", &axis[1..]),
@@ -39,6 +40,7 @@ fn run_folder(folder: &Path) {
     let summary = json!({
         "components": [law(0, "dx", 0.9991), law(1, "dy", 0.9987)],
         "test_loss": {"network": 0.0831, "formula": 0.00412},
+        "outside_loss": {"network": 1.31, "formula": 0.0102},
         "seconds": {"simulate": 0.8, "train": 61.4, "regress": 42.9, "total": 105.6},
     });
     write("messages.json", summary.to_string());

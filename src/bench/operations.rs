@@ -7,11 +7,12 @@ use crate::nbody::law::Law;
 use crate::nbody::simulate::{Settings, energy, initial_state};
 use crate::network::spec::{Layer, Precision, Shape};
 use crate::ops::rk4::{Batch, Frames, Integrator, TOLERANCE};
-use crate::ops::{adam, mlp, rk4, tiny};
+use crate::ops::{adam, expression, mlp, rk4, tiny};
 use crate::random::Random;
+use crate::symbolic::expression::{Expression, Node};
 
 /// The names that `bench` takes, in the order of measuring.
-pub const NAMES: [&str; 5] = ["ceilings", "rk4", "tiny", "adam", "mlp"];
+pub const NAMES: [&str; 6] = ["ceilings", "rk4", "tiny", "adam", "mlp", "expression"];
 
 /// Measures all cases of the operation `name`.
 pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
@@ -44,10 +45,11 @@ pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measuremen
             update(harness, shape(300, 100).arena().len, report)?;
             update(harness, 1 << 24, report)
         }
-        _ => {
+        "mlp" => {
             perceptron(harness, Precision::F32, report)?;
             perceptron(harness, Precision::Bf16, report)
         }
+        _ => population(harness, report),
     }
 }
 
@@ -280,5 +282,51 @@ fn perceptron(
         let device = harness.device;
         mlp::forward(device, &arena.edge, &parameters, &inputs, rows, precision, &mut outputs)
     })?);
+    Ok(())
+}
+
+/// A population of expressions on the 5000 rows of a regression: scored, and their constants fitted.
+fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
+    let (rows, names) = (5000, ["dx", "dy", "r", "m1"]);
+    let columns: Vec<Vec<f32>> = (0..names.len() as u64)
+        .map(|stream| random(rows, stream, 1.0).into_iter().map(|v| v.abs() + 0.1).collect())
+        .collect();
+    let target: Vec<f32> = (0..rows).map(|k| columns[0][k] * (1.0 - 1.0 / columns[2][k])).collect();
+    let table = expression::Rows::new(&columns, &target, None)?;
+    let texts = [
+        "1.1 * dx * (0.9 - 1.2 / r)",
+        "dx / r * (r - 1.1) + 0.2",
+        "m1 * dx * r^2.5 - 0.3 * dy",
+        "exp(0.2 * dx) * (log(r) + 0.7 * m1)",
+    ];
+    let expressions: Vec<Expression> =
+        texts.iter().map(|text| Expression::parse(text, &names)).collect::<Result<_>>()?;
+    let programs: Vec<expression::Program> =
+        (0..256).map(|k| expression::Program::new(&expressions[k % texts.len()])).collect();
+    // Variables and constants are read, every other node is at least one operation.
+    let operators = |e: &Expression| e.nodes().iter().filter(|n| matches!(n, Node::Op(_))).count();
+    let each = expressions.iter().map(operators).sum::<usize>() as f64 / texts.len() as f64;
+    let evaluations = (programs.len() * rows) as f64;
+    let work = |size: &str, flops: Option<f64>| Work {
+        op: "expression",
+        size: format!("{size} {} expressions on {rows} rows", programs.len()),
+        precision: Arithmetic::F32,
+        count: evaluations * each,
+        unit: "operators/s",
+        flops,
+        bytes: (4 * rows * (names.len() + 2)) as f64,
+    };
+    let loss = expression::Loss::Mae;
+    // An operator is one lane of an addition: half of a multiply-add.
+    report(harness.measure(work("score", Some(2.0 * evaluations * each)), || {
+        expression::score(harness.device, &table, &programs, loss).map(drop)
+    })?);
+    let fit = expression::Fit { loss, steps: 8, scaled: true, tolerance: 1e-6 };
+    // How many evaluations a fit takes depends on the expression.
+    let work = Work { count: programs.len() as f64, unit: "fits/s", ..work("fit", None) };
+    report(
+        harness
+            .measure(work, || expression::fit(harness.device, &table, &programs, fit).map(drop))?,
+    );
     Ok(())
 }

@@ -10,8 +10,8 @@ use super::Context;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::nbody::rollout::{DIVERGED, Rollouts};
-use crate::network::batches;
 use crate::network::model::Model;
+use crate::report::rollout;
 use crate::store::run::RunFolder;
 
 /// Frames that the loss is taken from: evenly spread over runs and time.
@@ -30,13 +30,13 @@ pub struct Predict {
     #[arg(long)]
     rollout: bool,
     /// Frames of a rollout
-    #[arg(long, default_value_t = 200, value_name = "N")]
+    #[arg(long, default_value_t = rollout::FRAMES, value_name = "N")]
     frames: usize,
     /// Runs of a rollout
-    #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(long, default_value_t = rollout::RUNS, value_name = "N")]
     runs: usize,
     /// Steps of the integrator between two frames
-    #[arg(long, default_value_t = 2, value_name = "N")]
+    #[arg(long, default_value_t = rollout::SUBSTEPS, value_name = "N")]
     substeps: usize,
 }
 
@@ -84,28 +84,14 @@ impl Predict {
 
     /// The data to predict, and which of its runs.
     fn data(&self, folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)> {
-        let test = folder.file("test.safetensors");
-        let seen = &model.about.dataset;
-        let path = match &self.data {
-            Some(path) => path,
-            None if test.exists() => &test,
-            None if seen.exists() => seen,
-            None => {
-                let message = "has no test.safetensors, and the data that it was trained on are \
-                               gone: name a data set with --data";
-                return Err(Error::usage(message).file(folder.path()));
-            }
-        };
+        let Some(path) = &self.data else { return rollout::unseen(folder, model) };
         let data = Dataset::open(path)?;
         let (found, needed) = (data.about.dim, model.about.dim);
         if found != needed {
             let message = format!("has {found} dimensions; the network was trained on {needed}");
             return Err(Error::input(message).file(path));
         }
-        let runs = match path == seen {
-            true => batches::split(&data, model.about.settings.seed)?.1.runs,
-            false => (0..data.about.runs).collect(),
-        };
+        let runs = (0..data.about.runs).collect();
         Ok((data, runs))
     }
 }

@@ -54,6 +54,8 @@ pub struct Summary {
     pub components: Vec<Component>,
     /// Losses on fresh test data.
     pub test_loss: Option<TestLoss>,
+    /// The same on states outside the range of the training.
+    pub outside_loss: Option<TestLoss>,
     /// Seconds of each stage.
     pub seconds: Option<serde_json::Map<String, serde_json::Value>>,
 }
@@ -75,6 +77,17 @@ pub struct Component {
     pub law: Option<ComponentLaw>,
     /// True where the law is the true one (see DESIGN §4).
     pub recovered: Option<bool>,
+    /// How that was judged.
+    pub verdict: Option<Verdict>,
+}
+
+/// How well a law fits the true force on fresh inputs.
+#[derive(Deserialize)]
+pub struct Verdict {
+    /// R² of the best fit.
+    pub r2: f64,
+    /// The factor of the receiver in that fit.
+    pub factor: String,
 }
 
 /// The law of a message component.

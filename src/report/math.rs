@@ -31,9 +31,7 @@ fn tokens(latex: &str) -> Option<Vec<Token>> {
         let length = if first == '\\' {
             let name = take(|c| c.is_ascii_alphabetic(), &rest[1..]).max(1);
             let name = rest.get(1..1 + name)?;
-            if !matches!(name, "," | ";" | "!" | " " | ":") {
-                tokens.push(Token::Command(name.to_string()));
-            }
+            tokens.push(Token::Command(name.to_string()));
             1 + name.len()
         } else if first.is_ascii_digit() || first == '.' {
             let length = take(|c| c.is_ascii_digit() || c == '.', rest);
@@ -123,6 +121,28 @@ fn item(tokens: &mut Tokens) -> Option<String> {
     })
 }
 
+/// `{cases} value & condition \\ … \end{cases}`, behind `\begin`.
+fn cases(tokens: &mut Tokens) -> Option<String> {
+    if word(tokens)? != "cases" {
+        return None;
+    }
+    let mut table = String::new();
+    loop {
+        let stop = [Token::Symbol('&'), Token::Command("\\".into()), Token::Command("end".into())];
+        let cell = row(tokens, &stop)?;
+        let end = tokens.next()?;
+        let open = if table.is_empty() || table.ends_with("</mtr>") { "<mtr>" } else { "" };
+        table.push_str(&format!("{open}<mtd>{cell}</mtd>"));
+        if end != stop[0] {
+            table.push_str("</mtr>");
+        }
+        if end == stop[2] {
+            let whole = format!("<mrow><mo fence=\"true\">{{</mo><mtable>{table}</mtable></mrow>");
+            return (word(tokens)? == "cases").then_some(whole);
+        }
+    }
+}
+
 fn operator(symbol: char) -> Option<String> {
     let text = match symbol {
         '-' => "−",
@@ -164,6 +184,9 @@ fn command(name: &str, tokens: &mut Tokens) -> Option<String> {
             let dots = if name == "dot" { "˙" } else { "¨" };
             format!("<mover accent=\"true\">{}<mo>{dots}</mo></mover>", group(tokens)?)
         }
+        "begin" => cases(tokens)?,
+        // The space is a product: two numbers must not run together.
+        "," => "<mspace width=\"0.2em\"/>".to_string(),
         "sum" => "<mo largeop=\"true\">∑</mo>".to_string(),
         "lvert" | "rvert" | "vert" => "<mo stretchy=\"false\">|</mo>".to_string(),
         _ => match symbol(name) {
@@ -231,7 +254,10 @@ fn symbol(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::symbolic::expression::tests::any_expression;
 
     fn inside(latex: &str) -> String {
         let text = mathml(latex).unwrap_or_else(|| panic!("{latex} is not understood"));
@@ -255,9 +281,34 @@ mod tests {
         assert_eq!(inside(r"a \lt b"), "<mi>a</mi><mo>&lt;</mo><mi>b</mi>");
     }
 
+    proptest! {
+        #[test]
+        fn every_expression_is_understood(e in any_expression()) {
+            let latex = e.latex(&["dx", "m1", "speed_x"]);
+            prop_assert!(mathml(&latex).is_some(), "{}", latex);
+        }
+    }
+
+    #[test]
+    fn products_and_cases() {
+        assert_eq!(inside(r"2 \, 3").matches("mspace").count(), 1);
+        let table = inside(r"\begin{cases}a & b > 0\\c & \text{else}\end{cases}");
+        assert_eq!(table.matches("<mtr><mtd>").count(), 2);
+        assert_eq!(table.matches("</mtd></mtr>").count(), 2);
+    }
+
     #[test]
     fn what_is_not_understood_is_refused() {
-        for latex in [r"\unknown{x}", r"\frac{1", r"\left(x", "a & b", "x^2^3", "}", "\\"] {
+        for latex in [
+            r"\unknown{x}",
+            r"\frac{1",
+            r"\left(x",
+            r"\begin{matrix}a\end{matrix}",
+            "a & b",
+            "x^2^3",
+            "}",
+            "\\",
+        ] {
             assert_eq!(mathml(latex), None, "{latex}");
         }
     }

@@ -8,6 +8,7 @@ mod inputs;
 mod math;
 mod page;
 mod plot;
+pub mod rollout;
 mod sections;
 
 use crate::error::Result;

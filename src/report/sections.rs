@@ -55,15 +55,18 @@ fn result(inputs: &Inputs) -> Option<String> {
         ));
     }
     let mut cards = Vec::new();
-    if let Some(loss) = summary.and_then(|s| s.test_loss.as_ref()) {
-        let mut card = |name: &str, loss: Option<f64>| {
-            cards.extend(loss.map(|loss| (format!("Test loss, {name}"), number(loss))));
-        };
-        card("network", loss.network);
-        card("formula", loss.formula);
+    let losses = [
+        ("Test loss", summary.and_then(|s| s.test_loss.as_ref())),
+        ("Loss outside", summary.and_then(|s| s.outside_loss.as_ref())),
+    ];
+    for (name, losses) in losses.iter().filter_map(|(name, losses)| Some((name, (*losses)?))) {
+        for (of, loss) in [("network", losses.network), ("formula", losses.formula)] {
+            cards.extend(loss.map(|loss| (format!("{name}, {of}"), number(loss))));
+        }
     }
     for (stage, seconds) in summary.and_then(|s| s.seconds.as_ref()).into_iter().flatten() {
-        if let Some(seconds) = seconds.as_f64() {
+        // A stage that this run did not have took no time.
+        if let Some(seconds) = seconds.as_f64().filter(|&seconds| seconds > 0.0) {
             cards.push((format!("Time, {stage}"), format!("{seconds:.1} s")));
         }
     }
@@ -96,6 +99,16 @@ fn verdict(component: &Component) -> String {
             Some(r2) => text.push_str(&format!(" ({} trimmed).", number(r2))),
             None => text.push('.'),
         }
+    }
+    if let Some(verdict) = &component.verdict {
+        let factor = match verdict.factor.as_str() {
+            "1" => String::new(),
+            factor => format!(" × {}", escape(factor)),
+        };
+        text.push_str(&format!(
+            " R² of the formula against the true force{factor} on fresh inputs {}.",
+            number(verdict.r2)
+        ));
     }
     match component.recovered {
         Some(true) => text.push_str(" <span class=\"good\">Recovered.</span>"),

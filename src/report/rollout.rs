@@ -1,0 +1,50 @@
+//! The rollouts of a run: the equations of motion integrated with what the run has learnt, from the
+//! initial states of data that it has not seen; `rollout.safetensors`.
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::nbody::dataset::Dataset;
+use crate::nbody::rollout::Rollouts;
+use crate::network::batches;
+use crate::network::model::Model;
+use crate::store::run::RunFolder;
+
+/// Runs, frames and steps of the integrator between two frames, where nobody asks for others.
+pub const RUNS: usize = 16;
+/// See [`RUNS`].
+pub const FRAMES: usize = 200;
+/// See [`RUNS`].
+pub const SUBSTEPS: usize = 2;
+
+/// Data that the network has not seen, and which of their runs: `test.safetensors` of the folder, or
+/// the validation runs of what it was trained on.
+pub fn unseen(folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)> {
+    let test = folder.file("test.safetensors");
+    if test.exists() {
+        let data = Dataset::open(&test)?;
+        let runs = (0..data.about.runs).collect();
+        return Ok((data, runs));
+    }
+    let trained = &model.about.dataset;
+    if !trained.exists() {
+        let message = "has no test.safetensors, and the data that it was trained on are gone: name \
+                       a data set with --data";
+        return Err(Error::usage(message).file(folder.path()));
+    }
+    let data = Dataset::open(trained)?;
+    let runs = batches::split(&data, model.about.settings.seed)?.1.runs;
+    Ok((data, runs))
+}
+
+/// Integrates a few unseen runs with the network, and writes `rollout.safetensors`.
+pub fn write(device: &Device, folder: &RunFolder) -> Result<()> {
+    let model = Model::load(&folder.file("model.safetensors"))?;
+    let (data, runs) = unseen(folder, &model)?;
+    let mut rollouts = Rollouts::new(&data, &runs[..RUNS.min(runs.len())], FRAMES)?;
+    let bodies = data.about.bodies;
+    rollouts.predict("network", &data, SUBSTEPS, |features| {
+        let graphs = features.len() / (bodies * model.shape.n_features);
+        model.accelerations(device, features, graphs, bodies)
+    })?;
+    rollouts.save(&folder.file("rollout.safetensors"))
+}
