@@ -10,6 +10,7 @@ use crate::progress::Progress;
 
 mod bench;
 mod devices;
+mod import;
 mod predict;
 mod regress;
 mod report;
@@ -63,6 +64,8 @@ enum Command {
     Regress(regress::Regress),
     /// Train a graph network on a data set
     Train(train::Train),
+    /// Make a dataset of a table of trajectories
+    Import(import::Import),
     /// Simulate systems of interacting bodies
     Simulate(simulate::Simulate),
 }
@@ -112,6 +115,7 @@ impl Cli {
             Command::Regress(command) => command.run(&context),
             Command::Report(command) => command.run(&context),
             Command::Train(command) => command.run(&context),
+            Command::Import(command) => command.run(&context),
             Command::Simulate(command) => command.run(&context),
         }
     }

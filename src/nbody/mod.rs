@@ -1,6 +1,8 @@
 //! Simulated and imported systems of interacting bodies (DESIGN §2).
 
 pub mod dataset;
+mod fit;
+pub mod import;
 pub mod law;
 pub mod potential;
 pub mod rollout;

@@ -148,9 +148,9 @@ fn pairs<V: Lanes, const D: usize>(
             let mut d = [V::splat(0.0); D];
             // Not 0 where two bodies coincide: then 0 · (1 / r) is 0 and not NaN.
             let mut square = V::splat(f64::MIN_POSITIVE);
-            for c in 0..D {
-                d[c] = position[i * D + c] - position[j * D + c];
-                square = d[c].mul_add(d[c], square);
+            for (c, d) in d.iter_mut().enumerate() {
+                *d = position[i * D + c] - position[j * D + c];
+                square = d.mul_add(*d, square);
             }
             let inverse_r = square.inverse_sqrt();
             let r = square * inverse_r;
@@ -161,20 +161,20 @@ fn pairs<V: Lanes, const D: usize>(
             } else {
                 law.pull(&Pair { r, inverse_r, m1: m2, m2: m1, q1: q2, q2: q1 })
             };
-            for c in 0..D {
+            for (c, d) in d.into_iter().enumerate() {
                 let (a, b) = (i * D + c, j * D + c);
-                acceleration[a] = on_i.neg_mul_add(d[c], acceleration[a]);
-                acceleration[b] = on_j.mul_add(d[c], acceleration[b]);
+                acceleration[a] = on_i.neg_mul_add(d, acceleration[a]);
+                acceleration[b] = on_j.mul_add(d, acceleration[b]);
             }
         }
     }
-    for i in 0..bodies {
+    for (i, inverse_mass) in inverse_mass[..bodies].iter().enumerate() {
         for c in i * D..(i + 1) * D {
             let mut force = acceleration[c];
             if *law == Law::Damped {
                 force = drag.neg_mul_add(velocity[c], force);
             }
-            acceleration[c] = force * inverse_mass[i];
+            acceleration[c] = force * *inverse_mass;
         }
     }
 }
@@ -314,8 +314,9 @@ fn adaptive<V: Level>(task: &mut Task, tolerance: f64) -> Result<()> {
         for (l, lane) in lanes.iter_mut().enumerate() {
             let Some(run) = lane.run else { continue };
             let factor = factors[l].min(if lane.rejected { 1.0 } else { 10.0 }).max(0.2);
-            lane.rejected = !(errors[l] < 1.0);
-            if lane.rejected {
+            let accepted = errors[l] < 1.0;
+            lane.rejected = !accepted;
+            if !accepted {
                 lane.step *= if errors[l].is_finite() { factor } else { 0.2 };
                 if lane.step < 1e-14 * (lane.time + dt) {
                     return Err(task.error(run, lane.time));
@@ -417,8 +418,8 @@ impl Task<'_> {
         let mut norms = [0.0; MAX_WIDTH];
         norm.store(&mut norms);
         let limit = f64::from(f32::MAX) * f64::from(f32::MAX);
-        // NaN is not below the limit either.
-        match norms[..used].iter().position(|&norm| !(norm < limit)) {
+        // NaN is in no range.
+        match norms[..used].iter().position(|norm| !(0.0..limit).contains(norm)) {
             None => Ok(()),
             Some(l) => Err(self.error(place(l).0, place(l).1 as f64 * dt)),
         }

@@ -1,0 +1,66 @@
+//! `lawsmith import`: a dataset from a table of trajectories.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Context;
+use crate::error::{Error, Result};
+use crate::nbody::import::{self, Settings};
+
+/// Makes a dataset of a table with columns run,time,body,x,y[,z][,vx…][,mass][,charge][,ax…].
+#[derive(Args)]
+pub struct Import {
+    /// The table: .csv, .npz, .npy or .parquet, rows in any order
+    table: PathBuf,
+    /// The dataset to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Order of the local polynomial that missing velocities and accelerations come from
+    #[arg(long, default_value_t = Settings::default().order)]
+    order: usize,
+    /// Frames that it is fitted to
+    #[arg(long, default_value_t = Settings::default().window)]
+    window: usize,
+    /// Replace the output file if there is one
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl Import {
+    /// Imports and says what was made.
+    pub fn run(self, context: &Context) -> Result<()> {
+        if self.output.exists() && !self.overwrite {
+            return Err(Error::usage("exists already: --overwrite replaces it").file(&self.output));
+        }
+        let settings = Settings { order: self.order, window: self.window };
+        let summary = import::import(&self.table, &self.output, settings)?;
+        let mut text = format!(
+            "{}: {} runs of {} frames of {} bodies in {} dimensions",
+            self.output.display(),
+            summary.runs,
+            summary.frames,
+            summary.bodies,
+            summary.dim,
+        );
+        if !summary.made.is_empty() {
+            text += &format!("\nnot in the table, and so made: {}", summary.made.join(", "));
+        }
+        if let Some(noise) = summary.position_noise {
+            text += &format!(
+                "\nfit of order {} to {} frames; noise of the positions {noise:.2e}",
+                settings.order,
+                settings.window.min(summary.frames),
+            );
+        }
+        if let Some(bar) = summary.acceleration_error {
+            text += &format!(
+                "\nerror bar of the accelerations: {:.2e} median, {:.2e} at worst",
+                bar.median, bar.max
+            );
+        }
+        let document = serde_json::to_value(&summary).expect("a summary is plain data");
+        context.print(&document, text);
+        Ok(())
+    }
+}
