@@ -182,11 +182,14 @@ unsafe fn pair_rows(first: *mut f32, rows: usize, row: usize) {
         let copy = copy.as_mut_ptr().cast::<f32>();
         for pair in 0..rows.div_ceil(2) {
             let to = first.add(2 * pair * row);
-            std::ptr::copy_nonoverlapping(to, copy, row);
-            if 2 * pair + 1 < rows {
-                std::ptr::copy_nonoverlapping(to.add(row), copy.add(row), row);
-            } else {
-                std::ptr::write_bytes(copy.add(row), 0, row);
+            let odd = 2 * pair + 1 < rows;
+            for word in (0..row).step_by(LANES) {
+                _mm512_storeu_ps(copy.add(word), _mm512_loadu_ps(to.add(word)));
+                let lower = match odd {
+                    true => _mm512_loadu_ps(to.add(row + word)),
+                    false => _mm512_setzero_ps(),
+                };
+                _mm512_storeu_ps(copy.add(row + word), lower);
             }
             for word in (0..row).step_by(LANES) {
                 let even = _mm512_loadu_si512(copy.add(word).cast());

@@ -324,14 +324,17 @@ impl Tile<'_> {
                         self.local_row(scratch.deviations, edge, plan.message_row, width);
                     let noise = self.local_row(scratch.row, 0, 0, width.next_multiple_of(64));
                     noise::fill(seed, batch.step, (self.first_edge + edge) as u32, noise);
-                    for first in (0..width).step_by(LANES) {
-                        for c in first..width.min(first + LANES) {
-                            let (mean, log) = (means[c], logs[c]);
-                            deviations[c] = noise::exp(0.5 * log) * noise[c];
-                            sums[c] += mean + deviations[c];
-                            let terms = mean * mean + noise::exp(log) - log - 1.0;
-                            lanes[c - first] += 0.5 * terms;
-                        }
+                    let z = means.iter().zip(logs.iter());
+                    let each = deviations.iter_mut().zip(&mut *sums).zip(&mut *noise);
+                    for (((deviation, sum), term), (&mean, &log)) in each.zip(z) {
+                        let sigma = noise::exp(0.5 * log);
+                        *deviation = sigma * *term;
+                        *sum += mean + *deviation;
+                        *term = 0.5 * (mean * mean + sigma * sigma - log - 1.0);
+                    }
+                    noise[width..].fill(0.0);
+                    for terms in noise.chunks_exact(LANES) {
+                        lanes.iter_mut().zip(terms).for_each(|(lane, term)| *lane += term);
                     }
                 }
                 total += f64::from(lanes.iter().sum::<f32>());
@@ -529,10 +532,10 @@ impl Tile<'_> {
                 let node = edge / degree;
                 let d = self.local_row(scratch.d_messages, node, plan.message_row, width);
                 let deviations = self.local_row(scratch.deviations, edge, plan.message_row, width);
-                for c in 0..width {
-                    means[c] = d[c] + weight * means[c];
-                    let half = 0.5 * (noise::exp(logs[c]) - 1.0);
-                    logs[c] = 0.5 * d[c] * deviations[c] + weight * half;
+                let z = means.iter_mut().zip(&mut *logs);
+                for ((&d, &deviation), (mean, log)) in d.iter().zip(&*deviations).zip(z) {
+                    *mean = d + weight * *mean;
+                    *log = 0.5 * (d * deviation + weight * (noise::exp(*log) - 1.0));
                 }
                 let to = self.edge_row(&plan.message_gradients, edge);
                 Self::narrow::<K>(row.as_ptr(), to, 2 * width);
