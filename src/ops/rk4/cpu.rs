@@ -221,16 +221,17 @@ fn rk4<V: Level>(task: &mut Task, substeps: usize) -> Result<()> {
                 sum.copy_from_slice(&zero);
                 for (offset, weight) in stages {
                     let (offset_h, weight) = (V::splat(offset * h), V::splat(weight));
-                    for c in 0..size {
-                        sum[c] = k[c].mul_add(weight, sum[c]);
-                        stage[c] = k[c].mul_add(offset_h, y[c]);
+                    let rows = sum.iter_mut().zip(&mut stage).zip(k.iter().zip(&y));
+                    for ((sum, stage), (k, y)) in rows {
+                        *sum = k.mul_add(weight, *sum);
+                        *stage = k.mul_add(offset_h, *y);
                     }
                     if offset > 0.0 {
                         V::derivative(&systems, &stage, &mut k);
                     }
                 }
-                for c in 0..size {
-                    y[c] = sum[c].mul_add(V::splat(h / 6.0), y[c]);
+                for (y, sum) in y.iter_mut().zip(&sum) {
+                    *y = sum.mul_add(V::splat(h / 6.0), *y);
                 }
             }
         }
@@ -346,7 +347,7 @@ fn adaptive<V: Level>(task: &mut Task, tolerance: f64) -> Result<()> {
             lane.time += lane.step;
             lane.step *= factor;
             if done {
-                for (c, end) in stepper.end.iter().enumerate() {
+                for (c, end) in stepper.end().iter().enumerate() {
                     let mut values = [0.0; MAX_WIDTH];
                     end.store(&mut values);
                     task.states[run * size + c] = values[l];
@@ -378,6 +379,24 @@ fn systems<'a, V: Lanes>(batch: &Batch<'a>, run: impl Fn(usize) -> usize) -> Sys
     }
 }
 
+/// Lane l of `values` goes to `out[rows[l]..]`, as f32.
+#[inline(always)]
+fn transpose<V: Lanes>(values: &[V], rows: &[usize], out: &mut [f32]) {
+    const BLOCK: usize = 8;
+    for (at, values) in values.chunks(BLOCK).enumerate() {
+        let mut block = [[0.0; MAX_WIDTH]; BLOCK];
+        for (lanes, value) in block.iter_mut().zip(values) {
+            value.store(lanes);
+        }
+        for (l, row) in rows.iter().enumerate() {
+            let out = &mut out[row + at * BLOCK..][..values.len()];
+            for (out, lanes) in out.iter_mut().zip(&block) {
+                *out = lanes[l] as f32;
+            }
+        }
+    }
+}
+
 #[inline(always)]
 fn gather<V: Lanes>(value: impl Fn(usize) -> f64) -> V {
     let mut values = [0.0; MAX_WIDTH];
@@ -401,15 +420,13 @@ impl Task<'_> {
         let size = bodies * dim;
         let (positions, velocities) = y.split_at(size);
         let Frames { positions: p, velocities: v, accelerations: a } = &mut self.frames;
+        let mut rows = [0; MAX_WIDTH];
+        for (l, row) in rows[..used].iter_mut().enumerate() {
+            let (run, frame) = place(l);
+            *row = (run * frames + frame) * size;
+        }
         for (values, out) in [(positions, p), (velocities, v), (acceleration, a)] {
-            for (c, value) in values.iter().enumerate() {
-                let mut lanes = [0.0; MAX_WIDTH];
-                value.store(&mut lanes);
-                for (l, value) in lanes[..used].iter().enumerate() {
-                    let (run, frame) = place(l);
-                    out[(run * frames + frame) * size + c] = *value as f32;
-                }
-            }
+            transpose(values, &rows[..used], out);
         }
         let mut norm = V::splat(0.0);
         for value in y.iter().chain(acceleration) {

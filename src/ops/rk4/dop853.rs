@@ -13,12 +13,18 @@ type Row = &'static [(usize, f64)];
 /// Coefficients of the interpolant of one component: its value at the start, then seven more.
 const COEFFICIENTS: usize = 8;
 
-/// A vector of systems and room for one step of each.
+/// Components that are added up together: independent sums hide the latency of each other.
+const BLOCK: usize = 4;
+
+/// A vector of systems and room for one step of each. Rows of components are padded with zeros to a
+/// whole number of blocks.
 pub(super) struct Stepper<V> {
+    /// Components of y, without the padding.
+    size: usize,
     /// y at the start of the step.
-    pub y: Vec<V>,
+    y: Vec<V>,
     /// y at its end.
-    pub end: Vec<V>,
+    end: Vec<V>,
     /// k of the 16 stages; the first is f(y), the 13th f(end).
     k: Vec<V>,
     stage: Vec<V>,
@@ -29,86 +35,15 @@ pub(super) struct Stepper<V> {
 impl<V: Level> Stepper<V> {
     /// Room for `size` components.
     pub fn new(size: usize) -> Self {
-        let room = |rows: usize| vec![V::splat(0.0); rows * size];
-        let interpolant = vec![0.0; COEFFICIENTS * size * V::WIDTH];
-        Stepper { y: room(1), end: room(1), k: room(16), stage: room(1), interpolant }
+        let row = size.next_multiple_of(BLOCK);
+        let room = |rows: usize| vec![V::splat(0.0); rows * row];
+        let interpolant = vec![0.0; COEFFICIENTS * row * V::WIDTH];
+        Stepper { size, y: room(1), end: room(1), k: room(16), stage: room(1), interpolant }
     }
 
-    /// To be called when `y` was changed from outside.
-    #[inline(always)]
-    pub fn begin(&mut self, systems: &Systems<V>) {
-        let size = self.y.len();
-        V::derivative(systems, &self.y, &mut self.k[..size]);
-    }
-
-    /// Tries a step of size `h`; returns the error in units of the tolerance, rms over components.
-    #[inline(always)]
-    pub fn attempt(&mut self, systems: &Systems<V>, h: V, tolerance: f64) -> V {
-        let size = self.y.len();
-        for stage in 1..12 {
-            self.stage(systems, h, stage);
-        }
-        let (mut error_5, mut error_3) = (V::splat(0.0), V::splat(0.0));
-        let step = STAGES[11];
-        for c in 0..size {
-            let end = self.sum(step, c).mul_add(h, self.y[c]);
-            let size = end.abs().max(self.y[c].abs());
-            let unit = size.mul_add(V::splat(tolerance), V::splat(tolerance)).inverse();
-            let (five, three) = (self.sum(ERROR_5, c) * unit, self.sum(ERROR_3, c) * unit);
-            error_5 = five.mul_add(five, error_5);
-            error_3 = three.mul_add(three, error_3);
-            self.end[c] = end;
-        }
-        let both = error_3.mul_add(V::splat(0.01), error_5) * V::splat(size as f64);
-        // Not 0 / 0 where nothing moves.
-        let norm = h * error_5 * (both + V::splat(f64::MIN_POSITIVE)).inverse_sqrt();
-        V::derivative(systems, &self.end, &mut self.k[12 * size..13 * size]);
-        norm
-    }
-
-    /// Prepares [`Stepper::at`] for the step that was attempted last.
-    #[inline(always)]
-    pub fn interpolate(&mut self, systems: &Systems<V>, h: V) {
-        let size = self.y.len();
-        for stage in 13..16 {
-            self.stage(systems, h, stage);
-        }
-        for c in 0..size {
-            let change = self.end[c] - self.y[c];
-            let (begin, end) = (self.k[c] * h, self.k[12 * size + c] * h);
-            let lower = [self.y[c], change, begin - change, change + change - end - begin];
-            for i in 0..COEFFICIENTS {
-                let value = if i < 4 { lower[i] } else { self.sum(INTERPOLANT[i - 4], c) * h };
-                value.store(&mut self.interpolant[(i * size + c) * V::WIDTH..]);
-            }
-        }
-    }
-
-    /// The state of the system in one lane at the fractions `theta` of its step.
-    #[inline(always)]
-    pub fn at(&self, lane: usize, theta: V, out: &mut [V]) {
-        let size = self.y.len();
-        let rest = V::splat(1.0) - theta;
-        for (c, out) in out.iter_mut().enumerate() {
-            let f = |i: usize| V::splat(self.interpolant[(i * size + c) * V::WIDTH + lane]);
-            // f0 + θ (f1 + (1 − θ) (f2 + θ (f3 + …)))
-            let mut value = f(7);
-            for i in (0..7).rev() {
-                value = value.mul_add(if i % 2 == 0 { theta } else { rest }, f(i));
-            }
-            *out = value;
-        }
-    }
-
-    /// Keeps the step in the lanes where `error` < 1.
-    #[inline(always)]
-    pub fn accept(&mut self, error: V) {
-        let size = self.y.len();
-        let one = V::splat(1.0);
-        for c in 0..size {
-            self.y[c] = error.if_less(one, self.end[c], self.y[c]);
-            self.k[c] = error.if_less(one, self.k[12 * size + c], self.k[c]);
-        }
+    /// y at the end of the step that was attempted last.
+    pub fn end(&self) -> &[V] {
+        &self.end[..self.size]
     }
 
     /// Puts a system into a lane; `begin` must follow.
@@ -121,24 +56,121 @@ impl<V: Level> Stepper<V> {
         }
     }
 
+    /// To be called when lanes were filled.
     #[inline(always)]
-    fn stage(&mut self, systems: &Systems<V>, h: V, stage: usize) {
-        let size = self.y.len();
-        for c in 0..size {
-            self.stage[c] = self.sum(STAGES[stage - 1], c).mul_add(h, self.y[c]);
+    pub fn begin(&mut self, systems: &Systems<V>) {
+        V::derivative(systems, &self.y, &mut self.k[..self.size]);
+    }
+
+    /// Tries a step of size `h`; returns the error in units of the tolerance, rms over components.
+    #[inline(always)]
+    pub fn attempt(&mut self, systems: &Systems<V>, h: V, tolerance: f64) -> V {
+        for stage in 1..12 {
+            self.stage(systems, h, stage);
         }
-        V::derivative(systems, &self.stage, &mut self.k[stage * size..(stage + 1) * size]);
+        let row = self.y.len();
+        let (mut error_5, mut error_3) = (V::splat(0.0), V::splat(0.0));
+        for block in (0..row).step_by(BLOCK) {
+            let step = self.sums(STAGES[11], block);
+            let (five, three) = (self.sums(ERROR_5, block), self.sums(ERROR_3, block));
+            for i in 0..BLOCK {
+                let begin = self.y[block + i];
+                let end = step[i].mul_add(h, begin);
+                let magnitude = end.abs().max(begin.abs());
+                let unit = magnitude.mul_add(V::splat(tolerance), V::splat(tolerance)).inverse();
+                let (five, three) = (five[i] * unit, three[i] * unit);
+                error_5 = five.mul_add(five, error_5);
+                error_3 = three.mul_add(three, error_3);
+                self.end[block + i] = end;
+            }
+        }
+        let both = error_3.mul_add(V::splat(0.01), error_5) * V::splat(self.size as f64);
+        // Not 0 / 0 where nothing moves.
+        let norm = h * error_5 * (both + V::splat(f64::MIN_POSITIVE)).inverse_sqrt();
+        V::derivative(systems, &self.end, &mut self.k[12 * row..12 * row + self.size]);
+        norm
+    }
+
+    /// Prepares [`Stepper::at`] for the step that was attempted last.
+    #[inline(always)]
+    pub fn interpolate(&mut self, systems: &Systems<V>, h: V) {
+        for stage in 13..16 {
+            self.stage(systems, h, stage);
+        }
+        let row = self.y.len();
+        for c in 0..row {
+            let change = self.end[c] - self.y[c];
+            let (begin, end) = (self.k[c] * h, self.k[12 * row + c] * h);
+            let lower = [self.y[c], change, begin - change, change + change - end - begin];
+            for (i, value) in lower.into_iter().enumerate() {
+                value.store(&mut self.interpolant[(i * row + c) * V::WIDTH..]);
+            }
+        }
+        for (i, weights) in INTERPOLANT.into_iter().enumerate() {
+            for block in (0..row).step_by(BLOCK) {
+                let at = ((4 + i) * row + block) * V::WIDTH;
+                for (j, sum) in self.sums(weights, block).into_iter().enumerate() {
+                    (sum * h).store(&mut self.interpolant[at + j * V::WIDTH..]);
+                }
+            }
+        }
+    }
+
+    /// The state of the system in one lane at the fractions `theta` of its step.
+    #[inline(always)]
+    pub fn at(&self, lane: usize, theta: V, out: &mut [V]) {
+        let row = self.y.len();
+        let rest = V::splat(1.0) - theta;
+        for (c, out) in out.iter_mut().enumerate() {
+            // f0 + θ (f1 + (1 − θ) (f2 + θ (f3 + …)))
+            let mut value = V::splat(self.interpolant[(7 * row + c) * V::WIDTH + lane]);
+            for i in (0..7).rev() {
+                let f = V::splat(self.interpolant[(i * row + c) * V::WIDTH + lane]);
+                value = value.mul_add(if i % 2 == 0 { theta } else { rest }, f);
+            }
+            *out = value;
+        }
+    }
+
+    /// Keeps the step in the lanes where `error` < 1.
+    #[inline(always)]
+    pub fn accept(&mut self, error: V) {
+        let row = self.y.len();
+        let one = V::splat(1.0);
+        for c in 0..row {
+            self.y[c] = error.if_less(one, self.end[c], self.y[c]);
+            self.k[c] = error.if_less(one, self.k[12 * row + c], self.k[c]);
+        }
     }
 
     #[inline(always)]
-    fn sum(&self, row: Row, c: usize) -> V {
-        // A plain loop: closures are not always inlined, and then not compiled for the vectors.
-        let size = self.y.len();
-        let mut sum = V::splat(0.0);
-        for &(stage, weight) in row {
-            sum = self.k[stage * size + c].mul_add(V::splat(weight), sum);
+    fn stage(&mut self, systems: &Systems<V>, h: V, stage: usize) {
+        let row = self.y.len();
+        for block in (0..row).step_by(BLOCK) {
+            let sums = self.sums(STAGES[stage - 1], block);
+            for (i, sum) in sums.into_iter().enumerate() {
+                self.stage[block + i] = sum.mul_add(h, self.y[block + i]);
+            }
         }
-        sum
+        let k = &mut self.k[stage * row..stage * row + self.size];
+        V::derivative(systems, &self.stage, k);
+    }
+
+    /// Σ weight · k(stage) for one block of components.
+    ///
+    /// Plain loops: closures are not always inlined, and then not compiled for the vectors.
+    #[inline(always)]
+    fn sums(&self, weights: Row, block: usize) -> [V; BLOCK] {
+        let row = self.y.len();
+        let mut sums = [V::splat(0.0); BLOCK];
+        for &(stage, weight) in weights {
+            let weight = V::splat(weight);
+            let k = &self.k[stage * row + block..][..BLOCK];
+            for (sum, k) in sums.iter_mut().zip(k) {
+                *sum = k.mul_add(weight, *sum);
+            }
+        }
+        sums
     }
 }
 
