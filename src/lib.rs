@@ -21,6 +21,7 @@
 pub mod bench;
 pub mod cli;
 pub mod device;
+pub mod distill;
 pub mod error;
 pub mod interrupt;
 pub mod nbody;

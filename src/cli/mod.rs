@@ -5,12 +5,16 @@ use std::fmt::Display;
 use clap::{Args, Parser, Subcommand};
 
 use crate::device::Device;
+use crate::distill::pipeline::Setting;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 mod bench;
+mod compose;
 mod devices;
+mod distill;
 mod import;
+mod messages;
 mod predict;
 mod regress;
 mod report;
@@ -54,6 +58,12 @@ struct Common {
 enum Command {
     /// Measure the operations against what this machine allows
     Bench(bench::Bench),
+    /// Everything: from a simulated system or a dataset to its law
+    Distill(Box<distill::Distill>),
+    /// Rank the messages of a trained network and compare them with the true forces
+    Messages(messages::Messages),
+    /// Put the laws in the network's place and refit their constants
+    Compose(compose::Compose),
     /// List the devices that this build can use
     Devices(devices::Devices),
     /// Predict accelerations and trajectories with a trained network
@@ -84,6 +94,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// What a stage of `distill` needs to know.
+    pub fn setting(&self) -> Setting {
+        Setting { device: self.device, seed: self.seed, progress: self.progress }
+    }
+
     /// Prints the result of the command: the document under `--json`, the text otherwise.
     pub fn print(&self, document: &serde_json::Value, text: impl Display) {
         use std::io::Write;
@@ -110,6 +125,9 @@ impl Cli {
         let context = Context { device: Device::pick(&device)?, seed, progress, verbose, json };
         match self.command {
             Command::Bench(command) => command.run(&context),
+            Command::Distill(command) => command.run(&context),
+            Command::Messages(command) => command.run(&context),
+            Command::Compose(command) => command.run(&context),
             Command::Devices(command) => command.run(&context),
             Command::Predict(command) => command.run(&context),
             Command::Regress(command) => command.run(&context),

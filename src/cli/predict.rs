@@ -7,6 +7,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::distill::compose::Formula;
+use crate::distill::pipeline;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::nbody::rollout::{DIVERGED, Rollouts};
@@ -56,21 +58,36 @@ impl Predict {
             let graphs = features.len() / (bodies * model.shape.n_features);
             model.accelerations(&context.device, features, graphs, bodies)
         };
+        let formula = pipeline::composed(&folder)?;
+        let composed =
+            |formula: &Formula, features: &[f32]| formula.accelerations(features, bodies);
+        let of_formula = match &formula {
+            Some(formula) => Some(loss(&data, &runs, |features| Ok(composed(formula, features)))?),
+            None => None,
+        };
         let loss = loss(&data, &runs, network)?;
         let mut document = json!({
             "data": data.path(),
             "runs": runs.len(),
-            "test_loss": {"network": loss},
+            "test_loss": {"network": loss, "formula": of_formula},
         });
         let mut text = format!(
             "test loss of the network: {loss:.5} ({} runs of {})",
             runs.len(),
             data.path().display()
         );
+        if let Some(loss) = of_formula {
+            text.push_str(&format!("\ntest loss of the formula: {loss:.5}"));
+        }
         if self.rollout {
             let few = &runs[..self.runs.min(runs.len())];
             let mut rollouts = Rollouts::new(&data, few, self.frames)?;
             rollouts.predict("network", &data, self.substeps, network)?;
+            if let Some(formula) = &formula {
+                rollouts.predict("formula", &data, self.substeps, |features| {
+                    Ok(composed(formula, features))
+                })?;
+            }
             let path = folder.file("rollout.safetensors");
             rollouts.save(&path)?;
             document["rollout"] = summary(&rollouts);

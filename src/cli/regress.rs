@@ -8,13 +8,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Context;
+use crate::distill::pipeline;
 use crate::error::{Error, Result};
+use crate::network::settings::Preset;
 use crate::ops::expression::Loss;
 use crate::store::run::{Existing, RunFolder};
 use crate::store::table::Table;
 use crate::symbolic::expression::Op;
 use crate::symbolic::front::{Front, Select};
-use crate::symbolic::job;
+use crate::symbolic::job::{self, Labels};
 use crate::symbolic::search::{Outcome, Settings};
 
 /// Formulas to consider where neither --evaluations nor --seconds says.
@@ -23,11 +25,11 @@ const EVALUATIONS: u64 = 500_000;
 /// Finds the formula behind a column of a table.
 #[derive(Args)]
 pub struct Regress {
-    /// The table: .csv, .npz, .npy or .parquet
+    /// The table (.csv, .npz, .npy or .parquet), or the folder of a run with messages
     table: PathBuf,
-    /// The column to explain
+    /// The column to explain; needed for a table
     #[arg(long, value_name = "COLUMN")]
-    target: String,
+    target: Option<String>,
     /// The columns to explain it by; all others, if none are named
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     inputs: Vec<String>,
@@ -55,6 +57,9 @@ pub struct Regress {
     /// The rule that chooses the law
     #[arg(long, value_enum, default_value_t = Select::Best)]
     select: Select,
+    /// How hard to search for the laws of a run's messages
+    #[arg(long, value_enum, default_value_t = Preset::Quick)]
+    preset: Preset,
     /// The run folder; runs/<table>, if none is named
     #[arg(short, long)]
     output: Option<PathBuf>,
@@ -95,6 +100,12 @@ struct Config {
 impl Regress {
     /// Searches, and prints the front with the three choices.
     pub fn run(self, context: &Context) -> Result<()> {
+        if self.table.is_dir() {
+            return self.run_folder(context);
+        }
+        let target = self.target.clone().ok_or_else(|| {
+            Error::usage("--target must name the column to explain").field("target")
+        })?;
         let operators = operators(&self.operators)?;
         let seconds = self.seconds.filter(|s| !(s.is_finite() && *s > 0.0));
         if seconds.is_some() || self.evaluations == Some(0) || self.max_complexity == 0 {
@@ -103,12 +114,11 @@ impl Regress {
         let table = Table::read(&self.table)?;
         let mut inputs = self.inputs.clone();
         if inputs.is_empty() {
-            let taken =
-                |name: &&String| **name == self.target || Some(*name) == self.weights.as_ref();
+            let taken = |name: &&String| **name == target || Some(*name) == self.weights.as_ref();
             inputs = table.names.iter().filter(|n| !taken(n)).cloned().collect();
         }
         let weights = self.weights.as_deref();
-        let mut problems = [job::problem_of_table(&table, &self.target, &inputs, weights)?];
+        let mut problems = [job::problem_of_table(&table, &target, &inputs, weights)?];
         let evaluations = match (self.evaluations, self.seconds) {
             (None, None) => Some(EVALUATIONS),
             (evaluations, _) => evaluations,
@@ -129,11 +139,11 @@ impl Regress {
         let stem = self.table.file_stem().unwrap_or_default();
         let output = self.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(stem));
         let folder = RunFolder::create(&output, self.existing)?;
-        let labels = [self.target.clone()];
+        let labels = Labels { targets: vec![target.clone()], stage: "table" };
         if self.existing.resume {
-            job::resume(&mut problems, &labels, &folder)?;
+            job::resume(&mut problems, &labels.targets, &folder)?;
         }
-        folder.write_config("regress", &self.config(&settings, inputs))?;
+        folder.write_config("regress", &self.config(&settings, target, inputs))?;
         let select = self.select;
         let progress = context.progress;
         let outcomes =
@@ -150,10 +160,18 @@ impl Regress {
         Ok(())
     }
 
-    fn config(&self, settings: &Settings, inputs: Vec<String>) -> Config {
+    /// A law for each kept message of a run.
+    fn run_folder(&self, context: &Context) -> Result<()> {
+        let folder = RunFolder::open(&self.table)?;
+        let summary = pipeline::regress(context.setting(), &folder, self.preset, self.select)?;
+        context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
+        Ok(())
+    }
+
+    fn config(&self, settings: &Settings, target: String, inputs: Vec<String>) -> Config {
         Config {
             table: self.table.clone(),
-            target: self.target.clone(),
+            target,
             inputs,
             operators: settings.operators.iter().map(|op| op.name().to_string()).collect(),
             loss: settings.loss,

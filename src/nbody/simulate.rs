@@ -107,7 +107,8 @@ impl Settings {
         Ok(dt)
     }
 
-    fn check(&self) -> Result<()> {
+    /// An error that names the first setting that makes no sense.
+    pub fn check(&self) -> Result<()> {
         let error = |field: &str, message: String| Err(Error::usage(message).field(field));
         match *self {
             Settings { dim, .. } if !(2..=3).contains(&dim) => {

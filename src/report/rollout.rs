@@ -2,6 +2,7 @@
 //! initial states of data that it has not seen; `rollout.safetensors`.
 
 use crate::device::Device;
+use crate::distill::pipeline;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::nbody::rollout::Rollouts;
@@ -36,7 +37,8 @@ pub fn unseen(folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)
     Ok((data, runs))
 }
 
-/// Integrates a few unseen runs with the network, and writes `rollout.safetensors`.
+/// Integrates a few unseen runs with the network and, where there is one, the composed formula, and
+/// writes `rollout.safetensors`.
 pub fn write(device: &Device, folder: &RunFolder) -> Result<()> {
     let model = Model::load(&folder.file("model.safetensors"))?;
     let (data, runs) = unseen(folder, &model)?;
@@ -46,5 +48,10 @@ pub fn write(device: &Device, folder: &RunFolder) -> Result<()> {
         let graphs = features.len() / (bodies * model.shape.n_features);
         model.accelerations(device, features, graphs, bodies)
     })?;
+    if let Some(formula) = pipeline::composed(folder)? {
+        rollouts.predict("formula", &data, SUBSTEPS, |features| {
+            Ok(formula.accelerations(features, bodies))
+        })?;
+    }
     rollouts.save(&folder.file("rollout.safetensors"))
 }

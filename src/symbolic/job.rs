@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::expression::Expression;
-use super::front::{Front, Select};
+use super::front::{Entry, Front, Select};
 use super::print::number;
 use super::search::{self, Outcome, Problem, Settings};
 use crate::device::Device;
@@ -20,71 +20,104 @@ use crate::store::table::Table;
 /// The live file.
 pub const HALL_OF_FAME: &str = "hall_of_fame.csv";
 
+/// The chosen expressions.
+pub const LAWS: &str = "laws.json";
+
 /// Time between two rewrites of the live file.
 const REWRITE_EVERY: Duration = Duration::from_secs(1);
 
+/// What a list of problems is called in the files of a run folder.
+pub struct Labels {
+    /// One for each problem: `component` in `hall_of_fame.csv`, `target` in `laws.json`.
+    pub targets: Vec<String>,
+    /// `stage` in `laws.json`: `table`, `message` or `node`.
+    pub stage: &'static str,
+}
+
 /// Searches for the laws of `problems`, each with its label, and keeps the run folder up to date.
+/// What the folder's files hold under other labels stays.
 ///
 /// Ctrl-C ends the search early and writes the same files; ask [`crate::interrupt::requested`]
 /// afterwards.
 ///
 /// # Errors
-/// Those of [`search::search`], and of writing.
+/// Those of [`search::search`], and of reading and writing the files.
 pub fn run(
     device: &Device,
     problems: &[Problem],
-    labels: &[String],
+    labels: &Labels,
     settings: &Settings,
     select: Select,
     folder: &RunFolder,
     progress: Progress,
 ) -> Result<Vec<Outcome>> {
-    assert_eq!(problems.len(), labels.len(), "a label for each problem");
+    assert_eq!(problems.len(), labels.targets.len(), "a label for each problem");
     let begun = Instant::now();
     let bar = match (settings.evaluations, settings.seconds) {
         (Some(limit), _) => progress.bar("regress", limit * problems.len() as u64, "formulas"),
         (None, Some(seconds)) => progress.bar("regress", seconds.ceil() as u64, "s"),
         (None, None) => progress.bar("regress", 0, "s"),
     };
+    let others = other_rows(folder, &labels.targets)?;
+    let mut laws = read_laws(folder)?;
+    laws.retain(|law| !labels.targets.iter().any(|target| law["target"] == target.as_str()));
     let mut written = None;
     let mut observer = |fronts: &[Front], evaluations: u64| {
         advance(&bar, settings, fronts, evaluations, begun);
         if written.is_none_or(|at: Instant| at.elapsed() >= REWRITE_EVERY) {
             written = Some(Instant::now());
             // A failure here stops nothing: the last write reports it, if it persists.
-            let _ = write_fronts(folder, problems, labels, fronts);
+            let _ = write_fronts(folder, &others, problems, labels, fronts);
         }
     };
     let outcomes = search::search(device, problems, settings, &mut observer)?;
     let fronts: Vec<Front> = outcomes.iter().map(|o| o.front.clone()).collect();
-    write_fronts(folder, problems, labels, &fronts)?;
-    let laws: Vec<Value> = problems
-        .iter()
-        .zip(labels)
-        .zip(&fronts)
-        .filter_map(|((problem, label), front)| {
-            let entry = &front.entries[front.select(select)?];
-            let (e, names) = (&entry.expression, &problem.names);
-            let used =
-                |(index, name): (usize, &String)| e.depends_on(index as u16).then(|| name.clone());
-            let variables: Vec<String> = names.iter().enumerate().filter_map(used).collect();
-            Some(json!({
-                "target": label,
-                "equation": e.text(names),
-                "latex": e.latex(names),
-                "python": e.python(names),
-                "rust": e.rust(names),
-                "variables": variables,
-                "constants": e.constants(),
-                "complexity": entry.complexity,
-                "loss": entry.loss,
-                "rule": select.name(),
-            }))
-        })
-        .collect();
-    let text = serde_json::to_string_pretty(&laws).expect("a JSON value prints");
-    folder.write("laws.json", format!("{text}\n").as_bytes())?;
+    write_fronts(folder, &others, problems, labels, &fronts)?;
+    for ((problem, label), front) in problems.iter().zip(&labels.targets).zip(&fronts) {
+        if let Some(chosen) = front.select(select) {
+            let entry = &front.entries[chosen];
+            laws.push(law(label, labels.stage, entry, &problem.names, select.name()));
+        }
+    }
+    write_laws(folder, &laws)?;
     Ok(outcomes)
+}
+
+/// One entry of `laws.json`.
+pub fn law(target: &str, stage: &str, entry: &Entry, names: &[String], rule: &str) -> Value {
+    let e = &entry.expression;
+    let used = |(index, name): (usize, &String)| e.depends_on(index as u16).then(|| name.clone());
+    let variables: Vec<String> = names.iter().enumerate().filter_map(used).collect();
+    json!({
+        "target": target,
+        "stage": stage,
+        "equation": e.text(names),
+        "latex": e.latex(names),
+        "python": e.python(names),
+        "rust": e.rust(names),
+        "variables": variables,
+        "constants": e.constants(),
+        "complexity": entry.complexity,
+        "loss": entry.loss,
+        "rule": rule,
+    })
+}
+
+/// The entries of `laws.json`; none where there is no such file.
+pub fn read_laws(folder: &RunFolder) -> Result<Vec<Value>> {
+    let path = folder.file(LAWS);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+    serde_json::from_str(&text)
+        .map_err(|e| Error::input(format!("is no list of laws: {e}")).file(&path))
+}
+
+/// Writes `laws.json`.
+pub fn write_laws(folder: &RunFolder, laws: &[Value]) -> Result<()> {
+    let text = serde_json::to_string_pretty(laws).expect("a JSON value prints");
+    folder.write(LAWS, format!("{text}\n").as_bytes())
 }
 
 fn advance(bar: &Bar, settings: &Settings, fronts: &[Front], evaluations: u64, begun: Instant) {
@@ -102,8 +135,9 @@ fn advance(bar: &Bar, settings: &Settings, fronts: &[Front], evaluations: u64, b
 
 fn write_fronts(
     folder: &RunFolder,
+    others: &[csv::StringRecord],
     problems: &[Problem],
-    labels: &[String],
+    labels: &Labels,
     fronts: &[Front],
 ) -> Result<()> {
     let path = folder.file(HALL_OF_FAME);
@@ -112,7 +146,10 @@ fn write_fronts(
     writer
         .write_record(["component", "complexity", "loss", "score", "equation"])
         .map_err(|e| failed(e.to_string()))?;
-    for ((problem, label), front) in problems.iter().zip(labels).zip(fronts) {
+    for record in others {
+        writer.write_record(record).map_err(|e| failed(e.to_string()))?;
+    }
+    for ((problem, label), front) in problems.iter().zip(&labels.targets).zip(fronts) {
         for entry in &front.entries {
             let record = [
                 label.clone(),
@@ -126,6 +163,19 @@ fn write_fronts(
     }
     let bytes = writer.into_inner().map_err(|e| failed(e.to_string()))?;
     folder.write(HALL_OF_FAME, &bytes)
+}
+
+/// The rows of `hall_of_fame.csv` that belong to other components.
+fn other_rows(folder: &RunFolder, targets: &[String]) -> Result<Vec<csv::StringRecord>> {
+    let path = folder.file(HALL_OF_FAME);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let bad = |e: csv::Error| Error::input(format!("is no hall of fame: {e}")).file(&path);
+    let mut reader = csv::Reader::from_path(&path).map_err(bad)?;
+    let mut rows = reader.records().collect::<Result<Vec<_>, _>>().map_err(bad)?;
+    rows.retain(|row| !targets.iter().any(|target| row.get(0) == Some(target)));
+    Ok(rows)
 }
 
 /// Puts the expressions of an interrupted run's `hall_of_fame.csv` into `problems` as seeds.

@@ -1,0 +1,37 @@
+//! `lawsmith compose`: expressions into the network's place.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Context;
+use crate::distill::pipeline;
+use crate::error::Result;
+use crate::network::settings::Preset;
+use crate::store::run::RunFolder;
+use crate::symbolic::front::Select;
+
+/// Puts the laws of a run in the place of its network and refits all constants on the data
+#[derive(Args)]
+pub struct Compose {
+    /// The folder of a run with messages and their laws
+    run: PathBuf,
+    /// The rule that chooses the expressions of φv from their Pareto fronts
+    #[arg(long, value_enum, default_value_t = Select::Best)]
+    select: Select,
+    /// How hard to search
+    #[arg(long, value_enum, default_value_t = Preset::Quick)]
+    preset: Preset,
+}
+
+impl Compose {
+    /// Extends `laws.json` and prints the composed formula with its test loss.
+    pub fn run(self, context: &Context) -> Result<()> {
+        let folder = RunFolder::open(&self.run)?;
+        let (summary, text) =
+            pipeline::compose(context.setting(), &folder, self.preset, self.select)?;
+        let text = format!("{text}\n{}", summary.losses());
+        context.print(&serde_json::to_value(&summary).expect("plain data"), text);
+        Ok(())
+    }
+}

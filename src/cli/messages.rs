@@ -1,0 +1,31 @@
+//! `lawsmith messages`: what the messages of a trained network are made of.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Context;
+use crate::distill::pipeline;
+use crate::error::Result;
+use crate::store::run::RunFolder;
+
+/// Ranks the messages of a run's network and fits them to the true forces
+#[derive(Args)]
+pub struct Messages {
+    /// The folder of a trained run
+    run: PathBuf,
+    /// Components to keep; by default as many as dimensions where the law is known, else those with
+    /// more than 1 % of the largest significance
+    #[arg(long)]
+    components: Option<usize>,
+}
+
+impl Messages {
+    /// Writes `messages.safetensors` and `messages.json` and prints the kept components.
+    pub fn run(self, context: &Context) -> Result<()> {
+        let folder = RunFolder::open(&self.run)?;
+        let summary = pipeline::messages(context.setting(), &folder, self.components)?;
+        context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Graphs of a dataset with what the network computes on them: the data of φv's regression, of the
+//! refit, and of the test losses.
+
+use super::compose::Formula;
+use super::edges::body;
+use super::messages::Component;
+use crate::device::Device;
+use crate::error::Result;
+use crate::nbody::dataset::Dataset;
+use crate::nbody::law::Law;
+use crate::network::forward::edge_inputs;
+use crate::network::model::Model;
+use crate::random::Random;
+
+const GRAPH_STREAM: u64 = 0x6A7;
+const OUTSIDE_STREAM: u64 = 0x0DD;
+
+/// States of whole systems, with their true accelerations.
+pub struct Graphs {
+    /// `[graph, body, n_features]`.
+    pub features: Vec<f32>,
+    /// `[graph, body, dim]`.
+    pub targets: Vec<f32>,
+    /// Number of graphs.
+    pub count: usize,
+    /// Bodies of each.
+    pub bodies: usize,
+    /// Dimensions of space.
+    pub dim: usize,
+}
+
+impl Graphs {
+    /// `count` random frames of random runs.
+    pub fn sample(dataset: &Dataset, count: usize, seed: u64) -> Self {
+        let about = &dataset.about;
+        let mut random = Random::new(seed, GRAPH_STREAM);
+        let (mut features, mut targets) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let (run, frame) = (random.below(about.runs), random.below(about.frames));
+            dataset.features(run, frame, &mut features);
+            targets.extend_from_slice(dataset.targets(run, frame));
+        }
+        Graphs { features, targets, count, bodies: about.bodies, dim: about.dim }
+    }
+
+    /// `count` states `width` times as wide in positions and velocities as initial states are, with the
+    /// accelerations of `law`.
+    pub fn outside(
+        law: &Law,
+        dim: usize,
+        bodies: usize,
+        count: usize,
+        width: f64,
+        seed: u64,
+    ) -> Self {
+        let mut random = Random::new(seed, OUTSIDE_STREAM);
+        let (mut features, mut targets) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let first = features.len();
+            for _ in 0..bodies {
+                features.extend((0..2 * dim).map(|_| (width * random.normal()) as f32));
+                features.push(if random.below(2) == 0 { -1.0 } else { 1.0 });
+                features.push(random.normal().exp() as f32);
+            }
+            let all: Vec<_> = features[first..].chunks(2 * dim + 2).map(|f| body(f, dim)).collect();
+            for (index, receiver) in all.iter().enumerate() {
+                let mut sum = [0.0; 3];
+                for (_, sender) in all.iter().enumerate().filter(|(other, _)| *other != index) {
+                    let force = law.force(receiver, sender, bodies);
+                    sum.iter_mut().zip(force).for_each(|(s, f)| *s += f);
+                }
+                targets.extend(sum[..dim].iter().map(|f| (f / receiver.mass) as f32));
+            }
+        }
+        Graphs { features, targets, count, bodies, dim }
+    }
+
+    /// The network's loss: mean over nodes of the L1 norm of the error of the acceleration.
+    pub fn network_loss(&self, device: &Device, model: &Model) -> Result<f64> {
+        let found = model.accelerations(device, &self.features, self.count, self.bodies)?;
+        let sum: f64 = found.iter().zip(&self.targets).map(|(a, b)| f64::from((a - b).abs())).sum();
+        Ok(sum / (self.count * self.bodies) as f64)
+    }
+
+    /// The formula's loss; `None` where it is undefined on some state.
+    pub fn formula_loss(&self, formula: &Formula) -> Option<f64> {
+        let loss = formula.loss(&self.features, &self.targets, self.bodies);
+        loss.is_finite().then_some(loss)
+    }
+}
+
+/// The table of φv's regression: features and kept summed messages of nodes, outputs of the network.
+pub struct NodeTable {
+    /// `[variable][node]`.
+    pub columns: Vec<Vec<f32>>,
+    /// `[output][node]`.
+    pub targets: Vec<Vec<f32>>,
+}
+
+impl NodeTable {
+    /// One node of each graph, at random.
+    pub fn new(
+        device: &Device,
+        model: &Model,
+        graphs: &Graphs,
+        kept: &[Component],
+        seed: u64,
+    ) -> Result<Self> {
+        let Graphs { count, bodies, dim, .. } = *graphs;
+        let n_features = 2 * dim + 2;
+        let message_dim = model.shape.message_dim;
+        let inputs = edge_inputs(&graphs.features, count, bodies, n_features);
+        let messages = model.messages(device, &inputs)?.values;
+        let outputs = model.accelerations(device, &graphs.features, count, bodies)?;
+        let mut columns = vec![Vec::with_capacity(count); n_features + kept.len()];
+        let mut targets = vec![Vec::with_capacity(count); dim];
+        let mut random = Random::new(seed, GRAPH_STREAM + 1);
+        for graph in 0..count {
+            let node = graph * bodies + random.below(bodies);
+            for (k, column) in columns[..n_features].iter_mut().enumerate() {
+                column.push(graphs.features[node * n_features + k]);
+            }
+            let received =
+                &messages[node * (bodies - 1) * message_dim..][..(bodies - 1) * message_dim];
+            for (component, column) in kept.iter().zip(&mut columns[n_features..]) {
+                column.push(received.iter().skip(component.column).step_by(message_dim).sum());
+            }
+            for (d, target) in targets.iter_mut().enumerate() {
+                target.push(outputs[node * dim + d]);
+            }
+        }
+        Ok(NodeTable { columns, targets })
+    }
+}

@@ -1,0 +1,238 @@
+//! The stages: simulate, train, measure the messages, search their laws, compose, report.
+//!
+//! Every stage reads and writes files of the run folder, so each is also a command of its own, and
+//! `--resume` goes on at the first stage whose file is missing.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::compose::Formula;
+use super::forces;
+use super::laws;
+use super::messages::{self, MessageTable};
+use super::nodes::{Graphs, NodeTable};
+use super::summary::{LawSummary, Summary};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::nbody::dataset::Dataset;
+use crate::nbody::simulate;
+use crate::network::model::Model;
+use crate::network::settings::{Preset, Settings as TrainSettings};
+use crate::network::spec::{ModelKind, Precision};
+use crate::network::train::train;
+use crate::progress::Progress;
+use crate::report;
+use crate::store::run::RunFolder;
+use crate::symbolic::front::Select;
+use crate::symbolic::job::LAWS;
+
+/// Where and how a stage runs.
+#[derive(Clone, Copy)]
+pub struct Setting {
+    /// Where to compute.
+    pub device: Device,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Where progress goes.
+    pub progress: Progress,
+}
+
+/// What `distill` was asked for; `[distill]` in `config.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// How the messages are kept compact.
+    pub model: ModelKind,
+    /// How much work.
+    pub preset: Preset,
+    /// Arithmetic of training.
+    pub precision: Precision,
+    /// How many message components to keep; by default D for known laws, else those above 1 %.
+    pub components: Option<usize>,
+    /// The rule that chooses from a Pareto front.
+    pub select: Select,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// An existing dataset; otherwise one is simulated.
+    pub dataset: Option<PathBuf>,
+    /// The system to simulate.
+    pub simulate: Option<simulate::Settings>,
+}
+
+/// Runs that are simulated for training.
+pub fn runs(preset: Preset) -> usize {
+    match preset {
+        Preset::Quick => 2000,
+        Preset::Standard | Preset::Paper => 10_000,
+    }
+}
+
+/// Graphs on which losses are measured.
+const LOSS_GRAPHS: usize = 4000;
+/// Graphs of the training data on which the composed formula is refitted.
+const REFIT_GRAPHS: usize = 4000;
+/// Rows of each regression (DESIGN §4).
+pub const ROWS: usize = 5000;
+/// How much wider than the initial states of the training the states outside its range are.
+const OUTSIDE_WIDTH: f64 = 2.0;
+
+/// Everything, from a system to its law. Returns what was found and what a person reads.
+pub fn distill(at: Setting, folder: &RunFolder, settings: &Settings) -> Result<(Summary, String)> {
+    let begun = Instant::now();
+    folder.write_config("distill", settings)?;
+    let dataset_path = match (&settings.dataset, &settings.simulate) {
+        (Some(path), _) => path.clone(),
+        (None, Some(system)) => {
+            let path = folder.file("dataset.safetensors");
+            if !path.exists() {
+                simulate::simulate(&at.device, system, &path, at.progress)?;
+            }
+            path
+        }
+        (None, None) => return Err(Error::usage("neither a dataset nor a system to simulate")),
+    };
+    let dataset = Dataset::open(&dataset_path)?;
+    let simulated = begun.elapsed().as_secs_f64();
+
+    let stage = Instant::now();
+    let about = &dataset.about;
+    let training = TrainSettings {
+        precision: settings.precision,
+        seed: settings.seed,
+        ..TrainSettings::preset(settings.preset, settings.model, about.dim, about.bodies)
+    };
+    let resume = folder.file("model.safetensors").exists();
+    train(&at.device, &dataset, &training, folder, resume, at.progress)?;
+    let trained = stage.elapsed().as_secs_f64();
+
+    let mut summary = messages(at, folder, settings.components)?;
+    summary.seconds.simulate = simulated;
+    summary.seconds.train = trained;
+    summary.write(folder)?;
+
+    let stage = Instant::now();
+    regress(at, folder, settings.preset, settings.select)?;
+    let (_, formula) = compose(at, folder, settings.preset, settings.select)?;
+    let regressed = stage.elapsed().as_secs_f64();
+    report::rollout::write(&at.device, folder)?;
+    summary = Summary::read(folder)?;
+    summary.seconds.regress = regressed;
+    summary.seconds.total = begun.elapsed().as_secs_f64();
+    summary.write(folder)?;
+    report::write(folder)?;
+    let (table, losses) = (summary.text(), summary.losses());
+    let path = folder.file("report.html");
+    Ok((summary, format!("{table}\n\n{formula}\n{losses}\nreport: {}", path.display())))
+}
+
+/// The data of a run: what its network was trained on, and what it never saw.
+struct Data {
+    train: Dataset,
+    test: Dataset,
+}
+
+impl Data {
+    /// Fresh test data lie beside the model where the law was known; otherwise the training data serve.
+    fn open(folder: &RunFolder, model: &Model) -> Result<Self> {
+        let train = &model.about.dataset;
+        let test = folder.file("test.safetensors");
+        let test = if test.exists() { &test } else { train };
+        Ok(Data { train: Dataset::open(train)?, test: Dataset::open(test)? })
+    }
+}
+
+/// `messages`: ranks the messages of a run's network and fits them to the true forces.
+pub fn messages(at: Setting, folder: &RunFolder, components: Option<usize>) -> Result<Summary> {
+    let model = Model::load(&folder.file("model.safetensors"))?;
+    let test = &Data::open(folder, &model)?.test;
+    let model = &model;
+    let measured = messages::measure(&at.device, model, test, components, at.seed)?;
+    messages::write(folder, model, &measured)?;
+    let mut summary = Summary::of(&measured);
+    let graphs = Graphs::sample(test, LOSS_GRAPHS, at.seed);
+    summary.test_loss.network = Some(graphs.network_loss(&at.device, model)?);
+    if let Some(outside) = outside(test, at.seed) {
+        summary.outside_loss.network = Some(outside.network_loss(&at.device, model)?);
+    }
+    summary.write(folder)?;
+    Ok(summary)
+}
+
+/// States outside the range of the training, where the law is known.
+fn outside(test: &Dataset, seed: u64) -> Option<Graphs> {
+    let about = &test.about;
+    let law = about.law.as_ref()?;
+    Some(Graphs::outside(law, about.dim, about.bodies, LOSS_GRAPHS, OUTSIDE_WIDTH, seed))
+}
+
+/// The search for the laws of a run's messages; also `regress RUNFOLDER`.
+pub fn regress(at: Setting, folder: &RunFolder, preset: Preset, select: Select) -> Result<Summary> {
+    let table = MessageTable::read(folder, ROWS)?;
+    let model = Model::load(&folder.file("model.safetensors"))?;
+    let found = laws::messages(at, folder, &table, preset, select)?;
+    let mut summary = Summary::read(folder)?;
+    let names = table.inputs.names();
+    for (component, law) in summary.components.iter_mut().zip(found) {
+        component.law = Some(LawSummary::of(&law, &names));
+        if let Some(truth) = &model.about.law {
+            let r_max = 2.0 * table.distance(0.99);
+            let verdict =
+                forces::judge(truth, &law.expression, &table.inputs, table.bodies, r_max, at.seed)?;
+            component.recovered = Some(verdict.recovered);
+            component.verdict = Some(verdict);
+        }
+    }
+    summary.write(folder)?;
+    Ok(summary)
+}
+
+/// Puts the laws of a run in the place of its network and refits all constants; also `compose RUNFOLDER`.
+/// Returns what was found and the formula for a person.
+pub fn compose(
+    at: Setting,
+    folder: &RunFolder,
+    preset: Preset,
+    select: Select,
+) -> Result<(Summary, String)> {
+    let model = Model::load(&folder.file("model.safetensors"))?;
+    let data = Data::open(folder, &model)?;
+    let table = MessageTable::read(folder, ROWS)?;
+    let kept = table.kept();
+    let components: Vec<usize> = kept.iter().map(|c| c.index).collect();
+    let graphs = Graphs::sample(&data.test, ROWS, at.seed + 1);
+    let nodes = NodeTable::new(&at.device, &model, &graphs, &kept, at.seed)?;
+    let nodes = laws::nodes(at, folder, &nodes, &components, preset, select)?;
+    let messages = laws::read_messages(folder, &table.inputs, &kept)?;
+    let mut formula = Formula { inputs: table.inputs, components, messages, nodes };
+    let train = Graphs::sample(&data.train, REFIT_GRAPHS, at.seed + 2);
+    let loss = formula.refit(&train.features, &train.targets, train.bodies);
+    laws::write_composed(folder, &formula, loss)?;
+    let mut summary = Summary::read(folder)?;
+    let test = Graphs::sample(&data.test, LOSS_GRAPHS, at.seed);
+    summary.test_loss.formula = test.formula_loss(&formula);
+    summary.outside_loss.formula =
+        outside(&data.test, at.seed).and_then(|g| g.formula_loss(&formula));
+    summary.write(folder)?;
+    let lines: Vec<String> =
+        formula.equations().into_iter().map(|(left, right)| format!("{left} {right}")).collect();
+    Ok((summary, lines.join("\n")))
+}
+
+/// The composed formula of a run; `None` where it was not composed yet.
+pub fn composed(folder: &RunFolder) -> Result<Option<Formula>> {
+    if !folder.file(LAWS).exists() || !folder.file("messages.safetensors").exists() {
+        return Ok(None);
+    }
+    let table = MessageTable::read(folder, 1)?;
+    let components = table.kept().iter().map(|c| c.index).collect();
+    laws::read_composed(folder, table.inputs, components)
+}
+
+/// An error where the settings make no sense, before anything is written.
+pub fn check(settings: &Settings) -> Result<()> {
+    match &settings.simulate {
+        Some(system) => system.check(),
+        None => Ok(()),
+    }
+}
