@@ -165,6 +165,18 @@ impl Kernel for Bf16 {
     }
 }
 
+/// Where the values of 16 pairs come from: first 16 columns and last 16 columns of two rows of 32.
+const PAIRS: [[u16; COLUMNS]; 2] = {
+    let mut pairs = [[0; COLUMNS]; 2];
+    let mut i = 0;
+    while i < COLUMNS {
+        pairs[0][i] = (i / 2 + i % 2 * COLUMNS) as u16;
+        pairs[1][i] = pairs[0][i] + LANES as u16;
+        i += 1;
+    }
+    pairs
+};
+
 /// Columns are handled in blocks of 32 from both rows at once. A block of the upper row ends up where
 /// the lower row's later columns were, so the pair goes through a copy.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -174,10 +186,8 @@ unsafe fn pair_rows(first: *mut f32, rows: usize, row: usize) {
     assert!(row <= WIDEST && row.is_multiple_of(LANES), "rows of {row} words");
     // SAFETY: as the caller promises; `copy` holds both rows.
     unsafe {
-        let lower: [u16; COLUMNS] = std::array::from_fn(|i| (i / 2 + i % 2 * COLUMNS) as u16);
-        let upper = lower.map(|i| i + LANES as u16);
-        let lower = _mm512_loadu_si512(lower.as_ptr().cast());
-        let upper = _mm512_loadu_si512(upper.as_ptr().cast());
+        let lower = _mm512_loadu_si512(PAIRS[0].as_ptr().cast());
+        let upper = _mm512_loadu_si512(PAIRS[1].as_ptr().cast());
         let mut copy = [const { std::mem::MaybeUninit::<f32>::uninit() }; 2 * WIDEST];
         let copy = copy.as_mut_ptr().cast::<f32>();
         for pair in 0..rows.div_ceil(2) {

@@ -119,10 +119,14 @@ pub(super) fn gradient(
             sums: Shared(sums.at(index * run_sums)),
         }
     };
-    (0..whole).into_par_iter().with_max_len(1).for_each(|index| {
-        step(cpu, job(index, rayon::current_thread_index().unwrap_or(0)), false);
+    // One entry into the pool for the whole step: a caller outside of it would go to sleep and be
+    // woken for every phase.
+    rayon::scope(|_| {
+        (0..whole).into_par_iter().with_max_len(1).for_each(|index| {
+            step(cpu, job(index, rayon::current_thread_index().unwrap_or(0)), false);
+        });
+        (whole..batch.runs).for_each(|index| step(cpu, job(index, 0), true));
     });
-    (whole..batch.runs).for_each(|index| step(cpu, job(index, 0), true));
     for (index, loss) in losses.iter_mut().enumerate() {
         *loss = total(&job(index, 0));
     }

@@ -67,6 +67,9 @@ pub struct Loss {
     pub decay: f32,
 }
 
+/// Units of a layer in bf16: two rows of them go through a buffer of fixed size.
+const WIDEST_BF16: usize = 4000;
+
 /// Buffers that steps reuse: nothing is allocated after the first step of a size.
 #[derive(Default)]
 pub struct Workspace {
@@ -77,7 +80,11 @@ pub struct Workspace {
 ///
 /// `parameters` and `gradients` are `[runs, arena.len]` (the gradient is overwritten, gaps of the
 /// arena included, which become zero), `losses` is `[runs]`. A buffer of the wrong length, a batch
-/// without edges and a penalty that does not fit the shape are errors; nothing is written then.
+/// without edges, a penalty that does not fit the shape, and bf16 on a processor without it are
+/// errors; nothing is written then.
+///
+/// Threads are those of the caller's rayon pool. Many steps in a row are fastest from inside the
+/// pool (the loop in one `rayon::scope`): entering it anew for each step costs some 20 µs.
 pub fn gradient(
     device: &Device,
     batch: &Batch,
@@ -113,6 +120,13 @@ impl Batch<'_> {
                 "sampled messages and the Kullback–Leibler penalty go together",
             )
             .field("penalty"));
+        }
+        let widest = widths.into_iter().chain([shape.edge_outputs()]).max().unwrap_or(0);
+        if self.precision == Precision::Bf16 && widest > WIDEST_BF16 {
+            return Err(Error::usage(format!(
+                "bf16 takes layers of up to {WIDEST_BF16} units, not {widest}; use --precision f32"
+            ))
+            .field("precision"));
         }
         let nodes = self.runs * self.graphs * self.bodies;
         check_len("features", self.features.len(), nodes * shape.n_features)?;
