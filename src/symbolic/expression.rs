@@ -358,6 +358,12 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// So many cases, the same on every run.
+    pub(crate) fn cases(cases: u32) -> ProptestConfig {
+        let rng_seed = proptest::test_runner::RngSeed::Fixed(1);
+        ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
+    }
+
     /// Any expression of three variables, with constants that a search might hold.
     pub(crate) fn any_expression() -> impl Strategy<Value = Expression> {
         let leaf = prop_oneof![
@@ -407,6 +413,7 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        #![proptest_config(cases(300))]
         #[test]
         fn constants_are_set_in_order(mut e in any_expression()) {
             let negated: Vec<f64> = e.constants().iter().map(|c| -c).collect();

@@ -141,10 +141,7 @@ impl Island {
         let mut seen = HashMap::new();
         if self.members.is_empty() {
             let children = (0..POPULATION)
-                .filter_map(|_| {
-                    let size = self.random.below(5);
-                    task.admit(&task.grammar.random(size, &mut self.random))
-                })
+                .filter_map(|_| task.admit(&task.grammar.beginning(&mut self.random)))
                 .collect();
             for member in self.fit(children, task, &mut seen)? {
                 self.members.push_back(member);
@@ -225,8 +222,7 @@ impl Island {
     /// A child, with its parent's loss and complexity where it has one parent.
     fn breed(&mut self, task: &Task) -> (Option<(f64, u32)>, Option<Expression>) {
         if self.members.is_empty() {
-            let size = 1 + self.random.below(5);
-            return (None, Some(task.grammar.random(size, &mut self.random)));
+            return (None, Some(task.grammar.beginning(&mut self.random)));
         }
         let parent = self.tournament(task);
         if self.random.uniform() < CROSSOVER {

@@ -17,11 +17,14 @@ pub struct Grammar {
     compares: Vec<Op>,
     /// True where + and * are both there.
     combines: bool,
+    /// True where * is there; and /.
+    multiplies: bool,
+    divides: bool,
 }
 
 /// Kinds of mutation with the weight of each. Constants are fitted after every one of them, so
 /// that little weight falls on changing numbers.
-const KINDS: [(Kind, f64); 12] = [
+const KINDS: [(Kind, f64); 13] = [
     (Kind::Constant, 0.4),
     (Kind::Operator, 1.0),
     (Kind::Variable, 1.0),
@@ -33,6 +36,7 @@ const KINDS: [(Kind, f64); 12] = [
     (Kind::Graft, 1.0),
     (Kind::Hoist, 0.3),
     (Kind::Combine, 1.5),
+    (Kind::Multiply, 0.7),
     (Kind::Random, 0.3),
 ];
 
@@ -60,6 +64,8 @@ enum Kind {
     Hoist,
     /// A variable v becomes v + c·u: linear combinations of two variables at once.
     Combine,
+    /// A sub-tree is multiplied by a product of two variables: what neither does alone.
+    Multiply,
     /// A new random expression.
     Random,
 }
@@ -79,6 +85,8 @@ impl Grammar {
             variables: samples.len(),
             samples,
             compares: compares.collect(),
+            multiplies: operators.contains(&Op::Mul),
+            divides: operators.contains(&Op::Div),
             combines: [Op::Add, Op::Mul].iter().all(|op| operators.contains(op)),
         }
     }
@@ -171,6 +179,36 @@ impl Grammar {
         e
     }
 
+    /// A beginning: a random expression, or (every other time) a product of random variables.
+    ///
+    /// A law that is a product, such as q1 q2 dx, shows nothing to a search that has only some of its
+    /// factors.
+    pub fn beginning(&self, random: &mut Random) -> Expression {
+        if random.uniform() < 0.5 {
+            self.monomial(1 + random.below(4), random)
+        } else {
+            let size = 1 + random.below(6);
+            self.random(size, random)
+        }
+    }
+
+    /// A product of `factors` different variables or their inverses (as many as there are).
+    fn monomial(&self, factors: usize, random: &mut Random) -> Expression {
+        let mut left: Vec<u16> = (0..self.variables as u16).collect();
+        let mut e = Expression::variable(left.swap_remove(random.below(left.len())));
+        while e.nodes().len() + 1 < 2 * factors && !left.is_empty() {
+            let factor = Expression::variable(left.swap_remove(random.below(left.len())));
+            let op = match (self.multiplies, self.divides) {
+                (true, true) => [Op::Mul, Op::Div][random.below(2)],
+                (true, false) => Op::Mul,
+                (false, true) => Op::Div,
+                (false, false) => break,
+            };
+            e = Expression::apply(op, &[e, factor]);
+        }
+        e
+    }
+
     /// Replaces a random leaf by an operator on leaves.
     fn grow(&self, e: &Expression, random: &mut Random) -> Expression {
         let Some(op) = self.operator(None, random) else { return e.clone() };
@@ -240,10 +278,13 @@ impl Grammar {
                 let other = Expression::apply(Op::Mul, &[factor, self.variable(random)]);
                 Some(replace(e, at, &Expression::apply(Op::Add, &[e.subtree(at), other])))
             }
-            Kind::Random => {
-                let size = 1 + random.below(6);
-                Some(self.random(size, random))
+            Kind::Multiply if !self.multiplies => None,
+            Kind::Multiply => {
+                let at = pick(e, random, |_| true)?;
+                let by = self.monomial(2, random);
+                Some(replace(e, at, &Expression::apply(Op::Mul, &[e.subtree(at), by])))
             }
+            Kind::Random => Some(self.beginning(random)),
         }
     }
 

@@ -227,10 +227,11 @@ fn latex_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::symbolic::expression::tests::any_expression;
+    use crate::symbolic::expression::tests::{any_expression, cases};
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(cases(3000))]
         #[test]
         fn text_reads_back_node_by_node(e in any_expression()) {
             let names = ["x", "y1", "z_"];

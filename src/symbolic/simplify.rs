@@ -350,7 +350,7 @@ impl Product {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::symbolic::expression::tests::any_expression;
+    use crate::symbolic::expression::tests::{any_expression, cases};
     use proptest::prelude::*;
 
     const NAMES: [&str; 3] = ["x", "y", "z"];
@@ -390,7 +390,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(cases(20_000))]
         #[test]
         fn values_stay(e in any_expression(), x in -3.0..3.0f64, y in 0.1..3.0f64, z in -2.0..2.0f64) {
             let simple = e.simplified();
