@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
+use crate::distill::laws::Search;
 use crate::distill::pipeline;
 use crate::error::Result;
 use crate::network::settings::Preset;
@@ -22,14 +23,17 @@ pub struct Compose {
     /// How hard to search
     #[arg(long, value_enum, default_value_t = Preset::Quick)]
     preset: Preset,
+    /// Formulas to consider for each output of φv; the preset has its own default
+    #[arg(long, value_name = "N")]
+    evaluations: Option<u64>,
 }
 
 impl Compose {
     /// Extends `laws.json` and prints the composed formula with its test loss.
     pub fn run(self, context: &Context) -> Result<()> {
         let folder = RunFolder::open(&self.run)?;
-        let (summary, text) =
-            pipeline::compose(context.setting(), &folder, self.preset, self.select)?;
+        let search = Search::new(self.preset, self.evaluations, self.select);
+        let (summary, text) = pipeline::compose(context.setting(), &folder, search)?;
         let text = format!("{text}\n{}", summary.losses());
         context.print(&serde_json::to_value(&summary).expect("plain data"), text);
         Ok(())

@@ -56,6 +56,12 @@ pub struct Distill {
     /// The rule that chooses from a Pareto front
     #[arg(long, value_enum, default_value_t = Select::Best)]
     select: Select,
+    /// Steps of training; the preset has its own default
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Formulas to consider for each message; the preset has its own default
+    #[arg(long, value_name = "N")]
+    evaluations: Option<u64>,
     /// The run folder; by default runs/LAW-DIMd-MODEL
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -100,6 +106,8 @@ impl Distill {
             precision: self.precision,
             components: self.components,
             select: self.select,
+            steps: self.steps,
+            evaluations: self.evaluations,
             seed: context.seed,
         };
         let output = self.output.unwrap_or_else(|| PathBuf::from("runs").join(name));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Context;
+use crate::distill::laws::Search;
 use crate::distill::pipeline;
 use crate::error::{Error, Result};
 use crate::network::settings::Preset;
@@ -163,7 +164,9 @@ impl Regress {
     /// A law for each kept message of a run.
     fn run_folder(&self, context: &Context) -> Result<()> {
         let folder = RunFolder::open(&self.table)?;
-        let summary = pipeline::regress(context.setting(), &folder, self.preset, self.select)?;
+        let search = Search::new(self.preset, self.evaluations, self.select);
+        let search = Search { resume: self.existing.resume, ..search };
+        let summary = pipeline::regress(context.setting(), &folder, search)?;
         context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
         Ok(())
     }

@@ -23,21 +23,34 @@ const COMPOSED: &str = "composed";
 /// The names of the outputs of φv.
 const OUTPUTS: [&str; 3] = ["ax", "ay", "az"];
 
-/// How many candidates a preset considers for each target.
-fn evaluations(preset: Preset) -> u64 {
-    match preset {
-        Preset::Quick => 400_000,
-        Preset::Standard => 1_500_000,
-        Preset::Paper => 5_000_000,
+/// How to search for the laws of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Search {
+    /// Candidates that are considered for each target.
+    pub evaluations: u64,
+    /// The rule that chooses from a Pareto front.
+    pub select: Select,
+    /// True to keep what an interrupted search of the same messages left in the folder.
+    pub resume: bool,
+}
+
+impl Search {
+    /// As hard as `preset` says, unless `evaluations` does.
+    pub fn new(preset: Preset, evaluations: Option<u64>, select: Select) -> Self {
+        let of_preset = match preset {
+            Preset::Quick => 400_000,
+            Preset::Standard => 1_500_000,
+            Preset::Paper => 5_000_000,
+        };
+        Search { evaluations: evaluations.unwrap_or(of_preset), select, resume: false }
     }
 }
 
-/// How many rows and how hard, and where the results go.
+/// A search and where its results go.
 struct Job<'a> {
     at: Setting,
     folder: &'a RunFolder,
-    preset: Preset,
-    select: Select,
+    search: Search,
 }
 
 impl Job<'_> {
@@ -50,26 +63,29 @@ impl Job<'_> {
         columns: &[Vec<f32>],
         targets: &[Vec<f32>],
     ) -> Result<Vec<Entry>> {
-        let Job { at, folder, preset, select } = *self;
+        let Job { at, folder, search: Search { evaluations, select, resume } } = *self;
         let problem = |target: &Vec<f32>| Problem {
             names: names.to_vec(),
             columns: columns.to_vec(),
             target: target.clone(),
             ..Problem::default()
         };
-        let problems: Vec<Problem> = targets.iter().map(problem).collect();
-        let settings = Settings {
-            evaluations: Some(evaluations(preset)),
-            seed: at.seed,
-            ..Settings::default()
-        };
+        let mut problems: Vec<Problem> = targets.iter().map(problem).collect();
+        if resume {
+            if let Some(entries) = finished(folder, stage, &labels, names)? {
+                return Ok(entries);
+            }
+            job::resume(&mut problems, &labels, folder)?;
+        }
+        let settings =
+            Settings { evaluations: Some(evaluations), seed: at.seed, ..Settings::default() };
         let labels = Labels { targets: labels, stage };
         let outcomes =
             job::run(&at.device, &problems, &labels, &settings, select, folder, at.progress)?;
         if crate::interrupt::requested() {
             let path = folder.path().display();
             return Err(Error::interrupted(format!(
-                "stopped while searching for laws; what was found is in {path}, --resume searches again"
+                "stopped while searching for laws; what was found is in {path}, --resume goes on from there"
             )));
         }
         let chosen = |outcome: &Outcome| {
@@ -83,24 +99,41 @@ impl Job<'_> {
     }
 }
 
+/// The chosen entries of a search that had ended; `None` where it had not.
+fn finished(
+    folder: &RunFolder,
+    stage: &str,
+    labels: &[String],
+    names: &[String],
+) -> Result<Option<Vec<Entry>>> {
+    let laws = job::read_laws(folder)?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let entry = |label: &String| {
+        let law = laws.iter().find(|l| l["stage"] == stage && l["target"] == label.as_str())?;
+        let expression = Expression::parse(law["equation"].as_str()?, &names).ok()?;
+        let complexity = law["complexity"].as_u64()? as u32;
+        Some(Entry { complexity, loss: law["loss"].as_f64()?, score: 0.0, expression })
+    };
+    Ok(labels.iter().map(entry).collect())
+}
+
 /// Searches a law for each kept message of a run, with `hall_of_fame.csv` live, into `laws.json`.
 pub fn messages(
     at: Setting,
     folder: &RunFolder,
     table: &MessageTable,
-    preset: Preset,
-    select: Select,
+    search: Search,
 ) -> Result<Vec<Entry>> {
     // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
     for name in [LAWS, job::HALL_OF_FAME] {
         let path = folder.file(name);
-        if path.exists() {
+        if path.exists() && !search.resume {
             std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
         }
     }
     let labels = table.targets.iter().map(|(c, _)| c.index.to_string()).collect();
     let targets: Vec<Vec<f32>> = table.targets.iter().map(|(_, target)| target.clone()).collect();
-    let job = Job { at, folder, preset, select };
+    let job = Job { at, folder, search };
     job.run(MESSAGE, labels, &table.inputs.names(), &table.columns, &targets)
 }
 
@@ -110,12 +143,11 @@ pub fn nodes(
     folder: &RunFolder,
     table: &NodeTable,
     components: &[usize],
-    preset: Preset,
-    select: Select,
+    search: Search,
 ) -> Result<Vec<Expression>> {
     let dim = table.targets.len();
     let labels = OUTPUTS[..dim].iter().map(|name| name.to_string()).collect();
-    let job = Job { at, folder, preset, select };
+    let job = Job { at, folder, search };
     let names = node_names(dim, components);
     let chosen = job.run(NODE, labels, &names, &table.columns, &table.targets)?;
     Ok(chosen.into_iter().map(|entry| entry.expression).collect())

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compose::Formula;
 use super::forces;
-use super::laws;
+use super::laws::{self, Search};
 use super::messages::{self, MessageTable};
 use super::nodes::{Graphs, NodeTable};
 use super::summary::{LawSummary, Summary};
@@ -52,6 +52,10 @@ pub struct Settings {
     pub components: Option<usize>,
     /// The rule that chooses from a Pareto front.
     pub select: Select,
+    /// Steps of training; by default what the preset says.
+    pub steps: Option<u64>,
+    /// Candidates of each search; by default what the preset says.
+    pub evaluations: Option<u64>,
     /// Seed of everything random.
     pub seed: u64,
     /// An existing dataset; otherwise one is simulated.
@@ -80,6 +84,8 @@ const OUTSIDE_WIDTH: f64 = 2.0;
 /// Everything, from a system to its law. Returns what was found and what a person reads.
 pub fn distill(at: Setting, folder: &RunFolder, settings: &Settings) -> Result<(Summary, String)> {
     let begun = Instant::now();
+    // Only `--resume` gets here with files of the same settings.
+    let already = folder.file("messages.safetensors").exists();
     folder.write_config("distill", settings)?;
     let dataset_path = match (&settings.dataset, &settings.simulate) {
         (Some(path), _) => path.clone(),
@@ -97,11 +103,14 @@ pub fn distill(at: Setting, folder: &RunFolder, settings: &Settings) -> Result<(
 
     let stage = Instant::now();
     let about = &dataset.about;
-    let training = TrainSettings {
+    let mut training = TrainSettings {
         precision: settings.precision,
         seed: settings.seed,
         ..TrainSettings::preset(settings.preset, settings.model, about.dim, about.bodies)
     };
+    if let Some(steps) = settings.steps {
+        training.set_steps(steps);
+    }
     let resume = folder.file("model.safetensors").exists();
     train(&at.device, &dataset, &training, folder, resume, at.progress)?;
     let trained = stage.elapsed().as_secs_f64();
@@ -112,8 +121,10 @@ pub fn distill(at: Setting, folder: &RunFolder, settings: &Settings) -> Result<(
     summary.write(folder)?;
 
     let stage = Instant::now();
-    regress(at, folder, settings.preset, settings.select)?;
-    let (_, formula) = compose(at, folder, settings.preset, settings.select)?;
+    let search = Search::new(settings.preset, settings.evaluations, settings.select);
+    let search = Search { resume: already, ..search };
+    regress(at, folder, search)?;
+    let (_, formula) = compose(at, folder, search)?;
     let regressed = stage.elapsed().as_secs_f64();
     report::rollout::write(&at.device, folder)?;
     summary = Summary::read(folder)?;
@@ -167,10 +178,10 @@ fn outside(test: &Dataset, seed: u64) -> Option<Graphs> {
 }
 
 /// The search for the laws of a run's messages; also `regress RUNFOLDER`.
-pub fn regress(at: Setting, folder: &RunFolder, preset: Preset, select: Select) -> Result<Summary> {
+pub fn regress(at: Setting, folder: &RunFolder, search: Search) -> Result<Summary> {
     let table = MessageTable::read(folder, ROWS)?;
     let model = Model::load(&folder.file("model.safetensors"))?;
-    let found = laws::messages(at, folder, &table, preset, select)?;
+    let found = laws::messages(at, folder, &table, search)?;
     let mut summary = Summary::read(folder)?;
     let names = table.inputs.names();
     for (component, law) in summary.components.iter_mut().zip(found) {
@@ -189,12 +200,7 @@ pub fn regress(at: Setting, folder: &RunFolder, preset: Preset, select: Select) 
 
 /// Puts the laws of a run in the place of its network and refits all constants; also `compose RUNFOLDER`.
 /// Returns what was found and the formula for a person.
-pub fn compose(
-    at: Setting,
-    folder: &RunFolder,
-    preset: Preset,
-    select: Select,
-) -> Result<(Summary, String)> {
+pub fn compose(at: Setting, folder: &RunFolder, search: Search) -> Result<(Summary, String)> {
     let model = Model::load(&folder.file("model.safetensors"))?;
     let data = Data::open(folder, &model)?;
     let table = MessageTable::read(folder, ROWS)?;
@@ -202,7 +208,7 @@ pub fn compose(
     let components: Vec<usize> = kept.iter().map(|c| c.index).collect();
     let graphs = Graphs::sample(&data.test, ROWS, at.seed + 1);
     let nodes = NodeTable::new(&at.device, &model, &graphs, &kept, at.seed)?;
-    let nodes = laws::nodes(at, folder, &nodes, &components, preset, select)?;
+    let nodes = laws::nodes(at, folder, &nodes, &components, search)?;
     let messages = laws::read_messages(folder, &table.inputs, &kept)?;
     let mut formula = Formula { inputs: table.inputs, components, messages, nodes };
     let train = Graphs::sample(&data.train, REFIT_GRAPHS, at.seed + 2);
