@@ -235,10 +235,15 @@ pub fn composed(folder: &RunFolder) -> Result<Option<Formula>> {
     laws::read_composed(folder, table.inputs, components)
 }
 
-/// An error where the settings make no sense, before anything is written.
+/// An error where the settings make no sense or the dataset cannot be used, before anything is written.
 pub fn check(settings: &Settings) -> Result<()> {
-    match &settings.simulate {
-        Some(system) => system.check(),
-        None => Ok(()),
+    for (field, value) in [("steps", settings.steps), ("evaluations", settings.evaluations)] {
+        if value == Some(0) {
+            return Err(Error::usage("is 0; at least 1 is needed").field(field));
+        }
     }
+    if let Some(path) = &settings.dataset {
+        Dataset::open(path)?;
+    }
+    settings.simulate.as_ref().map_or(Ok(()), |system| system.check())
 }

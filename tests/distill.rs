@@ -1,0 +1,163 @@
+//! From a system to its law through the command line, in small: every stage as a command of its own,
+//! `distill` as one, an interrupt, and errors.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn lawsmith(arguments: &[&str]) -> Output {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("lawsmith"));
+    command.args(arguments).args(["--json", "-q"]).output().unwrap()
+}
+
+fn document(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
+}
+
+fn succeed(arguments: &[&str]) -> Value {
+    let output = lawsmith(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+    document(&output)
+}
+
+fn error(arguments: &[&str]) -> Value {
+    let output = lawsmith(arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    document(&output)["error"].clone()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// 3000 steps bring the messages of a bottleneck close to linear maps of the force; the law need not
+/// be found for the files and the documents to be right.
+#[test]
+fn every_stage_as_a_command_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, run) = (folder.path().join("spring.safetensors"), folder.path().join("run"));
+    let (data, run) = (text(&data), text(&run));
+    succeed(&["simulate", "--runs", "200", "--frames", "100", "-o", data]);
+    succeed(&[
+        "train",
+        data,
+        "--model",
+        "bottleneck",
+        "--steps",
+        "3000",
+        "--hidden",
+        "32",
+        "-o",
+        run,
+    ]);
+
+    let messages = succeed(&["messages", run]);
+    let components = messages["components"].as_array().unwrap();
+    assert_eq!(components.len(), 2, "as many as dimensions");
+    for component in components {
+        let (plain, trimmed) = (&component["force_r2"], &component["force_r2_trimmed"]);
+        assert!(trimmed.as_f64().unwrap() > 0.5, "{component}");
+        assert!(trimmed.as_f64().unwrap() >= plain.as_f64().unwrap() - 0.05, "{component}");
+        assert!(component["law"].is_null(), "no law is known yet");
+    }
+    let order: Vec<f64> = components.iter().map(|c| c["significance"].as_f64().unwrap()).collect();
+    assert!(order[0] >= order[1]);
+    assert!(messages["test_loss"]["network"].as_f64().unwrap() > 0.0);
+
+    let e = error(&["compose", run]);
+    assert!(e["message"].as_str().unwrap().contains("lawsmith regress"), "{e}");
+
+    let laws = succeed(&["regress", run, "--evaluations", "20000"]);
+    for component in laws["components"].as_array().unwrap() {
+        assert!(component["law"]["equation"].is_string(), "{component}");
+        assert!(component["law"]["latex"].is_string() && component["law"]["loss"].is_number());
+        assert!(component["recovered"].is_boolean());
+    }
+
+    let composed = succeed(&["compose", run, "--evaluations", "20000"]);
+    assert!(composed["test_loss"]["formula"].as_f64().unwrap() > 0.0);
+    let entries: Vec<Value> =
+        serde_json::from_str(&std::fs::read_to_string(format!("{run}/laws.json")).unwrap())
+            .unwrap();
+    let count = |stage: &str| entries.iter().filter(|law| law["stage"] == stage).count();
+    assert_eq!((count("message"), count("node"), count("composed")), (2, 2, 4));
+
+    let predicted = succeed(&["predict", run, "--rollout", "--frames", "20", "--runs", "2"]);
+    assert!(predicted["test_loss"]["formula"].is_number(), "{predicted}");
+    assert!(predicted["rollout"]["formula"]["median_error"].is_array(), "{predicted}");
+    succeed(&["report", run]);
+    let report = std::fs::read_to_string(format!("{run}/report.html")).unwrap();
+    for law in &entries {
+        assert!(!law["equation"].as_str().unwrap().is_empty());
+    }
+    assert!(report.contains("<svg") && report.contains("formula"));
+}
+
+#[test]
+fn distill_resumes_where_it_was_killed_and_ends_in_the_same_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let arguments = |run: &Path| -> Vec<String> {
+        let settings = "distill --runs 100 --frames 50 --steps 4000 --evaluations 10000 -o";
+        settings.split(' ').map(String::from).chain([text(run).to_string()]).collect()
+    };
+    fn borrowed(arguments: &[String]) -> Vec<&str> {
+        arguments.iter().map(String::as_str).collect()
+    }
+    let summary = succeed(&borrowed(&arguments(&whole)));
+    for key in ["simulate", "train", "regress", "total"] {
+        assert!(summary["seconds"][key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    assert!(summary["test_loss"]["network"].is_number() && summary["components"].is_array());
+
+    // Killed as soon as the first checkpoint is there.
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("lawsmith"))
+        .args(arguments(&killed))
+        .arg("-q")
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !killed.join("model.safetensors").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let again = arguments(&killed);
+    let e = error(&borrowed(&again));
+    assert!(e["message"].as_str().unwrap().contains("--resume"), "{e}");
+    let mut resumed = borrowed(&again);
+    resumed.push("--resume");
+    succeed(&resumed);
+    for name in ["metrics.csv", "laws.json", "hall_of_fame.csv"] {
+        let read = |run: &Path| std::fs::read_to_string(run.join(name)).unwrap();
+        assert_eq!(read(&whole), read(&killed), "{name}");
+    }
+    let mut other = resumed.clone();
+    other.extend(["--model", "kl"]);
+    let e = error(&other);
+    assert!(e["message"].as_str().unwrap().contains("other settings"), "{e}");
+}
+
+#[test]
+fn errors_come_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let run_text = text(&run);
+    let cases: [(&[&str], &str); 5] = [
+        (&["distill", "--law", "gravity"], "gravity"),
+        (&["distill", "--potential", "r^", "--dt", "0.01"], "potential"),
+        (&["distill", "--potential", "m1*m2", "--dt", "0.01"], "does not depend on r"),
+        (&["distill", "--bodies", "1"], "bodies"),
+        (&["distill", "missing.safetensors"], "missing.safetensors"),
+    ];
+    for (arguments, expected) in cases {
+        let e = error(&[arguments, &["-o", run_text]].concat());
+        assert!(e["message"].as_str().unwrap().contains(expected), "{arguments:?}: {e}");
+        assert!(!run.exists(), "{arguments:?} left a folder");
+    }
+    let e = error(&["messages", run_text]);
+    assert!(e["message"].as_str().unwrap().contains("no such run folder"), "{e}");
+}
