@@ -26,6 +26,8 @@ const ROWS: usize = 512;
 const BATCHES: usize = 32;
 /// Members of an island that the hall of fame replaces at a synchronisation.
 const REINJECTED: usize = 3;
+/// Epochs after which a structure may be fitted on all rows again: another start may do better.
+const FORGET_EVERY: u64 = 12;
 /// Values of each variable from which thresholds are drawn.
 const SAMPLES: usize = 64;
 
@@ -117,8 +119,9 @@ struct State<'a> {
     grammar: Grammar,
     islands: Vec<Island>,
     hall: BTreeMap<u32, Famous>,
-    /// Structures that were fitted on all rows.
+    /// Structures that were fitted on all rows of late.
     tried: HashSet<u64>,
+    epochs: u64,
     /// Members of each complexity, fading.
     counts: Vec<f64>,
     node_evaluations: u64,
@@ -208,6 +211,7 @@ impl<'a> State<'a> {
             islands: (0..settings.islands).map(|i| Island::new(settings.seed, stream(i))).collect(),
             hall: BTreeMap::new(),
             tried: HashSet::new(),
+            epochs: 0,
             counts: vec![1.0; settings.max_complexity as usize + 3],
             node_evaluations: 0,
             random,
@@ -265,6 +269,10 @@ impl<'a> State<'a> {
         batches: usize,
         deadline: Option<Instant>,
     ) -> Result<()> {
+        self.epochs += 1;
+        if self.epochs.is_multiple_of(FORGET_EVERY) {
+            self.tried.clear();
+        }
         let rows = self.some_rows();
         let total: f64 = self.counts.iter().sum();
         let frequency: Vec<f64> = self.counts.iter().map(|c| c / total).collect();
