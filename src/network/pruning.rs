@@ -2,11 +2,12 @@
 //!
 //! An L1 penalty alone leaves more components than the system needs: several share one force. So at
 //! every 2.5 % of the steps between 20 % and 75 % of the training the components with the smallest
-//! spread are cut: a quarter of them, at least one. One interval later the validation loss is
-//! compared with the one before the cut. If it is worse by more than [`TOLERATED`], the network and
-//! its moments are put back to where they were before that cut and one component is cut instead;
-//! once that hurts too, pruning is over. The number of components that survives is thus read from the
-//! data: nothing here knows the number of dimensions.
+//! spread are cut, a quarter of them. One interval later the validation loss is compared with the one
+//! before the cut. If it is worse by more than [`TOLERATED`], the network and its moments are put back
+//! to where they were before that cut and half as many are cut instead. Once a single component
+//! cannot go, pruning pauses and tries again later, when the learning rate is lower and losses are
+//! less noisy. The number of components that survives is thus read from the data: nothing here knows
+//! the number of dimensions.
 //!
 //! A cut really removes rows of the last edge layer and columns of the first node layer. What the
 //! component contributed on average goes into the bias of that node layer.
@@ -22,17 +23,29 @@ const KEPT: f64 = 0.75;
 /// A cut is undone where the validation loss grows by more than this factor.
 const TOLERATED: f64 = 1.25;
 
+/// Decisions without a cut after a single component could not go.
+const PAUSE: u32 = 3;
+
+/// More components than there are; a number that f64 holds exactly.
+const NO_LIMIT: usize = 1 << 32;
+
 /// Decisions so far.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pruning {
     /// Validation loss before the cut that is on trial.
     before: Option<f64>,
-    /// True once a larger cut was undone: from then on one component at a time.
-    single: bool,
-    /// True once nothing more may be cut.
-    over: bool,
-    /// Validation losses since the last cut.
+    /// The most components that the next cut may take.
+    limit: usize,
+    /// Decisions left without a cut.
+    pause: u32,
+    /// Validation losses since the last decision.
     recent: Vec<f64>,
+}
+
+impl Default for Pruning {
+    fn default() -> Self {
+        Pruning { before: None, limit: NO_LIMIT, pause: 0, recent: Vec::new() }
+    }
 }
 
 /// True if a decision falls on the moment when `step` of `steps` steps are done: the last cut is
@@ -56,11 +69,12 @@ impl Pruning {
         self.recent.push(loss);
     }
 
-    /// The validation loss lately: the mean over the second half of the interval, since single
+    /// The validation loss lately: the median of the second half of the interval, since single
     /// values jump while the learning rate is high.
     fn level(&self) -> f64 {
-        let half = &self.recent[self.recent.len() / 2..];
-        half.iter().sum::<f64>() / half.len() as f64
+        let mut half = self.recent[self.recent.len() / 2..].to_vec();
+        half.sort_by(f64::total_cmp);
+        half[half.len() / 2]
     }
 
     /// Judges the cut on trial: true if it hurt, so that it has to be taken back. `size` is the
@@ -69,10 +83,11 @@ impl Pruning {
         let Some(before) = self.before else { return false };
         if self.level() <= TOLERATED * before {
             self.before = None;
+            self.limit = 2 * size;
             return false;
         }
-        self.over = size == 1;
-        self.single = true;
+        self.limit = (size / 2).max(1);
+        self.pause = if size == 1 { PAUSE } else { 0 };
         true
     }
 
@@ -82,29 +97,33 @@ impl Pruning {
         // After an undo `before` is still the loss that the network had before.
         let before = self.before.take().unwrap_or_else(|| self.level());
         self.recent.clear();
-        if self.over || messages == 1 || step >= step_of(cuts(), steps) {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return 0;
+        }
+        if messages == 1 || step >= step_of(cuts(), steps) {
             return 0;
         }
         self.before = Some(before);
         let quarter = messages - (KEPT * messages as f64) as usize;
-        if self.single { 1 } else { quarter.min(messages - 1) }
+        quarter.min(messages - 1).min(self.limit)
     }
 
     /// The decisions as numbers, for a checkpoint.
     pub(super) fn to_numbers(&self) -> Vec<f64> {
-        let flag = |set: bool| f64::from(u8::from(set));
-        let mut numbers = vec![self.before.unwrap_or(f64::NAN), flag(self.single), flag(self.over)];
+        let before = self.before.unwrap_or(f64::NAN);
+        let mut numbers = vec![before, self.limit as f64, f64::from(self.pause)];
         numbers.extend(&self.recent);
         numbers
     }
 
     /// The reverse of [`Pruning::to_numbers`]; `None` where these are no such numbers.
     pub(super) fn from_numbers(numbers: &[f64]) -> Option<Self> {
-        let [before, single, over, recent @ ..] = numbers else { return None };
+        let [before, limit, pause, recent @ ..] = numbers else { return None };
         Some(Pruning {
             before: (!before.is_nan()).then_some(*before),
-            single: *single != 0.0,
-            over: *over != 0.0,
+            limit: *limit as usize,
+            pause: *pause as u32,
             recent: recent.to_vec(),
         })
     }

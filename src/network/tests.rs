@@ -9,7 +9,7 @@ use super::settings::{Preset, Settings};
 use super::spec::{ModelKind, Precision};
 use super::train::train;
 use super::trainer::Trainer;
-use crate::device::Device;
+use crate::device::{Device, Simd};
 use crate::nbody::dataset::{About, Dataset};
 use crate::ops::tiny;
 use crate::progress::Progress;
@@ -175,19 +175,31 @@ fn losses(run: &RunFolder) -> (f64, f64) {
     (rows[0], rows[rows.len() - 1])
 }
 
+/// Without the random translation, whose large offsets bf16 rounds coarsely, bf16 reaches the loss
+/// of f32 within the spread between seeds.
 #[test]
 fn bf16_training_falls_like_f32() {
+    if Simd::detect() < Simd::Avx512Bf16 {
+        println!("skipped: this processor has no bf16");
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let data = dataset(&folder.path().join("data.safetensors"), 3, spring);
     let mut last = Vec::new();
     for precision in [Precision::F32, Precision::Bf16] {
         let run = fresh(&folder.path().join(format!("{precision:?}")));
-        let settings = Settings { precision, hidden: 32, ..settings(ModelKind::Bottleneck, 600) };
+        let settings = Settings {
+            precision,
+            hidden: 32,
+            translation: 0.0,
+            ..settings(ModelKind::Bottleneck, 1500)
+        };
         train(&Device::cpu(), &data, &settings, &run, false, Progress::Quiet).unwrap();
         let (begin, end) = losses(&run);
-        assert!(end < 0.6 * begin, "{precision:?}: {begin} to {end}");
+        assert!(end < 0.5 * begin, "{precision:?}: {begin} to {end}");
         last.push(end);
     }
+    assert!(last[0] != last[1], "bf16 has to differ from f32");
     assert!((last[1] / last[0] - 1.0).abs() < 0.25, "f32 {}, bf16 {}", last[0], last[1]);
 }
 
@@ -225,7 +237,7 @@ fn pruning_finds_the_number_of_components() {
             hidden: 32,
             translation: 0.5,
             graphs: 8,
-            ..settings(ModelKind::L1, 6000)
+            ..settings(ModelKind::L1, 4000)
         };
         let summary =
             train(&Device::cpu(), &data, &settings, &run, false, Progress::Quiet).unwrap();
