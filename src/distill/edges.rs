@@ -17,8 +17,8 @@ pub struct Edges {
 }
 
 impl Edges {
-    /// `count` random edges: run, frame, receiver and sender drawn uniformly.
-    pub fn sample(dataset: &Dataset, count: usize, seed: u64) -> Self {
+    /// `count` random edges of `runs`: run, frame, receiver and sender drawn uniformly.
+    pub fn sample(dataset: &Dataset, runs: &[usize], count: usize, seed: u64) -> Self {
         let about = &dataset.about;
         let n_features = about.n_features();
         let mut random = Random::new(seed, EDGE_STREAM);
@@ -26,7 +26,8 @@ impl Edges {
         let mut frame = Vec::new();
         for _ in 0..count {
             frame.clear();
-            dataset.features(random.below(about.runs), random.below(about.frames), &mut frame);
+            let run = runs[random.below(runs.len())];
+            dataset.features(run, random.below(about.frames), &mut frame);
             let receiver = random.below(about.bodies);
             let sender = (receiver + 1 + random.below(about.bodies - 1)) % about.bodies;
             for body in [receiver, sender] {

@@ -72,7 +72,7 @@ impl Measured {
     }
 }
 
-/// Runs the network on random edges of `test`, ranks the messages and fits the kept ones to the true forces.
+/// Runs the network on random edges of `runs` of `test`, ranks the messages and fits the kept ones to the true forces.
 ///
 /// `components` overrides how many are kept: D where the law is known, else those with more than 1 %
 /// of the largest significance.
@@ -80,10 +80,11 @@ pub fn measure(
     device: &Device,
     model: &Model,
     test: &Dataset,
+    runs: &[usize],
     components: Option<usize>,
     seed: u64,
 ) -> Result<Measured> {
-    let edges = Edges::sample(test, EDGES, seed);
+    let edges = Edges::sample(test, runs, EDGES, seed);
     let found = model.messages(device, &edges.features)?;
     let message_dim = model.shape.message_dim;
     let column = |values: &[f32], column: usize| -> Vec<f64> {

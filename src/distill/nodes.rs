@@ -30,13 +30,14 @@ pub struct Graphs {
 }
 
 impl Graphs {
-    /// `count` random frames of random runs.
-    pub fn sample(dataset: &Dataset, count: usize, seed: u64) -> Self {
+    /// `count` random frames of random `runs`.
+    pub fn sample(dataset: &Dataset, runs: &[usize], count: usize, seed: u64) -> Self {
         let about = &dataset.about;
         let mut random = Random::new(seed, GRAPH_STREAM);
         let (mut features, mut targets) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let (run, frame) = (random.below(about.runs), random.below(about.frames));
+            let run = runs[random.below(runs.len())];
+            let frame = random.below(about.frames);
             dataset.features(run, frame, &mut features);
             targets.extend_from_slice(dataset.targets(run, frame));
         }

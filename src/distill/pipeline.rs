@@ -18,12 +18,13 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::nbody::simulate;
+use crate::network::batches::split;
 use crate::network::model::Model;
 use crate::network::settings::{Preset, Settings as TrainSettings};
 use crate::network::spec::{ModelKind, Precision};
 use crate::network::train::train;
 use crate::progress::Progress;
-use crate::report;
+use crate::report::{self, rollout::unseen};
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Select;
 use crate::symbolic::job::LAWS;
@@ -137,34 +138,17 @@ pub fn distill(at: Setting, folder: &RunFolder, settings: &Settings) -> Result<(
     Ok((summary, format!("{table}\n\n{formula}\n{losses}\nreport: {}", path.display())))
 }
 
-/// The data of a run: what its network was trained on, and what it never saw.
-struct Data {
-    train: Dataset,
-    test: Dataset,
-}
-
-impl Data {
-    /// Fresh test data lie beside the model where the law was known; otherwise the training data serve.
-    fn open(folder: &RunFolder, model: &Model) -> Result<Self> {
-        let train = &model.about.dataset;
-        let test = folder.file("test.safetensors");
-        let test = if test.exists() { &test } else { train };
-        Ok(Data { train: Dataset::open(train)?, test: Dataset::open(test)? })
-    }
-}
-
 /// `messages`: ranks the messages of a run's network and fits them to the true forces.
 pub fn messages(at: Setting, folder: &RunFolder, components: Option<usize>) -> Result<Summary> {
     let model = Model::load(&folder.file("model.safetensors"))?;
-    let test = &Data::open(folder, &model)?.test;
-    let model = &model;
-    let measured = messages::measure(&at.device, model, test, components, at.seed)?;
-    messages::write(folder, model, &measured)?;
+    let (test, runs) = unseen(folder, &model)?;
+    let measured = messages::measure(&at.device, &model, &test, &runs, components, at.seed)?;
+    messages::write(folder, &model, &measured)?;
     let mut summary = Summary::of(&measured);
-    let graphs = Graphs::sample(test, LOSS_GRAPHS, at.seed);
-    summary.test_loss.network = Some(graphs.network_loss(&at.device, model)?);
-    if let Some(outside) = outside(test, at.seed) {
-        summary.outside_loss.network = Some(outside.network_loss(&at.device, model)?);
+    let graphs = Graphs::sample(&test, &runs, LOSS_GRAPHS, at.seed);
+    summary.test_loss.network = Some(graphs.network_loss(&at.device, &model)?);
+    if let Some(outside) = outside(&test, at.seed) {
+        summary.outside_loss.network = Some(outside.network_loss(&at.device, &model)?);
     }
     summary.write(folder)?;
     Ok(summary)
@@ -202,23 +186,24 @@ pub fn regress(at: Setting, folder: &RunFolder, search: Search) -> Result<Summar
 /// Returns what was found and the formula for a person.
 pub fn compose(at: Setting, folder: &RunFolder, search: Search) -> Result<(Summary, String)> {
     let model = Model::load(&folder.file("model.safetensors"))?;
-    let data = Data::open(folder, &model)?;
+    let (test, runs) = unseen(folder, &model)?;
+    let data = Dataset::open(&model.about.dataset)?;
+    let (trained, _) = split(&data, model.about.settings.seed)?;
     let table = MessageTable::read(folder, ROWS)?;
     let kept = table.kept();
     let components: Vec<usize> = kept.iter().map(|c| c.index).collect();
-    let graphs = Graphs::sample(&data.test, ROWS, at.seed + 1);
+    let graphs = Graphs::sample(&test, &runs, ROWS, at.seed.wrapping_add(1));
     let nodes = NodeTable::new(&at.device, &model, &graphs, &kept, at.seed)?;
     let nodes = laws::nodes(at, folder, &nodes, &components, search)?;
     let messages = laws::read_messages(folder, &table.inputs, &kept)?;
     let mut formula = Formula { inputs: table.inputs, components, messages, nodes };
-    let train = Graphs::sample(&data.train, REFIT_GRAPHS, at.seed + 2);
+    let train = Graphs::sample(&data, &trained.runs, REFIT_GRAPHS, at.seed.wrapping_add(2));
     let loss = formula.refit(&train.features, &train.targets, train.bodies);
     laws::write_composed(folder, &formula, loss)?;
     let mut summary = Summary::read(folder)?;
-    let test = Graphs::sample(&data.test, LOSS_GRAPHS, at.seed);
-    summary.test_loss.formula = test.formula_loss(&formula);
-    summary.outside_loss.formula =
-        outside(&data.test, at.seed).and_then(|g| g.formula_loss(&formula));
+    let graphs = Graphs::sample(&test, &runs, LOSS_GRAPHS, at.seed);
+    summary.test_loss.formula = graphs.formula_loss(&formula);
+    summary.outside_loss.formula = outside(&test, at.seed).and_then(|g| g.formula_loss(&formula));
     summary.write(folder)?;
     let lines: Vec<String> =
         formula.equations().into_iter().map(|(left, right)| format!("{left} {right}")).collect();
