@@ -368,11 +368,16 @@ impl<'a> State<'a> {
         let programs: Vec<Program> = candidates.iter().map(|(e, _)| Program::new(e)).collect();
         let last = Fit { loss: settings.loss, steps: 30, scaled: false, tolerance: 1e-5 };
         let fitted = op::fit(device, &self.rows, &programs, last)?;
-        for (((formula, _), fitted), program) in candidates.iter_mut().zip(&fitted).zip(&programs) {
+        for (((formula, member), fitted), program) in
+            candidates.iter_mut().zip(&fitted).zip(&programs)
+        {
             self.node_evaluations +=
                 u64::from(fitted.evaluations) * (program.nodes * self.rows.rows()) as u64;
             let rounded: Vec<f64> = fitted.constants.iter().map(|&c| rounded(c)).collect();
             formula.set_constants(&rounded);
+            // A factor of 1 or an offset of 0 may have appeared.
+            *formula = formula.simplified();
+            member.complexity = formula.complexity(&settings.weights);
         }
         let programs: Vec<Program> = candidates.iter().map(|(e, _)| Program::new(e)).collect();
         let losses = op::score(device, &self.rows, &programs, settings.loss)?;
