@@ -3,7 +3,7 @@
 //! `positions [run, frame, body, dim] f32`, `velocities`, `accelerations` (same shape),
 //! `masses [run, body] f32`, `charges [run, body] f32`, `times [frame] f64`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +105,11 @@ impl Dataset {
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// Where it is, from any working folder: what run folders remember.
+    pub fn absolute_path(&self) -> PathBuf {
+        std::path::absolute(self.path()).unwrap_or_else(|_| self.path().to_path_buf())
     }
 
     fn frames_of(&self, name: &str) -> &[f32] {

@@ -144,7 +144,7 @@ fn check_config(
         }
         return Ok(());
     }
-    let config = Config { dataset: dataset.path().to_path_buf(), settings: settings.clone() };
+    let config = Config { dataset: dataset.absolute_path(), settings: settings.clone() };
     folder.write_config("train", &config)
 }
 

@@ -323,7 +323,7 @@ impl<'a> Trainer<'a> {
             runs: data.runs,
             frames: data.frames,
             dataset_seed: data.seed,
-            dataset: self.dataset.path().to_path_buf(),
+            dataset: self.dataset.absolute_path(),
             law: data.law.clone(),
             step: self.step,
             train_loss: self.progress[run].train_loss,
