@@ -89,7 +89,7 @@ impl Train {
             return Ok(());
         }
         let folders = (0..self.replicas).map(|k| {
-            let name = format!("seed-{}", settings.seed + k as u64);
+            let name = format!("seed-{}", settings.seed.wrapping_add(k as u64));
             RunFolder::create(&self.output.join(name), self.existing)
         });
         let folders: Vec<RunFolder> = folders.collect::<Result<_>>()?;

@@ -19,7 +19,7 @@ const NOISE: u64 = 4 << 60;
 /// Fraction of the runs (or of the frames, where there is one run) that is trained on.
 const TRAINED: f64 = 0.75;
 /// Graphs of 4 bodies in the validation set.
-const VALIDATION_GRAPHS: usize = 1024;
+const VALIDATION_GRAPHS: usize = 512;
 
 /// Frames that may be drawn: every `stride`-th frame of `frames` in each of `runs`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! An L1 penalty alone leaves more components than the system needs: several share one force. So at
 //! every 2.5 % of the steps between 20 % and 75 % of the training the components with the smallest
 //! spread are cut, a quarter of them. One interval later the validation loss is compared with the one
-//! before the cut. If it is worse by more than [`TOLERATED`], the network and its moments are put back
+//! before the cut. If it is worse by more than the factor [`TOLERATED`], the network and its moments are put back
 //! to where they were before that cut and half as many are cut instead. Once a single component
 //! cannot go, pruning pauses and tries again later, when the learning rate is lower and losses are
 //! less noisy. The number of components that survives is thus read from the data: nothing here knows
@@ -69,19 +69,20 @@ impl Pruning {
         self.recent.push(loss);
     }
 
-    /// The validation loss lately: the median of the second half of the interval, since single
-    /// values jump while the learning rate is high.
-    fn level(&self) -> f64 {
+    /// The validation losses of the second half of the interval, in order: its first half is for
+    /// recovering from the cut.
+    fn sorted(&self) -> Vec<f64> {
         let mut half = self.recent[self.recent.len() / 2..].to_vec();
         half.sort_by(f64::total_cmp);
-        half[half.len() / 2]
+        half
     }
 
     /// Judges the cut on trial: true if it hurt, so that it has to be taken back. `size` is the
-    /// number of components that it removed.
+    /// number of components that it removed. Losses jump while the learning rate is high, so the
+    /// smallest one after the cut is compared with the median before it.
     pub(super) fn hurt(&mut self, size: usize) -> bool {
         let Some(before) = self.before else { return false };
-        if self.level() <= TOLERATED * before {
+        if self.sorted()[0] <= TOLERATED * before {
             self.before = None;
             self.limit = 2 * size;
             return false;
@@ -95,7 +96,8 @@ impl Pruning {
     /// the next trial.
     pub(super) fn next_cut(&mut self, messages: usize, step: u64, steps: u64) -> usize {
         // After an undo `before` is still the loss that the network had before.
-        let before = self.before.take().unwrap_or_else(|| self.level());
+        let losses = self.sorted();
+        let before = self.before.take().unwrap_or_else(|| losses[losses.len() / 2]);
         self.recent.clear();
         if self.pause > 0 {
             self.pause -= 1;

@@ -8,6 +8,9 @@ use crate::ops::tiny::Penalty;
 
 /// Messages of the models that are not a bottleneck.
 const MESSAGES: usize = 100;
+/// Bounds that keep a slip of the keyboard from asking for terabytes.
+const MOST_HIDDEN: usize = 16_384;
+const MOST_LAYERS: usize = 32;
 /// Fraction of the steps in which the learning rate rises.
 const WARM_UP: f64 = 0.3;
 /// peak / start of the learning rate, and start / end.
@@ -102,10 +105,10 @@ impl Settings {
     }
 
     /// Changes the number of steps, and with it how often metrics and checkpoints are written:
-    /// 200 rows and at least 25 checkpoints.
+    /// 400 rows and at least 25 checkpoints.
     pub fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
-        self.metrics_every = (steps / 200).max(1);
+        self.metrics_every = (steps / 400).max(1);
         self.checkpoint_every = (steps / 25).clamp(1, 5000);
     }
 
@@ -125,6 +128,12 @@ impl Settings {
         for (field, value) in counts {
             if value == 0 {
                 return bad(field, "is 0; at least 1 is needed".to_string());
+            }
+        }
+        let limits = [("hidden", self.hidden, MOST_HIDDEN), ("layers", self.layers, MOST_LAYERS)];
+        for (field, value, most) in limits {
+            if value > most {
+                return bad(field, format!("is {value}; at most {most} are possible"));
             }
         }
         if !(self.peak_rate.is_finite() && self.peak_rate > 0.0) {
@@ -250,6 +259,8 @@ mod tests {
         good.check().unwrap();
         let zero = Settings { hidden: 0, ..good.clone() };
         assert_eq!(zero.check().unwrap_err().field.as_deref(), Some("hidden"));
+        let wide = Settings { hidden: 1_000_000_000, ..good.clone() };
+        assert_eq!(wide.check().unwrap_err().field.as_deref(), Some("hidden"));
         let rate = Settings { peak_rate: f64::NAN, ..good };
         assert_eq!(rate.check().unwrap_err().field.as_deref(), Some("peak_rate"));
     }

@@ -237,6 +237,7 @@ fn pruning_finds_the_number_of_components() {
             hidden: 32,
             translation: 0.5,
             graphs: 8,
+            metrics_every: 10,
             ..settings(ModelKind::L1, 4000)
         };
         let summary =

@@ -94,7 +94,7 @@ pub fn train_replicas(
         .iter()
         .enumerate()
         .map(|(k, folder)| {
-            (Settings { seed: settings.seed + k as u64, ..settings.clone() }, folder)
+            (Settings { seed: settings.seed.wrapping_add(k as u64), ..settings.clone() }, folder)
         })
         .collect();
     for (settings, folder) in &replicas {
