@@ -130,11 +130,12 @@ fn check_config(
     resume: bool,
 ) -> Result<()> {
     if resume && let Some(old) = folder.read_config::<Config>("train")? {
-        let table = |s: &Settings| toml::Table::try_from(s).unwrap_or_default();
-        let (old, new) = (table(&old.settings), table(settings));
-        let differs = |key: &&String| old.get(*key) != new.get(*key);
-        if let Some(key) = new.keys().find(differs) {
-            let (was, is) = (&old[key], &new[key]);
+        // As JSON the fields keep their order: what a user sets comes before what follows from it.
+        let fields = |s: &Settings| serde_json::to_value(s).expect("settings are plain data");
+        let (old, new) = (fields(&old.settings), fields(settings));
+        let mut all = new.as_object().into_iter().flatten();
+        if let Some((key, is)) = all.find(|(key, is)| old[*key] != **is) {
+            let was = &old[key];
             return Err(Error::usage(format!(
                 "the run was started with {was} and this command says {is}: --resume needs the \
                  same settings, --overwrite starts again"
