@@ -66,7 +66,8 @@ impl Formula {
     }
 
     /// Refits all constants to `targets [graphs, bodies, dim]` by Levenberg–Marquardt on the L1 loss
-    /// (weights 1/|residual|, renewed every round). The result is never worse on these data; returns its loss.
+    /// (weights 1/|residual|, renewed every round). The result is never worse on these data but for the
+    /// rounding of its constants to the precision of the data; returns its loss.
     pub fn refit(&mut self, features: &[f32], targets: &[f32], bodies: usize) -> f64 {
         let mut loss = self.loss(features, targets, bodies);
         let mut damping = 1e-3;
@@ -82,7 +83,12 @@ impl Formula {
                 break;
             }
         }
-        loss
+        for expression in self.messages.iter_mut().chain(&mut self.nodes) {
+            let rounded: Vec<f64> =
+                expression.constants().iter().map(|&c| seven_digits(c)).collect();
+            expression.set_constants(&rounded);
+        }
+        self.loss(features, targets, bodies)
     }
 
     /// The first of a series of ever more damped steps that lowers the loss.
@@ -124,6 +130,11 @@ impl Formula {
         }
         next
     }
+}
+
+/// A constant as precise as the data, which are f32, and no longer than a person wants to read.
+fn seven_digits(value: f64) -> f64 {
+    format!("{value:.6e}").parse().unwrap_or(value)
 }
 
 const REFIT_ROUNDS: usize = 60;
