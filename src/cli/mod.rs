@@ -49,7 +49,7 @@ struct Common {
     /// No progress on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// More detail on stderr
+    /// Say on stderr what computes
     #[arg(short, long, global = true)]
     verbose: bool,
 }
@@ -88,8 +88,6 @@ pub struct Context {
     pub seed: u64,
     /// Where progress goes.
     pub progress: Progress,
-    /// True for more detail.
-    pub verbose: bool,
     json: bool,
 }
 
@@ -125,7 +123,10 @@ impl Cli {
             .build_global()
             .map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))?;
         let progress = if quiet { Progress::Quiet } else { Progress::Stderr };
-        let context = Context { device: Device::pick(&device)?, seed, progress, verbose, json };
+        let context = Context { device: Device::pick(&device)?, seed, progress, json };
+        if verbose {
+            progress.note(&format!("device: {}", context.device.describe()));
+        }
         match self.command {
             Command::Bench(command) => command.run(&context),
             Command::Distill(command) => command.run(&context),
