@@ -6,6 +6,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use crate::device::{Device, Simd};
+use crate::error::Result;
 
 /// Working sets below this stay in caches.
 const CACHED: f64 = 8e6;
@@ -43,18 +44,18 @@ pub struct Ceilings {
 
 impl Ceilings {
     /// Measures for some two seconds.
-    pub fn measure(device: &Device) -> Self {
+    pub fn measure(device: &Device) -> Result<Self> {
         let simd = match device {
             Device::Cpu(cpu) => cpu.simd,
-            Device::Gpu(gpu) => match *gpu {},
+            Device::Gpu(gpu) => return gpu.lacks("the measurement of ceilings"),
         };
-        Ceilings {
+        Ok(Ceilings {
             f32_flops: flops(|rounds| f32_round(simd, rounds)),
             bf16_flops: (simd == Simd::Avx512Bf16).then(|| flops(bf16_round)),
             f64_flops: flops(|rounds| f64_round(simd, rounds)),
             cache_bandwidth: bandwidth(2 << 20),
             memory_bandwidth: bandwidth(256 << 20),
-        }
+        })
     }
 
     /// Bytes a second for a working set of this many bytes.
@@ -213,7 +214,7 @@ mod tests {
 
     #[test]
     fn ceilings_are_what_hardware_can_have() {
-        let found = Ceilings::measure(&Device::cpu());
+        let found = Ceilings::measure(&Device::cpu()).unwrap();
         let (f32_flops, f64_flops) = (found.f32_flops.rate(), found.f64_flops.rate());
         // One core at 1 GHz without vectors does a billion; nothing has 100 million million.
         assert!((1e9..1e14).contains(&f32_flops), "{found:?}");

@@ -100,7 +100,7 @@ pub fn run(
         let message = format!("'{name}' is no operation; there are {}", NAMES.join(", "));
         return Err(Error::usage(message).field("op"));
     }
-    let harness = Harness { device, ceilings: Ceilings::measure(device) };
+    let harness = Harness { device, ceilings: Ceilings::measure(device)? };
     let mut all = Vec::new();
     for name in NAMES.iter().filter(|name| names.is_empty() || names.iter().any(|n| n == *name)) {
         operations::measure(name, &harness, &mut |measurement| {

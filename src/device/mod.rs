@@ -1,8 +1,11 @@
 //! Where operations run: `cpu`, or `cuda:N`.
 //!
 //! `Device` is the seam: each operation in `ops/` matches on it and calls its `cpu.rs` or its
-//! `gpu.rs`. A build without CUDA kernels cannot make a [`Gpu`], so the second arm compiles and is
-//! never reached; asking for a GPU is one clear error in [`Device::pick`].
+//! `gpu.rs`. Asking for a GPU where there is none is one clear error in [`Device::pick`].
+
+pub mod cuda;
+
+pub use cuda::Gpu;
 
 use crate::error::{Error, Result};
 
@@ -70,10 +73,6 @@ pub struct Cpu {
     pub simd: Simd,
 }
 
-/// A CUDA device. No value of this type exists in a build without CUDA kernels.
-#[derive(Clone, Copy, Debug)]
-pub enum Gpu {}
-
 /// Where an operation runs.
 #[derive(Clone, Copy, Debug)]
 pub enum Device {
@@ -91,12 +90,10 @@ impl Device {
 
     /// The device that `--device` names: `auto`, `cpu` or `cuda:N`.
     pub fn pick(name: &str) -> Result<Self> {
-        let cuda = name.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok());
-        match name {
-            "auto" | "cpu" => Ok(Self::cpu()),
-            _ if cuda => Err(Error::device(format!(
-                "{name} cannot be used: this build has no CUDA kernels; use --device cpu"
-            ))),
+        let ordinal = name.strip_prefix("cuda:").and_then(|n| n.parse::<usize>().ok());
+        match (name, ordinal) {
+            ("cpu" | "auto", _) => Ok(Self::cpu()),
+            (_, Some(ordinal)) => Ok(Device::Gpu(Gpu::open(ordinal)?)),
             _ => {
                 Err(Error::usage(format!("'{name}' is no device: auto, cpu or cuda:N"))
                     .field("device"))
@@ -110,21 +107,29 @@ impl Device {
             Device::Cpu(cpu) => {
                 format!("cpu ({}, {} threads)", cpu.simd.name(), rayon::current_num_threads())
             }
-            Device::Gpu(gpu) => match *gpu {},
+            Device::Gpu(gpu) => match gpu.properties() {
+                Ok(properties) => format!("{gpu:?} ({})", properties.name),
+                Err(_) => format!("{gpu:?}"),
+            },
+        }
+    }
+}
+
+/// The GPU for tests; `None`, with a word, where there is none.
+///
+/// # Panics
+/// If there is none and `LAWSMITH_REQUIRE_GPU` is set, so that a test run cannot pass by skipping.
+#[cfg(test)]
+pub(crate) fn test_gpu() -> Option<Device> {
+    match Device::pick("cuda:0") {
+        Ok(device) => Some(device),
+        Err(error) => {
+            assert!(std::env::var_os("LAWSMITH_REQUIRE_GPU").is_none(), "{error}");
+            eprintln!("skipped: {error}");
+            None
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn asking_for_a_gpu_is_one_clear_error() {
-        let error = Device::pick("cuda:0").unwrap_err();
-        assert_eq!(error.kind, crate::error::Kind::Device);
-        assert!(error.to_string().contains("--device cpu"), "{error}");
-        assert!(Device::pick("cuda").is_err());
-        assert!(matches!(Device::pick("auto").unwrap(), Device::Cpu(_)));
-    }
-}
+mod tests;

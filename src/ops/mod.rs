@@ -1,8 +1,60 @@
 //! The fused operations: one folder each, with the mathematics (`mod.rs`), the CPU (`cpu.rs`), the
-//! GPU (`gpu.rs`) and the tests (`tests.rs`). The seam between devices sits here and nowhere else.
+//! GPU (`gpu.rs`), what `lawsmith selftest` checks (`selftest.rs`) and the tests (`tests.rs`). The seam
+//! between devices sits here and nowhere else.
 
 pub mod adam;
 pub mod expression;
 pub mod mlp;
 pub mod rk4;
 pub mod tiny;
+
+use crate::device::Device;
+use crate::error::Result;
+
+/// One comparison of a device with a reference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    /// The operation: a folder of `ops`.
+    pub operation: &'static str,
+    /// What was computed, with its size.
+    pub case: String,
+    /// |found − expected| / |expected|, Frobenius norms, or what the operation says.
+    pub error: f64,
+    /// The error that is allowed.
+    pub limit: f64,
+}
+
+impl Check {
+    /// Whether the error is within the limit; NaN never is.
+    pub fn passed(&self) -> bool {
+        self.error <= self.limit
+    }
+}
+
+/// Compares every operation on `device` with its reference, on sizes that do not fit blocks and
+/// vectors, with outputs poisoned before.
+pub fn selftest(device: &Device) -> Result<Vec<Check>> {
+    adam::selftest::checks(device)
+}
+
+/// |found − expected| / |expected| in the Frobenius norm; the plain distance where nothing is
+/// expected, NaN where the lengths differ.
+pub(crate) fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
+    if found.len() != expected.len() {
+        return f64::NAN;
+    }
+    let pairs = found.iter().zip(expected);
+    let distance: f64 = pairs.map(|(&f, &e)| (f64::from(f) - e).powi(2)).sum();
+    let size: f64 = expected.iter().map(|e| e * e).sum();
+    if size == 0.0 { distance.sqrt() } else { (distance / size).sqrt() }
+}
+
+/// Asserts that the checks of an operation pass on the GPU, where there is one.
+#[cfg(test)]
+pub(crate) fn assert_gpu_passes(checks: fn(&Device) -> Result<Vec<Check>>) {
+    let Some(gpu) = crate::device::test_gpu() else { return };
+    let checks = checks(&gpu).unwrap();
+    assert!(!checks.is_empty());
+    let failed: Vec<&Check> = checks.iter().filter(|check| !check.passed()).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}

@@ -4,9 +4,12 @@
 //! w ← w − rate · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε), with t = 1 at the first step.
 
 mod cpu;
-mod gpu;
+pub(crate) mod gpu;
+pub mod selftest;
 #[cfg(test)]
 mod tests;
+
+use bytemuck::{Pod, Zeroable};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -56,16 +59,20 @@ pub fn step(
     if args.step == 0 {
         return Err(Error::usage("steps of Adam count from 1").field("step"));
     }
+    let rates = Rates::new(args);
     match device {
-        Device::Cpu(cpu) => cpu::step(cpu, &Rates::new(args), parameters, m, v, gradients),
-        Device::Gpu(gpu) => gpu::step(gpu, &Rates::new(args), parameters, m, v, gradients),
+        Device::Cpu(cpu) => {
+            cpu::step(cpu, &rates, parameters, m, v, gradients);
+            Ok(())
+        }
+        Device::Gpu(gpu) => gpu::step(*gpu, &rates, parameters, m, v, gradients),
     }
-    Ok(())
 }
 
 /// What the inner loop needs, the bias corrections folded in.
-#[derive(Clone, Copy)]
-struct Rates {
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Rates {
     /// learning_rate / (1 − β₁ᵗ).
     rate: f32,
     /// 1 / √(1 − β₂ᵗ).

@@ -1,41 +1,50 @@
-//! Every level of instructions against the formula in f64.
+//! Every level of instructions and the GPU against the formula in f64.
 
 use super::*;
 use crate::device::{Cpu, Simd};
-use crate::random::Random;
 
 #[test]
 fn every_level_agrees_with_the_formula() {
-    for len in [1, 15, 16, 17, 8191, 8192, 20_001] {
-        for simd in Simd::available() {
-            let mut random = Random::new(4, len as u64);
-            let mut normals = || (0..len).map(|_| random.normal() as f32).collect::<Vec<f32>>();
-            let mut w = normals();
-            let mut exact: Vec<[f64; 3]> = w.iter().map(|&w| [f64::from(w), 0.0, 0.0]).collect();
-            let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
-            for step in 1..=5 {
-                let gradients = normals();
-                let args = Args::new(0.01, step);
-                super::step(&Device::Cpu(Cpu { simd }), &args, &mut w, &mut m, &mut v, &gradients)
-                    .unwrap();
-                let t = step as f64;
-                for ([w, m, v], &g) in exact.iter_mut().zip(&gradients) {
-                    let g = f64::from(g);
-                    *m = 0.9 * *m + 0.1 * g;
-                    *v = 0.999 * *v + 0.001 * g * g;
-                    let (m, v) = (*m / (1.0 - 0.9f64.powf(t)), *v / (1.0 - 0.999f64.powf(t)));
-                    *w -= 0.01 * m / (v.sqrt() + 1e-8);
-                }
-            }
-            for (index, exact) in exact.iter().enumerate() {
-                let found = [w[index], m[index], v[index]].map(f64::from);
-                for (found, exact) in found.iter().zip(exact) {
-                    // The decays themselves are f32: 1 − 0.999f32 is off by 1e-5 of itself.
-                    let limit = 2e-6 + 2e-5 * exact.abs();
-                    assert!((found - exact).abs() < limit, "{len}, {simd:?}: {found} {exact}");
-                }
-            }
+    for simd in Simd::available() {
+        for check in selftest::checks(&Device::Cpu(Cpu { simd })).unwrap() {
+            assert!(check.passed(), "{simd:?}: {check:?}");
         }
+    }
+}
+
+#[test]
+fn gpu_agrees_with_the_formula() {
+    crate::ops::assert_gpu_passes(selftest::checks);
+}
+
+#[test]
+fn gpu_steps_write_the_operands_in_bf16_and_read_the_rates_of_their_step() {
+    let Some(Device::Gpu(gpu)) = crate::device::test_gpu() else { return };
+    let len = 1001;
+    let values: Vec<f32> = (0..len).map(|k| (k as f32 - 500.0) * 1.001).collect();
+    let mut parameters = gpu.upload(&values).unwrap();
+    let [mut m, mut v] = [0, 1].map(|_| gpu.zeros::<f32>(len).unwrap());
+    let gradients = gpu.upload(&values).unwrap();
+    let table = [1.0, 0.25].map(|rate| Rates::new(&Args::new(rate, 1)));
+    let (rates, step) = (gpu.upload(&table).unwrap(), gpu.upload(&[1u64]).unwrap());
+    let mut operands = gpu.upload(&vec![half::bf16::NAN; len + 1]).unwrap();
+    let args = gpu::AdamArgs {
+        parameters: parameters.write(len),
+        m: m.write(len),
+        v: v.write(len),
+        gradients: gradients.read(len),
+        operands: operands.write(len),
+        rates: rates.read(2),
+        step: step.read(1),
+        len: len as u64,
+    };
+    // SAFETY: all buffers are longer than `len` and live to the end.
+    unsafe { gpu::enqueue(gpu, &args).unwrap() };
+    let (found, rounded) = (parameters.to_vec().unwrap(), operands.to_vec().unwrap());
+    assert!((found[0] - (values[0] + 0.25)).abs() < 1e-4, "{}", found[0]);
+    assert!(rounded[len].is_nan(), "an operand behind the end");
+    for (f32, bf16) in found.iter().zip(&rounded[..len]) {
+        assert_eq!(*bf16, half::bf16::from_f32(*f32));
     }
 }
 

@@ -1,12 +1,13 @@
-//! Expressions on a GPU: no build has such a device yet.
+//! Expressions on a CUDA device.
 
 use super::{Fit, Fitted, Loss, Program, Rows};
 use crate::device::Gpu;
+use crate::error::Result;
 
-pub(super) fn score(gpu: &Gpu, _: &Rows, _: &[Program], _: Loss) -> Vec<f64> {
-    match *gpu {}
+pub(super) fn score(gpu: &Gpu, _: &Rows, _: &[Program], _: Loss) -> Result<Vec<f64>> {
+    gpu.lacks("the evaluation of expressions")
 }
 
-pub(super) fn fit(gpu: &Gpu, _: &Rows, _: &[Program], _: Fit) -> Vec<Fitted> {
-    match *gpu {}
+pub(super) fn fit(gpu: &Gpu, _: &Rows, _: &[Program], _: Fit) -> Result<Vec<Fitted>> {
+    gpu.lacks("the evaluation of expressions")
 }

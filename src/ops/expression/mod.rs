@@ -193,19 +193,19 @@ pub struct Fitted {
 /// Losses of `programs` with the constants that they have.
 pub fn score(device: &Device, rows: &Rows, programs: &[Program], loss: Loss) -> Result<Vec<f64>> {
     check(rows, programs)?;
-    Ok(match device {
-        Device::Cpu(cpu) => cpu::score(*cpu, rows, programs, loss),
+    match device {
+        Device::Cpu(cpu) => Ok(cpu::score(*cpu, rows, programs, loss)),
         Device::Gpu(gpu) => gpu::score(gpu, rows, programs, loss),
-    })
+    }
 }
 
 /// Fits the constants of each of `programs`, starting from those that it has.
 pub fn fit(device: &Device, rows: &Rows, programs: &[Program], fit: Fit) -> Result<Vec<Fitted>> {
     check(rows, programs)?;
-    Ok(match device {
-        Device::Cpu(cpu) => cpu::fit(*cpu, rows, programs, fit),
+    match device {
+        Device::Cpu(cpu) => Ok(cpu::fit(*cpu, rows, programs, fit)),
         Device::Gpu(gpu) => gpu::fit(gpu, rows, programs, fit),
-    })
+    }
 }
 
 fn check(rows: &Rows, programs: &[Program]) -> Result<()> {

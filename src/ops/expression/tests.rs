@@ -15,7 +15,7 @@ fn devices() -> impl Iterator<Item = Device> {
 fn cpu(device: &Device) -> Cpu {
     match device {
         Device::Cpu(cpu) => *cpu,
-        Device::Gpu(gpu) => match *gpu {},
+        Device::Gpu(gpu) => unreachable!("{gpu:?} is no processor"),
     }
 }
 

@@ -6,5 +6,5 @@ use crate::error::Result;
 
 /// As [`super::integrate`].
 pub(super) fn integrate(gpu: &Gpu, _: &Batch, _: &mut [f64], _: Frames) -> Result<()> {
-    match *gpu {}
+    gpu.lacks("simulation")
 }

@@ -12,5 +12,5 @@ pub(super) fn gradient(
     _: &mut [Loss],
     _: &mut Workspace,
 ) -> Result<()> {
-    match *gpu {}
+    gpu.lacks("training")
 }

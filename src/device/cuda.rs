@@ -1,0 +1,509 @@
+//! CUDA devices: buffers, launches, recorded graphs. The only file that speaks to the driver.
+//!
+//! The driver's library is loaded at run time. All work of a device goes through one stream, so
+//! that a kernel sees what was enqueued before it; calls return before the work is done, and
+//! [`Buffer::download`] and [`Gpu::synchronize`] wait for it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytemuck::Pod;
+use cudarc::driver::sys::{
+    CUdevice_attribute, CUfunction_attribute, CUgraphInstantiate_flags, CUstreamCaptureMode,
+};
+use cudarc::driver::{
+    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr,
+    DevicePtrMut, DriverError, LaunchConfig, result,
+};
+use cudarc::nvrtc::Ptx;
+
+use crate::error::{Error, Result};
+
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// Dynamic shared memory of a block that needs no permission.
+const SHARED_BY_DEFAULT: usize = 48 << 10;
+
+/// A CUDA device that is open.
+#[derive(Clone, Copy)]
+pub struct Gpu {
+    inner: &'static Inner,
+}
+
+struct Inner {
+    ordinal: usize,
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    functions: Mutex<HashMap<Kernel, CudaFunction>>,
+}
+
+/// A kernel: the stem of its file in `kernels/`, and its name there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// `adam` for `kernels/adam.cu`.
+    pub module: &'static str,
+    /// The `extern "C"` function.
+    pub name: &'static str,
+}
+
+/// How many blocks of how many threads, and the dynamic shared memory of each block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Blocks along x, y and z.
+    pub blocks: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: usize,
+}
+
+impl Grid {
+    /// `blocks` blocks along x and no shared memory.
+    pub fn new(blocks: usize, threads: u32) -> Self {
+        Grid { blocks: [u32::try_from(blocks).unwrap_or(u32::MAX), 1, 1], threads, shared: 0 }
+    }
+
+    /// One thread for each of `items`, in blocks of `threads`.
+    pub fn cover(items: usize, threads: u32) -> Self {
+        Self::new(items.div_ceil(threads as usize), threads)
+    }
+}
+
+/// The argument struct of a kernel: the very bytes of its C++ twin of the same name. Made by
+/// [`kernel_args!`](crate::kernel_args), which keeps the names and offsets for the test that compares
+/// them with the twin's.
+///
+/// # Safety
+/// The type is `#[repr(C)]`, and [`Args::FIELDS`] lists all its fields.
+pub unsafe trait Args: Copy {
+    /// The name of the C++ twin.
+    const NAME: &'static str;
+    /// Name, offset and size of each field.
+    const FIELDS: &'static [(&'static str, usize, usize)];
+}
+
+/// Declares the argument struct of a kernel.
+#[macro_export]
+macro_rules! kernel_args {
+    ($(#[$doc:meta])* struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        #[repr(C)]
+        pub(crate) struct $name { $($(#[$field_doc])* pub(crate) $field: $type,)* }
+
+        // SAFETY: the struct is repr(C), and the macro lists every field.
+        unsafe impl $crate::device::cuda::Args for $name {
+            const NAME: &'static str = stringify!($name);
+            const FIELDS: &'static [(&'static str, usize, usize)] = &[$((
+                stringify!($field),
+                std::mem::offset_of!($name, $field),
+                size_of::<$type>(),
+            ),)*];
+        }
+    };
+}
+
+/// An address in a device's memory, for an argument struct.
+#[repr(transparent)]
+pub struct Pointer<T> {
+    address: u64,
+    of: PhantomData<*const T>,
+}
+
+impl<T> Clone for Pointer<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Pointer<T> {}
+
+impl<T> Pointer<T> {
+    /// What a kernel recognises as 'not given'.
+    pub const NULL: Self = Pointer { address: 0, of: PhantomData };
+}
+
+/// Elements in the memory of a device, freed with the value.
+pub struct Buffer<T> {
+    gpu: Gpu,
+    slice: CudaSlice<u8>,
+    len: usize,
+    of: PhantomData<T>,
+}
+
+/// Launches that were recorded, to be replayed at once.
+pub struct Recording {
+    gpu: Gpu,
+    graph: CudaGraph,
+}
+
+/// A moment in the work of a device.
+pub struct Moment {
+    gpu: Gpu,
+    event: CudaEvent,
+}
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Properties {
+    /// `NVIDIA H200`
+    pub name: String,
+    /// Compute capability.
+    pub capability: (i32, i32),
+    /// Bytes of memory.
+    pub memory: usize,
+    /// Streaming multiprocessors.
+    pub multiprocessors: usize,
+    /// Dynamic shared memory that a block may ask for.
+    pub shared: usize,
+}
+
+/// Devices that a driver offers; 0 without a driver.
+pub fn count() -> usize {
+    if !driver_present() {
+        return 0;
+    }
+    quietly(CudaContext::device_count).and_then(|count| count.ok()).unwrap_or(0) as usize
+}
+
+/// Whether this build holds compiled kernels.
+pub fn compiled() -> bool {
+    COMPILED
+}
+
+/// The version of the driver's interface, 13000 for 13.0.
+pub fn driver_version() -> Option<i32> {
+    if !driver_present() {
+        return None;
+    }
+    let version = || {
+        let mut version = 0;
+        // SAFETY: the driver writes one integer.
+        unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) }.result().ok()?;
+        Some(version)
+    };
+    quietly(version).flatten()
+}
+
+fn driver_present() -> bool {
+    // SAFETY: loads the library and nothing else.
+    unsafe { cudarc::driver::sys::is_culib_present() }
+}
+
+impl Gpu {
+    /// Opens device `ordinal`, once in a process.
+    ///
+    /// # Errors
+    /// No driver, no such device, no kernels for it in this build.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        static OPEN: OnceLock<Mutex<HashMap<usize, &'static Inner>>> = OnceLock::new();
+        let mut open = lock(OPEN.get_or_init(Default::default));
+        if let Some(inner) = open.get(&ordinal) {
+            return Ok(Gpu { inner });
+        }
+        let refused = |why: String| {
+            Error::device(format!("cuda:{ordinal} cannot be used: {why}; use --device cpu"))
+        };
+        if !driver_present() {
+            let kernels = if COMPILED { "" } else { ", and this build has no CUDA kernels" };
+            return Err(refused(format!("there is no CUDA driver on this machine{kernels}")));
+        }
+        let context = quietly(|| CudaContext::new(ordinal))
+            .ok_or_else(|| refused("the CUDA driver is too old, 580 is needed".into()))?
+            .map_err(|e| refused(text(e)))?;
+        let context_stream = || -> Result<Arc<CudaStream>, DriverError> {
+            // SAFETY: every buffer is used on the one stream of its device.
+            unsafe { context.disable_event_tracking() };
+            context.new_stream()
+        };
+        let stream = context_stream().map_err(|e| refused(text(e)))?;
+        let inner = Inner { ordinal, context, stream, functions: Mutex::default() };
+        let gpu = Gpu { inner: Box::leak(Box::new(inner)) };
+        if let Some(&(module, _)) = MODULES.first() {
+            gpu.load(module).map_err(|e| match COMPILED {
+                true => refused(format!("its kernels do not load ({})", text(e))),
+                false => refused("this build has no CUDA kernels".into()),
+            })?;
+        }
+        open.insert(ordinal, gpu.inner);
+        Ok(gpu)
+    }
+
+    /// What the device is.
+    pub fn properties(self) -> Result<Properties> {
+        use CUdevice_attribute as A;
+        let read = || -> Result<Properties, DriverError> {
+            let context = &self.inner.context;
+            let count = |attribute| context.attribute(attribute).map(|n| n as usize);
+            Ok(Properties {
+                name: context.name()?,
+                capability: context.compute_capability()?,
+                memory: context.total_mem()?,
+                multiprocessors: count(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+                shared: count(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            })
+        };
+        read().map_err(|e| self.failed("describe the device", e))
+    }
+
+    /// Bytes of memory that are free.
+    pub fn free_memory(self) -> Result<usize> {
+        let info = self.inner.context.mem_get_info();
+        info.map(|(free, _)| free).map_err(|e| self.failed("ask for the free memory", e))
+    }
+
+    /// `len` elements, not initialised.
+    ///
+    /// # Errors
+    /// Too little memory: the error says how much is needed and how much there is.
+    pub fn buffer<T: Pod>(self, len: usize) -> Result<Buffer<T>> {
+        let bytes = len * size_of::<T>();
+        // SAFETY: a kernel or an upload writes before anything is read; tests poison fresh memory.
+        let slice = unsafe { self.inner.stream.alloc::<u8>(bytes.max(1)) };
+        let slice = slice.map_err(|e| {
+            if e.0 != cudarc::driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+                return self.failed("allocate memory", e);
+            }
+            let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+            let free = self.free_memory().map_or(0, |free| free >> 20);
+            let ordinal = self.inner.ordinal;
+            Error::device(format!(
+                "cuda:{ordinal} has too little memory: {} MiB more are needed, {free} MiB are free",
+                mib(bytes)
+            ))
+        })?;
+        Ok(Buffer { gpu: self, slice, len, of: PhantomData })
+    }
+
+    /// `len` elements whose bytes are 0.
+    pub fn zeros<T: Pod>(self, len: usize) -> Result<Buffer<T>> {
+        let mut buffer = self.buffer(len)?;
+        buffer.clear()?;
+        Ok(buffer)
+    }
+
+    /// A copy of `values`.
+    pub fn upload<T: Pod>(self, values: &[T]) -> Result<Buffer<T>> {
+        let mut buffer = self.buffer(values.len())?;
+        buffer.upload(values)?;
+        Ok(buffer)
+    }
+
+    /// Enqueues a kernel.
+    ///
+    /// # Safety
+    /// `args` is the struct that the kernel takes, its pointers reach as far as the kernel goes with
+    /// this grid, and what the kernel writes is borrowed mutably by the caller.
+    pub unsafe fn launch<A: Args>(self, kernel: Kernel, grid: Grid, args: &A) -> Result<()> {
+        let function = self.function(kernel, grid.shared)?;
+        let [x, y, z] = grid.blocks;
+        let config = LaunchConfig {
+            grid_dim: (x, y, z),
+            block_dim: (grid.threads, 1, 1),
+            shared_mem_bytes: grid.shared as u32,
+        };
+        let failed = |e| self.failed(&format!("launch {} with {grid:?}", kernel.name), e);
+        let mut args = *args;
+        let mut pointers = [(&raw mut args).cast::<std::ffi::c_void>()];
+        self.inner.context.bind_to_thread().map_err(failed)?;
+        // SAFETY: the caller's promise; the driver copies the argument struct before it returns.
+        let launched = unsafe {
+            result::launch_kernel(
+                function.cu_function(),
+                config.grid_dim,
+                config.block_dim,
+                config.shared_mem_bytes,
+                self.inner.stream.cu_stream(),
+                &mut pointers,
+            )
+        };
+        launched.map_err(failed)
+    }
+
+    /// The error of an operation whose kernel is still to come.
+    pub(crate) fn lacks<T>(self, operation: &str) -> Result<T> {
+        let message = format!("{operation} has no CUDA kernel yet; use --device cpu");
+        Err(Error::device(message))
+    }
+
+    /// Waits until everything that was enqueued is done.
+    pub fn synchronize(self) -> Result<()> {
+        self.inner.stream.synchronize().map_err(|e| self.failed("run its kernels", e))
+    }
+
+    /// Records what `enqueue` launches instead of running it. Nothing may be allocated, freed,
+    /// uploaded or downloaded meanwhile.
+    pub fn record(self, enqueue: impl FnOnce() -> Result<()>) -> Result<Recording> {
+        let failed = |e| self.failed("record launches", e);
+        let stream = &self.inner.stream;
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        stream.begin_capture(mode).map_err(failed)?;
+        let enqueued = enqueue();
+        let graph = stream.end_capture(CUgraphInstantiate_flags(0));
+        enqueued?;
+        let graph = graph.map_err(failed)?;
+        let graph = graph.ok_or_else(|| Error::device("there was nothing to record"))?;
+        graph.upload().map_err(failed)?;
+        Ok(Recording { gpu: self, graph })
+    }
+
+    /// Marks the present end of the work.
+    pub fn moment(self) -> Result<Moment> {
+        let flags = cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
+        let event = self.inner.stream.record_event(Some(flags));
+        event.map(|event| Moment { gpu: self, event }).map_err(|e| self.failed("record a time", e))
+    }
+
+    fn load(self, module: &str) -> Result<Arc<cudarc::driver::CudaModule>, DriverError> {
+        let image = MODULES.iter().find(|(name, _)| *name == module);
+        let image = image.map_or(&b"\0"[..], |(_, image)| image);
+        self.inner.context.load_module(Ptx::from_binary(image.to_vec()))
+    }
+
+    /// The kernel, its module loaded at the first call, allowed as much shared memory.
+    fn function(self, kernel: Kernel, shared: usize) -> Result<CudaFunction> {
+        let failed = |e| self.failed(&format!("load the kernel {}", kernel.name), e);
+        let mut functions = lock(&self.inner.functions);
+        if !functions.contains_key(&kernel) {
+            let module = self.load(kernel.module).map_err(failed)?;
+            functions.insert(kernel, module.load_function(kernel.name).map_err(failed)?);
+        }
+        let function = functions[&kernel].clone();
+        if shared > SHARED_BY_DEFAULT {
+            let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(limit, shared as i32).map_err(failed)?;
+        }
+        Ok(function)
+    }
+
+    fn failed(self, action: &str, error: DriverError) -> Error {
+        Error::device(format!("cuda:{} could not {action}: {}", self.inner.ordinal, text(error)))
+    }
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cuda:{}", self.inner.ordinal)
+    }
+}
+
+impl<T: Pod> Buffer<T> {
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True without elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The address for a kernel that reads the first `len` elements.
+    ///
+    /// # Panics
+    /// If there are fewer: a programming error.
+    pub fn read(&self, len: usize) -> Pointer<T> {
+        assert!(len <= self.len, "a kernel reads {len} of {} elements", self.len);
+        let (address, _) = self.slice.device_ptr(&self.gpu.inner.stream);
+        Pointer { address, of: PhantomData }
+    }
+
+    /// The address for a kernel that writes (and may read) the first `len` elements.
+    ///
+    /// # Panics
+    /// If there are fewer: a programming error.
+    pub fn write(&mut self, len: usize) -> Pointer<T> {
+        assert!(len <= self.len, "a kernel writes {len} of {} elements", self.len);
+        let (address, _) = self.slice.device_ptr_mut(&self.gpu.inner.stream);
+        Pointer { address, of: PhantomData }
+    }
+
+    /// Overwrites the first elements.
+    ///
+    /// # Panics
+    /// If there are more values than elements: a programming error.
+    pub fn upload(&mut self, values: &[T]) -> Result<()> {
+        assert!(values.len() <= self.len, "{} values for {} elements", values.len(), self.len);
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut target = self.slice.slice_mut(..bytes.len());
+        let copied = self.gpu.inner.stream.memcpy_htod(bytes, &mut target);
+        copied.map_err(|e| self.gpu.failed("copy to the device", e))
+    }
+
+    /// Waits for the work and copies the first elements back.
+    ///
+    /// # Panics
+    /// If more values are asked for than there are: a programming error.
+    pub fn download(&self, values: &mut [T]) -> Result<()> {
+        assert!(values.len() <= self.len, "{} values of {} elements", values.len(), self.len);
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
+        if bytes.is_empty() {
+            return self.gpu.synchronize();
+        }
+        let stream = &self.gpu.inner.stream;
+        let copied = stream.memcpy_dtoh(&self.slice.slice(..bytes.len()), bytes);
+        copied.map_err(|e| self.gpu.failed("copy from the device", e))?;
+        self.gpu.synchronize()
+    }
+
+    /// All elements, copied back.
+    pub fn to_vec(&self) -> Result<Vec<T>> {
+        let mut values = vec![T::zeroed(); self.len];
+        self.download(&mut values)?;
+        Ok(values)
+    }
+
+    /// Sets every byte to 0.
+    pub fn clear(&mut self) -> Result<()> {
+        let stream = &self.gpu.inner.stream;
+        stream.memset_zeros(&mut self.slice).map_err(|e| self.gpu.failed("clear memory", e))
+    }
+}
+
+impl Recording {
+    /// Enqueues what was recorded.
+    ///
+    /// # Safety
+    /// The buffers that were recorded still exist and are borrowed as for the launches.
+    pub unsafe fn replay(&self) -> Result<()> {
+        self.graph.launch().map_err(|e| self.gpu.failed("replay launches", e))
+    }
+}
+
+impl Moment {
+    /// Seconds of the device from `self` to `later`, which is waited for.
+    pub fn seconds_to(&self, later: &Moment) -> Result<f64> {
+        let seconds = || {
+            later.event.synchronize()?;
+            self.event.elapsed_ms(&later.event).map(|ms| f64::from(ms) * 1e-3)
+        };
+        seconds().map_err(|e| self.gpu.failed("measure time", e))
+    }
+}
+
+/// A lock that a panicked thread held protects maps that are whole at any time.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// What `call` returns; `None` where it panicked, as cudarc does when the driver lacks a function.
+fn quietly<T>(call: impl FnOnce() -> T + panic::UnwindSafe) -> Option<T> {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let result = panic::catch_unwind(call);
+    panic::set_hook(hook);
+    result.ok()
+}
+
+fn text(error: DriverError) -> String {
+    let owned = |text: Result<&std::ffi::CStr, DriverError>| {
+        text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    format!("{} ({})", owned(error.error_string()), owned(error.error_name()))
+}

@@ -1,0 +1,115 @@
+//! Picking a device, and what `cuda.rs` promises.
+
+use super::*;
+use crate::error::Kind;
+
+#[test]
+fn a_device_is_cpu_or_cuda_with_a_number() {
+    assert!(matches!(Device::pick("auto").unwrap(), Device::Cpu(_)));
+    assert_eq!(Device::pick("cuda").unwrap_err().kind, Kind::Usage);
+    assert_eq!(Device::pick("cuda:x").unwrap_err().kind, Kind::Usage);
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_one_clear_error() {
+    let error = Device::pick("cuda:999").unwrap_err();
+    assert_eq!(error.kind, Kind::Device);
+    assert!(error.to_string().starts_with("cuda:999 cannot be used: "), "{error}");
+    assert!(error.to_string().contains("--device cpu"), "{error}");
+}
+
+fn gpu() -> Option<Gpu> {
+    match test_gpu()? {
+        Device::Gpu(gpu) => Some(gpu),
+        Device::Cpu(_) => unreachable!("test_gpu gives a GPU"),
+    }
+}
+
+#[test]
+fn gpu_buffers_keep_what_they_are_given() {
+    let Some(gpu) = gpu() else { return };
+    for len in [0, 1, 3, 1000] {
+        let values: Vec<u32> = (0..len as u32).collect();
+        let mut buffer = gpu.upload(&values).unwrap();
+        assert_eq!((buffer.len(), buffer.to_vec().unwrap()), (len, values.clone()));
+        buffer.clear().unwrap();
+        assert_eq!(buffer.to_vec().unwrap(), vec![0; len]);
+        let half = &values[..len / 2];
+        buffer.upload(half).unwrap();
+        let mut found = vec![7; len / 2];
+        buffer.download(&mut found).unwrap();
+        assert_eq!(found, half);
+    }
+}
+
+#[test]
+fn gpu_memory_that_is_not_there_is_an_error_that_says_how_much_is_needed() {
+    let Some(gpu) = gpu() else { return };
+    let bytes = gpu.properties().unwrap().memory + (1 << 30);
+    let error = gpu.buffer::<u8>(bytes).err().expect("more than there is");
+    assert_eq!(error.kind, Kind::Device);
+    let needed = format!("{} MiB more are needed", bytes.div_ceil(1 << 20));
+    assert!(error.to_string().contains(&needed), "{error}");
+    gpu.upload(&[1u8]).unwrap();
+}
+
+#[test]
+#[should_panic(expected = "a kernel reads 4 of 3 elements")]
+fn gpu_kernels_get_no_pointer_to_a_buffer_that_is_too_short() {
+    let Some(gpu) = gpu() else { panic!("a kernel reads 4 of 3 elements (skipped)") };
+    gpu.upload(&[1u8, 2, 3]).unwrap().read(4);
+}
+
+/// The twins of the argument structs, as the C++ compiler sees them. Only the stand-in driver tells.
+fn twin(name: &str) -> Option<Vec<(String, usize, usize)>> {
+    type Layout = unsafe extern "C" fn(
+        *const std::ffi::c_char,
+        u32,
+        *mut *const std::ffi::c_char,
+        *mut usize,
+        *mut usize,
+    ) -> i32;
+    let struct_name = std::ffi::CString::new(name).unwrap();
+    // SAFETY: the handle is that of the driver that is loaded; the symbol has this type.
+    let layout: Layout = unsafe {
+        let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW);
+        assert!(!library.is_null());
+        let symbol = libc::dlsym(library, c"lawsmith_layout".as_ptr());
+        if symbol.is_null() {
+            return None;
+        }
+        std::mem::transmute(symbol)
+    };
+    let mut fields = Vec::new();
+    for index in 0.. {
+        let (mut field, mut offset, mut size) = (std::ptr::null(), 0, 0);
+        // SAFETY: the driver writes a static name and two numbers.
+        let found =
+            unsafe { layout(struct_name.as_ptr(), index, &mut field, &mut offset, &mut size) == 0 };
+        if !found {
+            break;
+        }
+        // SAFETY: the driver wrote the address of a string.
+        let field = unsafe { std::ffi::CStr::from_ptr(field) };
+        fields.push((field.to_str().unwrap().to_string(), offset, size));
+    }
+    Some(fields)
+}
+
+fn same_layout<A: cuda::Args>() {
+    let Some(twin) = twin(A::NAME) else {
+        eprintln!("skipped: only the stand-in driver knows the layout of {}", A::NAME);
+        return;
+    };
+    let whole = (A::NAME.to_string(), 0, size_of::<A>());
+    let fields = A::FIELDS.iter().map(|&(name, offset, size)| (name.to_string(), offset, size));
+    assert_eq!(twin, [whole].into_iter().chain(fields).collect::<Vec<_>>());
+}
+
+#[test]
+fn gpu_argument_structs_are_laid_out_as_in_c() {
+    if gpu().is_none() {
+        return;
+    }
+    same_layout::<crate::ops::adam::gpu::AdamArgs>();
+}
