@@ -4,6 +4,7 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use lawsmith::nbody::dataset::Dataset;
+use lawsmith::store::table::Table;
 use serde_json::Value;
 
 fn lawsmith(arguments: &[&str]) -> (Option<i32>, Value) {
@@ -63,15 +64,20 @@ fn simulated(folder: &Path, arguments: &[&str]) -> Dataset {
     Dataset::open(&path).unwrap()
 }
 
-#[test]
-fn a_full_table_comes_back_bit_for_bit() {
-    let folder = tempfile::tempdir().unwrap();
-    let arguments = ["--dim", "3", "--bodies", "3", "--runs", "4", "--frames", "7"];
-    let truth = simulated(folder.path(), &arguments);
-    let [csv, out] = ["t.csv", "t.safetensors"].map(|name| folder.path().join(name));
+/// A small set of trajectories with everything in it, as `t.csv` and as a table.
+fn full_table(folder: &Path) -> (Dataset, Table) {
+    let truth =
+        simulated(folder, &["--dim", "3", "--bodies", "3", "--runs", "5", "--frames", "20"]);
+    let csv = folder.join("t.csv");
     table(&truth, &csv, true, 0.0);
-    let (code, document) =
-        lawsmith(&["import", csv.to_str().unwrap(), "-o", out.to_str().unwrap()]);
+    (truth, Table::read(&csv).unwrap())
+}
+
+/// Imports a table and compares with the dataset that it was written from, bit for bit.
+fn comes_back(truth: &Dataset, from: &Path) {
+    let out = from.with_extension("out");
+    let arguments = ["import", from.to_str().unwrap(), "-o", out.to_str().unwrap()];
+    let (code, document) = lawsmith(&arguments);
     assert_eq!(code, Some(0), "{document}");
     assert_eq!(document["made"], serde_json::json!([]));
     assert!(document["acceleration_error"].is_null());
@@ -84,10 +90,16 @@ fn a_full_table_comes_back_bit_for_bit() {
     assert_eq!(data.charges(), truth.charges());
     assert_eq!(data.times(), truth.times());
     // A second time it is in the way.
-    let (code, document) =
-        lawsmith(&["import", csv.to_str().unwrap(), "-o", out.to_str().unwrap()]);
+    let (code, document) = lawsmith(&arguments);
     assert_eq!(code, Some(1));
     assert!(document["error"]["message"].as_str().unwrap().contains("--overwrite"));
+}
+
+#[test]
+fn a_full_table_comes_back_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (truth, _) = full_table(folder.path());
+    comes_back(&truth, &folder.path().join("t.csv"));
 }
 
 /// Positions only, with noise of known size: the noise is found, and the accelerations are as wrong
@@ -228,16 +240,161 @@ fn bad_tables_are_refused_with_field_and_row() {
     }
 }
 
-/// A truncated .npz names itself.
-#[test]
-fn a_truncated_archive_is_refused() {
+/// Writes a table as an `.npz` with one array for each column.
+fn npz(table: &Table, path: &Path) {
+    use npyz::WriterBuilder;
+    let mut archive = npyz::npz::NpzWriter::create(path).unwrap();
+    for (name, column) in table.names.iter().zip(&table.columns) {
+        let array = archive.array(name, Default::default()).unwrap().default_dtype();
+        let mut array = array.shape(&[column.len() as u64]).begin_nd().unwrap();
+        array.extend(column.iter().copied()).unwrap();
+        array.finish().unwrap();
+    }
+}
+
+/// Writes a table as compressed Parquet in two groups of rows: whole numbers for runs and bodies,
+/// f64 for times, f32 for the rest, as the dataset has them.
+#[cfg(feature = "parquet")]
+fn parquet(table: &Table, path: &Path) {
+    use parquet::basic::Compression;
+    use parquet::data_type::{DoubleType, FloatType, Int32Type, Int64Type};
+    use parquet::file::{properties::WriterProperties, writer::SerializedFileWriter};
+    let fields = table.names.iter().map(|name| match name.as_str() {
+        "run" => "REQUIRED INT64 run;".to_string(),
+        "body" => "REQUIRED INT32 body;".to_string(),
+        "time" => "REQUIRED DOUBLE time;".to_string(),
+        name => format!("OPTIONAL FLOAT {name};"),
+    });
+    let schema = format!("message trajectories {{ {} }}", fields.collect::<String>());
+    let schema = parquet::schema::parser::parse_message_type(&schema).unwrap();
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let file = std::fs::File::create(path).unwrap();
+    let mut file = SerializedFileWriter::new(file, schema.into(), properties.into()).unwrap();
+    let half = table.rows() / 2;
+    for rows in [0..half, half..table.rows()] {
+        let mut group = file.next_row_group().unwrap();
+        for (name, column) in table.names.iter().zip(&table.columns) {
+            let values = &column[rows.clone()];
+            let mut column = group.next_column().unwrap().unwrap();
+            let written = match name.as_str() {
+                "run" => {
+                    let values: Vec<i64> = values.iter().map(|v| *v as i64).collect();
+                    column.typed::<Int64Type>().write_batch(&values, None, None)
+                }
+                "body" => {
+                    let values: Vec<i32> = values.iter().map(|v| *v as i32).collect();
+                    column.typed::<Int32Type>().write_batch(&values, None, None)
+                }
+                "time" => column.typed::<DoubleType>().write_batch(values, None, None),
+                _ => {
+                    // An optional column has a level for each cell: 1 where there is a value.
+                    let levels: Vec<i16> = values.iter().map(|v| i16::from(!v.is_nan())).collect();
+                    let present = values.iter().filter(|v| !v.is_nan());
+                    let values: Vec<f32> = present.map(|v| *v as f32).collect();
+                    column.typed::<FloatType>().write_batch(&values, Some(&levels), None)
+                }
+            };
+            written.unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+    }
+    file.close().unwrap();
+}
+
+/// Imports only the first part of a file: one sentence that names it, exit code 1, and an older
+/// dataset stays.
+fn refused_where_truncated(whole: &Path) {
     let folder = tempfile::tempdir().unwrap();
-    let npz = folder.path().join("t.npz");
-    std::fs::write(&npz, b"PK\x03\x04 and then nothing").unwrap();
+    let name = whole.file_name().unwrap();
+    let (part, out) = (folder.path().join(name), folder.path().join("t.safetensors"));
+    let bytes = std::fs::read(whole).unwrap();
+    std::fs::write(&out, "precious").unwrap();
+    for length in [4, bytes.len() / 4, bytes.len() / 2, bytes.len() - 9, bytes.len() - 1] {
+        std::fs::write(&part, &bytes[..length]).unwrap();
+        let (part, out) = (part.to_str().unwrap(), out.to_str().unwrap());
+        let output = Command::cargo_bin("lawsmith")
+            .unwrap()
+            .args(["import", part, "-o", out, "--overwrite"])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{length} bytes: {output:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(text.lines().count(), 1, "{length} bytes: {text}");
+        assert!(text.starts_with(&format!("error: {part}: is no whole ")), "{text}");
+        assert!(output.stdout.is_empty());
+        assert_eq!(std::fs::read_to_string(out).unwrap(), "precious");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "{length} bytes");
+    }
+}
+
+#[test]
+fn an_npz_gives_what_the_csv_gives_and_part_of_it_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (truth, table) = full_table(folder.path());
+    let path = folder.path().join("t.npz");
+    npz(&table, &path);
+    comes_back(&truth, &path);
+    refused_where_truncated(&path);
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn a_parquet_file_gives_what_the_csv_gives_and_part_of_it_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (truth, mut table) = full_table(folder.path());
+    let path = folder.path().join("t.parquet");
+    parquet(&table, &path);
+    comes_back(&truth, &path);
+    refused_where_truncated(&path);
+
+    let column = table.find("vy").unwrap();
+    table.columns[column][250] = f64::NAN;
+    parquet(&table, &path);
     let out = folder.path().join("t.safetensors");
     let (code, document) =
-        lawsmith(&["import", npz.to_str().unwrap(), "-o", out.to_str().unwrap()]);
-    assert_eq!(code, Some(1));
-    assert!(document["error"]["file"].as_str().unwrap().ends_with("t.npz"), "{document}");
+        lawsmith(&["import", path.to_str().unwrap(), "-o", out.to_str().unwrap()]);
+    let error = &document["error"];
+    assert_eq!(code, Some(1), "{document}");
+    assert_eq!((error["field"].as_str(), error["row"].as_u64()), (Some("vy"), Some(252)));
+    assert!(!out.exists());
+}
+
+/// Whatever a byte is changed to, the table is read or refused; the reader's own panics stay inside.
+#[cfg(feature = "parquet")]
+#[test]
+fn a_damaged_parquet_file_is_an_error_and_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.parquet");
+    let names = ["run", "time", "x"].map(String::from).to_vec();
+    let columns = vec![(0..20).map(f64::from).collect(); 3];
+    parquet(&Table { names, columns, ..Table::default() }, &path);
+    let bytes = std::fs::read(&path).unwrap();
+    let mut refused = 0;
+    for at in 0..bytes.len() {
+        for change in [0x01, 0x10, 0x80, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= change;
+            std::fs::write(&path, damaged).unwrap();
+            if let Err(error) = Table::read(&path) {
+                assert_eq!(error.file.as_ref(), Some(&path), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > bytes.len(), "{refused} of {} changes", 4 * bytes.len());
+}
+
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn a_build_without_parquet_says_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, out] = ["t.parquet", "t.safetensors"].map(|name| folder.path().join(name));
+    std::fs::write(&path, "PAR1").unwrap();
+    let (code, document) =
+        lawsmith(&["import", path.to_str().unwrap(), "-o", out.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{document}");
+    let message = document["error"]["message"].as_str().unwrap();
+    assert!(message.ends_with("build with --features parquet"), "{message}");
     assert!(!out.exists());
 }

@@ -216,8 +216,19 @@ fn read_parquet(path: &Path, _file: File) -> Result<Table> {
     Err(Error::input("this build reads no Parquet: build with --features parquet").file(path))
 }
 
+/// The reader panics on some damaged files: the file is at fault then, and a user gets an error.
 #[cfg(feature = "parquet")]
 fn read_parquet(path: &Path, file: File) -> Result<Table> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let table = std::panic::catch_unwind(|| parquet_rows(path, file));
+    std::panic::set_hook(hook);
+    let damaged = |_| Err(Error::input("is a damaged Parquet file").file(path));
+    table.unwrap_or_else(damaged)
+}
+
+#[cfg(feature = "parquet")]
+fn parquet_rows(path: &Path, file: File) -> Result<Table> {
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use parquet::record::Field;
     let bad = |e: parquet::errors::ParquetError| {
