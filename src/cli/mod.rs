@@ -18,6 +18,7 @@ mod messages;
 mod predict;
 mod regress;
 mod report;
+mod selftest;
 mod simulate;
 mod train;
 
@@ -76,6 +77,8 @@ enum Command {
     Train(train::Train),
     /// Make a dataset of a table of trajectories
     Import(import::Import),
+    /// Compare every operation of a device with its reference
+    Selftest(selftest::Selftest),
     /// Simulate systems of interacting bodies
     Simulate(simulate::Simulate),
 }
@@ -136,6 +139,7 @@ impl Cli {
             Command::Predict(command) => command.run(&context),
             Command::Regress(command) => command.run(&context),
             Command::Report(command) => command.run(&context),
+            Command::Selftest(command) => command.run(&context),
             Command::Train(command) => command.run(&context),
             Command::Import(command) => command.run(&context),
             Command::Simulate(command) => command.run(&context),

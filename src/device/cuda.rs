@@ -5,6 +5,7 @@
 //! [`Buffer::download`] and [`Gpu::synchronize`] wait for it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic;
@@ -367,11 +368,13 @@ impl Gpu {
     fn function(self, kernel: Kernel, shared: usize) -> Result<CudaFunction> {
         let failed = |e| self.failed(&format!("load the kernel {}", kernel.name), e);
         let mut functions = lock(&self.inner.functions);
-        if !functions.contains_key(&kernel) {
-            let module = self.load(kernel.module).map_err(failed)?;
-            functions.insert(kernel, module.load_function(kernel.name).map_err(failed)?);
-        }
-        let function = functions[&kernel].clone();
+        let function = match functions.entry(kernel) {
+            Entry::Occupied(loaded) => loaded.get().clone(),
+            Entry::Vacant(place) => {
+                let module = self.load(kernel.module).map_err(failed)?;
+                place.insert(module.load_function(kernel.name).map_err(failed)?).clone()
+            }
+        };
         if shared > SHARED_BY_DEFAULT {
             let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(limit, shared as i32).map_err(failed)?;

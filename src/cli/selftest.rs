@@ -1,0 +1,52 @@
+//! `lawsmith selftest`: every operation of a device against its reference.
+
+use clap::Args;
+use serde_json::json;
+
+use super::Context;
+use crate::error::{Error, Result};
+use crate::ops::{self, Check};
+
+/// Compares the operations of a device with their references.
+#[derive(Args)]
+pub struct Selftest {}
+
+impl Selftest {
+    /// Prints errors and limits.
+    ///
+    /// # Errors
+    /// The device cannot be used, or an error is beyond its limit.
+    pub fn run(self, context: &Context) -> Result<()> {
+        let checks = ops::selftest(&context.device)?;
+        let documents: Vec<_> = checks
+            .iter()
+            .map(|check| {
+                json!({
+                    "operation": check.operation,
+                    "case": check.case,
+                    "error": check.error,
+                    "limit": check.limit,
+                    "passed": check.passed(),
+                })
+            })
+            .collect();
+        context.print(&json!(documents), table(&context.device.describe(), &checks));
+        let failed = checks.iter().filter(|check| !check.passed()).count();
+        if failed > 0 {
+            let (device, all) = (context.device.describe(), checks.len());
+            return Err(Error::device(format!("{failed} of {all} checks failed on {device}")));
+        }
+        Ok(())
+    }
+}
+
+fn table(device: &str, checks: &[Check]) -> String {
+    let width = checks.iter().map(|check| check.case.chars().count()).max().unwrap_or(0);
+    let line = |check: &Check| {
+        let Check { operation, case, error, limit } = check;
+        let verdict = if check.passed() { "ok" } else { "FAILED" };
+        format!("{operation:<12}{case:<width$}  error {error:<9.1e} limit {limit:<9.1e} {verdict}")
+    };
+    let lines: Vec<String> = checks.iter().map(line).collect();
+    format!("{device}\n{}", lines.join("\n"))
+}
