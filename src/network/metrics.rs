@@ -59,7 +59,7 @@ impl Metrics {
         Ok(Metrics { path: path.to_path_buf(), file, shown })
     }
 
-    /// Appends one row.
+    /// Appends one row; where that fails, none of it.
     pub(super) fn push(&mut self, row: &Row) -> Result<()> {
         let Row { step, rate, train_loss, penalty, validation_loss, significance } = row;
         let mut line = format!(
@@ -73,6 +73,11 @@ impl Metrics {
             let _ = write!(line, ",{value:.6e}");
         }
         line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(|e| Error::io("write", &self.path, e))
+        let written = self.file.metadata().and_then(|before| {
+            // A disk that fills up takes half a row: take it back.
+            let undo = |_: &std::io::Error| drop(self.file.set_len(before.len()));
+            (&self.file).write_all(line.as_bytes()).inspect_err(undo)
+        });
+        written.map_err(|e| Error::io("write", &self.path, e))
     }
 }
