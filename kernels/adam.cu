@@ -2,25 +2,31 @@
 // src/ops/adam/.
 #include "common/device.cuh"
 
-struct AdamArgs {
-    float* parameters;        // [len]
-    float* m;                 // [len] mean of the gradient
-    float* v;                 // [len] mean of its square
-    const float* gradients;   // [len]
-    unsigned short* operands; // [len] bf16 copy of the parameters, or null
-    unsigned long long len;
-    float rate;               // learning rate / (1 - beta1^t)
-    float root;               // 1 / sqrt(1 - beta2^t)
-    float fresh1;             // 1 - beta1
-    float fresh2;             // 1 - beta2
+struct Rates {
+    float rate;     // learning rate / (1 - beta1^t)
+    float root;     // 1 / sqrt(1 - beta2^t)
+    float fresh1;   // 1 - beta1
+    float fresh2;   // 1 - beta2
     float epsilon;
 };
-LAYOUT(AdamArgs, parameters, m, v, gradients, operands, len, rate, root, fresh1, fresh2, epsilon)
+LAYOUT(Rates, rate, root, fresh1, fresh2, epsilon)
 
-DEVICE void step(const AdamArgs& args, float& w, float& m, float& v, float g) {
-    m += args.fresh1 * (g - m);
-    v += args.fresh2 * (g * g - v);
-    w -= args.rate * m / (sqrtf(v) * args.root + args.epsilon);
+struct AdamArgs {
+    float* parameters;               // [len]
+    float* m;                        // [len] mean of the gradient
+    float* v;                        // [len] mean of its square
+    const float* gradients;          // [len]
+    unsigned short* operands;        // [len] bf16 copy of the parameters, or null
+    const Rates* rates;              // a table, of which this step uses entry *step
+    const unsigned long long* step;  // or null, for entry 0
+    unsigned long long len;
+};
+LAYOUT(AdamArgs, parameters, m, v, gradients, operands, rates, step, len)
+
+DEVICE void update(const Rates& rates, float& w, float& m, float& v, float g) {
+    m += rates.fresh1 * (g - m);
+    v += rates.fresh2 * (g * g - v);
+    w -= rates.rate * m / (sqrtf(v) * rates.root + rates.epsilon);
 }
 
 DEVICE unsigned short rounded(float x) {
@@ -35,6 +41,7 @@ DEVICE bool aligned(const void* pointer, size_t bytes) {
 KERNEL void adam_step(AdamArgs args) {
     const size_t thread = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const size_t threads = size_t(gridDim.x) * blockDim.x;
+    const Rates rates = args.rates[args.step ? *args.step : 0];
 
     // Four elements at a time where every array allows it, then the rest one by one.
     const bool wide = aligned(args.parameters, 16) && aligned(args.m, 16) && aligned(args.v, 16) &&
@@ -46,10 +53,10 @@ KERNEL void adam_step(AdamArgs args) {
         float4& v_at = reinterpret_cast<float4*>(args.v)[i];
         const float4 g = reinterpret_cast<const float4*>(args.gradients)[i];
         float4 w = w_at, m = m_at, v = v_at;
-        step(args, w.x, m.x, v.x, g.x);
-        step(args, w.y, m.y, v.y, g.y);
-        step(args, w.z, m.z, v.z, g.z);
-        step(args, w.w, m.w, v.w, g.w);
+        update(rates, w.x, m.x, v.x, g.x);
+        update(rates, w.y, m.y, v.y, g.y);
+        update(rates, w.z, m.z, v.z, g.z);
+        update(rates, w.w, m.w, v.w, g.w);
         w_at = w;
         m_at = m;
         v_at = v;
@@ -58,7 +65,7 @@ KERNEL void adam_step(AdamArgs args) {
                 make_ushort4(rounded(w.x), rounded(w.y), rounded(w.z), rounded(w.w));
     }
     for (size_t i = 4 * quads + thread; i < args.len; i += threads) {
-        step(args, args.parameters[i], args.m[i], args.v[i], args.gradients[i]);
+        update(rates, args.parameters[i], args.m[i], args.v[i], args.gradients[i]);
         if (args.operands) args.operands[i] = rounded(args.parameters[i]);
     }
 }
