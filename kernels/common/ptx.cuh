@@ -40,10 +40,17 @@ FRAGMENT Element b8_element(int lane, int i) {
     return {(lane & 3) + 4 * i, lane >> 2};
 }
 
+// The place in the kernel, for the reports of the twins.
+#if defined(__CUDACC__)
+#define WHERE
+#else
+#define WHERE , const simt::Where& where = simt::Where::current()
+#endif
+
 // ---------------------------------------------------------------- matrix products
 
 // d[16×8] += a[16×16] · b[16×8], bf16 operands, f32 sums.
-DEVICE void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+DEVICE void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] WHERE) {
 #if defined(__CUDACC__)
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
@@ -78,13 +85,13 @@ DEVICE void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint3
                 // In this order, which is not the order of the hardware.
                 for (int k = 0; k < 16; k++) sum += left[e.row][k] * right[k][e.column];
             }
-    });
+    }, where);
 #endif
 }
 
 // d[16×8] += a[16×8] · b[8×8], tf32 operands (f32 bits, of which the hardware reads the upper 19),
 // f32 sums. `tf32` rounds a float to such an operand.
-DEVICE void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+DEVICE void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] WHERE) {
 #if defined(__CUDACC__)
     asm volatile(
         "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
@@ -116,7 +123,7 @@ DEVICE void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32
                 float& sum = static_cast<Lane*>(lanes[l])->d[i];
                 for (int k = 0; k < 8; k++) sum += left[e.row][k] * right[k][e.column];
             }
-    });
+    }, where);
 #endif
 }
 
@@ -152,7 +159,7 @@ DEVICE uint32_t relu_bf16x2(float low, float high) {
 // elements, 16-byte aligned. Register m of a lane holds elements (lane / 4, 2 (lane % 4) + {0, 1}) of
 // matrix m; with TRANSPOSED, of its transpose.
 template <bool TRANSPOSED>
-DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row WHERE) {
 #if defined(__CUDACC__)
     const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
     if constexpr (TRANSPOSED)
@@ -166,7 +173,7 @@ DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
                      : "r"(address)
                      : "memory");
 #else
-    simt::check_shared(row, 16, "ldmatrix");
+    simt::check_shared(row, 16, "ldmatrix", where);
     struct Lane {
         uint32_t* r;
         const uint16_t* row;
@@ -182,7 +189,7 @@ DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
                 const uint32_t high = TRANSPOSED ? element(m, j + 1, i) : element(m, i, j + 1);
                 static_cast<Lane*>(lanes[l])->r[m] = low | high << 16;
             }
-    });
+    }, where);
 #endif
 }
 
@@ -190,14 +197,14 @@ DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
 
 // 16 bytes from global to shared memory, both 16-byte aligned, in the group that the next
 // `cp_async_commit` closes.
-DEVICE void cp_async_16(void* target, const void* source) {
+DEVICE void cp_async_16(void* target, const void* source WHERE) {
 #if defined(__CUDACC__)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(
                      static_cast<uint32_t>(__cvta_generic_to_shared(target))),
                  "l"(source)
                  : "memory");
 #else
-    simt::copy_async(target, source, 16);
+    simt::copy_async(target, source, 16, where);
 #endif
 }
 
@@ -218,3 +225,5 @@ DEVICE void cp_async_wait() {
     simt::copy_wait(N);
 #endif
 }
+
+#undef WHERE

@@ -30,3 +30,53 @@ enum CUresult : int {
     CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD = 908,
     CUDA_ERROR_UNKNOWN = 999,
 };
+
+// What selfcheck.cpp calls; the rest of libcuda.cpp is declared by its definition.
+extern "C" {
+CUresult cuInit(unsigned flags);
+CUresult cuGetErrorString(CUresult code, const char** text);
+CUresult cuDevicePrimaryCtxRetain(void** context, CUdevice device);
+CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device);
+CUresult cuCtxSetCurrent(void* context);
+CUresult cuCtxSynchronize();
+CUresult cuMemGetInfo_v2(size_t* free, size_t* total);
+CUresult cuMemAlloc_v2(CUdeviceptr* pointer, size_t size);
+CUresult cuMemFree_v2(CUdeviceptr pointer);
+CUresult cuMemAllocAsync(CUdeviceptr* pointer, size_t size, void* stream);
+CUresult cuMemFreeAsync(CUdeviceptr pointer, void* stream);
+CUresult cuMemHostAlloc(void** pointer, size_t size, unsigned flags);
+CUresult cuMemcpyHtoD_v2(CUdeviceptr target, const void* source, size_t size);
+CUresult cuMemcpyDtoH_v2(void* target, CUdeviceptr source, size_t size);
+CUresult cuMemcpyDtoD_v2(CUdeviceptr target, CUdeviceptr source, size_t size);
+CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr target, const void* source, size_t size, void* stream);
+CUresult cuMemcpyDtoHAsync_v2(void* target, CUdeviceptr source, size_t size, void* stream);
+CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr target, CUdeviceptr source, size_t size, void* stream);
+CUresult cuMemsetD8_v2(CUdeviceptr target, unsigned char value, size_t count);
+CUresult cuMemsetD8Async(CUdeviceptr target, unsigned char value, size_t count, void* stream);
+CUresult cuMemsetD32_v2(CUdeviceptr target, unsigned value, size_t count);
+CUresult cuStreamCreate(void** stream, unsigned flags);
+CUresult cuStreamDestroy_v2(void* stream);
+CUresult cuStreamSynchronize(void* stream);
+CUresult cuStreamWaitEvent(void* stream, void* event, unsigned flags);
+CUresult cuStreamBeginCapture_v2(void* stream, int mode);
+CUresult cuStreamIsCapturing(void* stream, int* status);
+CUresult cuStreamEndCapture(void* stream, void** graph);
+CUresult cuEventCreate(void** event, unsigned flags);
+CUresult cuEventRecord(void* event, void* stream);
+CUresult cuEventSynchronize(void* event);
+CUresult cuEventQuery(void* event);
+CUresult cuEventElapsedTime_v2(float* milliseconds, void* begin, void* end);
+CUresult cuLaunchHostFunc(void* stream, void (*function)(void*), void* data);
+CUresult cuModuleLoadData(void** module, const void* image);
+CUresult cuModuleGetFunction(void** function, void* module, const char* name);
+CUresult cuFuncSetAttribute(void* function, int attribute, int value);
+CUresult cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                        unsigned block_y, unsigned block_z, unsigned shared, void* stream, void** arguments,
+                        void** extra);
+CUresult cuGraphDestroy(void* graph);
+CUresult cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long flags);
+CUresult cuGraphExecDestroy(void* executable);
+CUresult cuGraphUpload(void* executable, void* stream);
+CUresult cuGraphLaunch(void* executable, void* stream);
+int lawsmith_layout(const char* name, unsigned index, const char** field, size_t* offset, size_t* size);
+}

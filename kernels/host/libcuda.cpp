@@ -120,6 +120,7 @@ bool late = false;
 
 unsigned retained = 0;  // owners of the primary context
 CUresult dead = CUDA_SUCCESS;
+CUresult last_death = CUDA_SUCCESS;  // of this context or an earlier one
 std::string cause_of_death;
 DeviceMemory memory;
 std::unordered_map<uintptr_t, size_t> pinned;
@@ -203,7 +204,7 @@ thread_local const char* explanation = nullptr;
 // An operation failed.
 void die(CUresult code, const std::string& text) {
     if (dead) return;
-    dead = code;
+    dead = last_death = code;
     cause_of_death = text;
 }
 
@@ -393,10 +394,10 @@ API cuGetErrorName(CUresult code, const char** name) {
     return CUDA_ERROR_INVALID_VALUE;
 }
 
-// The text is that of the last such error in this thread, or of the context's death.
+// The text is that of the last such error in this thread, or of the last context's death.
 API cuGetErrorString(CUresult code, const char** text) {
     const Lock lock(mutex);
-    if (code && code == dead) {
+    if (code && code == last_death) {
         *text = kept(cause_of_death);
         return CUDA_SUCCESS;
     }

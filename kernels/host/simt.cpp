@@ -77,13 +77,12 @@ simt_switch:
     ret
     .size simt_switch,.-simt_switch
 )");
-static constexpr int SAVED = 6;    // words below the return address
 static void* fresh_stack(char* top, void (*entry)()) {
     // A function is entered with its stack 8 bytes off a multiple of 16.
     void** sp = reinterpret_cast<void**>(top) - 1;
     *sp = nullptr;
     *--sp = reinterpret_cast<void*>(entry);
-    for (int i = 0; i < SAVED; i++) *--sp = nullptr;
+    for (int i = 0; i < 6; i++) *--sp = nullptr;  // the registers
     return sp;
 }
 #elif defined(__aarch64__)
@@ -139,7 +138,7 @@ static constexpr size_t STACK = 512 << 10;  // of a CUDA thread; frames are larg
 static constexpr size_t STACK = 128 << 10;
 #endif
 // A kernel in which threads did nothing but yield this often in a row hangs.
-static constexpr unsigned MAX_YIELDS = 20'000'000;
+static constexpr unsigned MAX_YIELDS = 200'000;
 
 struct Warp {
     // Lanes that gather for a collective under one mask.
@@ -446,9 +445,6 @@ static void meet(unsigned mask, bool whole, void* mine, const char* what, Perfor
     unsigned i = 0;
     while (i < warp.meetings && warp.meeting[i].mask != mask) i++;
     if (i == warp.meetings) {
-        for (unsigned k = 0; k < i; k++)
-            if (warp.meeting[k].arrived & mask)
-                fail(where, "%s for lanes of which some wait in %s", what, warp.meeting[k].what);
         warp.meetings++;
         warp.meeting[i] = {mask, 0, whole, perform, what, {}};
     }

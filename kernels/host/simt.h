@@ -92,12 +92,10 @@ extern thread_local constinit Block block;
 // Blocks until every live lane of `mask` has called; the last one runs `perform` on what all brought
 // (indexed by lane, null for lanes that are not in it).
 using Perform = void (*)(void** lanes);
-void collective(unsigned mask, void* mine, const char* what, Perform perform,
-                const Where& where = Where::current());
+void collective(unsigned mask, void* mine, const char* what, Perform perform, const Where& where);
 
 // The same for instructions that need all 32 lanes.
-void warp_collective(void* mine, const char* what, Perform perform,
-                     const Where& where = Where::current());
+void warp_collective(void* mine, const char* what, Perform perform, const Where& where);
 
 enum class Vote { count, any, all };
 int block_barrier(bool predicate, Vote vote, const char* what, const Where& where);
@@ -106,12 +104,11 @@ int block_barrier(bool predicate, Vote vote, const char* what, const Where& wher
 void yield();
 
 // That `bytes` at `pointer` are within the shared buffer and aligned to `bytes`.
-void check_shared(const void* pointer, size_t bytes, const char* what,
-                  const Where& where = Where::current());
+void check_shared(const void* pointer, size_t bytes, const char* what, const Where& where);
 
 // cp.async. The target is poisoned at once and filled by a wait at the latest (under a seed perhaps
 // at once), so that a missing wait and a buffer that is refilled too early both show up.
-void copy_async(void* target, const void* source, size_t bytes, const Where& where = Where::current());
+void copy_async(void* target, const void* source, size_t bytes, const Where& where);
 inline void copy_commit() { thread->open_group++; }
 void copy_wait(unsigned youngest);
 

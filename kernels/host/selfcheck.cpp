@@ -1,0 +1,570 @@
+// Checks the stand-in driver through its own interface: that good kernels compute what they should
+// under every order of threads, that each mistake of a bad one is reported, and that memory, streams,
+// events and graphs behave like a driver's. Run by `scripts/emulated --selfcheck`, once with eager and
+// once with late streams.
+#include "driver.h"
+#include "simt.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace {
+
+int passed = 0, failed = 0;
+std::string setting;  // which schedule, for the report
+
+void check(bool good, const std::string& what) {
+    (good ? passed : failed)++;
+    if (good || failed > 10) return;
+    const char* text = "";
+    for (const CUresult code : {CUDA_ERROR_LAUNCH_FAILED, CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_INVALID_VALUE})
+        if (!*text && cuGetErrorString(code, &text)) text = "";
+    printf("FAILED %s [%s] (last errors: %s)\n", what.c_str(), setting.c_str(), text);
+}
+
+std::string text_of(CUresult code) {
+    const char* text = nullptr;
+    return cuGetErrorString(code, &text) ? "" : text;
+}
+
+// A context of its own; a death ends with it.
+struct Context {
+    void *handle, *module;
+    Context() {
+        if (cuDevicePrimaryCtxRetain(&handle, 0) || cuCtxSetCurrent(handle) || cuModuleLoadData(&module, "x")) {
+            printf("no context\n");
+            exit(1);
+        }
+    }
+    ~Context() { cuDevicePrimaryCtxRelease_v2(0); }
+    void* kernel(const char* name) const {
+        void* function = nullptr;
+        check(cuModuleGetFunction(&function, module, name) == CUDA_SUCCESS, name);
+        return function;
+    }
+    template <class... A>
+    CUresult launch(const char* name, dim3 grid, dim3 block, unsigned shared, void* stream, A... arguments) const {
+        void* pointers[] = {&arguments..., nullptr};
+        return cuLaunchKernel(kernel(name), grid.x, grid.y, grid.z, block.x, block.y, block.z, shared, stream,
+                              pointers, nullptr);
+    }
+    // Launches and waits.
+    template <class... A>
+    CUresult run(const char* name, dim3 grid, dim3 block, unsigned shared, A... arguments) const {
+        const CUresult result = launch(name, grid, block, shared, nullptr, arguments...);
+        return result ? result : cuCtxSynchronize();
+    }
+};
+
+template <class T>
+struct Buffer {
+    CUdeviceptr address = 0;
+    size_t count;
+    explicit Buffer(size_t count) : count(count) { check(!cuMemAlloc_v2(&address, count * sizeof(T)), "alloc"); }
+    explicit Buffer(const std::vector<T>& values) : Buffer(values.size()) {
+        check(!cuMemcpyHtoD_v2(address, values.data(), count * sizeof(T)), "upload");
+    }
+    std::vector<T> values() const {
+        std::vector<T> values(count);
+        check(!cuMemcpyDtoH_v2(values.data(), address, count * sizeof(T)), "download");
+        return values;
+    }
+};
+
+using Floats = std::vector<float>;
+
+Floats normals(size_t n, unsigned seed) {
+    std::mt19937 generator(seed);
+    std::normal_distribution<float> normal;
+    Floats values(n);
+    for (float& value : values) value = normal(generator);
+    return values;
+}
+
+double error(const Floats& found, const Floats& expected) {
+    double distance = 0, size = 0;
+    for (size_t i = 0; i < found.size(); i++) {
+        distance += (found[i] - expected[i]) * double(found[i] - expected[i]);
+        size += double(expected[i]) * expected[i];
+    }
+    return sqrt(distance / size);
+}
+
+Floats product(const Floats& a, const Floats& b, int m, int n, int k) {
+    Floats c(size_t(m) * n);
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) {
+            double sum = 0;
+            for (int l = 0; l < k; l++) sum += double(a[i * k + l]) * b[l * n + j];
+            c[i * n + j] = float(sum);
+        }
+    return c;
+}
+
+// ---------------------------------------------------------------- good kernels
+
+void good_kernels() {
+    const Context context;
+    {
+        const int n = 10007;
+        const Floats x = normals(n, 1);
+        Floats expected(n);
+        for (int i = 0; i < n; i++) expected[i] = x[i] / sqrtf(x[i] * x[i] + 1) + expf(-fabsf(x[i]));
+        const Buffer<float> from(x), into(n);
+        check(!context.run("check_scale", {7}, {192}, 0, from.address, into.address, n) &&
+                  error(into.values(), expected) < 1e-6, "check_scale");
+    }
+    for (const unsigned threads : {32, 96, 256}) {
+        const Floats x = normals(12345, 2);
+        double sum = 0;
+        for (const float v : x) sum += v;
+        const Buffer<float> from(x), into(Floats{0});
+        check(!context.run("check_sum", {5}, {threads}, 32, from.address, into.address, 12345) &&
+                  fabs(into.values()[0] - sum) < 1e-2, "check_sum");
+    }
+    {
+        const int m = 70, n = 45, k = 53;
+        const Floats a = normals(m * k, 3), b = normals(k * n, 4);
+        for (const unsigned tile : {8u, 16u}) {
+            const Buffer<float> left(a), right(b), into(m * n);
+            const dim3 grid{(n + tile - 1) / tile, (m + tile - 1) / tile};
+            check(!context.run("check_matmul", grid, {tile, tile}, 2 * tile * tile * 4, left.address,
+                               right.address, into.address, m, n, k) &&
+                      error(into.values(), product(a, b, m, n, k)) < 1e-6, "check_matmul");
+        }
+    }
+    {
+        const int n = 5000, segments = 300;
+        const Floats x = normals(n, 5);
+        std::vector<int> segment(n);
+        std::mt19937 generator(6);
+        for (int& s : segment) s = int(generator() % segments);
+        std::sort(segment.begin(), segment.end());
+        Floats expected(segments);
+        for (int i = 0; i < n; i++) expected[segment[i]] += x[i];
+        const Buffer<float> from(x), into(Floats(segments, 0));
+        const Buffer<int> of(segment);
+        check(!context.run("check_segments", {(n + 255) / 256}, {256}, 0, from.address, of.address,
+                           into.address, n) &&
+                  error(into.values(), expected) < 1e-5, "check_segments");
+    }
+    {
+        const int m = 128, n = 64, k = 96;
+        Floats a = normals(m * k, 7), b = normals(k * n, 8);
+        const auto rounded = [](Floats& values) {
+            std::vector<uint16_t> bits;
+            for (float& value : values) {
+                bits.push_back(simt::bf16_of_float(value));
+                value = simt::float_of_bf16(bits.back());
+            }
+            return bits;
+        };
+        const Buffer<uint16_t> left(rounded(a)), right(rounded(b));
+        const Buffer<float> into(m * n);
+        check(!context.run("check_gemm_bf16", {1, 2}, {128}, 19456, left.address, right.address, into.address,
+                           n, k) &&
+                  error(into.values(), product(a, b, m, n, k)) < 1e-6, "check_gemm_bf16");
+    }
+    {
+        const int k = 24;
+        const Floats a = normals(16 * k, 9), b = normals(k * 8, 10);
+        const Buffer<float> left(a), right(b), into(16 * 8);
+        check(!context.run("check_gemm_tf32", {1}, {32}, 0, left.address, right.address, into.address, k), "tf32");
+        const double e = error(into.values(), product(a, b, 16, 8, k));
+        check(e > 1e-6 && e < 1e-3, "check_gemm_tf32 has the error of tf32 operands");
+    }
+    {
+        const float nan = std::numeric_limits<float>::quiet_NaN();
+        // Ties to even: 1 + 2^-8 down, 1 + 3 2^-8 up.
+        const Buffer<float> from(Floats{1.00390625f, 1.01171875f, -2, -0.0f, nan, 3.4e38f, 0.1f, 1e-40f});
+        const Buffer<uint32_t> into(4);
+        check(!context.run("check_relu", {1}, {4}, 0, from.address, into.address), "relu");
+        check(into.values() == std::vector<uint32_t>{0x3f823f80, 0, 0x7f807fff, 0x00013dcd}, "check_relu");
+    }
+    {
+        const unsigned n = 96;
+        const Buffer<int> into(10 * n);
+        check(!context.run("check_votes", {1}, {n}, 0, into.address), "votes");
+        const std::vector<int> rows = into.values();
+        bool good = true;
+        for (int t = 0; t < int(n); t++) {
+            const int* row = &rows[10 * t];
+            const int lane = t % 32, first = t - lane;
+            good &= row[0] == 0x49249249 && row[1] == 1 && row[2] == 0 && row[3] == first + 5;
+            good &= row[4] == (lane % 8 < 4 ? t + 4 : t) && row[5] == 20 && row[6] == 1 && row[7] == 0;
+            good &= row[8] == (lane < 16 ? 2 : 51) && row[9] == (t ^ 3);
+        }
+        check(good, "check_votes");
+    }
+    {
+        const Buffer<int> into(std::vector<int>{0, 0, 0, 0, 0, 0, 0});
+        check(!context.run("check_atomics", {10}, {100}, 0, into.address), "atomics");
+        const std::vector<int> values = into.values();
+        check(values[0] == 1000 && values[1] == 999 && values[2] == -999 && values[3] == 0xfffff &&
+                  values[4] > 0 && values[5] == 1 && values[6] == 9, "check_atomics");
+    }
+    {
+        const Buffer<int> into(32);
+        check(!context.run("check_flag", {1}, {64}, 4, into.address) &&
+                  into.values() == std::vector<int>(32, 7), "check_flag");
+    }
+    {
+        // What src/random.rs gives.
+        const Buffer<uint32_t> words(11);
+        const Buffer<double> numbers(3);
+        check(!context.run("check_random", {1}, {1}, 0, words.address, numbers.address), "random");
+        check(words.values() == std::vector<uint32_t>{0xc388caed, 0x7fce569f, 0xed0d81d0, 0x4381814c,
+                                                      0x94e02796, 0x9bde7311, 774, 0x6627e8d5, 0xe169c58d,
+                                                      0xbc57ac4c, 0x9b00dbd8}, "the words of philox");
+        const std::vector<double> found = numbers.values();
+        check(found[0] == 0.4194090603031777 && fabs(found[1] - 0.67315028854118997) < 1e-15 &&
+                  fabs(found[2] - 0.45266585506765894) < 1e-15, "uniform and normal numbers");
+    }
+}
+
+// ---------------------------------------------------------------- bad kernels
+
+// That `launch`, in a context of its own, ends with `code` and a text that contains all of `words`;
+// then the context is dead, and the next one is not.
+void reported(const char* name, CUresult code, std::vector<const char*> words,
+              const std::function<CUresult(const Context&)>& launch) {
+    const auto context = std::make_unique<Context>();
+    const CUresult result = launch(*context);
+    std::string text = text_of(result);
+    bool good = result == code;
+    for (const char* word : words) good &= text.find(word) != std::string::npos;
+    check(good, std::string(name) + " is reported (" + std::to_string(result) + ": " + text + ")");
+    size_t free, total;
+    check(cuMemGetInfo_v2(&free, &total) == code, std::string(name) + " kills the context");
+}
+
+void bad_kernels() {
+    const CUresult launch = CUDA_ERROR_LAUNCH_FAILED;
+    const auto simple = [&](const char* name, CUresult code, std::vector<const char*> words, dim3 block,
+                            unsigned shared) {
+        words.push_back(name);
+        reported(name, code, words, [=](const Context& context) {
+            const Buffer<float> y(1024);
+            return context.run(name, {1}, block, shared, y.address);
+        });
+    };
+    simple("bad_deadlock", launch, {"deadlock", "__shfl_down_sync", "__syncthreads", "selfcheck.cu:"}, {64}, 0);
+    simple("bad_barriers", launch, {"different barriers", "selfcheck.cu:"}, {32}, 0);
+    simple("bad_return", launch, {"end", "selfcheck.cu:"}, {32}, 0);
+    simple("bad_mask", launch, {"__shfl_sync without the calling lane", "selfcheck.cu:"}, {32}, 0);
+    simple("bad_meeting", launch, {"__any_sync", "__shfl_sync", "selfcheck.cu:"}, {32}, 0);
+    simple("bad_warp", launch, {"mma.m16n8k16", "fewer than 32", "selfcheck.cu:"}, {31}, 0);
+    simple("bad_index", launch, {"element -1 of 32", "thread (0,0,0)", "selfcheck.cu:"}, {32}, 128);
+    simple("bad_shared", launch, {"17 elements of 4 bytes from byte 64 on of 128", "selfcheck.cu:"}, {1}, 128);
+    simple("bad_alignment", launch, {"ldmatrix", "not aligned", "selfcheck.cu:"}, {32}, 2048);
+    simple("bad_flag", launch, {"waits for a flag"}, {32}, 4);
+
+    // A race shows as a difference between orders, a missing wait as the poison.
+    const auto result_of = [](const char* name, unsigned shared) {
+        const Context context;
+        const Buffer<float> x(normals(512, 1)), y(128);
+        check(!context.run(name, {1}, {128}, shared, x.address, y.address), name);
+        return y.values();
+    };
+    const simt::Options before = simt::options;
+    simt::options.policy = simt::Policy::forward;
+    const Floats forward = result_of("bad_race", 512);
+    simt::options.policy = simt::Policy::reverse;
+    check(forward != result_of("bad_race", 512), "bad_race differs between orders");
+    check(std::isnan(result_of("bad_wait", 2048)[5]), "bad_wait gives the poison");
+    simt::options = before;
+
+    const auto address = [](const Context& context) {
+        const Buffer<CUdeviceptr> y(std::vector<CUdeviceptr>{8, 8});
+        return context.run("bad_address", {1}, {1}, 0, y.address);
+    };
+    const auto overrun = [](const Context& context) {
+        const Buffer<float> x(Floats(33, 0));
+        return context.run("check_add", {1}, {32}, 0, x.address, 1.0f, 34);
+    };
+    const auto underrun = [](const Context& context) {
+        const Buffer<float> x(Floats(32, 0));
+        return context.run("bad_before", {1}, {1}, 0, x.address);
+    };
+#if defined(__SANITIZE_ADDRESS__)
+    // AddressSanitizer ends the process.
+    for (const auto& launch : {std::function<CUresult(const Context&)>(address), {overrun}, {underrun}}) {
+        const pid_t child = fork();
+        if (child == 0) {
+            if (!freopen("/dev/null", "w", stderr)) _exit(0);
+            const Context context;
+            launch(context);
+            _exit(0);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        check(!WIFEXITED(status) || WEXITSTATUS(status), "a wrong address is found by AddressSanitizer");
+    }
+#else
+    const CUresult illegal = CUDA_ERROR_ILLEGAL_ADDRESS;
+    reported("bad_address", illegal, {"bad_address", "thread (0,0,0)", "0x8", "not in device memory"}, address);
+    reported("a write after a buffer", illegal, {"check_add has written to byte 132 of a buffer of 132"}, overrun);
+    reported("a write before a buffer", illegal, {"bad_before has written to 4 bytes before a buffer of 128"},
+             underrun);
+    reported("a read far beyond a buffer", illegal, {"kernel check_struct", "byte 1024 of a buffer of 1024"},
+             [](const Context& context) {
+                 const Buffer<float> x(Floats(256, 0)), y(2000);
+                 const struct { CUdeviceptr from, into; uint16_t small; unsigned n; } args{x.address, y.address, 0, 2000};
+                 return context.run("check_struct", {1}, {1}, 0, args);
+             });
+    simple("bad_recursion", launch, {"KiB of stack"}, {1}, 0);
+#endif
+}
+
+// ---------------------------------------------------------------- the driver
+
+void calls() {
+    const Context context;
+    const CUresult value = CUDA_ERROR_INVALID_VALUE;
+    const Buffer<float> x(Floats(100, 1));
+    const auto add = [&](dim3 grid, dim3 block, unsigned shared) {
+        return context.launch("check_add", grid, block, shared, nullptr, x.address, 1.0f, 100);
+    };
+    check(add({0}, {32}, 0) == value, "no blocks");
+    check(add({1}, {0}, 0) == value, "no threads");
+    check(add({1, 65536}, {1}, 0) == value, "too many blocks");
+    check(add({1}, {1025}, 0) == value, "too many threads");
+    check(add({1}, {1, 1, 65}, 0) == value, "too many threads along z");
+    check(add({1}, {32, 33}, 0) == value, "too many threads in all");
+    check(add({1}, {32}, 49153) == value, "more shared memory than without an attribute");
+    void* function = context.kernel("check_add");
+    check(cuFuncSetAttribute(function, 8, 232449) == value, "more shared memory than there is");
+    check(!cuFuncSetAttribute(function, 8, 232448) && !add({1}, {32}, 232448), "the most shared memory");
+    check(cuModuleGetFunction(&function, context.module, "nope") == CUDA_ERROR_NOT_FOUND, "an unknown kernel");
+    check(!cuCtxSynchronize() && x.values() == Floats(100, 2), "only the good launch ran");
+
+    const Buffer<float> fresh(10);
+    check(std::isnan(fresh.values()[9]), "fresh memory is NaN");
+    check(!cuMemsetD32_v2(fresh.address, 0x40490fdb, 9) && fresh.values()[8] == 3.14159274f, "a fill by words");
+    check(!cuMemsetD8_v2(fresh.address, 0, 4) && fresh.values()[0] == 0, "a fill by bytes");
+    check(cuMemsetD8_v2(fresh.address, 0, 41) == value, "a fill that is too long");
+    float host[11] = {};
+    check(cuMemcpyHtoD_v2(fresh.address, host, 44) == value, "a copy that is too long");
+    check(cuMemcpyDtoD_v2(fresh.address, x.address + 396, 8) == value, "a copy from beyond the end");
+    check(cuMemcpyHtoD_v2(CUdeviceptr(&host), host, 4) == value, "a copy to a host address");
+
+    size_t free, total;
+    check(!cuMemGetInfo_v2(&free, &total) && total == 64 << 20 && free == total - 440, "free memory");
+    CUdeviceptr large;
+    check(cuMemAlloc_v2(&large, free + 1) == CUDA_ERROR_OUT_OF_MEMORY, "more memory than there is");
+    check(!cuMemAlloc_v2(&large, free) && !cuMemFree_v2(large), "all memory");
+    check(cuMemFree_v2(large) == value, "a second free");
+    check(cuMemFree_v2(x.address + 4) == value, "a free within a buffer");
+
+    const Buffer<float> gone(100);
+    check(!cuMemFreeAsync(gone.address, nullptr), "free");
+    check(cuMemcpyDtoH_v2(host, gone.address, 4) == value, "a copy from a freed buffer");
+    check(context.launch("check_add", {1}, {32}, 0, nullptr, x.address - 4, 1.0f, 1) == value &&
+              text_of(value).find("4 bytes before a buffer of 400") != std::string::npos, "a launch with a wrong address");
+    check(context.launch("check_add", {1}, {32}, 0, nullptr, gone.address, 1.0f, 1) == value &&
+              text_of(value).find("freed") != std::string::npos, "a launch with a freed buffer");
+
+    // The arguments are read by the call, and so is pageable memory.
+    struct { CUdeviceptr from, into; uint16_t small; unsigned n; } args{x.address, fresh.address, 3, 10};
+    void* pointers[] = {&args};
+    check(!cuLaunchKernel(context.kernel("check_struct"), 1, 1, 1, 32, 1, 1, 0, nullptr, pointers, nullptr), "launch");
+    args = {};
+    check(fresh.values() == Floats(10, 5), "the arguments of the call");
+    host[0] = 8;
+    check(!cuMemcpyHtoDAsync_v2(fresh.address, host, 4, nullptr), "copy");
+    host[0] = 9;
+    check(fresh.values()[0] == 8, "the memory at the time of the call");
+
+    const char* field;
+    size_t offset, size;
+    check(!lawsmith_layout("CheckArgs", 0, &field, &offset, &size) && size == 24, "the size of a struct");
+    check(!lawsmith_layout("CheckArgs", 4, &field, &offset, &size) && std::string(field) == "n" &&
+              offset == 20 && size == 4, "the layout of a field");
+    check(lawsmith_layout("CheckArgs", 5, &field, &offset, &size) && lawsmith_layout("Nope", 0, &field, &offset, &size),
+          "the end of a struct, and an unknown one");
+    check(text_of(CUDA_ERROR_NOT_READY) == "device not ready", "a plain text");
+}
+
+void two_streams(bool late) {
+    const Context context;
+    void *first, *second, *event;
+    check(!cuStreamCreate(&first, 1) && !cuStreamCreate(&second, 1) && !cuEventCreate(&event, 0), "streams");
+    const Buffer<float> x(Floats(8, 0));
+    const auto add = [&](void* stream, float value) {
+        check(!context.launch("check_add", {1}, {8}, 0, stream, x.address, value, 8), "add");
+    };
+    float* pinned;
+    check(!cuMemHostAlloc(reinterpret_cast<void**>(&pinned), 32, 0), "pinned");
+    const auto download = [&](void* stream) {
+        check(!cuMemcpyDtoHAsync_v2(pinned, x.address, 32, stream), "download");
+    };
+    const auto wait = [](void* stream) { check(!cuStreamSynchronize(stream), "synchronize"); };
+
+    add(first, 1);
+    download(second);
+    wait(second);
+    check(pinned[0] == (late ? 0 : 1), "without a wait the other stream is late");
+    check(!cuEventRecord(event, first) && !cuStreamWaitEvent(second, event, 0), "wait for an event");
+    download(second);
+    check(pinned[0] == (late ? 0 : 1), "without a wait the host is early");
+    wait(second);
+    check(pinned[0] == 1, "with both waits everything is in order");
+
+    // Into pageable memory the call waits.
+    float pageable[8];
+    add(first, 2);
+    check(!cuMemcpyDtoHAsync_v2(pageable, x.address, 32, first) && pageable[7] == 3, "pageable memory");
+    // From pinned memory the copy reads when it runs.
+    pinned[0] = 10;
+    check(!cuMemcpyHtoDAsync_v2(x.address, pinned, 4, first), "copy");
+    pinned[0] = 20;
+    wait(first);
+    check(x.values()[0] == (late ? 20 : 10), "pinned memory is read late");
+
+    // An event that nobody waits for still comes, for a loop that asks.
+    add(first, 1);
+    check(!cuEventRecord(event, first), "record");
+    check(cuEventQuery(event) == (late ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS), "not ready at once");
+    int asked = 0;
+    while (cuEventQuery(event) == CUDA_ERROR_NOT_READY) asked++;
+    check(asked < 10, "ready in the end");
+
+    // Host functions, in the order of the stream; the driver may not be called from them.
+    static std::vector<int> order;
+    order.clear();
+    check(!cuLaunchHostFunc(first, [](void*) { order.push_back(cuCtxSynchronize()); }, nullptr), "host function");
+    check(!cuLaunchHostFunc(first, [](void* i) { order.push_back(*static_cast<int*>(i)); }, &asked), "host function");
+    check(order.size() == (late ? 0 : 2), "host functions are late");
+    wait(first);
+    check(order == std::vector<int>{CUDA_ERROR_NOT_PERMITTED, asked}, "host functions");
+
+    void* begin;
+    float milliseconds = -1;
+    check(!cuEventCreate(&begin, 0) && !cuEventRecord(begin, first), "time");
+    add(first, 0);
+    check(!cuEventRecord(event, first), "time");
+    check(cuEventElapsedTime_v2(&milliseconds, begin, event) == (late ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS),
+          "no time before the end");
+    check(!cuEventSynchronize(event) && !cuEventElapsedTime_v2(&milliseconds, begin, event) &&
+              milliseconds > 0 && milliseconds < 1000, "the time between events");
+
+    // A buffer that another stream frees first.
+    if (late) {
+        CUdeviceptr y;
+        check(!cuMemAllocAsync(&y, 32, first), "alloc");
+        wait(first);
+        check(!cuMemsetD8Async(y, 0, 32, second) && !cuMemFreeAsync(y, first), "free");
+        wait(first);
+        check(cuStreamSynchronize(second) == CUDA_ERROR_ILLEGAL_ADDRESS, "a fill after the free is found");
+    }
+}
+
+void streams_in_order_with_null() {
+    const Context context;
+    void* blocking;
+    check(!cuStreamCreate(&blocking, 0), "stream");
+    const Buffer<float> x(Floats(8, 0));
+    check(!context.launch("check_add", {1}, {8}, 0, blocking, x.address, 1.0f, 8), "add");
+    check(x.values()[0] == 1, "the null stream waits for a blocking one");
+    check(!context.launch("check_add", {1}, {8}, 0, nullptr, x.address, 1.0f, 8), "add");
+    float host[8];
+    check(!cuMemcpyDtoHAsync_v2(host, x.address, 32, blocking) && host[0] == 2, "and the other way round");
+    // Many launches that nobody waits for.
+    for (int i = 0; i < 3000; i++) check(!context.launch("check_add", {1}, {8}, 0, blocking, x.address, 1.0f, 8), "add");
+    check(!cuStreamDestroy_v2(blocking) && !cuCtxSynchronize(), "destroy");
+    check(x.values()[0] == 3002, "a destroyed stream does its work");
+}
+
+void recorded_graphs(bool late) {
+    const Context context;
+    void *first, *second, *fork, *join, *graph, *executable;
+    check(!cuStreamCreate(&first, 1) && !cuStreamCreate(&second, 1), "streams");
+    check(!cuEventCreate(&fork, 2) && !cuEventCreate(&join, 2), "events");
+    const Buffer<float> x(Floats(8, 0)), y(Floats(8, 0));
+    const auto add = [&](void* stream, const Buffer<float>& to, float value) {
+        return context.launch("check_add", {1}, {8}, 0, stream, to.address, value, 8);
+    };
+    int status;
+
+    // Two branches that come together: x += 1; then x += 2 beside y += 4; then x += y.
+    check(!cuStreamBeginCapture_v2(first, 1) && !cuStreamIsCapturing(first, &status) && status == 1, "capture");
+    check(!add(first, x, 1) && !cuEventRecord(fork, first) && !cuStreamWaitEvent(second, fork, 0), "fork");
+    check(!add(second, y, 4) && !add(first, x, 2), "branches");
+    check(!cuEventRecord(join, second) && !cuStreamWaitEvent(first, join, 0), "join");
+    check(!cuMemcpyDtoDAsync_v2(x.address, y.address, 4, first), "copy");
+    check(!cuStreamEndCapture(first, &graph) && graph, "end");
+    check(!cuStreamIsCapturing(second, &status) && status == 0, "the branch captures no more");
+    check(x.values()[1] == 0, "nothing ran");
+    check(!cuGraphInstantiateWithFlags(&executable, graph, 0) && !cuGraphDestroy(graph), "instantiate");
+    check(!cuGraphUpload(executable, first), "upload");
+    for (int i = 0; i < 3; i++) check(!cuGraphLaunch(executable, i == 1 ? second : first), "launch");
+    if (late) check(x.values()[1] == 0, "launches are late");
+    check(!cuCtxSynchronize() && x.values()[1] == 9 && x.values()[0] == 12 && y.values()[3] == 12, "three launches");
+    check(!cuGraphExecDestroy(executable), "destroy");
+
+    // What cannot be recorded.
+    const auto refused = [&](const char* what, CUresult code, CUresult end, const std::function<CUresult()>& call) {
+        check(!cuStreamBeginCapture_v2(first, 1), what);
+        check(call() == code, what);
+        check(cuStreamEndCapture(first, &graph) == end && !graph, what);
+    };
+    const CUresult unsupported = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    const CUresult invalidated = CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+    float host[8];
+    refused("a wait in a capture", unsupported, invalidated, [&] { return cuStreamSynchronize(first); });
+    refused("a wait for all in a capture", unsupported, invalidated, [&] { return cuCtxSynchronize(); });
+    refused("a pageable copy in a capture", unsupported, invalidated,
+            [&] { return cuMemcpyHtoDAsync_v2(x.address, host, 32, first); });
+    CUdeviceptr address;
+    refused("an allocation in a capture", unsupported, invalidated, [&] { return cuMemAlloc_v2(&address, 32); });
+    refused("an event from outside", CUDA_ERROR_STREAM_CAPTURE_ISOLATION, invalidated, [&] {
+        check(!cuEventRecord(fork, second), "record");
+        return cuStreamWaitEvent(first, fork, 0);
+    });
+    refused("a branch that does not come back", CUDA_SUCCESS, CUDA_ERROR_STREAM_CAPTURE_UNJOINED, [&] {
+        check(!cuEventRecord(fork, first) && !cuStreamWaitEvent(second, fork, 0), "fork");
+        return add(second, y, 1);
+    });
+    check(cuStreamEndCapture(first, &graph) == CUDA_ERROR_ILLEGAL_STATE, "no capture to end");
+    check(cuStreamBeginCapture_v2(nullptr, 1) == unsupported, "the null stream cannot be captured");
+    check(!add(first, x, 1) && !cuStreamSynchronize(first), "usable afterwards");
+}
+
+}  // namespace
+
+int main() {
+    setenv("LAWSMITH_EMULATED_MEMORY", std::to_string(64 << 20).c_str(), 1);
+    if (cuInit(0)) {
+        printf("%s\n", text_of(CUDA_ERROR_INVALID_VALUE).c_str());
+        return 1;
+    }
+    const char* streams = getenv("LAWSMITH_EMULATED_STREAMS");
+    const bool late = streams && std::string(streams) == "late";
+    for (const char* schedule : {"forward", "reverse", "random:1", "random:2", "random:3", "greedy", "greedy-reverse",
+                                 "greedy-random:1", "greedy-random:2"})
+        for (const unsigned workers : {1u, 2u}) {
+            simt::parse_schedule(schedule, simt::options);
+            simt::options.workers = workers;
+            setting = std::string(schedule) + ", " + std::to_string(workers) + " workers, " + (late ? "late" : "eager");
+            good_kernels();
+            bad_kernels();
+        }
+    calls();
+    two_streams(late);
+    streams_in_order_with_null();
+    recorded_graphs(late);
+    check(!simt::parse_schedule("nope", simt::options) && !simt::parse_schedule("random:", simt::options) &&
+              !simt::parse_schedule("random:1x", simt::options), "unknown schedules");
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}

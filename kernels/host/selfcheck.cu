@@ -1,0 +1,343 @@
+// Kernels by which the stand-in driver checks itself: good ones, whose results selfcheck.cpp knows,
+// and bad ones, each with one mistake that must be reported. They are in no build but that of
+// `scripts/emulated --selfcheck`.
+#include "../common/device.cuh"
+
+// ---------------------------------------------------------------- good kernels
+
+// Without a barrier.
+KERNEL void check_scale(const float* x, float* y, int n) {
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+        const float v = __ldg(x + i);
+        y[i] = fmaf(v, rsqrtf(v * v + 1.0f), __expf(-fabsf(v)));
+    }
+}
+EXPORT(check_scale)
+
+DEVICE float warp_sum(float v) {
+    UNROLL
+    for (int bit = 16; bit > 0; bit >>= 1) v += __shfl_xor_sync(0xffffffffu, v, bit);
+    return v;
+}
+
+// The sum of x by shuffles within a warp, shared memory between warps, an atomic between blocks.
+KERNEL void __launch_bounds__(256) check_sum(const float* x, float* sum, int n) {
+    const Shared<float> parts = shared<float>(0, blockDim.x / 32);
+    float s = 0;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) s += x[i];
+    s = warp_sum(s);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    if (lane == 0) parts[warp] = s;
+    __syncthreads();
+    if (warp == 0) {
+        s = warp_sum(lane < int(blockDim.x / 32) ? parts[lane] : 0.0f);
+        if (lane == 0) atomicAdd(sum, s);
+    }
+}
+EXPORT(check_sum)
+
+// c[m,n] = a[m,k] b[k,n], in square tiles of blockDim.x.
+KERNEL void check_matmul(const float* a, const float* b, float* c, int m, int n, int k) {
+    const int tile = blockDim.x, x = threadIdx.x, y = threadIdx.y;
+    const int row = blockIdx.y * tile + y, column = blockIdx.x * tile + x;
+    const Shared<float> left = shared<float>(0, tile * tile);
+    const Shared<float> right = shared<float>(tile * tile * sizeof(float), tile * tile);
+    float sum = 0;
+    for (int k0 = 0; k0 < k; k0 += tile) {
+        left[y * tile + x] = row < m && k0 + x < k ? a[row * k + k0 + x] : 0.0f;
+        right[y * tile + x] = k0 + y < k && column < n ? b[(k0 + y) * n + column] : 0.0f;
+        __syncthreads();
+        for (int i = 0; i < tile; i++) sum = fmaf(left[y * tile + i], right[i * tile + x], sum);
+        __syncthreads();
+    }
+    if (row < m && column < n) c[row * n + column] = sum;
+}
+EXPORT(check_matmul)
+
+// sums[segment[i]] += x[i], segments ascending: a scan within each warp, then one atomic a segment.
+KERNEL void check_segments(const float* x, const int* segment, float* sums, int n) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x, lane = threadIdx.x % 32;
+    const int mine = i < n ? segment[i] : -1;
+    float v = i < n ? x[i] : 0.0f;
+    const int left = __shfl_up_sync(0xffffffffu, mine, 1);
+    const unsigned heads = __ballot_sync(0xffffffffu, lane == 0 || left != mine);
+    const int head = 31 - __clz(int(heads & (0xffffffffu >> (31 - lane))));
+    UNROLL
+    for (int d = 1; d < 32; d <<= 1) {
+        const float u = __shfl_up_sync(0xffffffffu, v, d);
+        if (lane - d >= head) v += u;
+    }
+    const bool tail = lane == 31 || (heads >> (lane + 1) & 1);
+    if (tail && mine >= 0) atomicAdd(sums + mine, v);
+}
+EXPORT(check_segments)
+
+// c[m,n] f32 = a[m,k] b[k,n], bf16, row by row; m and n multiples of 64, k of 32; 128 threads; 19456
+// bytes of shared memory. Two stages of cp.async, ldmatrix, mma.
+KERNEL void __launch_bounds__(128)
+    check_gemm_bf16(const __nv_bfloat16* a, const __nv_bfloat16* b, float* c, int n, int k) {
+    constexpr int M = 64, N = 64, K = 32, PAD = 8;
+    constexpr int LEFT = M * (K + PAD), RIGHT = K * (N + PAD);
+    const Shared<__nv_bfloat16> left = shared<__nv_bfloat16>(0, 2 * LEFT);
+    const Shared<__nv_bfloat16> right = shared<__nv_bfloat16>(2 * LEFT * 2, 2 * RIGHT);
+    const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+    const int warp_row = warp / 2 * 32, warp_column = warp % 2 * 32;
+    const int row0 = blockIdx.y * M, column0 = blockIdx.x * N;
+    float sums[2][4][4] = {};
+    const auto load = [&](int stage, int k0) {
+        for (int i = thread; i < M * K / 8; i += 128) {
+            const int r = i / (K / 8), q = i % (K / 8) * 8;
+            cp_async_16(left.at(stage * LEFT + r * (K + PAD) + q, 8), a + size_t(row0 + r) * k + k0 + q);
+        }
+        for (int i = thread; i < K * N / 8; i += 128) {
+            const int r = i / (N / 8), q = i % (N / 8) * 8;
+            cp_async_16(right.at(stage * RIGHT + r * (N + PAD) + q, 8), b + size_t(k0 + r) * n + column0 + q);
+        }
+        cp_async_commit();
+    };
+    load(0, 0);
+    for (int k0 = 0, stage = 0; k0 < k; k0 += K, stage ^= 1) {
+        if (k0 + K < k) {
+            load(stage ^ 1, k0 + K);
+            cp_async_wait<1>();
+        } else {
+            cp_async_wait<0>();
+        }
+        __syncthreads();
+        UNROLL
+        for (int kk = 0; kk < K; kk += 16) {
+            uint32_t x[2][4], y[4][2];
+            for (int i = 0; i < 2; i++) {
+                const int r = warp_row + 16 * i + lane % 16, q = kk + lane / 16 * 8;
+                ldmatrix_x4<false>(x[i], left.at(stage * LEFT + r * (K + PAD) + q, 8));
+            }
+            for (int j = 0; j < 2; j++) {
+                const int r = kk + lane % 16, q = warp_column + 16 * j + lane / 16 * 8;
+                uint32_t four[4];
+                ldmatrix_x4<true>(four, right.at(stage * RIGHT + r * (N + PAD) + q, 8));
+                y[2 * j][0] = four[0];
+                y[2 * j][1] = four[1];
+                y[2 * j + 1][0] = four[2];
+                y[2 * j + 1][1] = four[3];
+            }
+            for (int i = 0; i < 2; i++)
+                for (int j = 0; j < 4; j++) mma_m16n8k16_bf16(sums[i][j], x[i], y[j]);
+        }
+        __syncthreads();
+    }
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 4; j++)
+            for (int e = 0; e < 4; e++) {
+                const Element at = accumulator_element(lane, e);
+                const int r = row0 + warp_row + 16 * i + at.row, q = column0 + warp_column + 8 * j + at.column;
+                c[size_t(r) * n + q] = sums[i][j][e];
+            }
+}
+EXPORT(check_gemm_bf16)
+
+// c[16,8] = a[16,k] b[k,8] with tf32 operands; one warp.
+KERNEL void check_gemm_tf32(const float* a, const float* b, float* c, int k) {
+    const int lane = threadIdx.x;
+    float sums[4] = {};
+    for (int k0 = 0; k0 < k; k0 += 8) {
+        uint32_t x[4], y[2];
+        for (int i = 0; i < 4; i++) {
+            const Element at = a8_element(lane, i);
+            x[i] = tf32(a[at.row * k + k0 + at.column]);
+        }
+        for (int i = 0; i < 2; i++) {
+            const Element at = b8_element(lane, i);
+            y[i] = tf32(b[(k0 + at.row) * 8 + at.column]);
+        }
+        mma_m16n8k8_tf32(sums, x, y);
+    }
+    for (int i = 0; i < 4; i++) {
+        const Element at = accumulator_element(lane, i);
+        c[at.row * 8 + at.column] = sums[i];
+    }
+}
+EXPORT(check_gemm_tf32)
+
+// Pairs of x to bf16, negative ones as 0.
+KERNEL void check_relu(const float* x, uint32_t* pairs) {
+    pairs[threadIdx.x] = relu_bf16x2(x[2 * threadIdx.x], x[2 * threadIdx.x + 1]);
+}
+EXPORT(check_relu)
+
+// The kinds of votes and shuffles, each lane's results in a row of 10.
+KERNEL void check_votes(int* results) {
+    const int lane = threadIdx.x % 32, thread = threadIdx.x;
+    int* row = results + 10 * thread;
+    row[0] = int(__ballot_sync(0xffffffffu, lane % 3 == 0));
+    row[1] = __any_sync(0xffffffffu, lane == 7);
+    row[2] = __all_sync(0xffffffffu, lane < 31);
+    row[3] = __shfl_sync(0xffffffffu, thread, 5);
+    row[4] = __shfl_down_sync(0xffffffffu, thread, 4, 8);
+    row[5] = __syncthreads_count(thread % 5 == 0);
+    row[6] = __syncthreads_or(thread == 40);
+    row[7] = __syncthreads_and(thread != 40);
+    // The two halves of a warp by themselves, in different numbers of rounds.
+    const unsigned half = lane < 16 ? 0x0000ffffu : 0xffff0000u;
+    int sum = 0;
+    for (int i = 0; i < (lane < 16 ? 2 : 3); i++) sum += __shfl_sync(half, lane, lane < 16 ? 1 : 17);
+    __syncwarp(half);
+    row[8] = sum;
+    row[9] = __shfl_xor_sync(0xffffffffu, thread, 3);
+}
+EXPORT(check_votes)
+
+KERNEL void check_atomics(int* results) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    atomicAdd(results, 1);
+    atomicMax(results + 1, i);
+    atomicMin(results + 2, -i);
+    atomicOr(results + 3, 1 << (i % 20));
+    if (atomicCAS(results + 4, 0, i + 1) == 0) atomicAdd(results + 5, 1);
+    atomicExch(results + 6, 9);
+}
+EXPORT(check_atomics)
+
+// Warp 0 polls a flag that the last thread sets.
+KERNEL void check_flag(int* results) {
+    const Shared<volatile int> flag = shared<volatile int>(0, 1);
+    if (threadIdx.x == 0) flag[0] = 0;
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        while (flag[0] == 0) __nanosleep(20);
+        results[threadIdx.x] = flag[0];
+    } else if (threadIdx.x == blockDim.x - 1) {
+        flag[0] = 7;
+    }
+}
+EXPORT(check_flag)
+
+KERNEL void check_random(uint32_t* words, double* numbers) {
+    Random random = random_new(0x123456789abcdef0u, 77);
+    for (int i = 0; i < 6; i++) words[i] = random_word(random);
+    numbers[0] = random_uniform(random);
+    words[6] = random_below(random, 1000);
+    numbers[1] = random_normal(random);
+    numbers[2] = random_normal(random);
+    const Philox zero = philox({{0, 0, 0, 0}}, 0, 0);
+    for (int i = 0; i < 4; i++) words[7 + i] = zero.word[i];
+}
+EXPORT(check_random)
+
+// For the checks of streams and graphs.
+KERNEL void check_add(float* x, float value, int n) {
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) x[i] += value;
+}
+EXPORT(check_add)
+
+struct CheckArgs {
+    const float* from;
+    float* into;
+    unsigned short small;
+    unsigned n;
+};
+LAYOUT(CheckArgs, from, into, small, n)
+KERNEL void check_struct(CheckArgs args) {
+    for (unsigned i = threadIdx.x; i < args.n; i += blockDim.x) args.into[i] = args.from[i] + args.small;
+}
+EXPORT(check_struct)
+
+// ---------------------------------------------------------------- bad kernels
+
+// A barrier is missing: wrong under some order of threads, right under others.
+KERNEL void bad_race(const float* x, float* y) {
+    const Shared<float> s = shared<float>(0, blockDim.x);
+    s[threadIdx.x] = x[threadIdx.x];
+    y[threadIdx.x] = s[(threadIdx.x + 1) % blockDim.x];
+}
+EXPORT(bad_race)
+
+KERNEL void bad_deadlock(float* y) {
+    float v = threadIdx.x;
+    if (threadIdx.x != 3) v = __shfl_down_sync(0xffffffffu, v, 1);
+    __syncthreads();
+    y[threadIdx.x] = v;
+}
+EXPORT(bad_deadlock)
+
+KERNEL void bad_barriers(float* y) {
+    if (threadIdx.x < 16)
+        __syncthreads();
+    else
+        __syncthreads();
+    y[threadIdx.x] = 1;
+}
+EXPORT(bad_barriers)
+
+KERNEL void bad_return(float* y) {
+    if (threadIdx.x == 5) return;
+    __syncthreads();
+    y[threadIdx.x] = 1;
+}
+EXPORT(bad_return)
+
+KERNEL void bad_mask(float* y) { y[threadIdx.x] = __shfl_sync(0x0000ffffu, float(threadIdx.x), 0); }
+EXPORT(bad_mask)
+
+KERNEL void bad_meeting(int* y) {
+    y[threadIdx.x] = threadIdx.x < 9 ? __any_sync(0xffffffffu, 1) : __shfl_sync(0xffffffffu, 1, 0);
+}
+EXPORT(bad_meeting)
+
+KERNEL void bad_warp(float* c) {
+    float d[4] = {};
+    uint32_t a[4] = {}, b[2] = {};
+    mma_m16n8k16_bf16(d, a, b);
+    c[threadIdx.x] = d[0];
+}
+EXPORT(bad_warp)
+
+KERNEL void bad_index(float* y) {
+    const Shared<float> s = shared<float>(0, 32);
+    s[threadIdx.x] = 0;
+    y[threadIdx.x] = s[int(threadIdx.x) - 1];
+}
+EXPORT(bad_index)
+
+KERNEL void bad_shared(float* y) { y[0] = shared<float>(64, 17)[0]; }
+EXPORT(bad_shared)
+
+KERNEL void bad_alignment(uint32_t* y) {
+    const Shared<uint16_t> s = shared<uint16_t>(0, 1024);
+    uint32_t r[4];
+    ldmatrix_x4<false>(r, s.at(8 * threadIdx.x + 1, 8));
+    y[threadIdx.x] = r[0];
+}
+EXPORT(bad_alignment)
+
+// The copies are not waited for.
+KERNEL void bad_wait(const float* x, float* y) {
+    const Shared<float> s = shared<float>(0, 4 * blockDim.x);
+    cp_async_16(s.at(4 * threadIdx.x, 4), x + 4 * threadIdx.x);
+    cp_async_commit();
+    __syncthreads();
+    y[threadIdx.x] = s[4 * threadIdx.x];
+}
+EXPORT(bad_wait)
+
+KERNEL void bad_flag(int* y) {
+    const Shared<volatile int> flag = shared<volatile int>(0, 1);
+    flag[0] = 0;
+    while (flag[0] == 0) __nanosleep(20);
+    y[0] = 1;
+}
+EXPORT(bad_flag)
+
+KERNEL void bad_before(float* y) { y[-1] = 1; }
+EXPORT(bad_before)
+
+KERNEL void bad_address(float** y) { *y[1] = 1; }
+EXPORT(bad_address)
+
+DEVICE int deeper(volatile int* depth) {
+    volatile int frame[256];
+    frame[*depth % 256] = *depth;
+    *depth = *depth + 1;
+    return *depth < 100000 ? deeper(depth) + frame[0] : 0;
+}
+KERNEL void bad_recursion(int* y) { y[0] = deeper(y + 1); }
+EXPORT(bad_recursion)
