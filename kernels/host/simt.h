@@ -399,6 +399,12 @@ auto max(T a, U b) {
 #define rsqrt(x) (1.0 / sqrt(x))
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float x) { return 1.0f / x; }
+// Rounded on its own: g++ fuses a product with a sum that follows, as nvcc does.
+inline float __fmul_rn(float a, float b) {
+    float product = a * b;
+    asm("" : "+m"(product));
+    return product;
+}
 inline float __fsqrt_rn(float x) { return sqrtf(x); }
 inline float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1.0f) : 0.0f; }
 inline int __float_as_int(float x) { return __builtin_bit_cast(int, x); }

@@ -34,6 +34,13 @@ pub struct Gpu {
     inner: &'static Inner,
 }
 
+/// The same device.
+impl PartialEq for Gpu {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.inner, other.inner)
+    }
+}
+
 struct Inner {
     ordinal: usize,
     context: Arc<CudaContext>,

@@ -112,4 +112,5 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
         return;
     }
     same_layout::<crate::ops::adam::gpu::AdamArgs>();
+    same_layout::<crate::ops::expression::gpu::ExpressionArgs>();
 }

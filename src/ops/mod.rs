@@ -34,7 +34,8 @@ impl Check {
 /// Compares every operation on `device` with its reference, on sizes that do not fit blocks and
 /// vectors, with outputs poisoned before.
 pub fn selftest(device: &Device) -> Result<Vec<Check>> {
-    adam::selftest::checks(device)
+    let checks = [adam::selftest::checks(device)?, expression::selftest::checks(device)?];
+    Ok(checks.concat())
 }
 
 /// |found − expected| / |expected| in the Frobenius norm; the plain distance where nothing is

@@ -1,13 +1,252 @@
-//! Expressions on a CUDA device.
+//! Expressions on a CUDA device: `kernels/expression.cu`.
+//!
+//! A call sends the programs up, launches once and brings the losses down; the table stays on the
+//! device with its [`Rows`].
 
-use super::{Fit, Fitted, Loss, Program, Rows};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Fit, Fitted, LINE, Loss, Operand, Program, Rows};
 use crate::device::Gpu;
-use crate::error::Result;
+use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
+use crate::error::{Error, Result};
+use crate::kernel_args;
+use crate::symbolic::expression::Op;
 
-pub(super) fn score(gpu: &Gpu, _: &Rows, _: &[Program], _: Loss) -> Result<Vec<f64>> {
-    gpu.lacks("the evaluation of expressions")
+const SCORE: Kernel = Kernel { module: "expression", name: "expression_score" };
+const FIT: Kernel = Kernel { module: "expression", name: "expression_fit" };
+/// The most threads of a block.
+const THREADS: usize = 256;
+/// Rows that a thread works on at a time.
+const QUAD: usize = 4;
+
+kernel_args! {
+    /// What `expression_score` and `expression_fit` take.
+    struct ExpressionArgs {
+        /// `[variables + 2, rows]`: the columns, the target, the weights.
+        table: Pointer<f32>,
+        /// What [`encode`] makes.
+        programs: Pointer<u32>,
+        /// `[programs, stride]`: loss, evaluations, parameters.
+        results: Pointer<f64>,
+        /// With the padding.
+        rows: u32,
+        variables: u32,
+        /// Quads of rows that a block works on at a time.
+        tile: u32,
+        stride: u32,
+        /// The loss is MSE and not MAE.
+        squared: u32,
+        scaled: u32,
+        steps: u32,
+        reserved: u32,
+        tolerance: f64,
+        median: f64,
+        deviation: f64,
+    }
 }
 
-pub(super) fn fit(gpu: &Gpu, _: &Rows, _: &[Program], _: Fit) -> Result<Vec<Fitted>> {
-    gpu.lacks("the evaluation of expressions")
+/// The table of some rows on the device that asked for it last.
+#[derive(Default)]
+pub(super) struct Resident(Mutex<Option<(Gpu, Arc<Buffer<f32>>)>>);
+
+impl fmt::Debug for Resident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resident")
+    }
+}
+
+/// A copy of rows uploads its own.
+impl Clone for Resident {
+    fn clone(&self) -> Self {
+        Resident::default()
+    }
+}
+
+impl Resident {
+    fn table(&self, gpu: Gpu, rows: &Rows) -> Result<Arc<Buffer<f32>>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((on, table)) = &*known
+            && *on == gpu
+        {
+            return Ok(table.clone());
+        }
+        let lines = [&rows.columns[..], &rows.target, &rows.weights].concat();
+        let table = Arc::new(gpu.upload(bytemuck::cast_slice(&lines))?);
+        *known = Some((gpu, table.clone()));
+        Ok(table)
+    }
+}
+
+pub(super) fn score(gpu: Gpu, rows: &Rows, programs: &[Program], loss: Loss) -> Result<Vec<f64>> {
+    let fit = Fit { loss, steps: 0, scaled: false, tolerance: 0.0 };
+    let results = run(gpu, SCORE, rows, programs, fit, 1)?;
+    Ok(results.into_iter().map(|l| if l.is_finite() { l } else { f64::INFINITY }).collect())
+}
+
+pub(super) fn fit(gpu: Gpu, rows: &Rows, programs: &[Program], fit: Fit) -> Result<Vec<Fitted>> {
+    let most = programs.iter().map(|p| parameters(p, fit)).max().unwrap_or(0);
+    let results = run(gpu, FIT, rows, programs, fit, 2 + most)?;
+    let fitted = |(program, result): (&Program, &[f64])| {
+        let (constants, rest) = result[2..].split_at(program.constants.len());
+        let (scale, offset) = if fit.scaled { (rest[0], rest[1]) } else { (1.0, 0.0) };
+        let (loss, evaluations) = (result[0], result[1] as u32);
+        Fitted { loss, constants: constants.to_vec(), scale, offset, evaluations }
+    };
+    Ok(programs.iter().zip(results.chunks_exact(2 + most)).map(fitted).collect())
+}
+
+/// Launches one of the kernels, a block a program; the results, `stride` of each program.
+fn run(
+    gpu: Gpu,
+    kernel: Kernel,
+    rows: &Rows,
+    programs: &[Program],
+    fit: Fit,
+    stride: usize,
+) -> Result<Vec<f64>> {
+    if programs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tape = kernel == FIT;
+    let padded = rows.lines * LINE;
+    let mut tile = (padded / QUAD).min(THREADS);
+    let most = gpu.properties()?.shared;
+    for program in programs {
+        let room = Room::new(program, tape.then_some(fit));
+        tile = tile.min(most.saturating_sub(room.fixed) / room.each_quad.max(1));
+        if tile == 0 {
+            return Err(Error::device(format!(
+                "an expression of {} nodes is too long for {gpu:?}; use --device cpu",
+                program.nodes
+            )));
+        }
+    }
+    let room = programs.iter().map(|p| Room::new(p, tape.then_some(fit)).bytes(tile)).max();
+    let table = rows.resident.table(gpu, rows)?;
+    let words = encode(programs, tape);
+    let words = gpu.upload(&words)?;
+    let mut results = gpu.buffer::<f64>(programs.len() * stride)?;
+    let args = ExpressionArgs {
+        table: table.read((rows.variables + 2) * padded),
+        programs: words.read(words.len()),
+        results: results.write(programs.len() * stride),
+        rows: padded as u32,
+        variables: rows.variables as u32,
+        tile: tile as u32,
+        stride: stride as u32,
+        squared: (fit.loss == Loss::Mse).into(),
+        scaled: fit.scaled.into(),
+        steps: fit.steps,
+        reserved: 0,
+        tolerance: fit.tolerance,
+        median: rows.median,
+        deviation: rows.deviation,
+    };
+    let threads = tile.next_multiple_of(32) as u32;
+    let grid = Grid { shared: room.unwrap_or(0), ..Grid::new(programs.len(), threads) };
+    // SAFETY: the lengths above are those that the kernel documents, the programs are as `encode`
+    // makes them and within `room`; the buffers live until the download is done.
+    unsafe { gpu.launch(kernel, grid, &args)? };
+    results.to_vec()
+}
+
+/// What is fitted of a program.
+fn parameters(program: &Program, fit: Fit) -> usize {
+    program.constants.len() + if fit.scaled { 2 } else { 0 }
+}
+
+/// Results that wait at a time.
+fn slots(program: &Program) -> usize {
+    program.instructions.iter().map(|i| usize::from(i.slot) + 1).max().unwrap_or(0)
+}
+
+/// Shared memory of a block, as the kernels take it.
+struct Room {
+    fixed: usize,
+    each_quad: usize,
+}
+
+impl Room {
+    /// For a fit, or for scoring.
+    fn new(program: &Program, fit: Option<Fit>) -> Self {
+        const FLOATS: usize = QUAD * size_of::<f32>();
+        let doubles = |count: usize| (count * size_of::<f64>()).next_multiple_of(16);
+        let (code, slots) = (program.instructions.len(), slots(program));
+        let constants = (program.constants.len() * size_of::<f32>()).next_multiple_of(16);
+        let fixed = doubles(32) + code * 16 + constants;
+        match fit.map(|fit| parameters(program, fit)) {
+            None => Room { fixed, each_quad: slots * FLOATS },
+            Some(n) => {
+                let equations = 2 * doubles(n * (n + 3) / 2) + doubles(n * (n + 1) / 2);
+                let columns = code + slots + n + 2;
+                Room { fixed: fixed + 3 * doubles(n) + equations, each_quad: columns * FLOATS }
+            }
+        }
+    }
+
+    fn bytes(&self, tile: usize) -> usize {
+        self.fixed + tile * self.each_quad
+    }
+}
+
+/// The programs as the kernels read them: eight words each (`Program` in `kernels/expression.cu`), then
+/// the instructions, four words each, then the constants. On a tape a result's place is the number
+/// of its instruction, else its slot.
+fn encode(programs: &[Program], tape: bool) -> Vec<u32> {
+    const WORDS: usize = 4;
+    let all: usize = programs.iter().map(|p| p.instructions.len()).sum();
+    let mut code = 2 * WORDS * programs.len();
+    let mut constant = code + WORDS * all;
+    let mut words = Vec::with_capacity(constant);
+    for program in programs {
+        let Program { instructions, constants, root, .. } = program;
+        words.extend([
+            (code / WORDS) as u32,
+            instructions.len() as u32,
+            constant as u32,
+            constants.len() as u32,
+            operand(program, *root, tape),
+            slots(program) as u32,
+            0,
+            0,
+        ]);
+        code += WORDS * instructions.len();
+        constant += constants.len();
+    }
+    for program in programs {
+        for (i, instruction) in program.instructions.iter().enumerate() {
+            // The next instruction finds the result in registers.
+            let is_next = |o: &Operand| *o == Operand::Result(i as u16);
+            let next = program.instructions.get(i + 1);
+            let kept = next.is_some_and(|next| !next.operands.iter().any(is_next));
+            words.push(
+                number(instruction.op)
+                    | u32::from(instruction.has_constant) << 8
+                    | u32::from(kept) << 9
+                    | u32::from(instruction.slot) << 16,
+            );
+            words.extend(instruction.operands.map(|o| operand(program, o, tape)));
+        }
+    }
+    words.extend(programs.iter().flat_map(|p| &p.constants).map(|c| c.to_bits()));
+    words
+}
+
+/// `Op` in the kernel has the order of [`Op::ALL`].
+fn number(op: Op) -> u32 {
+    op as u32
+}
+
+/// `Kind` in the kernel, then a number.
+fn operand(program: &Program, operand: Operand, tape: bool) -> u32 {
+    let (kind, number) = match operand {
+        Operand::Constant(c) => (0, c),
+        Operand::Variable(v) => (1, v),
+        Operand::Result(i) => {
+            let instruction = &program.instructions[usize::from(i)];
+            (2 + u32::from(instruction.has_constant), if tape { i } else { instruction.slot })
+        }
+    };
+    kind << 16 | u32::from(number)
 }

@@ -12,13 +12,16 @@
 //! true L. Arithmetic is f32 with sums over blocks of rows in f64.
 
 mod cpu;
-mod gpu;
+pub(crate) mod gpu;
 mod lanes;
 mod math;
 mod normal;
 mod program;
+pub mod selftest;
 #[cfg(test)]
 mod tests;
+
+use bytemuck::{Pod, Zeroable};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -35,7 +38,7 @@ pub enum Loss {
 }
 
 /// Sixteen f32 on a cache line, so that vector loads never straddle two.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([f32; LINE]);
 
@@ -57,6 +60,7 @@ pub struct Rows {
     rows: usize,
     median: f64,
     deviation: f64,
+    resident: gpu::Resident,
 }
 
 impl Rows {
@@ -128,6 +132,7 @@ impl Rows {
             variables: columns.len(),
             rows: chosen.len(),
             median,
+            resident: gpu::Resident::default(),
         }
     }
 
@@ -195,7 +200,7 @@ pub fn score(device: &Device, rows: &Rows, programs: &[Program], loss: Loss) -> 
     check(rows, programs)?;
     match device {
         Device::Cpu(cpu) => Ok(cpu::score(*cpu, rows, programs, loss)),
-        Device::Gpu(gpu) => gpu::score(gpu, rows, programs, loss),
+        Device::Gpu(gpu) => gpu::score(*gpu, rows, programs, loss),
     }
 }
 
@@ -204,7 +209,7 @@ pub fn fit(device: &Device, rows: &Rows, programs: &[Program], fit: Fit) -> Resu
     check(rows, programs)?;
     match device {
         Device::Cpu(cpu) => Ok(cpu::fit(*cpu, rows, programs, fit)),
-        Device::Gpu(gpu) => gpu::fit(gpu, rows, programs, fit),
+        Device::Gpu(gpu) => gpu::fit(*gpu, rows, programs, fit),
     }
 }
 

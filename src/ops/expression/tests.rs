@@ -1,6 +1,7 @@
 //! Every vector level against the f64 reference: values, losses, validity, gradients, fits.
 
 use super::lanes::Lanes;
+use super::selftest::table as rows;
 use super::*;
 use crate::device::{Cpu, Simd};
 use crate::random::Random;
@@ -21,21 +22,6 @@ fn cpu(device: &Device) -> Cpu {
 
 fn parse(text: &str) -> Expression {
     Expression::parse(text, &NAMES).unwrap()
-}
-
-/// Three columns of normal numbers, z positive, with unequal weights.
-fn rows(n: usize, seed: u64, target: impl Fn(f64, f64, f64) -> f64) -> Rows {
-    let mut random = Random::new(seed, 0);
-    let mut columns = vec![Vec::new(); 3];
-    let (mut y, mut w) = (Vec::new(), Vec::new());
-    for _ in 0..n {
-        let row = [random.normal(), random.normal(), random.normal().exp()].map(|v| v as f32);
-        (0..3).for_each(|k| columns[k].push(row[k]));
-        let [a, b, c] = row.map(f64::from);
-        y.push(target(a, b, c) as f32);
-        w.push(0.5 + random.uniform() as f32);
-    }
-    Rows::new(&columns, &y, Some(&w)).unwrap()
 }
 
 /// A random expression of about `size` nodes.
@@ -331,4 +317,18 @@ fn fits_find_known_constants() {
             assert!((fitted.offset + 0.25).abs() < 1e-4, "{fitted:?}");
         }
     }
+}
+
+#[test]
+fn every_level_passes_the_selftest() {
+    for device in devices() {
+        for check in selftest::checks(&device).unwrap() {
+            assert!(check.passed(), "{device:?}: {check:?}");
+        }
+    }
+}
+
+#[test]
+fn gpu_agrees_with_the_reference() {
+    crate::ops::assert_gpu_passes(selftest::checks);
 }

@@ -1,0 +1,592 @@
+// Losses of a population of expressions on a table, and their constants fitted. Mathematics, argument
+// struct in Rust, processor twin and tests: src/ops/expression/.
+//
+// A block works on one program. Every thread evaluates four neighbouring rows at a time, in the same
+// order of instructions as all others: control flow never diverges, and reading an instruction costs
+// once for four rows. Results wait in shared memory in a column for each thread; the one that the
+// next instruction takes stays in registers. Columns of the table come through the first-level cache,
+// which blocks of one multiprocessor share, as they could not share a copy in shared memory.
+//
+// Rules for infinities and NaN, functions, and the steps of the fit are those of cpu.rs and normal.rs
+// there. Sums are f32 within a tile of rows and f64 over tiles, always in the same order.
+#include "common/device.cuh"
+#include "common/functions.cuh"
+
+struct ExpressionArgs {
+    const float* table;        // [variables + 2, rows]: the columns, the target, the weights
+    const unsigned* programs;  // [programs, 8] a `Program` each, then what they point to
+    double* results;           // [programs, stride]: loss, evaluations, parameters
+    unsigned rows;             // with the padding: a multiple of 4
+    unsigned variables;
+    unsigned tile;             // four rows each; at most the threads of a block
+    unsigned stride;
+    unsigned squared;          // the loss is MSE, not MAE
+    // Of fits only.
+    unsigned scaled;           // fits scale and offset too
+    unsigned steps;
+    unsigned reserved;
+    double tolerance;
+    double median;             // of the target
+    double deviation;          // its mean absolute deviation from the median
+};
+LAYOUT(ExpressionArgs, table, programs, results, rows, variables, tile, stride, squared, scaled, steps,
+       reserved, tolerance, median, deviation)
+
+namespace {
+
+// As src/symbolic/expression.rs numbers them.
+enum Op : unsigned {
+    ADD, SUB, MUL, DIV, POW, GREATER, LESS, MIN, MAX,
+    EXP, LOG, SQRT, ABS, SQUARE, CUBE, NEG, SIN, COS, TANH, IF
+};
+
+// What an operand is: kind << 16 | number. A result carries a gradient where constants occur below.
+enum Kind : unsigned { CONSTANT, VARIABLE, RESULT, RESULT_WITH_GRADIENT };
+
+// code.x of an instruction; .y, .z and .w are its operands.
+constexpr unsigned OP = 0xff, HAS_CONSTANT = 1 << 8, IS_KEPT = 1 << 9, SLOT = 16;
+
+struct Program {
+    unsigned code;          // its first instruction, in units of four words of `programs`
+    unsigned instructions;
+    unsigned constant;      // its first constant, in words
+    unsigned constants;
+    unsigned root;          // the operand that is the value
+    unsigned slots;         // results that wait at a time, at most
+    unsigned reserved[2];
+};
+
+// ---------------------------------------------------------------- four rows
+
+template <class F>
+DEVICE float4 each(float4 x, F f) {
+    return make_float4(f(x.x), f(x.y), f(x.z), f(x.w));
+}
+template <class F>
+DEVICE float4 each(float4 x, float4 y, F f) {
+    return make_float4(f(x.x, y.x), f(x.y, y.y), f(x.z, y.z), f(x.w, y.w));
+}
+template <class F>
+DEVICE float4 each(float4 x, float4 y, float4 z, F f) {
+    return make_float4(f(x.x, y.x, z.x), f(x.y, y.y, z.y), f(x.z, y.z, z.z), f(x.w, y.w, z.w));
+}
+DEVICE float4 all(float x) { return make_float4(x, x, x, x); }
+
+// NaN where one of four is not finite, else `flag`.
+DEVICE float tested(float flag, float4 x) {
+    return fmaf(x.x, 0.0f, fmaf(x.y, 0.0f, fmaf(x.z, 0.0f, fmaf(x.w, 0.0f, flag))));
+}
+
+// ---------------------------------------------------------------- a program on a tile
+
+// The program of a block, and where the operands of this thread are.
+struct Evaluator {
+    Program program;
+    Shared<uint4> code;         // [instructions]
+    Shared<float> constants;    // [constants]
+    Shared<float4> results;     // [places, tile]
+    const float* columns;       // this thread's rows in column 0
+    size_t rows;                // from one column to the next
+    unsigned tile, thread;
+
+    // `last` is the value of the result in place `last_place`.
+    __device__ __forceinline__ float4 operand(unsigned operand, float4 last, unsigned last_place) const {
+        const unsigned number = operand & 0xffff, kind = operand >> 16;
+        if (kind == CONSTANT) return all(constants[number]);
+        if (kind == VARIABLE) return *reinterpret_cast<const float4*>(columns + number * rows);
+        return number == last_place ? last : results[number * tile + thread];
+    }
+    __device__ __forceinline__ float4 operand(unsigned operand) const {
+        return this->operand(operand, all(0.0f), ~0u);
+    }
+};
+
+// The value. Turns `flag` into NaN where something not finite was swallowed. On a tape every
+// instruction has a place of its own for its result, else there is one for each slot.
+template <bool TAPE>
+DEVICE float4 forward(const Evaluator& e, float& flag) {
+    float4 v = all(0.0f);
+    unsigned place = ~0u;
+    for (unsigned i = 0; i < e.program.instructions; i++) {
+        const uint4 code = e.code[i];
+        const unsigned op = code.x & OP;
+        const float4 x = e.operand(code.y, v, place);
+        const float4 y = op < EXP || op == IF ? e.operand(code.z, v, place) : x;
+        switch (op) {
+        case ADD:
+            v = each(x, y, [](float a, float b) { return a + b; });
+            break;
+        case SUB:
+            v = each(x, y, [](float a, float b) { return a - b; });
+            break;
+        case MUL:
+            v = each(x, y, [](float a, float b) { return a * b; });
+            break;
+        case DIV:
+            flag = tested(flag, y);
+            v = each(x, y, [](float a, float b) { return a / b; });
+            break;
+        case POW:
+            flag = tested(tested(flag, x), y);
+            v = each(x, y, [](float a, float b) { return power(a, b); });
+            break;
+        case GREATER:
+            flag = tested(tested(flag, x), y);
+            v = each(x, y, [](float a, float b) { return a > b ? 1.0f : 0.0f; });
+            break;
+        case LESS:
+            flag = tested(tested(flag, x), y);
+            v = each(x, y, [](float a, float b) { return a < b ? 1.0f : 0.0f; });
+            break;
+        case MIN:
+            flag = tested(tested(flag, x), y);
+            v = each(x, y, [](float a, float b) { return fminf(a, b); });
+            break;
+        case MAX:
+            flag = tested(tested(flag, x), y);
+            v = each(x, y, [](float a, float b) { return fmaxf(a, b); });
+            break;
+        case EXP:
+            flag = tested(flag, x);
+            v = each(x, [](float a) { return exponential(a); });
+            break;
+        case LOG:
+            v = each(x, [](float a) { return logarithm(a); });
+            break;
+        case SQRT:
+            v = each(x, [](float a) { return sqrtf(a); });
+            break;
+        case ABS:
+            v = each(x, [](float a) { return fabsf(a); });
+            break;
+        case SQUARE:
+            v = each(x, [](float a) { return a * a; });
+            break;
+        case CUBE:
+            v = each(x, [](float a) { return a * a * a; });
+            break;
+        case NEG:
+            v = each(x, [](float a) { return 0.0f - a; });
+            break;
+        case SIN:
+            v = each(x, [](float a) { return sine(a, 0); });
+            break;
+        case COS:
+            v = each(x, [](float a) { return sine(a, 1); });
+            break;
+        case TANH:
+            flag = tested(flag, x);
+            v = each(x, [](float a) { return hyperbolic_tangent(a); });
+            break;
+        default: {
+            const float4 z = e.operand(code.w, v, place);
+            flag = tested(tested(tested(flag, x), y), z);
+            v = each(x, y, z, [](float c, float a, float b) { return c > 0 ? a : b; });
+        }
+        }
+        place = TAPE ? i : code.x >> SLOT;
+        if (TAPE || code.x & IS_KEPT) e.results[place * e.tile + e.thread] = v;
+    }
+    return e.operand(e.program.root, v, place);
+}
+
+// Columns of the Jacobian of scale · f with respect to the constants, by a sweep from the root to the
+// leaves over the tape. An adjoint waits in the slot of its result: [slots, tile].
+DEVICE void reverse(const Evaluator& e, Shared<float4> adjoints, Shared<float4> jacobian, float scale) {
+    const unsigned tile = e.tile, thread = e.thread;
+    const auto put = [&](unsigned operand, unsigned slot, float4 value) {
+        if (operand >> 16 == CONSTANT)
+            jacobian[(operand & 0xffff) * tile + thread] = value;
+        else
+            adjoints[slot * tile + thread] = value;
+    };
+    const auto carries = [](unsigned operand) {
+        return operand >> 16 == CONSTANT || operand >> 16 == RESULT_WITH_GRADIENT;
+    };
+    const auto is_result = [](unsigned operand) { return operand >> 16 >= RESULT; };
+
+    if (carries(e.program.root)) put(e.program.root, 0, all(scale));
+    for (unsigned i = e.program.instructions; i-- > 0;) {
+        const uint4 code = e.code[i];
+        if (!(code.x & HAS_CONSTANT)) continue;
+        const unsigned op = code.x & OP, slot = code.x >> SLOT;
+        const float4 d = adjoints[slot * tile + thread];
+        const float4 v = e.results[i * tile + thread];
+        const float4 x = e.operand(code.y);
+        const bool binary = op < EXP || op == IF;
+        const float4 y = binary ? e.operand(code.z) : x;
+        // Results among the operands have the slots from that of this instruction on.
+        const unsigned slot_y = slot + is_result(code.y);
+        if (binary && carries(code.z)) {
+            float4 g;
+            switch (op) {
+            case ADD:
+                g = d;
+                break;
+            case SUB:
+                g = each(d, [](float d) { return 0.0f - d; });
+                break;
+            case MUL:
+                g = each(d, x, [](float d, float x) { return d * x; });
+                break;
+            case DIV:
+                g = each(d, v, y, [](float d, float v, float y) { return 0.0f - d * v / y; });
+                break;
+            case POW:  // a^b log a; at a ≤ 0 taken as flat
+                g = each(d, v, x, [](float d, float v, float x) {
+                    return x > 0 ? d * v * logarithm(x) : 0.0f;
+                });
+                break;
+            case MIN:
+                g = each(d, x, y, [](float d, float x, float y) { return y > x ? 0.0f : d; });
+                break;
+            case MAX:
+                g = each(d, x, y, [](float d, float x, float y) { return x > y ? 0.0f : d; });
+                break;
+            case IF:
+                g = each(d, x, [](float d, float x) { return x > 0 ? d : 0.0f; });
+                break;
+            default:  // comparisons
+                g = all(0.0f);
+            }
+            put(code.z, slot_y, g);
+        }
+        if (op == IF && carries(code.w))
+            put(code.w, slot_y + is_result(code.z),
+                each(d, x, [](float d, float x) { return x > 0 ? 0.0f : d; }));
+        if (!carries(code.y)) continue;
+        float4 g;
+        switch (op) {
+        case ADD:
+        case SUB:
+            g = d;
+            break;
+        case MUL:
+            g = each(d, y, [](float d, float y) { return d * y; });
+            break;
+        case DIV:
+            g = each(d, y, [](float d, float y) { return d / y; });
+            break;
+        case POW: {  // b a^(b−1) = b a^b / a; at a = 0 taken as flat
+            const float4 dy = each(d, y, [](float d, float y) { return d * y; });
+            g = each(dy, v, x, [](float dy, float v, float x) { return x != 0 ? dy * v / x : 0.0f; });
+            break;
+        }
+        case MIN:
+            g = each(d, x, y, [](float d, float x, float y) { return y > x ? d : 0.0f; });
+            break;
+        case MAX:
+            g = each(d, x, y, [](float d, float x, float y) { return x > y ? d : 0.0f; });
+            break;
+        case EXP:
+            g = each(d, v, [](float d, float v) { return d * v; });
+            break;
+        case LOG:
+            g = each(d, x, [](float d, float x) { return d / x; });
+            break;
+        case SQRT:
+            g = each(d, v, [](float d, float v) { return v > 0 ? d / (v + v) : 0.0f; });
+            break;
+        case ABS:
+            g = each(d, x, [](float d, float x) { return x > 0 ? d : 0.0f - d; });
+            break;
+        case SQUARE:
+            g = each(d, x, [](float d, float x) { return d * (x + x); });
+            break;
+        case CUBE:
+            g = each(d, x, [](float d, float x) { return d * 3.0f * (x * x); });
+            break;
+        case NEG:
+            g = each(d, [](float d) { return 0.0f - d; });
+            break;
+        case SIN:
+            g = each(d, x, [](float d, float x) { return d * sine(x, 1); });
+            break;
+        case COS:
+            g = each(d, x, [](float d, float x) { return 0.0f - d * sine(x, 0); });
+            break;
+        case TANH:
+            g = each(d, v, [](float d, float v) { return d * (1.0f - v * v); });
+            break;
+        default:  // comparisons, the condition of IF
+            g = all(0.0f);
+        }
+        put(code.y, slot, g);
+    }
+}
+
+// ---------------------------------------------------------------- sums
+
+DEVICE float warp_sum(float x) {
+    UNROLL
+    for (int bits = 16; bits > 0; bits >>= 1) x += __shfl_xor_sync(~0u, x, bits);
+    return x;
+}
+DEVICE double warp_sum(double x) {
+    UNROLL
+    for (int bits = 16; bits > 0; bits >>= 1) x += __shfl_xor_sync(~0u, x, bits);
+    return x;
+}
+
+// Sum over the block, for every thread; `room` [32].
+DEVICE double block_sum(double x, Shared<double> room) {
+    x = warp_sum(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = x;
+    __syncthreads();
+    double sum = 0.0;
+    for (unsigned warp = 0; warp < blockDim.x / 32; warp++) sum += room[warp];
+    return sum;
+}
+
+DEVICE bool is_finite(double x) { return fabs(x) <= 1.7976931348623157e308; }
+
+constexpr double INFINITE = INFINITY;
+
+// w |r| or w r² of four rows, added up from `flag` on.
+DEVICE float loss_of(float4 r, float4 w, bool squared, float flag) {
+    const float4 size = squared ? each(r, [](float r) { return __fmul_rn(r, r); })
+                                : each(r, [](float r) { return fabsf(r); });
+    return fmaf(size.x, w.x, fmaf(size.y, w.y, fmaf(size.z, w.z, fmaf(size.w, w.w, flag))));
+}
+
+DEVICE const float4& quad(const float* column, unsigned index) {
+    return reinterpret_cast<const float4*>(column)[index];
+}
+
+// The next `count` elements of shared memory, on 16 bytes.
+template <class T>
+DEVICE Shared<T> take(size_t& at, size_t count) {
+    const Shared<T> room = shared<T>(at, count);
+    at += (count * sizeof(T) + 15) / 16 * 16;
+    return room;
+}
+
+// The block's program, copied into shared memory from byte `at` on.
+template <bool TAPE>
+DEVICE Evaluator load(const ExpressionArgs& args, size_t& at) {
+    const uint4* words = reinterpret_cast<const uint4*>(args.programs);
+    const uint4 first = words[2 * blockIdx.x], second = words[2 * blockIdx.x + 1];
+    const Program program{first.x, first.y, first.z, first.w, second.x, second.y, {0, 0}};
+    const Shared<uint4> code = take<uint4>(at, program.instructions);
+    for (unsigned i = threadIdx.x; i < program.instructions; i += blockDim.x)
+        code[i] = words[program.code + i];
+    const Shared<float> constants = take<float>(at, program.constants);
+    for (unsigned i = threadIdx.x; i < program.constants; i += blockDim.x)
+        constants[i] = __uint_as_float(args.programs[program.constant + i]);
+    const size_t places = TAPE ? program.instructions : program.slots;
+    const Shared<float4> results = take<float4>(at, places * args.tile);
+    __syncthreads();
+    return {program, code, constants, results, args.table, args.rows, args.tile, threadIdx.x};
+}
+
+// ---------------------------------------------------------------- the fit
+
+// Reweighting for MAE: residuals below this part of the loss count as that large.
+constexpr double SMALL = 0.01;
+
+// The normal equations: row j has the lower half of Jᵀ Ω J up to the diagonal, then (Jᵀ Ω r)_j.
+FRAGMENT unsigned row_of(unsigned j) { return j * (j + 3) / 2; }
+
+// The step s of (A + damping · diag A) s = g by Cholesky; `factor` has n (n + 1) / 2 elements. A
+// parameter without any effect keeps its value. False where A is not finite.
+DEVICE bool solve(unsigned n, Shared<double> equations, double damping, Shared<double> factor,
+                  Shared<double> s) {
+    const auto l = [&](unsigned i, unsigned j) -> double& { return factor[i * (i + 1) / 2 + j]; };
+    for (unsigned j = 0; j < n; j++) {
+        const double diagonal = equations[row_of(j) + j] * (1.0 + damping);
+        double rest = diagonal;
+        for (unsigned k = 0; k < j; k++) rest -= l(j, k) * l(j, k);
+        if (!is_finite(rest)) return false;
+        // Dependent on the parameters before it, to rounding: held where it is.
+        const bool held = rest <= 1e-10 * diagonal;
+        const double root = held ? 0.0 : sqrt(rest);
+        l(j, j) = root;
+        for (unsigned i = j + 1; i < n; i++) {
+            double rest = equations[row_of(i) + j];
+            for (unsigned k = 0; k < j; k++) rest -= l(i, k) * l(j, k);
+            l(i, j) = held ? 0.0 : rest / root;
+        }
+        double value = equations[row_of(j) + j + 1];
+        for (unsigned k = 0; k < j; k++) value -= l(j, k) * s[k];
+        s[j] = held ? 0.0 : value / root;
+    }
+    bool finite = true;
+    for (unsigned j = n; j-- > 0;) {
+        double value = s[j];
+        for (unsigned k = j + 1; k < n; k++) value -= l(k, j) * s[k];
+        s[j] = l(j, j) > 0.0 ? value / l(j, j) : 0.0;
+        finite &= is_finite(s[j]);
+    }
+    return finite;
+}
+
+// What a fit has beside its program: [parameters] and [normal equations], the present ones and the
+// best, and for each thread the columns of the Jacobian, of ω and of ω r.
+struct Fit {
+    unsigned thetas, parameters, entries;
+    Shared<double> room, present, best, step, equations, kept, factor;
+    Shared<float4> adjoints, jacobian;
+};
+
+// The loss at e.constants, scale and offset; adds the normal equations to fit.equations. Infinite
+// where the program is invalid: the equations are incomplete then.
+DEVICE double evaluate(const ExpressionArgs& args, Evaluator& e, const Fit& fit, float scale,
+                       float offset, float smallest) {
+    const float* target = args.table + size_t(args.variables) * args.rows;
+    const float* weights = target + args.rows;
+    const unsigned quads = args.rows / 4, tile = args.tile, thread = threadIdx.x;
+    const unsigned omega = fit.parameters * tile, omega_r = omega + tile;
+    const unsigned warp = thread / 32, warps = blockDim.x / 32;
+    double loss = 0.0;
+    for (unsigned first = 0; first < quads; first += tile) {
+        const unsigned q = first + thread;
+        float total = 0.0f;
+        if (thread < tile && q < quads) {
+            e.columns = args.table + 4 * size_t(q);
+            float flag = 0.0f;
+            const float4 value = forward<true>(e, flag);
+            const float4 r = each(quad(target, q), value, [=](float y, float v) {
+                return y - fmaf(v, scale, offset);
+            });
+            const float4 weight = quad(weights, q);
+            total = loss_of(r, weight, args.squared, flag);
+            const float4 w = args.squared ? weight : each(weight, r, [=](float w, float r) {
+                return w / fmaxf(fabsf(r), smallest);
+            });
+            fit.jacobian[omega + thread] = w;
+            fit.jacobian[omega_r + thread] = each(w, r, [](float w, float r) { return w * r; });
+            if (args.scaled) {
+                fit.jacobian[fit.thetas * tile + thread] = value;
+                fit.jacobian[(fit.thetas + 1) * tile + thread] = all(1.0f);
+            }
+            reverse(e, fit.adjoints, fit.jacobian, scale);
+        }
+        loss += double(total);
+        if (__syncthreads_or(!is_finite(total))) {
+            loss = INFINITE;
+            break;
+        }
+        // Each warp adds up some entries over the tile.
+        const unsigned count = min(tile, quads - first);
+        unsigned entry = 0;
+        for (unsigned j = 0; j < fit.parameters; j++)
+            for (unsigned k = 0; k <= j + 1; k++, entry++) {
+                if (entry % warps != warp) continue;
+                float sum = 0.0f;
+                for (unsigned i = thread % 32; i < count; i += 32) {
+                    float4 a = fit.jacobian[j * tile + i];
+                    if (k <= j)
+                        a = each(a, fit.jacobian[omega + i], [](float a, float w) {
+                            return __fmul_rn(a, w);
+                        });
+                    const float4 b = fit.jacobian[(k <= j ? k * tile : omega_r) + i];
+                    sum = fmaf(a.x, b.x, fmaf(a.y, b.y, fmaf(a.z, b.z, fmaf(a.w, b.w, sum))));
+                }
+                sum = warp_sum(sum);
+                if (thread % 32 == 0) fit.equations[entry] += double(sum);
+            }
+        __syncthreads();
+    }
+    return block_sum(loss, fit.room);
+}
+
+}  // namespace
+
+// Losses: results[program, 0].
+KERNEL void __launch_bounds__(256, 4) expression_score(ExpressionArgs args) {
+    size_t at = 0;
+    const Shared<double> room = take<double>(at, 32);
+    Evaluator e = load<false>(args, at);
+    const float* target = args.table + size_t(args.variables) * args.rows;
+    const float* weights = target + args.rows;
+    const unsigned quads = args.rows / 4;
+    double loss = 0.0;
+    for (unsigned first = 0; first < quads; first += args.tile) {
+        const unsigned q = first + threadIdx.x;
+        float total = 0.0f;
+        if (threadIdx.x < args.tile && q < quads) {
+            e.columns = args.table + 4 * size_t(q);
+            float flag = 0.0f;
+            const float4 value = forward<false>(e, flag);
+            const float4 r = each(quad(target, q), value, [](float y, float v) { return y - v; });
+            total = loss_of(r, quad(weights, q), args.squared, flag);
+        }
+        loss += double(total);
+        if (__syncthreads_or(!is_finite(total))) {
+            loss = INFINITE;
+            break;
+        }
+    }
+    loss = block_sum(loss, room);
+    if (threadIdx.x == 0) args.results[size_t(blockIdx.x) * args.stride] = loss;
+}
+EXPORT(expression_score)
+
+// Levenberg–Marquardt from the program's constants, with a free scale from scale 0 and the median of
+// the target, so that the first step is a linear fit: results[program, ..].
+KERNEL void __launch_bounds__(256, 2) expression_fit(ExpressionArgs args) {
+    size_t at = 0;
+    Fit fit;
+    fit.room = take<double>(at, 32);
+    Evaluator e = load<true>(args, at);
+    const unsigned thetas = e.program.constants, n = thetas + (args.scaled ? 2 : 0);
+    fit.thetas = thetas;
+    fit.parameters = n;
+    fit.entries = row_of(n);
+    fit.present = take<double>(at, n);
+    fit.best = take<double>(at, n);
+    fit.step = take<double>(at, n);
+    fit.equations = take<double>(at, fit.entries);
+    fit.kept = take<double>(at, fit.entries);
+    fit.factor = take<double>(at, n * (n + 1) / 2);
+    fit.adjoints = take<float4>(at, size_t(e.program.slots) * args.tile);
+    fit.jacobian = take<float4>(at, size_t(n + 2) * args.tile);
+
+    const unsigned thread = threadIdx.x, threads = blockDim.x;
+    for (unsigned i = thread; i < n; i += threads)
+        fit.present[i] = i < thetas ? double(e.constants[i]) : i == thetas ? 0.0 : args.median;
+    // Every thread follows the fit; the first solves the equations.
+    double best_loss = INFINITE, damping = 1e-3;
+    double smallest = SMALL * fmax(args.deviation, 1e-30);
+    unsigned evaluations = 0;
+    for (;;) {
+        __syncthreads();
+        for (unsigned i = thread; i < thetas; i += threads) e.constants[i] = float(fit.present[i]);
+        for (unsigned i = thread; i < fit.entries; i += threads) fit.equations[i] = 0.0;
+        const float scale = args.scaled ? float(fit.present[thetas]) : 1.0f;
+        const float offset = args.scaled ? float(fit.present[thetas + 1]) : 0.0f;
+        __syncthreads();
+        const double loss = evaluate(args, e, fit, scale, offset, float(smallest));
+        evaluations++;
+        bool stop = false;
+        if (evaluations == 1 || loss < best_loss) {
+            if (evaluations > 1) {
+                stop = 1.0 - loss / best_loss < args.tolerance;
+                damping = fmax(damping * 0.1, 1e-9);
+                smallest = fmax(SMALL * loss, 1e-30);
+            }
+            best_loss = loss;
+            for (unsigned i = thread; i < n; i += threads) fit.best[i] = fit.present[i];
+            for (unsigned i = thread; i < fit.entries; i += threads) fit.kept[i] = fit.equations[i];
+        } else if (damping > 1e3) {
+            stop = true;
+        } else {
+            damping *= 30.0;
+        }
+        if (stop || evaluations > args.steps || !is_finite(best_loss) || !(best_loss > 0.0)) break;
+        __syncthreads();
+        bool solved = true;
+        if (thread == 0) solved = solve(n, fit.kept, damping, fit.factor, fit.step);
+        if (!__syncthreads_and(solved)) break;
+        for (unsigned i = thread; i < n; i += threads) fit.present[i] = fit.best[i] + fit.step[i];
+    }
+    __syncthreads();
+    double* results = args.results + size_t(blockIdx.x) * args.stride;
+    if (thread == 0) {
+        results[0] = best_loss;
+        results[1] = double(evaluations);
+    }
+    for (unsigned i = thread; i < n; i += threads) results[2 + i] = fit.best[i];
+}
+EXPORT(expression_fit)
