@@ -132,6 +132,11 @@ impl<T> Copy for Pointer<T> {}
 impl<T> Pointer<T> {
     /// What a kernel recognises as 'not given'.
     pub const NULL: Self = Pointer { address: 0, of: PhantomData };
+
+    /// The same address, of another type, for kernels that take one of several.
+    pub fn cast<U>(self) -> Pointer<U> {
+        Pointer { address: self.address, of: PhantomData }
+    }
 }
 
 /// Elements in the memory of a device, freed with the value.

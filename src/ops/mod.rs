@@ -8,8 +8,9 @@ pub mod mlp;
 pub mod rk4;
 pub mod tiny;
 
-use crate::device::Device;
+use crate::device::{Device, Simd};
 use crate::error::Result;
+use crate::network::spec::Precision;
 
 /// One comparison of a device with a reference.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,18 +35,27 @@ impl Check {
 /// Compares every operation on `device` with its reference, on sizes that do not fit blocks and
 /// vectors, with outputs poisoned before.
 pub fn selftest(device: &Device) -> Result<Vec<Check>> {
-    let checks = [adam::selftest::checks(device)?, expression::selftest::checks(device)?];
-    Ok(checks.concat())
+    let operations = [adam::selftest::checks, expression::selftest::checks, mlp::selftest::checks];
+    let checks = operations.map(|checks| checks(device)).into_iter();
+    Ok(checks.collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// What the device can compute in.
+pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
+    match device {
+        Device::Cpu(cpu) if cpu.simd < Simd::Avx512Bf16 => vec![Precision::F32],
+        _ => vec![Precision::F32, Precision::Bf16],
+    }
 }
 
 /// |found − expected| / |expected| in the Frobenius norm; the plain distance where nothing is
 /// expected, NaN where the lengths differ.
-pub(crate) fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
+pub(crate) fn relative_error<T: Copy + Into<f64>>(found: &[T], expected: &[f64]) -> f64 {
     if found.len() != expected.len() {
         return f64::NAN;
     }
     let pairs = found.iter().zip(expected);
-    let distance: f64 = pairs.map(|(&f, &e)| (f64::from(f) - e).powi(2)).sum();
+    let distance: f64 = pairs.map(|(&f, &e)| (f.into() - e).powi(2)).sum();
     let size: f64 = expected.iter().map(|e| e * e).sum();
     if size == 0.0 { distance.sqrt() } else { (distance / size).sqrt() }
 }

@@ -7,9 +7,10 @@ mod avx2;
 mod avx512;
 pub(crate) mod buffer;
 mod cpu;
-mod gpu;
+pub(crate) mod gpu;
 pub(crate) mod kernel;
 pub(crate) mod product;
+pub mod selftest;
 #[cfg(test)]
 mod tests;
 
@@ -75,6 +76,18 @@ pub struct Rounding {
 /// No rounding but that of f64.
 pub const EXACT: Rounding = Rounding { operand: |x| x, sum: |x| x };
 
+impl Rounding {
+    /// What makes the naive implementation in `precision`: sums in f32, operands rounded to bf16 where
+    /// it asks for that.
+    pub fn naive(precision: Precision) -> Self {
+        let operand: fn(f64) -> f64 = match precision {
+            Precision::F32 => |x| x,
+            Precision::Bf16 => |x| f64::from(half::bf16::from_f32(x as f32)),
+        };
+        Rounding { operand, sum: |x| f64::from(x as f32) }
+    }
+}
+
 /// The input of every layer, then the output, for one row in f64, one number at a time: what every
 /// implementation is compared with.
 pub fn reference(
@@ -98,4 +111,35 @@ pub fn reference(
         values.push(output);
     }
     values
+}
+
+/// Adds the gradient of the parameters to `gradients`, given `values` of [`reference`] and the gradient
+/// of the output of one row; returns the gradient of its input.
+pub fn reference_gradient(
+    layers: &[Layer],
+    parameters: &[f64],
+    values: &[Vec<f64>],
+    mut d_output: Vec<f64>,
+    gradients: &mut [f64],
+    Rounding { operand, sum }: Rounding,
+) -> Vec<f64> {
+    for (index, layer) in layers.iter().enumerate().rev() {
+        let x = &values[index];
+        let mut d_input = vec![0.0; layer.inputs];
+        for (o, &d) in d_output.iter().enumerate() {
+            let bias = &mut gradients[layer.bias.start + o];
+            *bias = sum(*bias + operand(d));
+            for i in 0..layer.inputs {
+                let w = layer.weight.start + o * layer.inputs + i;
+                gradients[w] = sum(gradients[w] + operand(d) * operand(x[i]));
+                d_input[i] = sum(d_input[i] + operand(d) * operand(parameters[w]));
+            }
+        }
+        if index > 0 {
+            // The input of this layer is the ReLU of the one before.
+            d_input.iter_mut().zip(x).for_each(|(d, &x)| *d *= f64::from(u8::from(x > 0.0)));
+        }
+        d_output = d_input;
+    }
+    d_output
 }

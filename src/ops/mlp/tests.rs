@@ -1,21 +1,14 @@
 //! Every level of instructions and both precisions against the reference, and wrong buffers.
 
-use half::bf16;
-
 use super::*;
 use crate::device::{Cpu, Simd};
 use crate::network::spec::Shape;
+use crate::ops::relative_error;
 use crate::random::Random;
 
-/// Naive f32, and bf16 operands summed in f32.
-const NAIVE: [(Precision, Simd, Rounding); 2] = [
-    (Precision::F32, Simd::Scalar, Rounding { operand: |x| x, sum: |x| f64::from(x as f32) }),
-    (
-        Precision::Bf16,
-        Simd::Avx512Bf16,
-        Rounding { operand: |x| f64::from(bf16::from_f32(x as f32)), sum: |x| f64::from(x as f32) },
-    ),
-];
+/// The precisions and the lowest level that has them.
+const LOWEST: [(Precision, Simd); 2] =
+    [(Precision::F32, Simd::Scalar), (Precision::Bf16, Simd::Avx512Bf16)];
 
 /// φe of `layers` hidden layers of `hidden` units, from 12 features to 5 messages, with parameters.
 fn network(layers: usize, hidden: usize, message_dim: usize) -> (Vec<Layer>, Vec<f32>) {
@@ -25,11 +18,6 @@ fn network(layers: usize, hidden: usize, message_dim: usize) -> (Vec<Layer>, Vec
     let scale = 1.0 / (hidden as f64).sqrt();
     let parameters = (0..arena.len).map(|_| (scale * random.normal()) as f32).collect();
     (arena.edge, parameters)
-}
-
-fn error(a: impl IntoIterator<Item = f64>, b: &[f64]) -> f64 {
-    let difference: f64 = a.into_iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
-    (difference / b.iter().map(|b| b * b).sum::<f64>()).sqrt()
 }
 
 #[test]
@@ -49,8 +37,9 @@ fn every_level_agrees_with_the_reference() {
             inputs.chunks(12).flat_map(row).collect()
         };
         let exact = all(EXACT);
-        for (precision, lowest, rounding) in NAIVE {
-            let limit = 2.0 * error(all(rounding), &exact) + 1e-6;
+        for (precision, lowest) in LOWEST {
+            let naive = all(Rounding::naive(precision));
+            let limit = 2.0 * relative_error(&naive, &exact) + 1e-6;
             for simd in Simd::available().into_iter().filter(|&level| level >= lowest) {
                 let device = Device::Cpu(Cpu { simd });
                 for block in [1, 12, 95, 96, 97, 200] {
@@ -61,7 +50,7 @@ fn every_level_agrees_with_the_reference() {
                         forward(&device, &network, &parameters, inputs, rows, precision, outputs)
                             .unwrap();
                     }
-                    let found = error(outputs.iter().map(|&x| f64::from(x)), &exact);
+                    let found = relative_error(&outputs, &exact);
                     assert!(
                         found <= limit,
                         "{layers} × {hidden}, {block} rows, {precision:?}, {simd:?}: {found} > {limit}"
@@ -70,6 +59,11 @@ fn every_level_agrees_with_the_reference() {
             }
         }
     }
+}
+
+#[test]
+fn gpu_agrees_with_the_reference() {
+    crate::ops::assert_gpu_passes(selftest::checks);
 }
 
 #[test]

@@ -4,8 +4,7 @@
 //! error says how much error an implementation may have.
 
 use super::{Batch, Penalty, noise};
-use crate::network::spec::Layer;
-use crate::ops::mlp::{Rounding, reference as forward};
+use crate::ops::mlp::{Rounding, reference as forward, reference_gradient as backward};
 
 /// Loss and gradient of one run in f64.
 pub struct Reference {
@@ -24,36 +23,6 @@ impl Reference {
     pub fn total(&self) -> f64 {
         self.prediction + self.penalty + self.decay
     }
-}
-
-/// Adds the gradient of the parameters, given the one of the output; returns the one of the input.
-fn backward(
-    layers: &[Layer],
-    parameters: &[f64],
-    values: &[Vec<f64>],
-    mut d_output: Vec<f64>,
-    gradients: &mut [f64],
-    Rounding { operand, sum }: Rounding,
-) -> Vec<f64> {
-    for (index, layer) in layers.iter().enumerate().rev() {
-        let x = &values[index];
-        let mut d_input = vec![0.0; layer.inputs];
-        for (o, &d) in d_output.iter().enumerate() {
-            let bias = &mut gradients[layer.bias.start + o];
-            *bias = sum(*bias + operand(d));
-            for i in 0..layer.inputs {
-                let w = layer.weight.start + o * layer.inputs + i;
-                gradients[w] = sum(gradients[w] + operand(d) * operand(x[i]));
-                d_input[i] = sum(d_input[i] + operand(d) * operand(parameters[w]));
-            }
-        }
-        if index > 0 {
-            // The input of this layer is the ReLU of the one before.
-            d_input.iter_mut().zip(x).for_each(|(d, &x)| *d *= f64::from(u8::from(x > 0.0)));
-        }
-        d_output = d_input;
-    }
-    d_output
 }
 
 /// The step of run number `run` of the batch at `parameters` `[arena.len]`.
