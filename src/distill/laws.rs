@@ -90,12 +90,16 @@ impl Job<'_> {
         }
         let chosen = |outcome: &Outcome| {
             let front = &outcome.front;
-            front.select(select).map(|index| front.entries[index].clone()).ok_or_else(|| {
-                Error::input("the search found no expression that is valid on all rows")
-                    .file(folder.file(job::HALL_OF_FAME))
-            })
+            let mut entry = front.entries[front.select(select)?].clone();
+            // As the file has it, which a resumed run goes on from.
+            entry.expression = entry.expression.readable();
+            Some(entry)
         };
-        outcomes.iter().map(chosen).collect()
+        let none = || {
+            Error::input("the search found no expression that is valid on all rows")
+                .file(folder.file(job::HALL_OF_FAME))
+        };
+        outcomes.iter().map(|outcome| chosen(outcome).ok_or_else(none)).collect()
     }
 }
 

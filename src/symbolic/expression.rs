@@ -267,13 +267,7 @@ impl Expression {
 
     /// Position of the first node of the sub-tree whose root is at `root`.
     pub fn start(&self, root: usize) -> usize {
-        let mut missing = 1;
-        let mut at = root + 1;
-        while missing > 0 {
-            at -= 1;
-            missing = missing + self.nodes[at].arity() - 1;
-        }
-        at
+        start(&self.nodes, root)
     }
 
     /// The constants, in the order of the nodes.
@@ -351,6 +345,17 @@ impl Expression {
         }
         stack.pop().expect("never empty")
     }
+}
+
+/// Position of the first node of the sub-tree whose root is at `root`.
+pub(super) fn start(nodes: &[Node], root: usize) -> usize {
+    let mut missing = 1;
+    let mut at = root + 1;
+    while missing > 0 {
+        at -= 1;
+        missing = missing + nodes[at].arity() - 1;
+    }
+    at
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ pub fn run(
 
 /// One entry of `laws.json`.
 pub fn law(target: &str, stage: &str, entry: &Entry, names: &[String], rule: &str) -> Value {
-    let e = &entry.expression;
+    let e = &entry.expression.readable();
     let used = |(index, name): (usize, &String)| e.depends_on(index as u16).then(|| name.clone());
     let variables: Vec<String> = names.iter().enumerate().filter_map(used).collect();
     json!({

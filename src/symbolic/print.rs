@@ -1,9 +1,10 @@
 //! Writing expressions: infix text, LaTeX, Python and Rust.
 //!
-//! Infix text reads back as the same expression, node by node (a property test says so). All four
-//! walk the postfix list once with a stack of (text, how tightly it binds).
+//! Infix text reads back node by node as the [readable](Expression::readable) form of the expression
+//! (a property test says so). All four walk the postfix list of that form once with a stack of (text,
+//! how tightly it binds).
 
-use super::expression::{Expression, Node, Op};
+use super::expression::{Expression, Node, Op, start};
 
 /// How tightly a text binds, loosest first; a function call or a name is an `ATOM`.
 const COMPARISON: u8 = 0;
@@ -26,14 +27,45 @@ fn bracketed(text: &Text, at_least: u8) -> String {
 }
 
 impl Expression {
-    /// Infix text with the variables' `names`; [`Expression::parse`] reads it back as it is.
+    /// The same with each + and − as a person writes it: `a + 2` for `a - -2`, `a - 2 * b` for
+    /// `a + -2 * b`. Values stay bit for bit, since rounding does not depend on signs.
+    pub fn readable(&self) -> Expression {
+        let mut nodes = self.nodes().to_vec();
+        let mut at = 0;
+        while at < nodes.len() {
+            let flipped = match nodes[at] {
+                Node::Op(Op::Add) => Op::Sub,
+                Node::Op(Op::Sub) => Op::Add,
+                _ => {
+                    at += 1;
+                    continue;
+                }
+            };
+            match minus(&nodes, at - 1) {
+                // The same operator again afterwards: there may be another minus.
+                Some(sign) => {
+                    nodes[at] = Node::Op(flipped);
+                    if let Node::Constant(value) = &mut nodes[sign] {
+                        *value = -*value;
+                    } else {
+                        nodes.remove(sign);
+                        at -= 1;
+                    }
+                }
+                None => at += 1,
+            }
+        }
+        Expression::from_nodes(nodes)
+    }
+
+    /// Infix text with the variables' `names`; [`Expression::parse`] reads it back.
     pub fn text(&self, names: &[impl AsRef<str>]) -> String {
-        self.fold(|node, operands: &[Text]| infix(node, operands, names, "^")).0
+        self.readable().fold(|node, operands: &[Text]| infix(node, operands, names, "^")).0
     }
 
     /// A Python function `law(names…)` that works on numbers and NumPy arrays, for one import.
     pub fn python(&self, names: &[impl AsRef<str>]) -> String {
-        let (body, _) = self.fold(|node, operands: &[Text]| match node {
+        let (body, _) = self.readable().fold(|node, operands: &[Text]| match node {
             Node::Op(op @ (Op::Greater | Op::Less)) => {
                 let (a, b) = (bracketed(&operands[0], SUM), bracketed(&operands[1], SUM));
                 (format!("np.where({a} {} {b}, 1.0, 0.0)", op.name()), ATOM)
@@ -79,7 +111,7 @@ impl Expression {
 
     /// A Rust function `law(names…)` on f64.
     pub fn rust(&self, names: &[impl AsRef<str>]) -> String {
-        let (body, _) = self.fold(|node, operands: &[Text]| match node {
+        let (body, _) = self.readable().fold(|node, operands: &[Text]| match node {
             Node::Constant(value) => {
                 let text = format!("{value:?}_f64");
                 (text, if value.is_sign_negative() { MINUS } else { ATOM })
@@ -114,7 +146,27 @@ impl Expression {
 
     /// LaTeX, with constants at four significant digits.
     pub fn latex(&self, names: &[impl AsRef<str>]) -> String {
-        self.fold(|node, operands: &[Text]| latex(node, operands, names)).0
+        self.readable().fold(|node, operands: &[Text]| latex(node, operands, names)).0
+    }
+}
+
+/// The negative constant or the Neg that makes the sub-tree at `root` the negative of something: its
+/// root, or a factor of it.
+fn minus(nodes: &[Node], root: usize) -> Option<usize> {
+    let mut at = root;
+    let mut factors = 1;
+    loop {
+        match nodes[at] {
+            Node::Constant(value) if value.is_sign_negative() => return Some(at),
+            Node::Op(Op::Neg) => return Some(at),
+            Node::Op(Op::Mul | Op::Div) => factors += 1,
+            _ if factors == 1 => return None,
+            _ => {
+                at = start(nodes, at);
+                factors -= 1;
+            }
+        }
+        at -= 1;
     }
 }
 
@@ -137,7 +189,7 @@ fn infix(node: Node, operands: &[Text], names: &[impl AsRef<str>], power: &str) 
         Op::Mul | Op::Div => {
             (format!("{} {} {}", side(0, PRODUCT), op.name(), side(1, MINUS)), PRODUCT)
         }
-        Op::Pow => (format!("{}{power}{}", side(0, ATOM), side(1, POWER)), POWER),
+        Op::Pow => (format!("{}{power}{}", side(0, ATOM), side(1, MINUS)), POWER),
         // Always in brackets, so that Python's chaining of comparisons never applies.
         Op::Greater | Op::Less => {
             (format!("({} {} {})", side(0, SUM), op.name(), side(1, SUM)), ATOM)
@@ -233,18 +285,69 @@ mod tests {
     proptest! {
         #![proptest_config(cases(3000))]
         #[test]
-        fn text_reads_back_node_by_node(e in any_expression()) {
+        fn text_reads_back_node_by_node(e in any_expression(), values in prop::array::uniform3(-3.0..3.0f64)) {
             let names = ["x", "y1", "z_"];
             let text = e.text(&names);
             let back = Expression::parse(&text, &names).unwrap();
             prop_assert_eq!(back.text(&names), text);
             // NaN aside, nodes compare by value; the sign of a zero is in the text.
-            prop_assert_eq!(back, e);
+            prop_assert_eq!(&back, &e.readable());
+            let [before, after] = [&e, &back].map(|e| e.eval(&values));
+            prop_assert!(before.to_bits() == after.to_bits() || (before.is_nan() && after.is_nan()));
+        }
+
+        #[test]
+        fn no_sign_follows_a_sign(e in any_expression()) {
+            let names = ["x", "y1", "z_"];
+            for text in [e.text(&names), e.latex(&names), e.python(&names), e.rust(&names)] {
+                prop_assert!(!text.contains("+ -") && !text.contains("- -"), "{}", text);
+            }
         }
     }
 
     fn parse(text: &str) -> Expression {
         Expression::parse(text, &["x", "m1"]).unwrap()
+    }
+
+    #[test]
+    fn signs_of_terms() {
+        for (written, read) in [
+            ("x - -0.159", "x + 0.159"),
+            ("x + -0.56", "x - 0.56"),
+            ("x + -1.28 * m1 + -3", "x - 1.28 * m1 - 3"),
+            ("x - (m1 - -3)", "x - (m1 + 3)"),
+            ("x - -(m1 - 3)", "x + (m1 - 3)"),
+            ("x - (-m1 - 3)", "x - (-m1 - 3)"),
+            ("-2 * x - -2 * m1", "-2 * x + 2 * m1"),
+            ("x - -2 * m1 * -3 / -4", "x + 2 * m1 * 3 / 4"),
+            ("x + m1 / -2", "x - m1 / 2"),
+            ("x - --m1", "x - m1"),
+            ("x + -m1^-2", "x - m1^-2"),
+            ("x + (-2)^m1", "x + (-2)^m1"),
+            ("x - -2^m1", "x + 2^m1"),
+            ("x + sin(-m1)", "x + sin(-m1)"),
+            ("x * (-2 + -m1)", "x * (-2 - m1)"),
+            ("x + -1e-7", "x - 1e-7"),
+        ] {
+            assert_eq!(parse(written).text(&["x", "m1"]), read, "{written}");
+        }
+        let e = parse("x - -1.36 / m1 + -2 * IF(x > -2, x - -3, -3)");
+        assert_eq!(
+            e.latex(&["x", "m1"]),
+            r"x + \frac{1.36}{m_{1}} - 2 \, \left(\begin{cases}x + 3 & \left[x > -2\right] > 0\\-3 & \text{else}\end{cases}\right)"
+        );
+        assert_eq!(
+            e.python(&["x", "m1"]).lines().last(),
+            Some(
+                "    return x + 1.36 / m1 - 2 * np.where(np.where(x > -2, 1.0, 0.0) > 0, x + 3, -3)"
+            )
+        );
+        assert_eq!(
+            e.rust(&["x", "m1"]).lines().nth(1),
+            Some(
+                "    x + 1.36_f64 / m1 - 2.0_f64 * (if f64::from(u8::from(x > -2.0_f64)) > 0.0 { x + 3.0_f64 } else { -3.0_f64 })"
+            )
+        );
     }
 
     #[test]
