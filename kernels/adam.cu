@@ -1,4 +1,4 @@
-// One step of Adam on a flat arena. Mathematics, argument struct in Rust, processor twin and tests:
+// One step of Adam on a stack of flat arenas, each with its gradient scaled to unit norm. Mathematics, argument struct in Rust, processor twin and tests:
 // src/ops/adam/.
 #include "common/device.cuh"
 
@@ -12,16 +12,35 @@ struct Rates {
 LAYOUT(Rates, rate, root, fresh1, fresh2, epsilon)
 
 struct AdamArgs {
-    float* parameters;               // [len]
-    float* m;                        // [len] mean of the gradient
-    float* v;                        // [len] mean of its square
-    const float* gradients;          // [len]
-    unsigned short* operands;        // [len] bf16 copy of the parameters, or null
+    float* parameters;               // [runs, len]
+    float* m;                        // [runs, len] mean of the gradient
+    float* v;                        // [runs, len] mean of its square
+    const float* gradients;          // [runs, len]
+    unsigned short* operands;        // [runs, len] bf16 copy of the parameters, or null
+    float* scales;                   // [runs] 1 / norm of the gradient: from adam_norm to adam_step
     const Rates* rates;              // a table, of which this step uses entry *step
     const unsigned long long* step;  // or null, for entry 0
     unsigned long long len;
 };
-LAYOUT(AdamArgs, parameters, m, v, gradients, operands, rates, step, len)
+LAYOUT(AdamArgs, parameters, m, v, gradients, operands, scales, rates, step, len)
+
+// One block of NORM_THREADS for each run; the order of the sum is fixed.
+KERNEL void adam_norm(AdamArgs args) {
+    constexpr unsigned NORM_THREADS = 1024;
+    const unsigned thread = threadIdx.x, run = blockIdx.x;
+    const float* gradients = args.gradients + run * args.len;
+    double sum = 0;
+    for (size_t i = thread; i < args.len; i += NORM_THREADS)
+        sum += double(gradients[i]) * double(gradients[i]);
+    const Shared<double> sums = shared<double>(0, NORM_THREADS);
+    sums[thread] = sum;
+    for (unsigned half = NORM_THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (thread < half) sums[thread] += sums[thread + half];
+    }
+    if (thread == 0) args.scales[run] = sums[0] > 0 ? float(1 / sqrt(sums[0])) : 0;
+}
+EXPORT(adam_norm)
 
 DEVICE void update(const Rates& rates, float& w, float& m, float& v, float g) {
     m += rates.fresh1 * (g - m);
@@ -37,36 +56,43 @@ DEVICE bool aligned(const void* pointer, size_t bytes) {
     return reinterpret_cast<size_t>(pointer) % bytes == 0;
 }
 
-// Any grid of one-dimensional blocks.
+// Any grid of one-dimensional blocks along x, one run for each block along y.
 KERNEL void adam_step(AdamArgs args) {
     const size_t thread = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const size_t threads = size_t(gridDim.x) * blockDim.x;
     const Rates rates = args.rates[args.step ? *args.step : 0];
+    const float scale = args.scales[blockIdx.y];
+    const size_t first = blockIdx.y * args.len;
+    float* parameters = args.parameters + first;
+    float* ms = args.m + first;
+    float* vs = args.v + first;
+    const float* gradients = args.gradients + first;
+    unsigned short* operands = args.operands ? args.operands + first : nullptr;
 
     // Four elements at a time where every array allows it, then the rest one by one.
-    const bool wide = aligned(args.parameters, 16) && aligned(args.m, 16) && aligned(args.v, 16) &&
-                      aligned(args.gradients, 16) && aligned(args.operands, 8);
+    const bool wide = aligned(parameters, 16) && aligned(ms, 16) && aligned(vs, 16) &&
+                      aligned(gradients, 16) && aligned(operands, 8);
     const size_t quads = wide ? args.len / 4 : 0;
     for (size_t i = thread; i < quads; i += threads) {
-        float4& w_at = reinterpret_cast<float4*>(args.parameters)[i];
-        float4& m_at = reinterpret_cast<float4*>(args.m)[i];
-        float4& v_at = reinterpret_cast<float4*>(args.v)[i];
-        const float4 g = reinterpret_cast<const float4*>(args.gradients)[i];
+        float4& w_at = reinterpret_cast<float4*>(parameters)[i];
+        float4& m_at = reinterpret_cast<float4*>(ms)[i];
+        float4& v_at = reinterpret_cast<float4*>(vs)[i];
+        const float4 g = reinterpret_cast<const float4*>(gradients)[i];
         float4 w = w_at, m = m_at, v = v_at;
-        update(rates, w.x, m.x, v.x, g.x);
-        update(rates, w.y, m.y, v.y, g.y);
-        update(rates, w.z, m.z, v.z, g.z);
-        update(rates, w.w, m.w, v.w, g.w);
+        update(rates, w.x, m.x, v.x, scale * g.x);
+        update(rates, w.y, m.y, v.y, scale * g.y);
+        update(rates, w.z, m.z, v.z, scale * g.z);
+        update(rates, w.w, m.w, v.w, scale * g.w);
         w_at = w;
         m_at = m;
         v_at = v;
-        if (args.operands)
-            reinterpret_cast<ushort4*>(args.operands)[i] =
+        if (operands)
+            reinterpret_cast<ushort4*>(operands)[i] =
                 make_ushort4(rounded(w.x), rounded(w.y), rounded(w.z), rounded(w.w));
     }
     for (size_t i = 4 * quads + thread; i < args.len; i += threads) {
-        update(rates, args.parameters[i], args.m[i], args.v[i], args.gradients[i]);
-        if (args.operands) args.operands[i] = rounded(args.parameters[i]);
+        update(rates, parameters[i], ms[i], vs[i], scale * gradients[i]);
+        if (operands) operands[i] = rounded(parameters[i]);
     }
 }
 EXPORT(adam_step)

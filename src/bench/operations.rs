@@ -247,13 +247,15 @@ fn update(harness: &Harness, count: usize, report: &mut impl FnMut(Measurement))
         precision: Arithmetic::F32,
         count: count as f64,
         unit: "parameters/s",
-        flops: Some(13.0 * count as f64),
-        // Parameters and moments are read and written, gradients are read.
-        bytes: (7 * 4 * count) as f64,
+        flops: Some(16.0 * count as f64),
+        // Parameters and moments are read and written, gradients are read twice: for their norm too.
+        bytes: (8 * 4 * count) as f64,
     };
     report(harness.measure(work, || {
         args.step += 1;
-        adam::step(harness.device, &args, &mut parameters, &mut m, &mut v, &gradients)
+        let [parameters, m, v] = [&mut parameters, &mut m, &mut v].map(Vec::as_mut_slice);
+        let arenas = adam::Arenas { parameters, m, v, gradients: &gradients };
+        adam::step(harness.device, &args, 1, arenas)
     })?);
     Ok(())
 }

@@ -224,7 +224,8 @@ impl<'a> Trainer<'a> {
         }
         let args = adam::Args::new(settings.rate(self.step) as f32, self.step + 1);
         let Trainer { parameters, m, v, gradients, .. } = self;
-        adam::step(self.device, &args, parameters, m, v, gradients)?;
+        let arenas = adam::Arenas { parameters, m, v, gradients };
+        adam::step(self.device, &args, self.settings.len(), arenas)?;
         for (progress, loss) in self.progress.iter_mut().zip(&self.losses) {
             progress.prediction += f64::from(loss.prediction);
             progress.penalty += f64::from(loss.penalty);

@@ -1,16 +1,19 @@
 //! Adam on a CUDA device: `kernels/adam.cu`.
 
-use super::Rates;
+use super::{Arenas, Rates};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
 use crate::kernel_args;
 
+const NORM: Kernel = Kernel { module: "adam", name: "adam_norm" };
 const STEP: Kernel = Kernel { module: "adam", name: "adam_step" };
+/// Threads of a block of `adam_norm`, which also has a sum in f64 for each.
+const NORM_THREADS: u32 = 1024;
 const THREADS: u32 = 256;
 
 kernel_args! {
-    /// What `adam_step` takes.
+    /// What `adam_norm` and `adam_step` take.
     struct AdamArgs {
         parameters: Pointer<f32>,
         m: Pointer<f32>,
@@ -18,52 +21,58 @@ kernel_args! {
         gradients: Pointer<f32>,
         /// The parameters rounded to bf16; may be null.
         operands: Pointer<half::bf16>,
+        /// `[runs]`, from `adam_norm` to `adam_step`.
+        scales: Pointer<f32>,
         /// A table, of which the step uses entry `*step`.
         rates: Pointer<Rates>,
         /// May be null, for entry 0.
         step: Pointer<u64>,
+        /// Of one run.
         len: u64,
     }
 }
 
-/// Enqueues a step on arenas that are on the device.
+/// Enqueues a step on arenas `[runs, len]` that are on the device.
 ///
 /// # Safety
-/// The pointers of `args` are those of living buffers of at least `len` elements.
-pub(crate) unsafe fn enqueue(gpu: Gpu, args: &AdamArgs) -> Result<()> {
-    // SAFETY: the caller's promise; threads stride over `len`.
-    unsafe { gpu.launch(STEP, Grid::cover(args.len as usize, THREADS), args) }
+/// The pointers of `args` are those of living buffers of at least `runs · len` elements.
+pub(crate) unsafe fn enqueue(gpu: Gpu, runs: usize, args: &AdamArgs) -> Result<()> {
+    let shared = NORM_THREADS as usize * size_of::<f64>();
+    let norm = Grid { shared, ..Grid::new(runs, NORM_THREADS) };
+    let mut step = Grid::cover(args.len as usize, THREADS);
+    step.blocks[1] = runs as u32;
+    // SAFETY: the caller's promise; threads stride over `len`, blocks over `runs`.
+    unsafe {
+        gpu.launch(NORM, norm, args)?;
+        gpu.launch(STEP, step, args)
+    }
 }
 
-pub(super) fn step(
-    gpu: Gpu,
-    rates: &Rates,
-    parameters: &mut [f32],
-    m: &mut [f32],
-    v: &mut [f32],
-    gradients: &[f32],
-) -> Result<()> {
-    let len = parameters.len();
-    if len == 0 {
+pub(super) fn step(gpu: Gpu, rates: &Rates, runs: usize, arenas: Arenas) -> Result<()> {
+    let Arenas { parameters, m, v, gradients } = arenas;
+    let total = parameters.len();
+    if total == 0 {
         return Ok(());
     }
     let upload = |values: &[f32]| -> Result<Buffer<f32>> { gpu.upload(values) };
-    let mut arenas = [upload(parameters)?, upload(m)?, upload(v)?];
+    let mut uploaded = [upload(parameters)?, upload(m)?, upload(v)?];
     let gradients = upload(gradients)?;
     let rates = gpu.upload(&[*rates])?;
-    let [w, first, second] = &mut arenas;
+    let mut scales = gpu.buffer(runs)?;
+    let [w, first, second] = &mut uploaded;
     let args = AdamArgs {
-        parameters: w.write(len),
-        m: first.write(len),
-        v: second.write(len),
-        gradients: gradients.read(len),
+        parameters: w.write(total),
+        m: first.write(total),
+        v: second.write(total),
+        gradients: gradients.read(total),
         operands: Pointer::NULL,
+        scales: scales.write(runs),
         rates: rates.read(1),
         step: Pointer::NULL,
-        len: len as u64,
+        len: (total / runs) as u64,
     };
     // SAFETY: the buffers live until the downloads below are done.
-    unsafe { enqueue(gpu, &args)? };
+    unsafe { enqueue(gpu, runs, &args)? };
     w.download(parameters)?;
     first.download(m)?;
     second.download(v)

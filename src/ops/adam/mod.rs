@@ -1,7 +1,11 @@
-//! One step of Adam on a flat arena.
+//! One step of Adam on a stack of flat arenas, each with its gradient scaled to unit norm.
 //!
-//! m ← m + (1 − β₁)(g − m), v ← v + (1 − β₂)(g² − v),
+//! g ← g / |g|, m ← m + (1 − β₁)(g − m), v ← v + (1 − β₂)(g² − v),
 //! w ← w − rate · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε), with t = 1 at the first step.
+//!
+//! Adam is blind to the scale of all gradients together, not to that of one among many: a close
+//! encounter of two bodies would fill v for the next thousand steps, in which nothing else is learnt.
+//! |g| is that of one model of the stack; a gradient of 0 stays 0.
 
 mod cpu;
 pub(crate) mod gpu;
@@ -36,25 +40,37 @@ impl Args {
     }
 }
 
-/// Updates `parameters` and the moments `m` and `v`, all of one length, given `gradients`.
+/// What a step works on: `[runs, len]` each.
+pub struct Arenas<'a> {
+    /// w
+    pub parameters: &'a mut [f32],
+    /// The mean of g.
+    pub m: &'a mut [f32],
+    /// The mean of g².
+    pub v: &'a mut [f32],
+    /// Before they are scaled to unit norm.
+    pub gradients: &'a [f32],
+}
+
+/// Updates the parameters and moments of each of `runs` independent models.
 ///
-/// Buffers of different lengths and step 0 are errors; nothing is written then.
-pub fn step(
-    device: &Device,
-    args: &Args,
-    parameters: &mut [f32],
-    m: &mut [f32],
-    v: &mut [f32],
-    gradients: &[f32],
-) -> Result<()> {
-    for (name, len) in [("m", m.len()), ("v", v.len()), ("gradients", gradients.len())] {
-        if len != parameters.len() {
-            let expected = parameters.len();
+/// Buffers whose lengths differ or are no multiple of `runs`, and step 0, are errors; nothing is
+/// written then.
+pub fn step(device: &Device, args: &Args, runs: usize, arenas: Arenas) -> Result<()> {
+    let expected = arenas.parameters.len();
+    let lens =
+        [("m", arenas.m.len()), ("v", arenas.v.len()), ("gradients", arenas.gradients.len())];
+    for (name, len) in lens {
+        if len != expected {
             return Err(Error::input(format!(
                 "has {len} elements where the parameters have {expected}"
             ))
             .field(name));
         }
+    }
+    if runs == 0 || !expected.is_multiple_of(runs) {
+        let message = format!("{expected} parameters are no stack of {runs} models");
+        return Err(Error::input(message).field("runs"));
     }
     if args.step == 0 {
         return Err(Error::usage("steps of Adam count from 1").field("step"));
@@ -62,10 +78,10 @@ pub fn step(
     let rates = Rates::new(args);
     match device {
         Device::Cpu(cpu) => {
-            cpu::step(cpu, &rates, parameters, m, v, gradients);
+            cpu::step(cpu, &rates, runs, arenas);
             Ok(())
         }
-        Device::Gpu(gpu) => gpu::step(*gpu, &rates, parameters, m, v, gradients),
+        Device::Gpu(gpu) => gpu::step(*gpu, &rates, runs, arenas),
     }
 }
 

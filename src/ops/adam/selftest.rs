@@ -1,44 +1,49 @@
 //! Five steps against the formula in f64.
 
-use super::{Args, step};
+use super::{Arenas, Args, step};
 use crate::device::Device;
 use crate::error::Result;
 use crate::ops::{Check, relative_error};
 use crate::random::Random;
 
-/// Lengths around those of vectors, blocks and grids.
-const LENGTHS: [usize; 7] = [1, 3, 15, 257, 8191, 8192, 100_003];
+/// Models, and lengths around those of vectors, blocks and grids.
+const STACKS: [(usize, usize); 8] =
+    [(1, 1), (2, 3), (5, 15), (3, 257), (1, 8191), (1, 8192), (2, 8194), (1, 100_003)];
 
-/// Parameters and both moments after five steps, at each length.
+/// Parameters and both moments after five steps, of each stack.
 pub fn checks(device: &Device) -> Result<Vec<Check>> {
-    LENGTHS.iter().map(|&len| check(device, len)).collect()
+    STACKS.iter().map(|&(runs, len)| check(device, runs, len)).collect()
 }
 
-fn check(device: &Device, len: usize) -> Result<Check> {
-    let mut random = Random::new(4, len as u64);
-    let mut normals = || (0..len).map(|_| random.normal() as f32).collect::<Vec<f32>>();
+fn check(device: &Device, runs: usize, len: usize) -> Result<Check> {
+    let total = runs * len;
+    let mut random = Random::new(4, total as u64);
+    let mut normals = || (0..total).map(|_| random.normal() as f32).collect::<Vec<f32>>();
     let mut w = normals();
-    let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
+    let (mut m, mut v) = (vec![0.0; total], vec![0.0; total]);
     let mut exact: [Vec<f64>; 3] =
-        [w.iter().map(|&w| w.into()).collect(), vec![0.0; len], vec![0.0; len]];
+        [w.iter().map(|&w| w.into()).collect(), vec![0.0; total], vec![0.0; total]];
     for number in 1..=5 {
         let gradients = normals();
         let args = Args::new(0.01, number);
-        step(device, &args, &mut w, &mut m, &mut v, &gradients)?;
+        let arenas = Arenas { parameters: &mut w, m: &mut m, v: &mut v, gradients: &gradients };
+        step(device, &args, runs, arenas)?;
         // The decays as they are in f32: 1 − 0.999f32 is off by 1e-5 of itself.
         let (beta1, beta2) = (f64::from(args.beta1), f64::from(args.beta2));
         let t = number as i32;
-        let [w, m, v] = &mut exact;
-        for (((w, m), v), &g) in w.iter_mut().zip(m).zip(v).zip(&gradients) {
-            let g = f64::from(g);
+        let norm = |model: &[f32]| model.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+        let norms: Vec<f64> = gradients.chunks_exact(len).map(norm).collect();
+        for (k, &g) in gradients.iter().enumerate() {
+            let g = f64::from(g) / norms[k / len];
+            let [w, m, v] = exact.each_mut().map(|values| &mut values[k]);
             *m += (1.0 - beta1) * (g - *m);
             *v += (1.0 - beta2) * (g * g - *v);
             let (mean, square) = (*m / (1.0 - beta1.powi(t)), *v / (1.0 - beta2.powi(t)));
             *w -= f64::from(args.learning_rate) * mean / (square.sqrt() + f64::from(args.epsilon));
         }
     }
-    let error = |found: &[f32], exact: &[f64]| relative_error(found, exact);
-    let errors = [error(&w, &exact[0]), error(&m, &exact[1]), error(&v, &exact[2])];
-    let worst = errors.into_iter().fold(0.0, |a: f64, b| if b > a || b.is_nan() { b } else { a });
-    Ok(Check { operation: "adam", case: format!("5 steps of {len}"), error: worst, limit: 2e-6 })
+    let errors = [&w, &m, &v].into_iter().zip(&exact).map(|(f, e)| relative_error(f, e));
+    let worst = errors.fold(0.0, |a: f64, b| if b > a || b.is_nan() { b } else { a });
+    let case = format!("5 steps of {runs} × {len}");
+    Ok(Check { operation: "adam", case, error: worst, limit: 2e-6 })
 }

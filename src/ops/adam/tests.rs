@@ -27,6 +27,7 @@ fn gpu_steps_write_the_operands_in_bf16_and_read_the_rates_of_their_step() {
     let gradients = gpu.upload(&values).unwrap();
     let table = [1.0, 0.25].map(|rate| Rates::new(&Args::new(rate, 1)));
     let (rates, step) = (gpu.upload(&table).unwrap(), gpu.upload(&[1u64]).unwrap());
+    let mut scales = gpu.buffer(1).unwrap();
     let mut operands = gpu.upload(&vec![half::bf16::NAN; len + 1]).unwrap();
     let args = gpu::AdamArgs {
         parameters: parameters.write(len),
@@ -34,12 +35,13 @@ fn gpu_steps_write_the_operands_in_bf16_and_read_the_rates_of_their_step() {
         v: v.write(len),
         gradients: gradients.read(len),
         operands: operands.write(len),
+        scales: scales.write(1),
         rates: rates.read(2),
         step: step.read(1),
         len: len as u64,
     };
     // SAFETY: all buffers are longer than `len` and live to the end.
-    unsafe { gpu::enqueue(gpu, &args).unwrap() };
+    unsafe { gpu::enqueue(gpu, 1, &args).unwrap() };
     let (found, rounded) = (parameters.to_vec().unwrap(), operands.to_vec().unwrap());
     assert!((found[0] - (values[0] + 0.25)).abs() < 1e-4, "{}", found[0]);
     assert!(rounded[len].is_nan(), "an operand behind the end");
@@ -48,23 +50,52 @@ fn gpu_steps_write_the_operands_in_bf16_and_read_the_rates_of_their_step() {
     }
 }
 
+/// A step on one model.
+fn one(
+    args: &Args,
+    [parameters, m, v]: [&mut [f32]; 3],
+    gradients: &[f32],
+) -> crate::error::Result<()> {
+    step(&Device::cpu(), args, 1, Arenas { parameters, m, v, gradients })
+}
+
 #[test]
 fn a_gap_with_zero_gradients_stays_zero() {
-    let (mut w, mut m, mut v) = ([0.0; 3], [0.0; 3], [0.0; 3]);
-    let device = Device::cpu();
-    step(&device, &Args::new(0.1, 1), &mut w, &mut m, &mut v, &[0.0, 1.0, 0.0]).unwrap();
-    assert_eq!([w[0], w[2]], [0.0; 2]);
-    assert!((w[1] + 0.1).abs() < 1e-6, "the first step is as long as the rate: {w:?}");
+    for gradient in [1.0, 1e-30, 1e30] {
+        let [mut w, mut m, mut v] = [[0.0; 3]; 3];
+        one(&Args::new(0.1, 1), [&mut w, &mut m, &mut v], &[0.0, gradient, 0.0]).unwrap();
+        assert_eq!([w[0], w[2]], [0.0; 2]);
+        assert!((w[1] + 0.1).abs() < 1e-6, "the first step is as long as the rate: {w:?}");
+    }
+    let [mut w, mut m, mut v] = [[1.0; 3], [0.0; 3], [0.0; 3]];
+    one(&Args::new(0.1, 1), [&mut w, &mut m, &mut v], &[0.0; 3]).unwrap();
+    assert_eq!((w, m, v), ([1.0; 3], [0.0; 3], [0.0; 3]), "no gradient, no step");
+}
+
+#[test]
+fn the_scale_of_a_gradient_does_not_matter_nor_that_of_its_neighbour_in_the_stack() {
+    let gradients: Vec<f32> = (0..40).map(|k| (k as f32 - 20.5) / 3.0).collect();
+    let mut scaled = gradients.clone();
+    scaled[20..].iter_mut().for_each(|g| *g *= 1024.0);
+    let run = |gradients: &[f32]| {
+        let [mut w, mut m, mut v] = [vec![0.5; 40], vec![0.0; 40], vec![0.0; 40]];
+        for number in 1..=3 {
+            let arenas = Arenas { parameters: &mut w, m: &mut m, v: &mut v, gradients };
+            step(&Device::cpu(), &Args::new(0.1, number), 2, arenas).unwrap();
+        }
+        w
+    };
+    for (a, b) in run(&gradients).iter().zip(run(&scaled)) {
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    }
 }
 
 #[test]
 fn wrong_buffers_are_errors_that_name_them() {
-    let device = Device::cpu();
     let args = Args::new(0.1, 1);
     let call = |args: &Args, m: usize, v: usize, g: usize| {
-        let (mut w, g) = (vec![7.0; 3], vec![1.0; g]);
-        let error =
-            step(&device, args, &mut w, &mut vec![0.0; m], &mut vec![0.0; v], &g).unwrap_err();
+        let (mut w, mut m, mut v) = (vec![7.0; 3], vec![0.0; m], vec![0.0; v]);
+        let error = one(args, [&mut w, &mut m, &mut v], &vec![1.0; g]).unwrap_err();
         assert_eq!(w, [7.0; 3]);
         error.field.unwrap_or_default()
     };
@@ -72,4 +103,7 @@ fn wrong_buffers_are_errors_that_name_them() {
     assert_eq!(call(&args, 3, 4, 3), "v");
     assert_eq!(call(&args, 3, 3, 0), "gradients");
     assert_eq!(call(&Args { step: 0, ..args }, 3, 3, 3), "step");
+    let [mut w, mut m, mut v] = [[7.0; 3]; 3];
+    let arenas = Arenas { parameters: &mut w, m: &mut m, v: &mut v, gradients: &[1.0; 3] };
+    assert_eq!(step(&Device::cpu(), &args, 2, arenas).unwrap_err().field.as_deref(), Some("runs"));
 }
