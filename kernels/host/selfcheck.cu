@@ -3,6 +3,17 @@
 // `scripts/emulated --selfcheck`.
 #include "../common/device.cuh"
 
+// Literals from the figures of the PTX ISA: kernels and twins use the same maps, and would agree on
+// wrong ones. Lane 5 is thread 1 of group 1, lane 30 thread 2 of group 7.
+constexpr bool at(Element element, int row, int column) {
+    return element.row == row && element.column == column;
+}
+static_assert(at(accumulator_element(5, 1), 1, 3) && at(accumulator_element(30, 2), 15, 4));
+static_assert(at(a16_element(5, 1), 1, 3) && at(a16_element(5, 2), 9, 2) && at(a16_element(30, 4), 7, 12));
+static_assert(at(a16_element(30, 7), 15, 13) && at(b16_element(5, 1), 3, 1) && at(b16_element(30, 2), 12, 7));
+static_assert(at(a8_element(5, 1), 9, 1) && at(a8_element(30, 2), 7, 6));
+static_assert(at(b8_element(5, 0), 1, 1) && at(b8_element(30, 1), 6, 7));
+
 // ---------------------------------------------------------------- good kernels
 
 // Without a barrier.
@@ -158,11 +169,14 @@ KERNEL void check_gemm_tf32(const float* a, const float* b, float* c, int k) {
 }
 EXPORT(check_gemm_tf32)
 
-// Pairs of x to bf16, negative ones as 0.
-KERNEL void check_relu(const float* x, uint32_t* pairs) {
-    pairs[threadIdx.x] = relu_bf16x2(x[2 * threadIdx.x], x[2 * threadIdx.x + 1]);
+// Pairs of x to bf16, negative ones as 0; each x to tf32.
+KERNEL void check_conversions(const float* x, uint32_t* pairs, uint32_t* words) {
+    const int i = threadIdx.x;
+    pairs[i] = relu_bf16x2(x[2 * i], x[2 * i + 1]);
+    words[2 * i] = tf32(x[2 * i]);
+    words[2 * i + 1] = tf32(x[2 * i + 1]);
 }
-EXPORT(check_relu)
+EXPORT(check_conversions)
 
 // The kinds of votes and shuffles, each lane's results in a row of 10.
 KERNEL void check_votes(int* results) {
@@ -180,8 +194,10 @@ KERNEL void check_votes(int* results) {
     const unsigned half = lane < 16 ? 0x0000ffffu : 0xffff0000u;
     int sum = 0;
     for (int i = 0; i < (lane < 16 ? 2 : 3); i++) sum += __shfl_sync(half, lane, lane < 16 ? 1 : 17);
+    const Shared<int> sums = shared<int>(0, blockDim.x);
+    sums[thread] = sum;
     __syncwarp(half);
-    row[8] = sum;
+    row[8] = sums[thread ^ 15];
     row[9] = __shfl_xor_sync(0xffffffffu, thread, 3);
 }
 EXPORT(check_votes)
@@ -269,7 +285,7 @@ KERNEL void bad_barriers(float* y) {
 EXPORT(bad_barriers)
 
 KERNEL void bad_return(float* y) {
-    if (threadIdx.x == 5) return;
+    if (threadIdx.x == 0) return;
     __syncthreads();
     y[threadIdx.x] = 1;
 }
@@ -309,15 +325,26 @@ KERNEL void bad_alignment(uint32_t* y) {
 }
 EXPORT(bad_alignment)
 
-// The copies are not waited for.
+// Two groups of copies, of which only the first is waited for; y: one from each.
 KERNEL void bad_wait(const float* x, float* y) {
-    const Shared<float> s = shared<float>(0, 4 * blockDim.x);
-    cp_async_16(s.at(4 * threadIdx.x, 4), x + 4 * threadIdx.x);
-    cp_async_commit();
-    __syncthreads();
-    y[threadIdx.x] = s[4 * threadIdx.x];
+    const Shared<float> s = shared<float>(0, 8);
+    for (int i = 0; i < 8; i += 4) {
+        cp_async_16(s.at(i, 4), x + i);
+        cp_async_commit();
+    }
+    cp_async_wait<1>();
+    y[0] = s[3];
+    y[1] = s[4];
 }
 EXPORT(bad_wait)
+
+// Reads shared memory that it has not written, though the block before it may have.
+KERNEL void bad_start(float* y) {
+    const Shared<float> s = shared<float>(0, 1);
+    y[blockIdx.x] = s[0];
+    s[0] = 1;
+}
+EXPORT(bad_start)
 
 KERNEL void bad_flag(int* y) {
     const Shared<volatile int> flag = shared<volatile int>(0, 1);

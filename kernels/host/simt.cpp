@@ -480,7 +480,7 @@ static void open_barrier(unsigned self) {
 int block_barrier(bool predicate, Vote vote, const char* what, const Where& where) {
     Worker& w = *worker;
     if (w.n_live < w.n_threads)
-        fail(where, "%s after %u threads of the block have ended", what, w.n_threads - w.n_live);
+        fail(where, "%s after a thread of the block has ended", what);
     if (w.n_waiting == 0)
         w.barrier_at = where;
     else if (w.barrier_at.line() != where.line() ||
@@ -516,8 +516,7 @@ static void end_thread() {
     w.yields = 0;
     warp.live &= ~(1u << self.lane);
     w.n_live--;
-    if (w.n_waiting)
-        fail(w.barrier_at, "a thread ends while others wait at this barrier");
+    if (w.n_waiting) fail(w.barrier_at, "a thread of the block ends while others wait here");
     // Lanes that have ended do not hold the others back.
     for (unsigned i = 0; i < warp.meetings;)
         if (warp.meeting[i].whole) {
