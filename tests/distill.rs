@@ -2,7 +2,8 @@
 //! `distill` as one, an interrupt, and errors.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -116,11 +117,11 @@ fn distill_resumes_where_it_was_killed_and_ends_in_the_same_files() {
     let mut child = Command::new(assert_cmd::cargo::cargo_bin!("lawsmith"))
         .args(arguments(&killed))
         .arg("-q")
-        .stdout(std::process::Stdio::null())
+        .stdout(Stdio::null())
         .spawn()
         .unwrap();
     while !killed.join("model.safetensors").exists() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -139,6 +140,54 @@ fn distill_resumes_where_it_was_killed_and_ends_in_the_same_files() {
     other.extend(["--model", "kl"]);
     let e = error(&other);
     assert!(e["message"].as_str().unwrap().contains("other settings"), "{e}");
+}
+
+/// Ctrl-C as soon as `ready`: exit code 130; returns the sentence that says how to go on.
+fn interrupted(arguments: &[&str], ready: impl Fn() -> bool) -> String {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("lawsmith"));
+    command.args(arguments).args(["--json", "-q"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    while !ready() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was interrupted");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // SAFETY: a signal to a child of this test that has not been waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    let error = document(&output)["error"].clone();
+    assert_eq!(error["kind"], "interrupted");
+    error["message"].as_str().unwrap().to_string()
+}
+
+#[test]
+fn distill_goes_on_after_ctrl_c_in_the_search_and_in_the_refit() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let settings =
+        "distill --bodies 6 --runs 40 --frames 40 --steps 500 --evaluations 30000 --resume -o";
+    let arguments: Vec<&str> = settings.split(' ').chain([text(&run)]).collect();
+    let laws = |stages: &[&str]| -> Vec<Value> {
+        let text = std::fs::read_to_string(run.join("laws.json")).unwrap_or("[]".into());
+        let mut laws: Vec<Value> = serde_json::from_str(&text).unwrap();
+        laws.retain(|law| stages.contains(&law["stage"].as_str().unwrap()));
+        laws
+    };
+
+    let message = interrupted(&arguments, || run.join("hall_of_fame.csv").exists());
+    assert!(message.contains("--resume goes on from there"), "{message}");
+    assert!(laws(&["message"]).is_empty(), "a search that was broken off has no laws yet");
+
+    let message = interrupted(&arguments, || laws(&["node"]).len() == 2);
+    assert!(message.contains("while refitting the constants"), "{message}");
+    assert!(message.contains("--resume goes on from there"), "{message}");
+    let found = laws(&["message", "node"]);
+    assert_eq!((found.len(), laws(&["composed"]).len()), (4, 0));
+
+    let summary = succeed(&arguments);
+    assert!(summary["test_loss"]["formula"].as_f64().unwrap() > 0.0);
+    assert_eq!(laws(&["message", "node"]), found, "what had been found was searched again");
+    assert_eq!(laws(&["composed"]).len(), 4);
 }
 
 #[test]

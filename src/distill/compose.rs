@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::edges::{Inputs, body, node_names};
 use super::linear::solve_spd;
+use crate::error::{Error, Result};
 use crate::symbolic::expression::{Expression, Node, Weights};
 
 /// A law of motion in closed form: acceleration_d = nodes[d](features, Σ over senders of messages).
@@ -69,10 +70,19 @@ impl Formula {
     /// (weights 1/|residual|, renewed every round), and drops what they have made idle. The result is
     /// never worse on these data but for the rounding of its constants to the precision of the data;
     /// returns its loss.
-    pub fn refit(&mut self, features: &[f32], targets: &[f32], bodies: usize) -> f64 {
+    ///
+    /// # Errors
+    /// `interrupted` after Ctrl-C; the constants are those of the last round then.
+    pub fn refit(&mut self, features: &[f32], targets: &[f32], bodies: usize) -> Result<f64> {
         let mut loss = self.loss(features, targets, bodies);
         let mut damping = 1e-3;
         for _ in 0..REFIT_ROUNDS {
+            if crate::interrupt::requested() {
+                return Err(Error::interrupted(
+                    "stopped while refitting the constants; the laws are kept: distill --resume \
+                     goes on from there, compose begins anew",
+                ));
+            }
             let system = Linearised::new(self).normal_equations(features, targets, bodies);
             let (next, next_loss, next_damping) =
                 self.damped_step(&system, loss, damping, |f| f.loss(features, targets, bodies));
@@ -80,14 +90,14 @@ impl Formula {
             let Some(next) = next else { break };
             let gain = 1.0 - next_loss / loss;
             (*self, loss) = (next, next_loss);
-            if gain < REFIT_GAIN || crate::interrupt::requested() {
+            if gain < REFIT_GAIN {
                 break;
             }
         }
         for expression in self.messages.iter_mut().chain(&mut self.nodes) {
             *expression = settled(expression);
         }
-        self.loss(features, targets, bodies)
+        Ok(self.loss(features, targets, bodies))
     }
 
     /// The first of a series of ever more damped steps that lowers the loss.
@@ -368,7 +378,7 @@ mod tests {
         let features = states(100);
         let targets = truth.accelerations(&features, 4);
         let before = start.loss(&features, &targets, 4);
-        let after = start.refit(&features, &targets, 4);
+        let after = start.refit(&features, &targets, 4).unwrap();
         assert!(before > 0.1, "{before}");
         // f32 accelerations of order 1: the floor is about 1e-7.
         assert!(after < 1e-5, "{after}");
@@ -391,7 +401,7 @@ mod tests {
         );
         let features = states(400);
         let targets = truth.accelerations(&features, 4);
-        let loss = start.refit(&features, &targets, 4);
+        let loss = start.refit(&features, &targets, 4).unwrap();
         assert_eq!(loss, start.loss(&features, &targets, 4));
         assert!(loss < 1e-6, "{loss}");
         let equations: Vec<String> = start.equations().into_iter().map(|(_, e)| e).collect();

@@ -83,6 +83,10 @@ impl Job<'_> {
         let outcomes =
             job::run(&at.device, &problems, &labels, &settings, select, folder, at.progress)?;
         if crate::interrupt::requested() {
+            // In laws.json they would pass for those of a search that had ended.
+            let mut laws = job::read_laws(folder)?;
+            laws.retain(|law| law["stage"] != stage);
+            job::write_laws(folder, &laws)?;
             let path = folder.path().display();
             return Err(Error::interrupted(format!(
                 "stopped while searching for laws; what was found is in {path}, --resume goes on from there"

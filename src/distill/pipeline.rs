@@ -198,7 +198,9 @@ pub fn compose(at: Setting, folder: &RunFolder, search: Search) -> Result<(Summa
     let messages = laws::read_messages(folder, &table.inputs, &kept)?;
     let mut formula = Formula { inputs: table.inputs, components, messages, nodes };
     let train = Graphs::sample(&data, &trained.runs, REFIT_GRAPHS, at.seed.wrapping_add(2));
-    let loss = formula.refit(&train.features, &train.targets, train.bodies);
+    let loss = formula
+        .refit(&train.features, &train.targets, train.bodies)
+        .map_err(|e| e.file(folder.path()))?;
     laws::write_composed(folder, &formula, loss)?;
     let mut summary = Summary::read(folder)?;
     let graphs = Graphs::sample(&test, &runs, LOSS_GRAPHS, at.seed);
