@@ -7,8 +7,8 @@
 
 // KERNEL void name(Args args) { … }   a kernel; nvcc and the stand-in know it by its plain name
 // EXPORT(name)                        after it: makes it known to the stand-in
-// LAYOUT(Struct, field, …)            tells the stand-in the layout of an argument struct; all fields
-//                                     (at most 40), which a test compares with the Rust struct
+// LAYOUT(Struct, field, …)            all fields of an argument struct, at most 40: a test compares
+//                                     its layout with that of the Rust struct
 // DEVICE                              a function called from kernels
 // UNROLL                              before a loop with a constant number of rounds
 
@@ -55,8 +55,8 @@ DEVICE Shared<T> shared(size_t byte_offset, size_t) {
 
 #define KERNEL extern "C"
 #define EXPORT(kernel) static const ::simt::Registrar<kernel> kernel##_registrar{#kernel};
-#define LAYOUT(type, ...)                                              \
-    static const ::simt::Layout type##_layout{                         \
+#define LAYOUT(type, ...)                      \
+    static const ::simt::Layout type##_layout{ \
         #type, sizeof(type), {SIMT_EACH_FIELD(type, __VA_ARGS__)}};
 #define DEVICE [[maybe_unused]] static inline
 #define UNROLL

@@ -28,9 +28,7 @@ struct Random {
     uint32_t used;
 };
 
-DEVICE Random random_new(uint64_t seed, uint64_t stream) {
-    return {seed, stream, 0, {}, 4};
-}
+DEVICE Random random_new(uint64_t seed, uint64_t stream) { return {seed, stream, 0, {}, 4}; }
 
 DEVICE uint32_t random_word(Random& random) {
     if (random.used == 4) {

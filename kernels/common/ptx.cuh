@@ -1,8 +1,8 @@
-// Every PTX instruction that kernels use, each as a thin wrapper: inline assembly on the GPU, a twin
-// with the documented effect on the host. Kernels contain no assembly of their own.
+// Every PTX instruction that kernels use, each as a thin wrapper: inline assembly on the GPU, a
+// twin with the documented effect on the host. Kernels contain no assembly of their own.
 //
-// Collective instructions need all 32 lanes of the warp. In the twins the last lane to arrive does the
-// work for all, straight from and into the registers (stack slots) of the lanes that wait.
+// Collective instructions need all 32 lanes of the warp. In the twins the last lane to arrive does
+// the work for all, straight from and into the registers (stack slots) of the lanes that wait.
 #pragma once
 
 // ---------------------------------------------------------------- which lane holds which element
@@ -36,9 +36,7 @@ FRAGMENT Element a8_element(int lane, int i) {
     return {(lane >> 2) + 8 * (i & 1), (lane & 3) + 4 * (i >> 1)};
 }
 // B 8×8 (row k, column n) of m16n8k8: i in 0..2, one to a register.
-FRAGMENT Element b8_element(int lane, int i) {
-    return {(lane & 3) + 4 * i, lane >> 2};
-}
+FRAGMENT Element b8_element(int lane, int i) { return {(lane & 3) + 4 * i, lane >> 2}; }
 
 // The place in the kernel, for the reports of the twins.
 #if defined(__CUDACC__)
@@ -62,7 +60,7 @@ DEVICE void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint3
         float* d;
         const uint32_t *a, *b;
     } mine{d, a, b};
-    simt::warp_collective(&mine, "mma.m16n8k16", [](void** lanes) {
+    simt::warp_collective(&mine, "mma.m16n8k16", where, [](void** lanes) {
         const auto bf16 = [](const uint32_t* registers, int i) {
             return simt::float_of_bf16(uint16_t(registers[i >> 1] >> (16 * (i & 1))));
         };
@@ -85,7 +83,7 @@ DEVICE void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint3
                 // In this order, which is not the order of the hardware.
                 for (int k = 0; k < 16; k++) sum += left[e.row][k] * right[k][e.column];
             }
-    }, where);
+    });
 #endif
 }
 
@@ -103,7 +101,7 @@ DEVICE void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32
         float* d;
         const uint32_t *a, *b;
     } mine{d, a, b};
-    simt::warp_collective(&mine, "mma.m16n8k8", [](void** lanes) {
+    simt::warp_collective(&mine, "mma.m16n8k8", where, [](void** lanes) {
         const auto truncated = [](uint32_t bits) { return __uint_as_float(bits & 0xffffe000u); };
         float left[16][8], right[8][8];
         for (int l = 0; l < 32; l++) {
@@ -123,7 +121,7 @@ DEVICE void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32
                 float& sum = static_cast<Lane*>(lanes[l])->d[i];
                 for (int k = 0; k < 8; k++) sum += left[e.row][k] * right[k][e.column];
             }
-    }, where);
+    });
 #endif
 }
 
@@ -140,7 +138,8 @@ DEVICE uint32_t tf32(float x) {
 #endif
 }
 
-// Two floats, negative ones replaced by zero, rounded to bf16 (nearest even): `low` in the low half.
+// Two floats, negative ones replaced by zero, rounded to bf16 (nearest even): `low` in the low
+// half.
 DEVICE uint32_t relu_bf16x2(float low, float high) {
 #if defined(__CUDACC__)
     uint32_t pair;
@@ -155,9 +154,9 @@ DEVICE uint32_t relu_bf16x2(float low, float high) {
 
 // ---------------------------------------------------------------- shared memory to fragments
 
-// Four 8×8 matrices of 16-bit elements; lane l passes the address of row l % 8 of matrix l / 8, eight
-// elements, 16-byte aligned. Register m of a lane holds elements (lane / 4, 2 (lane % 4) + {0, 1}) of
-// matrix m; with TRANSPOSED, of its transpose.
+// Four 8×8 matrices of 16-bit elements; lane l passes the address of row l % 8 of matrix l / 8,
+// eight elements, 16-byte aligned. Register m of a lane holds elements (lane / 4, 2 (lane % 4) +
+// {0, 1}) of matrix m; with TRANSPOSED, of its transpose.
 template <bool TRANSPOSED>
 DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row WHERE) {
 #if defined(__CUDACC__)
@@ -178,18 +177,19 @@ DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row WHERE) {
         uint32_t* r;
         const uint16_t* row;
     } mine{r, static_cast<const uint16_t*>(row)};
-    simt::warp_collective(&mine, TRANSPOSED ? "ldmatrix.x4.trans" : "ldmatrix.x4", [](void** lanes) {
-        const auto element = [&](int matrix, int row, int column) {
-            return static_cast<Lane*>(lanes[8 * matrix + row])->row[column];
-        };
-        for (int l = 0; l < 32; l++)
-            for (int m = 0; m < 4; m++) {
-                const int i = l >> 2, j = 2 * (l & 3);
-                const uint32_t low = TRANSPOSED ? element(m, j, i) : element(m, i, j);
-                const uint32_t high = TRANSPOSED ? element(m, j + 1, i) : element(m, i, j + 1);
-                static_cast<Lane*>(lanes[l])->r[m] = low | high << 16;
-            }
-    }, where);
+    simt::warp_collective(
+        &mine, TRANSPOSED ? "ldmatrix.x4.trans" : "ldmatrix.x4", where, [](void** lanes) {
+            const auto element = [&](int matrix, int row, int column) {
+                return static_cast<Lane*>(lanes[8 * matrix + row])->row[column];
+            };
+            for (int l = 0; l < 32; l++)
+                for (int m = 0; m < 4; m++) {
+                    const int i = l >> 2, j = 2 * (l & 3);
+                    const uint32_t low = TRANSPOSED ? element(m, j, i) : element(m, i, j);
+                    const uint32_t high = TRANSPOSED ? element(m, j + 1, i) : element(m, i, j + 1);
+                    static_cast<Lane*>(lanes[l])->r[m] = low | high << 16;
+                }
+        });
 #endif
 }
 

@@ -70,13 +70,14 @@ CUresult cuLaunchHostFunc(void* stream, void (*function)(void*), void* data);
 CUresult cuModuleLoadData(void** module, const void* image);
 CUresult cuModuleGetFunction(void** function, void* module, const char* name);
 CUresult cuFuncSetAttribute(void* function, int attribute, int value);
-CUresult cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                        unsigned block_y, unsigned block_z, unsigned shared, void* stream, void** arguments,
-                        void** extra);
+CUresult cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
+                        void* stream, void** arguments, void** extra);
 CUresult cuGraphDestroy(void* graph);
 CUresult cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long flags);
 CUresult cuGraphExecDestroy(void* executable);
 CUresult cuGraphUpload(void* executable, void* stream);
 CUresult cuGraphLaunch(void* executable, void* stream);
-int lawsmith_layout(const char* name, unsigned index, const char** field, size_t* offset, size_t* size);
+int lawsmith_layout(const char* name, unsigned index, const char** field, size_t* offset,
+                    size_t* size);
 }

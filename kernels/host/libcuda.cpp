@@ -3,11 +3,11 @@
 // driver API reference; what differs is said where it differs. A function that is not here is
 // missing, and cudarc panics with its name.
 //
-// An operation (kernel, copy, fill, free, host function, event) goes into the queue of its stream. With
-// LAWSMITH_EMULATED_STREAMS=eager the call performs it, with `late` it is performed when something
-// waits for it. Errors of a call are returned by the call, with a text; errors of an operation kill
-// the context as on a GPU: from then on every call returns that error, until the last owner of the
-// primary context releases it (a GPU would want a new process).
+// An operation (kernel, copy, fill, free, host function, event) goes into the queue of its stream.
+// With LAWSMITH_EMULATED_STREAMS=eager the call performs it, with `late` it is performed when
+// something waits for it. Errors of a call are returned by the call, with a text; errors of an
+// operation kill the context as on a GPU: from then on every call returns that error, until the
+// last owner of the primary context releases it (a GPU would want a new process).
 #include "driver.h"
 #include "memory.h"
 #include "simt.h"
@@ -55,12 +55,12 @@ struct Stream {
     uint64_t submitted = 0, done = 0;
     bool running = false;  // an OS thread is at its front operation
     std::shared_ptr<Capture> capture;
-    size_t lane = 0;       // of the capture
+    size_t lane = 0;  // of the capture
 };
 
 struct Event {
     bool timed = true;
-    Point recorded;        // none before the first record
+    Point recorded;  // none before the first record
     double seconds = 0;
     // Where it was recorded in a capture, else null.
     std::shared_ptr<Capture> capture;
@@ -211,7 +211,8 @@ void die(CUresult code, const std::string& text) {
 // ---------------------------------------------------------------- streams
 
 double now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
 }
 
 // Performs operations of `stream` until `number` of them are done.
@@ -265,7 +266,8 @@ void order_with_null(const std::shared_ptr<Stream>& stream) {
 }
 
 // Adds work to a stream, or to what it captures.
-CUresult submit(Lock& lock, const std::shared_ptr<Stream>& stream, std::function<void(Lock&)> perform) {
+CUresult submit(Lock& lock, const std::shared_ptr<Stream>& stream,
+                std::function<void(Lock&)> perform) {
     if (stream->capture) {
         stream->capture->graph.lanes[stream->lane].push_back({std::move(perform)});
         return CUDA_SUCCESS;
@@ -284,12 +286,14 @@ CUresult submit(Lock& lock, const std::shared_ptr<Stream>& stream, std::function
 // What nearly every call asks first.
 CUresult ready() {
     if (!initialized) return CUDA_ERROR_NOT_INITIALIZED;
-    if (in_host_function) return error(CUDA_ERROR_NOT_PERMITTED, "a host function calls the driver");
-    if (!current || !retained) return error(CUDA_ERROR_INVALID_CONTEXT, "this thread has no current context");
+    if (in_host_function)
+        return error(CUDA_ERROR_NOT_PERMITTED, "a host function calls the driver");
+    if (!current || !retained)
+        return error(CUDA_ERROR_INVALID_CONTEXT, "this thread has no current context");
     return dead;
 }
-#define READY                                           \
-    Lock lock(mutex);                                   \
+#define READY         \
+    Lock lock(mutex); \
     if (const CUresult result = ready()) return result;
 
 std::shared_ptr<Stream> stream_of(const void* handle) {
@@ -322,8 +326,8 @@ CUresult no_strict_capture(const char* what) {
 
 CUresult check_range(const char* what, CUdeviceptr address, size_t size) {
     if (memory.holds(address, size)) return CUDA_SUCCESS;
-    return error(CUDA_ERROR_INVALID_VALUE, "%s: %zu bytes of device memory at 0x%llx, which is %s", what,
-                 size, address, memory.describe(address).c_str());
+    return error(CUDA_ERROR_INVALID_VALUE, "%s: %zu bytes of device memory at 0x%llx, which is %s",
+                 what, size, address, memory.describe(address).c_str());
 }
 
 // Whether the bytes still exist when an operation is performed.
@@ -356,7 +360,8 @@ API cuInit(unsigned flags) {
         if (!simt::parse_schedule(text, simt::options))
             return error(CUDA_ERROR_INVALID_VALUE,
                          "LAWSMITH_EMULATED_SCHEDULE=%s: not forward, reverse, random, greedy, "
-                         "greedy-reverse or greedy-random, with or without :seed", text);
+                         "greedy-reverse or greedy-random, with or without :seed",
+                         text);
     if (const char* text = getenv("LAWSMITH_EMULATED_STREAMS")) {
         if (strcmp(text, "eager") && strcmp(text, "late"))
             return error(CUDA_ERROR_INVALID_VALUE,
@@ -369,7 +374,8 @@ API cuInit(unsigned flags) {
         char* end;
         const unsigned long long value = strtoull(text, &end, 10);
         if (end == text || *end || value < from)
-            return error(CUDA_ERROR_INVALID_VALUE, "%s=%s: not a number from %llu on", name, text, from);
+            return error(CUDA_ERROR_INVALID_VALUE, "%s=%s: not a number from %llu on", name, text,
+                         from);
         into = std::remove_reference_t<decltype(into)>(value);
         return CUDA_SUCCESS;
     };
@@ -450,27 +456,29 @@ API cuDeviceTotalMem_v2(size_t* bytes, CUdevice device) {
 API cuDeviceGetAttribute(int* value, int attribute, CUdevice device) {
     if (device) return CUDA_ERROR_INVALID_DEVICE;
     switch (attribute) {
-    case 1: *value = 1024; break;            // threads of a block
-    case 2: case 3: *value = 1024; break;    // its x, y
-    case 4: *value = 64; break;              // its z
-    case 5: *value = 0x7fffffff; break;      // blocks of a grid, x
-    case 6: case 7: *value = 65535; break;   // y, z
-    case 8: *value = 48 << 10; break;        // shared memory of a block
-    case 10: *value = 32; break;             // threads of a warp
-    case 12: *value = 65536; break;          // registers of a block
-    case 16: *value = 132; break;            // multiprocessors
-    case 19: *value = 1; break;              // can map host memory
-    case 38: *value = 50 << 20; break;       // bytes of the second cache
-    case 39: *value = 2048; break;           // threads of a multiprocessor
-    case 40: *value = 2; break;              // copies at the same time
-    case 41: *value = 1; break;              // one address space
-    case 75: *value = 8; break;              // compute capability
+    case 1: *value = 1024; break;  // threads of a block
+    case 2:
+    case 3: *value = 1024; break;        // its x, y
+    case 4: *value = 64; break;          // its z
+    case 5: *value = 0x7fffffff; break;  // blocks of a grid, x
+    case 6:
+    case 7: *value = 65535; break;      // y, z
+    case 8: *value = 48 << 10; break;   // shared memory of a block
+    case 10: *value = 32; break;        // threads of a warp
+    case 12: *value = 65536; break;     // registers of a block
+    case 16: *value = 132; break;       // multiprocessors
+    case 19: *value = 1; break;         // can map host memory
+    case 38: *value = 50 << 20; break;  // bytes of the second cache
+    case 39: *value = 2048; break;      // threads of a multiprocessor
+    case 40: *value = 2; break;         // copies at the same time
+    case 41: *value = 1; break;         // one address space
+    case 75: *value = 8; break;         // compute capability
     case 76: *value = 0; break;
-    case 81: *value = 228 << 10; break;      // shared memory of a multiprocessor
-    case 97: *value = 227 << 10; break;      // of a block, on request
-    case 106: *value = 32; break;            // blocks of a multiprocessor
-    case 111: *value = 1 << 10; break;       // shared memory that each block loses
-    case 115: *value = 1; break;             // cuMemAllocAsync
+    case 81: *value = 228 << 10; break;  // shared memory of a multiprocessor
+    case 97: *value = 227 << 10; break;  // of a block, on request
+    case 106: *value = 32; break;        // blocks of a multiprocessor
+    case 111: *value = 1 << 10; break;   // shared memory that each block loses
+    case 115: *value = 1; break;         // cuMemAllocAsync
     default: *value = 0;
     }
     return CUDA_SUCCESS;
@@ -563,7 +571,8 @@ static CUresult allocate(Lock& lock, CUdeviceptr* pointer, size_t size) {
         buffer = memory.allocate(size);
     }
     if (!buffer)
-        return error(CUDA_ERROR_OUT_OF_MEMORY, "out of memory: %zu bytes asked for, %zu of %zu free", size,
+        return error(CUDA_ERROR_OUT_OF_MEMORY,
+                     "out of memory: %zu bytes asked for, %zu of %zu free", size,
                      memory.limit - memory.used(), memory.limit);
     *pointer = buffer->begin;
     return CUDA_SUCCESS;
@@ -574,7 +583,8 @@ static DeviceMemory::Buffer* freeable(CUdeviceptr pointer) {
     DeviceMemory::Buffer* buffer = memory.find(pointer);
     if (buffer && buffer->begin == pointer && !buffer->freed) return buffer;
     error(CUDA_ERROR_INVALID_VALUE, "cannot free device address 0x%llx, which is %s", pointer,
-          buffer && buffer->freed ? "in a buffer that has been freed" : memory.describe(pointer).c_str());
+          buffer && buffer->freed ? "in a buffer that has been freed"
+                                  : memory.describe(pointer).c_str());
     return nullptr;
 }
 
@@ -602,7 +612,8 @@ API cuMemFree_v2(CUdeviceptr pointer) {
 API cuMemAllocAsync(CUdeviceptr* pointer, size_t size, void* handle) {
     READY
     STREAM(handle)
-    if (stream->capture) return error(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "an allocation in a capture");
+    if (stream->capture)
+        return error(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "an allocation in a capture");
     CHECK(allocate(lock, pointer, size));
     const CUdeviceptr begin = *pointer;
     return submit(lock, stream, [=](Lock&) {
@@ -623,7 +634,8 @@ API cuMemFreeAsync(CUdeviceptr pointer, void* handle) {
 API cuMemHostAlloc(void** pointer, size_t size, unsigned flags) {
     READY
     CHECK(no_strict_capture("cuMemHostAlloc"));
-    if (!size || flags > 7) return error(CUDA_ERROR_INVALID_VALUE, "%zu bytes, flags %u", size, flags);
+    if (!size || flags > 7)
+        return error(CUDA_ERROR_INVALID_VALUE, "%zu bytes, flags %u", size, flags);
     *pointer = aligned_alloc(4096, (size + 4095) / 4096 * 4096);
     if (!*pointer) return CUDA_ERROR_OUT_OF_MEMORY;
     memset(*pointer, 0xff, size);
@@ -646,7 +658,8 @@ API cuMemFreeHost(void* pointer) {
 // ---------------------------------------------------------------- copies and fills
 
 // In a capture only from and to pinned memory, which a graph can read and write later.
-static CUresult check_host(const std::shared_ptr<Stream>& stream, const void* pointer, size_t size) {
+static CUresult check_host(const std::shared_ptr<Stream>& stream, const void* pointer,
+                           size_t size) {
     if (!pointer) return error(CUDA_ERROR_INVALID_VALUE, "a copy with a null pointer");
     if (!stream->capture || is_pinned(pointer, size)) return CUDA_SUCCESS;
     stream->capture->invalid = true;
@@ -654,8 +667,8 @@ static CUresult check_host(const std::shared_ptr<Stream>& stream, const void* po
                  "a copy of %zu bytes from or to pageable host memory in a capture", size);
 }
 
-static CUresult copy_to_device(Lock& lock, const std::shared_ptr<Stream>& stream, CUdeviceptr target,
-                               const void* source, size_t size) {
+static CUresult copy_to_device(Lock& lock, const std::shared_ptr<Stream>& stream,
+                               CUdeviceptr target, const void* source, size_t size) {
     if (!size) return CUDA_SUCCESS;
     CHECK(check_range("a copy to the device", target, size));
     CHECK(check_host(stream, source, size));
@@ -682,8 +695,8 @@ static CUresult copy_to_host(Lock& lock, const std::shared_ptr<Stream>& stream, 
     return dead;
 }
 
-static CUresult copy_on_device(Lock& lock, const std::shared_ptr<Stream>& stream, CUdeviceptr target,
-                               CUdeviceptr source, size_t size) {
+static CUresult copy_on_device(Lock& lock, const std::shared_ptr<Stream>& stream,
+                               CUdeviceptr target, CUdeviceptr source, size_t size) {
     if (!size) return CUDA_SUCCESS;
     CHECK(check_range("a copy on the device (target)", target, size));
     CHECK(check_range("a copy on the device (source)", source, size));
@@ -810,7 +823,7 @@ API cuEventCreate(void** handle, unsigned flags) {
     return CUDA_SUCCESS;
 }
 
-#define EVENT(handle)                                     \
+#define EVENT(handle)                                        \
     const std::shared_ptr<Event> event = events.get(handle); \
     if (!event) return error(CUDA_ERROR_INVALID_HANDLE, "not an event: %p", handle);
 
@@ -850,7 +863,8 @@ API cuEventSynchronize(void* handle) {
 API cuEventQuery(void* handle) {
     READY
     EVENT(handle)
-    if (event->capture) return error(CUDA_ERROR_CAPTURED_EVENT, "a question to an event of a capture");
+    if (event->capture)
+        return error(CUDA_ERROR_CAPTURED_EVENT, "a question to an event of a capture");
     const Point point = event->recorded;
     if (!point.stream || point.stream->done >= point.number) return CUDA_SUCCESS;
     run_until(lock, point.stream, point.stream->done + 1);
@@ -860,8 +874,10 @@ API cuEventQuery(void* handle) {
 API cuEventElapsedTime_v2(float* milliseconds, void* begin, void* end) {
     READY
     const std::shared_ptr<Event> from = events.get(begin), to = events.get(end);
-    if (!from || !to || !from->timed || !to->timed || !from->recorded.stream || !to->recorded.stream)
-        return error(CUDA_ERROR_INVALID_HANDLE, "the time between events that were not recorded with timing");
+    if (!from || !to || !from->timed || !to->timed || !from->recorded.stream ||
+        !to->recorded.stream)
+        return error(CUDA_ERROR_INVALID_HANDLE,
+                     "the time between events that were not recorded with timing");
     for (const auto& event : {from, to})
         if (event->recorded.stream->done < event->recorded.number) return CUDA_ERROR_NOT_READY;
     *milliseconds = float(1e3 * (to->seconds - from->seconds));
@@ -950,7 +966,7 @@ API cuModuleGetFunction(void** handle, void* module_handle, const char* name) {
     return CUDA_SUCCESS;
 }
 
-#define FUNCTION(handle)                                           \
+#define FUNCTION(handle)                                              \
     const std::shared_ptr<Function> function = functions.get(handle); \
     if (!function) return error(CUDA_ERROR_INVALID_HANDLE, "not a kernel: %p", handle);
 
@@ -975,10 +991,13 @@ API cuFuncGetAttribute(int* value, int attribute, void* handle) {
     READY
     FUNCTION(handle)
     switch (attribute) {
-    case 0: *value = 1024; break;                       // threads of a block, at most
-    case 1: case 2: case 3: *value = 0; break;          // static shared, constant, local memory
-    case 4: *value = 32; break;                         // registers
-    case 5: case 6: *value = 80; break;                 // version of PTX and of the code
+    case 0: *value = 1024; break;  // threads of a block, at most
+    case 1:
+    case 2:
+    case 3: *value = 0; break;   // static shared, constant, local memory
+    case 4: *value = 32; break;  // registers
+    case 5:
+    case 6: *value = 80; break;                         // version of PTX and of the code
     case 8: *value = int(function->max_shared); break;  // dynamic shared memory, at most
     default: return error(CUDA_ERROR_INVALID_VALUE, "function attribute %d", attribute);
     }
@@ -986,13 +1005,16 @@ API cuFuncGetAttribute(int* value, int attribute, void* handle) {
 }
 
 // By threads and shared memory; registers do not exist here.
-API cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void* handle, int threads, size_t shared) {
+API cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void* handle, int threads,
+                                                size_t shared) {
     READY
     FUNCTION(handle)
-    if (threads <= 0 || threads > 1024) return error(CUDA_ERROR_INVALID_VALUE, "blocks of %d threads", threads);
+    if (threads <= 0 || threads > 1024)
+        return error(CUDA_ERROR_INVALID_VALUE, "blocks of %d threads", threads);
     const size_t by_threads = 2048 / (size_t(threads + 31) / 32 * 32);
     const size_t by_shared = (228u << 10) / (shared + 1024);
-    *blocks = shared > function->max_shared ? 0 : int(std::min<size_t>({32, by_threads, by_shared}));
+    *blocks =
+        shared > function->max_shared ? 0 : int(std::min<size_t>({32, by_threads, by_shared}));
     return CUDA_SUCCESS;
 }
 
@@ -1006,8 +1028,9 @@ struct Launch {
 
     const char* name() const { return function->code->name; }
 
-    // A pointer among the arguments to device memory that is not there, "" where there is none. Every
-    // word that has a device address counts; nothing else has such bits but by a rare accident.
+    // A pointer among the arguments to device memory that is not there, "" where there is none.
+    // Every word that has a device address counts; nothing else has such bits but by a rare
+    // accident.
     std::string stray_pointer(bool freed_counts) const {
         for (unsigned i = 0; i < function->code->arguments; i++)
             for (size_t word = 0; word < function->code->argument_sizes[i] / 8; word++) {
@@ -1026,42 +1049,47 @@ struct Launch {
         if (const std::string text = stray_pointer(false); !text.empty())
             return die(CUDA_ERROR_ILLEGAL_ADDRESS, text);
         std::vector<void*> pointers;
-        for (const auto& argument : arguments) pointers.push_back(const_cast<uint64_t*>(argument.data()));
+        for (const auto& argument : arguments)
+            pointers.push_back(const_cast<uint64_t*>(argument.data()));
         simt::Failure failure;
         lock.unlock();
         const bool good = simt::run(*function->code, grid, block, shared, pointers.data(), failure);
         lock.lock();
         if (!good) {
             std::string text = failure.text;
-            if (failure.code == CUDA_ERROR_ILLEGAL_ADDRESS) text += ", " + memory.describe(failure.address);
+            if (failure.code == CUDA_ERROR_ILLEGAL_ADDRESS)
+                text += ", " + memory.describe(failure.address);
             die(CUresult(failure.code), text);
         } else if (const std::string place = memory.overrun(); !place.empty()) {
-            die(CUDA_ERROR_ILLEGAL_ADDRESS, "kernel " + std::string(name()) + " has written to " + place);
+            die(CUDA_ERROR_ILLEGAL_ADDRESS,
+                "kernel " + std::string(name()) + " has written to " + place);
         }
     }
 };
 }  // namespace
 
-API cuLaunchKernel(void* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                   unsigned block_y, unsigned block_z, unsigned shared, void* handle, void** arguments,
-                   void** extra) {
+API cuLaunchKernel(void* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                   unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
+                   void* handle, void** arguments, void** extra) {
     READY
     STREAM(handle)
     FUNCTION(kernel)
     const char* name = function->code->name;
     if (!grid_x || !grid_y || !grid_z || grid_x > 0x7fffffff || grid_y > 65535 || grid_z > 65535)
-        return error(CUDA_ERROR_INVALID_VALUE, "kernel %s: a grid of (%u,%u,%u) blocks", name, grid_x,
-                     grid_y, grid_z);
+        return error(CUDA_ERROR_INVALID_VALUE, "kernel %s: a grid of (%u,%u,%u) blocks", name,
+                     grid_x, grid_y, grid_z);
     if (!block_x || !block_y || !block_z || block_x > 1024 || block_y > 1024 || block_z > 64 ||
         block_x * block_y * block_z > 1024)
-        return error(CUDA_ERROR_INVALID_VALUE, "kernel %s: blocks of (%u,%u,%u) threads", name, block_x,
-                     block_y, block_z);
+        return error(CUDA_ERROR_INVALID_VALUE, "kernel %s: blocks of (%u,%u,%u) threads", name,
+                     block_x, block_y, block_z);
     if (shared > function->max_shared)
-        return error(CUDA_ERROR_INVALID_VALUE,
-                     "kernel %s: %u bytes of dynamic shared memory, more than the %u of its attribute",
-                     name, shared, function->max_shared);
+        return error(
+            CUDA_ERROR_INVALID_VALUE,
+            "kernel %s: %u bytes of dynamic shared memory, more than the %u of its attribute", name,
+            shared, function->max_shared);
     if (extra || (function->code->arguments && !arguments))
-        return error(CUDA_ERROR_INVALID_VALUE, "kernel %s: arguments only by pointers to each", name);
+        return error(CUDA_ERROR_INVALID_VALUE, "kernel %s: arguments only by pointers to each",
+                     name);
     Launch launch{function, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, {}};
     for (unsigned i = 0; i < function->code->arguments; i++) {
         const size_t size = function->code->argument_sizes[i];
@@ -1078,7 +1106,8 @@ API cuLaunchKernel(void* kernel, unsigned grid_x, unsigned grid_y, unsigned grid
 API cuStreamBeginCapture_v2(void* handle, int mode) {
     READY
     STREAM(handle)
-    if (mode < GLOBAL || mode > RELAXED) return error(CUDA_ERROR_INVALID_VALUE, "capture mode %d", mode);
+    if (mode < GLOBAL || mode > RELAXED)
+        return error(CUDA_ERROR_INVALID_VALUE, "capture mode %d", mode);
     if (stream == null_stream)
         return error(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "the null stream cannot be captured");
     if (stream->capture) return error(CUDA_ERROR_ILLEGAL_STATE, "the stream captures already");
@@ -1154,7 +1183,7 @@ API cuGraphExecDestroy(void* handle) {
     return executables.objects.erase(handle) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-#define EXECUTABLE(handle)                                                   \
+#define EXECUTABLE(handle)                                                  \
     const std::shared_ptr<Executable> executable = executables.get(handle); \
     if (!executable) return error(CUDA_ERROR_INVALID_VALUE, "not an executable graph: %p", handle);
 
@@ -1184,8 +1213,10 @@ API cuGraphLaunch(void* handle, void* stream_handle) {
     for (size_t lane = 0; lane < lanes.size(); lane++)
         for (const Node& node : lanes[lane]) {
             const Point& other = begins[node.after_lane];
-            enqueue(begins[lane].stream,
-                    {node.perform, node.perform ? Point{} : Point{other.stream, other.number + node.after_number}});
+            enqueue(
+                begins[lane].stream,
+                {node.perform,
+                 node.perform ? Point{} : Point{other.stream, other.number + node.after_number}});
         }
     executable->last = {stream, stream->submitted};
     if (!late) run_until(lock, stream, stream->submitted);
@@ -1196,9 +1227,8 @@ API cuGraphLaunch(void* handle, void* stream_handle) {
 
 // The layout of an argument struct: field `index` - 1 of `name`, or with index 0 the struct itself.
 // 0 when found, 2 when kernels disagree about the struct.
-extern "C" __attribute__((visibility("default"))) int lawsmith_layout(const char* name, unsigned index,
-                                                                      const char** field,
-                                                                      size_t* offset, size_t* size) {
+extern "C" __attribute__((visibility("default"))) int lawsmith_layout(
+    const char* name, unsigned index, const char** field, size_t* offset, size_t* size) {
     const simt::Layout* found = nullptr;
     for (const simt::Layout* layout = simt::layouts; layout; layout = layout->next) {
         if (strcmp(layout->name, name)) continue;
@@ -1206,8 +1236,8 @@ extern "C" __attribute__((visibility("default"))) int lawsmith_layout(const char
             return !strcmp(a.name, b.name) && a.offset == b.offset && a.size == b.size;
         };
         if (found && (found->size != layout->size ||
-                      !std::equal(found->fields.begin(), found->fields.end(), layout->fields.begin(),
-                                  layout->fields.end(), same)))
+                      !std::equal(found->fields.begin(), found->fields.end(),
+                                  layout->fields.begin(), layout->fields.end(), same)))
             return 2;
         found = layout;
     }

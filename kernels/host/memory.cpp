@@ -16,12 +16,15 @@ static constexpr unsigned char PATTERN = 0xa5;
 
 static size_t rounded_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-static unsigned char* bytes_at(uintptr_t address) { return reinterpret_cast<unsigned char*>(address); }
+static unsigned char* bytes_at(uintptr_t address) {
+    return reinterpret_cast<unsigned char*>(address);
+}
 
 DeviceMemory::Buffer* DeviceMemory::allocate(size_t size) {
     if (size > limit || used_ > limit - size) return nullptr;
     if (!region_) {
-        void* region = mmap(nullptr, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void* region =
+            mmap(nullptr, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (region == MAP_FAILED) return nullptr;
         region_ = next_ = reinterpret_cast<uintptr_t>(region);
     }
@@ -81,7 +84,8 @@ std::string DeviceMemory::overrun() {
         const uintptr_t end = buffer.begin + buffer.size;
         const auto changed = [](uintptr_t from, uintptr_t to) -> unsigned char* {
             if (!memcmp(bytes_at(from), untouched.data(), to - from)) return nullptr;
-            return std::find_if(bytes_at(from), bytes_at(to), [](unsigned char c) { return c != PATTERN; });
+            return std::find_if(bytes_at(from), bytes_at(to),
+                                [](unsigned char c) { return c != PATTERN; });
         };
         unsigned char* place = changed(buffer.pages_begin, buffer.begin);
         if (!place) place = changed(end, buffer.pages_end);
@@ -103,10 +107,12 @@ std::string DeviceMemory::describe(uintptr_t address) {
         const Buffer& buffer = std::prev(above)->second;
         const size_t offset = address - buffer.begin, size = buffer.size;
         if (address < buffer.pages_end + PAGE)
-            return "byte " + std::to_string(offset) + " of a buffer of " + std::to_string(size) + " bytes";
+            return "byte " + std::to_string(offset) + " of a buffer of " + std::to_string(size) +
+                   " bytes";
     }
     if (above != buffers_.end() && address + PAGE >= above->second.pages_begin)
         return std::to_string(above->second.begin - address) + " bytes before a buffer of " +
                std::to_string(above->second.size) + " bytes";
-    return address < next_ ? "in a buffer that has been freed" : "in device memory that was never allocated";
+    return address < next_ ? "in a buffer that has been freed"
+                           : "in device memory that was never allocated";
 }

@@ -1,7 +1,7 @@
 // Checks the stand-in driver through its own interface: that good kernels compute what they should
-// under every order of threads, that each mistake of a bad one is reported, and that memory, streams,
-// events and graphs behave like a driver's. Run by `scripts/emulated --selfcheck`, once with eager and
-// once with late streams.
+// under every order of threads, that each mistake of a bad one is reported, and that memory,
+// streams, events and graphs behave like a driver's. Run by `scripts/emulated --selfcheck`, once
+// with eager and once with late streams.
 #include "driver.h"
 #include "simt.h"
 
@@ -26,7 +26,8 @@ void check(bool good, const std::string& what) {
     (good ? passed : failed)++;
     if (good || failed > 10) return;
     const char* text = "";
-    for (const CUresult code : {CUDA_ERROR_LAUNCH_FAILED, CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_INVALID_VALUE})
+    for (const CUresult code :
+         {CUDA_ERROR_LAUNCH_FAILED, CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_INVALID_VALUE})
         if (!*text && cuGetErrorString(code, &text)) text = "";
     printf("FAILED %s [%s] (last errors: %s)\n", what.c_str(), setting.c_str(), text);
 }
@@ -40,7 +41,8 @@ std::string text_of(CUresult code) {
 struct Context {
     void *handle, *module;
     Context() {
-        if (cuDevicePrimaryCtxRetain(&handle, 0) || cuCtxSetCurrent(handle) || cuModuleLoadData(&module, "x")) {
+        if (cuDevicePrimaryCtxRetain(&handle, 0) || cuCtxSetCurrent(handle) ||
+            cuModuleLoadData(&module, "x")) {
             printf("no context\n");
             exit(1);
         }
@@ -52,10 +54,11 @@ struct Context {
         return function;
     }
     template <class... A>
-    CUresult launch(const char* name, dim3 grid, dim3 block, unsigned shared, void* stream, A... arguments) const {
+    CUresult launch(const char* name, dim3 grid, dim3 block, unsigned shared, void* stream,
+                    A... arguments) const {
         void* pointers[] = {&arguments..., nullptr};
-        return cuLaunchKernel(kernel(name), grid.x, grid.y, grid.z, block.x, block.y, block.z, shared, stream,
-                              pointers, nullptr);
+        return cuLaunchKernel(kernel(name), grid.x, grid.y, grid.z, block.x, block.y, block.z,
+                              shared, stream, pointers, nullptr);
     }
     // Launches and waits.
     template <class... A>
@@ -69,7 +72,9 @@ template <class T>
 struct Buffer {
     CUdeviceptr address = 0;
     size_t count;
-    explicit Buffer(size_t count) : count(count) { check(!cuMemAlloc_v2(&address, count * sizeof(T)), "alloc"); }
+    explicit Buffer(size_t count) : count(count) {
+        check(!cuMemAlloc_v2(&address, count * sizeof(T)), "alloc");
+    }
     explicit Buffer(const std::vector<T>& values) : Buffer(values.size()) {
         check(!cuMemcpyHtoD_v2(address, values.data(), count * sizeof(T)), "upload");
     }
@@ -118,10 +123,12 @@ void good_kernels() {
         const int n = 10007;
         const Floats x = normals(n, 1);
         Floats expected(n);
-        for (int i = 0; i < n; i++) expected[i] = x[i] / sqrtf(x[i] * x[i] + 1) + expf(-fabsf(x[i]));
+        for (int i = 0; i < n; i++)
+            expected[i] = x[i] / sqrtf(x[i] * x[i] + 1) + expf(-fabsf(x[i]));
         const Buffer<float> from(x), into(n);
         check(!context.run("check_scale", {7}, {192}, 0, from.address, into.address, n) &&
-                  error(into.values(), expected) < 1e-6, "check_scale");
+                  error(into.values(), expected) < 1e-6,
+              "check_scale");
     }
     for (const unsigned threads : {32, 96, 256}) {
         const Floats x = normals(12345, 2);
@@ -129,7 +136,8 @@ void good_kernels() {
         for (const float v : x) sum += v;
         const Buffer<float> from(x), into(Floats{0});
         check(!context.run("check_sum", {5}, {threads}, 32, from.address, into.address, 12345) &&
-                  fabs(into.values()[0] - sum) < 1e-2, "check_sum");
+                  fabs(into.values()[0] - sum) < 1e-2,
+              "check_sum");
     }
     {
         const int m = 70, n = 45, k = 53;
@@ -137,9 +145,10 @@ void good_kernels() {
         for (const unsigned tile : {8u, 16u}) {
             const Buffer<float> left(a), right(b), into(m * n);
             const dim3 grid{(n + tile - 1) / tile, (m + tile - 1) / tile};
-            check(!context.run("check_matmul", grid, {tile, tile}, 2 * tile * tile * 4, left.address,
-                               right.address, into.address, m, n, k) &&
-                      error(into.values(), product(a, b, m, n, k)) < 1e-6, "check_matmul");
+            check(!context.run("check_matmul", grid, {tile, tile}, 2 * tile * tile * 4,
+                               left.address, right.address, into.address, m, n, k) &&
+                      error(into.values(), product(a, b, m, n, k)) < 1e-6,
+                  "check_matmul");
         }
     }
     {
@@ -155,7 +164,8 @@ void good_kernels() {
         const Buffer<int> of(segment);
         check(!context.run("check_segments", {(n + 255) / 256}, {256}, 0, from.address, of.address,
                            into.address, n) &&
-                  error(into.values(), expected) < 1e-5, "check_segments");
+                  error(into.values(), expected) < 1e-5,
+              "check_segments");
     }
     {
         const int m = 128, n = 64, k = 96;
@@ -170,15 +180,18 @@ void good_kernels() {
         };
         const Buffer<uint16_t> left(rounded(a)), right(rounded(b));
         const Buffer<float> into(m * n);
-        check(!context.run("check_gemm_bf16", {1, 2}, {128}, 19456, left.address, right.address, into.address,
-                           n, k) &&
-                  error(into.values(), product(a, b, m, n, k)) < 1e-6, "check_gemm_bf16");
+        check(!context.run("check_gemm_bf16", {1, 2}, {128}, 19456, left.address, right.address,
+                           into.address, n, k) &&
+                  error(into.values(), product(a, b, m, n, k)) < 1e-6,
+              "check_gemm_bf16");
     }
     {
         const int k = 24;
         Floats a = normals(16 * k, 9), b = normals(k * 8, 10);
         const Buffer<float> left(a), right(b), into(16 * 8);
-        check(!context.run("check_gemm_tf32", {1}, {32}, 0, left.address, right.address, into.address, k), "tf32");
+        check(!context.run("check_gemm_tf32", {1}, {32}, 0, left.address, right.address,
+                           into.address, k),
+              "tf32");
         for (Floats* values : {&a, &b})
             for (float& value : *values) {
                 int exponent;
@@ -190,12 +203,18 @@ void good_kernels() {
     {
         const float nan = __builtin_bit_cast(float, 0x7fffffff);  // which CUDA makes
         // Ties in bf16, to even: 1 + 2^-8 down, 1 + 3 2^-8 up. Ties in tf32, away: 1 + 2^-11 up.
-        const Buffer<float> from(Floats{1.00390625f, 1.01171875f, -2, -0.0f, nan, 3.4e38f, 1.00048828125f, 1e-40f});
+        const Buffer<float> from(
+            Floats{1.00390625f, 1.01171875f, -2, -0.0f, nan, 3.4e38f, 1.00048828125f, 1e-40f});
         const Buffer<uint32_t> pairs(4), words(8);
-        check(!context.run("check_conversions", {1}, {4}, 0, from.address, pairs.address, words.address), "convert");
-        check(pairs.values() == std::vector<uint32_t>{0x3f823f80, 0, 0x7f807fff, 0x00013f80}, "to bf16");
-        check(words.values() == std::vector<uint32_t>{0x3f808000, 0x3f818000, 0xc0000000, 0x80000000, 0x7fffffff,
-                                                      0x7f7fc000, 0x3f802000, 0x00012000}, "to tf32");
+        check(!context.run("check_conversions", {1}, {4}, 0, from.address, pairs.address,
+                           words.address),
+              "convert");
+        check(pairs.values() == std::vector<uint32_t>{0x3f823f80, 0, 0x7f807fff, 0x00013f80},
+              "to bf16");
+        check(
+            words.values() == std::vector<uint32_t>{0x3f808000, 0x3f818000, 0xc0000000, 0x80000000,
+                                                    0x7fffffff, 0x7f7fc000, 0x3f802000, 0x00012000},
+            "to tf32");
     }
     {
         const unsigned n = 96;
@@ -207,7 +226,8 @@ void good_kernels() {
             const int* row = &rows[10 * t];
             const int lane = t % 32, first = t - lane;
             good &= row[0] == 0x49249249 && row[1] == 1 && row[2] == 0 && row[3] == first + 5;
-            good &= row[4] == (lane % 8 < 4 ? t + 4 : t) && row[5] == 20 && row[6] == 1 && row[7] == 0;
+            good &=
+                row[4] == (lane % 8 < 4 ? t + 4 : t) && row[5] == 20 && row[6] == 1 && row[7] == 0;
             good &= row[8] == (lane < 16 ? 2 : 51) && row[9] == (t ^ 3);
         }
         check(good, "check_votes");
@@ -217,24 +237,29 @@ void good_kernels() {
         check(!context.run("check_atomics", {10}, {100}, 0, into.address), "atomics");
         const std::vector<int> values = into.values();
         check(values[0] == 1000 && values[1] == 999 && values[2] == -999 && values[3] == 0xfffff &&
-                  values[4] > 0 && values[5] == 1 && values[6] == 9, "check_atomics");
+                  values[4] > 0 && values[5] == 1 && values[6] == 9,
+              "check_atomics");
     }
     {
         const Buffer<int> into(32);
         check(!context.run("check_flag", {1}, {64}, 4, into.address) &&
-                  into.values() == std::vector<int>(32, 7), "check_flag");
+                  into.values() == std::vector<int>(32, 7),
+              "check_flag");
     }
     {
         // What src/random.rs gives.
         const Buffer<uint32_t> words(11);
         const Buffer<double> numbers(3);
         check(!context.run("check_random", {1}, {1}, 0, words.address, numbers.address), "random");
-        check(words.values() == std::vector<uint32_t>{0xc388caed, 0x7fce569f, 0xed0d81d0, 0x4381814c,
-                                                      0x94e02796, 0x9bde7311, 774, 0x6627e8d5, 0xe169c58d,
-                                                      0xbc57ac4c, 0x9b00dbd8}, "the words of philox");
+        check(
+            words.values() == std::vector<uint32_t>{0xc388caed, 0x7fce569f, 0xed0d81d0, 0x4381814c,
+                                                    0x94e02796, 0x9bde7311, 774, 0x6627e8d5,
+                                                    0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
+            "the words of philox");
         const std::vector<double> found = numbers.values();
         check(found[0] == 0.4194090603031777 && fabs(found[1] - 0.67315028854118997) < 1e-15 &&
-                  fabs(found[2] - 0.45266585506765894) < 1e-15, "uniform and normal numbers");
+                  fabs(found[2] - 0.45266585506765894) < 1e-15,
+              "uniform and normal numbers");
     }
 }
 
@@ -256,22 +281,24 @@ void reported(const char* name, CUresult code, std::vector<const char*> words,
 
 void bad_kernels() {
     const CUresult launch = CUDA_ERROR_LAUNCH_FAILED;
-    const auto simple = [&](const char* name, CUresult code, std::vector<const char*> words, dim3 block,
-                            unsigned shared) {
+    const auto simple = [&](const char* name, CUresult code, std::vector<const char*> words,
+                            dim3 block, unsigned shared) {
         words.push_back(name);
         reported(name, code, words, [=](const Context& context) {
             const Buffer<float> y(1024);
             return context.run(name, {1}, block, shared, y.address);
         });
     };
-    simple("bad_deadlock", launch, {"deadlock", "__shfl_down_sync", "__syncthreads", "selfcheck.cu:"}, {64}, 0);
+    simple("bad_deadlock", launch,
+           {"deadlock", "__shfl_down_sync", "__syncthreads", "selfcheck.cu:"}, {64}, 0);
     simple("bad_barriers", launch, {"different barriers", "selfcheck.cu:"}, {32}, 0);
     simple("bad_return", launch, {"a thread of the block", "selfcheck.cu:"}, {32}, 0);
     simple("bad_mask", launch, {"__shfl_sync without the calling lane", "selfcheck.cu:"}, {32}, 0);
     simple("bad_meeting", launch, {"__any_sync", "__shfl_sync", "selfcheck.cu:"}, {32}, 0);
     simple("bad_warp", launch, {"mma.m16n8k16", "fewer than 32", "selfcheck.cu:"}, {31}, 0);
     simple("bad_index", launch, {"element -1 of 32", "thread (0,0,0)", "selfcheck.cu:"}, {32}, 128);
-    simple("bad_shared", launch, {"17 elements of 4 bytes from byte 64 on of 128", "selfcheck.cu:"}, {1}, 128);
+    simple("bad_shared", launch, {"17 elements of 4 bytes from byte 64 on of 128", "selfcheck.cu:"},
+           {1}, 128);
     simple("bad_alignment", launch, {"ldmatrix", "not aligned", "selfcheck.cu:"}, {32}, 2048);
     simple("bad_flag", launch, {"waits for a flag"}, {32}, 4);
 
@@ -284,7 +311,8 @@ void bad_kernels() {
         check(!context.run("bad_race", {1}, {128}, 512, x.address, y.address), "bad_race");
         return y.values();
     };
-    check(race(simt::Policy::forward) != race(simt::Policy::reverse), "bad_race differs between orders");
+    check(race(simt::Policy::forward) != race(simt::Policy::reverse),
+          "bad_race differs between orders");
     simt::options = before;
     // What is not there yet is NaN.
     {
@@ -296,7 +324,8 @@ void bad_kernels() {
         const bool random = simt::options.policy == simt::Policy::random;
         check(random || std::isnan(y.values()[1]), "what was not waited for is not");
         check(!context.run("bad_start", {4}, {1}, 4, y.address), "bad_start");
-        for (const float value : y.values()) check(std::isnan(value), "shared memory begins as NaN");
+        for (const float value : y.values())
+            check(std::isnan(value), "shared memory begins as NaN");
     }
 
     const auto address = [](const Context& context) {
@@ -313,7 +342,8 @@ void bad_kernels() {
     };
 #if defined(__SANITIZE_ADDRESS__)
     // AddressSanitizer ends the process.
-    for (const auto& launch : {std::function<CUresult(const Context&)>(address), {overrun}, {underrun}}) {
+    for (const auto& launch :
+         {std::function<CUresult(const Context&)>(address), {overrun}, {underrun}}) {
         const pid_t child = fork();
         if (child == 0) {
             if (!freopen("/dev/null", "w", stderr)) _exit(0);
@@ -323,18 +353,25 @@ void bad_kernels() {
         }
         int status = 0;
         waitpid(child, &status, 0);
-        check(!WIFEXITED(status) || WEXITSTATUS(status), "a wrong address is found by AddressSanitizer");
+        check(!WIFEXITED(status) || WEXITSTATUS(status),
+              "a wrong address is found by AddressSanitizer");
     }
 #else
     const CUresult illegal = CUDA_ERROR_ILLEGAL_ADDRESS;
-    reported("bad_address", illegal, {"bad_address", "thread (0,0,0)", "0x8", "not in device memory"}, address);
-    reported("a write after a buffer", illegal, {"check_add has written to byte 132 of a buffer of 132"}, overrun);
-    reported("a write before a buffer", illegal, {"bad_before has written to 4 bytes before a buffer of 128"},
-             underrun);
-    reported("a read far beyond a buffer", illegal, {"kernel check_struct", "byte 1024 of a buffer of 1024"},
-             [](const Context& context) {
+    reported("bad_address", illegal,
+             {"bad_address", "thread (0,0,0)", "0x8", "not in device memory"}, address);
+    reported("a write after a buffer", illegal,
+             {"check_add has written to byte 132 of a buffer of 132"}, overrun);
+    reported("a write before a buffer", illegal,
+             {"bad_before has written to 4 bytes before a buffer of 128"}, underrun);
+    reported("a read far beyond a buffer", illegal,
+             {"kernel check_struct", "byte 1024 of a buffer of 1024"}, [](const Context& context) {
                  const Buffer<float> x(Floats(256, 0)), y(2000);
-                 const struct { CUdeviceptr from, into; uint16_t small; unsigned n; } args{x.address, y.address, 0, 2000};
+                 const struct {
+                     CUdeviceptr from, into;
+                     uint16_t small;
+                     unsigned n;
+                 } args{x.address, y.address, 0, 2000};
                  return context.run("check_struct", {1}, {1}, 0, args);
              });
     simple("bad_recursion", launch, {"KiB of stack"}, {1}, 0);
@@ -359,22 +396,27 @@ void calls() {
     check(add({1}, {32}, 49153) == value, "more shared memory than without an attribute");
     void* function = context.kernel("check_add");
     check(cuFuncSetAttribute(function, 8, 232449) == value, "more shared memory than there is");
-    check(!cuFuncSetAttribute(function, 8, 232448) && !add({1}, {32}, 232448), "the most shared memory");
-    check(cuModuleGetFunction(&function, context.module, "nope") == CUDA_ERROR_NOT_FOUND, "an unknown kernel");
+    check(!cuFuncSetAttribute(function, 8, 232448) && !add({1}, {32}, 232448),
+          "the most shared memory");
+    check(cuModuleGetFunction(&function, context.module, "nope") == CUDA_ERROR_NOT_FOUND,
+          "an unknown kernel");
     check(!cuCtxSynchronize() && x.values() == Floats(100, 2), "only the good launch ran");
 
     const Buffer<float> fresh(10);
     check(std::isnan(fresh.values()[9]), "fresh memory is NaN");
-    check(!cuMemsetD32_v2(fresh.address, 0x40490fdb, 9) && fresh.values()[8] == 3.14159274f, "a fill by words");
+    check(!cuMemsetD32_v2(fresh.address, 0x40490fdb, 9) && fresh.values()[8] == 3.14159274f,
+          "a fill by words");
     check(!cuMemsetD8_v2(fresh.address, 0, 4) && fresh.values()[0] == 0, "a fill by bytes");
     check(cuMemsetD8_v2(fresh.address, 0, 41) == value, "a fill that is too long");
     float host[11] = {};
     check(cuMemcpyHtoD_v2(fresh.address, host, 44) == value, "a copy that is too long");
-    check(cuMemcpyDtoD_v2(fresh.address, x.address + 396, 8) == value, "a copy from beyond the end");
+    check(cuMemcpyDtoD_v2(fresh.address, x.address + 396, 8) == value,
+          "a copy from beyond the end");
     check(cuMemcpyHtoD_v2(CUdeviceptr(&host), host, 4) == value, "a copy to a host address");
 
     size_t free, total;
-    check(!cuMemGetInfo_v2(&free, &total) && total == 64 << 20 && free == total - 440, "free memory");
+    check(!cuMemGetInfo_v2(&free, &total) && total == 64 << 20 && free == total - 440,
+          "free memory");
     CUdeviceptr large;
     check(cuMemAlloc_v2(&large, free + 1) == CUDA_ERROR_OUT_OF_MEMORY, "more memory than there is");
     check(!cuMemAlloc_v2(&large, free) && !cuMemFree_v2(large), "all memory");
@@ -385,14 +427,22 @@ void calls() {
     check(!cuMemFreeAsync(gone.address, nullptr), "free");
     check(cuMemcpyDtoH_v2(host, gone.address, 4) == value, "a copy from a freed buffer");
     check(context.launch("check_add", {1}, {32}, 0, nullptr, x.address - 4, 1.0f, 1) == value &&
-              text_of(value).find("4 bytes before a buffer of 400") != std::string::npos, "a launch with a wrong address");
+              text_of(value).find("4 bytes before a buffer of 400") != std::string::npos,
+          "a launch with a wrong address");
     check(context.launch("check_add", {1}, {32}, 0, nullptr, gone.address, 1.0f, 1) == value &&
-              text_of(value).find("freed") != std::string::npos, "a launch with a freed buffer");
+              text_of(value).find("freed") != std::string::npos,
+          "a launch with a freed buffer");
 
     // The arguments are read by the call, and so is pageable memory.
-    struct { CUdeviceptr from, into; uint16_t small; unsigned n; } args{x.address, fresh.address, 3, 10};
+    struct {
+        CUdeviceptr from, into;
+        uint16_t small;
+        unsigned n;
+    } args{x.address, fresh.address, 3, 10};
     void* pointers[] = {&args};
-    check(!cuLaunchKernel(context.kernel("check_struct"), 1, 1, 1, 32, 1, 1, 0, nullptr, pointers, nullptr), "launch");
+    check(!cuLaunchKernel(context.kernel("check_struct"), 1, 1, 1, 32, 1, 1, 0, nullptr, pointers,
+                          nullptr),
+          "launch");
     args = {};
     check(fresh.values() == Floats(10, 5), "the arguments of the call");
     host[0] = 8;
@@ -402,10 +452,13 @@ void calls() {
 
     const char* field;
     size_t offset, size;
-    check(!lawsmith_layout("CheckArgs", 0, &field, &offset, &size) && size == 24, "the size of a struct");
+    check(!lawsmith_layout("CheckArgs", 0, &field, &offset, &size) && size == 24,
+          "the size of a struct");
     check(!lawsmith_layout("CheckArgs", 4, &field, &offset, &size) && std::string(field) == "n" &&
-              offset == 20 && size == 4, "the layout of a field");
-    check(lawsmith_layout("CheckArgs", 5, &field, &offset, &size) && lawsmith_layout("Nope", 0, &field, &offset, &size),
+              offset == 20 && size == 4,
+          "the layout of a field");
+    check(lawsmith_layout("CheckArgs", 5, &field, &offset, &size) &&
+              lawsmith_layout("Nope", 0, &field, &offset, &size),
           "the end of a struct, and an unknown one");
     check(text_of(CUDA_ERROR_NOT_READY) == "device not ready", "a plain text");
 }
@@ -413,7 +466,8 @@ void calls() {
 void two_streams(bool late) {
     const Context context;
     void *first, *second, *event;
-    check(!cuStreamCreate(&first, 1) && !cuStreamCreate(&second, 1) && !cuEventCreate(&event, 0), "streams");
+    check(!cuStreamCreate(&first, 1) && !cuStreamCreate(&second, 1) && !cuEventCreate(&event, 0),
+          "streams");
     const Buffer<float> x(Floats(8, 0));
     const auto add = [&](void* stream, float value) {
         check(!context.launch("check_add", {1}, {8}, 0, stream, x.address, value, 8), "add");
@@ -429,7 +483,8 @@ void two_streams(bool late) {
     download(second);
     wait(second);
     check(pinned[0] == (late ? 0 : 1), "without a wait the other stream is late");
-    check(!cuEventRecord(event, first) && !cuStreamWaitEvent(second, event, 0), "wait for an event");
+    check(!cuEventRecord(event, first) && !cuStreamWaitEvent(second, event, 0),
+          "wait for an event");
     download(second);
     check(pinned[0] == (late ? 0 : 1), "without a wait the host is early");
     wait(second);
@@ -438,7 +493,8 @@ void two_streams(bool late) {
     // Into pageable memory the call waits.
     float pageable[8];
     add(first, 2);
-    check(!cuMemcpyDtoHAsync_v2(pageable, x.address, 32, first) && pageable[7] == 3, "pageable memory");
+    check(!cuMemcpyDtoHAsync_v2(pageable, x.address, 32, first) && pageable[7] == 3,
+          "pageable memory");
     // From pinned memory the copy reads when it runs.
     pinned[0] = 10;
     check(!cuMemcpyHtoDAsync_v2(x.address, pinned, 4, first), "copy");
@@ -457,8 +513,12 @@ void two_streams(bool late) {
     // Host functions, in the order of the stream; the driver may not be called from them.
     static std::vector<int> order;
     order.clear();
-    check(!cuLaunchHostFunc(first, [](void*) { order.push_back(cuCtxSynchronize()); }, nullptr), "host function");
-    check(!cuLaunchHostFunc(first, [](void* i) { order.push_back(*static_cast<int*>(i)); }, &asked), "host function");
+    check(!cuLaunchHostFunc(
+              first, [](void*) { order.push_back(cuCtxSynchronize()); }, nullptr),
+          "host function");
+    check(!cuLaunchHostFunc(
+              first, [](void* i) { order.push_back(*static_cast<int*>(i)); }, &asked),
+          "host function");
     check(order.size() == (late ? 0 : 2), "host functions are late");
     wait(first);
     check(order == std::vector<int>{CUDA_ERROR_NOT_PERMITTED, asked}, "host functions");
@@ -468,10 +528,12 @@ void two_streams(bool late) {
     check(!cuEventCreate(&begin, 0) && !cuEventRecord(begin, first), "time");
     add(first, 0);
     check(!cuEventRecord(event, first), "time");
-    check(cuEventElapsedTime_v2(&milliseconds, begin, event) == (late ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS),
+    check(cuEventElapsedTime_v2(&milliseconds, begin, event) ==
+              (late ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS),
           "no time before the end");
     check(!cuEventSynchronize(event) && !cuEventElapsedTime_v2(&milliseconds, begin, event) &&
-              milliseconds > 0 && milliseconds < 1000, "the time between events");
+              milliseconds > 0 && milliseconds < 1000,
+          "the time between events");
 
     // A buffer that another stream frees first.
     if (late) {
@@ -480,7 +542,8 @@ void two_streams(bool late) {
         wait(first);
         check(!cuMemsetD8Async(y, 0, 32, second) && !cuMemFreeAsync(y, first), "free");
         wait(first);
-        check(cuStreamSynchronize(second) == CUDA_ERROR_ILLEGAL_ADDRESS, "a fill after the free is found");
+        check(cuStreamSynchronize(second) == CUDA_ERROR_ILLEGAL_ADDRESS,
+              "a fill after the free is found");
     }
 }
 
@@ -493,9 +556,11 @@ void streams_in_order_with_null() {
     check(x.values()[0] == 1, "the null stream waits for a blocking one");
     check(!context.launch("check_add", {1}, {8}, 0, nullptr, x.address, 1.0f, 8), "add");
     float host[8];
-    check(!cuMemcpyDtoHAsync_v2(host, x.address, 32, blocking) && host[0] == 2, "and the other way round");
+    check(!cuMemcpyDtoHAsync_v2(host, x.address, 32, blocking) && host[0] == 2,
+          "and the other way round");
     // Many launches that nobody waits for.
-    for (int i = 0; i < 3000; i++) check(!context.launch("check_add", {1}, {8}, 0, blocking, x.address, 1.0f, 8), "add");
+    for (int i = 0; i < 3000; i++)
+        check(!context.launch("check_add", {1}, {8}, 0, blocking, x.address, 1.0f, 8), "add");
     check(!cuStreamDestroy_v2(blocking) && !cuCtxSynchronize(), "destroy");
     check(x.values()[0] == 3002, "a destroyed stream does its work");
 }
@@ -512,24 +577,31 @@ void recorded_graphs(bool late) {
     int status;
 
     // Two branches that come together: x += 1; then x += 2 beside y += 4; then x += y.
-    check(!cuStreamBeginCapture_v2(first, 1) && !cuStreamIsCapturing(first, &status) && status == 1, "capture");
-    check(!add(first, x, 1) && !cuEventRecord(fork, first) && !cuStreamWaitEvent(second, fork, 0), "fork");
+    check(!cuStreamBeginCapture_v2(first, 1) && !cuStreamIsCapturing(first, &status) && status == 1,
+          "capture");
+    check(!add(first, x, 1) && !cuEventRecord(fork, first) && !cuStreamWaitEvent(second, fork, 0),
+          "fork");
     check(!add(second, y, 4) && !add(first, x, 2), "branches");
     check(!cuEventRecord(join, second) && !cuStreamWaitEvent(first, join, 0), "join");
     check(!cuMemcpyDtoDAsync_v2(x.address, y.address, 4, first), "copy");
     check(!cuStreamEndCapture(first, &graph) && graph, "end");
     check(!cuStreamIsCapturing(second, &status) && status == 0, "the branch captures no more");
     check(x.values()[1] == 0, "nothing ran");
-    check(!cuGraphInstantiateWithFlags(&executable, graph, 0) && !cuGraphDestroy(graph), "instantiate");
+    check(!cuGraphInstantiateWithFlags(&executable, graph, 0) && !cuGraphDestroy(graph),
+          "instantiate");
     check(!cuGraphUpload(executable, first), "upload");
-    for (int i = 0; i < 3; i++) check(!cuGraphLaunch(executable, i == 1 ? second : first), "launch");
+    for (int i = 0; i < 3; i++)
+        check(!cuGraphLaunch(executable, i == 1 ? second : first), "launch");
     if (late) check(x.values()[1] == 0, "launches are late");
     // Launches of one graph follow each other, in different streams too.
-    check(!cuStreamSynchronize(first) && x.values()[1] == 9 && x.values()[0] == 12 && y.values()[3] == 12, "three launches");
+    check(!cuStreamSynchronize(first) && x.values()[1] == 9 && x.values()[0] == 12 &&
+              y.values()[3] == 12,
+          "three launches");
     check(!cuGraphExecDestroy(executable), "destroy");
 
     // What cannot be recorded.
-    const auto refused = [&](const char* what, CUresult code, CUresult end, const std::function<CUresult()>& call) {
+    const auto refused = [&](const char* what, CUresult code, CUresult end,
+                             const std::function<CUresult()>& call) {
         check(!cuStreamBeginCapture_v2(first, 1), what);
         check(call() == code, what);
         check(cuStreamEndCapture(first, &graph) == end && !graph, what);
@@ -537,20 +609,24 @@ void recorded_graphs(bool late) {
     const CUresult unsupported = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     const CUresult invalidated = CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
     float host[8];
-    refused("a wait in a capture", unsupported, invalidated, [&] { return cuStreamSynchronize(first); });
-    refused("a wait for all in a capture", unsupported, invalidated, [&] { return cuCtxSynchronize(); });
+    refused("a wait in a capture", unsupported, invalidated,
+            [&] { return cuStreamSynchronize(first); });
+    refused("a wait for all in a capture", unsupported, invalidated,
+            [&] { return cuCtxSynchronize(); });
     refused("a pageable copy in a capture", unsupported, invalidated,
             [&] { return cuMemcpyHtoDAsync_v2(x.address, host, 32, first); });
     CUdeviceptr address;
-    refused("an allocation in a capture", unsupported, invalidated, [&] { return cuMemAlloc_v2(&address, 32); });
+    refused("an allocation in a capture", unsupported, invalidated,
+            [&] { return cuMemAlloc_v2(&address, 32); });
     refused("an event from outside", CUDA_ERROR_STREAM_CAPTURE_ISOLATION, invalidated, [&] {
         check(!cuEventRecord(fork, second), "record");
         return cuStreamWaitEvent(first, fork, 0);
     });
-    refused("a branch that does not come back", CUDA_SUCCESS, CUDA_ERROR_STREAM_CAPTURE_UNJOINED, [&] {
-        check(!cuEventRecord(fork, first) && !cuStreamWaitEvent(second, fork, 0), "fork");
-        return add(second, y, 1);
-    });
+    refused("a branch that does not come back", CUDA_SUCCESS, CUDA_ERROR_STREAM_CAPTURE_UNJOINED,
+            [&] {
+                check(!cuEventRecord(fork, first) && !cuStreamWaitEvent(second, fork, 0), "fork");
+                return add(second, y, 1);
+            });
     check(cuStreamEndCapture(first, &graph) == CUDA_ERROR_ILLEGAL_STATE, "no capture to end");
     check(cuStreamBeginCapture_v2(nullptr, 1) == unsupported, "the null stream cannot be captured");
     check(!add(first, x, 1) && !cuStreamSynchronize(first), "usable afterwards");
@@ -566,12 +642,13 @@ int main() {
     }
     const char* streams = getenv("LAWSMITH_EMULATED_STREAMS");
     const bool late = streams && std::string(streams) == "late";
-    for (const char* schedule : {"forward", "reverse", "random:1", "random:2", "random:3", "greedy", "greedy-reverse",
-                                 "greedy-random:1", "greedy-random:2"})
+    for (const char* schedule : {"forward", "reverse", "random:1", "random:2", "random:3", "greedy",
+                                 "greedy-reverse", "greedy-random:1", "greedy-random:2"})
         for (const unsigned workers : {1u, 2u}) {
             simt::parse_schedule(schedule, simt::options);
             simt::options.workers = workers;
-            setting = std::string(schedule) + ", " + std::to_string(workers) + " workers, " + (late ? "late" : "eager");
+            setting = std::string(schedule) + ", " + std::to_string(workers) + " workers, " +
+                      (late ? "late" : "eager");
             good_kernels();
             bad_kernels();
         }
@@ -579,8 +656,10 @@ int main() {
     two_streams(late);
     streams_in_order_with_null();
     recorded_graphs(late);
-    check(!simt::parse_schedule("nope", simt::options) && !simt::parse_schedule("random:", simt::options) &&
-              !simt::parse_schedule("random:1x", simt::options), "unknown schedules");
+    check(!simt::parse_schedule("nope", simt::options) &&
+              !simt::parse_schedule("random:", simt::options) &&
+              !simt::parse_schedule("random:1x", simt::options),
+          "unknown schedules");
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

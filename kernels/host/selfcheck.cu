@@ -9,8 +9,10 @@ constexpr bool at(Element element, int row, int column) {
     return element.row == row && element.column == column;
 }
 static_assert(at(accumulator_element(5, 1), 1, 3) && at(accumulator_element(30, 2), 15, 4));
-static_assert(at(a16_element(5, 1), 1, 3) && at(a16_element(5, 2), 9, 2) && at(a16_element(30, 4), 7, 12));
-static_assert(at(a16_element(30, 7), 15, 13) && at(b16_element(5, 1), 3, 1) && at(b16_element(30, 2), 12, 7));
+static_assert(at(a16_element(5, 1), 1, 3) && at(a16_element(5, 2), 9, 2) &&
+              at(a16_element(30, 4), 7, 12));
+static_assert(at(a16_element(30, 7), 15, 13) && at(b16_element(5, 1), 3, 1) &&
+              at(b16_element(30, 2), 12, 7));
 static_assert(at(a8_element(5, 1), 9, 1) && at(a8_element(30, 2), 7, 6));
 static_assert(at(b8_element(5, 0), 1, 1) && at(b8_element(30, 1), 6, 7));
 
@@ -35,7 +37,8 @@ DEVICE float warp_sum(float v) {
 KERNEL void __launch_bounds__(256) check_sum(const float* x, float* sum, int n) {
     const Shared<float> parts = shared<float>(0, blockDim.x / 32);
     float s = 0;
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) s += x[i];
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
+        s += x[i];
     s = warp_sum(s);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     if (lane == 0) parts[warp] = s;
@@ -83,8 +86,8 @@ KERNEL void check_segments(const float* x, const int* segment, float* sums, int 
 }
 EXPORT(check_segments)
 
-// c[m,n] f32 = a[m,k] b[k,n], bf16, row by row; m and n multiples of 64, k of 32; 128 threads; 19456
-// bytes of shared memory. Two stages of cp.async, ldmatrix, mma.
+// c[m,n] f32 = a[m,k] b[k,n], bf16, row by row; m and n multiples of 64, k of 32; 128 threads;
+// 19456 bytes of shared memory. Two stages of cp.async, ldmatrix, mma.
 KERNEL void __launch_bounds__(128)
     check_gemm_bf16(const __nv_bfloat16* a, const __nv_bfloat16* b, float* c, int n, int k) {
     constexpr int M = 64, N = 64, K = 32, PAD = 8;
@@ -98,11 +101,13 @@ KERNEL void __launch_bounds__(128)
     const auto load = [&](int stage, int k0) {
         for (int i = thread; i < M * K / 8; i += 128) {
             const int r = i / (K / 8), q = i % (K / 8) * 8;
-            cp_async_16(left.at(stage * LEFT + r * (K + PAD) + q, 8), a + size_t(row0 + r) * k + k0 + q);
+            cp_async_16(left.at(stage * LEFT + r * (K + PAD) + q, 8),
+                        a + size_t(row0 + r) * k + k0 + q);
         }
         for (int i = thread; i < K * N / 8; i += 128) {
             const int r = i / (N / 8), q = i % (N / 8) * 8;
-            cp_async_16(right.at(stage * RIGHT + r * (N + PAD) + q, 8), b + size_t(k0 + r) * n + column0 + q);
+            cp_async_16(right.at(stage * RIGHT + r * (N + PAD) + q, 8),
+                        b + size_t(k0 + r) * n + column0 + q);
         }
         cp_async_commit();
     };
@@ -140,7 +145,8 @@ KERNEL void __launch_bounds__(128)
         for (int j = 0; j < 4; j++)
             for (int e = 0; e < 4; e++) {
                 const Element at = accumulator_element(lane, e);
-                const int r = row0 + warp_row + 16 * i + at.row, q = column0 + warp_column + 8 * j + at.column;
+                const int r = row0 + warp_row + 16 * i + at.row,
+                          q = column0 + warp_column + 8 * j + at.column;
                 c[size_t(r) * n + q] = sums[i][j][e];
             }
 }
@@ -193,7 +199,8 @@ KERNEL void check_votes(int* results) {
     // The two halves of a warp by themselves, in different numbers of rounds.
     const unsigned half = lane < 16 ? 0x0000ffffu : 0xffff0000u;
     int sum = 0;
-    for (int i = 0; i < (lane < 16 ? 2 : 3); i++) sum += __shfl_sync(half, lane, lane < 16 ? 1 : 17);
+    for (int i = 0; i < (lane < 16 ? 2 : 3); i++)
+        sum += __shfl_sync(half, lane, lane < 16 ? 1 : 17);
     const Shared<int> sums = shared<int>(0, blockDim.x);
     sums[thread] = sum;
     __syncwarp(half);
@@ -241,7 +248,8 @@ EXPORT(check_random)
 
 // For the checks of streams and graphs.
 KERNEL void check_add(float* x, float value, int n) {
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) x[i] += value;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
+        x[i] += value;
 }
 EXPORT(check_add)
 
@@ -253,7 +261,8 @@ struct CheckArgs {
 };
 LAYOUT(CheckArgs, from, into, small, n)
 KERNEL void check_struct(CheckArgs args) {
-    for (unsigned i = threadIdx.x; i < args.n; i += blockDim.x) args.into[i] = args.from[i] + args.small;
+    for (unsigned i = threadIdx.x; i < args.n; i += blockDim.x)
+        args.into[i] = args.from[i] + args.small;
 }
 EXPORT(check_struct)
 

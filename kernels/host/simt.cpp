@@ -16,7 +16,8 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 extern "C" void __sanitizer_start_switch_fiber(void** fake_stack, const void* bottom, size_t size);
-extern "C" void __sanitizer_finish_switch_fiber(void* fake_stack, const void** bottom, size_t* size);
+extern "C" void __sanitizer_finish_switch_fiber(void* fake_stack, const void** bottom,
+                                                size_t* size);
 extern "C" void __asan_unpoison_memory_region(const volatile void* address, size_t size);
 #endif
 
@@ -163,10 +164,10 @@ struct Worker {
     Thread threads[MAX_THREADS];
     Warp warps[MAX_WARPS];
     unsigned n_threads, n_warps, n_live;
-    unsigned last;                 // thread that ran last, where a round-robin order goes on
-    unsigned order[MAX_WARPS];     // of warps, for the greedy policies
+    unsigned last;              // thread that ran last, where a round-robin order goes on
+    unsigned order[MAX_WARPS];  // of warps, for the greedy policies
     unsigned random;
-    unsigned yields;               // since something happened
+    unsigned yields;  // since something happened
     // The block barrier.
     unsigned n_waiting, votes, result_votes;
     Where barrier_at;
@@ -175,9 +176,9 @@ struct Worker {
     std::vector<unsigned> free_stacks;
     unsigned stack_of[MAX_THREADS];
     unsigned started[MAX_WARPS];
-    unsigned stack;                // the running one
+    unsigned stack;  // the running one
     void* main_stack_pointer;
-    char* emergency = nullptr;     // a stack for the report of a stack overflow
+    char* emergency = nullptr;  // a stack for the report of a stack overflow
     char* shared = nullptr;
     bool failed;
     Failure failure;
@@ -251,16 +252,15 @@ static unsigned next_in_turn(unsigned from, bool backwards) {
 static unsigned next_thread() {
     Worker& w = *worker;
     switch (options.policy) {
-    case Policy::forward:
-        return next_in_turn(w.last, false);
-    case Policy::reverse:
-        return next_in_turn(w.last, true);
+    case Policy::forward: return next_in_turn(w.last, false);
+    case Policy::reverse: return next_in_turn(w.last, true);
     case Policy::random: {
         const unsigned first = w.next_random() % w.n_warps;
         for (unsigned i = 0; i < w.n_warps; i++) {
             const unsigned warp = (first + i) % w.n_warps, ready = w.warps[warp].ready;
             if (ready)
-                return 32 * warp + nth_bit(ready, w.next_random() % unsigned(__builtin_popcount(ready)));
+                return 32 * warp +
+                       nth_bit(ready, w.next_random() % unsigned(__builtin_popcount(ready)));
         }
         return NONE;
     }
@@ -337,8 +337,8 @@ static void suspend(unsigned next) {
     } else if (take(next)) {
         start(&self.stack_pointer, next, false);
     } else {
-        switch_to(&self.stack_pointer, worker->threads[next].stack_pointer,
-                  worker->stack_of[next], false);
+        switch_to(&self.stack_pointer, worker->threads[next].stack_pointer, worker->stack_of[next],
+                  false);
     }
 }
 
@@ -357,7 +357,9 @@ static void report(int code, const Where* where, const char* format, va_list arg
     char* text = failure.text;
     const size_t size = sizeof failure.text;
     size_t n = 0;
-    const auto advance = [&](int written) { n = std::min(size - 1, n + size_t(std::max(written, 0))); };
+    const auto advance = [&](int written) {
+        n = std::min(size - 1, n + size_t(std::max(written, 0)));
+    };
     advance(snprintf(text, size, "kernel %s, block (%u,%u,%u)", worker->function->name,
                      block.index.x, block.index.y, block.index.z));
     if (thread)
@@ -437,8 +439,8 @@ static void hold_meeting(Warp& warp, unsigned i, int self) {
     warp.ready |= self < 0 ? meeting.arrived : meeting.arrived & ~(1u << self);
 }
 
-static void meet(unsigned mask, bool whole, void* mine, const char* what, Perform perform,
-                 const Where& where) {
+static void meet(unsigned mask, bool whole, void* mine, const char* what, const Where& where,
+                 Perform perform) {
     Thread& self = *thread;
     Warp& warp = *self.warp;
     if (!(mask >> self.lane & 1)) fail(where, "%s without the calling lane in its mask", what);
@@ -459,13 +461,13 @@ static void meet(unsigned mask, bool whole, void* mine, const char* what, Perfor
         wait_in(what, where);
 }
 
-void collective(unsigned mask, void* mine, const char* what, Perform perform, const Where& where) {
-    meet(mask, false, mine, what, perform, where);
+void collective(unsigned mask, void* mine, const char* what, const Where& where, Perform perform) {
+    meet(mask, false, mine, what, where, perform);
 }
 
-void warp_collective(void* mine, const char* what, Perform perform, const Where& where) {
+void warp_collective(void* mine, const char* what, const Where& where, Perform perform) {
     if (thread->warp->live != ~0u) fail(where, "%s in a warp with fewer than 32 threads", what);
-    meet(~0u, true, mine, what, perform, where);
+    meet(~0u, true, mine, what, where, perform);
 }
 
 static void open_barrier(unsigned self) {
@@ -479,8 +481,7 @@ static void open_barrier(unsigned self) {
 
 int block_barrier(bool predicate, Vote vote, const char* what, const Where& where) {
     Worker& w = *worker;
-    if (w.n_live < w.n_threads)
-        fail(where, "%s after a thread of the block has ended", what);
+    if (w.n_live < w.n_threads) fail(where, "%s after a thread of the block has ended", what);
     if (w.n_waiting == 0)
         w.barrier_at = where;
     else if (w.barrier_at.line() != where.line() ||
@@ -493,12 +494,9 @@ int block_barrier(bool predicate, Vote vote, const char* what, const Where& wher
     else
         wait_in(what, where);
     switch (vote) {
-    case Vote::count:
-        return int(w.result_votes);
-    case Vote::any:
-        return w.result_votes > 0;
-    default:
-        return w.result_votes == w.n_threads;
+    case Vote::count: return int(w.result_votes);
+    case Vote::any: return w.result_votes > 0;
+    default: return w.result_votes == w.n_threads;
     }
 }
 
@@ -611,7 +609,8 @@ static bool run_block(uint64_t number) {
         w.order[i] = options.policy == Policy::greedy_reverse ? w.n_warps - 1 - i : i;
     }
     if (options.policy == Policy::greedy_random)
-        for (unsigned i = w.n_warps; i > 1; i--) std::swap(w.order[i - 1], w.order[w.next_random() % i]);
+        for (unsigned i = w.n_warps; i > 1; i--)
+            std::swap(w.order[i - 1], w.order[w.next_random() % i]);
     unsigned t = 0;
     for (unsigned z = 0; z < block.size.z; z++)
         for (unsigned y = 0; y < block.size.y; y++)
@@ -675,7 +674,8 @@ static void on_signal(int signal, siginfo_t* info, void* machine) {
     worker->fault_signal = signal;
     // Goes on in `fault`, on a stack that is intact.
     auto& context = static_cast<ucontext_t*>(machine)->uc_mcontext;
-    const uintptr_t top = reinterpret_cast<uintptr_t>(worker->emergency + EMERGENCY) & ~uintptr_t(63);
+    const uintptr_t top =
+        reinterpret_cast<uintptr_t>(worker->emergency + EMERGENCY) & ~uintptr_t(63);
 #if defined(__x86_64__)
     context.gregs[REG_RSP] = long(top - 8);
     context.gregs[REG_RIP] = reinterpret_cast<long>(&fault);
@@ -695,7 +695,8 @@ struct SignalStack {
             struct sigaction action{};
             action.sa_sigaction = on_signal;
             action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-            for (int signal : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(signal, &action, &previous[signal]);
+            for (int signal : {SIGSEGV, SIGBUS, SIGFPE})
+                sigaction(signal, &action, &previous[signal]);
         });
         sigaltstack(nullptr, &before);
         if (!(before.ss_flags & SS_DISABLE)) return;
@@ -747,7 +748,8 @@ bool run(const Function& function, dim3 grid, dim3 size, size_t shared_bytes,
         worker = nullptr;
     };
     std::vector<std::thread> others;
-    for (uint64_t i = 1; i < std::min<uint64_t>(options.workers, blocks); i++) others.emplace_back(work);
+    for (uint64_t i = 1; i < std::min<uint64_t>(options.workers, blocks); i++)
+        others.emplace_back(work);
     work();
     for (std::thread& other : others) other.join();
     return !failed;

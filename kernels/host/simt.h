@@ -2,8 +2,9 @@
 // use, and the interface to simt.cpp, which runs the threads of a block as fibers of one OS thread,
 // switched only in barriers and warp collectives. For correctness, not for speed.
 //
-// What is not here does not compile, on purpose: static __shared__ arrays (they could not be poisoned
-// between blocks; `shared<T>()` of device.cuh is the one way), __activemask, half-precision arithmetic.
+// What is not here does not compile, on purpose: static __shared__ arrays (they could not be
+// poisoned between blocks; `shared<T>()` of device.cuh is the one way), __activemask,
+// half-precision arithmetic.
 #pragma once
 #include <cmath>
 #include <concepts>
@@ -24,18 +25,12 @@
 
 // ---------------------------------------------------------------- vector types
 
-#define SIMT_VECTORS(T, name, align2, align4)                              \
-    struct alignas(align2) name##2 {                                       \
-        T x, y;                                                            \
-    };                                                                     \
-    struct name##3 {                                                       \
-        T x, y, z;                                                         \
-    };                                                                     \
-    struct alignas(align4) name##4 {                                       \
-        T x, y, z, w;                                                      \
-    };                                                                     \
-    inline name##2 make_##name##2(T x, T y) { return {x, y}; }             \
-    inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }     \
+#define SIMT_VECTORS(T, name, align2, align4)                          \
+    struct alignas(align2) name##2 { T x, y; };                        \
+    struct name##3 { T x, y, z; };                                     \
+    struct alignas(align4) name##4 { T x, y, z, w; };                  \
+    inline name##2 make_##name##2(T x, T y) { return {x, y}; }         \
+    inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; } \
     inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 SIMT_VECTORS(float, float, 8, 16)
 SIMT_VECTORS(double, double, 16, 16)
@@ -69,8 +64,8 @@ struct Thread {
     uint3 index;
     unsigned linear, lane;
     Warp* warp;
-    void* stack_pointer;    // where it goes on, while it waits
-    const char* waits_in;   // null while it runs
+    void* stack_pointer;   // where it goes on, while it waits
+    const char* waits_in;  // null while it runs
     Where waits_at;
     std::vector<Copy> copies;
     unsigned open_group;
@@ -89,13 +84,13 @@ extern thread_local constinit Block block;
 // Ends the kernel with an error that names kernel, block, thread and `where`.
 [[noreturn, gnu::format(printf, 2, 3)]] void fail(const Where& where, const char* format, ...);
 
-// Blocks until every live lane of `mask` has called; the last one runs `perform` on what all brought
-// (indexed by lane, null for lanes that are not in it).
+// Blocks until every live lane of `mask` has called; the last one runs `perform` on what all
+// brought (indexed by lane, null for lanes that are not in it).
 using Perform = void (*)(void** lanes);
-void collective(unsigned mask, void* mine, const char* what, Perform perform, const Where& where);
+void collective(unsigned mask, void* mine, const char* what, const Where& where, Perform perform);
 
 // The same for instructions that need all 32 lanes.
-void warp_collective(void* mine, const char* what, Perform perform, const Where& where);
+void warp_collective(void* mine, const char* what, const Where& where, Perform perform);
 
 enum class Vote { count, any, all };
 int block_barrier(bool predicate, Vote vote, const char* what, const Where& where);
@@ -160,7 +155,7 @@ extern constinit const Layout* layouts;
 #define SIMT_AGAIN2(...) SIMT_AGAIN3(SIMT_AGAIN3(SIMT_AGAIN3(__VA_ARGS__)))
 #define SIMT_AGAIN3(...) __VA_ARGS__
 #define SIMT_PARENTHESES ()
-#define SIMT_FIELD(type, field, ...)                    \
+#define SIMT_FIELD(type, field, ...)                      \
     {#field, offsetof(type, field), sizeof(type::field)}, \
         __VA_OPT__(SIMT_FIELD_AGAIN SIMT_PARENTHESES(type, __VA_ARGS__))
 #define SIMT_FIELD_AGAIN() SIMT_FIELD
@@ -192,12 +187,14 @@ struct Shared {
     size_t count;
     T& operator[](simt::Index index) const {
         if (index.value >= count)
-            simt::fail(index.where, "element %zd of %zu in shared memory", ssize_t(index.value), count);
+            simt::fail(index.where, "element %zd of %zu in shared memory", ssize_t(index.value),
+                       count);
         return pointer[index.value];
     }
     Shared operator+(simt::Index index) const {
         if (index.value > count)
-            simt::fail(index.where, "element %zd of %zu in shared memory", ssize_t(index.value), count);
+            simt::fail(index.where, "element %zd of %zu in shared memory", ssize_t(index.value),
+                       count);
         return {pointer + index.value, count - index.value};
     }
     T* at(simt::Index index, size_t length) const {
@@ -209,13 +206,16 @@ struct Shared {
 };
 
 template <class T>
-Shared<T> shared(size_t byte_offset, size_t count, const simt::Where& where = simt::Where::current()) {
+Shared<T> shared(size_t byte_offset, size_t count,
+                 const simt::Where& where = simt::Where::current()) {
     const size_t available = simt::block.shared_bytes;
     if (byte_offset > available || count > (available - byte_offset) / sizeof(T))
-        simt::fail(where, "%zu elements of %zu bytes from byte %zu on of %zu bytes of shared memory",
+        simt::fail(where,
+                   "%zu elements of %zu bytes from byte %zu on of %zu bytes of shared memory",
                    count, sizeof(T), byte_offset, available);
     if (byte_offset % alignof(T))
-        simt::fail(where, "byte %zu of shared memory is not aligned to %zu", byte_offset, alignof(T));
+        simt::fail(where, "byte %zu of shared memory is not aligned to %zu", byte_offset,
+                   alignof(T));
     return {reinterpret_cast<T*>(simt::block.shared + byte_offset), count};
 }
 
@@ -238,7 +238,7 @@ inline void __nanosleep(unsigned) { simt::yield(); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 inline void __syncwarp(unsigned mask = ~0u, SIMT_WHERE) {
-    simt::collective(mask, nullptr, "__syncwarp", [](void**) {}, where);
+    simt::collective(mask, nullptr, "__syncwarp", where, [](void**) {});
 }
 
 namespace simt {
@@ -264,7 +264,7 @@ template <class T>
 T shuffled(unsigned mask, T value, int source, const char* what, const Where& where) {
     static_assert(std::is_arithmetic_v<T>, "shuffles take numbers");
     Shuffle<T> mine{value, value, source};
-    collective(mask, &mine, what, shuffle<T>, where);
+    collective(mask, &mine, what, where, shuffle<T>);
     return mine.result;
 }
 struct Ballot {
@@ -273,13 +273,13 @@ struct Ballot {
 };
 inline unsigned ballot(unsigned mask, bool predicate, const char* what, const Where& where) {
     Ballot mine{predicate, 0};
-    collective(mask, &mine, what, [](void** lanes) {
+    collective(mask, &mine, what, where, [](void** lanes) {
         unsigned result = 0;
         for (int l = 0; l < 32; l++)
             if (lanes[l]) result |= unsigned(static_cast<Ballot*>(lanes[l])->predicate) << l;
         for (int l = 0; l < 32; l++)
             if (lanes[l]) static_cast<Ballot*>(lanes[l])->result = result;
-    }, where);
+    });
     return mine.result;
 }
 }  // namespace simt
@@ -328,7 +328,8 @@ T exchange(T* target, F next) {
     __atomic_load(target, &old, __ATOMIC_RELAXED);
     for (;;) {
         T value = next(old);
-        if (__atomic_compare_exchange(target, &old, &value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        if (__atomic_compare_exchange(target, &old, &value, true, __ATOMIC_RELAXED,
+                                      __ATOMIC_RELAXED))
             return old;
     }
 }
@@ -417,8 +418,8 @@ inline int __ffs(int x) { return __builtin_ffs(x); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
 
 // ---------------------------------------------------------------- bf16
-// A type for storage: without arithmetic and with explicit conversions only, since a GPU rounds each
-// operation on it and this would not. Kernels convert to float, compute, convert back.
+// A type for storage: without arithmetic and with explicit conversions only, since a GPU rounds
+// each operation on it and this would not. Kernels convert to float, compute, convert back.
 
 namespace simt {
 inline float float_of_bf16(uint16_t bits) { return __uint_as_float(uint32_t(bits) << 16); }
@@ -449,8 +450,9 @@ inline float2 __bfloat1622float2(__nv_bfloat162 x) {
 
 namespace simt {
 
-// The order in which threads run. A round-robin order gives each ready thread its turn; a greedy one
-// lets a warp run as far as it can before the next, which finds missing barriers that turns hide.
+// The order in which threads run. A round-robin order gives each ready thread its turn; a greedy
+// one lets a warp run as far as it can before the next, which finds missing barriers that turns
+// hide.
 enum class Policy { forward, reverse, random, greedy, greedy_reverse, greedy_random };
 
 struct Options {
@@ -463,8 +465,8 @@ extern Options options;
 bool parse_schedule(const char* text, Options& options);
 
 struct Failure {
-    int code;            // a CUresult
-    uintptr_t address;   // with CUDA_ERROR_ILLEGAL_ADDRESS
+    int code;           // a CUresult
+    uintptr_t address;  // with CUDA_ERROR_ILLEGAL_ADDRESS
     char text[2000];
 };
 // Runs all blocks of a launch; false where one failed.
