@@ -8,7 +8,9 @@
 // which blocks of one multiprocessor share, as they could not share a copy in shared memory.
 //
 // Rules for infinities and NaN, functions, and the steps of the fit are those of cpu.rs and normal.rs
-// there. Sums are f32 within a tile of rows and f64 over tiles, always in the same order.
+// there, and sums are taken in the order of its vectors of sixteen: f32 for each of sixteen lanes over
+// the lines of a block of rows, then over the lanes, f64 over blocks. So a search takes the same path
+// on a GPU as on a processor with AVX-512, bit for bit.
 #include "common/device.cuh"
 #include "common/functions.cuh"
 
@@ -16,9 +18,9 @@ struct ExpressionArgs {
     const float* table;        // [variables + 2, rows]: the columns, the target, the weights
     const unsigned* programs;  // [programs, 8] a `Program` each, then what they point to
     double* results;           // [programs, stride]: loss, evaluations, parameters
-    unsigned rows;             // with the padding: a multiple of 4
+    unsigned rows;             // with the padding: whole lines of 16
     unsigned variables;
-    unsigned tile;             // four rows each; at most the threads of a block
+    unsigned tile;             // lines that a block takes at a time, at most 64; four threads each
     unsigned stride;
     unsigned squared;          // the loss is MSE, not MAE
     // Of fits only.
@@ -45,6 +47,9 @@ enum Kind : unsigned { CONSTANT, VARIABLE, RESULT, RESULT_WITH_GRADIENT };
 
 // code.x of an instruction; .y, .z and .w are its operands.
 constexpr unsigned OP = 0xff, HAS_CONSTANT = 1 << 8, IS_KEPT = 1 << 9, SLOT = 16;
+
+// Rows of a line, and lines over which a sum is f32, when scoring and when fitting.
+constexpr unsigned LINE = 16, SCORE_LINES = 32, FIT_LINES = 16;
 
 struct Program {
     unsigned code;          // its first instruction, in units of four words of `programs`
@@ -79,27 +84,45 @@ DEVICE float tested(float flag, float4 x) {
 
 // ---------------------------------------------------------------- a program on a tile
 
+// A column in shared memory with four rows for each thread: [tile, LINE]. Blocks of lines that are
+// added up side by side are apart by half of the memory's banks.
+DEVICE unsigned place_of(unsigned row) { return row + row / (LINE * FIT_LINES) * LINE; }
+DEVICE unsigned length_of(unsigned tile) { return place_of(tile * LINE - 1) + 1; }
+
+DEVICE float4& quad_at(Shared<float> column, unsigned place) {
+    return *reinterpret_cast<float4*>(column.at(place, 4));
+}
+
 // The program of a block, and where the operands of this thread are.
 struct Evaluator {
     Program program;
     Shared<uint4> code;         // [instructions]
     Shared<float> constants;    // [constants]
-    Shared<float4> results;     // [places, tile]
+    Shared<float> results;      // [places, length]
     const float* columns;       // this thread's rows in column 0
     size_t rows;                // from one column to the next
-    unsigned tile, thread;
+    unsigned length, place;     // of a column in shared memory; of this thread's rows in it
 
-    // `last` is the value of the result in place `last_place`.
+    // `last` is the value of the result in `last_place`.
     __device__ __forceinline__ float4 operand(unsigned operand, float4 last, unsigned last_place) const {
         const unsigned number = operand & 0xffff, kind = operand >> 16;
         if (kind == CONSTANT) return all(constants[number]);
         if (kind == VARIABLE) return *reinterpret_cast<const float4*>(columns + number * rows);
-        return number == last_place ? last : results[number * tile + thread];
+        return number == last_place ? last : quad_at(results, number * length + place);
     }
     __device__ __forceinline__ float4 operand(unsigned operand) const {
         return this->operand(operand, all(0.0f), ~0u);
     }
 };
+
+// sin(x + quarters · π/2). One large angle in a line takes all of it through f64.
+DEVICE float4 sines(float4 x, int quarters) {
+    const bool large = is_large_angle(x.x) || is_large_angle(x.y) || is_large_angle(x.z) ||
+                       is_large_angle(x.w);
+    if (__any_sync(0xfu << (threadIdx.x % 32 & ~3u), large))
+        return each(x, [=](float a) { return sine_of_large(a, quarters); });
+    return each(x, [=](float a) { return sine(a, quarters); });
+}
 
 // The value. Turns `flag` into NaN where something not finite was swallowed. On a tape every
 // instruction has a place of its own for its result, else there is one for each slot.
@@ -169,10 +192,10 @@ DEVICE float4 forward(const Evaluator& e, float& flag) {
             v = each(x, [](float a) { return 0.0f - a; });
             break;
         case SIN:
-            v = each(x, [](float a) { return sine(a, 0); });
+            v = sines(x, 0);
             break;
         case COS:
-            v = each(x, [](float a) { return sine(a, 1); });
+            v = sines(x, 1);
             break;
         case TANH:
             flag = tested(flag, x);
@@ -185,20 +208,19 @@ DEVICE float4 forward(const Evaluator& e, float& flag) {
         }
         }
         place = TAPE ? i : code.x >> SLOT;
-        if (TAPE || code.x & IS_KEPT) e.results[place * e.tile + e.thread] = v;
+        if (TAPE || code.x & IS_KEPT) quad_at(e.results, place * e.length + e.place) = v;
     }
     return e.operand(e.program.root, v, place);
 }
 
 // Columns of the Jacobian of scale · f with respect to the constants, by a sweep from the root to the
-// leaves over the tape. An adjoint waits in the slot of its result: [slots, tile].
-DEVICE void reverse(const Evaluator& e, Shared<float4> adjoints, Shared<float4> jacobian, float scale) {
-    const unsigned tile = e.tile, thread = e.thread;
+// leaves over the tape. An adjoint waits in the slot of its result: [slots, length].
+DEVICE void reverse(const Evaluator& e, Shared<float> adjoints, Shared<float> jacobian, float scale) {
     const auto put = [&](unsigned operand, unsigned slot, float4 value) {
         if (operand >> 16 == CONSTANT)
-            jacobian[(operand & 0xffff) * tile + thread] = value;
+            quad_at(jacobian, (operand & 0xffff) * e.length + e.place) = value;
         else
-            adjoints[slot * tile + thread] = value;
+            quad_at(adjoints, slot * e.length + e.place) = value;
     };
     const auto carries = [](unsigned operand) {
         return operand >> 16 == CONSTANT || operand >> 16 == RESULT_WITH_GRADIENT;
@@ -210,8 +232,8 @@ DEVICE void reverse(const Evaluator& e, Shared<float4> adjoints, Shared<float4> 
         const uint4 code = e.code[i];
         if (!(code.x & HAS_CONSTANT)) continue;
         const unsigned op = code.x & OP, slot = code.x >> SLOT;
-        const float4 d = adjoints[slot * tile + thread];
-        const float4 v = e.results[i * tile + thread];
+        const float4 d = quad_at(adjoints, slot * e.length + e.place);
+        const float4 v = quad_at(e.results, i * e.length + e.place);
         const float4 x = e.operand(code.y);
         const bool binary = op < EXP || op == IF;
         const float4 y = binary ? e.operand(code.z) : x;
@@ -300,13 +322,13 @@ DEVICE void reverse(const Evaluator& e, Shared<float4> adjoints, Shared<float4> 
             g = each(d, [](float d) { return 0.0f - d; });
             break;
         case SIN:
-            g = each(d, x, [](float d, float x) { return d * sine(x, 1); });
+            g = each(d, sines(x, 1), [](float d, float cos) { return d * cos; });
             break;
         case COS:
-            g = each(d, x, [](float d, float x) { return 0.0f - d * sine(x, 0); });
+            g = each(d, sines(x, 0), [](float d, float sin) { return 0.0f - __fmul_rn(d, sin); });
             break;
         case TANH:
-            g = each(d, v, [](float d, float v) { return d * (1.0f - v * v); });
+            g = each(d, v, [](float d, float v) { return d * (1.0f - __fmul_rn(v, v)); });
             break;
         default:  // comparisons, the condition of IF
             g = all(0.0f);
@@ -317,41 +339,33 @@ DEVICE void reverse(const Evaluator& e, Shared<float4> adjoints, Shared<float4> 
 
 // ---------------------------------------------------------------- sums
 
-DEVICE float warp_sum(float x) {
-    UNROLL
-    for (int bits = 16; bits > 0; bits >>= 1) x += __shfl_xor_sync(~0u, x, bits);
-    return x;
-}
-DEVICE double warp_sum(double x) {
-    UNROLL
-    for (int bits = 16; bits > 0; bits >>= 1) x += __shfl_xor_sync(~0u, x, bits);
-    return x;
-}
-
-// Sum over the block, for every thread; `room` [32].
-DEVICE double block_sum(double x, Shared<double> room) {
-    x = warp_sum(x);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = x;
-    __syncthreads();
-    double sum = 0.0;
-    for (unsigned warp = 0; warp < blockDim.x / 32; warp++) sum += room[warp];
-    return sum;
-}
-
 DEVICE bool is_finite(double x) { return fabs(x) <= 1.7976931348623157e308; }
 
 constexpr double INFINITE = INFINITY;
 
-// w |r| or w r² of four rows, added up from `flag` on.
-DEVICE float loss_of(float4 r, float4 w, bool squared, float flag) {
-    const float4 size = squared ? each(r, [](float r) { return __fmul_rn(r, r); })
-                                : each(r, [](float r) { return fabsf(r); });
-    return fmaf(size.x, w.x, fmaf(size.y, w.y, fmaf(size.z, w.z, fmaf(size.w, w.w, flag))));
+// Adds to `total` what `add` gives for each element of a tile: add(row, sum) is the sum with the
+// element of a row of the tile. By one warp, two blocks of lines at a time.
+template <class F>
+DEVICE void add_up(double& total, unsigned lines, unsigned block, F add) {
+    const unsigned thread = threadIdx.x % 32, lane = thread % LINE;
+    for (unsigned first = 0; first < lines; first += 2 * block) {
+        const unsigned begin = first + thread / LINE * block, end = min(begin + block, lines);
+        float sum = 0.0f;
+        for (unsigned line = begin; line < end; line++) sum = add(line * LINE + lane, sum);
+        UNROLL
+        for (int bits = 8; bits > 0; bits >>= 1) sum += __shfl_xor_sync(~0u, sum, bits);
+        const float other = __shfl_xor_sync(~0u, sum, 16);
+        if (thread == 0) total = (total + double(sum)) + double(other);
+    }
 }
 
-DEVICE const float4& quad(const float* column, unsigned index) {
-    return reinterpret_cast<const float4*>(column)[index];
+// |r| or r² of four rows.
+DEVICE float4 size_of(float4 r, bool squared) {
+    return squared ? each(r, [](float r) { return r * r; }) : each(r, [](float r) { return fabsf(r); });
+}
+
+DEVICE const float4& quad_at(const float* column, size_t row) {
+    return *reinterpret_cast<const float4*>(column + row);
 }
 
 // The next `count` elements of shared memory, on 16 bytes.
@@ -375,9 +389,10 @@ DEVICE Evaluator load(const ExpressionArgs& args, size_t& at) {
     for (unsigned i = threadIdx.x; i < program.constants; i += blockDim.x)
         constants[i] = __uint_as_float(args.programs[program.constant + i]);
     const size_t places = TAPE ? program.instructions : program.slots;
-    const Shared<float4> results = take<float4>(at, places * args.tile);
+    const unsigned length = length_of(args.tile);
+    const Shared<float> results = take<float>(at, places * length);
     __syncthreads();
-    return {program, code, constants, results, args.table, args.rows, args.tile, threadIdx.x};
+    return {program, code, constants, results, args.table, args.rows, length, place_of(4 * threadIdx.x)};
 }
 
 // ---------------------------------------------------------------- the fit
@@ -386,7 +401,7 @@ DEVICE Evaluator load(const ExpressionArgs& args, size_t& at) {
 constexpr double SMALL = 0.01;
 
 // The normal equations: row j has the lower half of Jᵀ Ω J up to the diagonal, then (Jᵀ Ω r)_j.
-FRAGMENT unsigned row_of(unsigned j) { return j * (j + 3) / 2; }
+DEVICE unsigned row_of(unsigned j) { return j * (j + 3) / 2; }
 
 // The step s of (A + damping · diag A) s = g by Cholesky; `factor` has n (n + 1) / 2 elements. A
 // parameter without any effect keeps its value. False where A is not finite.
@@ -394,9 +409,9 @@ DEVICE bool solve(unsigned n, Shared<double> equations, double damping, Shared<d
                   Shared<double> s) {
     const auto l = [&](unsigned i, unsigned j) -> double& { return factor[i * (i + 1) / 2 + j]; };
     for (unsigned j = 0; j < n; j++) {
-        const double diagonal = equations[row_of(j) + j] * (1.0 + damping);
+        const double diagonal = __dmul_rn(equations[row_of(j) + j], 1.0 + damping);
         double rest = diagonal;
-        for (unsigned k = 0; k < j; k++) rest -= l(j, k) * l(j, k);
+        for (unsigned k = 0; k < j; k++) rest -= __dmul_rn(l(j, k), l(j, k));
         if (!is_finite(rest)) return false;
         // Dependent on the parameters before it, to rounding: held where it is.
         const bool held = rest <= 1e-10 * diagonal;
@@ -404,91 +419,93 @@ DEVICE bool solve(unsigned n, Shared<double> equations, double damping, Shared<d
         l(j, j) = root;
         for (unsigned i = j + 1; i < n; i++) {
             double rest = equations[row_of(i) + j];
-            for (unsigned k = 0; k < j; k++) rest -= l(i, k) * l(j, k);
+            for (unsigned k = 0; k < j; k++) rest -= __dmul_rn(l(i, k), l(j, k));
             l(i, j) = held ? 0.0 : rest / root;
         }
         double value = equations[row_of(j) + j + 1];
-        for (unsigned k = 0; k < j; k++) value -= l(j, k) * s[k];
+        for (unsigned k = 0; k < j; k++) value -= __dmul_rn(l(j, k), s[k]);
         s[j] = held ? 0.0 : value / root;
     }
     bool finite = true;
     for (unsigned j = n; j-- > 0;) {
         double value = s[j];
-        for (unsigned k = j + 1; k < n; k++) value -= l(k, j) * s[k];
+        for (unsigned k = j + 1; k < n; k++) value -= __dmul_rn(l(k, j), s[k]);
         s[j] = l(j, j) > 0.0 ? value / l(j, j) : 0.0;
         finite &= is_finite(s[j]);
     }
     return finite;
 }
 
-// What a fit has beside its program: [parameters] and [normal equations], the present ones and the
-// best, and for each thread the columns of the Jacobian, of ω and of ω r.
+// What a fit has beside its program: [parameters] and [equations], the present ones and the best, and
+// in columns the adjoints, the Jacobian and what the rows count.
 struct Fit {
-    unsigned thetas, parameters, entries;
-    Shared<double> room, present, best, step, equations, kept, factor;
-    Shared<float4> adjoints, jacobian;
+    unsigned thetas, parameters, equations;
+    Shared<double> present, best, step, sums, kept, factor;
+    Shared<float> adjoints, jacobian, omega, omega_r, size;
 };
 
-// The loss at e.constants, scale and offset; adds the normal equations to fit.equations. Infinite
-// where the program is invalid: the equations are incomplete then.
+// The loss at e.constants, scale and offset, infinite where the program is invalid; the normal
+// equations in fit.sums.
 DEVICE double evaluate(const ExpressionArgs& args, Evaluator& e, const Fit& fit, float scale,
                        float offset, float smallest) {
     const float* target = args.table + size_t(args.variables) * args.rows;
     const float* weights = target + args.rows;
-    const unsigned quads = args.rows / 4, tile = args.tile, thread = threadIdx.x;
-    const unsigned omega = fit.parameters * tile, omega_r = omega + tile;
+    const unsigned all_lines = args.rows / LINE, thread = threadIdx.x;
     const unsigned warp = thread / 32, warps = blockDim.x / 32;
-    double loss = 0.0;
-    for (unsigned first = 0; first < quads; first += tile) {
-        const unsigned q = first + thread;
-        float total = 0.0f;
-        if (thread < tile && q < quads) {
-            e.columns = args.table + 4 * size_t(q);
-            float flag = 0.0f;
+    for (unsigned i = thread; i <= fit.equations; i += blockDim.x) fit.sums[i] = 0.0;
+    for (unsigned first = 0; first < all_lines; first += args.tile) {
+        const unsigned lines = min(args.tile, all_lines - first);
+        const size_t row = size_t(first) * LINE + 4 * thread;
+        float flag = 0.0f;
+        if (thread < 4 * lines) {
+            e.columns = args.table + row;
             const float4 value = forward<true>(e, flag);
-            const float4 r = each(quad(target, q), value, [=](float y, float v) {
+            const float4 r = each(quad_at(target, row), value, [=](float y, float v) {
                 return y - fmaf(v, scale, offset);
             });
-            const float4 weight = quad(weights, q);
-            total = loss_of(r, weight, args.squared, flag);
-            const float4 w = args.squared ? weight : each(weight, r, [=](float w, float r) {
-                return w / fmaxf(fabsf(r), smallest);
+            const float4 weight = quad_at(weights, row), size = size_of(r, args.squared);
+            const float4 w = args.squared ? weight : each(weight, size, [=](float w, float size) {
+                return w / fmaxf(size, smallest);
             });
-            fit.jacobian[omega + thread] = w;
-            fit.jacobian[omega_r + thread] = each(w, r, [](float w, float r) { return w * r; });
+            flag = tested(flag, size);
+            quad_at(fit.size, e.place) = size;
+            quad_at(fit.omega, e.place) = w;
+            quad_at(fit.omega_r, e.place) = each(w, r, [](float w, float r) { return w * r; });
             if (args.scaled) {
-                fit.jacobian[fit.thetas * tile + thread] = value;
-                fit.jacobian[(fit.thetas + 1) * tile + thread] = all(1.0f);
+                quad_at(fit.jacobian, fit.thetas * e.length + e.place) = value;
+                quad_at(fit.jacobian, (fit.thetas + 1) * e.length + e.place) = all(1.0f);
             }
             reverse(e, fit.adjoints, fit.jacobian, scale);
         }
-        loss += double(total);
-        if (__syncthreads_or(!is_finite(total))) {
-            loss = INFINITE;
-            break;
-        }
-        // Each warp adds up some entries over the tile.
-        const unsigned count = min(tile, quads - first);
-        unsigned entry = 0;
-        for (unsigned j = 0; j < fit.parameters; j++)
-            for (unsigned k = 0; k <= j + 1; k++, entry++) {
-                if (entry % warps != warp) continue;
-                float sum = 0.0f;
-                for (unsigned i = thread % 32; i < count; i += 32) {
-                    float4 a = fit.jacobian[j * tile + i];
-                    if (k <= j)
-                        a = each(a, fit.jacobian[omega + i], [](float a, float w) {
-                            return __fmul_rn(a, w);
-                        });
-                    const float4 b = fit.jacobian[(k <= j ? k * tile : omega_r) + i];
-                    sum = fmaf(a.x, b.x, fmaf(a.y, b.y, fmaf(a.z, b.z, fmaf(a.w, b.w, sum))));
+        if (__syncthreads_or(flag != 0.0f)) return INFINITE;
+        // Each warp adds up some of the sums over the tile.
+        unsigned sum = 0;
+        for (unsigned j = 0; j < fit.parameters; j++) {
+            const Shared<float> left = fit.jacobian + j * e.length;
+            for (unsigned k = 0; k <= j; k++, sum++)
+                if (sum % warps == warp) {
+                    const Shared<float> right = fit.jacobian + k * e.length;
+                    add_up(fit.sums[sum], lines, FIT_LINES, [=](unsigned row, float sum) {
+                        const unsigned i = place_of(row);
+                        return fmaf(__fmul_rn(left[i], fit.omega[i]), right[i], sum);
+                    });
                 }
-                sum = warp_sum(sum);
-                if (thread % 32 == 0) fit.equations[entry] += double(sum);
-            }
+            if (sum % warps == warp)
+                add_up(fit.sums[sum], lines, FIT_LINES, [=](unsigned row, float sum) {
+                    const unsigned i = place_of(row);
+                    return fmaf(left[i], fit.omega_r[i], sum);
+                });
+            sum++;
+        }
+        if (sum % warps == warp)
+            add_up(fit.sums[sum], lines, FIT_LINES, [=](unsigned row, float sum) {
+                const float weight = weights[size_t(first) * LINE + row];
+                return fmaf(fit.size[place_of(row)], weight, sum);
+            });
         __syncthreads();
     }
-    return block_sum(loss, fit.room);
+    const double loss = fit.sums[fit.equations];
+    return is_finite(loss) ? loss : INFINITE;
 }
 
 }  // namespace
@@ -496,30 +513,37 @@ DEVICE double evaluate(const ExpressionArgs& args, Evaluator& e, const Fit& fit,
 // Losses: results[program, 0].
 KERNEL void __launch_bounds__(256, 4) expression_score(ExpressionArgs args) {
     size_t at = 0;
-    const Shared<double> room = take<double>(at, 32);
+    const Shared<double> loss = take<double>(at, 1);
+    const Shared<float> size = take<float>(at, length_of(args.tile));
     Evaluator e = load<false>(args, at);
     const float* target = args.table + size_t(args.variables) * args.rows;
     const float* weights = target + args.rows;
-    const unsigned quads = args.rows / 4;
-    double loss = 0.0;
-    for (unsigned first = 0; first < quads; first += args.tile) {
-        const unsigned q = first + threadIdx.x;
-        float total = 0.0f;
-        if (threadIdx.x < args.tile && q < quads) {
-            e.columns = args.table + 4 * size_t(q);
-            float flag = 0.0f;
+    const unsigned all_lines = args.rows / LINE, thread = threadIdx.x;
+    if (thread == 0) loss[0] = 0.0;
+    for (unsigned first = 0; first < all_lines; first += args.tile) {
+        const unsigned lines = min(args.tile, all_lines - first);
+        const size_t row = size_t(first) * LINE + 4 * thread;
+        float flag = 0.0f;
+        if (thread < 4 * lines) {
+            e.columns = args.table + row;
             const float4 value = forward<false>(e, flag);
-            const float4 r = each(quad(target, q), value, [](float y, float v) { return y - v; });
-            total = loss_of(r, quad(weights, q), args.squared, flag);
+            const float4 r = each(quad_at(target, row), value, [](float y, float v) { return y - v; });
+            const float4 sizes = size_of(r, args.squared);
+            flag = tested(flag, sizes);
+            quad_at(size, e.place) = sizes;
         }
-        loss += double(total);
-        if (__syncthreads_or(!is_finite(total))) {
-            loss = INFINITE;
+        if (__syncthreads_or(flag != 0.0f)) {
+            if (thread == 0) loss[0] = INFINITE;
             break;
         }
+        if (thread < 32)
+            add_up(loss[0], lines, SCORE_LINES, [=](unsigned row, float sum) {
+                return fmaf(size[place_of(row)], weights[size_t(first) * LINE + row], sum);
+            });
+        __syncthreads();
     }
-    loss = block_sum(loss, room);
-    if (threadIdx.x == 0) args.results[size_t(blockIdx.x) * args.stride] = loss;
+    if (thread == 0)
+        args.results[size_t(blockIdx.x) * args.stride] = is_finite(loss[0]) ? loss[0] : INFINITE;
 }
 EXPORT(expression_score)
 
@@ -527,33 +551,33 @@ EXPORT(expression_score)
 // the target, so that the first step is a linear fit: results[program, ..].
 KERNEL void __launch_bounds__(256, 2) expression_fit(ExpressionArgs args) {
     size_t at = 0;
-    Fit fit;
-    fit.room = take<double>(at, 32);
     Evaluator e = load<true>(args, at);
     const unsigned thetas = e.program.constants, n = thetas + (args.scaled ? 2 : 0);
+    Fit fit;
     fit.thetas = thetas;
     fit.parameters = n;
-    fit.entries = row_of(n);
+    fit.equations = row_of(n);
     fit.present = take<double>(at, n);
     fit.best = take<double>(at, n);
     fit.step = take<double>(at, n);
-    fit.equations = take<double>(at, fit.entries);
-    fit.kept = take<double>(at, fit.entries);
+    fit.sums = take<double>(at, fit.equations + 1);
+    fit.kept = take<double>(at, fit.equations);
     fit.factor = take<double>(at, n * (n + 1) / 2);
-    fit.adjoints = take<float4>(at, size_t(e.program.slots) * args.tile);
-    fit.jacobian = take<float4>(at, size_t(n + 2) * args.tile);
+    fit.adjoints = take<float>(at, size_t(e.program.slots) * e.length);
+    fit.jacobian = take<float>(at, size_t(n) * e.length);
+    fit.omega = take<float>(at, e.length);
+    fit.omega_r = take<float>(at, e.length);
+    fit.size = take<float>(at, e.length);
 
     const unsigned thread = threadIdx.x, threads = blockDim.x;
     for (unsigned i = thread; i < n; i += threads)
         fit.present[i] = i < thetas ? double(e.constants[i]) : i == thetas ? 0.0 : args.median;
     // Every thread follows the fit; the first solves the equations.
-    double best_loss = INFINITE, damping = 1e-3;
-    double smallest = SMALL * fmax(args.deviation, 1e-30);
+    double best_loss = INFINITE, damping = 1e-3, smallest = SMALL * fmax(args.deviation, 1e-30);
     unsigned evaluations = 0;
     for (;;) {
         __syncthreads();
         for (unsigned i = thread; i < thetas; i += threads) e.constants[i] = float(fit.present[i]);
-        for (unsigned i = thread; i < fit.entries; i += threads) fit.equations[i] = 0.0;
         const float scale = args.scaled ? float(fit.present[thetas]) : 1.0f;
         const float offset = args.scaled ? float(fit.present[thetas + 1]) : 0.0f;
         __syncthreads();
@@ -568,7 +592,7 @@ KERNEL void __launch_bounds__(256, 2) expression_fit(ExpressionArgs args) {
             }
             best_loss = loss;
             for (unsigned i = thread; i < n; i += threads) fit.best[i] = fit.present[i];
-            for (unsigned i = thread; i < fit.entries; i += threads) fit.kept[i] = fit.equations[i];
+            for (unsigned i = thread; i < fit.equations; i += threads) fit.kept[i] = fit.sums[i];
         } else if (damping > 1e3) {
             stop = true;
         } else {

@@ -1,14 +1,14 @@
 // exp, log, pow, sin, cos and tanh as src/ops/expression/math.rs has them, operation by operation, so
-// that a value on the GPU is the one of the processor's vectors: within 4 ulp, with the same overflows
-// and the same NaN. Products that must not be fused with what follows are __fmul_rn.
+// that a value on the GPU is, bit for bit, the one of the processor's vectors. Products that must not be
+// fused with a sum that follows are __fmul_rn.
 #pragma once
 
 // c[0] xⁿ + … + c[n].
-template <int N>
-DEVICE float polynomial(float x, const float (&c)[N]) {
-    float y = c[0];
+template <class T, int N>
+DEVICE T polynomial(T x, const T (&c)[N]) {
+    T y = c[0];
     UNROLL
-    for (int i = 1; i < N; i++) y = fmaf(y, x, c[i]);
+    for (int i = 1; i < N; i++) y = fma(y, x, c[i]);
     return y;
 }
 
@@ -19,7 +19,7 @@ DEVICE float times_power_of_2(float x, float n) {
     const int half = whole >> 1;
     const float first = __int_as_float((half + 127) << 23);
     const float second = __int_as_float((whole - half + 127) << 23);
-    return x * first * second;
+    return __fmul_rn(x * first, second);
 }
 
 struct Split {
@@ -96,20 +96,14 @@ DEVICE float power(float x, float b) {
     return b * 0.5f != rintf(b * 0.5f) ? -size : size;
 }
 
-struct Quadrant {
-    float angle;  // x − number · π/2, in [−π/4, π/4]
+struct LargeQuadrant {
+    double angle;  // x − number · π/2, in [−π/4, π/4]
     int number;
 };
 
-DEVICE Quadrant quadrant(float x) {
-    const float n = rintf(x * 0.636619772f);
-    // π/2 in three parts; each product is exact inside the fused multiply-add.
-    const float r = fmaf(n, 1.71512e-15f, fmaf(n, 4.371139e-8f, fmaf(n, -1.5707964f, x)));
-    return {r, int(n)};
-}
-
-// The same for large |x|, where that loses digits: x · 2/π in integers, as Payne and Hanek (1983) do.
-DEVICE Quadrant quadrant_of_large(float x) {
+// By x · 2/π in integers, as Payne and Hanek (1983) do.
+DEVICE LargeQuadrant quadrant_of_large(float x) {
+    if (fabsf(x) < 0.75f) return {x, 0};
     static constexpr uint32_t TWO_OVER_PI[] = {0,          0xa2f9836e, 0x4e441529, 0xfc2757d1,
                                                0xf534ddc0, 0xdb629599, 0x3c439041, 0xfe5163ab};
     const uint32_t bits = __float_as_uint(x);
@@ -127,25 +121,48 @@ DEVICE Quadrant quadrant_of_large(float x) {
     const uint64_t turn = high << 32 | (middle & 0xffffffffu);
     const int number = int(turn >> 62) + int(turn >> 61 & 1);
     // The rest as a signed fraction of a quadrant, times π/2 / 2^64.
-    const float angle = float(double(int64_t(turn << 2)) * 8.5153039502163873e-20);
-    if ((bits & 0x7f800000u) == 0x7f800000u) return {x - x, 0};
-    return bits >> 31 ? Quadrant{-angle, -number} : Quadrant{angle, number};
+    const double angle = double(int64_t(turn << 2)) * 8.5153039502163873e-20;
+    if ((bits & 0x7f800000u) == 0x7f800000u) return {double(x - x), 0};
+    return bits >> 31 ? LargeQuadrant{-angle, -number} : LargeQuadrant{angle, number};
 }
 
-// sin(x + quarters · π/2).
+// sin(x + quarters · π/2) by way of f64, for any x: rounded correctly but for one in millions.
+DEVICE float sine_of_large(float x, int quarters) {
+    const LargeQuadrant q = quadrant_of_large(x);
+    const double r = q.angle, z = r * r;
+    double value;
+    // Taylor series.
+    if ((q.number + quarters) & 1) {
+        const double c[] = {-1.0 / 87178291200, 1.0 / 479001600, -1.0 / 3628800, 1.0 / 40320,
+                            -1.0 / 720,         1.0 / 24,        -0.5,           1.0};
+        value = polynomial(z, c);
+    } else {
+        const double c[] = {1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880, -1.0 / 5040,
+                            1.0 / 120,        -1.0 / 6,        1.0};
+        value = r * polynomial(z, c);
+    }
+    return float((q.number + quarters) & 2 ? -value : value);
+}
+
+// The bound from which on the reduction of `sine` loses digits; NaN is beyond.
+DEVICE bool is_large_angle(float x) { return !(fabsf(x) <= 1e4f); }
+
+// sin(x + quarters · π/2), not for large angles.
 DEVICE float sine(float x, int quarters) {
-    const Quadrant q = fabsf(x) <= 1e4f ? quadrant(x) : quadrant_of_large(x);
-    const float r = q.angle;
+    const float n = rintf(x * 0.636619772f);
+    // π/2 in three parts; each product is exact inside the fused multiply-add.
+    const float r = fmaf(n, 1.71512e-15f, fmaf(n, 4.371139e-8f, fmaf(n, -1.5707964f, x)));
+    const int number = int(n) + quarters;
     const float z = __fmul_rn(r, r);
     float value;
-    if ((q.number + quarters) & 1) {
+    if (number & 1) {
         const float c[] = {2.4433157e-5f, -1.3887316e-3f, 4.1666646e-2f};
         value = fmaf(__fmul_rn(polynomial(z, c), z), z, fmaf(z, -0.5f, 1.0f));
     } else {
         const float c[] = {-1.9515296e-4f, 8.332161e-3f, -1.6666655e-1f};
         value = fmaf(__fmul_rn(polynomial(z, c), z), r, r);
     }
-    return (q.number + quarters) & 2 ? -value : value;
+    return number & 2 ? -value : value;
 }
 
 DEVICE float hyperbolic_tangent(float x) {

@@ -400,9 +400,14 @@ auto max(T a, U b) {
 #define rsqrt(x) (1.0 / sqrt(x))
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float x) { return 1.0f / x; }
-// Rounded on its own: g++ fuses a product with a sum that follows, as nvcc does.
+// Rounded on their own: g++ fuses a product with a sum that follows, as nvcc does.
 inline float __fmul_rn(float a, float b) {
     float product = a * b;
+    asm("" : "+m"(product));
+    return product;
+}
+inline double __dmul_rn(double a, double b) {
+    double product = a * b;
     asm("" : "+m"(product));
     return product;
 }

@@ -481,6 +481,14 @@ impl<T: Pod> Buffer<T> {
     }
 }
 
+/// Frees in any thread, also in one that has not used the device yet.
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let context = &self.gpu.inner.context;
+        context.record_err(context.bind_to_thread());
+    }
+}
+
 impl Recording {
     /// Enqueues what was recorded.
     ///

@@ -43,6 +43,15 @@ fn gpu_buffers_keep_what_they_are_given() {
 }
 
 #[test]
+fn gpu_buffers_can_be_freed_by_any_thread() {
+    let Some(gpu) = gpu() else { return };
+    let buffer = gpu.upload(&[1u8, 2]).unwrap();
+    std::thread::spawn(move || drop(buffer)).join().unwrap();
+    // An error of a free would come back from the next call.
+    assert_eq!(gpu.upload(&[3u8]).unwrap().to_vec().unwrap(), [3]);
+}
+
+#[test]
 fn gpu_memory_that_is_not_there_is_an_error_that_says_how_much_is_needed() {
     let Some(gpu) = gpu() else { return };
     let bytes = gpu.properties().unwrap().memory + (1 << 30);

@@ -1,6 +1,7 @@
 //! The search as a whole: recovery with small budgets, determinism.
 
 use super::*;
+use crate::device::Simd;
 use crate::symbolic::front::Select;
 
 /// Rows as pairs of bodies have them: masses, charges, a distance vector and its length.
@@ -78,4 +79,21 @@ fn the_front_is_the_same_on_any_number_of_threads() {
     }
     let other = run(&problems, &Settings { seed: 1, ..settings.clone() });
     assert_ne!(one[0].front, other[0].front, "the seed matters");
+}
+
+/// Sums on the GPU are taken in the order of vectors of sixteen.
+#[test]
+fn gpu_finds_the_front_of_a_processor_with_avx_512() {
+    let Some(gpu) = crate::device::test_gpu() else { return };
+    let target = |x: &[f64; 7]| (x[5] + 0.4 * x[4]) * (1.0 - 1.0 / x[6]) - 0.25;
+    let problems = [pairs(300, 4, target), pairs(1100, 5, target)];
+    let settings = Settings { islands: 2, ..settings(600) };
+    let [found, twin] = [gpu, Device::cpu()]
+        .map(|device| search(&device, &problems, &settings, &mut |_, _| {}).unwrap());
+    assert!(found.iter().all(|outcome| outcome.front.entries.len() > 3), "{found:?}");
+    if Simd::detect() >= Simd::Avx512 {
+        for (found, twin) in found.iter().zip(twin) {
+            assert_eq!(found.front, twin.front);
+        }
+    }
 }

@@ -15,10 +15,13 @@ use crate::symbolic::expression::Op;
 
 const SCORE: Kernel = Kernel { module: "expression", name: "expression_score" };
 const FIT: Kernel = Kernel { module: "expression", name: "expression_fit" };
-/// The most threads of a block.
-const THREADS: usize = 256;
-/// Rows that a thread works on at a time.
-const QUAD: usize = 4;
+/// The most lines that a block takes at a time.
+const LINES: usize = 64;
+/// Threads of a line: each works on four rows.
+const THREADS: usize = 4;
+/// Lines over which sums are f32, as in the kernel.
+const SCORE_LINES: usize = 32;
+const FIT_LINES: usize = 16;
 
 kernel_args! {
     /// What `expression_score` and `expression_fit` take.
@@ -32,7 +35,7 @@ kernel_args! {
         /// With the padding.
         rows: u32,
         variables: u32,
-        /// Quads of rows that a block works on at a time.
+        /// Lines that a block takes at a time.
         tile: u32,
         stride: u32,
         /// The loss is MSE and not MAE.
@@ -110,11 +113,16 @@ fn run(
     }
     let tape = kernel == FIT;
     let padded = rows.lines * LINE;
-    let mut tile = (padded / QUAD).min(THREADS);
     let most = gpu.properties()?.shared;
-    for program in programs {
-        let room = Room::new(program, tape.then_some(fit));
-        tile = tile.min(most.saturating_sub(room.fixed) / room.each_quad.max(1));
+    let rooms = programs.iter().map(|program| Room::new(program, tape.then_some(fit)));
+    let rooms: Vec<Room> = rooms.collect();
+    let mut tile = LINES.min(rows.lines);
+    for (room, program) in rooms.iter().zip(programs) {
+        while tile > 0 && room.bytes(tile) > most {
+            // Whole blocks of lines, as long as there are some.
+            let block = if tape { FIT_LINES } else { SCORE_LINES };
+            tile -= if tile > block { (tile - 1) % block + 1 } else { 1 };
+        }
         if tile == 0 {
             return Err(Error::device(format!(
                 "an expression of {} nodes is too long for {gpu:?}; use --device cpu",
@@ -122,10 +130,8 @@ fn run(
             )));
         }
     }
-    let room = programs.iter().map(|p| Room::new(p, tape.then_some(fit)).bytes(tile)).max();
     let table = rows.resident.table(gpu, rows)?;
-    let words = encode(programs, tape);
-    let words = gpu.upload(&words)?;
+    let words = gpu.upload(&encode(programs, tape))?;
     let mut results = gpu.buffer::<f64>(programs.len() * stride)?;
     let args = ExpressionArgs {
         table: table.read((rows.variables + 2) * padded),
@@ -143,10 +149,11 @@ fn run(
         median: rows.median,
         deviation: rows.deviation,
     };
-    let threads = tile.next_multiple_of(32) as u32;
-    let grid = Grid { shared: room.unwrap_or(0), ..Grid::new(programs.len(), threads) };
+    let shared = rooms.iter().map(|room| room.bytes(tile)).max().unwrap_or(0);
+    let threads = (THREADS * tile).next_multiple_of(32) as u32;
+    let grid = Grid { shared, ..Grid::new(programs.len(), threads) };
     // SAFETY: the lengths above are those that the kernel documents, the programs are as `encode`
-    // makes them and within `room`; the buffers live until the download is done.
+    // makes them and within `shared`; the buffers live until the download is done.
     unsafe { gpu.launch(kernel, grid, &args)? };
     results.to_vec()
 }
@@ -163,30 +170,34 @@ fn slots(program: &Program) -> usize {
 
 /// Shared memory of a block, as the kernels take it.
 struct Room {
+    /// Bytes.
     fixed: usize,
-    each_quad: usize,
+    /// Columns of a tile.
+    columns: usize,
 }
 
 impl Room {
     /// For a fit, or for scoring.
     fn new(program: &Program, fit: Option<Fit>) -> Self {
-        const FLOATS: usize = QUAD * size_of::<f32>();
-        let doubles = |count: usize| (count * size_of::<f64>()).next_multiple_of(16);
+        let up = |bytes: usize| bytes.next_multiple_of(16);
+        let doubles = |count: usize| up(count * size_of::<f64>());
         let (code, slots) = (program.instructions.len(), slots(program));
-        let constants = (program.constants.len() * size_of::<f32>()).next_multiple_of(16);
-        let fixed = doubles(32) + code * 16 + constants;
+        let program_bytes = code * 16 + up(program.constants.len() * size_of::<f32>());
         match fit.map(|fit| parameters(program, fit)) {
-            None => Room { fixed, each_quad: slots * FLOATS },
+            None => Room { fixed: program_bytes + doubles(1), columns: slots + 1 },
             Some(n) => {
-                let equations = 2 * doubles(n * (n + 3) / 2) + doubles(n * (n + 1) / 2);
-                let columns = code + slots + n + 2;
-                Room { fixed: fixed + 3 * doubles(n) + equations, each_quad: columns * FLOATS }
+                let equations = n * (n + 3) / 2;
+                let solver = doubles(equations + 1) + doubles(equations) + doubles(n * (n + 1) / 2);
+                let fixed = program_bytes + 3 * doubles(n) + solver;
+                Room { fixed, columns: code + slots + n + 3 }
             }
         }
     }
 
     fn bytes(&self, tile: usize) -> usize {
-        self.fixed + tile * self.each_quad
+        // A column has a gap of one line after every sixteen.
+        let length = (tile + (tile - 1) / FIT_LINES) * LINE;
+        self.fixed + self.columns * length * size_of::<f32>()
     }
 }
 

@@ -5,7 +5,7 @@ use super::selftest::table as rows;
 use super::*;
 use crate::device::{Cpu, Simd};
 use crate::random::Random;
-use crate::symbolic::expression::{Expression, Op};
+use crate::symbolic::expression::{Expression, Node, Op};
 
 const NAMES: [&str; 3] = ["x", "y", "z"];
 
@@ -331,4 +331,171 @@ fn every_level_passes_the_selftest() {
 #[test]
 fn gpu_agrees_with_the_reference() {
     crate::ops::assert_gpu_passes(selftest::checks);
+}
+
+/// One row whose value is a constant: the loss of `op(a, b)` is then |op(a, b)|, exactly.
+fn value_by_score(device: &Device, op: Op, operands: &[[f32; 2]]) -> Vec<f64> {
+    let one = Rows::new(&[vec![1.0]], &[0.0], None).unwrap();
+    let program = |values: &[f32; 2]| {
+        let leaf = |k: usize| Expression::constant(f64::from(values[k]));
+        Program::new(&Expression::apply(op, &(0..op.arity()).map(leaf).collect::<Vec<_>>()))
+    };
+    let programs: Vec<Program> = operands.iter().map(program).collect();
+    score(device, &one, &programs, Loss::Mae).unwrap()
+}
+
+#[test]
+fn gpu_functions_are_within_four_ulp_and_those_of_the_processor() {
+    let Some(gpu) = crate::device::test_gpu() else { return };
+    let mut random = Random::new(6, 0);
+    for op in [Op::Exp, Op::Log, Op::Sqrt, Op::Sin, Op::Cos, Op::Tanh, Op::Pow, Op::Div] {
+        let mut draw = |round: usize, spread: f64| loop {
+            // Bits at random reach every magnitude; normal numbers the usual ones.
+            let x = match round % 4 {
+                0 => f32::from_bits(random.word()),
+                1 => (random.normal() * spread).round() as f32,
+                _ => (random.normal() * spread) as f32,
+            };
+            if x.is_finite() {
+                break x;
+            }
+        };
+        let mut operands: Vec<[f32; 2]> =
+            (0..3000).map(|round| [draw(round, 20.0), draw(round, 3.0)]).collect();
+        operands.extend([[0.0, 0.0], [-0.0, 2.0], [0.0, -1.0], [-8.0, 3.0], [1e-45, 0.5]]);
+        let found = value_by_score(&gpu, op, &operands);
+        let twin = value_by_score(&Device::cpu(), op, &operands);
+        for (([x, y], found), twin) in operands.iter().zip(found).zip(twin) {
+            let exact = op.apply(&[f64::from(*x), f64::from(*y)]).abs();
+            let what = format!("{op:?} of {x:e}, {y:e}: {found:e}, {twin:e}, {exact:e}");
+            if found.is_finite() && (exact as f32).is_finite() {
+                assert!(ulps(found as f32, exact) <= 4.0, "{what}");
+            }
+            assert_eq!(found.is_finite(), twin.is_finite(), "{what}");
+            if found.is_finite() && Simd::detect() >= Simd::Avx2 {
+                assert_eq!(found, twin, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn gpu_losses_of_mixed_populations_agree_with_the_reference() {
+    let Some(gpu) = crate::device::test_gpu() else { return };
+    let scalar = Device::Cpu(Cpu { simd: Simd::Scalar });
+    let mut random = Random::new(8, 0);
+    let mut valid = 0;
+    for (case, n) in [1, 3, 63, 257, 1024, 1025].into_iter().enumerate() {
+        let rows = rows(n, case as u64, |a, b, c| a * b + c);
+        let expressions: Vec<Expression> = (0..80)
+            .map(|k| {
+                let size = 1 + random.below(if k % 10 == 0 { 60 } else { 14 });
+                random_expression(&mut random, size)
+            })
+            .collect();
+        let programs: Vec<Program> = expressions.iter().map(Program::new).collect();
+        for loss in [Loss::Mae, Loss::Mse] {
+            let found = score(&gpu, &rows, &programs, loss).unwrap();
+            let again = score(&gpu, &rows, &programs, loss).unwrap();
+            assert_eq!(found, again);
+            if Simd::detect() >= Simd::Avx512 {
+                let twin = score(&Device::cpu(), &rows, &programs, loss).unwrap();
+                assert_eq!(found, twin, "{n} rows");
+            }
+            let naive = score(&scalar, &rows, &programs, loss).unwrap();
+            for ((e, found), naive) in expressions.iter().zip(found).zip(naive) {
+                let exact = reference(&rows, e, 1.0, 0.0, loss);
+                let limit = 2.0 * (naive - exact).abs() / exact.abs() + 1e-6;
+                let what = format!("{} on {n} rows: {found} {naive} {exact}", e.text(&NAMES));
+                if exact.is_infinite() || naive.is_infinite() {
+                    assert_eq!(found.is_infinite(), naive.is_infinite(), "{what}");
+                } else if limit < 1e-2 {
+                    assert!((found - exact).abs() <= 4.0 * limit * exact.abs(), "{what}");
+                    valid += 1;
+                }
+            }
+        }
+    }
+    assert!(valid > 250, "too few valid expressions to mean anything: {valid}");
+}
+
+/// After a few steps constants depend on every gradient: with AVX-512 they are the same; where all of
+/// the processor's levels agree among themselves the GPU has to agree with them in any case.
+#[test]
+fn gpu_fits_take_the_steps_of_the_processor() {
+    let Some(gpu) = crate::device::test_gpu() else { return };
+    let levels: Vec<Device> = devices().collect();
+    let mut random = Random::new(12, 0);
+    let (mut compared, mut seen) = (0, std::collections::HashSet::new());
+    for (case, n) in [5, 250, 1030].into_iter().enumerate() {
+        let rows = rows(n, 50 + case as u64, |a, b, c| a - b * c);
+        let drawn = (0..120).map(|_| {
+            let size = 2 + random.below(12);
+            random_expression(&mut random, size)
+        });
+        // Where functions have a kink, or none of their derivative.
+        let kinks =
+            ["0.2 * z + (0.5 * (x > 0))^1.5", "sqrt(0.5 * (x > 0)) + y", "abs(0.5 * (x > 0)) - z"];
+        let expressions: Vec<Expression> = drawn.chain(kinks.map(parse)).collect();
+        let programs: Vec<Program> = expressions.iter().map(Program::new).collect();
+        for (loss, scaled) in [(Loss::Mae, true), (Loss::Mse, false)] {
+            let settings = Fit { loss, steps: 3, scaled, tolerance: 1e-3 };
+            let found = fit(&gpu, &rows, &programs, settings).unwrap();
+            let others: Vec<Vec<Fitted>> = levels
+                .iter()
+                .map(|level| fit(level, &rows, &programs, settings).unwrap())
+                .collect();
+            for (k, (e, found)) in expressions.iter().zip(&found).enumerate() {
+                let twins: Vec<&Fitted> = others.iter().map(|o| &o[k]).collect();
+                let what = format!("{} on {n} rows: {found:?} {twins:?}", e.text(&NAMES));
+                if Simd::detect() >= Simd::Avx512 {
+                    assert_eq!(found, twins[twins.len() - 1], "{what}");
+                }
+                assert_eq!(found.loss.is_finite(), twins[0].loss.is_finite(), "{what}");
+                let far = |a: &Fitted, b: &Fitted| {
+                    let pair = |a: f64, b: f64| (a - b).abs() / (1e-3 + a.abs().max(b.abs()));
+                    let constants = a.constants.iter().zip(&b.constants);
+                    let constants = constants.map(|(a, b)| pair(*a, *b)).fold(0.0, f64::max);
+                    constants.max(pair(a.scale, b.scale)).max(pair(a.loss, b.loss))
+                };
+                let same = twins.iter().all(|t| t.evaluations == twins[0].evaluations);
+                let spread = twins.iter().map(|t| far(t, twins[0])).fold(0.0, f64::max);
+                if !found.loss.is_finite() || !same || spread > 1e-4 {
+                    continue;
+                }
+                assert!(far(found, twins[0]) < 2e-3, "{what}");
+                assert_eq!(found.evaluations, twins[0].evaluations, "{what}");
+                let operators = Program::new(e).instructions;
+                seen.extend(operators.iter().filter(|i| i.has_constant).map(|i| i.op));
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 200, "too few fits to mean anything: {compared}");
+    assert_eq!(seen.len(), Op::ALL.len(), "every operator above a constant: {seen:?}");
+}
+
+#[test]
+fn gpu_long_expressions_get_smaller_tiles_and_the_longest_an_error() {
+    let Some(gpu) = crate::device::test_gpu() else { return };
+    let rows = rows(70, 1, |a, b, _| a + 2.0 * b);
+    let sum = |terms: usize| {
+        let mut nodes = parse("0.5 * x").nodes().to_vec();
+        for k in 0..terms {
+            let term = if k % 500 == 0 { parse("0.1 * y") } else { parse("z") };
+            nodes.extend_from_slice(term.nodes());
+            nodes.push(Node::Op(if k % 2 == 0 { Op::Add } else { Op::Sub }));
+        }
+        Program::new(&Expression::new(nodes).unwrap())
+    };
+    let settings = Fit { loss: Loss::Mse, steps: 4, scaled: true, tolerance: 0.0 };
+    let programs = [sum(1000), sum(3)];
+    let found = fit(&gpu, &rows, &programs, settings).unwrap();
+    let twin = fit(&Device::cpu(), &rows, &programs, settings).unwrap();
+    for (found, twin) in found.iter().zip(twin) {
+        assert!((found.loss - twin.loss).abs() < 1e-3 * twin.loss + 1e-9, "{found:?} {twin:?}");
+    }
+    let error = fit(&gpu, &rows, &[sum(30_000)], settings).unwrap_err().to_string();
+    assert!(error.contains("too long for cuda:0") && error.contains("--device cpu"), "{error}");
+    assert!(score(&gpu, &rows, &[], Loss::Mae).unwrap().is_empty());
 }
