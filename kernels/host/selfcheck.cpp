@@ -15,6 +15,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -632,6 +633,36 @@ void recorded_graphs(bool late) {
     check(!add(first, x, 1) && !cuStreamSynchronize(first), "usable afterwards");
 }
 
+// Threads of the program side by side, each with a stream of its own.
+void threads() {
+    const Context context;
+    std::vector<std::thread> threads;
+    bool good[4] = {};
+    for (bool& result : good)
+        threads.emplace_back([&] {
+            void* stream;
+            CUdeviceptr x;
+            Floats values(1000, 0);
+            result = !cuCtxSetCurrent(context.handle) && !cuStreamCreate(&stream, 1) &&
+                     !cuMemAllocAsync(&x, 4000, stream) &&
+                     !cuMemcpyHtoDAsync_v2(x, values.data(), 4000, stream);
+            void* function = nullptr;
+            result &= !cuModuleGetFunction(&function, context.module, "check_add");
+            for (int i = 0; i < 100; i++) {
+                float one = 1;
+                int n = 1000;
+                void* arguments[] = {&x, &one, &n};
+                result &= !cuLaunchKernel(function, 3, 1, 1, 64, 1, 1, 0, stream, arguments, nullptr);
+                if (i % 10 == 0) result &= !cuCtxSynchronize();
+            }
+            result &= !cuMemcpyDtoHAsync_v2(values.data(), x, 4000, stream) &&
+                      !cuMemFreeAsync(x, stream) && !cuStreamDestroy_v2(stream);
+            result &= values == Floats(1000, 100);
+        });
+    for (std::thread& thread : threads) thread.join();
+    for (const bool result : good) check(result, "threads side by side");
+}
+
 }  // namespace
 
 int main() {
@@ -656,6 +687,7 @@ int main() {
     two_streams(late);
     streams_in_order_with_null();
     recorded_graphs(late);
+    threads();
     check(!simt::parse_schedule("nope", simt::options) &&
               !simt::parse_schedule("random:", simt::options) &&
               !simt::parse_schedule("random:1x", simt::options),
