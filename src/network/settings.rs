@@ -72,9 +72,9 @@ impl Settings {
     /// What `preset` means for a model of this kind on systems of `bodies` bodies in `dim` dimensions.
     pub fn preset(preset: Preset, model: ModelKind, dim: usize, bodies: usize) -> Self {
         let (hidden, steps, peak_rate) = match (preset, model) {
-            (Preset::Quick, ModelKind::Bottleneck) => (128, 60_000, 2e-3),
+            (Preset::Quick, ModelKind::Bottleneck) => (128, 60_000, 8e-3),
             (Preset::Quick, _) => (128, 100_000, 2e-3),
-            (Preset::Standard, _) => (200, 150_000, 2e-3),
+            (Preset::Standard, _) => (200, 150_000, 4e-3),
             (Preset::Paper, _) => (300, 1_000_000, 1e-3),
         };
         let mut settings = Settings {
