@@ -13,6 +13,7 @@
 // on a GPU as on a processor with AVX-512, bit for bit.
 #include "common/device.cuh"
 #include "common/functions.cuh"
+#include "common/program.cuh"
 
 struct ExpressionArgs {
     const float* table;        // [variables + 2, rows]: the columns, the target, the weights
@@ -35,18 +36,6 @@ LAYOUT(ExpressionArgs, table, programs, results, rows, variables, tile, stride, 
        reserved, tolerance, median, deviation)
 
 namespace {
-
-// As src/symbolic/expression.rs numbers them.
-enum Op : unsigned {
-    ADD, SUB, MUL, DIV, POW, GREATER, LESS, MIN, MAX,
-    EXP, LOG, SQRT, ABS, SQUARE, CUBE, NEG, SIN, COS, TANH, IF
-};
-
-// What an operand is: kind << 16 | number. A result carries a gradient where constants occur below.
-enum Kind : unsigned { CONSTANT, VARIABLE, RESULT, RESULT_WITH_GRADIENT };
-
-// code.x of an instruction; .y, .z and .w are its operands.
-constexpr unsigned OP = 0xff, HAS_CONSTANT = 1 << 8, IS_KEPT = 1 << 9, SLOT = 16;
 
 // Rows of a line, and lines over which a sum is f32, when scoring and when fitting.
 constexpr unsigned LINE = 16, SCORE_LINES = 32, FIT_LINES = 16;
@@ -134,7 +123,7 @@ DEVICE float4 forward(const Evaluator& e, float& flag) {
         const uint4 code = e.code[i];
         const unsigned op = code.x & OP;
         const float4 x = e.operand(code.y, v, place);
-        const float4 y = op < EXP || op == IF ? e.operand(code.z, v, place) : x;
+        const float4 y = is_binary(op) ? e.operand(code.z, v, place) : x;
         switch (op) {
         case ADD:
             v = each(x, y, [](float a, float b) { return a + b; });
@@ -235,11 +224,10 @@ DEVICE void reverse(const Evaluator& e, Shared<float> adjoints, Shared<float> ja
         const float4 d = quad_at(adjoints, slot * e.length + e.place);
         const float4 v = quad_at(e.results, i * e.length + e.place);
         const float4 x = e.operand(code.y);
-        const bool binary = op < EXP || op == IF;
-        const float4 y = binary ? e.operand(code.z) : x;
+        const float4 y = is_binary(op) ? e.operand(code.z) : x;
         // Results among the operands have the slots from that of this instruction on.
         const unsigned slot_y = slot + is_result(code.y);
-        if (binary && carries(code.z)) {
+        if (is_binary(op) && carries(code.z)) {
             float4 g;
             switch (op) {
             case ADD:

@@ -1,4 +1,5 @@
-//! CUDA devices: buffers, launches, recorded graphs. The only file that speaks to the driver.
+//! CUDA devices: buffers, launches, recorded graphs. With `ring.rs` the only file that speaks to the
+//! driver.
 //!
 //! The driver's library is loaded at run time. All work of a device goes through one stream, so
 //! that a kernel sees what was enqueued before it; calls return before the work is done, and
@@ -31,7 +32,7 @@ const SHARED_BY_DEFAULT: usize = 48 << 10;
 /// A CUDA device that is open.
 #[derive(Clone, Copy)]
 pub struct Gpu {
-    inner: &'static Inner,
+    pub(super) inner: &'static Inner,
 }
 
 /// The same device.
@@ -41,10 +42,10 @@ impl PartialEq for Gpu {
     }
 }
 
-struct Inner {
+pub(super) struct Inner {
     ordinal: usize,
-    context: Arc<CudaContext>,
-    stream: Arc<CudaStream>,
+    pub(super) context: Arc<CudaContext>,
+    pub(super) stream: Arc<CudaStream>,
     functions: Mutex<HashMap<Kernel, CudaFunction>>,
 }
 
@@ -142,7 +143,7 @@ impl<T> Pointer<T> {
 /// Elements in the memory of a device, freed with the value.
 pub struct Buffer<T> {
     gpu: Gpu,
-    slice: CudaSlice<u8>,
+    pub(super) slice: CudaSlice<u8>,
     len: usize,
     of: PhantomData<T>,
 }
@@ -394,7 +395,7 @@ impl Gpu {
         Ok(function)
     }
 
-    fn failed(self, action: &str, error: DriverError) -> Error {
+    pub(super) fn failed(self, action: &str, error: DriverError) -> Error {
         Error::device(format!("cuda:{} could not {action}: {}", self.inner.ordinal, text(error)))
     }
 }

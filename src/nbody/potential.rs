@@ -67,6 +67,11 @@ impl Potential {
         self.energy.eval(&[r, m1, m2, q1, q2])
     }
 
+    /// dU12/dr of variables r, m1, m2, q1, q2.
+    pub(crate) fn derivative(&self) -> &Expression {
+        &self.slope
+    }
+
     /// dU12/dr at the softened distance `r`.
     #[inline(always)]
     pub(crate) fn slope<V: Lanes>(&self, r: V, pair: &Pair<V>) -> V {
@@ -104,7 +109,8 @@ impl Potential {
     }
 }
 
-fn small_integer(power: f64) -> bool {
+/// A power that is multiplied out.
+pub(crate) fn small_integer(power: f64) -> bool {
     power.fract() == 0.0 && power.abs() <= 16.0
 }
 

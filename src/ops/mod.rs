@@ -35,7 +35,12 @@ impl Check {
 /// Compares every operation on `device` with its reference, on sizes that do not fit blocks and
 /// vectors, with outputs poisoned before.
 pub fn selftest(device: &Device) -> Result<Vec<Check>> {
-    let operations = [adam::selftest::checks, expression::selftest::checks, mlp::selftest::checks];
+    let operations = [
+        adam::selftest::checks,
+        expression::selftest::checks,
+        mlp::selftest::checks,
+        rk4::selftest::checks,
+    ];
     let checks = operations.map(|checks| checks(device)).into_iter();
     Ok(checks.collect::<Result<Vec<_>>>()?.concat())
 }

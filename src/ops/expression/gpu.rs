@@ -11,7 +11,6 @@ use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::{Error, Result};
 use crate::kernel_args;
-use crate::symbolic::expression::Op;
 
 const SCORE: Kernel = Kernel { module: "expression", name: "expression_score" };
 const FIT: Kernel = Kernel { module: "expression", name: "expression_fit" };
@@ -164,7 +163,7 @@ fn parameters(program: &Program, fit: Fit) -> usize {
 }
 
 /// Results that wait at a time.
-fn slots(program: &Program) -> usize {
+pub(crate) fn slots(program: &Program) -> usize {
     program.instructions.iter().map(|i| usize::from(i.slot) + 1).max().unwrap_or(0)
 }
 
@@ -207,13 +206,13 @@ impl Room {
 fn encode(programs: &[Program], tape: bool) -> Vec<u32> {
     const WORDS: usize = 4;
     let all: usize = programs.iter().map(|p| p.instructions.len()).sum();
-    let mut code = 2 * WORDS * programs.len();
-    let mut constant = code + WORDS * all;
+    let mut first = 2 * WORDS * programs.len();
+    let mut constant = first + WORDS * all;
     let mut words = Vec::with_capacity(constant);
     for program in programs {
         let Program { instructions, constants, root, .. } = program;
         words.extend([
-            (code / WORDS) as u32,
+            (first / WORDS) as u32,
             instructions.len() as u32,
             constant as u32,
             constants.len() as u32,
@@ -222,35 +221,29 @@ fn encode(programs: &[Program], tape: bool) -> Vec<u32> {
             0,
             0,
         ]);
-        code += WORDS * instructions.len();
+        first += WORDS * instructions.len();
         constant += constants.len();
     }
-    for program in programs {
-        for (i, instruction) in program.instructions.iter().enumerate() {
-            // The next instruction finds the result in registers.
-            let is_next = |o: &Operand| *o == Operand::Result(i as u16);
-            let next = program.instructions.get(i + 1);
-            let kept = next.is_some_and(|next| !next.operands.iter().any(is_next));
-            words.push(
-                number(instruction.op)
-                    | u32::from(instruction.has_constant) << 8
-                    | u32::from(kept) << 9
-                    | u32::from(instruction.slot) << 16,
-            );
-            words.extend(instruction.operands.map(|o| operand(program, o, tape)));
-        }
-    }
+    words.extend(programs.iter().flat_map(|program| code(program, tape)).flatten());
     words.extend(programs.iter().flat_map(|p| &p.constants).map(|c| c.to_bits()));
     words
 }
 
-/// `Op` in the kernel has the order of [`Op::ALL`].
-fn number(op: Op) -> u32 {
-    op as u32
+/// The instructions as `kernels/common/program.cuh` describes them.
+pub(crate) fn code(program: &Program, tape: bool) -> impl Iterator<Item = [u32; 4]> {
+    program.instructions.iter().enumerate().map(move |(i, instruction)| {
+        // The next instruction finds the result in registers.
+        let is_next = |o: &Operand| *o == Operand::Result(i as u16);
+        let next = program.instructions.get(i + 1);
+        let kept = next.is_some_and(|next| !next.operands.iter().any(is_next));
+        let flags = u32::from(instruction.has_constant) << 8 | u32::from(kept) << 9;
+        let [a, b, c] = instruction.operands.map(|o| operand(program, o, tape));
+        [instruction.op as u32 | flags | u32::from(instruction.slot) << 16, a, b, c]
+    })
 }
 
 /// `Kind` in the kernel, then a number.
-fn operand(program: &Program, operand: Operand, tape: bool) -> u32 {
+pub(crate) fn operand(program: &Program, operand: Operand, tape: bool) -> u32 {
     let (kind, number) = match operand {
         Operand::Constant(c) => (0, c),
         Operand::Variable(v) => (1, v),

@@ -443,10 +443,6 @@ impl Task<'_> {
     }
 
     fn error(&self, run: usize, time: f64) -> Error {
-        Error::usage(format!(
-            "the motion of run {} cannot be followed beyond time {time}: \
-             the law is singular or not finite there, or the steps are too large",
-            self.batch.first_run + self.first + run,
-        ))
+        self.batch.lost(self.first + run, time)
     }
 }

@@ -20,8 +20,9 @@ use crate::nbody::law::Law;
 
 mod cpu;
 mod dop853;
-mod gpu;
+pub(crate) mod gpu;
 pub(crate) mod lanes;
+pub mod selftest;
 #[cfg(test)]
 mod tests;
 
@@ -71,6 +72,15 @@ impl Batch<'_> {
     pub fn runs(&self) -> usize {
         self.masses.len() / self.bodies
     }
+
+    /// The error of a motion that is not finite; `run` counts in the batch.
+    fn lost(&self, run: usize, time: f64) -> Error {
+        Error::usage(format!(
+            "the motion of run {} cannot be followed beyond time {time}: \
+             the law is singular or not finite there, or the steps are too large",
+            self.first_run + run,
+        ))
+    }
 }
 
 /// Where the frames go: three times `[run, frame, body, dim]`.
@@ -107,6 +117,6 @@ pub fn integrate(device: &Device, batch: &Batch, states: &mut [f64], frames: Fra
     }
     match device {
         Device::Cpu(cpu) => cpu::integrate(cpu, batch, states, frames),
-        Device::Gpu(gpu) => gpu::integrate(gpu, batch, states, frames),
+        Device::Gpu(gpu) => gpu::integrate(*gpu, batch, states, frames),
     }
 }

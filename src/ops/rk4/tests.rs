@@ -1,175 +1,12 @@
 //! Every vector level against a plain reference; physics that any integrator must respect.
 
+use super::selftest::{Case, laws};
 use super::*;
 use crate::device::{Cpu, Simd};
 use crate::nbody::law::Body;
-use crate::random::Random;
 
-/// A few systems, and what came out of them.
-#[derive(Clone)]
-struct Case {
-    law: Law,
-    dim: usize,
-    bodies: usize,
-    frames: usize,
-    dt: f64,
-    masses: Vec<f64>,
-    charges: Vec<f64>,
-    states: Vec<f64>,
-}
-
-struct Out {
-    positions: Vec<f32>,
-    velocities: Vec<f32>,
-    accelerations: Vec<f32>,
-    states: Vec<f64>,
-}
-
-impl Case {
-    /// `runs` random systems, their bodies `spread` apart so that no encounter is close.
-    fn new(law: Law, dim: usize, bodies: usize, runs: usize, spread: f64) -> Case {
-        let mut random = Random::new(3, (dim * 100 + bodies) as u64);
-        let mut states = Vec::new();
-        for _ in 0..runs {
-            for body in 0..bodies {
-                for d in 0..dim {
-                    // A grid of side 4 in two or three dimensions, shaken.
-                    let place = (body / 4usize.pow(d as u32)) % if d + 1 < dim { 4 } else { 64 };
-                    states.push(spread * (place as f64 + 0.3 * (random.uniform() - 0.5)));
-                }
-            }
-            states.extend((0..bodies * dim).map(|_| 0.3 * random.normal()));
-        }
-        let masses = (0..runs * bodies).map(|_| (0.5 * random.normal()).exp()).collect();
-        let charges = (0..runs * bodies).map(|_| [-1.0, 1.0][random.below(2)]).collect();
-        let dt = law.default_dt().unwrap_or(0.01);
-        Case { law, dim, bodies, frames: 6, dt, masses, charges, states }
-    }
-
-    fn runs(&self) -> usize {
-        self.masses.len() / self.bodies
-    }
-
-    fn batch(&self, integrator: Integrator) -> Batch<'_> {
-        let Case { ref law, dim, bodies, frames, dt, ref masses, ref charges, .. } = *self;
-        Batch { law, integrator, dim, bodies, frames, dt, masses, charges, first_run: 0 }
-    }
-
-    fn integrate(&self, simd: Simd, integrator: Integrator) -> Result<Out> {
-        let poison = vec![f32::NAN; self.runs() * self.frames * self.bodies * self.dim];
-        let mut out = Out {
-            positions: poison.clone(),
-            velocities: poison.clone(),
-            accelerations: poison,
-            states: self.states.clone(),
-        };
-        let Out { positions, velocities, accelerations, states } = &mut out;
-        let frames = Frames { positions, velocities, accelerations };
-        integrate(&Device::Cpu(Cpu { simd }), &self.batch(integrator), states, frames)?;
-        Ok(out)
-    }
-
-    /// Accelerations of run `run` in `state` `[2, body, dim]`, straight from the definition.
-    fn accelerations(&self, run: usize, state: &[f64]) -> Vec<f64> {
-        let Case { dim, bodies, .. } = *self;
-        let part =
-            |at: usize| std::array::from_fn(|d| if d < dim { state[at * dim + d] } else { 0.0 });
-        let body = |b: usize| Body {
-            position: part(b),
-            velocity: part(bodies + b),
-            charge: self.charges[run * bodies + b],
-            mass: self.masses[run * bodies + b],
-        };
-        let mut all = vec![0.0; bodies * dim];
-        for i in 0..bodies {
-            for j in (0..bodies).filter(|&j| j != i) {
-                let force = self.law.force(&body(i), &body(j), bodies);
-                for d in 0..dim {
-                    all[i * dim + d] += force[d] / body(i).mass;
-                }
-            }
-        }
-        all
-    }
-
-    /// The plain reference: classical Runge–Kutta, one system after the other. States of all frames
-    /// `[run, frame, 2, body, dim]`.
-    fn reference(&self, substeps: usize) -> Vec<f64> {
-        let half = self.bodies * self.dim;
-        let h = self.dt / substeps as f64;
-        let mut all = Vec::new();
-        for (run, state) in self.states.chunks(2 * half).enumerate() {
-            let derivative = |y: &[f64]| [&y[half..], &self.accelerations(run, y)].concat();
-            let shifted = |y: &[f64], k: &[f64], by: f64| -> Vec<f64> {
-                y.iter().zip(k).map(|(y, k)| y + by * k).collect()
-            };
-            let mut y = state.to_vec();
-            all.extend_from_slice(&y);
-            for _ in 0..(self.frames - 1) * substeps {
-                let k1 = derivative(&y);
-                let k2 = derivative(&shifted(&y, &k1, h / 2.0));
-                let k3 = derivative(&shifted(&y, &k2, h / 2.0));
-                let k4 = derivative(&shifted(&y, &k3, h));
-                for c in 0..y.len() {
-                    y[c] += h / 6.0 * (k1[c] + 2.0 * k2[c] + 2.0 * k3[c] + k4[c]);
-                }
-                // `all` gets the frames only.
-                all.extend_from_slice(&y);
-            }
-        }
-        let size = 2 * half;
-        let steps = (self.frames - 1) * substeps + 1;
-        let frames = |run: usize| {
-            let all = &all;
-            (0..steps)
-                .step_by(substeps)
-                .flat_map(move |step| all[(run * steps + step) * size..][..size].iter().copied())
-        };
-        (0..self.runs()).flat_map(frames).collect()
-    }
-
-    /// Largest difference of `out`'s frames and last states from `[run, frame, 2, body, dim]`,
-    /// relative to the largest number among them. (f64 for the states, f32 for the frames.)
-    fn errors(&self, out: &Out, expected: &[f64]) -> (f64, f64) {
-        let half = self.bodies * self.dim;
-        let size = expected.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
-        let (mut state_error, mut frame_error) = (0.0f64, 0.0f64);
-        for (at, state) in expected.chunks(2 * half).enumerate() {
-            let (run, frame) = (at / self.frames, at % self.frames);
-            let acceleration = self.accelerations(run, state);
-            let scale = acceleration.iter().fold(size, |m: f64, v| m.max(v.abs()));
-            for c in 0..half {
-                let pairs = [
-                    (out.positions[at * half + c], state[c]),
-                    (out.velocities[at * half + c], state[half + c]),
-                    (out.accelerations[at * half + c], acceleration[c]),
-                ];
-                for (found, expected) in pairs {
-                    let error = (f64::from(found) - expected).abs() / scale;
-                    assert!(error.is_finite(), "run {run} frame {frame} component {c}: {found}");
-                    frame_error = frame_error.max(error);
-                }
-            }
-            if frame + 1 == self.frames {
-                for (last, expected) in out.states[run * 2 * half..].iter().zip(state) {
-                    let error = (last - expected).abs() / size;
-                    assert!(error.is_finite());
-                    state_error = state_error.max(error);
-                }
-            }
-        }
-        (state_error, frame_error)
-    }
-}
-
-fn laws() -> Vec<Law> {
-    let mut laws = Law::ALL.to_vec();
-    laws.push(Law::from_potential("m1*m2*log(r)").unwrap());
-    // Not symmetric, and through every kind of node.
-    laws.push(
-        Law::from_potential("m1*exp(-r)*sqrt(r) + q1*q2/r^2 + IF(r - 50, r, r^1.5)").unwrap(),
-    );
-    laws
+fn cpu(simd: Simd) -> Device {
+    Device::Cpu(Cpu { simd })
 }
 
 const RK4: Integrator = Integrator::Rk4 { substeps: 2 };
@@ -187,7 +24,7 @@ fn every_level_agrees_with_the_plain_reference() {
             let case = Case::new(law.clone(), dim, bodies, runs, 1.5);
             let exact = case.reference(2);
             for simd in Simd::available() {
-                let out = case.integrate(simd, RK4).unwrap();
+                let out = case.integrate(&cpu(simd), RK4).unwrap();
                 let (state, frame) = case.errors(&out, &exact);
                 let what = format!("{law:?} {dim}-D, {bodies} bodies, {runs} runs, {simd:?}");
                 assert!(state < 1e-12, "{what}: {state:e}");
@@ -205,7 +42,7 @@ fn adaptive_agrees_with_fine_fixed_steps_at_every_level() {
             case.frames = 23;
             let exact = case.reference(10);
             for simd in Simd::available() {
-                let out = case.integrate(simd, ADAPTIVE).unwrap();
+                let out = case.integrate(&cpu(simd), ADAPTIVE).unwrap();
                 let (state, frame) = case.errors(&out, &exact);
                 let what = format!("{law:?} {dim}-D, {bodies} bodies, {runs} runs, {simd:?}");
                 assert!(state < 1e-7, "{what}: {state:e}");
@@ -223,9 +60,9 @@ fn rk4_converges_at_order_four() {
         // Short enough that no two bodies meet: there the force has a kink.
         case.dt = 0.04;
         case.frames = 6;
-        let exact = case.integrate(Simd::detect(), Integrator::Rk4 { substeps: 400 }).unwrap();
+        let exact = case.integrate(&Device::cpu(), Integrator::Rk4 { substeps: 400 }).unwrap();
         let error = |substeps| -> f64 {
-            let out = case.integrate(Simd::detect(), Integrator::Rk4 { substeps }).unwrap();
+            let out = case.integrate(&Device::cpu(), Integrator::Rk4 { substeps }).unwrap();
             let square = out.states.iter().zip(&exact.states).map(|(a, b)| (a - b).powi(2));
             square.sum::<f64>().sqrt()
         };
@@ -242,7 +79,7 @@ fn adaptive_converges_with_the_tolerance() {
         case.dt = 0.025;
         case.frames = 21;
         let run = |tolerance| {
-            case.integrate(Simd::detect(), Integrator::Adaptive { tolerance }).unwrap().states
+            case.integrate(&Device::cpu(), Integrator::Adaptive { tolerance }).unwrap().states
         };
         let exact = run(1e-14);
         let error = |tolerance| {
@@ -279,13 +116,12 @@ fn energy(case: &Case, run: usize, state: &[f64]) -> f64 {
     total
 }
 
-#[test]
-fn energy_and_momentum_are_conserved() {
+fn check_conservation(device: &Device) {
     for law in laws().into_iter().filter(Law::conserves_energy) {
         for integrator in [RK4, ADAPTIVE] {
             let mut case = Case::new(law.clone(), 3, 5, 9, 1.5);
             case.frames = 31;
-            let out = case.integrate(Simd::detect(), integrator).unwrap();
+            let out = case.integrate(device, integrator).unwrap();
             let size = 2 * case.bodies * case.dim;
             for run in 0..case.runs() {
                 let (before, after) =
@@ -311,11 +147,16 @@ fn energy_and_momentum_are_conserved() {
 }
 
 #[test]
+fn energy_and_momentum_are_conserved() {
+    check_conservation(&Device::cpu());
+}
+
+#[test]
 fn translated_and_permuted_systems_move_alike() {
     for law in laws().into_iter().filter(|law| *law != Law::Discontinuous) {
         for integrator in [RK4, ADAPTIVE] {
             let case = Case::new(law.clone(), 2, 4, 3, 1.5);
-            let plain = case.integrate(Simd::detect(), integrator).unwrap();
+            let plain = case.integrate(&Device::cpu(), integrator).unwrap();
             let (bodies, dim) = (case.bodies, case.dim);
             let size = 2 * bodies * dim;
             let mut other = case.clone();
@@ -333,7 +174,7 @@ fn translated_and_permuted_systems_move_alike() {
                     }
                 }
             }
-            let moved = other.integrate(Simd::detect(), integrator).unwrap();
+            let moved = other.integrate(&Device::cpu(), integrator).unwrap();
             for run in 0..case.runs() {
                 for b in 0..bodies {
                     for d in 0..dim {
@@ -355,9 +196,9 @@ fn neighbours_and_threads_change_no_bit() {
             // More runs than one task holds.
             let mut case = Case::new(Law::Charge, 2, 3, 131, 1.0);
             case.frames = 40;
-            let all = case.integrate(simd, integrator).unwrap();
+            let all = case.integrate(&cpu(simd), integrator).unwrap();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-            let single = pool.install(|| case.integrate(simd, integrator).unwrap());
+            let single = pool.install(|| case.integrate(&cpu(simd), integrator).unwrap());
             assert!(all.states == single.states && all.positions == single.positions);
             assert!(all.accelerations == single.accelerations);
             for run in [0, 5, 130] {
@@ -366,7 +207,7 @@ fn neighbours_and_threads_change_no_bit() {
                 alone.masses = case.masses[run * bodies..][..bodies].to_vec();
                 alone.charges = case.charges[run * bodies..][..bodies].to_vec();
                 alone.states = case.states[run * size..][..size].to_vec();
-                let alone = alone.integrate(simd, integrator).unwrap();
+                let alone = alone.integrate(&cpu(simd), integrator).unwrap();
                 assert_eq!(alone.states[..], all.states[run * size..][..size], "{simd:?} {run}");
                 let frames = 40 * 6;
                 assert_eq!(alone.velocities[..], all.velocities[run * frames..][..frames]);
@@ -375,15 +216,20 @@ fn neighbours_and_threads_change_no_bit() {
     }
 }
 
+/// Nine runs of which the seventh begins where the potential is not defined.
+fn broken() -> Case {
+    let mut case = Case::new(Law::from_potential("(r - 1)^1.5").unwrap(), 2, 2, 9, 3.0);
+    case.states[6 * 8 + 2] = case.states[6 * 8] + 0.1;
+    case.states[6 * 8 + 3] = case.states[6 * 8 + 1];
+    case
+}
+
 #[test]
 fn what_cannot_be_followed_is_an_error_that_names_the_run() {
     for simd in Simd::available() {
         for integrator in [RK4, ADAPTIVE] {
-            let mut case = Case::new(Law::from_potential("(r - 1)^1.5").unwrap(), 2, 2, 9, 3.0);
-            // The seventh run begins where the potential is not defined.
-            case.states[6 * 8 + 2] = case.states[6 * 8] + 0.1;
-            case.states[6 * 8 + 3] = case.states[6 * 8 + 1];
-            let error = case.integrate(simd, integrator).err().expect("no error").to_string();
+            let out = broken().integrate(&cpu(simd), integrator);
+            let error = out.err().expect("no error").to_string();
             assert!(error.contains("run 6"), "{simd:?} {integrator:?}: {error}");
         }
     }
@@ -395,7 +241,7 @@ fn coinciding_bodies_are_no_nan() {
     let mut case = Case::new(Law::Spring, 2, 3, 1, 1.5);
     case.states[2] = case.states[0];
     case.states[3] = case.states[1];
-    case.integrate(Simd::detect(), RK4).unwrap();
+    case.integrate(&Device::cpu(), RK4).unwrap();
 }
 
 #[test]
@@ -406,7 +252,7 @@ fn a_potential_that_says_spring_is_spring() {
     let expected = spring.reference(2);
     for integrator in [RK4, ADAPTIVE] {
         let (state, frame) =
-            spring.errors(&own.integrate(Simd::detect(), integrator).unwrap(), &expected);
+            spring.errors(&own.integrate(&Device::cpu(), integrator).unwrap(), &expected);
         assert!(state < 1e-8 && frame < F32, "{integrator:?}: {state:e} {frame:e}");
     }
 }
@@ -444,7 +290,7 @@ fn agrees_with_scipy() {
             // A jump of the force costs any integrator its order.
             let jump = case.law == Law::Discontinuous;
             let tolerance = if jump { 1e-4 } else { tolerance };
-            let out = case.integrate(Simd::detect(), integrator).unwrap();
+            let out = case.integrate(&Device::cpu(), integrator).unwrap();
             for (&frame, state) in witness.at.iter().zip(&witness.states) {
                 let half = bodies * dim;
                 for (c, expected) in flat(state).iter().enumerate() {
@@ -463,5 +309,96 @@ fn agrees_with_scipy() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn gpu_agrees_with_plain_code() {
+    crate::ops::assert_gpu_passes(selftest::checks);
+}
+
+#[test]
+fn gpu_conserves_energy_and_momentum() {
+    let Some(gpu) = crate::device::test_gpu() else { return };
+    check_conservation(&gpu);
+}
+
+/// The built-in laws use nothing but arithmetic and square roots, in the order of the processor.
+#[test]
+fn gpu_is_the_avx2_level_bit_for_bit() {
+    let Some(gpu) = crate::device::test_gpu() else { return };
+    if Simd::detect() < Simd::Avx2 {
+        return;
+    }
+    for law in Law::ALL {
+        for (dim, bodies, runs) in [(2, 2, 40), (3, 3, 5), (2, 5, 14), (3, 21, 4), (2, 63, 2)] {
+            for integrator in [RK4, ADAPTIVE] {
+                let mut case = Case::new(law.clone(), dim, bodies, runs, 1.2);
+                case.frames = if bodies > 10 { 3 } else { 15 };
+                let found = case.integrate(&gpu, integrator).unwrap();
+                let twin = case.integrate(&cpu(Simd::Avx2), integrator).unwrap();
+                let what = format!("{law:?}, {bodies} bodies in {dim}-D, {integrator:?}");
+                assert!(found.states == twin.states, "{what}");
+                assert!(found.positions == twin.positions, "{what}");
+                assert!(found.velocities == twin.velocities, "{what}");
+                assert!(found.accelerations == twin.accelerations, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn gpu_launches_of_any_number_of_frames_make_the_same() {
+    let Some(device @ Device::Gpu(gpu)) = crate::device::test_gpu() else { return };
+    for integrator in [RK4, ADAPTIVE] {
+        let mut case = Case::new(Law::Charge, 2, 3, 45, 1.0);
+        case.frames = 40;
+        let all = case.integrate(&device, integrator).unwrap();
+        for at_once in [1, 3, 16, 39, 40] {
+            let (mut states, poison) = (case.states.clone(), vec![f32::NAN; all.positions.len()]);
+            let mut out = [poison.clone(), poison.clone(), poison];
+            let [positions, velocities, accelerations] = &mut out;
+            let frames = Frames { positions, velocities, accelerations };
+            let batch = case.batch(integrator);
+            gpu::integrate_in_parts(gpu, &batch, &mut states, frames, at_once).unwrap();
+            assert!(states == all.states, "{integrator:?}, {at_once} at once");
+            assert!(out == [&all.positions[..], &all.velocities, &all.accelerations]);
+        }
+    }
+}
+
+#[test]
+fn gpu_takes_fewer_frames_at_once_where_memory_is_short() {
+    let case = Case::new(Law::Spring, 2, 4, 1000, 1.0);
+    let frame = 3 * 4 * 1000 * 4 * 2;
+    let at_once = |frames, integrator, free| {
+        let batch = Batch { frames, ..case.batch(integrator) };
+        gpu::frames_at_once(&batch, free)
+    };
+    assert_eq!(at_once(10, ADAPTIVE, usize::MAX), 10);
+    assert_eq!(at_once(1000, ADAPTIVE, usize::MAX), (16 << 20) / frame);
+    assert_eq!(at_once(1000, ADAPTIVE, 40 * frame), 12);
+    assert_eq!(at_once(1000, ADAPTIVE, 0), 1);
+    assert_eq!(at_once(1000, Integrator::Rk4 { substeps: 1000 }, usize::MAX), 20);
+    assert_eq!(at_once(1000, Integrator::Rk4 { substeps: 1_000_000 }, usize::MAX), 1);
+}
+
+#[test]
+fn gpu_errors_name_the_run_and_the_time() {
+    let Some(gpu) = crate::device::test_gpu() else { return };
+    for integrator in [RK4, ADAPTIVE] {
+        let errors = [gpu, Device::cpu()]
+            .map(|device| broken().integrate(&device, integrator).err().unwrap().to_string());
+        assert!(errors[0].contains("run 6") && errors[0].contains("time 0"), "{}", errors[0]);
+        assert_eq!(errors[0], errors[1], "{integrator:?}");
+    }
+    // A motion that leaves the range of f32 later.
+    let mut case = Case::new(Law::from_potential("-exp(r)").unwrap(), 2, 2, 3, 3.0);
+    case.frames = 600;
+    for integrator in [RK4, ADAPTIVE] {
+        let errors = [gpu, cpu(Simd::Scalar)]
+            .map(|device| case.integrate(&device, integrator).err().unwrap().to_string());
+        assert!(!errors[0].contains("time 0:"), "{}", errors[0]);
+        assert_eq!(errors[0].split("time").next(), errors[1].split("time").next());
     }
 }

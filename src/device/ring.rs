@@ -1,0 +1,116 @@
+//! Results that stream back while the device goes on working.
+//!
+//! Three chunks of device memory and as many of pinned host memory: while a kernel fills one, a copy in
+//! a stream of its own empties another, and the host takes the third to where it belongs. (The mapped
+//! file of a dataset cannot be pinned itself, and copies from a device into pageable memory do not
+//! overlap with anything.)
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use cudarc::driver::{CudaEvent, CudaStream, DriverError, PinnedHostSlice};
+
+use super::cuda::{Buffer, Gpu};
+use crate::error::Result;
+
+/// Chunks that are under way at a time.
+pub const CHUNKS: usize = 3;
+
+/// For each of `jobs`, in order: `launch` enqueues what fills a buffer of `len` elements and says how
+/// many it fills, and `take` gets those, up to two jobs later.
+///
+/// # Errors
+/// Those of `launch`; too little memory on the device or of the host.
+pub fn stream<T: Pod, J>(
+    gpu: Gpu,
+    len: usize,
+    jobs: impl IntoIterator<Item = J>,
+    mut launch: impl FnMut(&J, &mut Buffer<T>) -> Result<usize>,
+    mut take: impl FnMut(&J, &[T]),
+) -> Result<()> {
+    let copies = gpu.inner.context.new_stream();
+    let copies = copies.map_err(|e| gpu.failed("make a stream for copies", e))?;
+    let mut ring = Ring { gpu, copies, chunks: Vec::new() };
+    let mut under_way: VecDeque<(usize, usize, J)> = VecDeque::new();
+    for (number, job) in jobs.into_iter().enumerate() {
+        let at = number % CHUNKS;
+        if ring.chunks.len() == at {
+            ring.add(len)?;
+        } else if let Some((at, used, job)) = under_way.pop_front() {
+            take(&job, ring.wait_for(at, used)?);
+        }
+        let used = launch(&job, &mut ring.chunks[at].buffer)?;
+        ring.send(at, used)?;
+        under_way.push_back((at, used, job));
+    }
+    for (at, used, job) in under_way {
+        take(&job, ring.wait_for(at, used)?);
+    }
+    Ok(())
+}
+
+struct Ring<T> {
+    gpu: Gpu,
+    copies: Arc<CudaStream>,
+    chunks: Vec<Chunk<T>>,
+}
+
+struct Chunk<T> {
+    buffer: Buffer<T>,
+    pinned: PinnedHostSlice<u8>,
+    /// The last copy into `pinned`.
+    copied: Option<CudaEvent>,
+}
+
+impl<T: Pod> Ring<T> {
+    fn add(&mut self, len: usize) -> Result<()> {
+        let buffer = self.gpu.buffer(len)?;
+        let bytes = (len * size_of::<T>()).max(1);
+        // Not write-combined, which the host reads very slowly.
+        // SAFETY: only bytes that a copy has written are read.
+        let pinned = unsafe { self.gpu.inner.context.alloc_pinned_with_flags(bytes, 0) };
+        let action = format!("pin {} MiB of the host's memory", bytes.div_ceil(1 << 20));
+        let pinned = pinned.map_err(|e| self.gpu.failed(&action, e))?;
+        self.chunks.push(Chunk { buffer, pinned, copied: None });
+        Ok(())
+    }
+
+    /// Enqueues the copy of the first `used` elements, after what was launched.
+    fn send(&mut self, at: usize, used: usize) -> Result<()> {
+        let Chunk { buffer, pinned, copied } = &mut self.chunks[at];
+        assert!(used <= buffer.len(), "{used} of {} elements", buffer.len());
+        let bytes = used * size_of::<T>();
+        let mut enqueue = || -> Result<(), DriverError> {
+            if bytes > 0 {
+                self.copies.wait(&self.gpu.inner.stream.record_event(None)?)?;
+                let target = &mut pinned.as_mut_slice()?[..bytes];
+                self.copies.memcpy_dtoh(&buffer.slice.slice(..bytes), target)?;
+            }
+            *copied = Some(self.copies.record_event(None)?);
+            Ok(())
+        };
+        enqueue().map_err(|e| self.gpu.failed("copy from the device", e))
+    }
+
+    /// The elements that were sent last.
+    fn wait_for(&self, at: usize, used: usize) -> Result<&[T]> {
+        let Chunk { pinned, copied, .. } = &self.chunks[at];
+        let wait = || {
+            if let Some(copied) = copied {
+                copied.synchronize()?;
+            }
+            pinned.as_slice()
+        };
+        let bytes = wait().map_err(|e| self.gpu.failed("copy from the device", e))?;
+        Ok(bytemuck::cast_slice(&bytes[..used * size_of::<T>()]))
+    }
+}
+
+/// Copies that are under way use the chunks.
+impl<T> Drop for Ring<T> {
+    fn drop(&mut self) {
+        let context = &self.gpu.inner.context;
+        context.record_err(self.copies.synchronize());
+    }
+}
