@@ -5,6 +5,7 @@
 //! that a kernel sees what was enqueued before it; calls return before the work is done, and
 //! [`Buffer::download`] and [`Gpu::synchronize`] wait for it.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -146,6 +147,11 @@ pub struct Buffer<T> {
     pub(super) slice: CudaSlice<u8>,
     len: usize,
     of: PhantomData<T>,
+}
+
+thread_local! {
+    /// The stream on which this thread records. It is not the device's: other threads go on there.
+    static RECORDED: RefCell<Option<Arc<CudaStream>>> = const { RefCell::new(None) };
 }
 
 /// Launches that were recorded, to be replayed at once.
@@ -323,6 +329,7 @@ impl Gpu {
         let mut args = *args;
         let mut pointers = [(&raw mut args).cast::<std::ffi::c_void>()];
         self.inner.context.bind_to_thread().map_err(failed)?;
+        let recorded = RECORDED.with_borrow(|stream| stream.as_ref().map(|s| s.cu_stream()));
         // SAFETY: the caller's promise; the driver copies the argument struct before it returns.
         let launched = unsafe {
             result::launch_kernel(
@@ -330,7 +337,7 @@ impl Gpu {
                 config.grid_dim,
                 config.block_dim,
                 config.shared_mem_bytes,
-                self.inner.stream.cu_stream(),
+                recorded.unwrap_or(self.raw_stream()),
                 &mut pointers,
             )
         };
@@ -348,19 +355,23 @@ impl Gpu {
         self.inner.stream.synchronize().map_err(|e| self.failed("run its kernels", e))
     }
 
-    /// Records what `enqueue` launches instead of running it. Nothing may be allocated, freed,
-    /// uploaded or downloaded meanwhile.
+    /// Records what `enqueue` launches instead of running it. It may not allocate, free, upload or
+    /// download; other threads may.
     pub fn record(self, enqueue: impl FnOnce() -> Result<()>) -> Result<Recording> {
         let failed = |e| self.failed("record launches", e);
-        let stream = &self.inner.stream;
+        let stream = self.inner.context.new_stream().map_err(failed)?;
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         stream.begin_capture(mode).map_err(failed)?;
+        RECORDED.set(Some(stream.clone()));
         let enqueued = enqueue();
+        RECORDED.set(None);
         let graph = stream.end_capture(CUgraphInstantiate_flags(0));
         enqueued?;
         let graph = graph.map_err(failed)?;
         let graph = graph.ok_or_else(|| Error::device("there was nothing to record"))?;
-        graph.upload().map_err(failed)?;
+        // SAFETY: the graph is instantiated.
+        let uploaded = unsafe { result::graph::upload(graph.cu_graph_exec(), self.raw_stream()) };
+        uploaded.map_err(failed)?;
         Ok(Recording { gpu: self, graph })
     }
 
@@ -393,6 +404,10 @@ impl Gpu {
             function.set_attribute(limit, shared as i32).map_err(failed)?;
         }
         Ok(function)
+    }
+
+    fn raw_stream(self) -> cudarc::driver::sys::CUstream {
+        self.inner.stream.cu_stream()
     }
 
     pub(super) fn failed(self, action: &str, error: DriverError) -> Error {
@@ -496,7 +511,12 @@ impl Recording {
     /// # Safety
     /// The buffers that were recorded still exist and are borrowed as for the launches.
     pub unsafe fn replay(&self) -> Result<()> {
-        self.graph.launch().map_err(|e| self.gpu.failed("replay launches", e))
+        let failed = |e| self.gpu.failed("replay launches", e);
+        self.gpu.inner.context.bind_to_thread().map_err(failed)?;
+        // SAFETY: the caller's promise.
+        let launched =
+            unsafe { result::graph::launch(self.graph.cu_graph_exec(), self.gpu.raw_stream()) };
+        launched.map_err(failed)
     }
 }
 

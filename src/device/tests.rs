@@ -69,6 +69,30 @@ fn gpu_kernels_get_no_pointer_to_a_buffer_that_is_too_short() {
     gpu.upload(&[1u8, 2, 3]).unwrap().read(4);
 }
 
+#[test]
+fn gpu_recordings_run_when_replayed_and_leave_other_threads_alone() {
+    use crate::ops::mlp::gpu::{SumArgs, sum};
+    let Some(gpu) = gpu() else { return };
+    let partials = gpu.upload(&[1.0f32, 2.0, 10.0, 20.0]).unwrap();
+    let mut sums = gpu.zeros::<f32>(2).unwrap();
+    let args = SumArgs { partials: partials.read(4), sums: sums.write(2), len: 2, count: 2 };
+    let recording = gpu
+        .record(|| {
+            let elsewhere = std::thread::spawn(move || {
+                let copied = gpu.upload(&[7u32]).and_then(|buffer| buffer.to_vec());
+                copied.unwrap()
+            });
+            assert_eq!(elsewhere.join().unwrap(), [7]);
+            // SAFETY: the buffers outlive the recording.
+            unsafe { sum(gpu, 1, &args) }
+        })
+        .unwrap();
+    assert_eq!(sums.to_vec().unwrap(), [0.0; 2], "recorded, not run");
+    // SAFETY: as above.
+    unsafe { recording.replay().unwrap() };
+    assert_eq!(sums.to_vec().unwrap(), [11.0, 22.0]);
+}
+
 /// The twins of the argument structs, as the C++ compiler sees them. Only the stand-in driver tells.
 fn twin(name: &str) -> Option<Vec<(String, usize, usize)>> {
     type Layout = unsafe extern "C" fn(
@@ -127,4 +151,14 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     same_layout::<crate::ops::mlp::gpu::InputGradientArgs>();
     same_layout::<crate::ops::mlp::gpu::WeightGradientArgs>();
     same_layout::<crate::ops::mlp::gpu::SumArgs>();
+    same_layout::<crate::ops::tiny::gpu::GatherArgs>();
+    same_layout::<crate::ops::tiny::gpu::EdgeArgs>();
+    same_layout::<crate::ops::tiny::gpu::MessagesArgs>();
+    same_layout::<crate::ops::tiny::gpu::NodeArgs>();
+    same_layout::<crate::ops::tiny::gpu::LossArgs>();
+    same_layout::<crate::ops::tiny::gpu::MessageGradientArgs>();
+    same_layout::<crate::ops::tiny::gpu::WeightTask>();
+    same_layout::<crate::ops::tiny::gpu::WeightTile>();
+    same_layout::<crate::ops::tiny::gpu::WeightsArgs>();
+    same_layout::<crate::ops::tiny::gpu::TotalsArgs>();
 }

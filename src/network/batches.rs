@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::settings::{Settings, scaled};
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
+use crate::ops::tiny;
 use crate::random::Random;
 
 /// Streams of a training's seed: batches take the step number, everything else lies above.
@@ -110,7 +111,8 @@ impl<'a> Sampler<'a> {
         out.targets.extend_from_slice(&self.accelerations[at..at + bodies * dim]);
     }
 
-    /// Appends `count` random graphs of `part`, each translated as a whole at random.
+    /// Appends `count` random graphs of `part`, each translated as a whole at random. The kernel
+    /// `tiny_gather` draws the same words.
     pub fn draw(&self, part: &Part, count: usize, random: &mut Random, out: &mut Graphs) {
         let (dim, n_features) = (self.dataset.about.dim, self.dataset.about.n_features());
         let frames = part.frames.len().div_ceil(self.stride);
@@ -125,6 +127,26 @@ impl<'a> Sampler<'a> {
                     body[axis] += shift;
                 }
             }
+        }
+    }
+
+    /// What a GPU draws the same graphs from, for a stack of trainings with these parts and seeds.
+    pub(super) fn source(&self, parts: &[&Part], seeds: Vec<u64>) -> tiny::gpu::Source<'_> {
+        let frames = parts[0].frames.clone();
+        tiny::gpu::Source {
+            positions: self.positions,
+            velocities: self.velocities,
+            accelerations: self.accelerations,
+            masses: self.masses,
+            charges: self.charges,
+            frames: self.dataset.about.frames,
+            parts: parts.iter().flat_map(|part| &part.runs).map(|&run| run as u32).collect(),
+            first_frame: frames.start,
+            drawn_frames: frames.len().div_ceil(self.stride),
+            stride: self.stride,
+            translation: self.translation,
+            noise_seeds: seeds.iter().map(|&seed| noise_seed(seed)).collect(),
+            seeds,
         }
     }
 

@@ -55,6 +55,11 @@ pub(super) fn is_decision(step: u64, steps: u64) -> bool {
     (0..=cuts()).any(|cut| step_of(cut, steps) == step)
 }
 
+/// The next step after which a decision falls, behind `step`.
+pub(super) fn next_decision(step: u64, steps: u64) -> Option<u64> {
+    (0..=cuts()).map(|cut| step_of(cut, steps)).find(|&next| next > step)
+}
+
 fn cuts() -> u64 {
     ((LAST - FIRST) / INTERVAL).round() as u64 + 1
 }

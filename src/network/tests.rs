@@ -9,9 +9,9 @@ use super::settings::{Preset, Settings};
 use super::spec::{ModelKind, Precision};
 use super::train::train;
 use super::trainer::Trainer;
-use crate::device::{Device, Simd};
+use crate::device::{Device, Simd, test_gpu};
 use crate::nbody::dataset::{About, Dataset};
-use crate::ops::tiny;
+use crate::ops::{relative_error, tiny};
 use crate::progress::Progress;
 use crate::random::Random;
 use crate::store::run::{Existing, RunFolder};
@@ -63,40 +63,111 @@ fn spring([x, y]: [f64; 2]) -> [f64; 2] {
     [2.0 * (r - 1.0) * x / r, 2.0 * (r - 1.0) * y / r]
 }
 
-/// Trains to `stop`, saves, and goes on in a new trainer: the same files as without a stop. The
-/// stops lie between and on rows of metrics, before, between and after pruning decisions.
-#[test]
-fn resume_is_bit_identical() {
+/// Trains to each of `stops`, saves, and goes on in a new trainer: the same files as without a stop.
+fn assert_resumes(device: &Device, settings: &Settings, stops: &[u64]) {
     let folder = tempfile::tempdir().unwrap();
     let data = dataset(&folder.path().join("data.safetensors"), 3, spring);
-    let device = Device::cpu();
+    let model = settings.model;
+    let whole = fresh(&folder.path().join("whole"));
+    train(device, &data, settings, &whole, false, Progress::Quiet).unwrap();
+    for &stop in stops {
+        let part = fresh(&folder.path().join(stop.to_string()));
+        let slice = std::slice::from_ref(settings);
+        let mut trainer = Trainer::new(device, &data, slice, std::slice::from_ref(&part)).unwrap();
+        while trainer.step() < stop {
+            trainer.advance(stop).unwrap();
+        }
+        trainer.save().unwrap();
+        // Rows behind the checkpoint, as after a kill.
+        let behind = (stop + 8).min(settings.steps);
+        while trainer.step() < behind {
+            trainer.advance(behind).unwrap();
+        }
+        drop(trainer);
+        train(device, &data, settings, &part, true, Progress::Quiet).unwrap();
+        for name in ["model.safetensors", "metrics.csv"] {
+            let [a, b] = [&whole, &part].map(|run| std::fs::read(run.file(name)).unwrap());
+            assert!(a == b, "{model:?}, {name} after a stop at step {stop}");
+        }
+    }
+    let left = Model::load(&whole.file("model.safetensors")).unwrap().components.len();
+    assert!(model != ModelKind::L1 || left < 6, "the test has to see pruning: {left} left");
+}
+
+/// The stops lie between and on rows of metrics, before, between and after pruning decisions.
+#[test]
+fn resume_is_bit_identical() {
     for model in [ModelKind::L1, ModelKind::Kl] {
         let settings = Settings { messages: 6, ..settings(model, 80) };
-        let whole = fresh(&folder.path().join(format!("{model:?}")));
-        train(&device, &data, &settings, &whole, false, Progress::Quiet).unwrap();
-        for stop in [1, 7, 17, 23, 30, 61, 79] {
-            let part = fresh(&folder.path().join(format!("{model:?}{stop}")));
-            let slice = std::slice::from_ref(&settings);
-            let mut trainer =
-                Trainer::new(&device, &data, slice, std::slice::from_ref(&part)).unwrap();
-            while trainer.step() < stop {
-                trainer.advance().unwrap();
+        assert_resumes(&Device::cpu(), &settings, &[1, 7, 17, 23, 30, 61, 79]);
+    }
+}
+
+#[test]
+fn gpu_resume_is_bit_identical() {
+    let Some(gpu) = test_gpu() else { return };
+    for (model, stops) in [(ModelKind::L1, &[23][..]), (ModelKind::Kl, &[5, 21])] {
+        let settings = Settings { messages: 6, metrics_every: 20, ..settings(model, 40) };
+        assert_resumes(&gpu, &settings, stops);
+    }
+}
+
+/// Twenty steps of every model, one of them as a stack, on a GPU and on the processor: on the same
+/// graphs, with the same noise.
+#[test]
+fn gpu_trains_like_the_processor() {
+    let Some(gpu) = test_gpu() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(&folder.path().join("data.safetensors"), 3, spring);
+    for model in [ModelKind::Standard, ModelKind::Bottleneck, ModelKind::L1, ModelKind::Kl] {
+        let runs = if model == ModelKind::Bottleneck { 2 } else { 1 };
+        let settings = Settings {
+            messages: if model == ModelKind::Bottleneck { 2 } else { 7 },
+            prune: false,
+            metrics_every: 20,
+            frame_stride: 3,
+            hidden: 20,
+            ..settings(model, 20)
+        };
+        let stack: Vec<Settings> =
+            (0..runs).map(|seed| Settings { seed, ..settings.clone() }).collect();
+        let [here, there] = [("cpu", &Device::cpu()), ("gpu", &gpu)].map(|(name, device)| {
+            let run = |k: u64| fresh(&folder.path().join(format!("{model:?}-{name}-{k}")));
+            let folders: Vec<RunFolder> = (0..runs).map(run).collect();
+            let mut trainer = Trainer::new(device, &data, &stack, &folders).unwrap();
+            while trainer.step() < 20 {
+                trainer.advance(20).unwrap();
             }
             trainer.save().unwrap();
-            // Rows behind the checkpoint, as after a kill.
-            for _ in 0..8.min(settings.steps - stop) {
-                trainer.advance().unwrap();
-            }
-            drop(trainer);
-            train(&device, &data, &settings, &part, true, Progress::Quiet).unwrap();
-            for name in ["model.safetensors", "metrics.csv"] {
-                let [a, b] = [&whole, &part].map(|run| std::fs::read(run.file(name)).unwrap());
-                assert!(a == b, "{model:?}, {name} after a stop at step {stop}");
+            (0..runs as usize).map(|run| trainer.model(run)).collect::<Vec<Model>>()
+        });
+        for (here, there) in here.iter().zip(&there) {
+            let exact: Vec<f64> = here.parameters.iter().map(|&w| w.into()).collect();
+            let error = relative_error(&there.parameters, &exact);
+            assert!(error < 1e-4, "{model:?}: parameters differ by {error}");
+            let losses = |model: &Model| [model.about.train_loss, model.about.validation_loss];
+            for (here, there) in losses(here).into_iter().zip(losses(there)) {
+                let (here, there) = (here.unwrap(), there.unwrap());
+                assert!((there / here - 1.0).abs() < 1e-4, "{model:?}: {here} and {there}");
             }
         }
-        let left = Model::load(&whole.file("model.safetensors")).unwrap().components.len();
-        assert!(model != ModelKind::L1 || left < 6, "the test has to see pruning: {left} left");
     }
+}
+
+#[test]
+fn gpu_says_when_a_training_diverges() {
+    let Some(gpu) = test_gpu() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(&folder.path().join("data.safetensors"), 3, spring);
+    let settings = Settings { peak_rate: 1e30, ..settings(ModelKind::L1, 10) };
+    let message = |name: &str, device: &Device| {
+        let run = fresh(&folder.path().join(name));
+        let result = train(device, &data, &settings, &run, false, Progress::Quiet);
+        let error = result.unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("peak_rate"), "{error}");
+        error.to_string().split(" (").next().unwrap_or_default().to_string()
+    };
+    assert_eq!(message("gpu", &gpu), message("cpu", &Device::cpu()));
 }
 
 #[test]

@@ -163,10 +163,11 @@ fn train_stack(
     let bar = progress.bar("train", steps, "steps");
     bar.set(first);
     while trainer.step() < steps {
-        trainer.advance()?;
+        let before = trainer.step();
+        trainer.advance((before / checkpoint_every + 1) * checkpoint_every)?;
         let step = trainer.step();
         bar.set(step);
-        if step.is_multiple_of(100) {
+        if step / 100 > before / 100 {
             bar.message(format!("loss {:.4}", trainer.recent_loss()));
         }
         let stop = interrupt::requested() && step < steps;

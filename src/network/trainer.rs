@@ -7,6 +7,9 @@
 //! Beside parameters and moments a checkpoint holds what metrics and pruning have accumulated;
 //! everything random comes from (seed, step). So a resumed training is bit-identical to an
 //! uninterrupted one.
+//!
+//! On a GPU networks, moments and data stay on the device, and steps run without the host until
+//! something is due.
 
 use std::path::PathBuf;
 
@@ -17,7 +20,7 @@ use super::model::{About, Model, Snapshot, TrainState};
 use super::pruning::{self, Pruning};
 use super::settings::Settings;
 use super::spec::Shape;
-use crate::device::Device;
+use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::ops::{adam, tiny};
@@ -66,6 +69,9 @@ pub(super) struct Trainer<'a> {
     before_cut: Option<Snapshot>,
     batch: Graphs,
     workspace: tiny::Workspace,
+    /// Where the training goes on on a GPU; parameters and moments above are then copies, as old as the
+    /// last look at them.
+    on_gpu: Option<tiny::gpu::Training>,
 }
 
 /// Steps that the checkpoint of `folder` has done; 0 where there is none.
@@ -113,6 +119,7 @@ impl<'a> Trainer<'a> {
             before_cut: None,
             batch: Graphs::default(),
             workspace: tiny::Workspace::default(),
+            on_gpu: None,
         };
         if trainer.models[0].exists() {
             trainer.load()?;
@@ -123,6 +130,9 @@ impl<'a> Trainer<'a> {
             trainer.v = trainer.m.clone();
         }
         trainer.gradients = vec![0.0; trainer.parameters.len()];
+        if let Device::Gpu(gpu) = device {
+            trainer.on_gpu = Some(trainer.move_to(*gpu)?);
+        }
         for folder in folders {
             let path = folder.file("metrics.csv");
             trainer.metrics.push(Metrics::open(&path, shape.message_dim, trainer.step)?);
@@ -183,8 +193,38 @@ impl<'a> Trainer<'a> {
         sum / self.losses.len() as f64
     }
 
-    /// One step of the optimizer, with what is due after it.
-    pub fn advance(&mut self) -> Result<()> {
+    /// The training on the device, as it is here.
+    fn move_to(&self, gpu: Gpu) -> Result<tiny::gpu::Training> {
+        let settings = &self.settings[0];
+        let parts: Vec<&Part> = self.data.iter().map(|data| &data.part).collect();
+        let seeds = self.settings.iter().map(|run| run.seed).collect();
+        let rates: Vec<adam::Args> = (0..settings.steps).map(|step| rate(settings, step)).collect();
+        let problem = tiny::gpu::Problem {
+            shape: self.shape,
+            penalty: settings.penalty(),
+            weight_decay: settings.weight_decay as f32,
+            precision: settings.precision,
+            runs: self.settings.len(),
+            graphs: settings.graphs,
+            bodies: self.dataset.about.bodies,
+        };
+        let source = self.sampler.source(&parts, seeds);
+        let arenas = [&self.parameters[..], &self.m, &self.v];
+        tiny::gpu::Training::new(gpu, problem, &source, &rates, arenas, self.step)
+    }
+
+    /// Goes on by a step, on a GPU by as many as there are before `until` or before something else is
+    /// due, with what is due then.
+    pub fn advance(&mut self, until: u64) -> Result<()> {
+        match self.on_gpu {
+            None => self.take_step()?,
+            Some(_) => self.take_steps(until)?,
+        }
+        self.after_step()
+    }
+
+    /// One step of the optimizer.
+    fn take_step(&mut self) -> Result<()> {
         let settings = &self.settings[0];
         self.batch.features.clear();
         self.batch.targets.clear();
@@ -214,6 +254,31 @@ impl<'a> Trainer<'a> {
             losses,
             &mut self.workspace,
         )?;
+        let args = rate(settings, self.step);
+        self.note_losses()?;
+        let Trainer { parameters, m, v, gradients, .. } = self;
+        let arenas = adam::Arenas { parameters, m, v, gradients };
+        adam::step(self.device, &args, self.settings.len(), arenas)
+    }
+
+    /// Steps on the GPU, at least one.
+    fn take_steps(&mut self, until: u64) -> Result<()> {
+        let Settings { steps, metrics_every, prune, .. } = self.settings[0];
+        let row = (self.step / metrics_every + 1) * metrics_every;
+        let decision = pruning::next_decision(self.step, steps).filter(|_| prune);
+        let most = self.step + tiny::gpu::MOST_STEPS as u64;
+        let next = until.min(steps).min(row).min(decision.unwrap_or(steps)).min(most);
+        let training = self.on_gpu.as_mut().expect("a training that is on a GPU");
+        let losses = training.advance((next - self.step) as usize)?;
+        for losses in losses.chunks_exact(self.settings.len()) {
+            self.losses.copy_from_slice(losses);
+            self.note_losses()?;
+        }
+        Ok(())
+    }
+
+    /// Adds the losses of a step to the sums; with that it is done.
+    fn note_losses(&mut self) -> Result<()> {
         if let Some(loss) = self.losses.iter().find(|l| !(l.prediction + l.penalty).is_finite()) {
             return Err(Error::usage(format!(
                 "the training diverged at step {} (loss {}): lower the peak rate",
@@ -222,17 +287,29 @@ impl<'a> Trainer<'a> {
             ))
             .field("peak_rate"));
         }
-        let args = adam::Args::new(settings.rate(self.step) as f32, self.step + 1);
-        let Trainer { parameters, m, v, gradients, .. } = self;
-        let arenas = adam::Arenas { parameters, m, v, gradients };
-        adam::step(self.device, &args, self.settings.len(), arenas)?;
         for (progress, loss) in self.progress.iter_mut().zip(&self.losses) {
             progress.prediction += f64::from(loss.prediction);
             progress.penalty += f64::from(loss.penalty);
             progress.steps += 1.0;
         }
         self.step += 1;
-        self.after_step()
+        Ok(())
+    }
+
+    /// Copies the parameters back from the GPU.
+    fn fetch_parameters(&mut self) -> Result<()> {
+        match &self.on_gpu {
+            None => Ok(()),
+            Some(training) => training.parameters(&mut self.parameters),
+        }
+    }
+
+    /// Copies the moments back from the GPU.
+    fn fetch_moments(&mut self) -> Result<()> {
+        match &self.on_gpu {
+            None => Ok(()),
+            Some(training) => training.moments(&mut self.m, &mut self.v),
+        }
     }
 
     /// The row of metrics and the pruning decision that are due at this step.
@@ -243,6 +320,7 @@ impl<'a> Trainer<'a> {
         if !row && !decision {
             return Ok(());
         }
+        self.fetch_parameters()?;
         for run in 0..self.settings.len() {
             let evaluation = self.evaluate(run)?;
             if prune {
@@ -287,12 +365,15 @@ impl<'a> Trainer<'a> {
 
     /// Judges the last cut, and makes the next one. The stack is a stack of one.
     fn decide(&mut self, mut evaluation: Evaluation) -> Result<()> {
+        self.fetch_moments()?;
+        let mut changed = false;
         if let Some(before) = self.before_cut.take()
             && self.pruning.hurt(before.components.len() - self.components.len())
         {
             self.shape.message_dim = before.components.len();
             self.components = before.components;
             [self.parameters, self.m, self.v] = before.arenas;
+            changed = true;
             evaluation = self.evaluate(0)?;
         }
         let cut = self.pruning.next_cut(self.shape.message_dim, self.step, self.settings[0].steps);
@@ -310,9 +391,15 @@ impl<'a> Trainer<'a> {
             }
             self.components = kept.iter().map(|&k| self.components[k]).collect();
             self.shape.message_dim = kept.len();
+            changed = true;
         }
         self.gradients.resize(self.parameters.len(), 0.0);
-        Ok(())
+        match &mut self.on_gpu {
+            Some(training) if changed => {
+                training.reshape(self.shape, [&self.parameters, &self.m, &self.v])
+            }
+            _ => Ok(()),
+        }
     }
 
     fn about(&self, run: usize) -> About {
@@ -345,7 +432,9 @@ impl<'a> Trainer<'a> {
     }
 
     /// Writes the checkpoint of every run of the stack.
-    pub fn save(&self) -> Result<()> {
+    pub fn save(&mut self) -> Result<()> {
+        self.fetch_parameters()?;
+        self.fetch_moments()?;
         let len = self.parameters.len() / self.settings.len();
         for (run, path) in self.models.iter().enumerate() {
             let Progress { prediction, penalty, steps, .. } = self.progress[run];
@@ -361,6 +450,11 @@ impl<'a> Trainer<'a> {
         }
         Ok(())
     }
+}
+
+/// The optimizer's settings for step `step` (from 0).
+fn rate(settings: &Settings, step: u64) -> adam::Args {
+    adam::Args::new(settings.rate(step) as f32, step + 1)
 }
 
 /// Parameters at the start: uniform in ±1/√(width of the layer's input), as PyTorch does.

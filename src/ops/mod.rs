@@ -40,6 +40,7 @@ pub fn selftest(device: &Device) -> Result<Vec<Check>> {
         expression::selftest::checks,
         mlp::selftest::checks,
         rk4::selftest::checks,
+        tiny::selftest::checks,
     ];
     let checks = operations.map(|checks| checks(device)).into_iter();
     Ok(checks.collect::<Result<Vec<_>>>()?.concat())

@@ -101,7 +101,7 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    fn new(args: &Args) -> Self {
+    pub(crate) fn new(args: &Args) -> Self {
         let correction = |beta: f32| 1.0 - f64::from(beta).powf(args.step as f64);
         Rates {
             rate: (f64::from(args.learning_rate) / correction(args.beta1)) as f32,

@@ -6,10 +6,11 @@
 //! + penalty on messages + weight_decay · Σw².
 
 mod cpu;
-mod gpu;
+pub(crate) mod gpu;
 pub mod noise;
 mod plan;
 pub mod reference;
+pub mod selftest;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -70,7 +71,7 @@ pub struct Loss {
 /// Units of a layer in bf16: two rows of them go through a buffer of fixed size.
 const WIDEST_BF16: usize = 4000;
 
-/// Buffers that steps reuse: nothing is allocated after the first step of a size.
+/// Buffers that steps on the processor reuse: nothing is allocated after the first step of a size.
 #[derive(Default)]
 pub struct Workspace {
     cpu: cpu::Buffers,
@@ -99,7 +100,7 @@ pub fn gradient(
     check_len("losses", losses.len(), batch.runs)?;
     match device {
         Device::Cpu(cpu) => cpu::gradient(cpu, batch, parameters, gradients, losses, workspace),
-        Device::Gpu(gpu) => gpu::gradient(gpu, batch, parameters, gradients, losses, workspace),
+        Device::Gpu(gpu) => gpu::gradient(gpu, batch, parameters, gradients, losses),
     }
 }
 

@@ -1,147 +1,15 @@
-//! The reference against finite differences, every level of instructions and both precisions against
-//! the reference, and what must not change the result: threads, stacking, old contents of buffers.
+//! The reference against finite differences, every level of instructions and both precisions and the
+//! GPU against the reference, and what must not change the result: threads, stacking, old contents of
+//! buffers.
 
-use half::bf16;
-
-use super::reference::{self, Reference};
+use super::selftest::{Case, KINDS, Kind};
 use super::*;
 use crate::device::{Cpu, Simd};
-use crate::ops::mlp::{EXACT, Rounding};
+use crate::ops::adam;
+use crate::ops::mlp::EXACT;
 use crate::random::Random;
 
-/// Naive f32, and bf16 operands summed in f32.
-const NAIVE: [(Precision, Rounding); 2] = [
-    (Precision::F32, Rounding { operand: |x| x, sum: |x| f64::from(x as f32) }),
-    (
-        Precision::Bf16,
-        Rounding { operand: |x| f64::from(bf16::from_f32(x as f32)), sum: |x| f64::from(x as f32) },
-    ),
-];
-
-/// A batch with everything it points to.
-struct Case {
-    shape: Shape,
-    penalty: Penalty,
-    precision: Precision,
-    runs: usize,
-    graphs: usize,
-    bodies: usize,
-    features: Vec<f32>,
-    targets: Vec<f32>,
-    noise_seeds: Vec<u64>,
-    /// `[runs, arena.len]`.
-    parameters: Vec<f32>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    None,
-    L1,
-    Kl,
-}
-
-const KINDS: [Kind; 3] = [Kind::None, Kind::L1, Kind::Kl];
-
-impl Case {
-    /// hidden, layers, message_dim, then runs, graphs, bodies.
-    fn new(kind: Kind, network: [usize; 3], batch: [usize; 3]) -> Case {
-        let [hidden, layers, message_dim] = network;
-        let [runs, graphs, bodies] = batch;
-        let sampled = kind == Kind::Kl;
-        let shape = Shape { n_features: 6, message_dim, outputs: 2, hidden, layers, sampled };
-        let mut random = Random::new(1, (hidden * 1000 + layers * 100 + message_dim) as u64);
-        let arena = shape.arena();
-        let nodes = runs * graphs * bodies;
-        let mut normals =
-            |count: usize| (0..count).map(|_| random.normal() as f32).collect::<Vec<f32>>();
-        let features = normals(nodes * 6);
-        // Far from the predictions, or else the sign of the difference would be luck.
-        let targets = normals(nodes * 2).iter().map(|x| x + 20.0 * x.signum()).collect();
-        let mut parameters = vec![0.0; runs * arena.len];
-        for run in 0..runs {
-            for layer in arena.edge.iter().chain(&arena.node) {
-                let scale = 1.0 / (layer.inputs as f32).sqrt();
-                for range in [&layer.weight, &layer.bias] {
-                    let values = normals(range.len());
-                    for (to, x) in
-                        parameters[run * arena.len..][range.clone()].iter_mut().zip(values)
-                    {
-                        *to = scale * x;
-                    }
-                }
-            }
-        }
-        Case {
-            shape,
-            penalty: match kind {
-                Kind::None => Penalty::None,
-                Kind::L1 => Penalty::L1(0.3),
-                Kind::Kl => Penalty::Kl(0.7),
-            },
-            precision: Precision::F32,
-            runs,
-            graphs,
-            bodies,
-            features,
-            targets,
-            noise_seeds: (0..runs as u64).map(|run| run * 7919 + (1 << 40)).collect(),
-            parameters,
-        }
-    }
-
-    /// Parameters that keep every unit's value away from zero: rounding to bf16 would flip ReLUs
-    /// and signs, and the error of a small case would be luck. Every other unit is off.
-    fn calm(mut self) -> Case {
-        let arena = self.shape.arena();
-        for (name, _, range) in arena.tensors() {
-            for parameters in self.parameters.chunks_exact_mut(arena.len) {
-                for (index, w) in parameters[range.clone()].iter_mut().enumerate() {
-                    if name.contains("bias") {
-                        *w = if index % 2 == 0 { 1.0 } else { -1.0 } + 0.1 * *w;
-                    } else {
-                        *w *= 0.2 / if name == "node.weight.0" { self.bodies as f32 } else { 1.0 };
-                    }
-                }
-            }
-        }
-        self
-    }
-
-    fn batch(&self) -> Batch<'_> {
-        Batch {
-            shape: self.shape,
-            penalty: self.penalty,
-            weight_decay: 1e-3,
-            precision: self.precision,
-            runs: self.runs,
-            graphs: self.graphs,
-            bodies: self.bodies,
-            features: &self.features,
-            targets: &self.targets,
-            noise_seeds: &self.noise_seeds,
-            step: (3 << 33) + 5,
-        }
-    }
-
-    fn reference(&self, run: usize, rounding: Rounding) -> Reference {
-        let len = self.shape.arena().len;
-        let wide: Vec<f64> =
-            self.parameters[run * len..][..len].iter().map(|&x| f64::from(x)).collect();
-        reference::gradient(&self.batch(), run, &wide, rounding)
-    }
-
-    /// The step into poisoned buffers.
-    fn step(&self, simd: Simd, workspace: &mut Workspace) -> (Vec<f32>, Vec<Loss>) {
-        let mut gradients = vec![f32::NAN; self.parameters.len()];
-        let poison = Loss { prediction: f32::NAN, penalty: f32::NAN, decay: f32::NAN };
-        let mut losses = vec![poison; self.runs];
-        let device = Device::Cpu(Cpu { simd });
-        let batch = self.batch();
-        gradient(&device, &batch, &self.parameters, &mut gradients, &mut losses, workspace)
-            .unwrap();
-        (gradients, losses)
-    }
-}
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
 #[test]
 fn reference_agrees_with_finite_differences() {
@@ -180,55 +48,31 @@ fn reference_agrees_with_finite_differences() {
     }
 }
 
-/// |a − b| / |b|, Frobenius.
-fn error(a: &[f64], b: &[f64]) -> f64 {
-    let difference: f64 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
-    // What is zero (the penalty that is none) must be zero.
-    (difference / b.iter().map(|b| b * b).sum::<f64>().max(f64::MIN_POSITIVE)).sqrt()
-}
-
 /// Levels that can compute in `precision`.
 fn levels(precision: Precision) -> impl Iterator<Item = Simd> {
     let lowest = if precision == Precision::Bf16 { Simd::Avx512Bf16 } else { Simd::Scalar };
     Simd::available().into_iter().filter(move |&level| level >= lowest)
 }
 
-/// Every level and both precisions: error at most 2 × the naive error + 1e-6, tensor by tensor.
+fn cpu(simd: Simd) -> Device {
+    Device::Cpu(Cpu { simd })
+}
+
+/// Every level and both precisions.
 fn compare(mut case: Case, what: &str) {
-    let arena = case.shape.arena();
-    let references = |case: &Case, rounding: Rounding| -> Vec<Reference> {
-        (0..case.runs).map(|run| case.reference(run, rounding)).collect()
-    };
-    for (precision, rounding) in NAIVE {
-        case.precision = precision;
-        if precision == Precision::Bf16 {
-            case = case.calm();
-        }
-        let exact = references(&case, EXACT);
-        let naive = references(&case, rounding);
+    for precision in PRECISIONS {
+        case = case.at(precision);
+        let expected = case.expected();
         for simd in levels(precision) {
-            let (gradients, losses) = case.step(simd, &mut Workspace::default());
-            assert!(gradients.iter().all(|g| g.is_finite()), "{what}, {precision:?}, {simd:?}");
-            let check = |name: &str, found: Vec<f64>, part: &dyn Fn(&Reference) -> Vec<f64>| {
-                let exact = exact.iter().flat_map(part).collect::<Vec<f64>>();
-                let naive = naive.iter().flat_map(part).collect::<Vec<f64>>();
-                let (limit, found) = (2.0 * error(&naive, &exact) + 1e-6, error(&found, &exact));
-                assert!(
-                    found <= limit,
-                    "{what}, {precision:?}, {simd:?}, {name}: {found} > {limit}"
-                );
-            };
-            for (name, _, range) in arena.tensors() {
-                let runs = gradients.chunks_exact(arena.len);
-                let found = runs.flat_map(|g| g[range.clone()].iter().map(|&g| f64::from(g)));
-                check(&name, found.collect(), &|r| r.gradients[range.clone()].to_vec());
-            }
-            let part = |f: fn(&Loss) -> f32| losses.iter().map(|l| f64::from(f(l))).collect();
-            check("prediction", part(|l| l.prediction), &|r| vec![r.prediction]);
-            check("penalty", part(|l| l.penalty), &|r| vec![r.penalty]);
-            check("decay", part(|l| l.decay), &|r| vec![r.decay]);
+            let check = case.check(&expected, &cpu(simd), what).unwrap();
+            assert!(check.passed(), "{simd:?}: {check:?}");
         }
     }
+}
+
+#[test]
+fn gpu_agrees_with_the_reference() {
+    crate::ops::assert_gpu_passes(selftest::checks);
 }
 
 #[test]
@@ -267,46 +111,74 @@ fn every_level_agrees_with_the_reference_on_every_size_of_batch() {
     }
 }
 
+/// One run of a stack, alone.
+fn member(case: &Case, run: usize) -> Case {
+    let of = |values: &[f32]| {
+        let len = values.len() / case.runs;
+        values[run * len..(run + 1) * len].to_vec()
+    };
+    Case {
+        runs: 1,
+        features: of(&case.features),
+        targets: of(&case.targets),
+        noise_seeds: vec![case.noise_seeds[run]],
+        parameters: of(&case.parameters),
+        ..*case
+    }
+}
+
 #[test]
 fn a_stack_equals_its_single_runs_and_threads_do_not_matter() {
-    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let step = |threads: usize, case: &Case| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| case.step(&Device::cpu(), &mut Workspace::default())).unwrap()
+    };
     for kind in KINDS {
-        let mut case = Case::new(kind, [33, 2, 10], [5, 40, 4]);
-        let len = case.shape.arena().len;
-        let (nodes, simd) = (40 * 4, Simd::detect());
-        let one = pool(1).install(|| case.step(simd, &mut Workspace::default()));
-        let two = pool(2).install(|| case.step(simd, &mut Workspace::default()));
-        let eight = pool(8).install(|| case.step(simd, &mut Workspace::default()));
-        assert_eq!(one, two, "{kind:?}");
-        assert_eq!(one, eight, "{kind:?}");
-        let parameters = case.parameters.clone();
-        let (features, targets) = (case.features.clone(), case.targets.clone());
-        let seeds = case.noise_seeds.clone();
-        case.runs = 1;
-        for run in 0..5 {
-            case.parameters = parameters[run * len..(run + 1) * len].to_vec();
-            case.features = features[run * nodes * 6..(run + 1) * nodes * 6].to_vec();
-            case.targets = targets[run * nodes * 2..(run + 1) * nodes * 2].to_vec();
-            case.noise_seeds = vec![seeds[run]];
-            let (gradients, losses) =
-                pool(2).install(|| case.step(simd, &mut Workspace::default()));
-            assert_eq!(gradients, one.0[run * len..(run + 1) * len], "{kind:?}, run {run}");
-            assert_eq!(losses[0], one.1[run], "{kind:?}, run {run}");
+        let case = Case::new(kind, [33, 2, 10], [5, 40, 4]);
+        let one = step(1, &case);
+        assert_eq!(one, step(2, &case), "{kind:?}");
+        assert_eq!(one, step(8, &case), "{kind:?}");
+        let runs = one.0.chunks_exact(case.shape.arena().len).zip(&one.1);
+        for (run, (gradients, &loss)) in runs.enumerate() {
+            assert_eq!(
+                step(2, &member(&case, run)),
+                (gradients.to_vec(), vec![loss]),
+                "{kind:?}, {run}"
+            );
+        }
+    }
+}
+
+#[test]
+fn gpu_stacks_equal_their_single_runs_and_repeat_to_the_bit() {
+    let Some(gpu) = crate::device::test_gpu() else { return };
+    let step = |case: &Case| case.step(&gpu, &mut Workspace::default()).unwrap();
+    for kind in KINDS {
+        for precision in PRECISIONS {
+            let case = Case::new(kind, [33, 2, 10], [3, 30, 4]).at(precision);
+            let whole = step(&case);
+            assert_eq!(whole, step(&case), "{kind:?}, {precision:?}");
+            let runs = whole.0.chunks_exact(case.shape.arena().len).zip(&whole.1);
+            for (run, (gradients, &loss)) in runs.enumerate() {
+                let alone = step(&member(&case, run));
+                assert_eq!(alone, (gradients.to_vec(), vec![loss]), "{kind:?}, {precision:?}");
+            }
         }
     }
 }
 
 #[test]
 fn what_a_workspace_was_used_for_does_not_matter() {
-    for (precision, _) in NAIVE {
+    for precision in PRECISIONS {
         for simd in levels(precision) {
             let mut workspace = Workspace::default();
             let mut large = Case::new(Kind::Kl, [40, 3, 20], [2, 9, 5]);
             let mut small = Case::new(Kind::L1, [7, 1, 3], [1, 3, 3]);
             (large.precision, small.precision) = (precision, precision);
-            large.step(simd, &mut workspace);
-            let used = small.step(simd, &mut workspace);
-            assert_eq!(used, small.step(simd, &mut Workspace::default()), "{simd:?}");
+            large.step(&cpu(simd), &mut workspace).unwrap();
+            let used = small.step(&cpu(simd), &mut workspace).unwrap();
+            let fresh = small.step(&cpu(simd), &mut Workspace::default()).unwrap();
+            assert_eq!(used, fresh, "{simd:?}");
         }
     }
 }
@@ -356,7 +228,7 @@ fn wrong_buffers_are_errors_that_name_them() {
 
 #[test]
 fn nothing_is_written_behind_the_buffers() {
-    for (precision, _) in NAIVE {
+    for precision in PRECISIONS {
         let mut case = Case::new(Kind::L1, [33, 2, 3], [2, 3, 3]);
         case.precision = precision;
         for simd in levels(precision) {
@@ -383,10 +255,22 @@ fn nothing_is_written_behind_the_buffers() {
 #[test]
 fn a_network_that_diverged_shows_in_the_loss() {
     for simd in Simd::available() {
-        let mut case = Case::new(Kind::L1, [33, 2, 3], [1, 3, 3]);
-        case.parameters[5] = f32::NAN;
-        assert!(case.step(simd, &mut Workspace::default()).1[0].prediction.is_nan(), "{simd:?}");
+        assert_diverges(&cpu(simd));
     }
+}
+
+#[test]
+fn gpu_shows_in_the_loss_that_a_network_diverged() {
+    if let Some(gpu) = crate::device::test_gpu() {
+        assert_diverges(&gpu);
+    }
+}
+
+fn assert_diverges(device: &Device) {
+    let mut case = Case::new(Kind::L1, [33, 2, 3], [1, 3, 3]);
+    case.parameters[5] = f32::NAN;
+    let (_, losses) = case.step(device, &mut Workspace::default()).unwrap();
+    assert!(losses[0].prediction.is_nan(), "{device:?}");
 }
 
 #[test]
@@ -421,4 +305,71 @@ fn exponential_is_exact_to_rounding() {
     assert_eq!(noise::exp(-200.0), 0.0);
     assert_eq!(noise::exp(200.0), f32::INFINITY);
     assert!(noise::exp(f32::NAN).is_nan());
+}
+
+#[test]
+fn gpu_replayed_steps_equal_launches_and_a_resumed_training_equals_an_uninterrupted_one() {
+    let Some(Device::Gpu(gpu)) = crate::device::test_gpu() else { return };
+    let (data_runs, frames, bodies) = (6, 5, 3);
+    let numbers = |count: usize, stream: u64| -> Vec<f32> {
+        let mut random = Random::new(8, stream);
+        (0..count).map(|_| random.normal() as f32).collect()
+    };
+    let axes = [1, 2, 3].map(|stream| numbers(data_runs * frames * bodies * 2, stream));
+    let scalars = [4, 5].map(|stream| numbers(data_runs * bodies, stream));
+    let source = gpu::Source {
+        positions: &axes[0],
+        velocities: &axes[1],
+        accelerations: &axes[2],
+        masses: &scalars[0],
+        charges: &scalars[1],
+        frames,
+        parts: vec![5, 0, 2, 3, 1, 4, 5, 2],
+        first_frame: 1,
+        drawn_frames: 2,
+        stride: 3,
+        translation: 3.0,
+        seeds: vec![7, 1 << 40],
+        noise_seeds: vec![3, 4],
+    };
+    let rates: Vec<adam::Args> = (1..=9).map(|step| adam::Args::new(1e-2, step)).collect();
+    for (kind, precision) in KINDS.into_iter().zip([PRECISIONS[1], PRECISIONS[0], PRECISIONS[0]]) {
+        let case = Case::new(kind, [20, 2, 4], [2, 4, bodies]);
+        let Case { shape, penalty, runs, graphs, bodies, .. } = case;
+        let weight_decay = 1e-3;
+        let problem =
+            gpu::Problem { shape, penalty, weight_decay, precision, runs, graphs, bodies };
+        let start = |arenas: [&[f32]; 3], done: u64| {
+            gpu::Training::new(gpu, problem, &source, &rates, arenas, done).unwrap()
+        };
+        let state = |training: &gpu::Training| {
+            let mut arenas = [vec![f32::NAN; case.parameters.len()], vec![], vec![]];
+            (arenas[1], arenas[2]) = (arenas[0].clone(), arenas[0].clone());
+            let [parameters, m, v] = &mut arenas;
+            training.parameters(parameters).unwrap();
+            training.moments(m, v).unwrap();
+            arenas
+        };
+        let zeros = vec![0.0; case.parameters.len()];
+        let initial: [&[f32]; 3] = [&case.parameters, &zeros, &zeros];
+        let mut replayed = start(initial, 0);
+        let losses = replayed.advance(9).unwrap();
+        let trained = state(&replayed);
+        assert_eq!(losses.len(), 9 * runs);
+        assert!(losses.iter().all(|loss| loss.prediction.is_finite()), "{losses:?}");
+        assert!(losses[0] != losses[1] && losses[0] != losses[2], "runs and steps differ");
+        assert_ne!(trained[0], case.parameters);
+
+        let mut launched = start(initial, 0);
+        (0..9).for_each(|_| launched.enqueue().unwrap());
+        assert!(state(&launched) == trained, "{kind:?}: launched");
+
+        let mut stopped = start(initial, 0);
+        let mut found = stopped.advance(4).unwrap();
+        let [parameters, m, v] = state(&stopped);
+        let mut resumed = start([&parameters, &m, &v], 4);
+        found.extend(resumed.advance(5).unwrap());
+        assert!(state(&resumed) == trained, "{kind:?}: resumed");
+        assert_eq!(found, losses, "{kind:?}");
+    }
 }
