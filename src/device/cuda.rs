@@ -344,7 +344,7 @@ impl Gpu {
         launched.map_err(failed)
     }
 
-    /// The error of an operation whose kernel is still to come.
+    /// The error of an operation that has no kernel.
     pub(crate) fn lacks<T>(self, operation: &str) -> Result<T> {
         let message = format!("{operation} has no CUDA kernel yet; use --device cpu");
         Err(Error::device(message))
