@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
+use super::system::System;
 use crate::distill::pipeline::{self, Settings};
 use crate::error::{Error, Result};
-use crate::nbody::law::Law;
-use crate::nbody::simulate::{self, Integrator};
 use crate::network::settings::Preset;
 use crate::network::spec::{ModelKind, Precision};
 use crate::store::run::{Existing, RunFolder};
@@ -20,27 +19,11 @@ pub struct Distill {
     /// A dataset to distil instead of simulating one
     #[arg(conflicts_with_all = ["law", "potential", "dt", "dim", "bodies", "runs", "frames"])]
     dataset: Option<PathBuf>,
-    /// inverse-square, inverse, spring, damped, charge or discontinuous
-    #[arg(long, default_value = "spring")]
-    law: String,
-    /// A pair potential of your own in r, m1, m2, q1, q2; needs --dt
-    #[arg(long, conflicts_with = "law", requires = "dt", value_name = "EXPRESSION")]
-    potential: Option<String>,
-    /// Time between frames; each law has its own default
-    #[arg(long)]
-    dt: Option<f64>,
-    /// Dimensions of space: 2 or 3
-    #[arg(long, default_value_t = 2)]
-    dim: usize,
-    /// Bodies of each run, 2 to 64
-    #[arg(long, default_value_t = 4)]
-    bodies: usize,
+    #[command(flatten)]
+    system: System,
     /// Runs to simulate; the preset has its own default
     #[arg(long)]
     runs: Option<usize>,
-    /// Frames of each run
-    #[arg(long, default_value_t = 1000)]
-    frames: usize,
     /// How the messages are kept compact
     #[arg(long, value_enum, default_value_t = ModelKind::Bottleneck)]
     model: ModelKind,
@@ -79,22 +62,10 @@ impl Distill {
                 (None, format!("{stem}-{}", model.get_name()))
             }
             None => {
-                let law = match self.potential {
-                    Some(text) => Law::from_potential(&text)?,
-                    None => Law::parse(&self.law)?,
-                };
-                let name = format!("{}-{}d-{}", law.name(), self.dim, model.get_name());
-                let settings = simulate::Settings {
-                    law,
-                    dim: self.dim,
-                    bodies: self.bodies,
-                    runs: self.runs.unwrap_or(pipeline::runs(self.preset)),
-                    frames: self.frames,
-                    dt: self.dt,
-                    integrator: Integrator::Adaptive,
-                    substeps: 1,
-                    seed: context.seed,
-                };
+                let runs = self.runs.unwrap_or(pipeline::runs(self.preset));
+                let settings = self.system.settings(runs, context)?;
+                let (law, dim) = (settings.law.name(), settings.dim);
+                let name = format!("{law}-{dim}d-{}", model.get_name());
                 (Some(settings), name)
             }
         };

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Context;
-use crate::error::{Error, Result};
+use super::{Context, OutputFile};
+use crate::error::Result;
 use crate::nbody::import::{self, Settings};
 
 /// Makes a dataset of a table with columns run,time,body,x,y[,z][,vx…][,mass][,charge][,ax…].
@@ -13,31 +13,25 @@ use crate::nbody::import::{self, Settings};
 pub struct Import {
     /// The table: .csv, .npz, .npy or .parquet, rows in any order
     table: PathBuf,
-    /// The dataset to write
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
     /// Order of the local polynomial that missing velocities and accelerations come from
     #[arg(long, default_value_t = Settings::default().order)]
     order: usize,
     /// Frames that it is fitted to
     #[arg(long, default_value_t = Settings::default().window)]
     window: usize,
-    /// Replace the output file if there is one
-    #[arg(long)]
-    overwrite: bool,
+    #[command(flatten)]
+    output: OutputFile,
 }
 
 impl Import {
     /// Imports and says what was made.
     pub fn run(self, context: &Context) -> Result<()> {
-        if self.output.exists() && !self.overwrite {
-            return Err(Error::usage("exists already: --overwrite replaces it").file(&self.output));
-        }
+        let output = self.output.path()?;
         let settings = Settings { order: self.order, window: self.window };
-        let summary = import::import(&self.table, &self.output, settings)?;
+        let summary = import::import(&self.table, output, settings)?;
         let mut text = format!(
             "{}: {} runs of {} frames of {} bodies in {} dimensions",
-            self.output.display(),
+            output.display(),
             summary.runs,
             summary.frames,
             summary.bodies,

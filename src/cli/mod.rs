@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, and what all of them share.
 
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -20,6 +21,7 @@ mod regress;
 mod report;
 mod selftest;
 mod simulate;
+mod system;
 mod train;
 
 /// Turns data about interacting bodies into a formula.
@@ -81,6 +83,27 @@ enum Command {
     Selftest(selftest::Selftest),
     /// Simulate systems of interacting bodies
     Simulate(simulate::Simulate),
+}
+
+/// The dataset that a command writes.
+#[derive(Args)]
+struct OutputFile {
+    /// The dataset to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Replace the output file if there is one
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl OutputFile {
+    /// Where to write; an error where a file is in the way.
+    fn path(&self) -> Result<&Path> {
+        if self.output.exists() && !self.overwrite {
+            return Err(Error::usage("exists already: --overwrite replaces it").file(&self.output));
+        }
+        Ok(&self.output)
+    }
 }
 
 /// What every subcommand gets.

@@ -1,0 +1,44 @@
+//! The options that describe a system to simulate, of `simulate` and `distill`.
+
+use clap::Args;
+
+use super::Context;
+use crate::error::Result;
+use crate::nbody::law::Law;
+use crate::nbody::simulate::{Integrator, Settings};
+
+/// A system to simulate.
+#[derive(Args)]
+pub struct System {
+    /// inverse-square, inverse, spring, damped, charge or discontinuous
+    #[arg(long, default_value = "spring")]
+    law: String,
+    /// A law of your own: a pair potential in r, m1, m2, q1, q2, such as "m1*m2*log(r)"; needs --dt
+    #[arg(long, value_name = "EXPRESSION", conflicts_with = "law")]
+    potential: Option<String>,
+    /// Dimensions of space: 2 or 3
+    #[arg(long, default_value_t = 2)]
+    dim: usize,
+    /// Bodies of each run, 2 to 64
+    #[arg(long, default_value_t = 4)]
+    bodies: usize,
+    /// Frames of each run, the initial state among them
+    #[arg(long, default_value_t = 1000)]
+    frames: usize,
+    /// Time between frames; each law has its own default
+    #[arg(long)]
+    dt: Option<f64>,
+}
+
+impl System {
+    /// The settings of a simulation of so many runs, with the default integrator.
+    pub fn settings(&self, runs: usize, context: &Context) -> Result<Settings> {
+        let law = match &self.potential {
+            Some(text) => Law::from_potential(text)?,
+            None => Law::parse(&self.law)?,
+        };
+        let System { dim, bodies, frames, dt, .. } = *self;
+        let (integrator, seed) = (Integrator::default(), context.seed);
+        Ok(Settings { law, dim, bodies, runs, frames, dt, integrator, substeps: 1, seed })
+    }
+}
