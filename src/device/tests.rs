@@ -151,14 +151,14 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     same_layout::<crate::ops::mlp::gpu::InputGradientArgs>();
     same_layout::<crate::ops::mlp::gpu::WeightGradientArgs>();
     same_layout::<crate::ops::mlp::gpu::SumArgs>();
-    same_layout::<crate::ops::tiny::gpu::GatherArgs>();
-    same_layout::<crate::ops::tiny::gpu::EdgeArgs>();
-    same_layout::<crate::ops::tiny::gpu::MessagesArgs>();
-    same_layout::<crate::ops::tiny::gpu::NodeArgs>();
-    same_layout::<crate::ops::tiny::gpu::LossArgs>();
-    same_layout::<crate::ops::tiny::gpu::MessageGradientArgs>();
-    same_layout::<crate::ops::tiny::gpu::WeightTask>();
-    same_layout::<crate::ops::tiny::gpu::WeightTile>();
-    same_layout::<crate::ops::tiny::gpu::WeightsArgs>();
-    same_layout::<crate::ops::tiny::gpu::TotalsArgs>();
+    same_layout::<crate::ops::tiny::gpu::args::GatherArgs>();
+    same_layout::<crate::ops::tiny::gpu::args::EdgeArgs>();
+    same_layout::<crate::ops::tiny::gpu::args::MessagesArgs>();
+    same_layout::<crate::ops::tiny::gpu::args::NodeArgs>();
+    same_layout::<crate::ops::tiny::gpu::args::LossArgs>();
+    same_layout::<crate::ops::tiny::gpu::args::MessageGradientArgs>();
+    same_layout::<crate::ops::tiny::gpu::args::WeightTask>();
+    same_layout::<crate::ops::tiny::gpu::args::WeightTile>();
+    same_layout::<crate::ops::tiny::gpu::args::WeightsArgs>();
+    same_layout::<crate::ops::tiny::gpu::args::TotalsArgs>();
 }

@@ -1,0 +1,224 @@
+//! A training that stays on the device.
+
+use super::args::{GATHER, GatherArgs};
+use super::step::Step;
+use super::{Problem, all, all_mut};
+use crate::device::Gpu;
+use crate::device::cuda::{Buffer, Grid, Pointer, Recording};
+use crate::error::Result;
+use crate::network::spec::Shape;
+use crate::ops::adam;
+use crate::ops::mlp::gpu::THREADS;
+use crate::ops::tiny::Loss;
+
+/// The most steps that [`Training::advance`] takes at once: the losses of so many are kept.
+pub(crate) const MOST_STEPS: usize = 512;
+
+/// What a training draws its graphs from, as `network::batches` does on the processor.
+pub(crate) struct Source<'a> {
+    /// `[data runs, frames, bodies, dim]`.
+    pub positions: &'a [f32],
+    pub velocities: &'a [f32],
+    pub accelerations: &'a [f32],
+    /// `[data runs, bodies]`.
+    pub masses: &'a [f32],
+    pub charges: &'a [f32],
+    /// Frames of a data run.
+    pub frames: usize,
+    /// The data runs that each run of the stack draws from, `[runs, …]`.
+    pub parts: Vec<u32>,
+    /// The frames: `drawn_frames` from `first_frame` on, `stride` apart.
+    pub first_frame: usize,
+    pub drawn_frames: usize,
+    pub stride: usize,
+    /// Standard deviation of the random translation of a graph.
+    pub translation: f64,
+    /// Of each run: seed of the batches, key of the noise.
+    pub seeds: Vec<u64>,
+    pub noise_seeds: Vec<u64>,
+}
+
+/// A [`Source`] on the device.
+struct Data {
+    positions: Buffer<f32>,
+    velocities: Buffer<f32>,
+    accelerations: Buffer<f32>,
+    masses: Buffer<f32>,
+    charges: Buffer<f32>,
+    parts: Buffer<u32>,
+    seeds: Buffer<u64>,
+    noise_seeds: Vec<u64>,
+    frames: u32,
+    first_frame: u32,
+    drawn_frames: u32,
+    stride: u32,
+    translation: f64,
+}
+
+/// A training that stays on the device: data, networks, moments, learning rates, and the number of the
+/// step, which its last kernel advances.
+pub(crate) struct Training {
+    // First, so that it goes before the buffers that it was recorded with.
+    recording: Option<Recording>,
+    gpu: Gpu,
+    data: Data,
+    /// One entry for each step of the whole training.
+    rates: Buffer<adam::Rates>,
+    step: Step,
+    /// Moments, `[runs, arena.len]`.
+    m: Buffer<f32>,
+    v: Buffer<f32>,
+    /// What Adam scales each run's gradient by.
+    scales: Buffer<f32>,
+    done: u64,
+}
+
+impl Training {
+    /// Moves a training to the device when `done` steps are done. `rates` are those of all its steps,
+    /// `arenas` parameters and both moments, `[runs, arena.len]` each.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub fn new(
+        gpu: Gpu,
+        problem: Problem,
+        source: &Source,
+        rates: &[adam::Args],
+        arenas: [&[f32]; 3],
+        done: u64,
+    ) -> Result<Self> {
+        let data = Data {
+            positions: gpu.upload(source.positions)?,
+            velocities: gpu.upload(source.velocities)?,
+            accelerations: gpu.upload(source.accelerations)?,
+            masses: gpu.upload(source.masses)?,
+            charges: gpu.upload(source.charges)?,
+            parts: gpu.upload(&source.parts)?,
+            seeds: gpu.upload(&source.seeds)?,
+            noise_seeds: source.noise_seeds.clone(),
+            frames: source.frames as u32,
+            first_frame: source.first_frame as u32,
+            drawn_frames: source.drawn_frames as u32,
+            stride: source.stride as u32,
+            translation: source.translation,
+        };
+        let rates: Vec<adam::Rates> = rates.iter().map(adam::Rates::new).collect();
+        let len = arenas[0].len();
+        let mut training = Training {
+            recording: None,
+            gpu,
+            data,
+            rates: gpu.upload(&rates)?,
+            step: Step::new(gpu, problem, MOST_STEPS)?,
+            m: gpu.buffer(len)?,
+            v: gpu.buffer(len)?,
+            scales: gpu.buffer(problem.runs)?,
+            done,
+        };
+        training.upload(arenas)?;
+        Ok(training)
+    }
+
+    /// Goes on with networks of another shape.
+    ///
+    /// # Errors
+    /// As [`Training::new`].
+    pub fn reshape(&mut self, shape: Shape, arenas: [&[f32]; 3]) -> Result<()> {
+        self.recording = None;
+        let len = arenas[0].len();
+        self.step = Step::new(self.gpu, Problem { shape, ..self.step.problem }, MOST_STEPS)?;
+        (self.m, self.v) = (self.gpu.buffer(len)?, self.gpu.buffer(len)?);
+        self.upload(arenas)
+    }
+
+    fn upload(&mut self, [parameters, m, v]: [&[f32]; 3]) -> Result<()> {
+        self.step.parameters.upload(parameters)?;
+        self.m.upload(m)?;
+        self.v.upload(v)?;
+        self.step.noise_seeds.upload(&self.data.noise_seeds)?;
+        self.step.counter.upload(&[self.done])
+    }
+
+    /// Trains for `steps` steps, at most [`MOST_STEPS`]; returns their losses, `[steps, runs]`.
+    pub fn advance(&mut self, steps: usize) -> Result<Vec<Loss>> {
+        assert!(steps <= MOST_STEPS, "the losses of {steps} steps are asked for");
+        for _ in 0..steps {
+            match &self.recording {
+                // SAFETY: the recording goes when the buffers change, and is called on `&mut self`.
+                Some(recording) => unsafe { recording.replay()? },
+                None => {
+                    // The first step runs as it is, which loads the kernels: a driver may refuse to do
+                    // that while it records.
+                    self.enqueue()?;
+                    let gpu = self.gpu;
+                    self.recording = Some(gpu.record(|| self.enqueue())?);
+                }
+            }
+        }
+        let first = self.done;
+        self.done += steps as u64;
+        self.step.losses(first..self.done)
+    }
+
+    /// Copies the parameters back.
+    pub fn parameters(&self, parameters: &mut [f32]) -> Result<()> {
+        self.step.parameters.download(parameters)
+    }
+
+    /// Copies the moments back.
+    pub fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()> {
+        self.m.download(m)?;
+        self.v.download(v)
+    }
+
+    /// Enqueues a training step.
+    pub(in crate::ops::tiny) fn enqueue(&mut self) -> Result<()> {
+        self.gather()?;
+        self.step.enqueue()?;
+        let args = adam::gpu::AdamArgs {
+            parameters: all_mut(&mut self.step.parameters),
+            m: all_mut(&mut self.m),
+            v: all_mut(&mut self.v),
+            gradients: all(&self.step.gradients),
+            operands: Pointer::NULL,
+            scales: all_mut(&mut self.scales),
+            rates: all(&self.rates),
+            step: all(&self.step.counter),
+            len: self.step.arena.len as u64,
+        };
+        // SAFETY: the buffers are those of this training, and there is a rate for every step.
+        unsafe { adam::gpu::enqueue(self.gpu, self.step.problem.runs, &args)? };
+        self.step.enqueue_totals()
+    }
+
+    /// Enqueues the draw of a batch.
+    fn gather(&mut self) -> Result<()> {
+        let (data, step) = (&self.data, &mut self.step);
+        let Problem { shape, runs, graphs, bodies, .. } = step.problem;
+        let args = GatherArgs {
+            positions: all(&data.positions),
+            velocities: all(&data.velocities),
+            accelerations: all(&data.accelerations),
+            masses: all(&data.masses),
+            charges: all(&data.charges),
+            parts: all(&data.parts),
+            seeds: all(&data.seeds),
+            step: all(&step.counter),
+            features: all_mut(&mut step.features),
+            targets: all_mut(&mut step.targets),
+            translation: data.translation,
+            part_runs: (data.parts.len() / runs) as u32,
+            frames: data.frames,
+            first_frame: data.first_frame,
+            drawn_frames: data.drawn_frames,
+            stride: data.stride,
+            graphs: graphs as u32,
+            bodies: bodies as u32,
+            dim: shape.outputs as u32,
+        };
+        let mut grid = Grid::cover(step.problem.nodes(), THREADS);
+        grid.blocks[2] = runs as u32;
+        // SAFETY: parts and frames are those of the data, and the grid covers the nodes.
+        unsafe { self.gpu.launch(GATHER, grid, &args) }
+    }
+}
