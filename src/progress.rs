@@ -1,11 +1,12 @@
 //! Progress on stderr: bars with rate and remaining time on a terminal, a plain line every few
 //! seconds in a log, nothing under `-q`.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -27,12 +28,17 @@ impl Progress {
             Progress::Stderr if terminal => ProgressDrawTarget::stderr(),
             _ => ProgressDrawTarget::hidden(),
         };
-        let template = format!(
-            "{{prefix:<10}} {{bar:30}} {{pos}}/{{len}} {unit} {{per_sec}} eta {{eta}} {{msg}}"
-        );
+        let template =
+            format!("{{prefix:<10}} {{bar:30}} {{pos}}/{{len}} {unit} {{per_sec}}{{left}} {{msg}}");
+        let left = |state: &ProgressState, out: &mut dyn Write| {
+            if state.pos() > 0 {
+                let _ = write!(out, " eta {:#}", HumanDuration(state.eta()));
+            }
+        };
+        let style = ProgressStyle::with_template(&template).expect("a constant template");
         let bar = ProgressBar::with_draw_target(Some(total), target)
             .with_prefix(label.to_string())
-            .with_style(ProgressStyle::with_template(&template).expect("a constant template"));
+            .with_style(style.with_key("left", left));
         let lines = (self == Progress::Stderr && !terminal)
             .then(|| Mutex::new(Lines { begun: Instant::now(), last: Instant::now() }));
         Bar { bar, lines, label: label.to_string(), unit: unit.to_string() }
@@ -87,13 +93,8 @@ impl Bar {
         lines.last = Instant::now();
         let seconds = lines.begun.elapsed().as_secs_f64();
         let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
-        let rate = done as f64 / seconds.max(1e-9);
-        let left = (total.saturating_sub(done)) as f64 / rate.max(1e-9);
-        let Bar { label, unit, .. } = self;
-        let message = self.bar.message();
-        eprintln!(
-            "{label}: {done}/{total} {unit}, {rate:.0}/s, {seconds:.0} s, {left:.0} s left {message}"
-        );
+        let (label, message) = (&self.label, self.bar.message());
+        eprintln!("{label}: {} {message}", describe(done, total, &self.unit, seconds));
     }
 }
 
@@ -101,5 +102,27 @@ impl Drop for Bar {
     fn drop(&mut self) {
         self.line(true);
         self.bar.finish();
+    }
+}
+
+/// How far `seconds` have brought the work. How long the rest takes is known once something is done.
+fn describe(done: u64, total: u64, unit: &str, seconds: f64) -> String {
+    let rate = done as f64 / seconds.max(1e-9);
+    let mut text = format!("{done}/{total} {unit}, {rate:.0}/s, {seconds:.0} s");
+    if done > 0 {
+        let left = total.saturating_sub(done) as f64 / rate;
+        text += &format!(", {left:.0} s left");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remaining_time_is_said_once_something_is_done() {
+        assert_eq!(describe(0, 1000, "runs", 5.2), "0/1000 runs, 0/s, 5 s");
+        assert_eq!(describe(250, 1000, "runs", 5.0), "250/1000 runs, 50/s, 5 s, 15 s left");
     }
 }
