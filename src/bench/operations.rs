@@ -7,12 +7,12 @@ use crate::nbody::law::Law;
 use crate::nbody::simulate::{Settings, energy, initial_state};
 use crate::network::spec::{Layer, Precision, Shape};
 use crate::ops::rk4::{Batch, Frames, Integrator, TOLERANCE};
-use crate::ops::{adam, expression, mlp, rk4, tiny};
+use crate::ops::{adam, edge, expression, mlp, rk4, tiny};
 use crate::random::Random;
 use crate::symbolic::expression::{Expression, Node};
 
 /// The names that `bench` takes, in the order of measuring.
-pub const NAMES: [&str; 6] = ["ceilings", "rk4", "tiny", "adam", "mlp", "expression"];
+pub const NAMES: [&str; 7] = ["ceilings", "rk4", "tiny", "edge", "adam", "mlp", "expression"];
 
 /// Measures all cases of the operation `name`.
 pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
@@ -40,6 +40,13 @@ pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measuremen
             let bottleneck = (128, 2, tiny::Penalty::None);
             training(harness, bottleneck, Precision::F32, report)?;
             training(harness, bottleneck, Precision::Bf16, report)
+        }
+        "edge" => {
+            for penalty in [edge::Penalty::L1(1e-2), edge::Penalty::None] {
+                stars(harness, penalty, Precision::F32, report)?;
+                stars(harness, penalty, Precision::Bf16, report)?;
+            }
+            Ok(())
         }
         "adam" => {
             update(harness, shape(300, 100).arena().len, report)?;
@@ -232,6 +239,77 @@ fn training(
             &mut losses,
             &mut workspace,
         )
+    })?);
+    Ok(())
+}
+
+/// Loss and gradient on some receivers of a graph of halos: 141 neighbours each, seven features of
+/// which three are coordinates, the networks of the paper's section 4.3.
+fn stars(
+    harness: &Harness,
+    penalty: edge::Penalty,
+    precision: Precision,
+    report: &mut impl FnMut(Measurement),
+) -> Result<()> {
+    let (nodes, degree, receivers) = (20_000u32, 141, 256);
+    let shape = Shape {
+        n_features: 7,
+        message_dim: 100,
+        outputs: 1,
+        hidden: 500,
+        layers: 2,
+        sampled: false,
+    };
+    let arena = shape.arena();
+    let features = random(nodes as usize * shape.n_features, 1, 1.0);
+    let targets = random(nodes as usize, 2, 1.0);
+    let parameters = random(arena.len, 3, 0.05);
+    let mut gradients = vec![0.0; arena.len];
+    let row_start: Vec<u64> = (0..=u64::from(nodes)).map(|node| node * degree).collect();
+    let mut senders = Random::new(1, 4);
+    let sender: Vec<u32> = (0..u64::from(nodes) * degree).map(|_| senders.word() % nodes).collect();
+    let receivers: Vec<u32> = (0..receivers).map(|k| k * (nodes / receivers)).collect();
+    let batch = edge::Batch {
+        shape,
+        penalty,
+        weight_decay: 1e-8,
+        precision,
+        row_start: &row_start,
+        sender: &sender,
+        receivers: &receivers,
+        features: &features,
+        coordinates: edge::Coordinates { dim: 3, period: 3.46, shift: [0.0; 3] },
+        noise_seed: 0,
+        step: 1,
+    };
+    let edges = receivers.len() * degree as usize;
+    // Forward, gradient of the weights, gradient of the inputs, of which the first layer needs none.
+    // Without a penalty the last layer of φe works on the sums over edges.
+    let (first, last) = (arena.edge[0].weight.len(), arena.edge[2].weight.len());
+    let summed = if penalty == edge::Penalty::None { last } else { 0 };
+    let each_edge = 3 * (weights(&arena.edge) - summed) - first;
+    let each_node = 3 * (weights(&arena.node) + summed);
+    let penalty = if summed == 0 { "L1" } else { "no penalty" };
+    let mut workspace = edge::Workspace::default();
+    let work = Work {
+        op: "edge",
+        size: format!("{edges} edges, 14 -> 500 -> 500 -> 100, {penalty}"),
+        precision: arithmetic(precision),
+        count: edges as f64,
+        unit: "edges/s",
+        flops: Some(2.0 * (edges * each_edge + receivers.len() * each_node) as f64),
+        bytes: (2 * 4 * arena.len + edges * 4 * (1 + shape.n_features)) as f64,
+    };
+    report(harness.measure(work, || {
+        edge::gradient(
+            harness.device,
+            &batch,
+            &targets,
+            &parameters,
+            &mut gradients,
+            &mut workspace,
+        )
+        .map(drop)
     })?);
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! between devices sits here and nowhere else.
 
 pub mod adam;
+pub mod edge;
 pub mod expression;
 pub mod mlp;
 pub mod rk4;
@@ -37,6 +38,7 @@ impl Check {
 pub fn selftest(device: &Device) -> Result<Vec<Check>> {
     let operations = [
         adam::selftest::checks,
+        edge::selftest::checks,
         expression::selftest::checks,
         mlp::selftest::checks,
         rk4::selftest::checks,

@@ -69,7 +69,7 @@ pub struct Loss {
 }
 
 /// Units of a layer in bf16: two rows of them go through a buffer of fixed size.
-const WIDEST_BF16: usize = 4000;
+pub(super) const WIDEST_BF16: usize = 4000;
 
 /// Buffers that steps on the processor reuse: nothing is allocated after the first step of a size.
 #[derive(Default)]

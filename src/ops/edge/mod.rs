@@ -1,0 +1,194 @@
+//! Loss and gradient of one training step on some receivers of a large graph.
+//!
+//! For each receiver r: messages e = φe(v_r, v_s) on every edge from a sender s, summed; prediction
+//! φv(v_r, Σe); loss = mean over receivers of the L1 norm of (target − prediction) + penalty on
+//! messages + weight_decay · Σw², as in [`tiny`](super::tiny), whose graphs are small and complete.
+//!
+//! There is one step of message passing, so the star of each receiver is independent of all others:
+//! it goes forward and backward while it is in cache, and memory is that of the graph and of a few
+//! stars for each thread, never edges × hidden units.
+//!
+//! Positions enter relative to the receiver. With the weights A_x of the receiver's coordinates and
+//! B_x of the sender's, A_x x_r + B_x x_s = (A_x + B_x) x_r + B_x (x_s − x_r): the difference, wrapped
+//! in a periodic box, keeps all its digits, and the parameters are those of the plain network.
+
+mod cpu;
+mod plan;
+pub mod reference;
+pub mod selftest;
+mod stars;
+#[cfg(test)]
+mod tests;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::network::spec::{Precision, Shape};
+use crate::ops::tiny::WIDEST_BF16;
+pub use crate::ops::tiny::{Loss, Penalty};
+
+/// The first features of a node, which are its coordinates.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Coordinates {
+    /// How many: 0 to 3.
+    pub dim: usize,
+    /// Edge of the periodic box, in the units of the features; 0 for open space.
+    pub period: f32,
+    /// Added to the coordinates of every node: a random translation of the graph.
+    pub shift: [f32; 3],
+}
+
+/// What one step works on.
+pub struct Batch<'a> {
+    /// Shape of the model.
+    pub shape: Shape,
+    /// Penalty on messages.
+    pub penalty: Penalty,
+    /// Weight of Σw² (weights and biases) in the loss.
+    pub weight_decay: f32,
+    /// Arithmetic of φe's products behind its first layer; that one and φv work in f32.
+    pub precision: Precision,
+    /// Edges are sorted by receiver: those of node i are `row_start[i]..row_start[i + 1]`, `[node + 1]`.
+    pub row_start: &'a [u64],
+    /// `[edge]`.
+    pub sender: &'a [u32],
+    /// The nodes whose targets this step is about.
+    pub receivers: &'a [u32],
+    /// `[node, n_features]`.
+    pub features: &'a [f32],
+    /// Which of the features are coordinates.
+    pub coordinates: Coordinates,
+    /// Key of the noise of sampled messages, whose counter is the step and the edge.
+    pub noise_seed: u64,
+    /// Step number.
+    pub step: u64,
+}
+
+/// Buffers that steps on the processor reuse.
+#[derive(Default)]
+pub struct Workspace {
+    cpu: cpu::Buffers,
+}
+
+/// Loss and gradient on the receivers of the batch, for `targets` `[node, outputs]` of all nodes.
+///
+/// `parameters` and `gradients` are `[arena.len]`; the gradient is overwritten, gaps of the arena
+/// included, which become zero. A buffer of the wrong length, a graph whose parts disagree, a batch
+/// without receivers or edges, and bf16 on a processor without it are errors; nothing is written then.
+///
+/// Threads are those of the caller's rayon pool; the result does not depend on their number.
+pub fn gradient(
+    device: &Device,
+    batch: &Batch,
+    targets: &[f32],
+    parameters: &[f32],
+    gradients: &mut [f32],
+    workspace: &mut Workspace,
+) -> Result<Loss> {
+    let edges = batch.check(parameters)?;
+    if edges == 0 {
+        return Err(Error::input("none of the receivers has an edge").field("receivers"));
+    }
+    check_len("targets", targets.len(), batch.nodes() * batch.shape.outputs)?;
+    check_len("gradients", gradients.len(), parameters.len())?;
+    match device {
+        Device::Cpu(cpu) => {
+            cpu::gradient(cpu, batch, edges, targets, parameters, gradients, workspace)
+        }
+        Device::Gpu(_) => Err(Error::device("edge has no kernels yet; use --device cpu")),
+    }
+}
+
+/// The outputs of φv `[receivers, outputs]`; sampled messages are their means.
+///
+/// Errors are those of [`gradient`], but receivers without edges are none: nothing is summed.
+pub fn predict(
+    device: &Device,
+    batch: &Batch,
+    parameters: &[f32],
+    predictions: &mut [f32],
+    workspace: &mut Workspace,
+) -> Result<()> {
+    batch.check(parameters)?;
+    check_len("predictions", predictions.len(), batch.receivers.len() * batch.shape.outputs)?;
+    match device {
+        Device::Cpu(cpu) => cpu::predict(cpu, batch, parameters, predictions, workspace),
+        Device::Gpu(_) => Err(Error::device("edge has no kernels yet; use --device cpu")),
+    }
+}
+
+impl Batch<'_> {
+    /// Nodes of the graph.
+    fn nodes(&self) -> usize {
+        self.row_start.len().saturating_sub(1)
+    }
+
+    /// The edges of a node.
+    fn edges_of(&self, node: u32) -> std::ops::Range<usize> {
+        let node = node as usize;
+        self.row_start[node] as usize..self.row_start[node + 1] as usize
+    }
+
+    /// The number of edges of the receivers, if every buffer has its length and the settings agree.
+    ///
+    /// Of the graph only what the receivers touch is looked at: a step must not read 30 million edges.
+    fn check(&self, parameters: &[f32]) -> Result<usize> {
+        let shape = &self.shape;
+        let widths = [shape.n_features, shape.message_dim, shape.outputs, shape.hidden];
+        if widths.contains(&0) || shape.layers == 0 {
+            return Err(Error::usage("a network needs at least one unit in each of its layers"));
+        }
+        let widest = widths.into_iter().chain([shape.edge_outputs()]).max().unwrap_or(0);
+        if self.precision == Precision::Bf16 && widest > WIDEST_BF16 {
+            return Err(Error::usage(format!(
+                "bf16 takes layers of up to {WIDEST_BF16} units, not {widest}; use --precision f32"
+            ))
+            .field("precision"));
+        }
+        if shape.sampled != matches!(self.penalty, Penalty::Kl(_)) {
+            return Err(Error::usage(
+                "sampled messages and the Kullback–Leibler penalty go together",
+            )
+            .field("penalty"));
+        }
+        let Coordinates { dim, period, .. } = self.coordinates;
+        if dim > 3.min(shape.n_features) || !(period >= 0.0 && period.is_finite()) {
+            return Err(Error::usage(format!(
+                "{dim} coordinates in a box of {period} are no positions of {} features",
+                shape.n_features
+            ))
+            .field("coordinates"));
+        }
+        check_len("parameters", parameters.len(), shape.arena().len)?;
+        check_len("features", self.features.len(), self.nodes() * shape.n_features)?;
+        let mut edges = 0;
+        for (row, &receiver) in self.receivers.iter().enumerate() {
+            let bad =
+                |message: String| Err(Error::input(message).field("receivers").row(row as u64 + 1));
+            if receiver as usize >= self.nodes() {
+                return bad(format!("is node {receiver} of {}", self.nodes()));
+            }
+            let own = self.edges_of(receiver);
+            if own.start > own.end || own.end > self.sender.len() || own.end > u32::MAX as usize {
+                return bad(format!("has edges {own:?} of {}", self.sender.len()));
+            }
+            if let Some(&sender) =
+                self.sender[own.clone()].iter().find(|&&s| s as usize >= self.nodes())
+            {
+                return bad(format!("has the sender {sender} among {} nodes", self.nodes()));
+            }
+            edges += own.len();
+        }
+        if self.receivers.is_empty() {
+            return Err(Error::input("has no elements").field("receivers"));
+        }
+        Ok(edges)
+    }
+}
+
+fn check_len(name: &str, found: usize, expected: usize) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::input(format!("has {found} elements where the shape asks for {expected}"))
+        .field(name))
+}
