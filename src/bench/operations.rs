@@ -7,12 +7,13 @@ use crate::nbody::law::Law;
 use crate::nbody::simulate::{Settings, energy, initial_state};
 use crate::network::spec::{Layer, Precision, Shape};
 use crate::ops::rk4::{Batch, Frames, Integrator, TOLERANCE};
-use crate::ops::{adam, edge, expression, mlp, rk4, tiny};
+use crate::ops::{adam, edge, expression, mlp, neighbours, rk4, scatter, tiny};
 use crate::random::Random;
 use crate::symbolic::expression::{Expression, Node};
 
 /// The names that `bench` takes, in the order of measuring.
-pub const NAMES: [&str; 7] = ["ceilings", "rk4", "tiny", "edge", "adam", "mlp", "expression"];
+pub const NAMES: [&str; 9] =
+    ["ceilings", "rk4", "tiny", "edge", "adam", "mlp", "expression", "neighbours", "scatter"];
 
 /// Measures all cases of the operation `name`.
 pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
@@ -56,7 +57,12 @@ pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measuremen
             perceptron(harness, Precision::F32, report)?;
             perceptron(harness, Precision::Bf16, report)
         }
-        _ => population(harness, report),
+        "expression" => population(harness, report),
+        "neighbours" => graph(harness, report),
+        _ => {
+            sums(harness, 64, report)?;
+            sums(harness, 1, report)
+        }
     }
 }
 
@@ -408,5 +414,59 @@ fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result
         harness
             .measure(work, || expression::fit(harness.device, &table, &programs, fit).map(drop))?,
     );
+    Ok(())
+}
+
+/// The radius graph of as many points as the halos of a (1000 Mpc/h)³ box, joined up to 50 Mpc/h.
+fn graph(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
+    let (nodes, reach) = (215_854, neighbours::Reach { edge: 1000.0, radius: 50.0 });
+    let mut random = Random::new(1, 1);
+    let last = (reach.edge as f32).next_down();
+    let anywhere = (0..3 * nodes).map(|_| ((reach.edge * random.uniform()) as f32).min(last));
+    let positions: Vec<f32> = anywhere.collect();
+    let mut senders = vec![0; neighbours::count(harness.device, &positions, reach)?.edges()];
+    let work = Work {
+        op: "neighbours",
+        size: format!("{nodes} points, radius 50 in 1000"),
+        precision: Arithmetic::F64,
+        count: senders.len() as f64,
+        unit: "edges/s",
+        // A distance, with a comparison, for each edge, twice: for the count and for the list.
+        flops: Some(2.0 * 12.0 * senders.len() as f64),
+        bytes: (4 * (positions.len() + senders.len()) + 8 * (nodes + 1)) as f64,
+    };
+    report(harness.measure(work, || {
+        neighbours::count(harness.device, &positions, reach)?.write_senders(&mut senders)
+    })?);
+    Ok(())
+}
+
+/// Values of 2²⁰ edges added up for their receivers, in any order and sorted.
+fn sums(harness: &Harness, width: usize, report: &mut impl FnMut(Measurement)) -> Result<()> {
+    let (edges, nodes) = (1 << 20, 1 << 13);
+    let mut numbers = Random::new(1, 1);
+    let receivers: Vec<u32> = (0..edges).map(|_| numbers.below(nodes) as u32).collect();
+    let row_start: Vec<u64> =
+        (0..=nodes as u64).map(|node| node * (edges / nodes) as u64).collect();
+    let values = random(edges * width, 2, 1.0);
+    let mut out = vec![0.0; nodes * width];
+    let forms = [
+        ("any order", scatter::Edges::Receivers(&receivers), 4 * edges),
+        ("rows", scatter::Edges::Rows(&row_start), 8 * (nodes + 1)),
+    ];
+    for (form, of, bytes) in forms {
+        let work = Work {
+            op: "scatter",
+            size: format!("{edges} edges x {width}, {nodes} nodes, {form}"),
+            precision: Arithmetic::F32,
+            count: edges as f64,
+            unit: "edges/s",
+            flops: Some(values.len() as f64),
+            bytes: (bytes + 4 * (values.len() + 2 * out.len())) as f64,
+        };
+        report(
+            harness.measure(work, || scatter::add(harness.device, of, width, &values, &mut out))?,
+        );
+    }
     Ok(())
 }

@@ -151,6 +151,9 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     same_layout::<crate::ops::mlp::gpu::InputGradientArgs>();
     same_layout::<crate::ops::mlp::gpu::WeightGradientArgs>();
     same_layout::<crate::ops::mlp::gpu::SumArgs>();
+    same_layout::<crate::ops::neighbours::gpu::NeighboursArgs>();
+    same_layout::<crate::ops::neighbours::gpu::ScanArgs>();
+    same_layout::<crate::ops::scatter::gpu::ScatterArgs>();
     same_layout::<crate::ops::tiny::gpu::args::GatherArgs>();
     same_layout::<crate::ops::tiny::gpu::args::EdgeArgs>();
     same_layout::<crate::ops::tiny::gpu::args::MessagesArgs>();

@@ -6,7 +6,9 @@ pub mod adam;
 pub mod edge;
 pub mod expression;
 pub mod mlp;
+pub mod neighbours;
 pub mod rk4;
+pub mod scatter;
 pub mod tiny;
 
 use crate::device::{Device, Simd};
@@ -41,7 +43,9 @@ pub fn selftest(device: &Device) -> Result<Vec<Check>> {
         edge::selftest::checks,
         expression::selftest::checks,
         mlp::selftest::checks,
+        neighbours::selftest::checks,
         rk4::selftest::checks,
+        scatter::selftest::checks,
         tiny::selftest::checks,
     ];
     let checks = operations.map(|checks| checks(device)).into_iter();

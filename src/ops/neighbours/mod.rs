@@ -1,0 +1,212 @@
+//! The radius graph in a periodic box: who is at most `radius` away from whom, by cell list.
+//!
+//! d² = δx² + δy² + δz² with δ = min(|xᵢ − xⱼ|, edge − |xᵢ − xⱼ|), and i and j are joined, in both
+//! directions, where d² ≤ radius². All of it is in f64 on the stored f32 positions, each operation
+//! rounded on its own and the sum taken from left to right: what SciPy's periodic `cKDTree` evaluates,
+//! so that both decide alike about pairs exactly `radius` apart. CPU and GPU give the same bits.
+//!
+//! The box is cut into cells at least `radius` wide, so that the neighbours of a node are in its own
+//! cell and the 26 around it. Edges are counted first, so that the caller can make room for them, in
+//! memory or in a mapped file, and are computed a second time to be written.
+
+mod cpu;
+pub(crate) mod gpu;
+pub mod selftest;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+
+/// The box and how far a neighbour may be, in the unit of the positions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reach {
+    /// Edge of the cube; it repeats itself in all three directions.
+    pub edge: f64,
+    /// The largest distance of neighbours, at most half the edge.
+    pub radius: f64,
+}
+
+/// A graph whose edges are counted and not written yet.
+pub struct Graph<'a> {
+    row_start: Vec<u64>,
+    on: On<'a>,
+}
+
+/// What the device keeps between counting and writing.
+enum On<'a> {
+    Cpu(cpu::Cells<'a>),
+    Gpu(gpu::Cells),
+}
+
+/// Counts the neighbours of each node, positions `[node, 3]` in [0, edge).
+///
+/// # Errors
+/// A box or radius that is not positive and finite, a radius above half the box, positions that are
+/// no rows of three, a position outside the box or not finite (with its row), more nodes than a u32
+/// counts, and on a GPU too little memory.
+pub fn count<'a>(device: &Device, positions: &'a [f32], reach: Reach) -> Result<Graph<'a>> {
+    reach.check()?;
+    if !positions.len().is_multiple_of(3) {
+        let message = format!("has {} elements, which are no rows of x, y, z", positions.len());
+        return Err(Error::input(message).field("positions"));
+    }
+    check_nodes(positions.len() / 3)?;
+    let outside = |row: &[f32]| !row.iter().all(|&x| x >= 0.0 && f64::from(x) < reach.edge);
+    if let Some(row) = positions.chunks_exact(3).position(outside) {
+        let (at, edge) = (&positions[3 * row..][..3], reach.edge);
+        let message =
+            format!("{at:?} is not in the box, 0 up to but without {edge} along each axis");
+        return Err(Error::input(message).field("positions").row(row as u64 + 1));
+    }
+    let grid = Grid::new(reach, positions.len() / 3);
+    let (row_start, on) = match device {
+        Device::Cpu(cpu) => {
+            let cells = cpu::Cells::new(*cpu, positions, reach, grid);
+            (cells.row_start(), On::Cpu(cells))
+        }
+        Device::Gpu(gpu) => {
+            let cells = gpu::Cells::new(*gpu, positions, reach, grid)?;
+            (cells.row_start()?, On::Gpu(cells))
+        }
+    };
+    Ok(Graph { row_start, on })
+}
+
+impl Graph<'_> {
+    /// `[node + 1]`: the senders of node i are at `row_start[i]..row_start[i + 1]`.
+    pub fn row_start(&self) -> &[u64] {
+        &self.row_start
+    }
+
+    /// Directed edges: each pair counts twice.
+    pub fn edges(&self) -> usize {
+        self.row_start.last().map_or(0, |&end| end as usize)
+    }
+
+    /// Writes the senders of each node, `[edge]`, ascending in each row.
+    ///
+    /// # Errors
+    /// An array that has not one element for each edge, and on a GPU too little memory.
+    pub fn write_senders(&self, senders: &mut [u32]) -> Result<()> {
+        if senders.len() != self.edges() {
+            let message = format!("has {} elements for {} edges", senders.len(), self.edges());
+            return Err(Error::input(message).field("sender"));
+        }
+        match &self.on {
+            On::Cpu(cells) => cells.write(&self.row_start, senders),
+            On::Gpu(cells) => cells.write(senders)?,
+        }
+        Ok(())
+    }
+}
+
+impl Reach {
+    fn check(&self) -> Result<()> {
+        for (name, value) in [("box", self.edge), ("radius", self.radius)] {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(Error::usage(format!("{value} is no length")).field(name));
+            }
+        }
+        if self.radius > self.edge / 2.0 {
+            let message = format!(
+                "{} is more than half the box of {}, beyond which a pair has several distances",
+                self.radius, self.edge
+            );
+            return Err(Error::usage(message).field("radius"));
+        }
+        Ok(())
+    }
+
+    /// Whether two nodes are neighbours: the one expression that decides, see the top of the file.
+    #[inline(always)]
+    fn joins(self, a: [f64; 3], b: [f64; 3]) -> bool {
+        self.square_distance(a, b) <= self.radius * self.radius
+    }
+
+    #[inline(always)]
+    fn square_distance(self, a: [f64; 3], b: [f64; 3]) -> f64 {
+        let square = |axis: usize| {
+            let plain = (a[axis] - b[axis]).abs();
+            let around = self.edge - plain;
+            let distance = if around < plain { around } else { plain };
+            distance * distance
+        };
+        square(0) + square(1) + square(2)
+    }
+}
+
+fn check_nodes(nodes: usize) -> Result<()> {
+    match u32::try_from(nodes) {
+        Ok(_) => Ok(()),
+        Err(_) => {
+            let message = format!("has {nodes} nodes, {} are possible", u32::MAX);
+            Err(Error::input(message).field("positions"))
+        }
+    }
+}
+
+/// The cells: `side` along each axis, numbered with z running fastest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Grid {
+    side: u32,
+    /// Cells per unit of length.
+    scale: f64,
+}
+
+impl Grid {
+    /// At least a hair wider than the radius, so that rounding never puts neighbours two cells apart;
+    /// not many more cells than nodes.
+    fn new(reach: Reach, nodes: usize) -> Self {
+        let fitting = (reach.edge / reach.radius * (1.0 - 1e-9)).floor();
+        let enough = (nodes as f64).cbrt().ceil();
+        let side = fitting.min(enough).max(1.0);
+        Grid { side: side as u32, scale: side / reach.edge }
+    }
+
+    fn cells(self) -> usize {
+        (self.side as usize).pow(3)
+    }
+
+    /// The cell of a coordinate.
+    #[inline(always)]
+    fn along(self, x: f32) -> u32 {
+        ((f64::from(x) * self.scale) as u32).min(self.side - 1)
+    }
+
+    fn cell(self, row: &[f32]) -> usize {
+        let side = self.side as usize;
+        row.iter().fold(0, |cell, &x| cell * side + self.along(x) as usize)
+    }
+
+    /// The cells up to one step from `cell` along an axis, each once: two ranges, the second often
+    /// empty.
+    #[inline(always)]
+    fn around(self, cell: u32) -> [Range<u32>; 2] {
+        let side = self.side;
+        if side <= 3 {
+            [0..side, 0..0]
+        } else if cell == 0 {
+            [0..2, side - 1..side]
+        } else if cell == side - 1 {
+            [cell - 1..side, 0..1]
+        } else {
+            [cell - 1..cell + 2, 0..0]
+        }
+    }
+}
+
+/// Every pair in turn: what all implementations are compared with.
+fn reference(positions: &[f32], reach: Reach) -> (Vec<u64>, Vec<u32>) {
+    let rows: Vec<[f64; 3]> =
+        positions.chunks_exact(3).map(|row| [0, 1, 2].map(|axis| row[axis].into())).collect();
+    let (mut row_start, mut senders) = (vec![0], Vec::new());
+    for (i, &receiver) in rows.iter().enumerate() {
+        let joined = |&j: &usize| i != j && reach.joins(receiver, rows[j]);
+        senders.extend((0..rows.len()).filter(joined).map(|j| j as u32));
+        row_start.push(senders.len() as u64);
+    }
+    (row_start, senders)
+}

@@ -1,0 +1,91 @@
+//! Boxes of few and many cells against every pair in turn: the edges have to be the same, bit for bit.
+
+use super::{Reach, count, reference};
+use crate::device::Device;
+use crate::error::Result;
+use crate::ops::Check;
+use crate::random::Random;
+
+/// Nodes, the edge of the box, the radius: from one cell to many, rows of every length, and more cells
+/// and nodes than a GPU scans at a time.
+const BOXES: [(usize, f64, f64); 10] = [
+    (1, 1.0, 0.5),
+    (2, 1.0, 0.5),
+    (65, 1.0, 0.4),
+    (333, 10.0, 5.0),
+    (300, 10.0, 2.6),
+    (257, 1e3, 330.0),
+    (700, 1e3, 240.0),
+    (1000, 1e3, 105.0),
+    (1500, 7e-3, 3e-4),
+    (9000, 1.0, 0.02),
+];
+
+/// Wrong elements of rows and senders, of which none is allowed.
+pub fn checks(device: &Device) -> Result<Vec<Check>> {
+    let mut checks = Vec::new();
+    for (nodes, edge, radius) in BOXES {
+        let case = format!("{nodes} nodes, radius {radius} in {edge}");
+        checks.push(check(device, case, &uniform(nodes, edge), Reach { edge, radius })?);
+    }
+    let lattice = Reach { edge: 8.0, radius: 2.0 };
+    checks.push(check(device, "pairs exactly at the radius".into(), &points(8), lattice)?);
+    let crowd = Reach { edge: 1e3, radius: 50.0 };
+    checks.push(check(device, "clusters across the faces".into(), &clusters(600, 1e3), crowd)?);
+    Ok(checks)
+}
+
+fn check(device: &Device, case: String, positions: &[f32], reach: Reach) -> Result<Check> {
+    let (rows, expected) = reference(positions, reach);
+    let graph = count(device, positions, reach)?;
+    let mut senders = vec![u32::MAX; graph.edges()];
+    graph.write_senders(&mut senders)?;
+    let wrong = |same: usize, len: usize, other: usize| len.max(other) - same;
+    let same_rows = rows.iter().zip(graph.row_start()).filter(|(a, b)| a == b).count();
+    let same = expected.iter().zip(&senders).filter(|(a, b)| a == b).count();
+    let error = wrong(same_rows, rows.len(), graph.row_start().len())
+        + wrong(same, expected.len(), senders.len());
+    Ok(Check { operation: "neighbours", case, error: error as f64, limit: 0.0 })
+}
+
+/// Anywhere in the box; the first at its corner, the second just below the opposite one.
+pub(super) fn uniform(nodes: usize, edge: f64) -> Vec<f32> {
+    let last = below(edge);
+    let mut random = Random::new(7, nodes as u64);
+    let anywhere = (0..3 * nodes).map(|_| ((edge * random.uniform()) as f32).min(last));
+    let mut positions: Vec<f32> = anywhere.collect();
+    for (x, corner) in positions.iter_mut().zip([0.0, 0.0, 0.0, last, last, last]) {
+        *x = corner;
+    }
+    positions
+}
+
+/// The largest f32 below `edge`.
+pub(super) fn below(edge: f64) -> f32 {
+    let x = edge as f32;
+    if f64::from(x) < edge { x } else { x.next_down() }
+}
+
+/// The points of a lattice, `side` along each axis, a unit apart.
+pub(super) fn points(side: usize) -> Vec<f32> {
+    let axis = |k: usize| (k % side) as f32;
+    (0..side.pow(3)).flat_map(|k| [axis(k / side / side), axis(k / side), axis(k)]).collect()
+}
+
+/// Three dense clusters, each on a face, an edge or a corner of the box, with some nodes twice.
+fn clusters(nodes: usize, edge: f64) -> Vec<f32> {
+    let mut random = Random::new(8, 0);
+    let mut positions = Vec::with_capacity(3 * nodes);
+    for node in 0..nodes {
+        if node % 7 == 6 {
+            positions.extend_from_within(3 * (node - 6)..3 * (node - 5));
+            continue;
+        }
+        for axis in 0..3 {
+            let centre = if axis <= node % 3 { 0.0 } else { 0.37 * edge };
+            let x = (centre + 0.03 * edge * random.normal()).rem_euclid(edge);
+            positions.push((x as f32).min(below(edge)));
+        }
+    }
+    positions
+}
