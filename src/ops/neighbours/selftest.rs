@@ -6,9 +6,10 @@ use crate::error::Result;
 use crate::ops::Check;
 use crate::random::Random;
 
-/// Nodes, the edge of the box, the radius: from one cell to many, rows of every length, and more cells
-/// and nodes than a GPU scans at a time.
-const BOXES: [(usize, f64, f64); 10] = [
+/// Nodes, the edge of the box, the radius: no node and more than a GPU scans at a time, one cell and
+/// many, rows of every length.
+const BOXES: [(usize, f64, f64); 11] = [
+    (0, 1.0, 0.5),
     (1, 1.0, 0.5),
     (2, 1.0, 0.5),
     (65, 1.0, 0.4),
@@ -32,7 +33,32 @@ pub fn checks(device: &Device) -> Result<Vec<Check>> {
     checks.push(check(device, "pairs exactly at the radius".into(), &points(8), lattice)?);
     let crowd = Reach { edge: 1e3, radius: 50.0 };
     checks.push(check(device, "clusters across the faces".into(), &clusters(600, 1e3), crowd)?);
+    checks.push(last_bits(device)?);
     Ok(checks)
+}
+
+/// Pairs around the faces of the box, each with the smallest radius that joins it and with the next
+/// smaller one: an operation that is rounded otherwise, or not at all, decides otherwise.
+fn last_bits(device: &Device) -> Result<Check> {
+    let (edge, pairs) = (0.8, 24);
+    let mut random = Random::new(9, 0);
+    let mut error = 0.0;
+    for _ in 0..pairs {
+        let a = [(); 3].map(|()| (edge * random.uniform()) as f32);
+        let b = a.map(|x| (f64::from(x) + 0.23 * random.uniform()).rem_euclid(edge) as f32);
+        let [a, b] = [a, b].map(|row| row.map(|x| x.min(below(edge))));
+        let reach = |radius| Reach { edge, radius };
+        let square = reach(0.0).square_distance(a.map(f64::from), b.map(f64::from));
+        let mut radius = square.sqrt().next_down();
+        while radius * radius < square {
+            radius = radius.next_up();
+        }
+        for radius in [radius, radius.next_down()] {
+            error += check(device, String::new(), &[a, b].concat(), reach(radius))?.error;
+        }
+    }
+    let case = format!("{pairs} pairs, the last bit of the radius");
+    Ok(Check { operation: "neighbours", case, error, limit: 0.0 })
 }
 
 fn check(device: &Device, case: String, positions: &[f32], reach: Reach) -> Result<Check> {

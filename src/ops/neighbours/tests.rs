@@ -45,6 +45,18 @@ fn edges_that_a_person_can_count() {
 }
 
 #[test]
+fn rounding_does_not_put_neighbours_two_cells_apart() {
+    // Lattices whose spacing is the radius and a tenth of the box, at the faces of cells as wide: the
+    // reciprocal of the width is rounded, and 49 · (1 / 49) is below 1.
+    for spacing in 1..=64u8 {
+        let positions: Vec<f32> = points(10).iter().map(|x| x * f32::from(spacing)).collect();
+        let radius = f64::from(spacing);
+        let (rows, _) = graph(&Device::cpu(), &positions, Reach { edge: 10.0 * radius, radius });
+        assert!(rows.windows(2).all(|ends| ends[1] - ends[0] == 6), "spacing {spacing}");
+    }
+}
+
+#[test]
 fn the_last_bit_of_a_distance_decides() {
     // 0.3f32 is above 0.3, and 0.1f32 + 0.2f32 is not 0.3f32.
     let [a, b] = [0.1f32, 0.4];

@@ -1,63 +1,54 @@
-//! Sums over edges on the processor: edges sorted by counting, then nodes in parallel. Memory sets the
-//! pace, so that the vectors every processor has will do.
+//! Sums over edges on the processor. Memory sets the pace: values are read in their own order, each by
+//! the one thread that has its receiver, and the vectors that every processor has will do.
 
 use rayon::prelude::*;
 
 use super::Edges;
 
-/// Nodes of a task.
+/// Nodes of a task on rows.
 const NODES: usize = 64;
+/// Edges that a task on edges in any order looks at before it adds.
+const BLOCK: usize = 256;
 
 pub(super) fn add(edges: Edges, width: usize, values: &[f32], out: &mut [f32]) {
+    let nodes = out.len() / width;
     match edges {
-        Edges::Rows(rows) => {
-            let of = |node: usize| rows[node] as usize..rows[node + 1] as usize;
-            add_to_each(width, values, out, of);
-        }
-        Edges::Receivers(receivers) => {
-            let (start, order) = sorted(receivers, out.len() / width);
-            let of = |node: usize| {
-                let own = &order[start[node] as usize..start[node + 1] as usize];
-                own.iter().map(|&edge| edge as usize)
-            };
-            add_to_each(width, values, out, of);
-        }
-    }
-}
-
-/// Where the edges of each node begin, `[node + 1]`, and the edges by receiver, in their own order.
-fn sorted(receivers: &[u32], nodes: usize) -> (Vec<u32>, Vec<u32>) {
-    let mut start = vec![0u32; nodes + 1];
-    for &receiver in receivers {
-        start[receiver as usize + 1] += 1;
-    }
-    for node in 0..nodes {
-        start[node + 1] += start[node];
-    }
-    let mut next = start.clone();
-    let mut order = vec![0; receivers.len()];
-    for (edge, &receiver) in receivers.iter().enumerate() {
-        let place = &mut next[receiver as usize];
-        order[*place as usize] = edge as u32;
-        *place += 1;
-    }
-    (start, order)
-}
-
-/// Adds to each node the values of the edges that `of` gives for it, in that order.
-fn add_to_each<I: Iterator<Item = usize>>(
-    width: usize,
-    values: &[f32],
-    out: &mut [f32],
-    of: impl Fn(usize) -> I + Sync,
-) {
-    out.par_chunks_mut(NODES * width).enumerate().for_each(|(task, sums)| {
-        for (node, sums) in sums.chunks_exact_mut(width).enumerate() {
-            for edge in of(task * NODES + node) {
-                for (sum, value) in sums.iter_mut().zip(&values[edge * width..][..width]) {
-                    *sum += value;
+        Edges::Rows(row_start) => {
+            out.par_chunks_mut(NODES * width).enumerate().for_each(|(task, sums)| {
+                let ends = row_start[task * NODES..].windows(2);
+                for (sums, ends) in sums.chunks_exact_mut(width).zip(ends) {
+                    let own = ends[0] as usize * width..ends[1] as usize * width;
+                    values[own].chunks_exact(width).for_each(|values| add_row(sums, values));
                 }
-            }
+            });
         }
-    });
+        // A part of the nodes for each thread, which passes over the edges of the others: after a sort
+        // by receiver values would be read out of their order, which takes twice as long.
+        Edges::Receivers(receivers) => {
+            let part = nodes.div_ceil(rayon::current_num_threads()).max(1);
+            out.par_chunks_mut(part * width).enumerate().for_each(|(task, sums)| {
+                let own = task * part..task * part + sums.len() / width;
+                let mut found = [0; BLOCK];
+                for (block, receivers) in receivers.chunks(BLOCK).enumerate() {
+                    // Each edge is written and then kept or overwritten: no branch to predict.
+                    let mut len = 0;
+                    for (k, &receiver) in receivers.iter().enumerate() {
+                        found[len] = k;
+                        len += usize::from(own.contains(&(receiver as usize)));
+                    }
+                    for &k in &found[..len] {
+                        let (edge, node) = (block * BLOCK + k, receivers[k] as usize - own.start);
+                        let values = &values[edge * width..][..width];
+                        add_row(&mut sums[node * width..][..width], values);
+                    }
+                }
+            });
+        }
+    }
+}
+
+fn add_row(sums: &mut [f32], values: &[f32]) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum += value;
+    }
 }

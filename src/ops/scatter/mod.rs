@@ -27,7 +27,7 @@ pub enum Edges<'a> {
 ///
 /// # Errors
 /// Arrays whose lengths do not fit, a receiver that is no node, a row that ends before it begins (each
-/// with its row), more than u32::MAX receivers, and on a GPU too little memory; nothing is added then.
+/// with its row), and on a GPU too little memory; nothing is added then.
 pub fn add(
     device: &Device,
     edges: Edges,
@@ -59,7 +59,6 @@ fn check(edges: Edges, width: usize, values: usize, out: usize) -> Result<()> {
             if receivers.len() != count {
                 return refused(format!("has {} elements for {count} edges", receivers.len()));
             }
-            check_edges(count)?;
             match receivers.iter().position(|&receiver| receiver as usize >= nodes) {
                 None => Ok(()),
                 Some(edge) => {
@@ -86,16 +85,6 @@ fn check(edges: Edges, width: usize, values: usize, out: usize) -> Result<()> {
                     Err(refused(message).row(row as u64 + 1))
                 }
             }
-        }
-    }
-}
-
-fn check_edges(edges: usize) -> Result<()> {
-    match u32::try_from(edges) {
-        Ok(_) => Ok(()),
-        Err(_) => {
-            let message = format!("has {edges} elements, {} are possible", u32::MAX);
-            Err(Error::input(message).field("receiver"))
         }
     }
 }
