@@ -94,7 +94,7 @@ struct WeightGradientArgs {
 LAYOUT(WeightGradientArgs, d_outputs, inputs, partials, arena, weight, bias, rows, group, in_width, out_width,
        rows_per_split, column_tiles)
 
-// dW = d_outputsᵀ · inputs and db = Σ d_outputs, a sum for each range of rows. Grid: tiles of outputs ×
+// dW += d_outputsᵀ · inputs and db += Σ d_outputs, a sum for each range of rows. Grid: tiles of outputs ×
 // column_tiles, splits, runs.
 template <class T>
 DEVICE void weight_gradient(const WeightGradientArgs& args) {
@@ -113,9 +113,9 @@ DEVICE void weight_gradient(const WeightGradientArgs& args) {
     const Tile<T> tile = product<T, Inner::result, Inner::result>(
         part, column == 0, [&](int m, int k) { return widened(d[k * out + m]); },
         [&](int n, int k) { return summed(x + k * inputs, args.group, in, n); });
-    each(tile, part, [&](int m, int n, float value) { to[args.weight + m * in + n] = value; });
+    each(tile, part, [&](int m, int n, float value) { to[args.weight + m * in + n] += value; });
     if (column == 0)
-        each_sum(tile, part, [&](int m, float sum) { to[args.bias + m] = float(args.group) * sum; });
+        each_sum(tile, part, [&](int m, float sum) { to[args.bias + m] += float(args.group) * sum; });
 }
 KERNEL void __launch_bounds__(TILE_THREADS) mlp_weight_gradient_f32(WeightGradientArgs args) {
     weight_gradient<float>(args);

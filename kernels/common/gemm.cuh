@@ -10,6 +10,9 @@ constexpr int TILE_THREADS = 128;
 
 using Bf16 = __nv_bfloat16;
 
+// -1, 0 or 1.
+DEVICE float sign(float x) { return float(x > 0) - float(x < 0); }
+
 DEVICE float widened(float x) { return x; }
 DEVICE float widened(Bf16 x) { return __bfloat162float(x); }
 DEVICE void narrow(float x, float& to) { to = x; }

@@ -135,6 +135,14 @@ impl<T> Pointer<T> {
     /// What a kernel recognises as 'not given'.
     pub const NULL: Self = Pointer { address: 0, of: PhantomData };
 
+    /// The address of element `index`.
+    ///
+    /// # Safety
+    /// The buffer has that element.
+    pub unsafe fn add(self, index: usize) -> Self {
+        Pointer { address: self.address + (index * size_of::<T>()) as u64, of: PhantomData }
+    }
+
     /// The same address, of another type, for kernels that take one of several.
     pub fn cast<U>(self) -> Pointer<U> {
         Pointer { address: self.address, of: PhantomData }

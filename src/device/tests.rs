@@ -155,6 +155,16 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     same_layout::<crate::ops::neighbours::gpu::ScanArgs>();
     same_layout::<crate::ops::scatter::gpu::ScatterArgs>();
     same_layout::<crate::ops::tiny::gpu::args::GatherArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeRelativeArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeGatherArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeSumHiddenArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeSumMessagesArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeNodeInputsArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeLossArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeMessageGradientsArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeLastArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeSpreadArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeFinishArgs>();
     same_layout::<crate::ops::tiny::gpu::args::EdgeArgs>();
     same_layout::<crate::ops::tiny::gpu::args::MessagesArgs>();
     same_layout::<crate::ops::tiny::gpu::args::NodeArgs>();

@@ -13,6 +13,7 @@
 //! in a periodic box, keeps all its digits, and the parameters are those of the plain network.
 
 mod cpu;
+pub(crate) mod gpu;
 mod plan;
 pub mod reference;
 pub mod selftest;
@@ -94,7 +95,10 @@ pub fn gradient(
         Device::Cpu(cpu) => {
             cpu::gradient(cpu, batch, edges, targets, parameters, gradients, workspace)
         }
-        Device::Gpu(_) => Err(Error::device("edge has no kernels yet; use --device cpu")),
+        Device::Gpu(gpu) => {
+            let how = (*gpu, gpu::CHUNK_EDGES);
+            gpu::gradient(how, batch, edges, targets, parameters, gradients)
+        }
     }
 }
 
@@ -112,7 +116,7 @@ pub fn predict(
     check_len("predictions", predictions.len(), batch.receivers.len() * batch.shape.outputs)?;
     match device {
         Device::Cpu(cpu) => cpu::predict(cpu, batch, parameters, predictions, workspace),
-        Device::Gpu(_) => Err(Error::device("edge has no kernels yet; use --device cpu")),
+        Device::Gpu(gpu) => gpu::predict(*gpu, batch, parameters, predictions),
     }
 }
 

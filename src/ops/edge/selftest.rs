@@ -19,10 +19,6 @@ pub fn checks(device: &Device) -> Result<Vec<Check>> {
         ([40, 2, 70], &[12; 20]),
     ];
     let mut checks = Vec::new();
-    if matches!(device, Device::Gpu(_)) {
-        // It has no kernels yet.
-        return Ok(checks);
-    }
     for kind in KINDS {
         for (network, degrees) in cases {
             let [hidden, layers, messages] = network;

@@ -60,6 +60,40 @@ fn compare(kind: Kind, network: [usize; 3], degrees: &[usize], what: &str) {
 }
 
 #[test]
+fn gpu_agrees_with_the_reference() {
+    crate::ops::assert_gpu_passes(selftest::checks);
+}
+
+#[test]
+fn gpu_chunks_give_what_the_whole_gives() {
+    let Some(Device::Gpu(gpu)) = crate::device::test_gpu() else { return };
+    for kind in KINDS {
+        // Chunks of several stars, of one that is larger than a chunk, of stars without edges.
+        let case = Case::new(kind, [16, 2, 3], &[9, 30, 0, 0, 7, 5, 12, 1], 3);
+        let batch = case.batch();
+        let edges = 64;
+        let exact = case.reference(EXACT);
+        for most in [0, 10, 22, 64] {
+            let mut gradients = vec![f32::NAN; case.parameters.len()];
+            let loss = gpu::gradient(
+                (gpu, most),
+                &batch,
+                edges,
+                &case.targets,
+                &case.parameters,
+                &mut gradients,
+            )
+            .unwrap();
+            let error = crate::ops::relative_error(&gradients, &exact.gradients);
+            assert!(error < 2e-6, "{kind:?}, chunks of {most}: {error}");
+            let near = |found: f32, exact: f64| (f64::from(found) - exact).abs() <= 1e-5 * exact;
+            assert!(near(loss.prediction, exact.prediction), "{loss:?}");
+            assert!(near(loss.penalty, exact.penalty), "{loss:?}");
+        }
+    }
+}
+
+#[test]
 fn every_level_agrees_with_the_reference_on_every_network() {
     for kind in KINDS {
         for hidden in [3, 7, 16, 33, 128] {

@@ -369,11 +369,11 @@ pub(super) fn gradient(
     Ok((d_inputs.to_vec()?, gradients.to_vec()?))
 }
 
-/// Enqueues the partial gradients of a layer's parameters.
+/// Adds the partial gradients of a layer's parameters to what `partials` holds, enqueued.
 ///
 /// # Safety
 /// As [`layer`].
-unsafe fn weight_gradient(
+pub(crate) unsafe fn weight_gradient(
     gpu: Gpu,
     precision: Precision,
     splits: usize,

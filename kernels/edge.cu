@@ -1,0 +1,346 @@
+// A training step on stars of a large graph: what lies between the layers, which are those of mlp.cu.
+// Mathematics, argument structs in Rust, processor twin and tests: src/ops/edge/.
+//
+// The edges of a chunk of receivers lie in order: those of receiver r are starts[r] … starts[r + 1].
+// Kernels with a block for each receiver have TILE_THREADS threads.
+#include "common/device.cuh"
+#include "common/gemm.cuh"
+#include "common/noise.cuh"
+
+struct EdgeRelativeArgs {
+    const float* parameters;  // [len]
+    float* relative;          // [len]
+    unsigned long long len, weight;  // of φe's first layer
+    unsigned hidden, n_features, dim;
+    unsigned unused;
+};
+LAYOUT(EdgeRelativeArgs, parameters, relative, len, weight, hidden, n_features, dim, unused)
+
+// Where element i of the arena is in φe's first layer, if its weight belongs to a coordinate of the
+// receiver (`first` = 0) or of the sender (`first` = n_features); else false.
+template <class Args>
+DEVICE bool coordinate(const Args& args, size_t i, unsigned first) {
+    const size_t width = 2 * size_t(args.n_features);
+    if (i < args.weight || i >= args.weight + args.hidden * width) return false;
+    const size_t column = (i - args.weight) % width;
+    return column >= first && column < first + args.dim;
+}
+
+// The parameters, with A_x + B_x in the place of A_x in φe's first layer: then the sender's coordinates
+// are those relative to the receiver. Any grid.
+KERNEL void edge_relative(EdgeRelativeArgs args) {
+    const size_t threads = size_t(gridDim.x) * blockDim.x;
+    for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.len; i += threads) {
+        float w = args.parameters[i];
+        if (coordinate(args, i, 0)) w += args.parameters[i + args.n_features];
+        args.relative[i] = w;
+    }
+}
+EXPORT(edge_relative)
+
+struct EdgeGatherArgs {
+    const float* features;      // [nodes, n_features]
+    const unsigned* receivers;  // [receivers]
+    const unsigned* starts;     // [receivers + 1]
+    const unsigned* senders;    // [edges]
+    float* inputs;              // [edges, 2 · n_features]
+    float shift[3];
+    float period;               // 0 in open space
+    unsigned n_features, dim;
+};
+LAYOUT(EdgeGatherArgs, features, receivers, starts, senders, inputs, shift, period, n_features, dim)
+
+// φe's inputs: the receiver's features, and the sender's with coordinates relative to the receiver.
+// Grid: receivers.
+KERNEL void __launch_bounds__(TILE_THREADS) edge_gather(EdgeGatherArgs args) {
+    const unsigned width = args.n_features, first = args.starts[blockIdx.x];
+    const unsigned count = args.starts[blockIdx.x + 1] - first;
+    const float* own = args.features + size_t(args.receivers[blockIdx.x]) * width;
+    for (unsigned i = threadIdx.x; i < count * 2 * width; i += blockDim.x) {
+        const unsigned edge = first + i / (2 * width), column = i % (2 * width);
+        const unsigned k = column % width;
+        float value;
+        if (column < width) {
+            value = own[k];
+            UNROLL
+            for (unsigned d = 0; d < 3; d++)
+                if (k == d && d < args.dim) value += args.shift[d];
+        } else {
+            value = args.features[size_t(args.senders[edge]) * width + k];
+            if (k < args.dim) {
+                value -= own[k];
+                // A quotient of half a period rounds as on the processor: away from zero.
+                if (args.period > 0) value -= args.period * roundf(value / args.period);
+            }
+        }
+        args.inputs[size_t(edge) * 2 * width + column] = value;
+    }
+}
+EXPORT(edge_gather)
+
+struct EdgeSumHiddenArgs {
+    const void* hidden;        // [edges, width], f32 or bf16
+    const unsigned* starts;    // [receivers + 1]
+    float* sums;               // [receivers, width]
+    unsigned long long width;
+};
+LAYOUT(EdgeSumHiddenArgs, hidden, starts, sums, width)
+
+// Sums over the edges of each receiver. Grid: receivers.
+template <class T>
+DEVICE void sum_hidden(const EdgeSumHiddenArgs& args) {
+    const size_t width = args.width;
+    const unsigned first = args.starts[blockIdx.x], end = args.starts[blockIdx.x + 1];
+    const T* hidden = static_cast<const T*>(args.hidden);
+    for (size_t unit = threadIdx.x; unit < width; unit += blockDim.x) {
+        float sum = 0;
+        // In parts, or else the rounding of a sum of hundreds of terms of one sign would show.
+        for (unsigned part = first; part < end; part += 32) {
+            float terms = 0;
+            const unsigned last = min(part + 32, end);
+            for (unsigned edge = part; edge < last; edge++) terms += widened(hidden[edge * width + unit]);
+            sum += terms;
+        }
+        args.sums[blockIdx.x * width + unit] = sum;
+    }
+}
+KERNEL void __launch_bounds__(TILE_THREADS) edge_sum_hidden_f32(EdgeSumHiddenArgs args) {
+    sum_hidden<float>(args);
+}
+KERNEL void __launch_bounds__(TILE_THREADS) edge_sum_hidden_bf16(EdgeSumHiddenArgs args) {
+    sum_hidden<Bf16>(args);
+}
+EXPORT(edge_sum_hidden_f32)
+EXPORT(edge_sum_hidden_bf16)
+
+struct EdgeSumMessagesArgs {
+    const float* outputs;    // [edges, φe's outputs]
+    const unsigned* starts;  // [receivers + 1]
+    const unsigned* edges;   // [edges] numbers in the graph, of the noise; or null: means, no noise
+    float* sums;             // [receivers, message_dim]
+    float* deviations;       // [edges, message_dim]; null unless sampled
+    double* penalties;       // [receivers] sums, not weighted
+    unsigned long long seed, step;
+    unsigned message_dim, sampled;
+};
+LAYOUT(EdgeSumMessagesArgs, outputs, starts, edges, sums, deviations, penalties, seed, step, message_dim,
+       sampled)
+
+// Messages (sampled: means and random parts) summed at each receiver, and their penalty. Grid:
+// receivers.
+KERNEL void __launch_bounds__(TILE_THREADS) edge_sum_messages(EdgeSumMessagesArgs args) {
+    const size_t dim = args.message_dim, outputs = args.sampled ? 2 * dim : dim;
+    const unsigned first = args.starts[blockIdx.x], end = args.starts[blockIdx.x + 1];
+    double penalty = 0;
+    for (size_t unit = threadIdx.x; unit < dim; unit += blockDim.x) {
+        float sum = 0;
+        for (unsigned edge = first; edge < end; edge++) {
+            const float* row = args.outputs + edge * outputs;
+            const float mean = row[unit];
+            sum += mean;
+            if (!args.sampled) {
+                penalty += fabsf(mean);
+                continue;
+            }
+            const float log = row[dim + unit], sigma = expf(0.5f * log);
+            penalty += 0.5f * (mean * mean + sigma * sigma - log - 1);
+            if (args.edges) {
+                const float deviation =
+                    sigma * noise(args.seed, args.step, args.edges[edge], unsigned(unit));
+                args.deviations[edge * dim + unit] = deviation;
+                sum += deviation;
+            }
+        }
+        args.sums[blockIdx.x * dim + unit] = sum;
+    }
+    const double total = block_sum(penalty);
+    if (threadIdx.x == 0) args.penalties[blockIdx.x] = total;
+}
+EXPORT(edge_sum_messages)
+
+struct EdgeNodeInputsArgs {
+    const float* features;      // [nodes, n_features]
+    const unsigned* receivers;  // [receivers]
+    const unsigned* starts;     // [receivers + 1]
+    const float* sums;          // [receivers, message_dim]
+    const float* bias;          // [message_dim] of φe's last layer, if that acted on sums over edges
+    float* inputs;              // [receivers, n_features + message_dim]
+    float shift[3];
+    unsigned count, n_features, message_dim, dim;
+    unsigned unused;
+};
+LAYOUT(EdgeNodeInputsArgs, features, receivers, starts, sums, bias, inputs, shift, count, n_features,
+       message_dim, dim, unused)
+
+// φv's inputs: a node's features and the messages it received. Any grid.
+KERNEL void edge_node_inputs(EdgeNodeInputsArgs args) {
+    const size_t width = args.n_features + args.message_dim, threads = size_t(gridDim.x) * blockDim.x;
+    for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.count * width; i += threads) {
+        const size_t row = i / width;
+        const unsigned column = unsigned(i % width);
+        float value;
+        if (column < args.n_features) {
+            value = args.features[size_t(args.receivers[row]) * args.n_features + column];
+            UNROLL
+            for (unsigned d = 0; d < 3; d++)
+                if (column == d && d < args.dim) value += args.shift[d];
+        } else {
+            const unsigned unit = column - args.n_features;
+            value = args.sums[row * args.message_dim + unit];
+            // The layer has added one bias; a sum over edges has as many.
+            const float degree = float(args.starts[row + 1] - args.starts[row]);
+            if (args.bias) value += (degree - 1) * args.bias[unit];
+        }
+        args.inputs[i] = value;
+    }
+}
+EXPORT(edge_node_inputs)
+
+struct EdgeLossArgs {
+    const float* outputs;       // [receivers, width]
+    const float* targets;       // [nodes, width]
+    const unsigned* receivers;  // [receivers]
+    float* d_outputs;           // [receivers, width]
+    double* losses;             // [receivers] sums of |output − target|
+    unsigned count, width;
+    float scale;                // 1 / receivers of the batch
+    unsigned unused;
+};
+LAYOUT(EdgeLossArgs, outputs, targets, receivers, d_outputs, losses, count, width, scale, unused)
+
+// The loss of each receiver, and its gradient. Any grid.
+KERNEL void edge_loss(EdgeLossArgs args) {
+    const unsigned threads = gridDim.x * blockDim.x;
+    for (unsigned row = blockIdx.x * blockDim.x + threadIdx.x; row < args.count; row += threads) {
+        const float* target = args.targets + size_t(args.receivers[row]) * args.width;
+        double loss = 0;
+        for (unsigned k = 0; k < args.width; k++) {
+            const size_t i = size_t(row) * args.width + k;
+            const float difference = args.outputs[i] - target[k];
+            loss += fabsf(difference);
+            args.d_outputs[i] = args.scale * sign(difference);
+        }
+        args.losses[row] = loss;
+    }
+}
+EXPORT(edge_loss)
+
+struct EdgeMessageGradientsArgs {
+    const float* d_inputs;    // [receivers, n_features + message_dim], of φv
+    const unsigned* starts;   // [receivers + 1]
+    const float* outputs;     // [edges, φe's outputs]
+    const float* deviations;  // [edges, message_dim]; null unless sampled
+    float* d_outputs;         // [edges, φe's outputs], or null
+    Bf16* rounded;            // the same in bf16, or null
+    unsigned n_features, message_dim;
+    float weight;             // of the penalty of an edge
+    unsigned sampled;
+};
+LAYOUT(EdgeMessageGradientsArgs, d_inputs, starts, outputs, deviations, d_outputs, rounded, n_features,
+       message_dim, weight, sampled)
+
+// Gradients of φe's outputs where the messages have a penalty. Grid: receivers.
+KERNEL void __launch_bounds__(TILE_THREADS) edge_message_gradients(EdgeMessageGradientsArgs args) {
+    const size_t dim = args.message_dim, outputs = args.sampled ? 2 * dim : dim;
+    const unsigned first = args.starts[blockIdx.x], end = args.starts[blockIdx.x + 1];
+    const float* d_sums = args.d_inputs + blockIdx.x * (args.n_features + dim) + args.n_features;
+    for (size_t unit = threadIdx.x; unit < dim; unit += blockDim.x) {
+        const float d = d_sums[unit];
+        for (unsigned edge = first; edge < end; edge++) {
+            const size_t at = edge * outputs + unit;
+            const float value = args.outputs[at];
+            if (!args.sampled) {
+                put(args.d_outputs, args.rounded, at, d + args.weight * sign(value));
+                continue;
+            }
+            const float log = args.outputs[at + dim], deviation = args.deviations[edge * dim + unit];
+            put(args.d_outputs, args.rounded, at, d + args.weight * value);
+            put(args.d_outputs, args.rounded, at + dim,
+                0.5f * (d * deviation + args.weight * (expf(log) - 1)));
+        }
+    }
+}
+EXPORT(edge_message_gradients)
+
+struct EdgeLastArgs {
+    const float* d_inputs;   // [receivers, n_features + message_dim], of φv
+    const unsigned* starts;  // [receivers + 1]
+    float* d_sums;           // [receivers, message_dim]
+    float* bias;             // [message_dim]: gradient of φe's last bias, of which this adds a part
+    unsigned count, n_features, message_dim;
+    unsigned unused;
+};
+LAYOUT(EdgeLastArgs, d_inputs, starts, d_sums, bias, count, n_features, message_dim, unused)
+
+// Gradients of the summed messages, in rows of their own, and of the bias that each sum has as often
+// as the receiver has edges. Grid: one thread for each message.
+KERNEL void edge_last(EdgeLastArgs args) {
+    const unsigned unit = blockIdx.x * blockDim.x + threadIdx.x;
+    if (unit >= args.message_dim) return;
+    float bias = 0;
+    for (size_t row = 0; row < args.count; row++) {
+        const float d = args.d_inputs[row * (args.n_features + args.message_dim) + args.n_features + unit];
+        args.d_sums[row * args.message_dim + unit] = d;
+        bias += float(args.starts[row + 1] - args.starts[row]) * d;
+    }
+    args.bias[unit] += bias;
+}
+EXPORT(edge_last)
+
+struct EdgeSpreadArgs {
+    const float* passed;     // [receivers, width]
+    const unsigned* starts;  // [receivers + 1]
+    const void* hidden;      // [edges, width], f32 or bf16: a ReLU's outputs
+    float* d_hidden;         // [edges, width], or null
+    Bf16* rounded;           // the same in bf16, or null
+    unsigned long long width;
+};
+LAYOUT(EdgeSpreadArgs, passed, starts, hidden, d_hidden, rounded, width)
+
+// What the last layer passes back to all edges of a receiver, through the ReLU before it. Grid:
+// receivers.
+template <class T>
+DEVICE void spread(const EdgeSpreadArgs& args) {
+    const size_t width = args.width;
+    const unsigned first = args.starts[blockIdx.x], end = args.starts[blockIdx.x + 1];
+    const T* hidden = static_cast<const T*>(args.hidden);
+    for (size_t unit = threadIdx.x; unit < width; unit += blockDim.x) {
+        const float value = args.passed[blockIdx.x * width + unit];
+        for (unsigned edge = first; edge < end; edge++) {
+            const size_t at = edge * width + unit;
+            put(args.d_hidden, args.rounded, at, widened(hidden[at]) > 0 ? value : 0.0f);
+        }
+    }
+}
+KERNEL void __launch_bounds__(TILE_THREADS) edge_spread_f32(EdgeSpreadArgs args) { spread<float>(args); }
+KERNEL void __launch_bounds__(TILE_THREADS) edge_spread_bf16(EdgeSpreadArgs args) { spread<Bf16>(args); }
+EXPORT(edge_spread_f32)
+EXPORT(edge_spread_bf16)
+
+struct EdgeFinishArgs {
+    const float* partials;    // [count, stride]
+    const float* parameters;  // [len]
+    float* gradients;         // [len]
+    unsigned long long len, stride, count, weight;  // weight: of φe's first layer
+    unsigned hidden, n_features, dim;
+    float decay;              // 2 · weight_decay
+};
+LAYOUT(EdgeFinishArgs, partials, parameters, gradients, len, stride, count, weight, hidden, n_features, dim,
+       decay)
+
+// The gradient: the sum of its parts in order, for the plain coordinates again, and the decay of the
+// weights. Any grid.
+KERNEL void edge_finish(EdgeFinishArgs args) {
+    const size_t threads = size_t(gridDim.x) * blockDim.x;
+    for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.len; i += threads) {
+        // What the receiver's coordinates got belongs to A_x + B_x.
+        const bool sender = coordinate(args, i, args.n_features);
+        float sum = 0, other = 0;
+        for (size_t k = 0; k < args.count; k++) {
+            sum += args.partials[k * args.stride + i];
+            if (sender) other += args.partials[k * args.stride + i - args.n_features];
+        }
+        args.gradients[i] = sum + other + args.decay * args.parameters[i];
+    }
+}
+EXPORT(edge_finish)

@@ -1,0 +1,154 @@
+//! What the kernels of `kernels/edge.cu` take: the twins of its structs, whose comments say what each
+//! field is.
+
+use half::bf16;
+
+use crate::device::cuda::Pointer;
+use crate::kernel_args;
+
+kernel_args! {
+    /// What `edge_relative` takes.
+    struct EdgeRelativeArgs {
+        parameters: Pointer<f32>,
+        relative: Pointer<f32>,
+        len: u64,
+        weight: u64,
+        hidden: u32,
+        n_features: u32,
+        dim: u32,
+        unused: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_gather` takes.
+    struct EdgeGatherArgs {
+        features: Pointer<f32>,
+        receivers: Pointer<u32>,
+        starts: Pointer<u32>,
+        senders: Pointer<u32>,
+        inputs: Pointer<f32>,
+        shift: [f32; 3],
+        period: f32,
+        n_features: u32,
+        dim: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_sum_hidden_*` takes.
+    struct EdgeSumHiddenArgs {
+        hidden: Pointer<u8>,
+        starts: Pointer<u32>,
+        sums: Pointer<f32>,
+        width: u64,
+    }
+}
+
+kernel_args! {
+    /// What `edge_sum_messages` takes.
+    struct EdgeSumMessagesArgs {
+        outputs: Pointer<f32>,
+        starts: Pointer<u32>,
+        edges: Pointer<u32>,
+        sums: Pointer<f32>,
+        deviations: Pointer<f32>,
+        penalties: Pointer<f64>,
+        seed: u64,
+        step: u64,
+        message_dim: u32,
+        sampled: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_node_inputs` takes.
+    struct EdgeNodeInputsArgs {
+        features: Pointer<f32>,
+        receivers: Pointer<u32>,
+        starts: Pointer<u32>,
+        sums: Pointer<f32>,
+        bias: Pointer<f32>,
+        inputs: Pointer<f32>,
+        shift: [f32; 3],
+        count: u32,
+        n_features: u32,
+        message_dim: u32,
+        dim: u32,
+        unused: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_loss` takes.
+    struct EdgeLossArgs {
+        outputs: Pointer<f32>,
+        targets: Pointer<f32>,
+        receivers: Pointer<u32>,
+        d_outputs: Pointer<f32>,
+        losses: Pointer<f64>,
+        count: u32,
+        width: u32,
+        scale: f32,
+        unused: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_message_gradients` takes.
+    struct EdgeMessageGradientsArgs {
+        d_inputs: Pointer<f32>,
+        starts: Pointer<u32>,
+        outputs: Pointer<f32>,
+        deviations: Pointer<f32>,
+        d_outputs: Pointer<f32>,
+        rounded: Pointer<bf16>,
+        n_features: u32,
+        message_dim: u32,
+        weight: f32,
+        sampled: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_last` takes.
+    struct EdgeLastArgs {
+        d_inputs: Pointer<f32>,
+        starts: Pointer<u32>,
+        d_sums: Pointer<f32>,
+        bias: Pointer<f32>,
+        count: u32,
+        n_features: u32,
+        message_dim: u32,
+        unused: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_spread_*` takes.
+    struct EdgeSpreadArgs {
+        passed: Pointer<f32>,
+        starts: Pointer<u32>,
+        hidden: Pointer<u8>,
+        d_hidden: Pointer<f32>,
+        rounded: Pointer<bf16>,
+        width: u64,
+    }
+}
+
+kernel_args! {
+    /// What `edge_finish` takes.
+    struct EdgeFinishArgs {
+        partials: Pointer<f32>,
+        parameters: Pointer<f32>,
+        gradients: Pointer<f32>,
+        len: u64,
+        stride: u64,
+        count: u64,
+        weight: u64,
+        hidden: u32,
+        n_features: u32,
+        dim: u32,
+        decay: f32,
+    }
+}
