@@ -5,38 +5,40 @@
 // Kernels with a block for each receiver have TILE_THREADS threads.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
+#include "common/large.cuh"
 #include "common/noise.cuh"
 
-struct EdgeRelativeArgs {
-    const float* parameters;  // [len]
-    float* relative;          // [len]
-    unsigned long long len, weight;  // of φe's first layer
-    unsigned hidden, n_features, dim;
-    unsigned unused;
+struct EdgeOperandsArgs {
+    const float* parameters;  // of the arena, from the layer's first weight and bias on
+    const float* bias;
+    float* wide;              // [padded_out, padded_in]
+    Bf16* rounded;            // the same in bf16, or null
+    float* padded_bias;       // [padded_out]
+    unsigned out_width, in_width, padded_out, padded_in;
+    unsigned n_features, dim;  // dim > 0: φe's first layer, for relative coordinates
 };
-LAYOUT(EdgeRelativeArgs, parameters, relative, len, weight, hidden, n_features, dim, unused)
+LAYOUT(EdgeOperandsArgs, parameters, bias, wide, rounded, padded_bias, out_width, in_width, padded_out,
+       padded_in, n_features, dim)
 
-// Where element i of the arena is in φe's first layer, if its weight belongs to a coordinate of the
-// receiver (`first` = 0) or of the sender (`first` = n_features); else false.
-template <class Args>
-DEVICE bool coordinate(const Args& args, size_t i, unsigned first) {
-    const size_t width = 2 * size_t(args.n_features);
-    if (i < args.weight || i >= args.weight + args.hidden * width) return false;
-    const size_t column = (i - args.weight) % width;
-    return column >= first && column < first + args.dim;
-}
-
-// The parameters, with A_x + B_x in the place of A_x in φe's first layer: then the sender's coordinates
-// are those relative to the receiver. Any grid.
-KERNEL void edge_relative(EdgeRelativeArgs args) {
-    const size_t threads = size_t(gridDim.x) * blockDim.x;
-    for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.len; i += threads) {
-        float w = args.parameters[i];
-        if (coordinate(args, i, 0)) w += args.parameters[i + args.n_features];
-        args.relative[i] = w;
+// A layer's parameters with zeros around them, so that products find whole pieces. In φe's first layer
+// A_x + B_x stands in the place of A_x: then the sender's coordinates are those relative to the
+// receiver. Any grid.
+KERNEL void edge_operands(EdgeOperandsArgs args) {
+    const size_t threads = size_t(gridDim.x) * blockDim.x, in = args.padded_in;
+    for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.padded_out * in;
+         i += threads) {
+        const size_t row = i / in, column = i % in;
+        float w = 0;
+        if (row < args.out_width && column < args.in_width) {
+            w = args.parameters[row * args.in_width + column];
+            if (column < args.dim) w += args.parameters[row * args.in_width + column + args.n_features];
+        }
+        args.wide[i] = w;
+        if (args.rounded) narrow(w, args.rounded[i]);
+        if (column == 0) args.padded_bias[row] = row < args.out_width ? args.bias[row] : 0.0f;
     }
 }
-EXPORT(edge_relative)
+EXPORT(edge_operands)
 
 struct EdgeGatherArgs {
     const float* features;      // [nodes, n_features]
@@ -114,28 +116,29 @@ EXPORT(edge_sum_hidden_f32)
 EXPORT(edge_sum_hidden_bf16)
 
 struct EdgeSumMessagesArgs {
-    const float* outputs;    // [edges, φe's outputs]
+    const float* outputs;    // [edges, row]: φe's outputs, then zeros
     const unsigned* starts;  // [receivers + 1]
     const unsigned* edges;   // [edges] numbers in the graph, of the noise; or null: means, no noise
     float* sums;             // [receivers, message_dim]
     float* deviations;       // [edges, message_dim]; null unless sampled
     double* penalties;       // [receivers] sums, not weighted
     unsigned long long seed, step;
-    unsigned message_dim, sampled;
+    unsigned row, message_dim, sampled;
+    unsigned unused;
 };
-LAYOUT(EdgeSumMessagesArgs, outputs, starts, edges, sums, deviations, penalties, seed, step, message_dim,
-       sampled)
+LAYOUT(EdgeSumMessagesArgs, outputs, starts, edges, sums, deviations, penalties, seed, step, row,
+       message_dim, sampled, unused)
 
 // Messages (sampled: means and random parts) summed at each receiver, and their penalty. Grid:
 // receivers.
 KERNEL void __launch_bounds__(TILE_THREADS) edge_sum_messages(EdgeSumMessagesArgs args) {
-    const size_t dim = args.message_dim, outputs = args.sampled ? 2 * dim : dim;
+    const size_t dim = args.message_dim;
     const unsigned first = args.starts[blockIdx.x], end = args.starts[blockIdx.x + 1];
     double penalty = 0;
     for (size_t unit = threadIdx.x; unit < dim; unit += blockDim.x) {
         float sum = 0;
         for (unsigned edge = first; edge < end; edge++) {
-            const float* row = args.outputs + edge * outputs;
+            const float* row = args.outputs + size_t(edge) * args.row;
             const float mean = row[unit];
             sum += mean;
             if (!args.sampled) {
@@ -228,26 +231,30 @@ EXPORT(edge_loss)
 struct EdgeMessageGradientsArgs {
     const float* d_inputs;    // [receivers, n_features + message_dim], of φv
     const unsigned* starts;   // [receivers + 1]
-    const float* outputs;     // [edges, φe's outputs]
+    const float* outputs;     // [edges, row]: φe's outputs, then zeros
     const float* deviations;  // [edges, message_dim]; null unless sampled
-    float* d_outputs;         // [edges, φe's outputs], or null
+    float* d_outputs;         // [edges, row], or null
     Bf16* rounded;            // the same in bf16, or null
-    unsigned n_features, message_dim;
+    unsigned n_features, row, message_dim;
     float weight;             // of the penalty of an edge
     unsigned sampled;
+    unsigned unused;
 };
 LAYOUT(EdgeMessageGradientsArgs, d_inputs, starts, outputs, deviations, d_outputs, rounded, n_features,
-       message_dim, weight, sampled)
+       row, message_dim, weight, sampled, unused)
 
 // Gradients of φe's outputs where the messages have a penalty. Grid: receivers.
 KERNEL void __launch_bounds__(TILE_THREADS) edge_message_gradients(EdgeMessageGradientsArgs args) {
     const size_t dim = args.message_dim, outputs = args.sampled ? 2 * dim : dim;
     const unsigned first = args.starts[blockIdx.x], end = args.starts[blockIdx.x + 1];
+    const size_t beyond = args.row - outputs;
+    for (size_t i = threadIdx.x; i < (end - first) * beyond; i += blockDim.x)
+        put(args.d_outputs, args.rounded, (first + i / beyond) * args.row + outputs + i % beyond, 0);
     const float* d_sums = args.d_inputs + blockIdx.x * (args.n_features + dim) + args.n_features;
     for (size_t unit = threadIdx.x; unit < dim; unit += blockDim.x) {
         const float d = d_sums[unit];
         for (unsigned edge = first; edge < end; edge++) {
-            const size_t at = edge * outputs + unit;
+            const size_t at = size_t(edge) * args.row + unit;
             const float value = args.outputs[at];
             if (!args.sampled) {
                 put(args.d_outputs, args.rounded, at, d + args.weight * sign(value));
@@ -318,29 +325,131 @@ EXPORT(edge_spread_f32)
 EXPORT(edge_spread_bf16)
 
 struct EdgeFinishArgs {
-    const float* partials;    // [count, stride]
-    const float* parameters;  // [len]
-    float* gradients;         // [len]
-    unsigned long long len, stride, count, weight;  // weight: of φe's first layer
-    unsigned hidden, n_features, dim;
-    float decay;              // 2 · weight_decay
+    const float* partials;    // [count, stride], from the layer's first weight on
+    const float* biases;      // [count, stride], from its first bias on
+    const float* parameters;  // of the arena, from the layer's first weight and bias on
+    const float* bias;
+    float* gradients;         // of the arena, from the same places on
+    float* d_bias;
+    unsigned long long stride, count;
+    unsigned out_width, in_width, padded_in;
+    unsigned n_features, dim;  // as in EdgeOperandsArgs
+    float decay;               // 2 · weight_decay
 };
-LAYOUT(EdgeFinishArgs, partials, parameters, gradients, len, stride, count, weight, hidden, n_features, dim,
-       decay)
+LAYOUT(EdgeFinishArgs, partials, biases, parameters, bias, gradients, d_bias, stride, count,
+       out_width, in_width, padded_in, n_features, dim, decay)
 
-// The gradient: the sum of its parts in order, for the plain coordinates again, and the decay of the
-// weights. Any grid.
+// The gradient of a layer: the sum of its parts in order, for the plain coordinates again, and the
+// decay of the weights. Any grid.
 KERNEL void edge_finish(EdgeFinishArgs args) {
     const size_t threads = size_t(gridDim.x) * blockDim.x;
-    for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.len; i += threads) {
+    for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < size_t(args.out_width) * args.in_width;
+         i += threads) {
+        const size_t row = i / args.in_width, column = i % args.in_width;
         // What the receiver's coordinates got belongs to A_x + B_x.
-        const bool sender = coordinate(args, i, args.n_features);
-        float sum = 0, other = 0;
+        const bool sender = column >= args.n_features && column < args.n_features + args.dim;
+        float sum = 0, other = 0, bias = 0;
         for (size_t k = 0; k < args.count; k++) {
-            sum += args.partials[k * args.stride + i];
-            if (sender) other += args.partials[k * args.stride + i - args.n_features];
+            const float* part = args.partials + k * args.stride + row * args.padded_in + column;
+            sum += *part;
+            if (sender) other += part[-int(args.n_features)];
+            if (column == 0) bias += args.biases[k * args.stride + row];
         }
         args.gradients[i] = sum + other + args.decay * args.parameters[i];
+        if (column == 0) args.d_bias[row] = bias + args.decay * args.bias[row];
     }
 }
 EXPORT(edge_finish)
+
+// ---------------------------------------------------------------- φe's layers in bf16
+
+struct EdgeLayerArgs {
+    const Bf16* inputs;   // [rows, in]
+    const Bf16* weights;  // [out, in]
+    const float* bias;    // [out]
+    float* outputs;       // [rows, out] as they are, or null
+    Bf16* rounded;        // [rows, out] after a ReLU, or null
+    unsigned rows, in_width, out_width;
+    unsigned unused;
+};
+LAYOUT(EdgeLayerArgs, inputs, weights, bias, outputs, rounded, rows, in_width,
+       out_width, unused)
+
+// inputs · weightsᵀ + bias. Grid: tiles of outputs, of rows.
+KERNEL void __launch_bounds__(LARGE_THREADS, 2) edge_layer(EdgeLayerArgs args) {
+    const int rows = int(args.rows), in = int(args.in_width), out = int(args.out_width);
+    const int row = int(blockIdx.y) * LARGE, column = int(blockIdx.x) * LARGE;
+    const LargeOperand x = {args.inputs, args.in_width, rows}, w = {args.weights, args.in_width, out};
+    const LargeTile tile = large_product<Inner::sum, Inner::sum>(x, w, row, column, 0, in, false);
+    large_each(tile, row, rows, column, out, [&](int r, int c, float first, float second) {
+        const size_t at = size_t(r) * args.out_width + c;
+        first += args.bias[c];
+        second += args.bias[c + 1];
+        if (args.rounded)
+            *reinterpret_cast<uint32_t*>(args.rounded + at) = relu_bf16x2(first, second);
+        else
+            *reinterpret_cast<float2*>(args.outputs + at) = make_float2(first, second);
+    });
+}
+EXPORT(edge_layer)
+
+struct EdgeInputGradientArgs {
+    const Bf16* d_outputs;  // [rows, out]
+    const Bf16* weights;    // [out, in]
+    const Bf16* inputs;     // [rows, in]: a ReLU's outputs
+    float* d_inputs;        // [rows, in], or null
+    Bf16* rounded;          // the same in bf16, or null
+    unsigned rows, in_width, out_width;
+    unsigned unused;
+};
+LAYOUT(EdgeInputGradientArgs, d_outputs, weights, inputs, d_inputs, rounded, rows, in_width,
+       out_width, unused)
+
+// d_outputs · weights, and 0 where the input is not positive. Grid: tiles of inputs, of rows.
+KERNEL void __launch_bounds__(LARGE_THREADS, 2) edge_input_gradient(EdgeInputGradientArgs args) {
+    const int rows = int(args.rows), in = int(args.in_width), out = int(args.out_width);
+    const int row = int(blockIdx.y) * LARGE, column = int(blockIdx.x) * LARGE;
+    const LargeOperand d = {args.d_outputs, args.out_width, rows}, w = {args.weights, args.in_width, in};
+    const LargeTile tile = large_product<Inner::sum, Inner::result>(d, w, row, column, 0, out, false);
+    large_each(tile, row, rows, column, in, [&](int r, int c, float first, float second) {
+        const size_t at = size_t(r) * args.in_width + c;
+        if (!(widened(args.inputs[at]) > 0)) first = 0;
+        if (!(widened(args.inputs[at + 1]) > 0)) second = 0;
+        put(args.d_inputs, args.rounded, at, first);
+        put(args.d_inputs, args.rounded, at + 1, second);
+    });
+}
+EXPORT(edge_input_gradient)
+
+struct EdgeWeightGradientArgs {
+    const Bf16* d_outputs;  // [rows, out]
+    const Bf16* inputs;     // [rows, in]
+    float* partials;        // [splits, stride], from the layer's first weight on
+    float* biases;          // [splits, stride], from its first bias on
+    unsigned long long stride;
+    unsigned rows, in_width, out_width;
+    unsigned rows_per_split;
+};
+LAYOUT(EdgeWeightGradientArgs, d_outputs, inputs, partials, biases, stride, rows,
+       in_width, out_width, rows_per_split)
+
+// Adds d_outputsᵀ · inputs and Σ d_outputs, a sum for each range of rows. Grid: tiles of inputs, of
+// outputs, splits.
+KERNEL void __launch_bounds__(LARGE_THREADS) edge_weight_gradient(EdgeWeightGradientArgs args) {
+    const int in = int(args.in_width), out = int(args.out_width);
+    const int row = int(blockIdx.y) * LARGE, column = int(blockIdx.x) * LARGE;
+    const unsigned begin = min(blockIdx.z * args.rows_per_split, args.rows);
+    const unsigned end = min(begin + args.rows_per_split, args.rows);
+    const LargeOperand d = {args.d_outputs, args.out_width, out}, x = {args.inputs, args.in_width, in};
+    const LargeTile tile = large_product<Inner::result, Inner::result>(
+        d, x, row, column, int(begin), int(end), column == 0);
+    float* to = args.partials + blockIdx.z * args.stride;
+    large_each(tile, row, out, column, in, [&](int r, int c, float first, float second) {
+        to[size_t(r) * args.in_width + c] += first;
+        to[size_t(r) * args.in_width + c + 1] += second;
+    });
+    if (column == 0)
+        large_each_sum(tile, row, out,
+                       [&](int r, float sum) { args.biases[blockIdx.z * args.stride + r] += sum; });
+}
+EXPORT(edge_weight_gradient)

@@ -155,7 +155,7 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     same_layout::<crate::ops::neighbours::gpu::ScanArgs>();
     same_layout::<crate::ops::scatter::gpu::ScatterArgs>();
     same_layout::<crate::ops::tiny::gpu::args::GatherArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeRelativeArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeOperandsArgs>();
     same_layout::<crate::ops::edge::gpu::args::EdgeGatherArgs>();
     same_layout::<crate::ops::edge::gpu::args::EdgeSumHiddenArgs>();
     same_layout::<crate::ops::edge::gpu::args::EdgeSumMessagesArgs>();
@@ -165,6 +165,9 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     same_layout::<crate::ops::edge::gpu::args::EdgeLastArgs>();
     same_layout::<crate::ops::edge::gpu::args::EdgeSpreadArgs>();
     same_layout::<crate::ops::edge::gpu::args::EdgeFinishArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeLayerArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeInputGradientArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeWeightGradientArgs>();
     same_layout::<crate::ops::tiny::gpu::args::EdgeArgs>();
     same_layout::<crate::ops::tiny::gpu::args::MessagesArgs>();
     same_layout::<crate::ops::tiny::gpu::args::NodeArgs>();

@@ -7,16 +7,19 @@ use crate::device::cuda::Pointer;
 use crate::kernel_args;
 
 kernel_args! {
-    /// What `edge_relative` takes.
-    struct EdgeRelativeArgs {
+    /// What `edge_operands` takes.
+    struct EdgeOperandsArgs {
         parameters: Pointer<f32>,
-        relative: Pointer<f32>,
-        len: u64,
-        weight: u64,
-        hidden: u32,
+        bias: Pointer<f32>,
+        wide: Pointer<f32>,
+        rounded: Pointer<bf16>,
+        padded_bias: Pointer<f32>,
+        out_width: u32,
+        in_width: u32,
+        padded_out: u32,
+        padded_in: u32,
         n_features: u32,
         dim: u32,
-        unused: u32,
     }
 }
 
@@ -56,8 +59,10 @@ kernel_args! {
         penalties: Pointer<f64>,
         seed: u64,
         step: u64,
+        row: u32,
         message_dim: u32,
         sampled: u32,
+        unused: u32,
     }
 }
 
@@ -104,9 +109,11 @@ kernel_args! {
         d_outputs: Pointer<f32>,
         rounded: Pointer<bf16>,
         n_features: u32,
+        row: u32,
         message_dim: u32,
         weight: f32,
         sampled: u32,
+        unused: u32,
     }
 }
 
@@ -140,15 +147,63 @@ kernel_args! {
     /// What `edge_finish` takes.
     struct EdgeFinishArgs {
         partials: Pointer<f32>,
+        biases: Pointer<f32>,
         parameters: Pointer<f32>,
+        bias: Pointer<f32>,
         gradients: Pointer<f32>,
-        len: u64,
+        d_bias: Pointer<f32>,
         stride: u64,
         count: u64,
-        weight: u64,
-        hidden: u32,
+        out_width: u32,
+        in_width: u32,
+        padded_in: u32,
         n_features: u32,
         dim: u32,
         decay: f32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_layer` takes.
+    struct EdgeLayerArgs {
+        inputs: Pointer<bf16>,
+        weights: Pointer<bf16>,
+        bias: Pointer<f32>,
+        outputs: Pointer<f32>,
+        rounded: Pointer<bf16>,
+        rows: u32,
+        in_width: u32,
+        out_width: u32,
+        unused: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_input_gradient` takes.
+    struct EdgeInputGradientArgs {
+        d_outputs: Pointer<bf16>,
+        weights: Pointer<bf16>,
+        inputs: Pointer<bf16>,
+        d_inputs: Pointer<f32>,
+        rounded: Pointer<bf16>,
+        rows: u32,
+        in_width: u32,
+        out_width: u32,
+        unused: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_weight_gradient` takes.
+    struct EdgeWeightGradientArgs {
+        d_outputs: Pointer<bf16>,
+        inputs: Pointer<bf16>,
+        partials: Pointer<f32>,
+        biases: Pointer<f32>,
+        stride: u64,
+        rows: u32,
+        in_width: u32,
+        out_width: u32,
+        rows_per_split: u32,
     }
 }

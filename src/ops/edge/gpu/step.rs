@@ -2,18 +2,20 @@
 
 use std::ops::Range;
 
+use half::bf16;
+
 use super::args::*;
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
-use crate::network::spec::{Arena, Layer, Precision};
+use crate::network::spec::{ALIGN, Arena, Layer, Precision, Shape};
 use crate::ops::edge::{Batch, Penalty};
 use crate::ops::mlp::gpu::{
     InputGradientArgs, LayerArgs, Operands, Pair, THREADS, TILE, WeightGradientArgs,
     input_gradient, layer, splits, weight_gradient,
 };
 
-const RELATIVE: Kernel = Kernel { module: "edge", name: "edge_relative" };
+const OPERANDS: Kernel = Kernel { module: "edge", name: "edge_operands" };
 const GATHER: Kernel = Kernel { module: "edge", name: "edge_gather" };
 const SUM_HIDDEN: Pair = Pair("edge", ["edge_sum_hidden_f32", "edge_sum_hidden_bf16"]);
 const SUM_MESSAGES: Kernel = Kernel { module: "edge", name: "edge_sum_messages" };
@@ -23,6 +25,17 @@ const MESSAGE_GRADIENTS: Kernel = Kernel { module: "edge", name: "edge_message_g
 const LAST: Kernel = Kernel { module: "edge", name: "edge_last" };
 const SPREAD: Pair = Pair("edge", ["edge_spread_f32", "edge_spread_bf16"]);
 const FINISH: Kernel = Kernel { module: "edge", name: "edge_finish" };
+const LAYER: Kernel = Kernel { module: "edge", name: "edge_layer" };
+const INPUT_GRADIENT: Kernel = Kernel { module: "edge", name: "edge_input_gradient" };
+const WEIGHT_GRADIENT: Kernel = Kernel { module: "edge", name: "edge_weight_gradient" };
+
+/// Results of a block of the three above, its threads, and their shared memory:
+/// `kernels/common/large.cuh`.
+const LARGE: usize = 128;
+const LARGE_THREADS: u32 = 256;
+const LARGE_SHARED: usize = 61_440;
+/// Widths of activations in bf16 are multiples of this: whole rounds of such a product.
+const LARGE_DEPTH: usize = 32;
 
 /// Shared memory of a kernel that adds up in a block: a f64 for each warp.
 const BLOCK_SUM: usize = THREADS as usize / 32 * size_of::<f64>();
@@ -40,8 +53,10 @@ pub(super) struct Step<'a> {
     receivers: usize,
     edges: usize,
     parameters: Buffer<f32>,
-    /// The parameters for coordinates relative to the receiver.
-    relative: Buffer<f32>,
+    /// The layers with padded widths, φe's first one for relative coordinates, and where each is.
+    padded: Padded,
+    wide: Buffer<f32>,
+    rounded: Buffer<bf16>,
     features: Buffer<f32>,
     chunk: Chunk,
     inputs: Buffer<f32>,
@@ -55,6 +70,57 @@ pub(super) struct Step<'a> {
     node_hidden: Vec<Buffer<f32>>,
     predictions: Buffer<f32>,
     backward: Option<Backward>,
+}
+
+/// An arena of layers whose widths suit the kernels.
+struct Padded {
+    edge: Vec<Layer>,
+    node: Vec<Layer>,
+    len: usize,
+}
+
+impl Padded {
+    fn new(arena: &Arena, batch: &Batch) -> Self {
+        let Shape { hidden, layers, message_dim, .. } = batch.shape;
+        let width = |width: usize| match batch.precision {
+            Precision::F32 => width,
+            Precision::Bf16 => width.next_multiple_of(LARGE_DEPTH),
+        };
+        let mut len = 0;
+        let mut take = |count: usize| {
+            let range = len..len + count;
+            len = range.end.next_multiple_of(ALIGN);
+            range
+        };
+        let mut place = |inputs: usize, outputs: usize| Layer {
+            inputs,
+            outputs,
+            weight: take(inputs * outputs),
+            bias: take(outputs),
+        };
+        let edge = arena.edge.iter().enumerate().map(|(index, layer)| {
+            let inputs = if index == 0 { layer.inputs } else { width(hidden) };
+            let outputs = match (index == layers, batch.penalty) {
+                (false, _) => width(hidden),
+                (true, Penalty::None) => message_dim,
+                (true, _) => width(layer.outputs),
+            };
+            place(inputs, outputs)
+        });
+        let edge = edge.collect();
+        let node = arena.node.iter().map(|layer| place(layer.inputs, layer.outputs)).collect();
+        Padded { edge, node, len }
+    }
+
+    /// Units of a hidden layer of φe.
+    fn hidden(&self) -> usize {
+        self.edge[0].outputs
+    }
+
+    /// Numbers in a row of φe's outputs.
+    fn outputs(&self) -> usize {
+        self.edge[self.edge.len() - 1].outputs
+    }
 }
 
 /// The graph of a chunk.
@@ -100,7 +166,8 @@ impl<'a> Step<'a> {
         let penalized = batch.penalty != Penalty::None;
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
         let arena = shape.arena();
-        let hidden = |_| Operands::new(gpu, batch.precision, edges * shape.hidden);
+        let padded = Padded::new(&arena, batch);
+        let hidden = |_| Operands::new(gpu, batch.precision, edges * padded.hidden());
         let mut step = Step {
             gpu,
             batch,
@@ -109,7 +176,8 @@ impl<'a> Step<'a> {
             receivers: 0,
             edges: 0,
             parameters: gpu.upload(parameters)?,
-            relative: gpu.buffer(parameters.len())?,
+            wide: gpu.buffer(padded.len)?,
+            rounded: gpu.buffer(only(batch.precision == Precision::Bf16, padded.len))?,
             features: gpu.upload(batch.features)?,
             chunk: Chunk {
                 receivers: gpu.buffer(receivers)?,
@@ -119,10 +187,10 @@ impl<'a> Step<'a> {
             },
             inputs: gpu.buffer(edges * 2 * shape.n_features)?,
             hidden: (0..shape.layers).map(hidden).collect::<Result<_>>()?,
-            outputs: gpu.buffer(only(penalized, edges * shape.edge_outputs()))?,
+            outputs: gpu.buffer(only(penalized, edges * padded.outputs()))?,
             deviations: gpu.buffer(only(shape.sampled, edges * shape.message_dim))?,
             penalties: gpu.zeros(receivers)?,
-            hidden_sums: gpu.buffer(only(!penalized, receivers * shape.hidden))?,
+            hidden_sums: gpu.buffer(only(!penalized, receivers * padded.hidden()))?,
             sums: gpu.buffer(receivers * shape.message_dim)?,
             node_inputs: gpu.buffer(receivers * arena.node[0].inputs)?,
             node_hidden: (0..shape.layers)
@@ -130,23 +198,56 @@ impl<'a> Step<'a> {
                 .collect::<Result<_>>()?,
             predictions: gpu.buffer(receivers * shape.outputs)?,
             backward: None,
+            padded,
             arena,
         };
-        let len = parameters.len();
-        let args = EdgeRelativeArgs {
-            parameters: step.parameters.read(len),
-            relative: step.relative.write(len),
-            len: len as u64,
-            weight: step.arena.edge[0].weight.start as u64,
-            hidden: shape.hidden as u32,
-            n_features: shape.n_features as u32,
-            dim: batch.coordinates.dim as u32,
-            unused: 0,
-        };
-        // SAFETY: both buffers have `len` elements, and a coordinate of the receiver is followed by
-        // one of the sender in the same row.
-        unsafe { gpu.launch(RELATIVE, Grid::cover(len, 256), &args)? };
+        step.operands()?;
         Ok(step)
+    }
+
+    /// Every layer of the arena with the layer that is made of it.
+    fn layers(&self) -> impl Iterator<Item = (&Layer, &Layer)> {
+        let edge = self.arena.edge.iter().zip(&self.padded.edge);
+        edge.chain(self.arena.node.iter().zip(&self.padded.node))
+    }
+
+    /// Which layer's first columns are coordinates of the receiver.
+    fn dim(&self, layer: &Layer) -> u32 {
+        let first = layer.weight.start == self.arena.edge[0].weight.start;
+        if first { self.batch.coordinates.dim as u32 } else { 0 }
+    }
+
+    /// Makes the padded layers.
+    fn operands(&mut self) -> Result<()> {
+        let gpu = self.gpu;
+        let (wide, rounded) =
+            (self.wide.write(self.wide.len()), self.rounded.write(self.rounded.len()));
+        let parameters = self.parameters.read(self.arena.len);
+        for (layer, padded) in self.layers() {
+            let count = padded.weight.len();
+            // SAFETY: the places are inside the arena and its padded twin, and in the rows of φe's
+            // first layer a coordinate of the receiver is followed by one of the sender.
+            unsafe {
+                let args = EdgeOperandsArgs {
+                    parameters: parameters.add(layer.weight.start),
+                    bias: parameters.add(layer.bias.start),
+                    wide: wide.add(padded.weight.start),
+                    rounded: match self.rounded.is_empty() {
+                        true => Pointer::NULL,
+                        false => rounded.add(padded.weight.start),
+                    },
+                    padded_bias: wide.add(padded.bias.start),
+                    out_width: layer.outputs as u32,
+                    in_width: layer.inputs as u32,
+                    padded_out: padded.outputs as u32,
+                    padded_in: padded.inputs as u32,
+                    n_features: self.batch.shape.n_features as u32,
+                    dim: self.dim(layer),
+                };
+                gpu.launch(OPERANDS, Grid::cover(count, 256), &args)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes room for the gradient on a batch of so many edges.
@@ -156,9 +257,10 @@ impl<'a> Step<'a> {
         let (rows, receivers) = (self.inputs.len() / (2 * shape.n_features), self.penalties.len());
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
         let splits = splits(rows);
-        let stride = (self.arena.len + shape.message_dim).next_multiple_of(4);
+        let stride = (self.padded.len + shape.message_dim).next_multiple_of(4);
         let precision = |layer: usize| if layer == 0 { Precision::F32 } else { batch.precision };
-        let d_hidden = |layer| Operands::new(gpu, precision(layer), rows * shape.hidden);
+        let hidden = self.padded.hidden();
+        let d_hidden = |layer| Operands::new(gpu, precision(layer), rows * hidden);
         let widths = self.arena.node.iter().map(|layer| layer.inputs);
         self.backward = Some(Backward {
             targets: gpu.upload(targets)?,
@@ -170,11 +272,11 @@ impl<'a> Step<'a> {
             d_predictions: gpu.buffer(receivers * shape.outputs)?,
             d_node: widths.map(|width| gpu.buffer(receivers * width)).collect::<Result<_>>()?,
             d_sums: gpu.buffer(only(!*penalized, receivers * shape.message_dim))?,
-            passed: gpu.buffer(only(!*penalized, receivers * shape.hidden))?,
+            passed: gpu.buffer(only(!*penalized, receivers * hidden))?,
             d_outputs: Operands::new(
                 gpu,
                 batch.precision,
-                only(*penalized, rows * shape.edge_outputs()),
+                only(*penalized, rows * self.padded.outputs()),
             )?,
             d_hidden: (0..shape.layers).map(d_hidden).collect::<Result<_>>()?,
         });
@@ -196,7 +298,7 @@ impl<'a> Step<'a> {
         let (gpu, batch, receivers, edges) = (self.gpu, self.batch, self.receivers, self.edges);
         let (shape, coordinates) = (batch.shape, batch.coordinates);
         let (stars, layers) = (self.stars(), shape.layers);
-        let [len, nodes] = [self.relative.len(), self.features.len()];
+        let nodes = self.features.len();
         let args = EdgeGatherArgs {
             features: self.features.read(nodes),
             receivers: self.chunk.receivers.read(receivers),
@@ -211,38 +313,30 @@ impl<'a> Step<'a> {
         // SAFETY: here and below, the buffers are as long as the chunk and the shape ask for, senders
         // and receivers were checked by the entry, and blocks are receivers or stride over what there is.
         unsafe { gpu.launch(GATHER, stars, &args)? };
-        let weights = self.relative.read(len);
+        let weights = self.wide.read(self.wide.len());
         let mut input = self.inputs.read(edges * 2 * shape.n_features).cast();
-        for (index, (at, hidden)) in self.arena.edge.iter().zip(&mut self.hidden).enumerate() {
-            let precision = if index == 0 { Precision::F32 } else { batch.precision };
-            let (outputs, rounded) = hidden.write();
-            let args =
-                LayerArgs { outputs, rounded, ..plain(at, weights, len, input, edges, true) };
-            if edges > 0 {
-                unsafe { layer(gpu, precision, 1, &args)? };
-            }
-            input = hidden.read();
+        for index in 0..layers {
+            let to = self.hidden[index].write();
+            self.edge_layer(index, input, to)?;
+            input = self.hidden[index].read();
         }
-        let last = &self.arena.edge[layers];
+        let last = &self.padded.edge[layers];
         let bias = if self.penalized {
-            let outputs = self.outputs.write(edges * last.outputs);
-            let args = LayerArgs { outputs, ..plain(last, weights, len, input, edges, false) };
-            if edges > 0 {
-                unsafe { layer(gpu, batch.precision, 1, &args)? };
-            }
+            let to = (self.outputs.write(edges * last.outputs), Pointer::NULL);
+            self.edge_layer(layers, input, to)?;
             self.sum_messages()?;
             Pointer::NULL
         } else {
             let args = EdgeSumHiddenArgs {
                 hidden: input,
                 starts: self.chunk.starts.read(receivers + 1),
-                sums: self.hidden_sums.write(receivers * shape.hidden),
-                width: shape.hidden as u64,
+                sums: self.hidden_sums.write(receivers * last.inputs),
+                width: last.inputs as u64,
             };
             unsafe { gpu.launch(SUM_HIDDEN.at(batch.precision), stars, &args)? };
-            let input = self.hidden_sums.read(receivers * shape.hidden).cast();
+            let input = self.hidden_sums.read(receivers * last.inputs).cast();
             let outputs = self.sums.write(receivers * shape.message_dim);
-            let args = LayerArgs { outputs, ..plain(last, weights, len, input, receivers, false) };
+            let args = LayerArgs { outputs, ..self.plain(last, input, receivers, false) };
             unsafe { layer(gpu, Precision::F32, 1, &args)? };
             // SAFETY: the bias is inside the arena.
             unsafe { weights.add(last.bias.start) }
@@ -264,15 +358,68 @@ impl<'a> Step<'a> {
         };
         unsafe { gpu.launch(NODE_INPUTS, Grid::cover(receivers * width, 256), &args)? };
         let mut input = self.node_inputs.read(receivers * width).cast();
-        for (index, at) in self.arena.node.iter().enumerate() {
+        for index in 0..=layers {
+            let at = &self.padded.node[index];
             let to = self.node_hidden.get_mut(index).unwrap_or(&mut self.predictions);
             let outputs = to.write(receivers * at.outputs);
-            let relu = index < layers;
-            let args = LayerArgs { outputs, ..plain(at, weights, len, input, receivers, relu) };
+            let next = to.read(receivers * at.outputs).cast();
+            let args = LayerArgs { outputs, ..self.plain(at, input, receivers, index < layers) };
             unsafe { layer(gpu, Precision::F32, 1, &args)? };
-            input = to.read(receivers * at.outputs).cast();
+            input = next;
         }
         Ok(())
+    }
+
+    /// A layer in f32 on some rows, without a place for its outputs.
+    fn plain(&self, at: &Layer, inputs: Pointer<u8>, rows: usize, relu: bool) -> LayerArgs {
+        LayerArgs {
+            inputs,
+            parameters: self.wide.read(self.wide.len()),
+            outputs: Pointer::NULL,
+            rounded: Pointer::NULL,
+            arena: self.wide.len() as u64,
+            weight: at.weight.start as u64,
+            bias: at.bias.start as u64,
+            rows: rows as u32,
+            group: 1,
+            in_width: at.inputs as u32,
+            out_width: at.outputs as u32,
+            relu: u64::from(relu),
+        }
+    }
+
+    /// Layer `index` of φe on the edges of the chunk.
+    fn edge_layer(
+        &self,
+        index: usize,
+        inputs: Pointer<u8>,
+        (outputs, rounded): (Pointer<f32>, Pointer<bf16>),
+    ) -> Result<()> {
+        let (at, edges) = (&self.padded.edge[index], self.edges);
+        if edges == 0 {
+            return Ok(());
+        }
+        if index == 0 || self.batch.precision == Precision::F32 {
+            let relu = index < self.batch.shape.layers;
+            let args = LayerArgs { outputs, rounded, ..self.plain(at, inputs, edges, relu) };
+            // SAFETY: as in `forward`.
+            return unsafe { layer(self.gpu, Precision::F32, 1, &args) };
+        }
+        // SAFETY: as in `forward`; a layer is inside its arena.
+        unsafe {
+            let args = EdgeLayerArgs {
+                inputs: inputs.cast(),
+                weights: self.rounded.read(self.rounded.len()).add(at.weight.start),
+                bias: self.wide.read(self.wide.len()).add(at.bias.start),
+                outputs,
+                rounded,
+                rows: edges as u32,
+                in_width: at.inputs as u32,
+                out_width: at.outputs as u32,
+                unused: 0,
+            };
+            self.gpu.launch(LAYER, large(at.outputs, edges, 1), &args)
+        }
     }
 
     /// The graph of a chunk.
@@ -301,7 +448,7 @@ impl<'a> Step<'a> {
         // Predictions take the means of sampled messages.
         let sampled = shape.sampled && self.backward.is_some();
         let args = EdgeSumMessagesArgs {
-            outputs: self.outputs.read(edges * shape.edge_outputs()),
+            outputs: self.outputs.read(edges * self.padded.outputs()),
             starts: self.chunk.starts.read(receivers + 1),
             edges: if sampled { self.chunk.edges.read(edges) } else { Pointer::NULL },
             sums: self.sums.write(receivers * shape.message_dim),
@@ -312,8 +459,10 @@ impl<'a> Step<'a> {
             penalties: self.penalties.write(receivers),
             seed: self.batch.noise_seed,
             step: self.batch.step,
+            row: self.padded.outputs() as u32,
             message_dim: shape.message_dim as u32,
             sampled: u32::from(shape.sampled),
+            unused: 0,
         };
         // SAFETY: as in `forward`.
         unsafe { self.gpu.launch(SUM_MESSAGES, self.stars(), &args) }
@@ -336,80 +485,56 @@ impl<'a> Step<'a> {
 
     /// Enqueues the chunk's part of the gradient.
     pub fn backward(&mut self) -> Result<()> {
-        let stars = self.stars();
-        let Step { gpu, batch, receivers, edges, arena, relative, chunk, .. } = self;
-        let Some(to) = &mut self.backward else { return Ok(()) };
-        let (gpu, shape, receivers, edges) = (*gpu, &batch.shape, *receivers, *edges);
-        let (layers, len) = (shape.layers, arena.len);
-        let weights = relative.read(len);
-        let partials = to.partials.write(to.splits * to.stride);
-        let gradient = |at: &Layer, precision, rows: usize, d: Pointer<u8>, x: Pointer<u8>| {
-            let args = WeightGradientArgs {
-                d_outputs: d,
-                inputs: x,
-                partials,
-                arena: to.stride as u64,
-                weight: at.weight.start as u64,
-                bias: at.bias.start as u64,
-                rows: rows as u32,
-                group: 1,
-                in_width: at.inputs as u32,
-                out_width: at.outputs as u32,
-                rows_per_split: rows.div_ceil(to.splits).max(1) as u32,
-                column_tiles: at.inputs.div_ceil(TILE[1]) as u32,
-            };
-            // SAFETY: as in `forward`; the partial sums have room for every split.
-            unsafe { weight_gradient(gpu, precision, to.splits, &args) }
-        };
-        let passing = |at: &Layer, rows: usize, d: Pointer<u8>| InputGradientArgs {
-            d_outputs: d,
-            parameters: weights,
-            inputs: Pointer::NULL,
-            d_inputs: Pointer::NULL,
-            rounded: Pointer::NULL,
-            arena: len as u64,
-            weight: at.weight.start as u64,
-            rows: rows as u32,
-            group: 1,
-            in_width: at.inputs as u32,
-            out_width: at.outputs as u32,
-        };
+        let Some(mut to) = self.backward.take() else { return Ok(()) };
+        let done = self.nodes_backward(&mut to).and_then(|()| self.edges_backward(&mut to));
+        self.backward = Some(to);
+        done
+    }
+
+    /// The loss, and back through φv to the gradients of its inputs.
+    fn nodes_backward(&self, to: &mut Backward) -> Result<()> {
+        let (gpu, receivers, width) = (self.gpu, self.receivers, self.batch.shape.outputs);
         let args = EdgeLossArgs {
-            outputs: self.predictions.read(receivers * shape.outputs),
+            outputs: self.predictions.read(receivers * width),
             targets: to.targets.read(to.targets.len()),
-            receivers: chunk.receivers.read(receivers),
-            d_outputs: to.d_predictions.write(receivers * shape.outputs),
+            receivers: self.chunk.receivers.read(receivers),
+            d_outputs: to.d_predictions.write(receivers * width),
             losses: to.losses.write(receivers),
             count: receivers as u32,
-            width: shape.outputs as u32,
+            width: width as u32,
             scale: to.scale,
             unused: 0,
         };
         // SAFETY: here and below, as in `forward`.
         unsafe { gpu.launch(LOSS, Grid::cover(receivers, 64), &args)? };
-        let mut d = to.d_predictions.read(receivers * shape.outputs).cast();
-        for (index, at) in arena.node.iter().enumerate().rev() {
+        let mut d = to.d_predictions.read(receivers * width).cast();
+        for (index, at) in self.padded.node.iter().enumerate().rev() {
             let inputs = match index {
                 0 => &self.node_inputs,
                 _ => &self.node_hidden[index - 1],
             };
             let inputs = inputs.read(receivers * at.inputs).cast();
-            gradient(at, Precision::F32, receivers, d, inputs)?;
+            self.weights(to, at, receivers, d, inputs)?;
             let args = InputGradientArgs {
                 inputs: if index == 0 { Pointer::NULL } else { inputs },
                 d_inputs: to.d_node[index].write(receivers * at.inputs),
-                ..passing(at, receivers, d)
+                ..self.passing(at, receivers, d)
             };
             unsafe { input_gradient(gpu, Precision::F32, 1, &args)? };
             d = to.d_node[index].read(receivers * at.inputs).cast();
         }
+        Ok(())
+    }
 
-        let starts = chunk.starts.read(receivers + 1);
-        let d_inputs = to.d_node[0].read(receivers * arena.node[0].inputs);
-        let last = &arena.edge[layers];
-        let hidden = self.hidden[layers - 1].read();
+    /// From the gradients of φv's inputs back through φe.
+    fn edges_backward(&self, to: &mut Backward) -> Result<()> {
+        let (gpu, batch, receivers, edges) = (self.gpu, self.batch, self.receivers, self.edges);
+        let (shape, layers, stars) = (&batch.shape, batch.shape.layers, self.stars());
+        let starts = self.chunk.starts.read(receivers + 1);
+        let d_inputs = to.d_node[0].read(receivers * self.padded.node[0].inputs);
+        let last = &self.padded.edge[layers];
         let (n_features, message_dim) = (shape.n_features as u32, shape.message_dim as u32);
-        if self.penalized {
+        let (top, mut d) = if self.penalized {
             let (d_outputs, rounded) = to.d_outputs.write();
             let args = EdgeMessageGradientsArgs {
                 d_inputs,
@@ -419,21 +544,22 @@ impl<'a> Step<'a> {
                 d_outputs,
                 rounded,
                 n_features,
+                row: last.outputs as u32,
                 message_dim,
                 weight: self.per_edge,
                 sampled: u32::from(shape.sampled),
+                unused: 0,
             };
             unsafe { gpu.launch(MESSAGE_GRADIENTS, stars, &args)? };
-            d = to.d_outputs.read();
+            (layers, to.d_outputs.read())
         } else {
-            let d_sums = to.d_sums.write(receivers * last.outputs);
-            // SAFETY: the first of the partial sums has the whole arena.
-            let bias = unsafe { partials.add(last.bias.start) };
+            let partials = to.partials.write(to.splits * to.stride);
             let args = EdgeLastArgs {
                 d_inputs,
                 starts,
-                d_sums,
-                bias,
+                d_sums: to.d_sums.write(receivers * last.outputs),
+                // SAFETY: the first of the partial sums has the whole arena.
+                bias: unsafe { partials.add(last.bias.start) },
                 count: receivers as u32,
                 n_features,
                 message_dim,
@@ -441,89 +567,171 @@ impl<'a> Step<'a> {
             };
             unsafe { gpu.launch(LAST, Grid::cover(last.outputs, 64), &args)? };
             let d_sums = to.d_sums.read(receivers * last.outputs).cast();
-            let sums = self.hidden_sums.read(receivers * shape.hidden).cast();
+            let sums = self.hidden_sums.read(receivers * last.inputs).cast();
             // What it gives as gradient of the bias is no use: each sum has several.
-            let beside = Layer { bias: len..len + last.outputs, ..last.clone() };
-            gradient(&beside, Precision::F32, receivers, d_sums, sums)?;
+            let end = self.padded.len;
+            let beside = Layer { bias: end..end + last.outputs, ..last.clone() };
+            self.weights(to, &beside, receivers, d_sums, sums)?;
             let args = InputGradientArgs {
-                d_inputs: to.passed.write(receivers * shape.hidden),
-                ..passing(last, receivers, d_sums)
+                d_inputs: to.passed.write(receivers * last.inputs),
+                ..self.passing(last, receivers, d_sums)
             };
             unsafe { input_gradient(gpu, Precision::F32, 1, &args)? };
             let (d_hidden, rounded) = to.d_hidden[layers - 1].write();
             let args = EdgeSpreadArgs {
-                passed: to.passed.read(receivers * shape.hidden),
+                passed: to.passed.read(receivers * last.inputs),
                 starts,
-                hidden,
+                hidden: self.hidden[layers - 1].read(),
                 d_hidden,
                 rounded,
-                width: shape.hidden as u64,
+                width: last.inputs as u64,
             };
             unsafe { gpu.launch(SPREAD.at(batch.precision), stars, &args)? };
-            d = to.d_hidden[layers - 1].read();
-        }
+            (layers - 1, to.d_hidden[layers - 1].read())
+        };
         if edges == 0 {
             return Ok(());
         }
-        let top = if self.penalized { layers } else { layers - 1 };
         for index in (1..=top).rev() {
-            let at = &arena.edge[index];
-            let x = self.hidden[index - 1].read();
-            gradient(at, batch.precision, edges, d, x)?;
+            let at = &self.padded.edge[index];
+            let inputs = self.hidden[index - 1].read();
             let (d_inputs, rounded) = to.d_hidden[index - 1].write();
-            let args = InputGradientArgs { inputs: x, d_inputs, rounded, ..passing(at, edges, d) };
-            unsafe { input_gradient(gpu, batch.precision, 1, &args)? };
+            if batch.precision == Precision::F32 {
+                self.weights(to, at, edges, d, inputs)?;
+                let args = InputGradientArgs { inputs, d_inputs, ..self.passing(at, edges, d) };
+                unsafe { input_gradient(gpu, Precision::F32, 1, &args)? };
+            } else {
+                self.rounded_backward(to, at, [d.cast(), inputs.cast()], (d_inputs, rounded))?;
+            }
             d = to.d_hidden[index - 1].read();
         }
-        let x = self.inputs.read(edges * 2 * shape.n_features).cast();
-        gradient(&arena.edge[0], Precision::F32, edges, d, x)
+        let inputs = self.inputs.read(edges * 2 * shape.n_features).cast();
+        self.weights(to, &self.padded.edge[0], edges, d, inputs)
+    }
+
+    /// Adds the gradient of a layer's parameters, in f32.
+    fn weights(
+        &self,
+        to: &mut Backward,
+        at: &Layer,
+        rows: usize,
+        d_outputs: Pointer<u8>,
+        inputs: Pointer<u8>,
+    ) -> Result<()> {
+        let args = WeightGradientArgs {
+            d_outputs,
+            inputs,
+            partials: to.partials.write(to.splits * to.stride),
+            arena: to.stride as u64,
+            weight: at.weight.start as u64,
+            bias: at.bias.start as u64,
+            rows: rows as u32,
+            group: 1,
+            in_width: at.inputs as u32,
+            out_width: at.outputs as u32,
+            rows_per_split: rows.div_ceil(to.splits) as u32,
+            column_tiles: at.inputs.div_ceil(TILE[1]) as u32,
+        };
+        // SAFETY: as in `forward`; the partial sums have room for every split.
+        unsafe { weight_gradient(self.gpu, Precision::F32, to.splits, &args) }
+    }
+
+    /// The gradient of a layer's inputs, in f32, without a place for it.
+    fn passing(&self, at: &Layer, rows: usize, d_outputs: Pointer<u8>) -> InputGradientArgs {
+        InputGradientArgs {
+            d_outputs,
+            parameters: self.wide.read(self.wide.len()),
+            inputs: Pointer::NULL,
+            d_inputs: Pointer::NULL,
+            rounded: Pointer::NULL,
+            arena: self.wide.len() as u64,
+            weight: at.weight.start as u64,
+            rows: rows as u32,
+            group: 1,
+            in_width: at.inputs as u32,
+            out_width: at.outputs as u32,
+        }
+    }
+
+    /// Both gradients of a layer of φe in bf16.
+    fn rounded_backward(
+        &self,
+        to: &mut Backward,
+        at: &Layer,
+        [d_outputs, inputs]: [Pointer<bf16>; 2],
+        (d_inputs, rounded): (Pointer<f32>, Pointer<bf16>),
+    ) -> Result<()> {
+        let (gpu, rows) = (self.gpu, self.edges);
+        let (in_width, out_width) = (at.inputs as u32, at.outputs as u32);
+        let partials = to.partials.write(to.splits * to.stride);
+        // Whole rounds, except for the last split.
+        let rows_per_split = rows.div_ceil(to.splits).next_multiple_of(LARGE_DEPTH);
+        // SAFETY: as in `forward`; the partial sums have room for every split, a layer is inside its
+        // arena.
+        unsafe {
+            let args = EdgeWeightGradientArgs {
+                d_outputs,
+                inputs,
+                partials: partials.add(at.weight.start),
+                biases: partials.add(at.bias.start),
+                stride: to.stride as u64,
+                rows: rows as u32,
+                in_width,
+                out_width,
+                rows_per_split: rows_per_split as u32,
+            };
+            gpu.launch(WEIGHT_GRADIENT, large(at.inputs, at.outputs, to.splits), &args)?;
+            let args = EdgeInputGradientArgs {
+                d_outputs,
+                weights: self.rounded.read(self.rounded.len()).add(at.weight.start),
+                inputs,
+                d_inputs,
+                rounded,
+                rows: rows as u32,
+                in_width,
+                out_width,
+                unused: 0,
+            };
+            gpu.launch(INPUT_GRADIENT, large(at.inputs, rows, 1), &args)
+        }
     }
 
     /// The gradient of all chunks.
     pub fn finish(&mut self, gradients: &mut [f32]) -> Result<()> {
         let Some(from) = &self.backward else { return Ok(()) };
-        let (shape, len) = (&self.batch.shape, self.arena.len);
-        let mut found = self.gpu.buffer(len)?;
-        let args = EdgeFinishArgs {
-            partials: from.partials.read(from.splits * from.stride),
-            parameters: self.parameters.read(len),
-            gradients: found.write(len),
-            len: len as u64,
-            stride: from.stride as u64,
-            count: from.splits as u64,
-            weight: self.arena.edge[0].weight.start as u64,
-            hidden: shape.hidden as u32,
-            n_features: shape.n_features as u32,
-            dim: self.batch.coordinates.dim as u32,
-            decay: 2.0 * self.batch.weight_decay,
-        };
-        // SAFETY: as in `forward`.
-        unsafe { self.gpu.launch(FINISH, Grid::cover(len, 256), &args)? };
+        // What lies between the tensors is zero.
+        let mut found = self.gpu.zeros(self.arena.len)?;
+        let to: Pointer<f32> = found.write(self.arena.len);
+        let parameters = self.parameters.read(self.arena.len);
+        let partials = from.partials.read(from.splits * from.stride);
+        for (layer, padded) in self.layers() {
+            // SAFETY: as in `operands`.
+            unsafe {
+                let args = EdgeFinishArgs {
+                    partials: partials.add(padded.weight.start),
+                    biases: partials.add(padded.bias.start),
+                    parameters: parameters.add(layer.weight.start),
+                    bias: parameters.add(layer.bias.start),
+                    gradients: to.add(layer.weight.start),
+                    d_bias: to.add(layer.bias.start),
+                    stride: from.stride as u64,
+                    count: from.splits as u64,
+                    out_width: layer.outputs as u32,
+                    in_width: layer.inputs as u32,
+                    padded_in: padded.inputs as u32,
+                    n_features: self.batch.shape.n_features as u32,
+                    dim: self.dim(layer),
+                    decay: 2.0 * self.batch.weight_decay,
+                };
+                self.gpu.launch(FINISH, Grid::cover(layer.weight.len(), 256), &args)?;
+            }
+        }
         found.download(gradients)
     }
 }
 
-/// A layer of the arena `parameters` on some rows, without a place for its outputs.
-fn plain(
-    at: &Layer,
-    parameters: Pointer<f32>,
-    arena: usize,
-    inputs: Pointer<u8>,
-    rows: usize,
-    relu: bool,
-) -> LayerArgs {
-    LayerArgs {
-        inputs,
-        parameters,
-        outputs: Pointer::NULL,
-        rounded: Pointer::NULL,
-        arena: arena as u64,
-        weight: at.weight.start as u64,
-        bias: at.bias.start as u64,
-        rows: rows as u32,
-        group: 1,
-        in_width: at.inputs as u32,
-        out_width: at.outputs as u32,
-        relu: u64::from(relu),
-    }
+/// A block for each tile of `columns` × `rows` results of each of `count` products.
+fn large(columns: usize, rows: usize, count: usize) -> Grid {
+    let blocks = [columns.div_ceil(LARGE), rows.div_ceil(LARGE), count];
+    Grid { blocks: blocks.map(|n| n as u32), threads: LARGE_THREADS, shared: LARGE_SHARED }
 }
