@@ -3,7 +3,7 @@
 //! Rounding after each operation turns it into the naive implementation in a lower precision, whose
 //! error says how much error an implementation may have.
 
-use super::Batch;
+use super::{Batch, Coordinates};
 use crate::ops::mlp::{EXACT, Rounding, reference as forward};
 use crate::ops::tiny::noise;
 pub use crate::ops::tiny::reference::Reference;
@@ -29,8 +29,9 @@ fn node(batch: &Batch, node: u32, rounding: Rounding) -> Vec<f64> {
     let width = batch.shape.n_features;
     let row = &batch.features[node as usize * width..][..width];
     let mut row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
-    for k in 0..batch.coordinates.dim {
-        row[k] = (rounding.sum)(row[k] + f64::from(batch.coordinates.shift[k]));
+    let Coordinates { dim, shift, .. } = batch.coordinates;
+    for (x, &shift) in row.iter_mut().zip(&shift[..dim]) {
+        *x = (rounding.sum)(*x + f64::from(shift));
     }
     row
 }

@@ -181,19 +181,20 @@ impl Case {
     /// The places of what is compared among the numbers of `found`.
     fn parts(&self) -> Vec<(String, Vec<Range<usize>>)> {
         let first = self.receivers.len() * self.shape.outputs;
-        let mut parts = vec![("outputs".to_string(), vec![0..first])];
+        let one = |name: &str, range: Range<usize>| (name.to_string(), Vec::from([range]));
+        let mut parts = Vec::from([one("outputs", 0..first)]);
         let (mut gaps, mut end) = (Vec::new(), first);
         for (name, _, range) in self.shape.arena().tensors() {
             let range = first + range.start..first + range.end;
             gaps.push(end..range.start);
             end = range.end;
-            parts.push((name, vec![range]));
+            parts.push(one(&name, range));
         }
         let losses = first + self.parameters.len();
         gaps.push(end..losses);
         parts.push(("gaps".to_string(), gaps));
         for (index, name) in ["prediction", "penalty", "decay"].into_iter().enumerate() {
-            parts.push((name.to_string(), vec![losses + index..losses + index + 1]));
+            parts.push(one(name, losses + index..losses + index + 1));
         }
         parts
     }

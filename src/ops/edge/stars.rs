@@ -234,10 +234,10 @@ impl Group<'_> {
                     narrow::<K>(from, hidden(0).add(row * plan.hidden_row), plan.shape.hidden);
                 }
             }
-            for layer in 1..plan.shape.layers {
+            for (layer, matrix) in matrices[..plan.shape.layers].iter().enumerate().skip(1) {
                 let input = (hidden(layer - 1).cast_const(), plan.hidden_row);
                 let out = Out::Relu { to: hidden(layer), row: plan.hidden_row };
-                self.forward::<K>(&matrices[layer], rows, input, out);
+                self.forward::<K>(matrix, rows, input, out);
             }
             if plan.penalized {
                 let input = (hidden(plan.shape.layers - 1).cast_const(), plan.hidden_row);
@@ -264,9 +264,8 @@ impl Group<'_> {
                 let input = self.row(scratch.node_inputs, row, plan.node_row, features + width);
                 let (own, sums) = input.split_at_mut(features);
                 own.copy_from_slice(&batch.features[receiver as usize * features..][..features]);
-                for k in 0..batch.coordinates.dim {
-                    own[k] += batch.coordinates.shift[k];
-                }
+                let coordinates = own[..batch.coordinates.dim].iter_mut();
+                coordinates.zip(batch.coordinates.shift).for_each(|(x, shift)| *x += shift);
                 let edges = self.starts[row]..self.starts[row + 1];
                 match batch.penalty {
                     Penalty::None => {
