@@ -366,6 +366,10 @@ T __ldg(const T* source) {
     return *source;
 }
 template <class T>
+T __ldcg(const T* source) {
+    return *source;
+}
+template <class T>
 T __ldcs(const T* source) {
     return *source;
 }

@@ -3,15 +3,19 @@
 //! The floor of an operation is the larger of flops / peak and bytes / bandwidth, where peak and
 //! bandwidth are measured on all threads a moment before (`ceilings.rs`) and flops and bytes are what
 //! the mathematics asks for, not what an implementation does. Fraction of floor = floor / median time.
+//!
+//! On a GPU the data are on the device before the first call, and its own clock is read.
 
-mod ceilings;
+pub(crate) mod ceilings;
+pub mod compare;
 mod operations;
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::device::Device;
+use crate::device::meter::{Meter, Reading};
+use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
 use crate::interrupt;
 pub use ceilings::Ceilings;
@@ -20,8 +24,15 @@ pub use operations::NAMES;
 /// Time spent on one measurement, beside the warm-up.
 const BUDGET: Duration = Duration::from_secs(1);
 const WARM_UP: Duration = Duration::from_millis(200);
-/// Calls of an operation that is slow, and of one that is fast.
+/// Times of an operation that is slow, and of one that is fast.
 const REPEATS: std::ops::RangeInclusive<usize> = 5..=10_000;
+/// On a GPU one time is that of as many calls as take about so many seconds: the host enqueues them
+/// ahead of the device, as in a training.
+const SPAN: f64 = 1e-3;
+const MOST_CALLS: f64 = 1000.0;
+/// The stand-in driver shows that operations are measured, not how fast they are: it gets an Nth of the
+/// work.
+const STAND_IN: usize = 64;
 
 /// One measured operation; one object of `bench --json`.
 #[derive(Clone, Debug, Serialize)]
@@ -40,7 +51,7 @@ pub struct Measurement {
     pub seconds_min: f64,
     /// Time that 90 % of the calls stay below.
     pub seconds_p90: f64,
-    /// Calls measured.
+    /// Times measured.
     pub repeats: usize,
     /// Work per second, from the median.
     pub rate: f64,
@@ -55,6 +66,12 @@ pub struct Measurement {
     pub energy_drift: Option<f64>,
     /// The commit that was built.
     pub commit: &'static str,
+    /// The state of a GPU.
+    #[serde(flatten)]
+    pub gpu: Option<Reading>,
+    /// seconds / those of an earlier measurement, if there is one to compare with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
 }
 
 /// What a call of an operation does.
@@ -89,7 +106,7 @@ impl Arithmetic {
     }
 }
 
-/// Measures the named operations, all of [`NAMES`] where none is named, on `device`. `report` is
+/// Measures the named operations, all that it can where none is named, on `device`. `report` is
 /// called as each is measured.
 pub fn run(
     device: &Device,
@@ -100,9 +117,18 @@ pub fn run(
         let message = format!("'{name}' is no operation; there are {}", NAMES.join(", "));
         return Err(Error::usage(message).field("op"));
     }
+    let on_device: &[&str] = match device {
+        Device::Cpu(_) => &NAMES,
+        Device::Gpu(_) => &operations::ON_GPU,
+    };
+    if let Some(name) = names.iter().find(|name| !on_device.contains(&name.as_str())) {
+        let message = format!("bench does not measure {name} on a GPU yet; use --device cpu");
+        return Err(Error::device(message));
+    }
     let harness = Harness { device, ceilings: Ceilings::measure(device)? };
     let mut all = Vec::new();
-    for name in NAMES.iter().filter(|name| names.is_empty() || names.iter().any(|n| n == *name)) {
+    for name in on_device.iter().filter(|name| names.is_empty() || names.iter().any(|n| n == *name))
+    {
         operations::measure(name, &harness, &mut |measurement| {
             report(&measurement);
             all.push(measurement);
@@ -118,27 +144,42 @@ struct Harness<'a> {
 }
 
 impl Harness<'_> {
-    /// Times `call` for about a second after a warm-up.
+    /// How many of `count` things an operation is measured on.
+    fn size(&self, count: usize) -> usize {
+        if self.is_emulated() { count.div_ceil(STAND_IN) } else { count }
+    }
+
+    fn is_emulated(&self) -> bool {
+        matches!(self.device, Device::Gpu(gpu) if gpu.is_emulated())
+    }
+
+    /// Times `call` for about a second after a warm-up. On a GPU it only enqueues its work.
     fn measure(&self, work: Work, mut call: impl FnMut() -> Result<()>) -> Result<Measurement> {
         let begun = Instant::now();
+        let mut shortest = f64::INFINITY;
         loop {
-            call()?;
+            shortest = self.span(1, &mut call)?.min(shortest);
             if begun.elapsed() > WARM_UP {
                 break;
             }
         }
+        let (meter, calls) = match self.device {
+            Device::Cpu(_) => (None, 1),
+            Device::Gpu(gpu) => {
+                let calls = (SPAN / shortest).ceil().clamp(1.0, MOST_CALLS);
+                (Some(Meter::start(*gpu)), calls as usize)
+            }
+        };
+        let least = if self.is_emulated() { 1 } else { *REPEATS.start() };
         let mut times = Vec::new();
         let begun = Instant::now();
-        while times.len() < *REPEATS.start()
-            || (begun.elapsed() < BUDGET && times.len() < *REPEATS.end())
-        {
-            let begun = Instant::now();
-            call()?;
-            times.push(begun.elapsed().as_secs_f64());
+        while times.len() < least || (begun.elapsed() < BUDGET && times.len() < *REPEATS.end()) {
+            times.push(self.span(calls, &mut call)? / calls as f64);
             if interrupt::requested() {
                 return Err(Error::interrupted("stopped while measuring"));
             }
         }
+        let gpu = meter.map(|meter| meter.read(calls * times.len()));
         let floor = work.flops.map(|flops| {
             let Ceilings { f32_flops, bf16_flops, f64_flops, .. } = &self.ceilings;
             let peak = match work.precision {
@@ -149,8 +190,28 @@ impl Harness<'_> {
             };
             (flops / peak.rate()).max(work.bytes / self.ceilings.bandwidth(work.bytes))
         });
-        Ok(measurement(self.device, &work, times, floor))
+        Ok(Measurement { gpu, ..measurement(self.device, &work, times, floor) })
     }
+
+    /// Seconds that some calls take together.
+    fn span(&self, calls: usize, call: &mut impl FnMut() -> Result<()>) -> Result<f64> {
+        let mut all = || (0..calls).try_for_each(|_| call());
+        match self.device {
+            Device::Cpu(_) => {
+                let begun = Instant::now();
+                all()?;
+                Ok(begun.elapsed().as_secs_f64())
+            }
+            Device::Gpu(gpu) => seconds(*gpu, all),
+        }
+    }
+}
+
+/// Seconds of the device for what `enqueue` enqueues, for which it waits.
+fn seconds(gpu: Gpu, enqueue: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let begun = gpu.moment()?;
+    enqueue()?;
+    begun.seconds_to(&gpu.moment()?)
 }
 
 fn measurement(
@@ -176,6 +237,8 @@ fn measurement(
         fraction_of_floor: floor.map(|floor| floor / seconds),
         energy_drift: None,
         commit: env!("LAWSMITH_COMMIT"),
+        gpu: None,
+        ratio: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::ceilings::Ceiling;
 use super::{Arithmetic, Ceilings, Harness, Measurement, Work};
+use crate::device::Device;
 use crate::error::Result;
 use crate::nbody::law::Law;
 use crate::nbody::simulate::{Settings, energy, initial_state};
@@ -14,6 +15,9 @@ use crate::symbolic::expression::{Expression, Node};
 /// The names that `bench` takes, in the order of measuring.
 pub const NAMES: [&str; 9] =
     ["ceilings", "rk4", "tiny", "edge", "adam", "mlp", "expression", "neighbours", "scatter"];
+
+/// Those that are measured on a GPU.
+pub const ON_GPU: [&str; 6] = ["ceilings", "rk4", "tiny", "adam", "mlp", "expression"];
 
 /// Measures all cases of the operation `name`.
 pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
@@ -68,12 +72,12 @@ pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measuremen
 
 /// The limits of the machine: the others are judged by them.
 fn ceilings(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
-    let Ceilings { f32_flops, bf16_flops, f64_flops, cache_bandwidth, memory_bandwidth } =
+    let Ceilings { f32_flops, bf16_flops, f64_flops, cache_bandwidth, memory_bandwidth, .. } =
         &harness.ceilings;
-    let mut row = |size: &str, precision, ceiling: &Ceiling, unit| {
+    let mut row = |precision, ceiling: &Ceiling, unit| {
         let work = Work {
             op: "ceilings",
-            size: size.into(),
+            size: ceiling.what.clone(),
             precision,
             count: ceiling.count,
             unit,
@@ -83,13 +87,13 @@ fn ceilings(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<(
         let floor = Some(ceiling.count / ceiling.rate());
         report(super::measurement(harness.device, &work, ceiling.times.clone(), floor));
     };
-    row("multiply-add", Arithmetic::F32, f32_flops, "flop/s");
+    row(Arithmetic::F32, f32_flops, "flop/s");
     if let Some(flops) = bf16_flops {
-        row("dot product", Arithmetic::Bf16, flops, "flop/s");
+        row(Arithmetic::Bf16, flops, "flop/s");
     }
-    row("multiply-add", Arithmetic::F64, f64_flops, "flop/s");
-    row("copy, 2 MiB in all", Arithmetic::F32, cache_bandwidth, "byte/s");
-    row("copy, 256 MiB in all", Arithmetic::F32, memory_bandwidth, "byte/s");
+    row(Arithmetic::F64, f64_flops, "flop/s");
+    row(Arithmetic::F32, cache_bandwidth, "byte/s");
+    row(Arithmetic::F32, memory_bandwidth, "byte/s");
     Ok(())
 }
 
@@ -101,7 +105,7 @@ fn motion(
     runs: usize,
     report: &mut impl FnMut(Measurement),
 ) -> Result<()> {
-    let frames = 101;
+    let (frames, runs) = (101, harness.size(runs));
     let stride = 2 * bodies * dim;
     let settings = Settings { bodies, dim, runs, ..Settings::default() };
     let mut start = vec![0.0; runs * stride];
@@ -115,7 +119,6 @@ fn motion(
     let batch =
         Batch { law: &law, integrator, dim, bodies, frames, dt, masses, charges, first_run: 0 };
     let length = runs * frames * bodies * dim;
-    let mut buffers = [vec![0.0f32; length], vec![0.0f32; length], vec![0.0f32; length]];
     let mut states = start.clone();
     let steps = (runs * (frames - 1)) as f64;
     let name = law.name();
@@ -149,12 +152,28 @@ fn motion(
         flops,
         bytes: (3 * 4 * length) as f64,
     };
-    let mut measurement = harness.measure(work, || {
-        states.copy_from_slice(&start);
-        let [positions, velocities, accelerations] = &mut buffers;
-        let frames = Frames { positions, velocities, accelerations };
-        rk4::integrate(harness.device, &batch, &mut states, frames)
-    })?;
+    let mut measurement = match harness.device {
+        Device::Cpu(_) => {
+            let mut buffers = [vec![0.0f32; length], vec![0.0f32; length], vec![0.0f32; length]];
+            harness.measure(work, || {
+                states.copy_from_slice(&start);
+                let [positions, velocities, accelerations] = &mut buffers;
+                let frames = Frames { positions, velocities, accelerations };
+                rk4::integrate(harness.device, &batch, &mut states, frames)
+            })?
+        }
+        Device::Gpu(gpu) => {
+            let mut motion = rk4::gpu::Motion::new(*gpu, &batch, &start)?;
+            let begin = rk4::gpu::Motion::new(*gpu, &batch, &start)?;
+            let mut stored = gpu.buffer(3 * length)?;
+            let measured = harness.measure(work, || {
+                motion.return_to(&begin)?;
+                motion.launch(0, frames, &mut stored)
+            })?;
+            motion.download(&mut states)?;
+            measured
+        }
+    };
     if law.conserves_energy() {
         let drift = |run: usize| {
             let own = run * bodies..(run + 1) * bodies;
@@ -201,15 +220,12 @@ fn training(
     precision: Precision,
     report: &mut impl FnMut(Measurement),
 ) -> Result<()> {
-    let (graphs, bodies, shape) = (64, 4, shape(hidden, messages));
+    let (graphs, bodies, shape) = (harness.size(64), 4, shape(hidden, messages));
     let arena = shape.arena();
     let (nodes, edges) = (graphs * bodies, graphs * bodies * (bodies - 1));
     let features = random(nodes * shape.n_features, 1, 1.0);
     let targets = random(nodes * shape.outputs, 2, 1.0);
     let parameters = random(arena.len, 3, 0.05);
-    let mut gradients = vec![0.0; arena.len];
-    let mut losses = [tiny::Loss::default()];
-    let mut workspace = tiny::Workspace::default();
     let batch = tiny::Batch {
         shape,
         penalty,
@@ -236,16 +252,24 @@ fn training(
         flops: Some(2.0 * (edges * edge + nodes * node) as f64),
         bytes: (2 * 4 * arena.len) as f64,
     };
-    report(harness.measure(work, || {
-        tiny::gradient(
-            harness.device,
-            &batch,
-            &parameters,
-            &mut gradients,
-            &mut losses,
-            &mut workspace,
-        )
-    })?);
+    report(match harness.device {
+        Device::Cpu(_) => {
+            let mut gradients = vec![0.0; arena.len];
+            let mut losses = [tiny::Loss::default()];
+            let mut workspace = tiny::Workspace::default();
+            harness.measure(work, || {
+                let (gradients, losses) = (&mut gradients, &mut losses);
+                let device = harness.device;
+                tiny::gradient(device, &batch, &parameters, gradients, losses, &mut workspace)
+            })?
+        }
+        Device::Gpu(gpu) => {
+            let mut step = tiny::gpu::load(*gpu, &batch, &parameters)?;
+            let recording = step.record()?;
+            // SAFETY: the step lives longer, and nothing else uses it.
+            harness.measure(work, || unsafe { recording.replay() })?
+        }
+    });
     Ok(())
 }
 
@@ -322,6 +346,7 @@ fn stars(
 
 /// One step of the optimizer.
 fn update(harness: &Harness, count: usize, report: &mut impl FnMut(Measurement)) -> Result<()> {
+    let count = harness.size(count);
     let gradients = random(count, 1, 1.0);
     let (mut parameters, mut m, mut v) = (gradients.clone(), vec![0.0; count], vec![0.0; count]);
     let mut args = adam::Args::new(1e-3, 0);
@@ -335,12 +360,21 @@ fn update(harness: &Harness, count: usize, report: &mut impl FnMut(Measurement))
         // Parameters and moments are read and written, gradients are read twice: for their norm too.
         bytes: (8 * 4 * count) as f64,
     };
-    report(harness.measure(work, || {
-        args.step += 1;
-        let [parameters, m, v] = [&mut parameters, &mut m, &mut v].map(Vec::as_mut_slice);
-        let arenas = adam::Arenas { parameters, m, v, gradients: &gradients };
-        adam::step(harness.device, &args, 1, arenas)
-    })?);
+    report(match harness.device {
+        Device::Cpu(_) => harness.measure(work, || {
+            args.step += 1;
+            let [parameters, m, v] = [&mut parameters, &mut m, &mut v].map(Vec::as_mut_slice);
+            let arenas = adam::Arenas { parameters, m, v, gradients: &gradients };
+            adam::step(harness.device, &args, 1, arenas)
+        })?,
+        Device::Gpu(gpu) => {
+            args.step = 1;
+            let [parameters, m, v] = [&mut parameters, &mut m, &mut v].map(Vec::as_mut_slice);
+            let arenas = adam::Arenas { parameters, m, v, gradients: &gradients };
+            let mut stack = adam::gpu::Stack::new(*gpu, &adam::Rates::new(&args), 1, &arenas)?;
+            harness.measure(work, || stack.step())?
+        }
+    });
     Ok(())
 }
 
@@ -350,7 +384,7 @@ fn perceptron(
     precision: Precision,
     report: &mut impl FnMut(Measurement),
 ) -> Result<()> {
-    let (rows, shape) = (16_384, shape(300, 100));
+    let (rows, shape) = (harness.size(16_384), shape(300, 100));
     let arena = shape.arena();
     let inputs = random(rows * arena.edge[0].inputs, 1, 1.0);
     let parameters = random(arena.len, 2, 0.05);
@@ -364,16 +398,24 @@ fn perceptron(
         flops: Some(2.0 * (rows * weights(&arena.edge)) as f64),
         bytes: (4 * (inputs.len() + outputs.len())) as f64,
     };
-    report(harness.measure(work, || {
-        let device = harness.device;
-        mlp::forward(device, &arena.edge, &parameters, &inputs, rows, precision, &mut outputs)
-    })?);
+    let layers = &arena.edge;
+    report(match harness.device {
+        Device::Cpu(_) => harness.measure(work, || {
+            let device = harness.device;
+            mlp::forward(device, layers, &parameters, &inputs, rows, precision, &mut outputs)
+        })?,
+        Device::Gpu(gpu) => {
+            let mut network = mlp::gpu::Network::new(*gpu, layers, &parameters, precision, rows)?;
+            network.upload(&inputs)?;
+            harness.measure(work, || network.forward(rows))?
+        }
+    });
     Ok(())
 }
 
 /// A population of expressions on the 5000 rows of a regression: scored, and their constants fitted.
 fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
-    let (rows, names) = (5000, ["dx", "dy", "r", "m1"]);
+    let (rows, names) = (harness.size(5000), ["dx", "dy", "r", "m1"]);
     let columns: Vec<Vec<f32>> = (0..names.len() as u64)
         .map(|stream| random(rows, stream, 1.0).into_iter().map(|v| v.abs() + 0.1).collect())
         .collect();
@@ -387,8 +429,9 @@ fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result
     ];
     let expressions: Vec<Expression> =
         texts.iter().map(|text| Expression::parse(text, &names)).collect::<Result<_>>()?;
-    let programs: Vec<expression::Program> =
-        (0..256).map(|k| expression::Program::new(&expressions[k % texts.len()])).collect();
+    let programs: Vec<expression::Program> = (0..harness.size(256))
+        .map(|k| expression::Program::new(&expressions[k % texts.len()]))
+        .collect();
     // Variables and constants are read, every other node is at least one operation.
     let operators = |e: &Expression| e.nodes().iter().filter(|n| matches!(n, Node::Op(_))).count();
     let each = expressions.iter().map(operators).sum::<usize>() as f64 / texts.len() as f64;
@@ -404,16 +447,28 @@ fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result
     };
     let loss = expression::Loss::Mae;
     // An operator is one lane of an addition: half of a multiply-add.
-    report(harness.measure(work("score", Some(2.0 * evaluations * each)), || {
-        expression::score(harness.device, &table, &programs, loss).map(drop)
-    })?);
+    let scoring = work("score", Some(2.0 * evaluations * each));
+    report(match harness.device {
+        Device::Cpu(_) => harness.measure(scoring, || {
+            expression::score(harness.device, &table, &programs, loss).map(drop)
+        })?,
+        Device::Gpu(gpu) => {
+            let mut all = expression::gpu::Population::to_score(*gpu, &table, &programs, loss)?;
+            harness.measure(scoring, || all.launch())?
+        }
+    });
     let fit = expression::Fit { loss, steps: 8, scaled: true, tolerance: 1e-6 };
     // How many evaluations a fit takes depends on the expression.
-    let work = Work { count: programs.len() as f64, unit: "fits/s", ..work("fit", None) };
-    report(
-        harness
-            .measure(work, || expression::fit(harness.device, &table, &programs, fit).map(drop))?,
-    );
+    let fitting = Work { count: programs.len() as f64, unit: "fits/s", ..work("fit", None) };
+    report(match harness.device {
+        Device::Cpu(_) => harness.measure(fitting, || {
+            expression::fit(harness.device, &table, &programs, fit).map(drop)
+        })?,
+        Device::Gpu(gpu) => {
+            let mut all = expression::gpu::Population::to_fit(*gpu, &table, &programs, fit)?;
+            harness.measure(fitting, || all.launch())?
+        }
+    });
     Ok(())
 }
 

@@ -1,9 +1,12 @@
 //! `lawsmith bench`: throughput of the operations against what this machine allows.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use serde_json::json;
 
 use super::Context;
+use crate::bench::compare::{self, Old};
 use crate::bench::{self, Measurement};
 use crate::error::Result;
 
@@ -13,16 +16,29 @@ pub struct Bench {
     /// The operations to measure [default: all]
     #[arg(value_name = "OP")]
     ops: Vec<String>,
+    /// What bench --json wrote earlier, to compare with
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
 }
 
 impl Bench {
     /// Prints a table, or an array of measurements under --json.
     pub fn run(self, context: &Context) -> Result<()> {
         let progress = context.progress;
-        let measured = bench::run(&context.device, &self.ops, |m| {
+        let old = self.compare.as_deref().map(compare::read).transpose()?;
+        let mut measured = bench::run(&context.device, &self.ops, |m| {
             progress.note(&format!("measured {} {} {}", m.op, m.precision, m.size));
         })?;
-        context.print(&json!(measured), table(&context.device.describe(), &measured));
+        for m in &mut measured {
+            let old = old.iter().flatten().find(|old| old.is_of(m));
+            m.ratio = old.map(|old| m.seconds / old.seconds);
+        }
+        let mut text = table(&context.device.describe(), &measured);
+        if let (Some(file), Some(mut old)) = (&self.compare, old) {
+            old.retain(|old| self.ops.is_empty() || self.ops.contains(&old.op));
+            text += &format!("\n\n{}", comparison(file, &old, &measured));
+        }
+        context.print(&json!(measured), text);
         Ok(())
     }
 }
@@ -46,18 +62,54 @@ fn table(device: &str, measured: &[Measurement]) -> String {
             m.energy_drift.map_or("-".into(), |drift| format!("{drift:.1e}")),
         ]);
     }
+    let commit = measured.first().map_or("unknown", |m| m.commit);
+    format!("{device}, commit {commit}\n{}", align(&rows))
+}
+
+/// Old times beside new ones.
+fn comparison(file: &Path, old: &[Old], measured: &[Measurement]) -> String {
+    let header = ["op", "size", "type", "old", "new", "new / old", ""];
+    let mut rows = vec![header.map(String::from)];
+    let none = || "-".to_string();
+    for m in measured {
+        let before = old.iter().find(|old| old.is_of(m));
+        let mark = match before {
+            None => "not measured then",
+            _ if m.got_slower() => "slower",
+            _ => "",
+        };
+        rows.push([
+            m.op.clone(),
+            m.size.clone(),
+            m.precision.clone(),
+            before.map_or_else(none, |old| time(old.seconds)),
+            time(m.seconds),
+            m.ratio.map_or_else(none, |ratio| format!("{ratio:.2}")),
+            mark.into(),
+        ]);
+    }
+    for old in old.iter().filter(|old| !measured.iter().any(|m| old.is_of(m))) {
+        let Old { op, size, precision, seconds, .. } = old.clone();
+        let mark = "not measured now".into();
+        rows.push([op, size, precision, time(seconds), none(), none(), mark]);
+    }
+    let from =
+        old.first().map_or(String::new(), |old| format!(" ({}, {})", old.device, old.commit));
+    format!("compared with {}{from}\n{}", file.display(), align(&rows))
+}
+
+/// Columns of equal width: three of text, then numbers.
+fn align<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |k: usize| rows.iter().map(|row| row[k].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let line = |row: &[String; 10]| {
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
         let cells = row.iter().zip(&widths).enumerate().map(|(k, (cell, &width))| match k {
             0..=2 => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
     };
-    let commit = measured.first().map_or("unknown", |m| m.commit);
-    let lines: Vec<String> = rows.iter().map(line).collect();
-    format!("{device}, commit {commit}\n{}", lines.join("\n"))
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn time(seconds: f64) -> String {

@@ -37,7 +37,7 @@ pub struct Cli {
 /// Options that every subcommand takes.
 #[derive(Args)]
 struct Common {
-    /// Where to compute: auto, cpu or cuda:N
+    /// Where to compute: cpu, cuda:N, or auto: the first GPU if there is one
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     device: String,
     /// Threads to use; 0 is one for each core
@@ -83,6 +83,13 @@ enum Command {
     Selftest(selftest::Selftest),
     /// Simulate systems of interacting bodies
     Simulate(simulate::Simulate),
+}
+
+impl Command {
+    /// False for commands to which the device does not matter.
+    fn computes(&self) -> bool {
+        !matches!(self, Command::Devices(_) | Command::Import(_) | Command::Report(_))
+    }
 }
 
 /// The dataset that a command writes.
@@ -149,10 +156,23 @@ impl Cli {
             .build_global()
             .map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))?;
         let progress = if quiet { Progress::Quiet } else { Progress::Stderr };
-        let context = Context { device: Device::pick(&device)?, seed, progress, json };
-        if verbose {
-            progress.note(&format!("device: {}", context.device.describe()));
-        }
+        let device = match device.as_str() {
+            // Opening a GPU takes longer than what these do.
+            "auto" if !self.command.computes() => Device::cpu(),
+            "auto" => {
+                let (device, why) = Device::auto();
+                progress.note(&format!("device: {}; {why}", device.describe()));
+                device
+            }
+            name => {
+                let device = Device::pick(name)?;
+                if verbose {
+                    progress.note(&format!("device: {}", device.describe()));
+                }
+                device
+            }
+        };
+        let context = Context { device, seed, progress, json };
         match self.command {
             Command::Bench(command) => command.run(&context),
             Command::Distill(command) => command.run(&context),

@@ -187,6 +187,8 @@ pub struct Properties {
     pub multiprocessors: usize,
     /// Dynamic shared memory that a block may ask for.
     pub shared: usize,
+    /// Bytes of the cache that all multiprocessors share.
+    pub cache: usize,
 }
 
 /// Devices that a driver offers; 0 without a driver.
@@ -227,33 +229,37 @@ impl Gpu {
     /// # Errors
     /// No driver, no such device, no kernels for it in this build.
     pub fn open(ordinal: usize) -> Result<Self> {
+        Self::try_open(ordinal).map_err(|why| {
+            Error::device(format!("cuda:{ordinal} cannot be used: {why}; use --device cpu"))
+        })
+    }
+
+    /// The same, with nothing but the reason where there is an error.
+    pub(super) fn try_open(ordinal: usize) -> Result<Self, String> {
         static OPEN: OnceLock<Mutex<HashMap<usize, &'static Inner>>> = OnceLock::new();
         let mut open = lock(OPEN.get_or_init(Default::default));
         if let Some(inner) = open.get(&ordinal) {
             return Ok(Gpu { inner });
         }
-        let refused = |why: String| {
-            Error::device(format!("cuda:{ordinal} cannot be used: {why}; use --device cpu"))
-        };
         if !driver_present() {
             let kernels = if COMPILED { "" } else { ", and this build has no CUDA kernels" };
-            return Err(refused(format!("there is no CUDA driver on this machine{kernels}")));
+            return Err(format!("there is no CUDA driver on this machine{kernels}"));
         }
         let context = quietly(|| CudaContext::new(ordinal))
-            .ok_or_else(|| refused("the CUDA driver is too old, 580 is needed".into()))?
-            .map_err(|e| refused(text(e)))?;
+            .ok_or("the CUDA driver is too old, 580 is needed")?
+            .map_err(text)?;
         let context_stream = || -> Result<Arc<CudaStream>, DriverError> {
             // SAFETY: every buffer is used on the one stream of its device.
             unsafe { context.disable_event_tracking() };
             context.new_stream()
         };
-        let stream = context_stream().map_err(|e| refused(text(e)))?;
+        let stream = context_stream().map_err(text)?;
         let inner = Inner { ordinal, context, stream, functions: Mutex::default() };
         let gpu = Gpu { inner: Box::leak(Box::new(inner)) };
         if let Some(&(module, _)) = MODULES.first() {
             gpu.load(module).map_err(|e| match COMPILED {
-                true => refused(format!("its kernels do not load ({})", text(e))),
-                false => refused("this build has no CUDA kernels".into()),
+                true => format!("its kernels do not load ({})", text(e)),
+                false => "this build has no CUDA kernels".to_string(),
             })?;
         }
         open.insert(ordinal, gpu.inner);
@@ -272,9 +278,24 @@ impl Gpu {
                 memory: context.total_mem()?,
                 multiprocessors: count(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
                 shared: count(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+                cache: count(A::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?,
             })
         };
         read().map_err(|e| self.failed("describe the device", e))
+    }
+
+    /// True for the stand-in of `scripts/emulated`, which computes and is no GPU.
+    pub fn is_emulated(self) -> bool {
+        self.inner.context.name().is_ok_and(|name| name == "emulated")
+    }
+
+    /// The name by which other libraries of the driver know the device: `GPU-0f3a…`.
+    pub(super) fn uuid(self) -> Result<String> {
+        let uuid = self.inner.context.uuid().map_err(|e| self.failed("tell its identifier", e))?;
+        let hex = uuid.bytes.map(|byte| format!("{:02x}", byte as u8)).concat();
+        let part = |range: std::ops::Range<usize>| &hex[range];
+        let [a, b, c, d, e] = [0..8, 8..12, 12..16, 16..20, 20..32].map(part);
+        Ok(format!("GPU-{a}-{b}-{c}-{d}-{e}"))
     }
 
     /// Bytes of memory that are free.
@@ -350,12 +371,6 @@ impl Gpu {
             )
         };
         launched.map_err(failed)
-    }
-
-    /// The error of an operation that has no kernel.
-    pub(crate) fn lacks<T>(self, operation: &str) -> Result<T> {
-        let message = format!("{operation} has no CUDA kernel yet; use --device cpu");
-        Err(Error::device(message))
     }
 
     /// Waits until everything that was enqueued is done.
@@ -473,6 +488,16 @@ impl<T: Pod> Buffer<T> {
         let mut target = self.slice.slice_mut(..bytes.len());
         let copied = self.gpu.inner.stream.memcpy_htod(bytes, &mut target);
         copied.map_err(|e| self.gpu.failed("copy to the device", e))
+    }
+
+    /// Enqueues a copy of `other`, which has as many elements.
+    ///
+    /// # Panics
+    /// If it has not: a programming error.
+    pub fn copy_from(&mut self, other: &Buffer<T>) -> Result<()> {
+        assert_eq!(self.len, other.len, "elements");
+        let copied = self.gpu.inner.stream.memcpy_dtod(&other.slice, &mut self.slice);
+        copied.map_err(|e| self.gpu.failed("copy its memory", e))
     }
 
     /// Waits for the work and copies the first elements back.

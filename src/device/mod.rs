@@ -4,6 +4,7 @@
 //! `gpu.rs`. Asking for a GPU where there is none is one clear error in [`Device::pick`].
 
 pub mod cuda;
+pub mod meter;
 pub mod ring;
 
 pub use cuda::Gpu;
@@ -93,13 +94,26 @@ impl Device {
     pub fn pick(name: &str) -> Result<Self> {
         let ordinal = name.strip_prefix("cuda:").and_then(|n| n.parse::<usize>().ok());
         match (name, ordinal) {
-            ("cpu" | "auto", _) => Ok(Self::cpu()),
+            ("cpu", _) => Ok(Self::cpu()),
+            ("auto", _) => Ok(Self::auto().0),
             (_, Some(ordinal)) => Ok(Device::Gpu(Gpu::open(ordinal)?)),
             _ => {
                 Err(Error::usage(format!("'{name}' is no device: auto, cpu or cuda:N"))
                     .field("device"))
             }
         }
+    }
+
+    /// What `auto` is, and why: the first GPU, if there is one that this build has kernels for, else
+    /// the processor.
+    pub fn auto() -> (Self, String) {
+        let why = match Gpu::try_open(0) {
+            _ if !cuda::compiled() => "this build has no CUDA kernels".to_string(),
+            Ok(gpu) if gpu.is_emulated() => "the stand-in driver is none".to_string(),
+            Ok(gpu) => return (Device::Gpu(gpu), "the first GPU".to_string()),
+            Err(why) => why,
+        };
+        (Self::cpu(), format!("no GPU: {why}"))
     }
 
     /// The name in tables: `cpu (avx512+bf16, 2 threads)`.

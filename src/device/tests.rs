@@ -5,9 +5,26 @@ use crate::error::Kind;
 
 #[test]
 fn a_device_is_cpu_or_cuda_with_a_number() {
-    assert!(matches!(Device::pick("auto").unwrap(), Device::Cpu(_)));
+    assert!(matches!(Device::pick("cpu").unwrap(), Device::Cpu(_)));
     assert_eq!(Device::pick("cuda").unwrap_err().kind, Kind::Usage);
     assert_eq!(Device::pick("cuda:x").unwrap_err().kind, Kind::Usage);
+}
+
+#[test]
+fn auto_is_a_real_gpu_or_the_processor_and_says_why() {
+    let (device, why) = Device::auto();
+    match (device, Gpu::open(0)) {
+        (Device::Gpu(gpu), Ok(first)) => assert!(gpu == first && !gpu.is_emulated(), "{why}"),
+        (Device::Gpu(_), Err(error)) => panic!("{error}"),
+        (Device::Cpu(_), Ok(gpu)) => {
+            assert!(gpu.is_emulated() || !cuda::compiled());
+            assert!(why.contains("stand-in") || why.contains("no CUDA kernels"), "{why}");
+        }
+        (Device::Cpu(_), Err(error)) => {
+            let why = why.strip_prefix("no GPU: ").unwrap();
+            assert!(!cuda::compiled() || error.to_string().contains(why), "{why}");
+        }
+    }
 }
 
 #[test]
@@ -144,6 +161,8 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     if gpu().is_none() {
         return;
     }
+    same_layout::<crate::bench::ceilings::gpu::CopyArgs>();
+    same_layout::<crate::bench::ceilings::gpu::FlopArgs>();
     same_layout::<crate::ops::adam::gpu::AdamArgs>();
     same_layout::<crate::ops::expression::gpu::ExpressionArgs>();
     same_layout::<crate::ops::rk4::gpu::Rk4Args>();

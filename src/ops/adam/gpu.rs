@@ -48,32 +48,58 @@ pub(crate) unsafe fn enqueue(gpu: Gpu, runs: usize, args: &AdamArgs) -> Result<(
     }
 }
 
+/// Arenas on the device, `[runs, len]` each.
+pub(crate) struct Stack {
+    gpu: Gpu,
+    parameters: Buffer<f32>,
+    m: Buffer<f32>,
+    v: Buffer<f32>,
+    gradients: Buffer<f32>,
+    rates: Buffer<Rates>,
+    /// `[runs]`
+    scales: Buffer<f32>,
+}
+
+impl Stack {
+    /// A copy of the arenas of `runs` models.
+    pub(crate) fn new(gpu: Gpu, rates: &Rates, runs: usize, arenas: &Arenas) -> Result<Self> {
+        Ok(Stack {
+            gpu,
+            parameters: gpu.upload(arenas.parameters)?,
+            m: gpu.upload(arenas.m)?,
+            v: gpu.upload(arenas.v)?,
+            gradients: gpu.upload(arenas.gradients)?,
+            rates: gpu.upload(&[*rates])?,
+            scales: gpu.buffer(runs)?,
+        })
+    }
+
+    /// Enqueues a step.
+    pub(crate) fn step(&mut self) -> Result<()> {
+        let (total, runs) = (self.parameters.len(), self.scales.len());
+        let args = AdamArgs {
+            parameters: self.parameters.write(total),
+            m: self.m.write(total),
+            v: self.v.write(total),
+            gradients: self.gradients.read(total),
+            operands: Pointer::NULL,
+            scales: self.scales.write(runs),
+            rates: self.rates.read(1),
+            step: Pointer::NULL,
+            len: (total / runs) as u64,
+        };
+        // SAFETY: the buffers are those of this stack.
+        unsafe { enqueue(self.gpu, runs, &args) }
+    }
+}
+
 pub(super) fn step(gpu: Gpu, rates: &Rates, runs: usize, arenas: Arenas) -> Result<()> {
-    let Arenas { parameters, m, v, gradients } = arenas;
-    let total = parameters.len();
-    if total == 0 {
+    if arenas.parameters.is_empty() {
         return Ok(());
     }
-    let upload = |values: &[f32]| -> Result<Buffer<f32>> { gpu.upload(values) };
-    let mut uploaded = [upload(parameters)?, upload(m)?, upload(v)?];
-    let gradients = upload(gradients)?;
-    let rates = gpu.upload(&[*rates])?;
-    let mut scales = gpu.buffer(runs)?;
-    let [w, first, second] = &mut uploaded;
-    let args = AdamArgs {
-        parameters: w.write(total),
-        m: first.write(total),
-        v: second.write(total),
-        gradients: gradients.read(total),
-        operands: Pointer::NULL,
-        scales: scales.write(runs),
-        rates: rates.read(1),
-        step: Pointer::NULL,
-        len: (total / runs) as u64,
-    };
-    // SAFETY: the buffers live until the downloads below are done.
-    unsafe { enqueue(gpu, runs, &args)? };
-    w.download(parameters)?;
-    first.download(m)?;
-    second.download(v)
+    let mut stack = Stack::new(gpu, rates, runs, &arenas)?;
+    stack.step()?;
+    stack.parameters.download(arenas.parameters)?;
+    stack.m.download(arenas.m)?;
+    stack.v.download(arenas.v)
 }

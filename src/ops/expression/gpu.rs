@@ -81,80 +81,131 @@ impl Resident {
 }
 
 pub(super) fn score(gpu: Gpu, rows: &Rows, programs: &[Program], loss: Loss) -> Result<Vec<f64>> {
-    let fit = Fit { loss, steps: 0, scaled: false, tolerance: 0.0 };
-    let results = run(gpu, SCORE, rows, programs, fit, 1)?;
+    if programs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut population = Population::to_score(gpu, rows, programs, loss)?;
+    population.launch()?;
+    let results = population.results.to_vec()?;
     Ok(results.into_iter().map(|l| if l.is_finite() { l } else { f64::INFINITY }).collect())
 }
 
 pub(super) fn fit(gpu: Gpu, rows: &Rows, programs: &[Program], fit: Fit) -> Result<Vec<Fitted>> {
-    let most = programs.iter().map(|p| parameters(p, fit)).max().unwrap_or(0);
-    let results = run(gpu, FIT, rows, programs, fit, 2 + most)?;
+    if programs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut population = Population::to_fit(gpu, rows, programs, fit)?;
+    population.launch()?;
+    let results = population.results.to_vec()?;
     let fitted = |(program, result): (&Program, &[f64])| {
         let (constants, rest) = result[2..].split_at(program.constants.len());
         let (scale, offset) = if fit.scaled { (rest[0], rest[1]) } else { (1.0, 0.0) };
         let (loss, evaluations) = (result[0], result[1] as u32);
         Fitted { loss, constants: constants.to_vec(), scale, offset, evaluations }
     };
-    Ok(programs.iter().zip(results.chunks_exact(2 + most)).map(fitted).collect())
+    Ok(programs
+        .iter()
+        .zip(results.chunks_exact(results.len() / programs.len()))
+        .map(fitted)
+        .collect())
 }
 
-/// Launches one of the kernels, a block a program; the results, `stride` of each program.
-fn run(
+/// Programs on the device with their table, and room for their results.
+pub(crate) struct Population {
     gpu: Gpu,
     kernel: Kernel,
-    rows: &Rows,
-    programs: &[Program],
-    fit: Fit,
-    stride: usize,
-) -> Result<Vec<f64>> {
-    if programs.is_empty() {
-        return Ok(Vec::new());
+    grid: Grid,
+    /// Without the addresses.
+    args: ExpressionArgs,
+    table: Arc<Buffer<f32>>,
+    words: Buffer<u32>,
+    /// `[programs, stride]`
+    results: Buffer<f64>,
+}
+
+impl Population {
+    /// One or more programs whose losses are asked for.
+    pub(crate) fn to_score(
+        gpu: Gpu,
+        rows: &Rows,
+        programs: &[Program],
+        loss: Loss,
+    ) -> Result<Self> {
+        let fit = Fit { loss, steps: 0, scaled: false, tolerance: 0.0 };
+        Self::new(gpu, SCORE, rows, programs, fit, 1)
     }
-    let tape = kernel == FIT;
-    let padded = rows.lines * LINE;
-    let most = gpu.properties()?.shared;
-    let rooms = programs.iter().map(|program| Room::new(program, tape.then_some(fit)));
-    let rooms: Vec<Room> = rooms.collect();
-    let mut tile = LINES.min(rows.lines);
-    for (room, program) in rooms.iter().zip(programs) {
-        while tile > 0 && room.bytes(tile) > most {
-            // Whole blocks of lines, as long as there are some.
-            let block = if tape { FIT_LINES } else { SCORE_LINES };
-            tile -= if tile > block { (tile - 1) % block + 1 } else { 1 };
-        }
-        if tile == 0 {
-            return Err(Error::device(format!(
-                "an expression of {} nodes is too long for {gpu:?}; use --device cpu",
-                program.nodes
-            )));
-        }
+
+    /// One or more programs to fit.
+    pub(crate) fn to_fit(gpu: Gpu, rows: &Rows, programs: &[Program], fit: Fit) -> Result<Self> {
+        let most = programs.iter().map(|p| parameters(p, fit)).max().unwrap_or(0);
+        Self::new(gpu, FIT, rows, programs, fit, 2 + most)
     }
-    let table = rows.resident.table(gpu, rows)?;
-    let words = gpu.upload(&encode(programs, tape))?;
-    let mut results = gpu.buffer::<f64>(programs.len() * stride)?;
-    let args = ExpressionArgs {
-        table: table.read((rows.variables + 2) * padded),
-        programs: words.read(words.len()),
-        results: results.write(programs.len() * stride),
-        rows: padded as u32,
-        variables: rows.variables as u32,
-        tile: tile as u32,
-        stride: stride as u32,
-        squared: (fit.loss == Loss::Mse).into(),
-        scaled: fit.scaled.into(),
-        steps: fit.steps,
-        reserved: 0,
-        tolerance: fit.tolerance,
-        median: rows.median,
-        deviation: rows.deviation,
-    };
-    let shared = rooms.iter().map(|room| room.bytes(tile)).max().unwrap_or(0);
-    let threads = (THREADS * tile).next_multiple_of(32) as u32;
-    let grid = Grid { shared, ..Grid::new(programs.len(), threads) };
-    // SAFETY: the lengths above are those that the kernel documents, the programs are as `encode`
-    // makes them and within `shared`; the buffers live until the download is done.
-    unsafe { gpu.launch(kernel, grid, &args)? };
-    results.to_vec()
+
+    /// For one of the kernels, with `stride` results of each program.
+    fn new(
+        gpu: Gpu,
+        kernel: Kernel,
+        rows: &Rows,
+        programs: &[Program],
+        fit: Fit,
+        stride: usize,
+    ) -> Result<Self> {
+        let tape = kernel == FIT;
+        let most = gpu.properties()?.shared;
+        let rooms = programs.iter().map(|program| Room::new(program, tape.then_some(fit)));
+        let rooms: Vec<Room> = rooms.collect();
+        let mut tile = LINES.min(rows.lines);
+        for (room, program) in rooms.iter().zip(programs) {
+            while tile > 0 && room.bytes(tile) > most {
+                // Whole blocks of lines, as long as there are some.
+                let block = if tape { FIT_LINES } else { SCORE_LINES };
+                tile -= if tile > block { (tile - 1) % block + 1 } else { 1 };
+            }
+            if tile == 0 {
+                return Err(Error::device(format!(
+                    "an expression of {} nodes is too long for {gpu:?}; use --device cpu",
+                    program.nodes
+                )));
+            }
+        }
+        let table = rows.resident.table(gpu, rows)?;
+        let words = gpu.upload(&encode(programs, tape))?;
+        let results = gpu.buffer::<f64>(programs.len() * stride)?;
+        let args = ExpressionArgs {
+            table: Pointer::NULL,
+            programs: Pointer::NULL,
+            results: Pointer::NULL,
+            rows: (rows.lines * LINE) as u32,
+            variables: rows.variables as u32,
+            tile: tile as u32,
+            stride: stride as u32,
+            squared: (fit.loss == Loss::Mse).into(),
+            scaled: fit.scaled.into(),
+            steps: fit.steps,
+            reserved: 0,
+            tolerance: fit.tolerance,
+            median: rows.median,
+            deviation: rows.deviation,
+        };
+        let shared = rooms.iter().map(|room| room.bytes(tile)).max().unwrap_or(0);
+        let threads = (THREADS * tile).next_multiple_of(32) as u32;
+        let grid = Grid { shared, ..Grid::new(programs.len(), threads) };
+        Ok(Population { gpu, kernel, grid, args, table, words, results })
+    }
+
+    /// Enqueues the work, a block a program.
+    pub(crate) fn launch(&mut self) -> Result<()> {
+        let Population { table, words, results, .. } = self;
+        let args = ExpressionArgs {
+            table: table.read(table.len()),
+            programs: words.read(words.len()),
+            results: results.write(results.len()),
+            ..self.args
+        };
+        // SAFETY: the lengths are those that the kernel documents, the programs are as `encode` makes
+        // them and within the shared memory; the buffers are those of this population.
+        unsafe { self.gpu.launch(self.kernel, self.grid, &args) }
+    }
 }
 
 /// What is fitted of a program.

@@ -196,7 +196,7 @@ pub(crate) unsafe fn sum(gpu: Gpu, runs: usize, args: &SumArgs) -> Result<()> {
 }
 
 /// A network on the device, with room for the values of all its layers on some rows.
-struct Network<'a> {
+pub(crate) struct Network<'a> {
     gpu: Gpu,
     layers: &'a [Layer],
     precision: Precision,
@@ -207,7 +207,8 @@ struct Network<'a> {
 }
 
 impl<'a> Network<'a> {
-    fn new(
+    /// Room for `rows` rows.
+    pub(crate) fn new(
         gpu: Gpu,
         layers: &'a [Layer],
         parameters: &[f32],
@@ -241,9 +242,14 @@ impl<'a> Network<'a> {
         }
     }
 
-    /// Enqueues the forward pass of `inputs`, of which there is room.
-    fn forward(&mut self, inputs: &[f32]) -> Result<()> {
+    /// Uploads the inputs of as many rows as there is room for, or fewer; how many there are.
+    pub(crate) fn upload(&mut self, inputs: &[f32]) -> Result<usize> {
         self.inputs.upload(inputs)?;
+        Ok(inputs.len() / self.layers[0].inputs)
+    }
+
+    /// Enqueues the forward pass of the first `rows` inputs.
+    pub(crate) fn forward(&mut self, rows: usize) -> Result<()> {
         for (index, at) in self.layers.iter().enumerate() {
             let entering = self.values(index);
             let (outputs, rounded) = match self.hidden.get_mut(index) {
@@ -258,7 +264,7 @@ impl<'a> Network<'a> {
                 arena: self.parameters.len() as u64,
                 weight: at.weight.start as u64,
                 bias: at.bias.start as u64,
-                rows: (inputs.len() / self.layers[0].inputs) as u32,
+                rows: rows as u32,
                 group: 1,
                 in_width: at.inputs as u32,
                 out_width: at.outputs as u32,
@@ -288,7 +294,8 @@ pub(super) fn forward(
     let widths = [inputs.len() / rows, outputs.len() / rows];
     let inputs = inputs.chunks(at_once * widths[0]);
     for (inputs, outputs) in inputs.zip(outputs.chunks_mut(at_once * widths[1])) {
-        network.forward(inputs)?;
+        let rows = network.upload(inputs)?;
+        network.forward(rows)?;
         network.outputs.download(outputs)?;
     }
     Ok(())
@@ -306,7 +313,8 @@ pub(super) fn gradient(
 ) -> Result<(Vec<f32>, Vec<f32>)> {
     let rows = inputs.len() / layers[0].inputs;
     let mut network = Network::new(gpu, layers, parameters, precision, rows)?;
-    network.forward(inputs)?;
+    network.upload(inputs)?;
+    network.forward(rows)?;
     let (arena, splits) = (parameters.len(), splits(rows));
     let mut partials = gpu.zeros(splits * arena)?;
     let mut gradients = gpu.buffer(arena)?;

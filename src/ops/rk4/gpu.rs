@@ -148,68 +148,15 @@ pub(super) fn integrate_in_parts(
     frames: Frames,
     at_once: usize,
 ) -> Result<()> {
-    let Batch { law, integrator, dim, bodies, dt, .. } = *batch;
-    let runs = batch.runs();
-    if bodies > THREADS {
-        let message = format!("{bodies} bodies; {gpu:?} integrates at most {THREADS} together");
-        return Err(Error::usage(message).field("bodies"));
-    }
-    let (substeps, tolerance) = match integrator {
-        Integrator::Rk4 { substeps } => (substeps, 0.0),
-        Integrator::Adaptive { tolerance } => (0, tolerance),
-    };
-    let code = match law {
-        Law::Potential(potential) => Code::new(potential),
-        _ => Code::default(),
-    };
-    let mut on_device = gpu.upload(states)?;
-    let (masses, charges) = (gpu.upload(batch.masses)?, gpu.upload(batch.charges)?);
-    let (instructions, constants) = (gpu.upload(&code.instructions)?, gpu.upload(&code.constants)?);
-    let begin = Progress { time: 0.0, step: dt, frame: 0, rejected: 0 };
-    let mut progress = gpu.upload(&vec![begin; runs])?;
-    let mut failures = gpu.upload(&vec![FOLLOWED; runs])?;
-
-    let size = bodies * dim;
-    let kernel = kernel(integrator, dim, matches!(law, Law::Potential(_)));
-    let grid = Grid {
-        shared: shared(batch, &code),
-        ..Grid::new(runs.div_ceil(THREADS / bodies), THREADS as u32)
-    };
+    let (runs, size) = (batch.runs(), batch.bodies * batch.dim);
+    let mut motion = Motion::new(gpu, batch, states)?;
     let jobs = (0..batch.frames).step_by(at_once);
     let launch = |first: &usize, chunk: &mut Buffer<f32>| {
         if interrupt::requested() {
             return Err(Error::interrupted("interrupted: nothing was written"));
         }
         let count = at_once.min(batch.frames - first);
-        let args = Rk4Args {
-            states: on_device.write(2 * runs * size),
-            masses: masses.read(runs * bodies),
-            charges: charges.read(runs * bodies),
-            potential: instructions.read(code.instructions.len()),
-            constants: constants.read(code.constants.len()),
-            stored: chunk.write(3 * runs * count * size),
-            progress: progress.write(runs),
-            failures: failures.write(runs),
-            runs: runs as u32,
-            bodies: bodies as u32,
-            law: Law::ALL.iter().position(|l| l == law).unwrap_or(Law::ALL.len()) as u32,
-            substeps: substeps as u32,
-            first: *first as u32,
-            count: count as u32,
-            frames: batch.frames as u32,
-            instructions: code.instructions.len() as u32,
-            n_constants: code.constants.len() as u32,
-            root: code.root,
-            slots: code.slots as u32,
-            symmetric: code.symmetric.into(),
-            dt,
-            end: (batch.frames - 1) as f64 * dt,
-            tolerance,
-            drag: (bodies - 1) as f64 * law.drag(bodies),
-        };
-        // SAFETY: the lengths above are those that the kernel documents; the buffers outlive the
-        // downloads below, and `stream` keeps the chunk.
-        unsafe { gpu.launch(kernel, grid, &args)? };
+        motion.launch(*first, count, chunk)?;
         Ok(3 * runs * count * size)
     };
     let Frames { positions, velocities, accelerations } = frames;
@@ -223,12 +170,120 @@ pub(super) fn integrate_in_parts(
         }
     };
     ring::stream(gpu, 3 * runs * at_once * size, jobs, launch, take)?;
+    motion.download(states)
+}
 
-    let failures = failures.to_vec()?;
-    if let Some(run) = failures.iter().position(|time| *time != FOLLOWED) {
-        return Err(batch.lost(run, f64::from_bits(failures[run])));
+/// The systems of a batch on the device, somewhere on their way.
+pub(crate) struct Motion<'a> {
+    gpu: Gpu,
+    batch: &'a Batch<'a>,
+    code: Code,
+    states: Buffer<f64>,
+    masses: Buffer<f64>,
+    charges: Buffer<f64>,
+    instructions: Buffer<[u32; 4]>,
+    constants: Buffer<f64>,
+    progress: Buffer<Progress>,
+    failures: Buffer<u64>,
+}
+
+impl<'a> Motion<'a> {
+    /// At the beginning.
+    ///
+    /// # Errors
+    /// More bodies than a block has threads; too little memory.
+    pub(crate) fn new(gpu: Gpu, batch: &'a Batch, states: &[f64]) -> Result<Self> {
+        let (runs, bodies) = (batch.runs(), batch.bodies);
+        if bodies > THREADS {
+            let message = format!("{bodies} bodies; {gpu:?} integrates at most {THREADS} together");
+            return Err(Error::usage(message).field("bodies"));
+        }
+        let code = match batch.law {
+            Law::Potential(potential) => Code::new(potential),
+            _ => Code::default(),
+        };
+        let begin = Progress { time: 0.0, step: batch.dt, frame: 0, rejected: 0 };
+        Ok(Motion {
+            gpu,
+            batch,
+            states: gpu.upload(states)?,
+            masses: gpu.upload(batch.masses)?,
+            charges: gpu.upload(batch.charges)?,
+            instructions: gpu.upload(&code.instructions)?,
+            constants: gpu.upload(&code.constants)?,
+            progress: gpu.upload(&vec![begin; runs])?,
+            failures: gpu.upload(&vec![FOLLOWED; runs])?,
+            code,
+        })
     }
-    on_device.download(states)
+
+    /// Enqueues the step to where `other`, of the same batch, is.
+    pub(crate) fn return_to(&mut self, other: &Motion) -> Result<()> {
+        self.states.copy_from(&other.states)?;
+        self.progress.copy_from(&other.progress)?;
+        self.failures.copy_from(&other.failures)
+    }
+
+    /// Enqueues `count` frames, `first` being the next one, into `[3, run, count, body, dim]`.
+    pub(crate) fn launch(
+        &mut self,
+        first: usize,
+        count: usize,
+        frames: &mut Buffer<f32>,
+    ) -> Result<()> {
+        let Batch { law, integrator, dim, bodies, dt, .. } = *self.batch;
+        let (runs, size, code) = (self.batch.runs(), bodies * dim, &self.code);
+        let (substeps, tolerance) = match integrator {
+            Integrator::Rk4 { substeps } => (substeps, 0.0),
+            Integrator::Adaptive { tolerance } => (0, tolerance),
+        };
+        let args = Rk4Args {
+            states: self.states.write(2 * runs * size),
+            masses: self.masses.read(runs * bodies),
+            charges: self.charges.read(runs * bodies),
+            potential: self.instructions.read(code.instructions.len()),
+            constants: self.constants.read(code.constants.len()),
+            stored: frames.write(3 * runs * count * size),
+            progress: self.progress.write(runs),
+            failures: self.failures.write(runs),
+            runs: runs as u32,
+            bodies: bodies as u32,
+            law: Law::ALL.iter().position(|l| l == law).unwrap_or(Law::ALL.len()) as u32,
+            substeps: substeps as u32,
+            first: first as u32,
+            count: count as u32,
+            frames: self.batch.frames as u32,
+            instructions: code.instructions.len() as u32,
+            n_constants: code.constants.len() as u32,
+            root: code.root,
+            slots: code.slots as u32,
+            symmetric: code.symmetric.into(),
+            dt,
+            end: (self.batch.frames - 1) as f64 * dt,
+            tolerance,
+            drag: (bodies - 1) as f64 * law.drag(bodies),
+        };
+        let grid = Grid {
+            shared: shared(self.batch, code),
+            ..Grid::new(runs.div_ceil(THREADS / bodies), THREADS as u32)
+        };
+        let kernel = kernel(integrator, dim, matches!(law, Law::Potential(_)));
+        // SAFETY: the lengths above are those that the kernel documents, and the caller keeps the
+        // frames, as everybody does who enqueues on a buffer of his own.
+        unsafe { self.gpu.launch(kernel, grid, &args) }
+    }
+
+    /// Waits for the work; the states that it ended in.
+    ///
+    /// # Errors
+    /// A motion that cannot be followed.
+    pub(crate) fn download(&self, states: &mut [f64]) -> Result<()> {
+        let failures = self.failures.to_vec()?;
+        if let Some(run) = failures.iter().position(|time| *time != FOLLOWED) {
+            return Err(self.batch.lost(run, f64::from_bits(failures[run])));
+        }
+        self.states.download(states)
+    }
 }
 
 /// Bytes of shared memory of a block, as `enter` in the kernel takes them.

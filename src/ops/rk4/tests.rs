@@ -368,6 +368,28 @@ fn gpu_launches_of_any_number_of_frames_make_the_same() {
 }
 
 #[test]
+fn gpu_motions_return_to_where_they_began() {
+    let Some(Device::Gpu(gpu)) = crate::device::test_gpu() else { return };
+    for integrator in [RK4, ADAPTIVE] {
+        let case = Case::new(Law::Charge, 2, 3, 45, 1.0);
+        let batch = case.batch(integrator);
+        let begin = gpu::Motion::new(gpu, &batch, &case.states).unwrap();
+        let mut motion = gpu::Motion::new(gpu, &batch, &case.states).unwrap();
+        let mut go = || {
+            let mut frames = gpu.buffer(3 * 45 * case.frames * 3 * 2).unwrap();
+            motion.return_to(&begin).unwrap();
+            motion.launch(0, case.frames, &mut frames).unwrap();
+            let mut states = case.states.clone();
+            motion.download(&mut states).unwrap();
+            (states, frames.to_vec().unwrap())
+        };
+        let first = go();
+        assert!(first.0 != case.states, "{integrator:?}: nothing moved");
+        assert!(go() == first, "{integrator:?}");
+    }
+}
+
+#[test]
 fn gpu_takes_fewer_frames_at_once_where_memory_is_short() {
     let case = Case::new(Law::Spring, 2, 4, 1000, 1.0);
     let frame = 3 * 4 * 1000 * 4 * 2;

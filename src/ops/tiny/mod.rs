@@ -100,7 +100,7 @@ pub fn gradient(
     check_len("losses", losses.len(), batch.runs)?;
     match device {
         Device::Cpu(cpu) => cpu::gradient(cpu, batch, parameters, gradients, losses, workspace),
-        Device::Gpu(gpu) => gpu::gradient(gpu, batch, parameters, gradients, losses),
+        Device::Gpu(gpu) => gpu::gradient(*gpu, batch, parameters, gradients, losses),
     }
 }
 

@@ -6,7 +6,7 @@ use super::args::{
 };
 use super::step::Step;
 use super::{Problem, all, all_mut};
-use crate::device::cuda::{Grid, Pointer};
+use crate::device::cuda::{Grid, Pointer, Recording};
 use crate::error::Result;
 use crate::network::spec::Layer;
 use crate::ops::mlp::gpu::{
@@ -23,6 +23,18 @@ impl Step {
         self.nodes_backward()?;
         self.edges_backward()?;
         self.weights()
+    }
+
+    /// Records loss, gradient and totals of the batch; runs them once before, which loads the kernels: a
+    /// driver may refuse to do that while it records.
+    pub(crate) fn record(&mut self) -> Result<Recording> {
+        let gpu = self.gpu;
+        let mut all = || {
+            self.enqueue()?;
+            self.enqueue_totals()
+        };
+        all()?;
+        gpu.record(all)
     }
 
     /// A plain layer with a ReLU, from `inputs` to `outputs`.

@@ -16,7 +16,7 @@ use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Pointer};
 use crate::error::Result;
 use crate::network::spec::{Precision, Shape};
-use step::Step;
+pub(crate) use step::Step;
 pub(crate) use training::{MOST_STEPS, Source, Training};
 
 /// What the launches of a step depend on, beside addresses.
@@ -78,16 +78,11 @@ fn all_mut<T: Pod>(buffer: &mut Buffer<T>) -> Pointer<T> {
     buffer.write(buffer.len())
 }
 
-pub(super) fn gradient(
-    gpu: &Gpu,
-    batch: &Batch,
-    parameters: &[f32],
-    gradients: &mut [f32],
-    losses: &mut [Loss],
-) -> Result<()> {
+/// The step of a batch, on the device.
+pub(crate) fn load(gpu: Gpu, batch: &Batch, parameters: &[f32]) -> Result<Step> {
     let Batch { shape, penalty, weight_decay, precision, runs, graphs, bodies, .. } = *batch;
     let problem = Problem { shape, penalty, weight_decay, precision, runs, graphs, bodies };
-    let mut step = Step::new(*gpu, problem, 1)?;
+    let mut step = Step::new(gpu, problem, 1)?;
     step.parameters.upload(parameters)?;
     step.features.upload(batch.features)?;
     step.targets.upload(batch.targets)?;
@@ -95,6 +90,17 @@ pub(super) fn gradient(
         step.noise_seeds.upload(batch.noise_seeds)?;
     }
     step.counter.upload(&[batch.step])?;
+    Ok(step)
+}
+
+pub(super) fn gradient(
+    gpu: Gpu,
+    batch: &Batch,
+    parameters: &[f32],
+    gradients: &mut [f32],
+    losses: &mut [Loss],
+) -> Result<()> {
+    let mut step = load(gpu, batch, parameters)?;
     step.enqueue()?;
     step.enqueue_totals()?;
     losses.copy_from_slice(&step.losses(batch.step..batch.step + 1)?);

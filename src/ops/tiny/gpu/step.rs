@@ -19,39 +19,39 @@ pub(super) struct Hidden {
 }
 
 /// The buffers of a step, and its launches.
-pub(super) struct Step {
-    pub gpu: Gpu,
-    pub problem: Problem,
-    pub arena: Arena,
+pub(crate) struct Step {
+    pub(super) gpu: Gpu,
+    pub(super) problem: Problem,
+    pub(super) arena: Arena,
     /// `[runs, arena.len]`.
-    pub parameters: Buffer<f32>,
-    pub gradients: Buffer<f32>,
+    pub(super) parameters: Buffer<f32>,
+    pub(super) gradients: Buffer<f32>,
     /// The batch, `[runs, graphs, bodies, …]`.
-    pub features: Buffer<f32>,
-    pub targets: Buffer<f32>,
+    pub(super) features: Buffer<f32>,
+    pub(super) targets: Buffer<f32>,
     /// `[runs]`.
-    pub noise_seeds: Buffer<u64>,
+    pub(super) noise_seeds: Buffer<u64>,
     /// The number of the step.
-    pub counter: Buffer<u64>,
-    pub edge: Hidden,
-    pub node: Hidden,
+    pub(super) counter: Buffer<u64>,
+    pub(super) edge: Hidden,
+    pub(super) node: Hidden,
     /// What φe gives, and the random part of sampled messages.
-    pub messages: Buffer<f32>,
-    pub deviations: Option<Buffer<f32>>,
-    pub message_gradients: Operands,
-    pub output_gradients: Operands,
-    pub tasks: Buffer<WeightTask>,
-    pub weight_tiles: Buffer<WeightTile>,
+    pub(super) messages: Buffer<f32>,
+    pub(super) deviations: Option<Buffer<f32>>,
+    pub(super) message_gradients: Operands,
+    pub(super) output_gradients: Operands,
+    pub(super) tasks: Buffer<WeightTask>,
+    pub(super) weight_tiles: Buffer<WeightTile>,
     /// `[runs, splits, arena.len]`; gaps of the arena are zero.
-    pub partials: Buffer<f32>,
-    pub splits: usize,
+    pub(super) partials: Buffer<f32>,
+    pub(super) splits: usize,
     /// Sums of each block, `[runs, …]`.
-    pub losses: Buffer<f64>,
-    pub penalties: Buffer<f64>,
-    pub squares: Buffer<f64>,
+    pub(super) losses: Buffer<f64>,
+    pub(super) penalties: Buffer<f64>,
+    pub(super) squares: Buffer<f64>,
     /// `[ring, runs, 3]`.
-    pub totals: Buffer<f32>,
-    pub ring: usize,
+    pub(super) totals: Buffer<f32>,
+    pub(super) ring: usize,
 }
 
 impl Step {

@@ -1,86 +1,35 @@
-//! What this machine allows, measured on all threads: multiply-adds a second, bytes a second.
+//! The limits of the processor, on all threads: the widest vectors, and copies.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use rayon::prelude::*;
 
-use crate::device::{Device, Simd};
+use super::{Ceiling, Ceilings, LEAST, ROUNDS};
+use crate::device::{Cpu, Simd};
 use crate::error::Result;
 
-/// Working sets below this stay in caches.
-const CACHED: f64 = 8e6;
-
-/// A measured limit: work, and the times that it took.
-#[derive(Clone, Debug)]
-pub struct Ceiling {
-    /// Operations or bytes of one round.
-    pub count: f64,
-    /// Seconds of each round.
-    pub times: Vec<f64>,
+pub(super) fn measure(cpu: &Cpu) -> Result<Ceilings> {
+    let simd = cpu.simd;
+    let bf16 = (simd == Simd::Avx512Bf16).then(|| flops("dot product", bf16_round));
+    Ok(Ceilings {
+        f32_flops: flops("multiply-add", |rounds| f32_round(simd, rounds))?,
+        bf16_flops: bf16.transpose()?,
+        f64_flops: flops("multiply-add", |rounds| f64_round(simd, rounds))?,
+        cache_bandwidth: bandwidth(2 << 20),
+        memory_bandwidth: bandwidth(256 << 20),
+        cached: 8e6,
+    })
 }
 
-impl Ceiling {
-    /// Work per second in the best round.
-    pub fn rate(&self) -> f64 {
-        self.count / self.times.iter().copied().fold(f64::INFINITY, f64::min)
-    }
-}
-
-/// Measured limits of a device.
-#[derive(Clone, Debug)]
-pub struct Ceilings {
-    /// f32 operations, a fused multiply-add being two.
-    pub f32_flops: Ceiling,
-    /// bf16 operations, where the processor has dot products of them.
-    pub bf16_flops: Option<Ceiling>,
-    /// f64 operations.
-    pub f64_flops: Ceiling,
-    /// Bytes read and written by a copy that stays in caches.
-    pub cache_bandwidth: Ceiling,
-    /// Bytes read and written by a copy in memory.
-    pub memory_bandwidth: Ceiling,
-}
-
-impl Ceilings {
-    /// Measures for some two seconds.
-    pub fn measure(device: &Device) -> Result<Self> {
-        let simd = match device {
-            Device::Cpu(cpu) => cpu.simd,
-            Device::Gpu(gpu) => return gpu.lacks("the measurement of ceilings"),
-        };
-        Ok(Ceilings {
-            f32_flops: flops(|rounds| f32_round(simd, rounds)),
-            bf16_flops: (simd == Simd::Avx512Bf16).then(|| flops(bf16_round)),
-            f64_flops: flops(|rounds| f64_round(simd, rounds)),
-            cache_bandwidth: bandwidth(2 << 20),
-            memory_bandwidth: bandwidth(256 << 20),
-        })
-    }
-
-    /// Bytes a second for a working set of this many bytes.
-    pub fn bandwidth(&self, bytes: f64) -> f64 {
-        if bytes < CACHED { self.cache_bandwidth.rate() } else { self.memory_bandwidth.rate() }
-    }
-}
-
-/// Rounds that are timed.
-const ROUNDS: usize = 10;
-
-/// Time of `round(steps)` on every thread at once; it returns the operations done. The number of steps
-/// makes a round last some 30 ms: long against the start of the threads.
-fn flops(round: impl Fn(u64) -> f64 + Sync) -> Ceiling {
+/// Operations of `round(steps)` on every thread at once; it returns how many there were.
+fn flops(what: &str, round: impl Fn(u64) -> f64 + Sync) -> Result<Ceiling> {
     let timed = |steps: u64| {
         let begun = Instant::now();
         let count = rayon::broadcast(|_| round(black_box(steps))).iter().sum::<f64>();
-        (count, begun.elapsed().as_secs_f64())
+        Ok((count, begun.elapsed().as_secs_f64()))
     };
-    let mut steps = 1 << 14;
-    while timed(steps).1 < 0.03 {
-        steps *= 2;
-    }
-    let rounds: Vec<(f64, f64)> = (0..ROUNDS).map(|_| timed(steps)).collect();
-    Ceiling { count: rounds[0].0, times: rounds.iter().map(|round| round.1).collect() }
+    Ceiling::measure(what.into(), LEAST, ROUNDS, timed)
 }
 
 /// Time of copies, both directions counted; `bytes` is the size of source and destination together.
@@ -101,7 +50,8 @@ fn bandwidth(bytes: usize) -> Ceiling {
         begun.elapsed().as_secs_f64()
     };
     copy();
-    Ceiling { count: (copies * bytes) as f64, times: (0..ROUNDS).map(|_| copy()).collect() }
+    let times = (0..ROUNDS).map(|_| copy()).collect();
+    Ceiling { what: super::copy_of(bytes), count: (copies * bytes) as f64, times }
 }
 
 /// Chains of dependent multiply-adds that run side by side: enough to hide their latency.
@@ -205,20 +155,5 @@ mod x86 {
         }
         black_box(sums);
         (rounds * (2 * CHAINS * 32) as u64) as f64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ceilings_are_what_hardware_can_have() {
-        let found = Ceilings::measure(&Device::cpu()).unwrap();
-        let (f32_flops, f64_flops) = (found.f32_flops.rate(), found.f64_flops.rate());
-        // One core at 1 GHz without vectors does a billion; nothing has 100 million million.
-        assert!((1e9..1e14).contains(&f32_flops), "{found:?}");
-        assert!((1e9..1e14).contains(&f64_flops), "{found:?}");
-        assert!((1e8..1e13).contains(&found.memory_bandwidth.rate()), "{found:?}");
     }
 }

@@ -1,0 +1,97 @@
+//! What this machine allows, measured on all of the device: operations a second, bytes a second.
+
+mod cpu;
+pub(crate) mod gpu;
+
+use crate::device::Device;
+use crate::error::Result;
+
+/// Rounds that are timed, and seconds that each lasts at least: long against the start of the threads.
+const ROUNDS: usize = 10;
+const LEAST: f64 = 0.03;
+
+/// A measured limit: work, and the times that it took.
+#[derive(Clone, Debug)]
+pub struct Ceiling {
+    /// What was done.
+    pub what: String,
+    /// Operations or bytes of one round.
+    pub count: f64,
+    /// Seconds of each round.
+    pub times: Vec<f64>,
+}
+
+impl Ceiling {
+    /// Work per second in the best round.
+    pub fn rate(&self) -> f64 {
+        self.count / self.times.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// Times `rounds` rounds of `timed(steps)`, which returns work and seconds, with as many steps as
+    /// take `least` seconds.
+    fn measure(
+        what: String,
+        least: f64,
+        rounds: usize,
+        timed: impl Fn(u64) -> Result<(f64, f64)>,
+    ) -> Result<Self> {
+        let mut steps = 1;
+        while timed(steps)?.1 < least {
+            steps *= 2;
+        }
+        let rounds: Vec<_> = (0..rounds).map(|_| timed(steps)).collect::<Result<_>>()?;
+        let times = rounds.iter().map(|round| round.1).collect();
+        Ok(Ceiling { what, count: rounds[0].0, times })
+    }
+}
+
+/// Measured limits of a device.
+#[derive(Clone, Debug)]
+pub struct Ceilings {
+    /// f32 operations, a fused multiply-add being two.
+    pub f32_flops: Ceiling,
+    /// bf16 operations, where there are instructions for products of them.
+    pub bf16_flops: Option<Ceiling>,
+    /// f64 operations.
+    pub f64_flops: Ceiling,
+    /// Bytes read and written by a copy that stays in caches.
+    pub cache_bandwidth: Ceiling,
+    /// Bytes read and written by a copy in memory.
+    pub memory_bandwidth: Ceiling,
+    /// Working sets of fewer bytes stay in caches.
+    pub cached: f64,
+}
+
+impl Ceilings {
+    /// Measures for some two seconds.
+    pub fn measure(device: &Device) -> Result<Self> {
+        match device {
+            Device::Cpu(cpu) => cpu::measure(cpu),
+            Device::Gpu(gpu) => gpu::measure(*gpu),
+        }
+    }
+
+    /// Bytes a second for a working set of this many bytes.
+    pub fn bandwidth(&self, bytes: f64) -> f64 {
+        if bytes < self.cached { self.cache_bandwidth.rate() } else { self.memory_bandwidth.rate() }
+    }
+}
+
+fn copy_of(bytes: usize) -> String {
+    format!("copy, {} MiB in all", bytes >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ceilings_are_what_hardware_can_have() {
+        let found = Ceilings::measure(&Device::cpu()).unwrap();
+        let (f32_flops, f64_flops) = (found.f32_flops.rate(), found.f64_flops.rate());
+        // One core at 1 GHz without vectors does a billion; nothing has 100 million million.
+        assert!((1e9..1e14).contains(&f32_flops), "{found:?}");
+        assert!((1e9..1e14).contains(&f64_flops), "{found:?}");
+        assert!((1e8..1e13).contains(&found.memory_bandwidth.rate()), "{found:?}");
+    }
+}
