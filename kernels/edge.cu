@@ -247,9 +247,10 @@ LAYOUT(EdgeMessageGradientsArgs, d_inputs, starts, outputs, deviations, d_output
 KERNEL void __launch_bounds__(TILE_THREADS) edge_message_gradients(EdgeMessageGradientsArgs args) {
     const size_t dim = args.message_dim, outputs = args.sampled ? 2 * dim : dim;
     const unsigned first = args.starts[blockIdx.x], end = args.starts[blockIdx.x + 1];
-    const size_t beyond = args.row - outputs;
-    for (size_t i = threadIdx.x; i < (end - first) * beyond; i += blockDim.x)
-        put(args.d_outputs, args.rounded, (first + i / beyond) * args.row + outputs + i % beyond, 0);
+    const unsigned beyond = args.row - unsigned(outputs);
+    for (unsigned i = threadIdx.x; i < (end - first) * beyond; i += blockDim.x)
+        put(args.d_outputs, args.rounded,
+            size_t(first + i / beyond) * args.row + outputs + i % beyond, 0);
     const float* d_sums = args.d_inputs + blockIdx.x * (args.n_features + dim) + args.n_features;
     for (size_t unit = threadIdx.x; unit < dim; unit += blockDim.x) {
         const float d = d_sums[unit];

@@ -1,4 +1,4 @@
-//! What the kernels of `kernels/edge.cu` take: the twins of its structs, whose comments say what each
+//! What the kernels of `kernels/edge.cu` and `kernels/edge_fused.cu` take: the twins of its structs, whose comments say what each
 //! field is.
 
 use half::bf16;
@@ -205,5 +205,47 @@ kernel_args! {
         in_width: u32,
         out_width: u32,
         rows_per_split: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_fused_weights` takes.
+    struct EdgeFusedWeightsArgs {
+        parameters: Pointer<f32>,
+        bias: Pointer<f32>,
+        weights: Pointer<bf16>,
+        padded_bias: Pointer<f32>,
+        out_width: u32,
+        in_width: u32,
+        passes: u32,
+        chunks: u32,
+        units: u32,
+        n_features: u32,
+        dim: u32,
+        split: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_fused` takes.
+    struct EdgeFusedArgs {
+        features: Pointer<f32>,
+        receivers: Pointer<u32>,
+        starts: Pointer<u32>,
+        senders: Pointer<u32>,
+        ranges: Pointer<u32>,
+        weights: Pointer<bf16>,
+        biases: Pointer<f32>,
+        sums: Pointer<f32>,
+        shift: [f32; 3],
+        period: f32,
+        n_features: u32,
+        dim: u32,
+        hidden: u32,
+        layers: u32,
+        first_chunks: u32,
+        passes: u32,
+        width: u32,
+        row: u32,
     }
 }

@@ -1,20 +1,29 @@
 //! The step on a CUDA device: `kernels/edge.cu`, and between its kernels the layers of
-//! `kernels/mlp.cu`, on chunks of whole stars, so that memory does not grow with the batch.
+//! `kernels/mlp.cu`, on chunks of whole stars, so that memory does not grow with the batch. Predictions
+//! in bf16 have φe in one kernel instead, where the device can: `kernels/edge_fused.cu`.
 //!
 //! As on the processor, φe's first layer and φv work in f32 at every precision.
 
 pub(crate) mod args;
+mod fused;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
 use super::{Batch, Loss};
 use crate::device::Gpu;
 use crate::error::Result;
+use crate::network::spec::Shape;
+use fused::Plan;
 use step::Step;
 
 /// Edges of a chunk, unless one star has more or memory is short.
 pub(super) const CHUNK_EDGES: usize = 1 << 15;
+/// The same where φe is fused, and the memory that an edge takes there: its sender and its number.
+const FUSED_EDGES: usize = 1 << 22;
+const FUSED_BYTES: usize = 2 * size_of::<u32>();
 
 /// The step in chunks of up to `most` edges.
 pub(super) fn gradient(
@@ -25,8 +34,8 @@ pub(super) fn gradient(
     parameters: &[f32],
     gradients: &mut [f32],
 ) -> Result<Loss> {
-    let chunks = chunks(gpu, batch, most)?;
-    let mut step = Step::new(gpu, batch, parameters, &chunks)?;
+    let chunks = chunks(gpu, batch, most, edge_bytes(&batch.shape))?;
+    let mut step = Step::new(gpu, batch, parameters, &chunks, None)?;
     step.prepare_gradient(targets, edges)?;
     let mut sums = [0.0; 2];
     for chunk in chunks {
@@ -51,8 +60,22 @@ pub(super) fn predict(
     parameters: &[f32],
     predictions: &mut [f32],
 ) -> Result<()> {
-    let chunks = chunks(gpu, batch, CHUNK_EDGES)?;
-    let mut step = Step::new(gpu, batch, parameters, &chunks)?;
+    let plan = Plan::new(gpu, batch)?;
+    predict_by((gpu, plan), batch, parameters, predictions)
+}
+
+/// With a plan φe is fused, else it goes layer by layer.
+fn predict_by(
+    (gpu, plan): (Gpu, Option<Plan>),
+    batch: &Batch,
+    parameters: &[f32],
+    predictions: &mut [f32],
+) -> Result<()> {
+    let chunks = match plan {
+        Some(_) => chunks(gpu, batch, FUSED_EDGES, FUSED_BYTES)?,
+        None => chunks(gpu, batch, CHUNK_EDGES, edge_bytes(&batch.shape))?,
+    };
+    let mut step = Step::new(gpu, batch, parameters, &chunks, plan)?;
     for chunk in chunks {
         let width = batch.shape.outputs;
         let to = &mut predictions[chunk.start * width..chunk.end * width];
@@ -62,11 +85,16 @@ pub(super) fn predict(
     Ok(())
 }
 
-/// The receivers in chunks of up to `most` edges, or of as many as take half of the free memory.
-fn chunks(gpu: Gpu, batch: &Batch, most: usize) -> Result<Vec<Range<usize>>> {
-    let shape = &batch.shape;
+/// Memory that an edge takes, at most.
+fn edge_bytes(shape: &Shape) -> usize {
     let units = 2 * shape.n_features + 2 * shape.layers * shape.hidden + 3 * shape.edge_outputs();
-    let fit = gpu.free_memory()? / 2 / (units * size_of::<f32>());
+    units * size_of::<f32>()
+}
+
+/// The receivers in chunks of up to `most` edges, or of as many as take half of the free memory at so
+/// many bytes each.
+fn chunks(gpu: Gpu, batch: &Batch, most: usize, bytes: usize) -> Result<Vec<Range<usize>>> {
+    let fit = gpu.free_memory()? / 2 / bytes;
     let most = most.min(fit);
     let (mut chunks, mut first, mut edges) = (Vec::new(), 0, 0);
     for (index, &receiver) in batch.receivers.iter().enumerate() {

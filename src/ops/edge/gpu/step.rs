@@ -5,6 +5,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::args::*;
+use super::fused::{Fused, Graph, Plan};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
@@ -69,6 +70,8 @@ pub(super) struct Step<'a> {
     node_inputs: Buffer<f32>,
     node_hidden: Vec<Buffer<f32>>,
     predictions: Buffer<f32>,
+    /// In place of φe's layers one by one; then the buffers of their activations are empty.
+    fused: Option<Fused>,
     backward: Option<Backward>,
 }
 
@@ -150,12 +153,14 @@ struct Backward {
 }
 
 impl<'a> Step<'a> {
-    /// Uploads the parameters and the features; there is room for each of the chunks.
+    /// Uploads the parameters and the features; there is room for each of the chunks. With a plan φe is
+    /// fused, and there is no gradient.
     pub fn new(
         gpu: Gpu,
         batch: &'a Batch<'a>,
         parameters: &[f32],
         chunks: &[Range<usize>],
+        plan: Option<Plan>,
     ) -> Result<Self> {
         let shape = &batch.shape;
         let receivers = chunks.iter().map(|chunk| chunk.len()).max().unwrap_or(0);
@@ -167,7 +172,11 @@ impl<'a> Step<'a> {
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
         let arena = shape.arena();
         let padded = Padded::new(&arena, batch);
-        let hidden = |_| Operands::new(gpu, batch.precision, edges * padded.hidden());
+        // Edges whose activations are kept.
+        let kept = only(plan.is_none(), edges);
+        let hidden = |_| Operands::new(gpu, batch.precision, kept * padded.hidden());
+        let parameters = gpu.upload(parameters)?;
+        let fused = plan.map(|plan| Fused::new(gpu, batch, plan, &parameters)).transpose()?;
         let mut step = Step {
             gpu,
             batch,
@@ -175,7 +184,7 @@ impl<'a> Step<'a> {
             per_edge: 0.0,
             receivers: 0,
             edges: 0,
-            parameters: gpu.upload(parameters)?,
+            parameters,
             wide: gpu.buffer(padded.len)?,
             rounded: gpu.buffer(only(batch.precision == Precision::Bf16, padded.len))?,
             features: gpu.upload(batch.features)?,
@@ -185,10 +194,10 @@ impl<'a> Step<'a> {
                 senders: gpu.buffer(edges)?,
                 edges: gpu.buffer(only(shape.sampled, edges))?,
             },
-            inputs: gpu.buffer(edges * 2 * shape.n_features)?,
+            inputs: gpu.buffer(kept * 2 * shape.n_features)?,
             hidden: (0..shape.layers).map(hidden).collect::<Result<_>>()?,
-            outputs: gpu.buffer(only(penalized, edges * padded.outputs()))?,
-            deviations: gpu.buffer(only(shape.sampled, edges * shape.message_dim))?,
+            outputs: gpu.buffer(only(penalized, kept * padded.outputs()))?,
+            deviations: gpu.buffer(only(shape.sampled, kept * shape.message_dim))?,
             penalties: gpu.zeros(receivers)?,
             hidden_sums: gpu.buffer(only(!penalized, receivers * padded.hidden()))?,
             sums: gpu.buffer(receivers * shape.message_dim)?,
@@ -197,6 +206,7 @@ impl<'a> Step<'a> {
                 .map(|_| gpu.buffer(receivers * shape.hidden))
                 .collect::<Result<_>>()?,
             predictions: gpu.buffer(receivers * shape.outputs)?,
+            fused,
             backward: None,
             padded,
             arena,
@@ -295,49 +305,24 @@ impl<'a> Step<'a> {
     /// Uploads a chunk and enqueues it up to the outputs of φv.
     pub fn forward(&mut self, chunk: Range<usize>) -> Result<()> {
         self.upload(&chunk)?;
-        let (gpu, batch, receivers, edges) = (self.gpu, self.batch, self.receivers, self.edges);
+        let (gpu, batch, receivers) = (self.gpu, self.batch, self.receivers);
         let (shape, coordinates) = (batch.shape, batch.coordinates);
-        let (stars, layers) = (self.stars(), shape.layers);
-        let nodes = self.features.len();
-        let args = EdgeGatherArgs {
-            features: self.features.read(nodes),
-            receivers: self.chunk.receivers.read(receivers),
-            starts: self.chunk.starts.read(receivers + 1),
-            senders: self.chunk.senders.read(edges),
-            inputs: self.inputs.write(edges * 2 * shape.n_features),
-            shift: coordinates.shift,
-            period: coordinates.period,
-            n_features: shape.n_features as u32,
-            dim: coordinates.dim as u32,
-        };
-        // SAFETY: here and below, the buffers are as long as the chunk and the shape ask for, senders
-        // and receivers were checked by the entry, and blocks are receivers or stride over what there is.
-        unsafe { gpu.launch(GATHER, stars, &args)? };
-        let weights = self.wide.read(self.wide.len());
-        let mut input = self.inputs.read(edges * 2 * shape.n_features).cast();
-        for index in 0..layers {
-            let to = self.hidden[index].write();
-            self.edge_layer(index, input, to)?;
-            input = self.hidden[index].read();
+        let (layers, nodes) = (shape.layers, self.features.len());
+        match self.fused {
+            Some(_) => self.fused_sums()?,
+            None => self.sums()?,
         }
-        let last = &self.padded.edge[layers];
         let bias = if self.penalized {
-            let to = (self.outputs.write(edges * last.outputs), Pointer::NULL);
-            self.edge_layer(layers, input, to)?;
-            self.sum_messages()?;
             Pointer::NULL
         } else {
-            let args = EdgeSumHiddenArgs {
-                hidden: input,
-                starts: self.chunk.starts.read(receivers + 1),
-                sums: self.hidden_sums.write(receivers * last.inputs),
-                width: last.inputs as u64,
-            };
-            unsafe { gpu.launch(SUM_HIDDEN.at(batch.precision), stars, &args)? };
+            let last = &self.padded.edge[layers];
             let input = self.hidden_sums.read(receivers * last.inputs).cast();
             let outputs = self.sums.write(receivers * shape.message_dim);
             let args = LayerArgs { outputs, ..self.plain(last, input, receivers, false) };
+            // SAFETY: here and below, the buffers are as long as the chunk and the shape ask for, senders
+            // and receivers were checked by the entry, and blocks are receivers or stride over what there is.
             unsafe { layer(gpu, Precision::F32, 1, &args)? };
+            let weights = self.wide.read(self.wide.len());
             // SAFETY: the bias is inside the arena.
             unsafe { weights.add(last.bias.start) }
         };
@@ -368,6 +353,64 @@ impl<'a> Step<'a> {
             input = next;
         }
         Ok(())
+    }
+
+    /// φe on the edges of the chunk, layer by layer, and the sums of its last hidden layer or of the
+    /// messages.
+    fn sums(&mut self) -> Result<()> {
+        let (gpu, batch, receivers, edges) = (self.gpu, self.batch, self.receivers, self.edges);
+        let (shape, coordinates) = (batch.shape, batch.coordinates);
+        let args = EdgeGatherArgs {
+            features: self.features.read(self.features.len()),
+            receivers: self.chunk.receivers.read(receivers),
+            starts: self.chunk.starts.read(receivers + 1),
+            senders: self.chunk.senders.read(edges),
+            inputs: self.inputs.write(edges * 2 * shape.n_features),
+            shift: coordinates.shift,
+            period: coordinates.period,
+            n_features: shape.n_features as u32,
+            dim: coordinates.dim as u32,
+        };
+        // SAFETY: as in `forward`.
+        unsafe { gpu.launch(GATHER, self.stars(), &args)? };
+        let mut input = self.inputs.read(edges * 2 * shape.n_features).cast();
+        for index in 0..shape.layers {
+            let to = self.hidden[index].write();
+            self.edge_layer(index, input, to)?;
+            input = self.hidden[index].read();
+        }
+        let last = &self.padded.edge[shape.layers];
+        if self.penalized {
+            let to = (self.outputs.write(edges * last.outputs), Pointer::NULL);
+            self.edge_layer(shape.layers, input, to)?;
+            return self.sum_messages();
+        }
+        let args = EdgeSumHiddenArgs {
+            hidden: input,
+            starts: self.chunk.starts.read(receivers + 1),
+            sums: self.hidden_sums.write(receivers * last.inputs),
+            width: last.inputs as u64,
+        };
+        // SAFETY: as in `forward`.
+        unsafe { gpu.launch(SUM_HIDDEN.at(batch.precision), self.stars(), &args) }
+    }
+
+    /// The same in one kernel.
+    fn fused_sums(&mut self) -> Result<()> {
+        let Some(fused) = &self.fused else { return Ok(()) };
+        let graph = Graph {
+            features: self.features.read(self.features.len()),
+            receivers: self.chunk.receivers.read(self.receivers),
+            starts: self.chunk.starts.read(self.receivers + 1),
+            senders: self.chunk.senders.read(self.edges),
+        };
+        let (to, width) = match self.penalized {
+            true => (&mut self.sums, self.batch.shape.message_dim),
+            false => (&mut self.hidden_sums, self.padded.hidden()),
+        };
+        let sums = (to.write(self.receivers * width), width);
+        // SAFETY: as in `forward`; the chunk was dealt when it was uploaded.
+        unsafe { fused.sums(self.gpu, self.batch, graph, sums) }
     }
 
     /// A layer in f32 on some rows, without a place for its outputs.
@@ -436,6 +479,9 @@ impl<'a> Step<'a> {
             starts.push(senders.len() as u32);
         }
         (self.receivers, self.edges) = (receivers.len(), senders.len());
+        if let Some(fused) = &mut self.fused {
+            fused.deal(&starts)?;
+        }
         buffers.receivers.upload(receivers)?;
         buffers.starts.upload(&starts)?;
         buffers.senders.upload(&senders)?;

@@ -1,0 +1,143 @@
+//! The fused kernel against the reference, against the layers one by one, and digit by digit.
+
+use super::*;
+use crate::device::{Device, test_gpu};
+use crate::network::spec::Precision;
+use crate::ops::edge::reference;
+use crate::ops::edge::selftest::{Case, KINDS, Kind};
+use crate::ops::mlp::{EXACT, Rounding};
+use crate::ops::relative_error;
+
+/// Predictions of a case into poisoned buffers: fused, and layer by layer.
+fn found(gpu: Gpu, case: &Case) -> [Vec<f32>; 2] {
+    let batch = case.batch();
+    let plan = Plan::new(gpu, &batch).unwrap();
+    assert!(plan.is_some(), "hidden layers of {} are not fused", case.shape.hidden);
+    [plan, None].map(|plan| {
+        let mut found = vec![f32::NAN; case.receivers.len() * case.shape.outputs];
+        predict_by((gpu, plan), &batch, &case.parameters, &mut found).unwrap();
+        found
+    })
+}
+
+fn expected(case: &Case, rounding: Rounding) -> Vec<f64> {
+    let wide: Vec<f64> = case.parameters.iter().map(|&x| f64::from(x)).collect();
+    reference::predict(&case.batch(), &wide, rounding)
+}
+
+fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// Several cases of one size.
+fn compare(gpu: Gpu, kind: Kind, network: [usize; 3], degrees: &[usize]) {
+    // Several cases of small networks: the error of a few numbers would be luck.
+    let count = if network[0] < 40 { 8 } else { 2 };
+    let cases = (0..count).map(|seed| Case::new(kind, network, degrees, seed).at(Precision::Bf16));
+    let cases: Vec<Case> = cases.collect();
+    let of = |rounding: Rounding| -> Vec<f64> {
+        cases.iter().flat_map(|case| expected(case, rounding)).collect()
+    };
+    let (exact, naive) = (of(EXACT), of(Rounding::naive(Precision::Bf16)));
+    let (mut fused, mut layers) = (Vec::new(), Vec::new());
+    for case in &cases {
+        let [one, other] = found(gpu, case);
+        fused.extend(one);
+        layers.extend(other);
+    }
+    let limit = 2.0 * relative_error(&naive, &exact) + 1e-6;
+    let error = relative_error(&fused, &exact);
+    let what = format!("{kind:?}, {network:?}, stars {degrees:?}");
+    assert!(error <= limit, "{what}: {error} against the reference, at most {limit}");
+    let error = relative_error(&fused, &wide(&layers));
+    assert!(error <= limit, "{what}: {error} against the layers, at most {limit}");
+}
+
+/// Stars around the sizes of tiles, several of them in a tile or in a block.
+const STARS: [&[usize]; 6] =
+    [&[1], &[0, 7, 8, 0, 65, 0], &[63, 64, 3, 128], &[389, 2], &[12; 40], &[0, 0]];
+
+#[test]
+fn gpu_fused_agrees_with_the_reference_and_the_layers() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    for kind in KINDS {
+        for layers in [1, 2, 3] {
+            for hidden in [16, 33, 128] {
+                let degrees = STARS[(hidden + layers) % STARS.len()];
+                compare(gpu, kind, [hidden, layers, 31], degrees);
+            }
+        }
+        for degrees in STARS {
+            compare(gpu, kind, [16, 2, 3], degrees);
+        }
+        compare(gpu, kind, [20, 2, 100], &[70, 3]);
+        compare(gpu, kind, [500, 2, 100], &[3, 64, 0, 30]);
+    }
+}
+
+/// A case of small integers, for which nothing is rounded: the result is exact, whatever the order.
+fn integers(kind: Kind, network: [usize; 3], degrees: &[usize]) -> Case {
+    let mut case = Case::new(kind, network, degrees, 1).at(Precision::Bf16);
+    let mut random = crate::random::Random::new(5, network[0] as u64);
+    let mut digit = |most: u32| (random.word() % (2 * most + 1)) as f32 - most as f32;
+    case.coordinates.period = 8.0;
+    case.coordinates.shift = [1.0, -3.0, 2.0];
+    case.features.iter_mut().for_each(|x| *x = digit(3));
+    let arena = case.shape.arena();
+    case.parameters.fill(0.0);
+    for layer in arena.edge.iter().chain(&arena.node) {
+        for unit in 0..layer.outputs {
+            // Two inputs of each unit, so that three layers do not pass 256.
+            for _ in 0..2 {
+                let input = (digit(5000) + 5000.0) as usize % layer.inputs;
+                case.parameters[layer.weight.start + unit * layer.inputs + input] = digit(1);
+            }
+            case.parameters[layer.bias.start + unit] = digit(2);
+        }
+    }
+    case
+}
+
+#[test]
+fn gpu_fused_is_exact_where_nothing_is_rounded() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    for kind in KINDS {
+        for network in [[16, 1, 3], [33, 3, 20], [128, 2, 40], [500, 2, 150]] {
+            // The stand-in is slow: few edges of the widest network.
+            for degrees in &STARS[..if network[0] < 500 { STARS.len() } else { 2 }] {
+                let case = integers(kind, network, degrees);
+                let exact = expected(&case, EXACT);
+                for (found, how) in found(gpu, &case).iter().zip(["fused", "by layers"]) {
+                    assert_eq!(wide(found), exact, "{kind:?}, {network:?}, {degrees:?}, {how}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gpu_fused_first_layer_is_nearly_f32() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    // One hidden layer, whose sums are those of f32 results: only the first layer's operands round.
+    for degrees in STARS {
+        let mut case = Case::new(Kind::None, [40, 1, 5], degrees, 2);
+        case.precision = Precision::Bf16;
+        // Far from zero: digits of the features that bf16 has not would be missed.
+        case.features.iter_mut().for_each(|x| *x += 10.0);
+        let [fused, _] = found(gpu, &case);
+        let error = relative_error(&fused, &expected(&case, EXACT));
+        assert!(error < 1e-4, "{degrees:?}: {error}");
+    }
+}
+
+#[test]
+fn gpu_fused_is_for_bf16_and_widths_that_fit() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    let planned = |hidden: usize, precision: Precision| {
+        let case = Case::new(Kind::L1, [hidden, 1, 3], &[2], 0).at(precision);
+        Plan::new(gpu, &case.batch()).unwrap().is_some()
+    };
+    assert!(planned(16, Precision::Bf16));
+    assert!(!planned(16, Precision::F32));
+    assert!(!planned(513, Precision::Bf16));
+}
