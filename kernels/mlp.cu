@@ -22,7 +22,7 @@ LAYOUT(LayerArgs, inputs, parameters, outputs, rounded, arena, weight, bias, row
 template <class T>
 DEVICE void layer(const LayerArgs& args) {
     const size_t run = blockIdx.z, in = args.in_width, inputs = in * args.group;
-    const T* x = static_cast<const T*>(args.inputs) + run * args.rows * inputs;
+    const Stored<T>* x = static_cast<const Stored<T>*>(args.inputs) + run * args.rows * inputs;
     const float* w = args.parameters + run * args.arena + args.weight;
     const float* bias = args.parameters + run * args.arena + args.bias;
     const Part part = tile_of(args.rows, args.out_width, args.in_width);
@@ -36,10 +36,7 @@ DEVICE void layer(const LayerArgs& args) {
         put(args.outputs, args.rounded, (run * args.rows + m) * args.out_width + n, value);
     });
 }
-KERNEL void __launch_bounds__(TILE_THREADS) mlp_layer_f32(LayerArgs args) { layer<float>(args); }
-KERNEL void __launch_bounds__(TILE_THREADS) mlp_layer_bf16(LayerArgs args) { layer<Bf16>(args); }
-EXPORT(mlp_layer_f32)
-EXPORT(mlp_layer_bf16)
+EACH_PRECISION(mlp_layer, LayerArgs, layer, __launch_bounds__(TILE_THREADS))
 
 struct InputGradientArgs {
     const void* d_outputs;    // [runs, rows, out], f32 or bf16
@@ -58,8 +55,8 @@ LAYOUT(InputGradientArgs, d_outputs, parameters, inputs, d_inputs, rounded, aren
 template <class T>
 DEVICE void input_gradient(const InputGradientArgs& args) {
     const size_t run = blockIdx.z, in = args.in_width, out = args.out_width;
-    const T* d = static_cast<const T*>(args.d_outputs) + run * args.rows * out;
-    const T* x = static_cast<const T*>(args.inputs);
+    const Stored<T>* d = static_cast<const Stored<T>*>(args.d_outputs) + run * args.rows * out;
+    const Stored<T>* x = static_cast<const Stored<T>*>(args.inputs);
     const float* w = args.parameters + run * args.arena + args.weight;
     const Part part = tile_of(args.rows, args.in_width, args.out_width);
     const Tile<T> tile = product<T, Inner::sum, Inner::result>(
@@ -73,14 +70,7 @@ DEVICE void input_gradient(const InputGradientArgs& args) {
         }
     });
 }
-KERNEL void __launch_bounds__(TILE_THREADS) mlp_input_gradient_f32(InputGradientArgs args) {
-    input_gradient<float>(args);
-}
-KERNEL void __launch_bounds__(TILE_THREADS) mlp_input_gradient_bf16(InputGradientArgs args) {
-    input_gradient<Bf16>(args);
-}
-EXPORT(mlp_input_gradient_f32)
-EXPORT(mlp_input_gradient_bf16)
+EACH_PRECISION(mlp_input_gradient, InputGradientArgs, input_gradient, __launch_bounds__(TILE_THREADS))
 
 struct WeightGradientArgs {
     const void* d_outputs;  // [runs, rows, out], f32 or bf16
@@ -99,8 +89,8 @@ LAYOUT(WeightGradientArgs, d_outputs, inputs, partials, arena, weight, bias, row
 template <class T>
 DEVICE void weight_gradient(const WeightGradientArgs& args) {
     const size_t run = blockIdx.z, in = args.in_width, out = args.out_width, inputs = in * args.group;
-    const T* d = static_cast<const T*>(args.d_outputs) + run * args.rows * out;
-    const T* x = static_cast<const T*>(args.inputs) + run * args.rows * inputs;
+    const Stored<T>* d = static_cast<const Stored<T>*>(args.d_outputs) + run * args.rows * out;
+    const Stored<T>* x = static_cast<const Stored<T>*>(args.inputs) + run * args.rows * inputs;
     float* to = args.partials + (run * gridDim.y + blockIdx.y) * args.arena;
     const unsigned begin = blockIdx.y * args.rows_per_split;
     const unsigned column = blockIdx.x % args.column_tiles;
@@ -117,14 +107,7 @@ DEVICE void weight_gradient(const WeightGradientArgs& args) {
     if (column == 0)
         each_sum(tile, part, [&](int m, float sum) { to[args.bias + m] += float(args.group) * sum; });
 }
-KERNEL void __launch_bounds__(TILE_THREADS) mlp_weight_gradient_f32(WeightGradientArgs args) {
-    weight_gradient<float>(args);
-}
-KERNEL void __launch_bounds__(TILE_THREADS) mlp_weight_gradient_bf16(WeightGradientArgs args) {
-    weight_gradient<Bf16>(args);
-}
-EXPORT(mlp_weight_gradient_f32)
-EXPORT(mlp_weight_gradient_bf16)
+EACH_PRECISION(mlp_weight_gradient, WeightGradientArgs, weight_gradient, __launch_bounds__(TILE_THREADS))
 
 struct SumArgs {
     const float* partials;    // [runs, count, len]

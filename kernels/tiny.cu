@@ -127,7 +127,7 @@ template <class T>
 DEVICE void messages(const MessagesArgs& args) {
     const size_t run = blockIdx.z, width = args.width, dim = args.message_dim;
     const size_t outputs = args.sampled ? 2 * dim : dim;
-    const T* x = static_cast<const T*>(args.hidden) + run * args.edges * width;
+    const Stored<T>* x = static_cast<const Stored<T>*>(args.hidden) + run * args.edges * width;
     const float* w = args.parameters + run * args.arena + args.weight;
     const float* bias = args.parameters + run * args.arena + args.bias;
     // Sampled: columns are mean and log-variance by turns, so that one thread has both.
@@ -162,14 +162,7 @@ DEVICE void messages(const MessagesArgs& args) {
     if (threadIdx.x == 0)
         args.penalties[run * tiles + blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
-KERNEL void __launch_bounds__(TILE_THREADS) tiny_messages_f32(MessagesArgs args) {
-    messages<float>(args);
-}
-KERNEL void __launch_bounds__(TILE_THREADS) tiny_messages_bf16(MessagesArgs args) {
-    messages<Bf16>(args);
-}
-EXPORT(tiny_messages_f32)
-EXPORT(tiny_messages_bf16)
+EACH_PRECISION(tiny_messages, MessagesArgs, messages, __launch_bounds__(TILE_THREADS))
 
 // Sum number `unit` of the messages that a node receives.
 DEVICE float received(const float* messages, const float* deviations, unsigned terms, size_t row,
@@ -219,10 +212,7 @@ DEVICE void nodes(const NodeArgs& args) {
         put(args.outputs, args.rounded, (run * args.nodes + m) * args.hidden + n, value);
     });
 }
-KERNEL void __launch_bounds__(TILE_THREADS) tiny_nodes_f32(NodeArgs args) { nodes<float>(args); }
-KERNEL void __launch_bounds__(TILE_THREADS) tiny_nodes_bf16(NodeArgs args) { nodes<Bf16>(args); }
-EXPORT(tiny_nodes_f32)
-EXPORT(tiny_nodes_bf16)
+EACH_PRECISION(tiny_nodes, NodeArgs, nodes, __launch_bounds__(TILE_THREADS))
 
 struct LossArgs {
     const void* hidden;       // [runs, nodes, width], f32 or bf16
@@ -242,7 +232,7 @@ LAYOUT(LossArgs, hidden, parameters, targets, d_outputs, rounded, losses, arena,
 template <class T>
 DEVICE void loss(const LossArgs& args) {
     const size_t run = blockIdx.z, width = args.width;
-    const T* x = static_cast<const T*>(args.hidden) + run * args.nodes * width;
+    const Stored<T>* x = static_cast<const Stored<T>*>(args.hidden) + run * args.nodes * width;
     const float* w = args.parameters + run * args.arena + args.weight;
     const float* bias = args.parameters + run * args.arena + args.bias;
     const Part part = tile_of(args.nodes, args.outputs, args.width);
@@ -260,10 +250,7 @@ DEVICE void loss(const LossArgs& args) {
     const size_t tiles = gridDim.x * gridDim.y;
     if (threadIdx.x == 0) args.losses[run * tiles + blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
-KERNEL void __launch_bounds__(TILE_THREADS) tiny_loss_f32(LossArgs args) { loss<float>(args); }
-KERNEL void __launch_bounds__(TILE_THREADS) tiny_loss_bf16(LossArgs args) { loss<Bf16>(args); }
-EXPORT(tiny_loss_f32)
-EXPORT(tiny_loss_bf16)
+EACH_PRECISION(tiny_loss, LossArgs, loss, __launch_bounds__(TILE_THREADS))
 
 struct MessageGradientArgs {
     const void* d_hidden;     // [runs, nodes, hidden], f32 or bf16: φv's first layer, before its ReLU
@@ -286,7 +273,7 @@ DEVICE void message_gradients(const MessageGradientArgs& args) {
     const size_t run = blockIdx.z, hidden = args.hidden, dim = args.message_dim;
     const size_t inputs = args.n_features + dim;
     const float penalty = float(args.penalty);
-    const T* d = static_cast<const T*>(args.d_hidden) + run * args.nodes * hidden;
+    const Stored<T>* d = static_cast<const Stored<T>*>(args.d_hidden) + run * args.nodes * hidden;
     const float* w = args.parameters + run * args.arena + args.weight + args.n_features;
     const Part part = tile_of(args.nodes, args.message_dim, args.hidden);
     const Tile<T> tile = product<T, Inner::sum, Inner::result>(
@@ -308,14 +295,7 @@ DEVICE void message_gradients(const MessageGradientArgs& args) {
         }
     });
 }
-KERNEL void __launch_bounds__(TILE_THREADS) tiny_message_gradients_f32(MessageGradientArgs args) {
-    message_gradients<float>(args);
-}
-KERNEL void __launch_bounds__(TILE_THREADS) tiny_message_gradients_bf16(MessageGradientArgs args) {
-    message_gradients<Bf16>(args);
-}
-EXPORT(tiny_message_gradients_f32)
-EXPORT(tiny_message_gradients_bf16)
+EACH_PRECISION(tiny_message_gradients, MessageGradientArgs, message_gradients, __launch_bounds__(TILE_THREADS))
 
 // ---------------------------------------------------------------- gradients of all parameters
 
@@ -400,13 +380,13 @@ DEVICE void weights(const WeightsArgs& args) {
     const WeightTile at = args.tiles[blockIdx.x];
     const WeightTask task = args.tasks[at.task];
     const size_t run = blockIdx.z, out = task.outputs_width, n_features = args.n_features;
-    const T* d = static_cast<const T*>(task.d_outputs) + run * task.rows * out;
+    const Stored<T>* d = static_cast<const Stored<T>*>(task.d_outputs) + run * task.rows * out;
     const auto d_output = [&](int m, int k) { return widened(d[k * out + m]); };
     const float* features = args.features + run * args.nodes * n_features;
     switch (task.source) {
     case Source::rows: {
         const size_t width = task.inputs_width, inputs = width * task.group;
-        const T* x = static_cast<const T*>(task.inputs) + run * task.rows * inputs;
+        const Stored<T>* x = static_cast<const Stored<T>*>(task.inputs) + run * task.rows * inputs;
         weight_tile<T>(args, task, at, task.group, d_output,
                        [&](int n, int k) { return summed(x + k * inputs, task.group, width, n); });
         break;
@@ -435,14 +415,7 @@ DEVICE void weights(const WeightsArgs& args) {
         break;
     }
 }
-KERNEL void __launch_bounds__(TILE_THREADS, 4) tiny_weights_f32(WeightsArgs args) {
-    weights<float>(args);
-}
-KERNEL void __launch_bounds__(TILE_THREADS, 4) tiny_weights_bf16(WeightsArgs args) {
-    weights<Bf16>(args);
-}
-EXPORT(tiny_weights_f32)
-EXPORT(tiny_weights_bf16)
+EACH_PRECISION(tiny_weights, WeightsArgs, weights, __launch_bounds__(TILE_THREADS, 4))
 
 // ---------------------------------------------------------------- the losses
 

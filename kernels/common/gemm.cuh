@@ -1,5 +1,6 @@
-// Matrix products, a tile of 32×64 results to each block of 128 threads: f32 operands on CUDA cores
-// (T = float), or operands rounded to bf16 on tensor cores (T = Bf16); sums are f32 always.
+// Matrix products, a tile of 32×64 results to each block of 128 threads; sums are f32 always. T says what
+// becomes of the operands: `float`, on CUDA cores, or on tensor cores rounded to `Bf16` or `Tf32`, or
+// split into two bf16 each (`Bf16x3`: three products, nearly the digits of f32).
 //
 // Operands come through functions that give element (result index, summed index), so that a product
 // gathers, adds up or converts on the way; elements outside the matrices are never asked for.
@@ -9,6 +10,31 @@ constexpr int TILE_ROWS = 32, TILE_COLUMNS = 64, TILE_DEPTH = 32;
 constexpr int TILE_THREADS = 128;
 
 using Bf16 = __nv_bfloat16;
+struct Tf32 {};
+struct Bf16x3 {};
+
+// How activations are kept in memory for products of T.
+template <class T>
+struct StoredAs {
+    using Type = float;
+};
+template <>
+struct StoredAs<Bf16> {
+    using Type = Bf16;
+};
+template <class T>
+using Stored = typename StoredAs<T>::Type;
+
+// Kernels `name_f32`, … of the function template `function`, with the attributes that follow.
+#define EACH_PRECISION(name, Args, function, ...)                                  \
+    KERNEL void __VA_ARGS__ name##_f32(Args args) { function<float>(args); }       \
+    KERNEL void __VA_ARGS__ name##_bf16(Args args) { function<Bf16>(args); }       \
+    KERNEL void __VA_ARGS__ name##_tf32(Args args) { function<Tf32>(args); }       \
+    KERNEL void __VA_ARGS__ name##_bf16x3(Args args) { function<Bf16x3>(args); }   \
+    EXPORT(name##_f32)                                                             \
+    EXPORT(name##_bf16)                                                            \
+    EXPORT(name##_tf32)                                                            \
+    EXPORT(name##_bf16x3)
 
 // -1, 0 or 1.
 DEVICE float sign(float x) { return float(x > 0) - float(x < 0); }
@@ -72,6 +98,7 @@ struct Tile;
 // f32: 4×4 results a thread.
 template <>
 struct Tile<float> {
+    using Cell = float;
     float results[4][4];
     float sums[4];  // of the first operand's rows
 
@@ -81,6 +108,10 @@ struct Tile<float> {
     template <int WIDTH, Inner>
     static __device__ __forceinline__ int at(Place place) {
         return place.k * (WIDTH + 4) + place.outer;
+    }
+    template <int WIDTH, Inner I>
+    static __device__ __forceinline__ void store(Shared<float> to, Place place, float x) {
+        to[at<WIDTH, I>(place)] = x;
     }
 
     // Row and column in the tile of results[i][j]; j and j + 1 are neighbours for even j.
@@ -116,23 +147,10 @@ struct Tile<float> {
     }
 };
 
-// bf16: each of four warps has 16×32 results, results[i] the fragment of columns 8 i ….
-template <>
-struct Tile<Bf16> {
+// On tensor cores each of four warps has 16×32 results, results[i] the fragment of columns 8 i ….
+struct WarpTile {
     float results[4][4];
     float sums[4];  // fragment of the product with a matrix of ones
-
-    // Tiles lie as in memory; rows are an odd number of 16 bytes apart, for ldmatrix.
-    template <int WIDTH, Inner I>
-    static constexpr int SIZE =
-        I == Inner::sum ? WIDTH * (TILE_DEPTH + 8) : TILE_DEPTH * (WIDTH + 8);
-    template <int WIDTH, Inner I>
-    static __device__ __forceinline__ int at(Place place) {
-        if constexpr (I == Inner::sum)
-            return place.outer * (TILE_DEPTH + 8) + place.k;
-        else
-            return place.k * (WIDTH + 8) + place.outer;
-    }
 
     // First row and column of this warp.
     static __device__ __forceinline__ Element corner() {
@@ -148,6 +166,36 @@ struct Tile<Bf16> {
         const Element e = element(0, i);
         return e.column == 0 ? e.row : -1;
     }
+};
+
+// Operands as sums of PARTS numbers in bf16, each in a plane of its own; products of two small parts
+// are left out.
+template <int PARTS>
+struct BfTile : WarpTile {
+    using Cell = Bf16;
+    // Planes lie as in memory; rows are an odd number of 16 bytes apart, for ldmatrix.
+    template <int WIDTH, Inner I>
+    static constexpr int PLANE =
+        I == Inner::sum ? WIDTH * (TILE_DEPTH + 8) : TILE_DEPTH * (WIDTH + 8);
+    template <int WIDTH, Inner I>
+    static constexpr int SIZE = PARTS * PLANE<WIDTH, I>;
+    template <int WIDTH, Inner I>
+    static __device__ __forceinline__ int at(Place place) {
+        if constexpr (I == Inner::sum)
+            return place.outer * (TILE_DEPTH + 8) + place.k;
+        else
+            return place.k * (WIDTH + 8) + place.outer;
+    }
+    template <int WIDTH, Inner I>
+    static __device__ __forceinline__ void store(Shared<Bf16> to, Place place, float x) {
+        UNROLL
+        for (int part = 0; part < PARTS; part++) {
+            Bf16& cell = to[part * PLANE<WIDTH, I> + at<WIDTH, I>(place)];
+            const Bf16 rounded = __float2bfloat16_rn(x);
+            cell = rounded;
+            x -= widened(rounded);
+        }
+    }
 
     template <Inner A, Inner B>
     __device__ __forceinline__ void multiply(Shared<Bf16> a, Shared<Bf16> b, bool with_sums) {
@@ -158,25 +206,90 @@ struct Tile<Bf16> {
         UNROLL
         for (int k = 0; k < TILE_DEPTH; k += 16) {
             // Matrices in the order of the fragment's registers: rows 0…, rows 8…, then k 8….
-            uint32_t x[4];
+            uint32_t x[PARTS][4];
             const Place left = A == Inner::sum ? Place{first.row + 8 * low + l, k + 8 * high}
                                                : Place{first.row + 8 * low, k + 8 * high + l};
-            ldmatrix_x4<A == Inner::result>(x, a.at(at<TILE_ROWS, A>(left), 8));
+            UNROLL
+            for (int part = 0; part < PARTS; part++)
+                ldmatrix_x4<A == Inner::result>(
+                    x[part], a.at(part * PLANE<TILE_ROWS, A> + at<TILE_ROWS, A>(left), 8));
             UNROLL
             for (int i = 0; i < 4; i += 2) {
-                // Two fragments: columns 0… with k 0…, with k 8…, then columns 8….
-                uint32_t y[4];
                 const int column = first.column + 8 * i + 8 * high;
                 const Place right = B == Inner::sum ? Place{column + l, k + 8 * low}
                                                     : Place{column, k + 8 * low + l};
-                ldmatrix_x4<B == Inner::result>(y, b.at(at<TILE_COLUMNS, B>(right), 8));
-                const uint32_t even[2] = {y[0], y[1]}, odd[2] = {y[2], y[3]};
-                mma_m16n8k16_bf16(results[i], x, even);
-                mma_m16n8k16_bf16(results[i + 1], x, odd);
+                UNROLL
+                for (int part = 0; part < PARTS; part++) {
+                    // Two fragments: columns 0… with k 0…, with k 8…, then columns 8….
+                    uint32_t y[4];
+                    ldmatrix_x4<B == Inner::result>(
+                        y, b.at(part * PLANE<TILE_COLUMNS, B> + at<TILE_COLUMNS, B>(right), 8));
+                    const uint32_t even[2] = {y[0], y[1]}, odd[2] = {y[2], y[3]};
+                    UNROLL
+                    for (int other = 0; other < PARTS - part; other++) {
+                        mma_m16n8k16_bf16(results[i], x[other], even);
+                        mma_m16n8k16_bf16(results[i + 1], x[other], odd);
+                    }
+                }
             }
             if (with_sums) {
                 const uint32_t ones[2] = {0x3f803f80u, 0x3f803f80u};
-                mma_m16n8k16_bf16(sums, x, ones);
+                UNROLL
+                for (int part = 0; part < PARTS; part++) mma_m16n8k16_bf16(sums, x[part], ones);
+            }
+        }
+    }
+};
+template <>
+struct Tile<Bf16> : BfTile<1> {};
+template <>
+struct Tile<Bf16x3> : BfTile<2> {};
+
+// tf32: the same share of results, operands of four bytes.
+template <>
+struct Tile<Tf32> : WarpTile {
+    using Cell = uint32_t;
+    // Tiles lie as in memory, with rows that spread the lanes of a fragment over the banks.
+    template <int WIDTH, Inner I>
+    static constexpr int SIZE =
+        I == Inner::sum ? WIDTH * (TILE_DEPTH + 4) : TILE_DEPTH * (WIDTH + 8);
+    template <int WIDTH, Inner I>
+    static __device__ __forceinline__ int at(Place place) {
+        if constexpr (I == Inner::sum)
+            return place.outer * (TILE_DEPTH + 4) + place.k;
+        else
+            return place.k * (WIDTH + 8) + place.outer;
+    }
+    template <int WIDTH, Inner I>
+    static __device__ __forceinline__ void store(Shared<uint32_t> to, Place place, float x) {
+        to[at<WIDTH, I>(place)] = tf32(x);
+    }
+
+    template <Inner A, Inner B>
+    __device__ __forceinline__ void multiply(Shared<uint32_t> a, Shared<uint32_t> b, bool with_sums) {
+        const Element first = corner();
+        const int lane = int(threadIdx.x) % 32;
+        UNROLL
+        for (int k = 0; k < TILE_DEPTH; k += 8) {
+            uint32_t x[4];
+            UNROLL
+            for (int i = 0; i < 4; i++) {
+                const Element e = a8_element(lane, i);
+                x[i] = a[at<TILE_ROWS, A>({first.row + e.row, k + e.column})];
+            }
+            UNROLL
+            for (int n = 0; n < 4; n++) {
+                uint32_t y[2];
+                UNROLL
+                for (int i = 0; i < 2; i++) {
+                    const Element e = b8_element(lane, i);
+                    y[i] = b[at<TILE_COLUMNS, B>({first.column + 8 * n + e.column, k + e.row})];
+                }
+                mma_m16n8k8_tf32(results[n], x, y);
+            }
+            if (with_sums) {
+                const uint32_t ones[2] = {0x3f800000u, 0x3f800000u};
+                mma_m16n8k8_tf32(sums, x, ones);
             }
         }
     }
@@ -184,20 +297,21 @@ struct Tile<Bf16> {
 
 // ---------------------------------------------------------------- the product
 
-// Dynamic shared memory of a kernel with products.
-constexpr size_t TILE_SHARED = 2 * sizeof(float) *
-                               (Tile<float>::SIZE<TILE_ROWS, Inner::sum> +
-                                Tile<float>::SIZE<TILE_COLUMNS, Inner::sum>);
+// Dynamic shared memory of a kernel with products: two buffers for the largest of the tiles.
+constexpr size_t TILE_SHARED = 2 * sizeof(Bf16) *
+                               (BfTile<2>::SIZE<TILE_ROWS, Inner::sum> +
+                                BfTile<2>::SIZE<TILE_COLUMNS, Inner::sum>);
 
 // This thread's results of Σ a(row, k) · b(column, k); with `sums` also Σ a(row, k). Every thread of
 // the block calls; shared memory is free again after the next barrier.
 template <class T, Inner A, Inner B, class LoadA, class LoadB>
 DEVICE Tile<T> product(const Part& part, bool sums, LoadA load_a, LoadB load_b) {
+    using Cell = typename Tile<T>::Cell;
     constexpr int A_SIZE = Tile<T>::template SIZE<TILE_ROWS, A>;
     constexpr int B_SIZE = Tile<T>::template SIZE<TILE_COLUMNS, B>;
-    static_assert(2 * sizeof(T) * (A_SIZE + B_SIZE) <= TILE_SHARED);
-    const Shared<T> a = shared<T>(0, 2 * A_SIZE);
-    const Shared<T> b = shared<T>(2 * A_SIZE * sizeof(T), 2 * B_SIZE);
+    static_assert(2 * sizeof(Cell) * (A_SIZE + B_SIZE) <= TILE_SHARED);
+    const Shared<Cell> a = shared<Cell>(0, 2 * A_SIZE);
+    const Shared<Cell> b = shared<Cell>(2 * A_SIZE * sizeof(Cell), 2 * B_SIZE);
     Tile<T> tile = {};
     Fetched<TILE_ROWS> next_a;
     Fetched<TILE_COLUMNS> next_b;
@@ -209,15 +323,14 @@ DEVICE Tile<T> product(const Part& part, bool sums, LoadA load_a, LoadB load_b) 
     // Two buffers and one barrier a round: what is overwritten was read before the last barrier.
     int buffer = 0;
     for (int k = part.begin; k < part.end; k += TILE_DEPTH) {
-        const Shared<T> a_now = a + buffer * A_SIZE, b_now = b + buffer * B_SIZE;
+        const Shared<Cell> a_now = a + buffer * A_SIZE, b_now = b + buffer * B_SIZE;
         UNROLL
         for (int i = 0; i < next_a.COUNT; i++)
-            narrow(next_a.value[i],
-                   a_now[Tile<T>::template at<TILE_ROWS, A>(fetched<TILE_ROWS, A>(i))]);
+            Tile<T>::template store<TILE_ROWS, A>(a_now, fetched<TILE_ROWS, A>(i), next_a.value[i]);
         UNROLL
         for (int i = 0; i < next_b.COUNT; i++)
-            narrow(next_b.value[i],
-                   b_now[Tile<T>::template at<TILE_COLUMNS, B>(fetched<TILE_COLUMNS, B>(i))]);
+            Tile<T>::template store<TILE_COLUMNS, B>(b_now, fetched<TILE_COLUMNS, B>(i),
+                                                     next_b.value[i]);
         __syncthreads();
         // On its way while the tile is multiplied.
         if (k + TILE_DEPTH < part.end) fetch_both(k + TILE_DEPTH);

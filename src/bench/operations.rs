@@ -204,8 +204,8 @@ fn random(count: usize, stream: u64, scale: f64) -> Vec<f32> {
 /// Arithmetic of a precision, and its bytes.
 fn arithmetic(precision: Precision) -> Arithmetic {
     match precision {
-        Precision::F32 => Arithmetic::F32,
         Precision::Bf16 => Arithmetic::Bf16,
+        _ => Arithmetic::F32,
     }
 }
 

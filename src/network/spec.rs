@@ -33,6 +33,10 @@ pub enum Precision {
     F32,
     /// bf16 operands, f32 accumulation.
     Bf16,
+    /// On a GPU: operands rounded to 10 bits behind the point, on tensor cores.
+    Tf32,
+    /// On a GPU: each operand as the sum of two bf16, three products on tensor cores.
+    Bf16x3,
 }
 
 /// The shape of a graph network: φe(v_r, v_s) → messages, φv(v_i, Σ messages) → output.

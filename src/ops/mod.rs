@@ -56,7 +56,10 @@ pub fn selftest(device: &Device) -> Result<Vec<Check>> {
 pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
     match device {
         Device::Cpu(cpu) if cpu.simd < Simd::Avx512Bf16 => vec![Precision::F32],
-        _ => vec![Precision::F32, Precision::Bf16],
+        Device::Cpu(_) => vec![Precision::F32, Precision::Bf16],
+        Device::Gpu(_) => {
+            vec![Precision::F32, Precision::Bf16, Precision::Tf32, Precision::Bf16x3]
+        }
     }
 }
 

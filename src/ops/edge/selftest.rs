@@ -116,7 +116,7 @@ impl Case {
         }
     }
 
-    /// The case at a precision. In bf16 with parameters that keep every unit's value away from zero:
+    /// The case at a precision. Below f32 with parameters that keep every unit's value away from zero:
     /// rounding would flip ReLUs and signs, and the error of a small case would be luck. Every other
     /// unit is off.
     pub fn at(mut self, precision: Precision) -> Case {

@@ -14,7 +14,7 @@ use crate::network::spec::{Layer, Precision};
 /// Results of a block, its threads, and their shared memory: `kernels/common/gemm.cuh`.
 pub(crate) const TILE: [usize; 2] = [32, 64];
 pub(crate) const THREADS: u32 = 128;
-pub(crate) const SHARED: usize = 26_624;
+pub(crate) const SHARED: usize = 30_720;
 
 /// Rows that one block of a weight gradient sums, unless there are very many.
 const ROWS_PER_SPLIT: usize = 256;
@@ -23,18 +23,43 @@ const MOST_SPLITS: usize = 16;
 /// Rows on the device at a time: bounds the memory for hidden layers.
 const ROWS_AT_ONCE: usize = 1 << 16;
 
-/// A kernel for f32 operands and its twin for bf16.
-pub(crate) struct Pair(pub &'static str, pub [&'static str; 2]);
+/// A kernel for each precision.
+pub(crate) struct Variants {
+    pub module: &'static str,
+    pub names: [&'static str; 4],
+}
 
-impl Pair {
+impl Variants {
     pub(crate) fn at(&self, precision: Precision) -> Kernel {
-        Kernel { module: self.0, name: self.1[usize::from(precision == Precision::Bf16)] }
+        let index = match precision {
+            Precision::F32 => 0,
+            Precision::Bf16 => 1,
+            Precision::Tf32 => 2,
+            Precision::Bf16x3 => 3,
+        };
+        Kernel { module: self.module, name: self.names[index] }
     }
 }
 
-const LAYER: Pair = Pair("mlp", ["mlp_layer_f32", "mlp_layer_bf16"]);
-const INPUT_GRADIENT: Pair = Pair("mlp", ["mlp_input_gradient_f32", "mlp_input_gradient_bf16"]);
-const WEIGHT_GRADIENT: Pair = Pair("mlp", ["mlp_weight_gradient_f32", "mlp_weight_gradient_bf16"]);
+/// The [`Variants`] `module_name_f32`, ….
+macro_rules! variants {
+    ($module:literal, $name:literal) => {
+        $crate::ops::mlp::gpu::Variants {
+            module: $module,
+            names: [
+                concat!($module, "_", $name, "_f32"),
+                concat!($module, "_", $name, "_bf16"),
+                concat!($module, "_", $name, "_tf32"),
+                concat!($module, "_", $name, "_bf16x3"),
+            ],
+        }
+    };
+}
+pub(crate) use variants;
+
+const LAYER: Variants = variants!("mlp", "layer");
+const INPUT_GRADIENT: Variants = variants!("mlp", "input_gradient");
+const WEIGHT_GRADIENT: Variants = variants!("mlp", "weight_gradient");
 const SUM: Kernel = Kernel { module: "mlp", name: "mlp_sum" };
 
 kernel_args! {
@@ -100,7 +125,7 @@ kernel_args! {
     }
 }
 
-/// Activations on the device, in the type of a precision's operands.
+/// Activations on the device: in bf16 where that is the precision, else in f32.
 pub(crate) enum Operands {
     F32(Buffer<f32>),
     Bf16(Buffer<bf16>),
@@ -109,18 +134,18 @@ pub(crate) enum Operands {
 impl Operands {
     pub(crate) fn new(gpu: Gpu, precision: Precision, len: usize) -> Result<Self> {
         match precision {
-            Precision::F32 => Ok(Operands::F32(gpu.buffer(len)?)),
             Precision::Bf16 => Ok(Operands::Bf16(gpu.buffer(len)?)),
+            _ => Ok(Operands::F32(gpu.buffer(len)?)),
         }
     }
 
     fn upload(gpu: Gpu, precision: Precision, values: &[f32]) -> Result<Self> {
         match precision {
-            Precision::F32 => Ok(Operands::F32(gpu.upload(values)?)),
             Precision::Bf16 => {
                 let rounded: Vec<bf16> = values.iter().map(|&x| bf16::from_f32(x)).collect();
                 Ok(Operands::Bf16(gpu.upload(&rounded)?))
             }
+            _ => Ok(Operands::F32(gpu.upload(values)?)),
         }
     }
 

@@ -83,6 +83,10 @@ pub(crate) trait Task {
 
 /// The error of a precision that the processor lacks.
 pub(crate) fn check_precision(cpu: &Cpu, precision: Precision) -> Result<()> {
+    if matches!(precision, Precision::Tf32 | Precision::Bf16x3) {
+        let message = "tf32 and bf16x3 are precisions of GPUs; use --precision f32 or bf16";
+        return Err(Error::device(message).field("precision"));
+    }
     if precision == Precision::Bf16 && cpu.simd < Simd::Avx512Bf16 {
         return Err(Error::device(format!(
             "bf16 needs a processor with AVX512-BF16, and this one runs {}; use --precision f32",
@@ -115,8 +119,8 @@ pub(crate) unsafe fn run<T: Task>(cpu: &Cpu, precision: Precision, task: T) -> T
 /// Values of an operand in a word at `precision`.
 pub(crate) fn per_word(precision: Precision) -> usize {
     match precision {
-        Precision::F32 => 1,
         Precision::Bf16 => 2,
+        _ => 1,
     }
 }
 

@@ -77,12 +77,19 @@ pub struct Rounding {
 pub const EXACT: Rounding = Rounding { operand: |x| x, sum: |x| x };
 
 impl Rounding {
-    /// What makes the naive implementation in `precision`: sums in f32, operands rounded to bf16 where
-    /// it asks for that.
+    /// What makes the naive implementation in `precision`: sums in f32, operands rounded as it asks.
     pub fn naive(precision: Precision) -> Self {
+        fn bf16(x: f64) -> f64 {
+            f64::from(half::bf16::from_f32(x as f32))
+        }
         let operand: fn(f64) -> f64 = match precision {
             Precision::F32 => |x| x,
-            Precision::Bf16 => |x| f64::from(half::bf16::from_f32(x as f32)),
+            Precision::Bf16 => bf16,
+            // To the nearest, ties away from zero, as the conversion instruction does.
+            Precision::Tf32 => {
+                |x| f64::from(f32::from_bits((x as f32).to_bits().wrapping_add(0x1000) & !0x1fff))
+            }
+            Precision::Bf16x3 => |x| bf16(x) + bf16(x - bf16(x)),
         };
         Rounding { operand, sum: |x| f64::from(x as f32) }
     }

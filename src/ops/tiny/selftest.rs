@@ -28,9 +28,8 @@ pub fn checks(device: &Device) -> Result<Vec<Check>> {
                 "{kind:?}, {layers} layers of {hidden}, {messages} messages, {runs} runs, \
                  {graphs} graphs of {bodies}"
             );
-            let mut case = Case::new(kind, network, batch);
             for precision in precisions(device) {
-                case = case.at(precision);
+                let case = Case::new(kind, network, batch).at(precision);
                 checks.push(case.check(&case.expected(), device, &what)?);
             }
         }
@@ -115,7 +114,7 @@ impl Case {
         }
     }
 
-    /// The case at a precision. In bf16 with parameters that keep every unit's value away from zero:
+    /// The case at a precision. Below f32 with parameters that keep every unit's value away from zero:
     /// rounding would flip ReLUs and signs, and the error of a small case would be luck. Every other
     /// unit is off.
     pub fn at(mut self, precision: Precision) -> Case {

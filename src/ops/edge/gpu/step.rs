@@ -12,19 +12,19 @@ use crate::error::Result;
 use crate::network::spec::{ALIGN, Arena, Layer, Precision, Shape};
 use crate::ops::edge::{Batch, Penalty};
 use crate::ops::mlp::gpu::{
-    InputGradientArgs, LayerArgs, Operands, Pair, THREADS, TILE, WeightGradientArgs,
-    input_gradient, layer, splits, weight_gradient,
+    InputGradientArgs, LayerArgs, Operands, THREADS, TILE, WeightGradientArgs, input_gradient,
+    layer, splits, weight_gradient,
 };
 
 const OPERANDS: Kernel = Kernel { module: "edge", name: "edge_operands" };
 const GATHER: Kernel = Kernel { module: "edge", name: "edge_gather" };
-const SUM_HIDDEN: Pair = Pair("edge", ["edge_sum_hidden_f32", "edge_sum_hidden_bf16"]);
+const SUM_HIDDEN: [&str; 2] = ["edge_sum_hidden_f32", "edge_sum_hidden_bf16"];
 const SUM_MESSAGES: Kernel = Kernel { module: "edge", name: "edge_sum_messages" };
 const NODE_INPUTS: Kernel = Kernel { module: "edge", name: "edge_node_inputs" };
 const LOSS: Kernel = Kernel { module: "edge", name: "edge_loss" };
 const MESSAGE_GRADIENTS: Kernel = Kernel { module: "edge", name: "edge_message_gradients" };
 const LAST: Kernel = Kernel { module: "edge", name: "edge_last" };
-const SPREAD: Pair = Pair("edge", ["edge_spread_f32", "edge_spread_bf16"]);
+const SPREAD: [&str; 2] = ["edge_spread_f32", "edge_spread_bf16"];
 const FINISH: Kernel = Kernel { module: "edge", name: "edge_finish" };
 const LAYER: Kernel = Kernel { module: "edge", name: "edge_layer" };
 const INPUT_GRADIENT: Kernel = Kernel { module: "edge", name: "edge_input_gradient" };
@@ -86,8 +86,8 @@ impl Padded {
     fn new(arena: &Arena, batch: &Batch) -> Self {
         let Shape { hidden, layers, message_dim, .. } = batch.shape;
         let width = |width: usize| match batch.precision {
-            Precision::F32 => width,
             Precision::Bf16 => width.next_multiple_of(LARGE_DEPTH),
+            _ => width,
         };
         let mut len = 0;
         let mut take = |count: usize| {
@@ -268,9 +268,8 @@ impl<'a> Step<'a> {
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
         let splits = splits(rows);
         let stride = (self.padded.len + shape.message_dim).next_multiple_of(4);
-        let precision = |layer: usize| if layer == 0 { Precision::F32 } else { batch.precision };
         let hidden = self.padded.hidden();
-        let d_hidden = |layer| Operands::new(gpu, precision(layer), rows * hidden);
+        let d_hidden = |layer| Operands::new(gpu, self.precision(layer), rows * hidden);
         let widths = self.arena.node.iter().map(|layer| layer.inputs);
         self.backward = Some(Backward {
             targets: gpu.upload(targets)?,
@@ -295,6 +294,17 @@ impl<'a> Step<'a> {
             Penalty::L1(weight) | Penalty::Kl(weight) => weight / edges as f32,
         };
         Ok(())
+    }
+
+    /// Of two kernels the one for activations in f32 or in bf16.
+    fn stored(&self, [f32, bf16]: [&'static str; 2]) -> Kernel {
+        let name = if self.batch.precision == Precision::Bf16 { bf16 } else { f32 };
+        Kernel { module: "edge", name }
+    }
+
+    /// Of φe's layer `index`: features may be absolute coordinates, of which bf16 would keep two digits.
+    fn precision(&self, index: usize) -> Precision {
+        if index == 0 { Precision::F32 } else { self.batch.precision }
     }
 
     /// A block for each receiver.
@@ -442,11 +452,11 @@ impl<'a> Step<'a> {
         if edges == 0 {
             return Ok(());
         }
-        if index == 0 || self.batch.precision == Precision::F32 {
+        if self.precision(index) != Precision::Bf16 {
             let relu = index < self.batch.shape.layers;
             let args = LayerArgs { outputs, rounded, ..self.plain(at, inputs, edges, relu) };
             // SAFETY: as in `forward`.
-            return unsafe { layer(self.gpu, Precision::F32, 1, &args) };
+            return unsafe { layer(self.gpu, self.precision(index), 1, &args) };
         }
         // SAFETY: as in `forward`; a layer is inside its arena.
         unsafe {
@@ -560,7 +570,7 @@ impl<'a> Step<'a> {
                 _ => &self.node_hidden[index - 1],
             };
             let inputs = inputs.read(receivers * at.inputs).cast();
-            self.weights(to, at, receivers, d, inputs)?;
+            self.weights(Precision::F32, to, at, receivers, d, inputs)?;
             let args = InputGradientArgs {
                 inputs: if index == 0 { Pointer::NULL } else { inputs },
                 d_inputs: to.d_node[index].write(receivers * at.inputs),
@@ -617,7 +627,7 @@ impl<'a> Step<'a> {
             // What it gives as gradient of the bias is no use: each sum has several.
             let end = self.padded.len;
             let beside = Layer { bias: end..end + last.outputs, ..last.clone() };
-            self.weights(to, &beside, receivers, d_sums, sums)?;
+            self.weights(Precision::F32, to, &beside, receivers, d_sums, sums)?;
             let args = InputGradientArgs {
                 d_inputs: to.passed.write(receivers * last.inputs),
                 ..self.passing(last, receivers, d_sums)
@@ -632,7 +642,7 @@ impl<'a> Step<'a> {
                 rounded,
                 width: last.inputs as u64,
             };
-            unsafe { gpu.launch(SPREAD.at(batch.precision), stars, &args)? };
+            unsafe { gpu.launch(self.stored(SPREAD), stars, &args)? };
             (layers - 1, to.d_hidden[layers - 1].read())
         };
         if edges == 0 {
@@ -642,22 +652,23 @@ impl<'a> Step<'a> {
             let at = &self.padded.edge[index];
             let inputs = self.hidden[index - 1].read();
             let (d_inputs, rounded) = to.d_hidden[index - 1].write();
-            if batch.precision == Precision::F32 {
-                self.weights(to, at, edges, d, inputs)?;
-                let args = InputGradientArgs { inputs, d_inputs, ..self.passing(at, edges, d) };
-                unsafe { input_gradient(gpu, Precision::F32, 1, &args)? };
-            } else {
+            if batch.precision == Precision::Bf16 {
                 self.rounded_backward(to, at, [d.cast(), inputs.cast()], (d_inputs, rounded))?;
+            } else {
+                self.weights(batch.precision, to, at, edges, d, inputs)?;
+                let args = InputGradientArgs { inputs, d_inputs, ..self.passing(at, edges, d) };
+                unsafe { input_gradient(gpu, batch.precision, 1, &args)? };
             }
             d = to.d_hidden[index - 1].read();
         }
         let inputs = self.inputs.read(edges * 2 * shape.n_features).cast();
-        self.weights(to, &self.padded.edge[0], edges, d, inputs)
+        self.weights(Precision::F32, to, &self.padded.edge[0], edges, d, inputs)
     }
 
-    /// Adds the gradient of a layer's parameters, in f32.
+    /// Adds the gradient of a layer's parameters.
     fn weights(
         &self,
+        precision: Precision,
         to: &mut Backward,
         at: &Layer,
         rows: usize,
@@ -679,10 +690,10 @@ impl<'a> Step<'a> {
             column_tiles: at.inputs.div_ceil(TILE[1]) as u32,
         };
         // SAFETY: as in `forward`; the partial sums have room for every split.
-        unsafe { weight_gradient(self.gpu, Precision::F32, to.splits, &args) }
+        unsafe { weight_gradient(self.gpu, precision, to.splits, &args) }
     }
 
-    /// The gradient of a layer's inputs, in f32, without a place for it.
+    /// The gradient of a layer's inputs, without a place for it.
     fn passing(&self, at: &Layer, rows: usize, d_outputs: Pointer<u8>) -> InputGradientArgs {
         InputGradientArgs {
             d_outputs,

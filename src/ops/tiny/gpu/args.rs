@@ -5,16 +5,15 @@ use half::bf16;
 
 use crate::device::cuda::{Kernel, Pointer};
 use crate::kernel_args;
-use crate::ops::mlp::gpu::Pair;
+use crate::ops::mlp::gpu::{Variants, variants};
 
 pub(super) const GATHER: Kernel = Kernel { module: "tiny", name: "tiny_gather" };
 pub(super) const EDGES: Kernel = Kernel { module: "tiny", name: "tiny_edges" };
-pub(super) const MESSAGES: Pair = Pair("tiny", ["tiny_messages_f32", "tiny_messages_bf16"]);
-pub(super) const NODES: Pair = Pair("tiny", ["tiny_nodes_f32", "tiny_nodes_bf16"]);
-pub(super) const LOSS: Pair = Pair("tiny", ["tiny_loss_f32", "tiny_loss_bf16"]);
-pub(super) const MESSAGE_GRADIENTS: Pair =
-    Pair("tiny", ["tiny_message_gradients_f32", "tiny_message_gradients_bf16"]);
-pub(super) const WEIGHTS: Pair = Pair("tiny", ["tiny_weights_f32", "tiny_weights_bf16"]);
+pub(super) const MESSAGES: Variants = variants!("tiny", "messages");
+pub(super) const NODES: Variants = variants!("tiny", "nodes");
+pub(super) const LOSS: Variants = variants!("tiny", "loss");
+pub(super) const MESSAGE_GRADIENTS: Variants = variants!("tiny", "message_gradients");
+pub(super) const WEIGHTS: Variants = variants!("tiny", "weights");
 pub(super) const TOTALS: Kernel = Kernel { module: "tiny", name: "tiny_totals" };
 
 kernel_args! {
