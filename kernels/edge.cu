@@ -58,8 +58,8 @@ KERNEL void __launch_bounds__(TILE_THREADS) edge_gather(EdgeGatherArgs args) {
     const unsigned width = args.n_features, first = args.starts[blockIdx.x];
     const unsigned count = args.starts[blockIdx.x + 1] - first;
     const float* own = args.features + size_t(args.receivers[blockIdx.x]) * width;
-    for (unsigned i = threadIdx.x; i < count * 2 * width; i += blockDim.x) {
-        const unsigned edge = first + i / (2 * width), column = i % (2 * width);
+    for (size_t i = threadIdx.x; i < size_t(count) * 2 * width; i += blockDim.x) {
+        const unsigned edge = first + unsigned(i / (2 * width)), column = unsigned(i % (2 * width));
         const unsigned k = column % width;
         float value;
         if (column < width) {
@@ -376,10 +376,10 @@ struct EdgeLayerArgs {
 LAYOUT(EdgeLayerArgs, inputs, weights, bias, outputs, rounded, rows, in_width,
        out_width, unused)
 
-// inputs · weightsᵀ + bias. Grid: tiles of outputs, of rows.
+// inputs · weightsᵀ + bias. Grid: tiles of rows, of outputs.
 KERNEL void __launch_bounds__(LARGE_THREADS, 2) edge_layer(EdgeLayerArgs args) {
     const int rows = int(args.rows), in = int(args.in_width), out = int(args.out_width);
-    const int row = int(blockIdx.y) * LARGE, column = int(blockIdx.x) * LARGE;
+    const int row = int(blockIdx.x) * LARGE, column = int(blockIdx.y) * LARGE;
     const LargeOperand x = {args.inputs, args.in_width, rows}, w = {args.weights, args.in_width, out};
     const LargeTile tile = large_product<Inner::sum, Inner::sum>(x, w, row, column, 0, in, false);
     large_each(tile, row, rows, column, out, [&](int r, int c, float first, float second) {
@@ -406,10 +406,10 @@ struct EdgeInputGradientArgs {
 LAYOUT(EdgeInputGradientArgs, d_outputs, weights, inputs, d_inputs, rounded, rows, in_width,
        out_width, unused)
 
-// d_outputs · weights, and 0 where the input is not positive. Grid: tiles of inputs, of rows.
+// d_outputs · weights, and 0 where the input is not positive. Grid: tiles of rows, of inputs.
 KERNEL void __launch_bounds__(LARGE_THREADS, 2) edge_input_gradient(EdgeInputGradientArgs args) {
     const int rows = int(args.rows), in = int(args.in_width), out = int(args.out_width);
-    const int row = int(blockIdx.y) * LARGE, column = int(blockIdx.x) * LARGE;
+    const int row = int(blockIdx.x) * LARGE, column = int(blockIdx.y) * LARGE;
     const LargeOperand d = {args.d_outputs, args.out_width, rows}, w = {args.weights, args.in_width, in};
     const LargeTile tile = large_product<Inner::sum, Inner::result>(d, w, row, column, 0, out, false);
     large_each(tile, row, rows, column, in, [&](int r, int c, float first, float second) {
@@ -434,11 +434,11 @@ struct EdgeWeightGradientArgs {
 LAYOUT(EdgeWeightGradientArgs, d_outputs, inputs, partials, biases, stride, rows,
        in_width, out_width, rows_per_split)
 
-// Adds d_outputsᵀ · inputs and Σ d_outputs, a sum for each range of rows. Grid: tiles of inputs, of
-// outputs, splits.
+// Adds d_outputsᵀ · inputs and Σ d_outputs, a sum for each range of rows. Grid: tiles of outputs, of
+// inputs, splits.
 KERNEL void __launch_bounds__(LARGE_THREADS) edge_weight_gradient(EdgeWeightGradientArgs args) {
     const int in = int(args.in_width), out = int(args.out_width);
-    const int row = int(blockIdx.y) * LARGE, column = int(blockIdx.x) * LARGE;
+    const int row = int(blockIdx.x) * LARGE, column = int(blockIdx.y) * LARGE;
     const unsigned begin = min(blockIdx.z * args.rows_per_split, args.rows);
     const unsigned end = min(begin + args.rows_per_split, args.rows);
     const LargeOperand d = {args.d_outputs, args.out_width, out}, x = {args.inputs, args.in_width, in};

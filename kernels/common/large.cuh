@@ -25,8 +25,8 @@ DEVICE int large_at(int outer, int k) {
     return I == Inner::sum ? outer * (LARGE_DEPTH + 8) + k : k * (LARGE + 8) + outer;
 }
 
-// Dynamic shared memory of a kernel with such products.
-constexpr size_t LARGE_SHARED = 2 * LARGE_STAGES * LARGE_SIZE<Inner::sum> * sizeof(Bf16);
+// Dynamic shared memory of a kernel with such products: as the Rust that launches it has it.
+constexpr size_t LARGE_SHARED = 61440;
 
 // Starts to copy a tile; zeros where the operand ends.
 template <Inner I>
@@ -100,6 +100,7 @@ template <Inner A, Inner B>
 DEVICE LargeTile large_product(const LargeOperand& a, const LargeOperand& b, int row, int column,
                                int begin, int end, bool sums) {
     constexpr int A_SIZE = LARGE_SIZE<A>, B_SIZE = LARGE_SIZE<B>;
+    static_assert(LARGE_STAGES * (A_SIZE + B_SIZE) * sizeof(Bf16) <= LARGE_SHARED);
     const Shared<Bf16> a_at = shared<Bf16>(0, LARGE_STAGES * A_SIZE);
     const Shared<Bf16> b_at =
         shared<Bf16>(LARGE_STAGES * A_SIZE * sizeof(Bf16), LARGE_STAGES * B_SIZE);

@@ -1,5 +1,5 @@
 //! The fused operations: one folder each, with the mathematics (`mod.rs`), the CPU (`cpu.rs`), the
-//! GPU (`gpu.rs`), what `lawsmith selftest` checks (`selftest.rs`) and the tests (`tests.rs`). The seam
+//! GPU (`gpu.rs` or `gpu/`), what `lawsmith selftest` checks (`selftest.rs`) and the tests (`tests.rs`). The seam
 //! between devices sits here and nowhere else.
 
 pub mod adam;
@@ -12,7 +12,7 @@ pub mod scatter;
 pub mod tiny;
 
 use crate::device::{Device, Simd};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::spec::Precision;
 
 /// One comparison of a device with a reference.
@@ -50,6 +50,15 @@ pub fn selftest(device: &Device) -> Result<Vec<Check>> {
     ];
     let checks = operations.map(|checks| checks(device)).into_iter();
     Ok(checks.collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// An error that names a buffer which has another length than the shape asks for.
+fn check_len(name: &str, found: usize, expected: usize) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    let message = format!("has {found} elements where the shape asks for {expected}");
+    Err(Error::input(message).field(name))
 }
 
 /// What the device can compute in.

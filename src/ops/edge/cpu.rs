@@ -95,9 +95,9 @@ pub(super) fn predict(
 /// The receivers in order, in parts with about as much work each.
 fn divide(batch: &Batch, edges: usize) -> Vec<Range<usize>> {
     let receivers = batch.receivers;
-    let count = (edges / PART_EDGES).clamp(1, MOST_PARTS);
-    // A receiver is some work too, so that those without edges are divided as well.
+    // A receiver is some work too.
     let total = edges + receivers.len();
+    let count = (total / PART_EDGES).clamp(1, MOST_PARTS);
     let (mut parts, mut first, mut done) = (Vec::with_capacity(count), 0, 0);
     for (index, &receiver) in receivers.iter().enumerate() {
         done += batch.edges_of(receiver).len() + 1;

@@ -24,8 +24,8 @@ mod tests;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::network::spec::{Precision, Shape};
-use crate::ops::tiny::WIDEST_BF16;
 pub use crate::ops::tiny::{Loss, Penalty};
+use crate::ops::{check_len, tiny::WIDEST_BF16};
 
 /// The first features of a node, which are its coordinates.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -46,7 +46,8 @@ pub struct Batch<'a> {
     pub penalty: Penalty,
     /// Weight of Σw² (weights and biases) in the loss.
     pub weight_decay: f32,
-    /// Arithmetic of φe's products behind its first layer; that one and φv work in f32.
+    /// Arithmetic of φe's products edge by edge behind its first layer; that one, φv, and a last layer
+    /// that acts on sums over edges (no penalty) work in f32.
     pub precision: Precision,
     /// Edges are sorted by receiver: those of node i are `row_start[i]..row_start[i + 1]`, `[node + 1]`.
     pub row_start: &'a [u64],
@@ -172,8 +173,11 @@ impl Batch<'_> {
                 return bad(format!("is node {receiver} of {}", self.nodes()));
             }
             let own = self.edges_of(receiver);
-            if own.start > own.end || own.end > self.sender.len() || own.end > u32::MAX as usize {
+            if own.start > own.end || own.end > self.sender.len() {
                 return bad(format!("has edges {own:?} of {}", self.sender.len()));
+            }
+            if own.end > u32::MAX as usize {
+                return bad(format!("has edges behind number {}", u32::MAX));
             }
             if let Some(&sender) =
                 self.sender[own.clone()].iter().find(|&&s| s as usize >= self.nodes())
@@ -187,12 +191,4 @@ impl Batch<'_> {
         }
         Ok(edges)
     }
-}
-
-fn check_len(name: &str, found: usize, expected: usize) -> Result<()> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(Error::input(format!("has {found} elements where the shape asks for {expected}"))
-        .field(name))
 }

@@ -113,6 +113,9 @@ impl Plan {
         let (mut packed, mut sums) = (Places::default(), Places::default());
         let mut matrix = |layer: &Layer, wide: bool| {
             let Layer { inputs, outputs, weight, bias } = layer;
+            // Nothing goes back through φe's first layer.
+            let first = weight.start == arena.edge[0].weight.start;
+            let passed = if first { 0 } else { *inputs };
             let per_word = if wide { 1 } else { per_word(batch.precision) };
             let blocks = outputs.div_ceil(ROWS) * inputs.div_ceil(COLUMNS);
             Matrix {
@@ -122,7 +125,7 @@ impl Plan {
                 bias: bias.start,
                 wide,
                 forward: packed.take(panel_words(*outputs, *inputs, per_word)),
-                backward: packed.take(panel_words(*inputs, *outputs, per_word)),
+                backward: packed.take(panel_words(passed, *outputs, per_word)),
                 padded_bias: packed.take(outputs.next_multiple_of(COLUMNS)),
                 blocks: sums.take(blocks * size_of::<Block>() / size_of::<f32>()),
                 bias_sums: sums.take(outputs.next_multiple_of(COLUMNS)),

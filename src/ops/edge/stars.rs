@@ -354,13 +354,13 @@ impl Group<'_> {
             unsafe {
                 let (means, logs) =
                     self.row(scratch.outputs, edge, plan.edge_row, 2 * width).split_at(width);
+                if !sampled {
+                    sums.iter_mut().zip(means).for_each(|(sum, mean)| *sum += mean);
+                    continue;
+                }
                 let deviations = self.row(scratch.deviations, edge, plan.message_row, width);
                 let noise = self.row(scratch.noise, 0, 0, width.next_multiple_of(64));
-                if sampled {
-                    noise::fill(batch.noise_seed, batch.step, (first + index) as u32, noise);
-                } else {
-                    noise.fill(0.0);
-                }
+                noise::fill(batch.noise_seed, batch.step, (first + index) as u32, noise);
                 let z = means.iter().zip(logs);
                 let each = deviations.iter_mut().zip(&mut *sums).zip(&mut *noise);
                 for (((deviation, sum), term), (&mean, &log)) in each.zip(z) {
@@ -579,7 +579,8 @@ impl Group<'_> {
                         }
                     }
                     let to = self.at(scratch.d_outputs, edge - begin, plan.operand_row);
-                    narrow::<K>(e.as_ptr(), to, outputs);
+                    // Whole vectors of the row, of which `e` is the beginning.
+                    narrow::<K>(self.at(scratch.outputs, edge, plan.edge_row), to, outputs);
                 }
             }
         }
@@ -597,6 +598,8 @@ impl Group<'_> {
         let Purpose::Gradient { sums, .. } = self.part.purpose else { return };
         let vectors = matrix.inputs.div_ceil(LANES);
         let panels = matrix.panels();
+        // The sum over the tile is added as a whole: rounding grows with the length of a chain of sums.
+        let mut c = Block([[0.0; COLUMNS]; ROWS]);
         // SAFETY: as the caller promises.
         unsafe {
             let blocks = sums.at(matrix.blocks).cast::<Block>();
@@ -609,11 +612,13 @@ impl Group<'_> {
                         b: x.add(panel * COLUMNS),
                         b_step: x_row,
                         words,
-                        accumulate: true,
+                        accumulate: false,
                     };
                     let rows = (matrix.outputs - output).min(ROWS);
-                    let c = &mut *blocks.add(output / ROWS * panels + panel);
-                    block::<K>(rows, (vectors - 2 * panel).min(2), &inner, c);
+                    let columns = (vectors - 2 * panel).min(2);
+                    block::<K>(rows, columns, &inner, &mut c);
+                    let sums = &mut (*blocks.add(output / ROWS * panels + panel)).0;
+                    add::<K>(&mut sums[..rows], &c.0[..rows], columns);
                 }
             }
         }
@@ -633,21 +638,27 @@ impl Group<'_> {
         // SAFETY: as the caller promises; sums of the bias are padded to whole blocks.
         unsafe {
             for output in (0..matrix.outputs).step_by(COLUMNS) {
-                let sums = sums.at(matrix.bias_sums + output).cast::<[f32; COLUMNS]>();
-                c.0[0] = *sums;
                 let b = d.add(output);
-                let inner = Inner {
-                    a: &ones,
-                    a_row: 0,
-                    a_step: 0,
-                    b,
-                    b_step: d_row,
-                    words,
-                    accumulate: true,
-                };
-                let vectors = (matrix.outputs - output).div_ceil(LANES);
-                block::<K>(1, vectors.min(2), &inner, &mut c);
-                *sums = c.0[0];
+                let (a, accumulate) = (&raw const ones, false);
+                let inner = Inner { a, a_row: 0, a_step: 0, b, b_step: d_row, words, accumulate };
+                let columns = (matrix.outputs - output).div_ceil(LANES).min(2);
+                block::<K>(1, columns, &inner, &mut c);
+                let sums = sums.at(matrix.bias_sums + output).cast::<[f32; COLUMNS]>();
+                add::<K>(std::slice::from_mut(&mut *sums), &c.0[..1], columns);
+            }
+        }
+    }
+}
+
+/// Adds the first vectors of some rows of a block.
+#[inline(always)]
+unsafe fn add<K: Kernel>(to: &mut [[f32; COLUMNS]], from: &[[f32; COLUMNS]], vectors: usize) {
+    for (to, from) in to.iter_mut().zip(from) {
+        for vector in 0..vectors {
+            // SAFETY: as the caller promises; a row is two vectors.
+            unsafe {
+                let to = to.as_mut_ptr().add(vector * LANES);
+                K::store(to, K::add(K::load(to), K::load(from.as_ptr().add(vector * LANES))));
             }
         }
     }

@@ -17,6 +17,7 @@ mod tests;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::network::spec::{Layer, Precision};
+use crate::ops::check_len;
 
 /// The outputs `[rows, out]` of the network `layers` of the arena `parameters` for `inputs`
 /// `[rows, in]`.
@@ -53,14 +54,6 @@ pub fn forward(
         Device::Cpu(cpu) => cpu::forward(cpu, layers, parameters, inputs, rows, precision, outputs),
         Device::Gpu(gpu) => gpu::forward(gpu, layers, parameters, inputs, rows, precision, outputs),
     }
-}
-
-fn check_len(name: &str, found: usize, expected: usize) -> Result<()> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(Error::input(format!("has {found} elements where the shape asks for {expected}"))
-        .field(name))
 }
 
 /// How numbers are rounded in [`reference`]: it becomes the naive implementation in a lower

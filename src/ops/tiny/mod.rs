@@ -19,6 +19,7 @@ mod weights;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::network::spec::{Precision, Shape};
+use crate::ops::check_len;
 
 /// The penalty on messages (DESIGN §3), already weighted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -137,12 +138,4 @@ impl Batch<'_> {
         }
         Ok(shape.arena().len)
     }
-}
-
-fn check_len(name: &str, found: usize, expected: usize) -> Result<()> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(Error::input(format!("has {found} elements where the shape asks for {expected}"))
-        .field(name))
 }

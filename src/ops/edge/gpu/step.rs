@@ -262,8 +262,8 @@ impl<'a> Step<'a> {
 
     /// Makes room for the gradient on a batch of so many edges.
     pub fn prepare_gradient(&mut self, targets: &[f32], edges: usize) -> Result<()> {
-        let Step { gpu, batch, penalized, .. } = self;
-        let (gpu, shape) = (*gpu, &batch.shape);
+        let (gpu, batch, penalized) = (self.gpu, self.batch, self.penalized);
+        let shape = &batch.shape;
         let (rows, receivers) = (self.inputs.len() / (2 * shape.n_features), self.penalties.len());
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
         let splits = splits(rows);
@@ -280,12 +280,12 @@ impl<'a> Step<'a> {
             losses: gpu.buffer(receivers)?,
             d_predictions: gpu.buffer(receivers * shape.outputs)?,
             d_node: widths.map(|width| gpu.buffer(receivers * width)).collect::<Result<_>>()?,
-            d_sums: gpu.buffer(only(!*penalized, receivers * shape.message_dim))?,
-            passed: gpu.buffer(only(!*penalized, receivers * hidden))?,
+            d_sums: gpu.buffer(only(!penalized, receivers * shape.message_dim))?,
+            passed: gpu.buffer(only(!penalized, receivers * hidden))?,
             d_outputs: Operands::new(
                 gpu,
                 batch.precision,
-                only(*penalized, rows * self.padded.outputs()),
+                only(penalized, rows * self.padded.outputs()),
             )?,
             d_hidden: (0..shape.layers).map(d_hidden).collect::<Result<_>>()?,
         });
@@ -402,7 +402,7 @@ impl<'a> Step<'a> {
             width: last.inputs as u64,
         };
         // SAFETY: as in `forward`.
-        unsafe { gpu.launch(SUM_HIDDEN.at(batch.precision), self.stars(), &args) }
+        unsafe { gpu.launch(self.stored(SUM_HIDDEN), self.stars(), &args) }
     }
 
     /// The same in one kernel.
@@ -471,7 +471,7 @@ impl<'a> Step<'a> {
                 out_width: at.outputs as u32,
                 unused: 0,
             };
-            self.gpu.launch(LAYER, large(at.outputs, edges, 1), &args)
+            self.gpu.launch(LAYER, large(edges, at.outputs, 1), &args)
         }
     }
 
@@ -737,7 +737,7 @@ impl<'a> Step<'a> {
                 out_width,
                 rows_per_split: rows_per_split as u32,
             };
-            gpu.launch(WEIGHT_GRADIENT, large(at.inputs, at.outputs, to.splits), &args)?;
+            gpu.launch(WEIGHT_GRADIENT, large(at.outputs, at.inputs, to.splits), &args)?;
             let args = EdgeInputGradientArgs {
                 d_outputs,
                 weights: self.rounded.read(self.rounded.len()).add(at.weight.start),
@@ -749,7 +749,7 @@ impl<'a> Step<'a> {
                 out_width,
                 unused: 0,
             };
-            gpu.launch(INPUT_GRADIENT, large(at.inputs, rows, 1), &args)
+            gpu.launch(INPUT_GRADIENT, large(rows, at.inputs, 1), &args)
         }
     }
 
@@ -787,8 +787,8 @@ impl<'a> Step<'a> {
     }
 }
 
-/// A block for each tile of `columns` × `rows` results of each of `count` products.
-fn large(columns: usize, rows: usize, count: usize) -> Grid {
-    let blocks = [columns.div_ceil(LARGE), rows.div_ceil(LARGE), count];
+/// A block for each tile of `rows` × `columns` results of each of `count` products.
+fn large(rows: usize, columns: usize, count: usize) -> Grid {
+    let blocks = [rows.div_ceil(LARGE), columns.div_ceil(LARGE), count];
     Grid { blocks: blocks.map(|n| n as u32), threads: LARGE_THREADS, shared: LARGE_SHARED }
 }
