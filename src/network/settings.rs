@@ -74,7 +74,8 @@ impl Settings {
         let (hidden, steps, peak_rate) = match (preset, model) {
             (Preset::Quick, ModelKind::Bottleneck) => (128, 60_000, 8e-3),
             (Preset::Quick, _) => (128, 100_000, 2e-3),
-            (Preset::Standard, _) => (128, 600_000, 4e-3),
+            (Preset::Standard, ModelKind::Bottleneck) => (200, 300_000, 8e-3),
+            (Preset::Standard, _) => (200, 150_000, 4e-3),
             (Preset::Paper, _) => (300, 1_000_000, 1e-3),
         };
         let mut settings = Settings {
