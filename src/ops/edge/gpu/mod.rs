@@ -92,7 +92,8 @@ fn edge_bytes(shape: &Shape) -> usize {
 }
 
 /// The receivers in chunks of up to `most` edges, or of as many as take half of the free memory at so
-/// many bytes each.
+/// many bytes each. The order of sums, hence the last bits, depends on the chunks: on the memory only
+/// where it is short.
 fn chunks(gpu: Gpu, batch: &Batch, most: usize, bytes: usize) -> Result<Vec<Range<usize>>> {
     let fit = gpu.free_memory()? / 2 / bytes;
     let most = most.min(fit);
