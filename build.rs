@@ -1,5 +1,5 @@
 //! Bakes the commit into the binary, for `bench`; compiles each `kernels/*.cu` with nvcc into one
-//! fatbin and lists them in `$OUT_DIR/kernels.rs`.
+//! fatbin, which all profiles share, and lists them in `$OUT_DIR/kernels.rs`.
 //!
 //! nvcc is looked for in NVCC, CUDA_HOME, CUDA_PATH, `target/cuda` (filled by `scripts/get-nvcc`),
 //! PATH and /usr/local/cuda. Without one the build is for the CPU and says so once;
@@ -8,6 +8,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::{env, fs};
 
 /// What the fatbins hold code for, besides PTX of compute_80 for everything newer.
@@ -24,22 +25,22 @@ fn main() {
 
     let kernels = kernels();
     let compiled = match find_nvcc() {
-        Some(nvcc) => compile(&nvcc, &kernels, &out).map(|()| Some(nvcc)),
+        Some(nvcc) => compile(&nvcc, &kernels, &out).map(Some),
         None => Ok(None),
     };
-    let problem = match compiled {
+    let problem = match &compiled {
         Ok(Some(_)) => None,
         Ok(None) => Some(
             "no nvcc found: this build has no CUDA kernels (scripts/get-nvcc fetches one)"
                 .to_string(),
         ),
-        Err(message) => Some(message),
+        Err(message) => Some(message.clone()),
     };
     if let Some(problem) = &problem {
         assert!(env::var_os("REQUIRE_CUDA").is_none(), "{problem}");
         println!("cargo::warning={problem}");
     }
-    list(&kernels, problem.is_none(), &out);
+    list(&kernels, compiled.ok().flatten().as_deref(), &out);
 }
 
 /// The commit; "unknown" where there is no git.
@@ -83,42 +84,53 @@ fn find_nvcc() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Two compilers at a time: each takes some hundred megabytes.
-fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<(), String> {
+/// Two compilers at a time: each takes some hundred megabytes. The folder of the fatbins.
+fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<PathBuf, String> {
     let archs = env::var("GPU_ARCHS").unwrap_or(ARCHS.into());
-    // This script runs at every commit; the kernels are compiled when they or the compiler changed.
-    let stamp = out.join("kernels.stamp");
     let sources = fingerprint(nvcc, &archs).map_err(|e| format!("cannot read kernels/: {e}"))?;
-    if fs::read_to_string(&stamp).is_ok_and(|found| found == sources) {
-        return Ok(());
+    // This script runs at every commit, for every profile and set of features; the kernels are compiled
+    // when they or the compiler changed. $OUT_DIR is target/PROFILE/build/PACKAGE/out.
+    let target = out.ancestors().nth(4).unwrap_or(out);
+    let done = target.join("kernels").join(&sources);
+    if done.is_dir() {
+        return Ok(done);
     }
-    for pair in kernels.chunks(2) {
-        let started: Vec<_> = pair
-            .iter()
-            .map(|kernel| {
-                let mut command = Command::new(nvcc);
-                command.args(["-fatbin", "-std=c++20", "-O3", "-lineinfo", "-o"]);
-                command.arg(fatbin(out, kernel)).arg(kernel);
-                for arch in archs.split_whitespace() {
-                    command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
-                }
-                command.arg("-gencode=arch=compute_80,code=compute_80");
-                command.stdout(std::process::Stdio::piped());
-                command.stderr(std::process::Stdio::piped());
-                (kernel, command.spawn())
-            })
-            .collect();
-        for (kernel, child) in started {
-            let failed = |why: String| format!("{} on {}: {why}", nvcc.display(), kernel.display());
-            let child = child.map_err(|e| failed(e.to_string()))?;
-            let output = child.wait_with_output().map_err(|e| failed(e.to_string()))?;
-            if !output.status.success() {
-                let text = String::from_utf8_lossy(&output.stderr);
-                return Err(failed(text.lines().take(5).collect::<Vec<_>>().join(" | ")));
-            }
+    let out = &done.with_extension("unfinished");
+    let cannot = |e| format!("cannot write {}: {e}", out.display());
+    fs::remove_dir_all(target.join("kernels")).or_else(absent).map_err(cannot)?;
+    fs::create_dir_all(out).map_err(cannot)?;
+    // The longest ones first: the last compiler should not work alone for minutes.
+    let mut queue = kernels.to_vec();
+    queue.sort_by_key(|kernel| fs::metadata(kernel).map_or(0, |file| file.len()));
+    let queue = Mutex::new(queue);
+    let work = || loop {
+        let next = queue.lock().expect("no compiler panics").pop();
+        let Some(kernel) = next else { return Ok(()) };
+        let failed = |why: String| format!("{} on {}: {why}", nvcc.display(), kernel.display());
+        let mut command = Command::new(nvcc);
+        command.args(["-fatbin", "-std=c++20", "-O3", "-lineinfo", "-o"]);
+        command.arg(fatbin(out, &kernel)).arg(&kernel);
+        for arch in archs.split_whitespace() {
+            command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
         }
-    }
-    fs::write(&stamp, sources).map_err(|e| format!("cannot write {}: {e}", stamp.display()))
+        command.arg("-gencode=arch=compute_80,code=compute_80");
+        let output = command.output().map_err(|e| failed(e.to_string()))?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            return Err(failed(text.lines().take(5).collect::<Vec<_>>().join(" | ")));
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers = [0, 1].map(|_| scope.spawn(work));
+        workers.into_iter().try_for_each(|worker| worker.join().expect("no compiler panics"))
+    })?;
+    fs::rename(out, &done).map_err(cannot)?;
+    Ok(done)
+}
+
+/// What is not there need not be removed.
+fn absent(e: std::io::Error) -> std::io::Result<()> {
+    if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) }
 }
 
 /// Everything that the fatbins are made from.
@@ -141,20 +153,21 @@ fn fatbin(out: &Path, kernel: &Path) -> PathBuf {
 }
 
 /// `kernels.rs`: the embedded modules by name, or the names with nothing to load.
-fn list(kernels: &[PathBuf], compiled: bool, out: &Path) {
+fn list(kernels: &[PathBuf], compiled: Option<&Path>, out: &Path) {
     let module = |kernel: &PathBuf| {
         let name = kernel.file_stem().expect("a file").to_string_lossy();
         let image = match compiled {
-            true => format!("include_bytes!({:?})", fatbin(out, kernel)),
-            false => "b\"\\0\"".to_string(),
+            Some(folder) => format!("include_bytes!({:?})", fatbin(folder, kernel)),
+            None => "b\"\\0\"".to_string(),
         };
         format!("    ({name:?}, {image}),\n")
     };
     let modules: String = kernels.iter().map(module).collect();
     let text = format!(
-        "/// Whether nvcc compiled the modules.\npub(super) const COMPILED: bool = {compiled};\n\
+        "/// Whether nvcc compiled the modules.\npub(super) const COMPILED: bool = {};\n\
          /// Name and fatbin of each kernel file.\n\
-         pub(super) static MODULES: &[(&str, &[u8])] = &[\n{modules}];\n"
+         pub(super) static MODULES: &[(&str, &[u8])] = &[\n{modules}];\n",
+        compiled.is_some(),
     );
     fs::write(out.join("kernels.rs"), text).expect("OUT_DIR can be written");
 }

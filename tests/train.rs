@@ -36,6 +36,20 @@ fn train(dataset: &Path, output: &Path, more: &[&str]) -> (i32, Value) {
 }
 
 #[test]
+fn a_precision_that_the_device_lacks_is_an_error_before_anything_is_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, run) = (dataset(folder.path()), folder.path().join("run"));
+    std::fs::create_dir(&run).unwrap();
+    std::fs::write(run.join("metrics.csv"), "of an earlier run").unwrap();
+    for precision in ["tf32", "bf16x3"] {
+        let more = ["--device", "cpu", "--precision", precision, "--overwrite"];
+        let (code, document) = train(&data, &run, &more);
+        assert_eq!((code, &document["error"]["field"]), (1, &"precision".into()), "{document}");
+    }
+    assert_eq!(std::fs::read(run.join("metrics.csv")).unwrap(), b"of an earlier run");
+}
+
+#[test]
 fn train_writes_a_run_folder_and_its_losses() {
     let folder = tempfile::tempdir().unwrap();
     let (data, run) = (dataset(folder.path()), folder.path().join("run"));

@@ -10,6 +10,7 @@ use crate::distill::pipeline::{self, Settings};
 use crate::error::{Error, Result};
 use crate::network::settings::Preset;
 use crate::network::spec::{ModelKind, Precision};
+use crate::ops::check_precision;
 use crate::store::run::{Existing, RunFolder};
 use crate::symbolic::front::Select;
 
@@ -83,6 +84,7 @@ impl Distill {
         };
         let output = self.output.unwrap_or_else(|| PathBuf::from("runs").join(name));
         pipeline::check(&settings)?;
+        check_precision(&context.device, settings.precision)?;
         let folder = RunFolder::create(&output, self.existing)?;
         if self.existing.resume {
             match folder.read_config::<Settings>("distill")? {

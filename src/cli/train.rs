@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::network::spec::{ModelKind, Precision};
 use crate::network::train::{Preset, Settings, Summary, train, train_replicas};
+use crate::ops::check_precision;
 use crate::store::run::{Existing, RunFolder};
 
 /// Trains a graph network on a data set.
@@ -77,6 +78,7 @@ impl Train {
         self.changes.apply(&mut settings);
         settings.seed = context.seed;
         settings.check()?;
+        check_precision(&context.device, settings.precision)?;
         if self.replicas == 0 {
             return Err(Error::usage("is 0; at least 1 is needed").field("replicas"));
         }

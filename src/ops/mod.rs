@@ -61,6 +61,14 @@ fn check_len(name: &str, found: usize, expected: usize) -> Result<()> {
     Err(Error::input(message).field(name))
 }
 
+/// An error if the device cannot compute in `precision`.
+pub fn check_precision(device: &Device, precision: Precision) -> Result<()> {
+    match device {
+        Device::Cpu(cpu) => mlp::kernel::check_precision(cpu, precision),
+        Device::Gpu(_) => Ok(()),
+    }
+}
+
 /// What the device can compute in.
 pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
     match device {
