@@ -1,0 +1,227 @@
+//! From the features of a chunk to the outputs of φv.
+
+use std::ops::Range;
+
+use half::bf16;
+
+use super::*;
+
+const GATHER: Kernel = Kernel { module: "edge", name: "edge_gather" };
+const SUM_HIDDEN: [&str; 2] = ["edge_sum_hidden_f32", "edge_sum_hidden_bf16"];
+const SUM_MESSAGES: Kernel = Kernel { module: "edge", name: "edge_sum_messages" };
+const NODE_INPUTS: Kernel = Kernel { module: "edge", name: "edge_node_inputs" };
+const LAYER: Kernel = Kernel { module: "edge", name: "edge_layer" };
+
+impl Step<'_> {
+    /// Uploads a chunk and enqueues it up to the outputs of φv.
+    pub fn forward(&mut self, chunk: Range<usize>) -> Result<()> {
+        self.upload(&chunk)?;
+        let (gpu, batch, receivers) = (self.gpu, self.batch, self.receivers);
+        let (shape, coordinates) = (batch.shape, batch.coordinates);
+        let (layers, nodes) = (shape.layers, self.features.len());
+        match self.fused {
+            Some(_) => self.fused_sums()?,
+            None => self.sums()?,
+        }
+        let bias = if self.penalized {
+            Pointer::NULL
+        } else {
+            let last = &self.padded.edge[layers];
+            let input = self.hidden_sums.read(receivers * last.inputs).cast();
+            let outputs = self.sums.write(receivers * shape.message_dim);
+            let args = LayerArgs { outputs, ..self.plain(last, input, receivers, false) };
+            // SAFETY: here and below, the buffers are as long as the chunk and the shape ask for, senders
+            // and receivers were checked by the entry, and blocks are receivers or stride over what there is.
+            unsafe { layer(gpu, Precision::F32, 1, &args)? };
+            let weights = self.wide.read(self.wide.len());
+            // SAFETY: the bias is inside the arena.
+            unsafe { weights.add(last.bias.start) }
+        };
+        let width = self.arena.node[0].inputs;
+        let args = EdgeNodeInputsArgs {
+            features: self.features.read(nodes),
+            receivers: self.chunk.receivers.read(receivers),
+            starts: self.chunk.starts.read(receivers + 1),
+            sums: self.sums.read(receivers * shape.message_dim),
+            bias,
+            inputs: self.node_inputs.write(receivers * width),
+            shift: coordinates.shift,
+            count: receivers as u32,
+            n_features: shape.n_features as u32,
+            message_dim: shape.message_dim as u32,
+            dim: coordinates.dim as u32,
+            unused: 0,
+        };
+        unsafe { gpu.launch(NODE_INPUTS, Grid::cover(receivers * width, 256), &args)? };
+        let mut input = self.node_inputs.read(receivers * width).cast();
+        for index in 0..=layers {
+            let at = &self.padded.node[index];
+            let to = self.node_hidden.get_mut(index).unwrap_or(&mut self.predictions);
+            let outputs = to.write(receivers * at.outputs);
+            let next = to.read(receivers * at.outputs).cast();
+            let args = LayerArgs { outputs, ..self.plain(at, input, receivers, index < layers) };
+            unsafe { layer(gpu, Precision::F32, 1, &args)? };
+            input = next;
+        }
+        Ok(())
+    }
+
+    /// φe on the edges of the chunk, layer by layer, and the sums of its last hidden layer or of the
+    /// messages.
+    fn sums(&mut self) -> Result<()> {
+        let (gpu, batch, receivers, edges) = (self.gpu, self.batch, self.receivers, self.edges);
+        let (shape, coordinates) = (batch.shape, batch.coordinates);
+        let args = EdgeGatherArgs {
+            features: self.features.read(self.features.len()),
+            receivers: self.chunk.receivers.read(receivers),
+            starts: self.chunk.starts.read(receivers + 1),
+            senders: self.chunk.senders.read(edges),
+            inputs: self.inputs.write(edges * 2 * shape.n_features),
+            shift: coordinates.shift,
+            period: coordinates.period,
+            n_features: shape.n_features as u32,
+            dim: coordinates.dim as u32,
+        };
+        // SAFETY: as in `forward`.
+        unsafe { gpu.launch(GATHER, self.stars(), &args)? };
+        let mut input = self.inputs.read(edges * 2 * shape.n_features).cast();
+        for index in 0..shape.layers {
+            let to = self.hidden[index].write();
+            self.edge_layer(index, input, to)?;
+            input = self.hidden[index].read();
+        }
+        let last = &self.padded.edge[shape.layers];
+        if self.penalized {
+            let to = (self.outputs.write(edges * last.outputs), Pointer::NULL);
+            self.edge_layer(shape.layers, input, to)?;
+            return self.sum_messages();
+        }
+        let args = EdgeSumHiddenArgs {
+            hidden: input,
+            starts: self.chunk.starts.read(receivers + 1),
+            sums: self.hidden_sums.write(receivers * last.inputs),
+            width: last.inputs as u64,
+        };
+        // SAFETY: as in `forward`.
+        unsafe { gpu.launch(self.stored(SUM_HIDDEN), self.stars(), &args) }
+    }
+
+    /// The same in one kernel.
+    fn fused_sums(&mut self) -> Result<()> {
+        let Some(fused) = &self.fused else { return Ok(()) };
+        let graph = Graph {
+            features: self.features.read(self.features.len()),
+            receivers: self.chunk.receivers.read(self.receivers),
+            starts: self.chunk.starts.read(self.receivers + 1),
+            senders: self.chunk.senders.read(self.edges),
+        };
+        let (to, width) = match self.penalized {
+            true => (&mut self.sums, self.batch.shape.message_dim),
+            false => (&mut self.hidden_sums, self.padded.hidden()),
+        };
+        let sums = (to.write(self.receivers * width), width);
+        // SAFETY: as in `forward`; the chunk was dealt when it was uploaded.
+        unsafe { fused.sums(self.gpu, self.batch, graph, sums) }
+    }
+
+    /// A layer in f32 on some rows, without a place for its outputs.
+    fn plain(&self, at: &Layer, inputs: Pointer<u8>, rows: usize, relu: bool) -> LayerArgs {
+        LayerArgs {
+            inputs,
+            parameters: self.wide.read(self.wide.len()),
+            outputs: Pointer::NULL,
+            rounded: Pointer::NULL,
+            arena: self.wide.len() as u64,
+            weight: at.weight.start as u64,
+            bias: at.bias.start as u64,
+            rows: rows as u32,
+            group: 1,
+            in_width: at.inputs as u32,
+            out_width: at.outputs as u32,
+            relu: u64::from(relu),
+        }
+    }
+
+    /// Layer `index` of φe on the edges of the chunk.
+    fn edge_layer(
+        &self,
+        index: usize,
+        inputs: Pointer<u8>,
+        (outputs, rounded): (Pointer<f32>, Pointer<bf16>),
+    ) -> Result<()> {
+        let (at, edges) = (&self.padded.edge[index], self.edges);
+        if edges == 0 {
+            return Ok(());
+        }
+        if self.precision(index) != Precision::Bf16 {
+            let relu = index < self.batch.shape.layers;
+            let args = LayerArgs { outputs, rounded, ..self.plain(at, inputs, edges, relu) };
+            // SAFETY: as in `forward`.
+            return unsafe { layer(self.gpu, self.precision(index), 1, &args) };
+        }
+        // SAFETY: as in `forward`; a layer is inside its arena.
+        unsafe {
+            let args = EdgeLayerArgs {
+                inputs: inputs.cast(),
+                weights: self.rounded.read(self.rounded.len()).add(at.weight.start),
+                bias: self.wide.read(self.wide.len()).add(at.bias.start),
+                outputs,
+                rounded,
+                rows: edges as u32,
+                in_width: at.inputs as u32,
+                out_width: at.outputs as u32,
+                unused: 0,
+            };
+            self.gpu.launch(LAYER, large(edges, at.outputs, 1), &args)
+        }
+    }
+
+    /// The graph of a chunk.
+    fn upload(&mut self, chunk: &Range<usize>) -> Result<()> {
+        let (batch, buffers) = (self.batch, &mut self.chunk);
+        let receivers = &batch.receivers[chunk.clone()];
+        let (mut starts, mut senders, mut edges) = (vec![0], Vec::new(), Vec::new());
+        for &receiver in receivers {
+            let own = batch.edges_of(receiver);
+            senders.extend(&batch.sender[own.clone()]);
+            if batch.shape.sampled {
+                edges.extend(own.map(|edge| edge as u32));
+            }
+            starts.push(senders.len() as u32);
+        }
+        (self.receivers, self.edges) = (receivers.len(), senders.len());
+        if let Some(fused) = &mut self.fused {
+            fused.deal(&starts)?;
+        }
+        buffers.receivers.upload(receivers)?;
+        buffers.starts.upload(&starts)?;
+        buffers.senders.upload(&senders)?;
+        buffers.edges.upload(&edges)
+    }
+
+    /// Messages that were formed edge by edge: their sums, and the penalty.
+    fn sum_messages(&mut self) -> Result<()> {
+        let (shape, receivers, edges) = (&self.batch.shape, self.receivers, self.edges);
+        // Predictions take the means of sampled messages.
+        let sampled = shape.sampled && self.backward.is_some();
+        let args = EdgeSumMessagesArgs {
+            outputs: self.outputs.read(edges * self.padded.outputs()),
+            starts: self.chunk.starts.read(receivers + 1),
+            edges: if sampled { self.chunk.edges.read(edges) } else { Pointer::NULL },
+            sums: self.sums.write(receivers * shape.message_dim),
+            deviations: match sampled {
+                true => self.deviations.write(edges * shape.message_dim),
+                false => Pointer::NULL,
+            },
+            penalties: self.penalties.write(receivers),
+            seed: self.batch.noise_seed,
+            step: self.batch.step,
+            row: self.padded.outputs() as u32,
+            message_dim: shape.message_dim as u32,
+            sampled: u32::from(shape.sampled),
+            unused: 0,
+        };
+        // SAFETY: as in `forward`.
+        unsafe { self.gpu.launch(SUM_MESSAGES, self.stars(), &args) }
+    }
+}

@@ -1,0 +1,326 @@
+//! A step chunk by chunk: its buffers, and the layers made for it; the launches forward and backward.
+
+mod backward;
+mod forward;
+
+use std::ops::Range;
+
+use half::bf16;
+
+use super::args::*;
+use super::fused::{Fused, Graph, Plan};
+use crate::device::Gpu;
+use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
+use crate::error::Result;
+use crate::network::spec::{ALIGN, Arena, Layer, Precision, Shape};
+use crate::ops::edge::{Batch, Penalty};
+use crate::ops::mlp::gpu::{
+    InputGradientArgs, LayerArgs, Operands, THREADS, TILE, WeightGradientArgs, input_gradient,
+    layer, splits, weight_gradient,
+};
+
+const OPERANDS: Kernel = Kernel { module: "edge", name: "edge_operands" };
+
+/// Results of a block of `edge_layer` and of the two gradients in bf16, its threads, and their shared memory:
+/// `kernels/common/large.cuh`.
+const LARGE: usize = 128;
+const LARGE_THREADS: u32 = 256;
+const LARGE_SHARED: usize = 61_440;
+/// Widths of activations in bf16 are multiples of this: whole rounds of such a product.
+const LARGE_DEPTH: usize = 32;
+
+/// Shared memory of a kernel that adds up in a block: a f64 for each warp.
+const BLOCK_SUM: usize = THREADS as usize / 32 * size_of::<f64>();
+
+/// Buffers of a step on the device; those of edges and receivers are as long as the largest chunk.
+pub(super) struct Step<'a> {
+    gpu: Gpu,
+    batch: &'a Batch<'a>,
+    arena: Arena,
+    /// Messages are formed edge by edge.
+    penalized: bool,
+    /// Weight of the penalty of an edge; 0 before `prepare_gradient`.
+    pub per_edge: f32,
+    /// The chunk at work.
+    receivers: usize,
+    edges: usize,
+    parameters: Buffer<f32>,
+    /// The layers with padded widths, φe's first one for relative coordinates, and where each is.
+    padded: Padded,
+    wide: Buffer<f32>,
+    rounded: Buffer<bf16>,
+    features: Buffer<f32>,
+    chunk: Chunk,
+    inputs: Buffer<f32>,
+    hidden: Vec<Operands>,
+    outputs: Buffer<f32>,
+    deviations: Buffer<f32>,
+    penalties: Buffer<f64>,
+    hidden_sums: Buffer<f32>,
+    sums: Buffer<f32>,
+    node_inputs: Buffer<f32>,
+    node_hidden: Vec<Buffer<f32>>,
+    predictions: Buffer<f32>,
+    /// In place of φe's layers one by one; then the buffers of their activations are empty.
+    fused: Option<Fused>,
+    backward: Option<Backward>,
+}
+
+/// An arena of layers whose widths suit the kernels.
+struct Padded {
+    edge: Vec<Layer>,
+    node: Vec<Layer>,
+    len: usize,
+}
+
+impl Padded {
+    fn new(arena: &Arena, batch: &Batch) -> Self {
+        let Shape { hidden, layers, message_dim, .. } = batch.shape;
+        let width = |width: usize| match batch.precision {
+            Precision::Bf16 => width.next_multiple_of(LARGE_DEPTH),
+            _ => width,
+        };
+        let mut len = 0;
+        let mut take = |count: usize| {
+            let range = len..len + count;
+            len = range.end.next_multiple_of(ALIGN);
+            range
+        };
+        let mut place = |inputs: usize, outputs: usize| Layer {
+            inputs,
+            outputs,
+            weight: take(inputs * outputs),
+            bias: take(outputs),
+        };
+        let edge = arena.edge.iter().enumerate().map(|(index, layer)| {
+            let inputs = if index == 0 { layer.inputs } else { width(hidden) };
+            let outputs = match (index == layers, batch.penalty) {
+                (false, _) => width(hidden),
+                (true, Penalty::None) => message_dim,
+                (true, _) => width(layer.outputs),
+            };
+            place(inputs, outputs)
+        });
+        let edge = edge.collect();
+        let node = arena.node.iter().map(|layer| place(layer.inputs, layer.outputs)).collect();
+        Padded { edge, node, len }
+    }
+
+    /// Units of a hidden layer of φe.
+    fn hidden(&self) -> usize {
+        self.edge[0].outputs
+    }
+
+    /// Numbers in a row of φe's outputs.
+    fn outputs(&self) -> usize {
+        self.edge[self.edge.len() - 1].outputs
+    }
+}
+
+/// The graph of a chunk.
+struct Chunk {
+    receivers: Buffer<u32>,
+    starts: Buffer<u32>,
+    senders: Buffer<u32>,
+    /// Numbers of the edges in the graph, where messages are sampled.
+    edges: Buffer<u32>,
+}
+
+/// What only a gradient needs.
+struct Backward {
+    targets: Buffer<f32>,
+    scale: f32,
+    /// Sums of gradients `[splits, stride]`; behind the arena is room for a sum that nobody needs.
+    partials: Buffer<f32>,
+    splits: usize,
+    stride: usize,
+    losses: Buffer<f64>,
+    d_predictions: Buffer<f32>,
+    d_node: Vec<Buffer<f32>>,
+    d_sums: Buffer<f32>,
+    passed: Buffer<f32>,
+    d_outputs: Operands,
+    d_hidden: Vec<Operands>,
+}
+
+impl<'a> Step<'a> {
+    /// Uploads the parameters and the features; there is room for each of the chunks. With a plan φe is
+    /// fused, and there is no gradient.
+    pub fn new(
+        gpu: Gpu,
+        batch: &'a Batch<'a>,
+        parameters: &[f32],
+        chunks: &[Range<usize>],
+        plan: Option<Plan>,
+    ) -> Result<Self> {
+        let shape = &batch.shape;
+        let receivers = chunks.iter().map(|chunk| chunk.len()).max().unwrap_or(0);
+        let count = |chunk: &Range<usize>| -> usize {
+            batch.receivers[chunk.clone()].iter().map(|&r| batch.edges_of(r).len()).sum()
+        };
+        let edges = chunks.iter().map(count).max().unwrap_or(0);
+        let penalized = batch.penalty != Penalty::None;
+        let only = |condition: bool, len: usize| if condition { len } else { 0 };
+        let arena = shape.arena();
+        let padded = Padded::new(&arena, batch);
+        // Edges whose activations are kept.
+        let kept = only(plan.is_none(), edges);
+        let hidden = |_| Operands::new(gpu, batch.precision, kept * padded.hidden());
+        let parameters = gpu.upload(parameters)?;
+        let fused = plan.map(|plan| Fused::new(gpu, batch, plan, &parameters)).transpose()?;
+        let mut step = Step {
+            gpu,
+            batch,
+            penalized,
+            per_edge: 0.0,
+            receivers: 0,
+            edges: 0,
+            parameters,
+            wide: gpu.buffer(padded.len)?,
+            rounded: gpu.buffer(only(batch.precision == Precision::Bf16, padded.len))?,
+            features: gpu.upload(batch.features)?,
+            chunk: Chunk {
+                receivers: gpu.buffer(receivers)?,
+                starts: gpu.buffer(receivers + 1)?,
+                senders: gpu.buffer(edges)?,
+                edges: gpu.buffer(only(shape.sampled, edges))?,
+            },
+            inputs: gpu.buffer(kept * 2 * shape.n_features)?,
+            hidden: (0..shape.layers).map(hidden).collect::<Result<_>>()?,
+            outputs: gpu.buffer(only(penalized, kept * padded.outputs()))?,
+            deviations: gpu.buffer(only(shape.sampled, kept * shape.message_dim))?,
+            penalties: gpu.zeros(receivers)?,
+            hidden_sums: gpu.buffer(only(!penalized, receivers * padded.hidden()))?,
+            sums: gpu.buffer(receivers * shape.message_dim)?,
+            node_inputs: gpu.buffer(receivers * arena.node[0].inputs)?,
+            node_hidden: (0..shape.layers)
+                .map(|_| gpu.buffer(receivers * shape.hidden))
+                .collect::<Result<_>>()?,
+            predictions: gpu.buffer(receivers * shape.outputs)?,
+            fused,
+            backward: None,
+            padded,
+            arena,
+        };
+        step.operands()?;
+        Ok(step)
+    }
+
+    /// Every layer of the arena with the layer that is made of it.
+    fn layers(&self) -> impl Iterator<Item = (&Layer, &Layer)> {
+        let edge = self.arena.edge.iter().zip(&self.padded.edge);
+        edge.chain(self.arena.node.iter().zip(&self.padded.node))
+    }
+
+    /// Which layer's first columns are coordinates of the receiver.
+    fn dim(&self, layer: &Layer) -> u32 {
+        let first = layer.weight.start == self.arena.edge[0].weight.start;
+        if first { self.batch.coordinates.dim as u32 } else { 0 }
+    }
+
+    /// Makes the padded layers.
+    fn operands(&mut self) -> Result<()> {
+        let gpu = self.gpu;
+        let (wide, rounded) =
+            (self.wide.write(self.wide.len()), self.rounded.write(self.rounded.len()));
+        let parameters = self.parameters.read(self.arena.len);
+        for (layer, padded) in self.layers() {
+            let count = padded.weight.len();
+            // SAFETY: the places are inside the arena and its padded twin, and in the rows of φe's
+            // first layer a coordinate of the receiver is followed by one of the sender.
+            unsafe {
+                let args = EdgeOperandsArgs {
+                    parameters: parameters.add(layer.weight.start),
+                    bias: parameters.add(layer.bias.start),
+                    wide: wide.add(padded.weight.start),
+                    rounded: match self.rounded.is_empty() {
+                        true => Pointer::NULL,
+                        false => rounded.add(padded.weight.start),
+                    },
+                    padded_bias: wide.add(padded.bias.start),
+                    out_width: layer.outputs as u32,
+                    in_width: layer.inputs as u32,
+                    padded_out: padded.outputs as u32,
+                    padded_in: padded.inputs as u32,
+                    n_features: self.batch.shape.n_features as u32,
+                    dim: self.dim(layer),
+                };
+                gpu.launch(OPERANDS, Grid::cover(count, 256), &args)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room for the gradient on a batch of so many edges.
+    pub fn prepare_gradient(&mut self, targets: &[f32], edges: usize) -> Result<()> {
+        let (gpu, batch, penalized) = (self.gpu, self.batch, self.penalized);
+        let shape = &batch.shape;
+        let (rows, receivers) = (self.inputs.len() / (2 * shape.n_features), self.penalties.len());
+        let only = |condition: bool, len: usize| if condition { len } else { 0 };
+        let splits = splits(rows);
+        let stride = (self.padded.len + shape.message_dim).next_multiple_of(4);
+        let hidden = self.padded.hidden();
+        let d_hidden = |layer| Operands::new(gpu, self.precision(layer), rows * hidden);
+        let widths = self.arena.node.iter().map(|layer| layer.inputs);
+        self.backward = Some(Backward {
+            targets: gpu.upload(targets)?,
+            scale: 1.0 / batch.receivers.len() as f32,
+            partials: gpu.zeros(splits * stride)?,
+            splits,
+            stride,
+            losses: gpu.buffer(receivers)?,
+            d_predictions: gpu.buffer(receivers * shape.outputs)?,
+            d_node: widths.map(|width| gpu.buffer(receivers * width)).collect::<Result<_>>()?,
+            d_sums: gpu.buffer(only(!penalized, receivers * shape.message_dim))?,
+            passed: gpu.buffer(only(!penalized, receivers * hidden))?,
+            d_outputs: Operands::new(
+                gpu,
+                batch.precision,
+                only(penalized, rows * self.padded.outputs()),
+            )?,
+            d_hidden: (0..shape.layers).map(d_hidden).collect::<Result<_>>()?,
+        });
+        self.per_edge = match batch.penalty {
+            Penalty::None => 0.0,
+            Penalty::L1(weight) | Penalty::Kl(weight) => weight / edges as f32,
+        };
+        Ok(())
+    }
+
+    /// Of two kernels the one for activations in f32 or in bf16.
+    fn stored(&self, [f32, bf16]: [&'static str; 2]) -> Kernel {
+        let name = if self.batch.precision == Precision::Bf16 { bf16 } else { f32 };
+        Kernel { module: "edge", name }
+    }
+
+    /// Of φe's layer `index`: features may be absolute coordinates, of which bf16 would keep two digits.
+    fn precision(&self, index: usize) -> Precision {
+        if index == 0 { Precision::F32 } else { self.batch.precision }
+    }
+
+    /// A block for each receiver.
+    fn stars(&self) -> Grid {
+        Grid { shared: BLOCK_SUM, ..Grid::new(self.receivers, THREADS) }
+    }
+
+    /// The outputs of φv of the chunk.
+    pub fn predictions(&self, to: &mut [f32]) -> Result<()> {
+        self.predictions.download(to)
+    }
+
+    /// Sums of |target − prediction| and of the penalty, of each receiver of the chunk.
+    pub fn losses(&self) -> Result<[Vec<f64>; 2]> {
+        let [mut losses, mut penalties] = [0, 1].map(|_| vec![0.0; self.receivers]);
+        if let Some(backward) = &self.backward {
+            backward.losses.download(&mut losses)?;
+        }
+        self.penalties.download(&mut penalties)?;
+        Ok([losses, penalties])
+    }
+}
+
+/// A block for each tile of `rows` × `columns` results of each of `count` products.
+fn large(rows: usize, columns: usize, count: usize) -> Grid {
+    let blocks = [rows.div_ceil(LARGE), columns.div_ceil(LARGE), count];
+    Grid { blocks: blocks.map(|n| n as u32), threads: LARGE_THREADS, shared: LARGE_SHARED }
+}
