@@ -59,7 +59,7 @@ kernel_args! {
 }
 
 /// The nodes, cell after cell, and the rows, on the device.
-pub(super) struct Cells {
+pub(crate) struct Cells {
     gpu: Gpu,
     reach: Reach,
     grid: Grid,
@@ -69,15 +69,37 @@ pub(super) struct Cells {
     row_start: Buffer<u64>,
 }
 
+/// What only counting needs.
+pub(crate) struct Nodes {
+    positions: Buffer<f32>,
+    cell_count: Buffer<u32>,
+    rank: Buffer<u32>,
+    degree: Buffer<u32>,
+}
+
 impl Cells {
     /// Sorts by counting, and counts the neighbours.
-    pub(super) fn new(gpu: Gpu, positions: &[f32], reach: Reach, grid: Grid) -> Result<Self> {
+    pub(super) fn new(gpu: Gpu, positions: &[f32], reach: Reach) -> Result<Self> {
+        let (mut cells, mut nodes) = Self::load(gpu, positions, reach)?;
+        cells.count(&mut nodes)?;
+        gpu.synchronize()?;
+        Ok(cells)
+    }
+
+    /// Uploads the nodes.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub(crate) fn load(gpu: Gpu, positions: &[f32], reach: Reach) -> Result<(Self, Nodes)> {
         let nodes = positions.len() / 3;
-        let uploaded = gpu.upload(positions)?;
-        let mut cell_count = gpu.zeros::<u32>(grid.cells())?;
-        let mut rank = gpu.buffer::<u32>(nodes)?;
-        let mut degree = gpu.buffer::<u32>(nodes)?;
-        let mut cells = Cells {
+        let grid = Grid::new(reach, nodes);
+        let needed = Nodes {
+            positions: gpu.upload(positions)?,
+            cell_count: gpu.buffer(grid.cells())?,
+            rank: gpu.buffer(nodes)?,
+            degree: gpu.buffer(nodes)?,
+        };
+        let cells = Cells {
             gpu,
             reach,
             grid,
@@ -86,30 +108,34 @@ impl Cells {
             sorted: gpu.buffer(4 * nodes)?,
             row_start: gpu.buffer(nodes + 1)?,
         };
+        Ok((cells, needed))
+    }
+
+    /// Enqueues sorting and counting.
+    pub(crate) fn count(&mut self, nodes: &mut Nodes) -> Result<()> {
+        let (cells, count) = (self.grid.cells(), self.nodes);
+        nodes.cell_count.clear()?;
         let args = NeighboursArgs {
-            positions: uploaded.read(3 * nodes),
-            cell_count: cell_count.write(grid.cells()),
-            rank: rank.write(nodes),
-            cell_start: cells.cell_start.write(grid.cells() + 1),
-            sorted: cells.sorted.write(4 * nodes),
-            degree: degree.write(nodes),
-            row_start: cells.row_start.write(nodes + 1),
-            ..cells.args()
+            positions: nodes.positions.read(3 * count),
+            cell_count: nodes.cell_count.write(cells),
+            rank: nodes.rank.write(count),
+            cell_start: self.cell_start.write(cells + 1),
+            sorted: self.sorted.write(4 * count),
+            degree: nodes.degree.write(count),
+            row_start: self.row_start.write(count + 1),
+            ..self.args()
         };
         let cell_scan =
-            ScanArgs { counts: args.cell_count, starts: args.cell_start, len: grid.cells() as u64 };
-        let row_scan = ScanArgs { counts: args.degree, starts: args.row_start, len: nodes as u64 };
-        // SAFETY: the buffers are as long as the kernels expect and live until the work is waited
-        // for below.
+            ScanArgs { counts: args.cell_count, starts: args.cell_start, len: cells as u64 };
+        let row_scan = ScanArgs { counts: args.degree, starts: args.row_start, len: count as u64 };
+        // SAFETY: the buffers are as long as the kernels expect, and freed in the order of the stream.
         unsafe {
-            cells.launch(PLACE, nodes, &args)?;
-            cells.scan(&cell_scan)?;
-            cells.launch(SORT, nodes, &args)?;
-            cells.launch(COUNT, nodes * WARP, &args)?;
-            cells.scan(&row_scan)?;
+            self.launch(PLACE, count, &args)?;
+            self.scan(&cell_scan)?;
+            self.launch(SORT, count, &args)?;
+            self.launch(COUNT, count * WARP, &args)?;
+            self.scan(&row_scan)
         }
-        gpu.synchronize()?;
-        Ok(cells)
     }
 
     /// `[node + 1]`
@@ -120,10 +146,19 @@ impl Cells {
     /// The senders of each row, one for each edge.
     pub(super) fn write(&self, senders: &mut [u32]) -> Result<()> {
         let mut written = self.gpu.buffer(senders.len())?;
-        let args = NeighboursArgs { senders: written.write(senders.len()), ..self.args() };
-        // SAFETY: the buffers live until the download is done.
-        unsafe { self.launch(WRITE, self.nodes * WARP, &args)? };
+        // SAFETY: there is one for each edge.
+        unsafe { self.list(&mut written)? };
         written.download(senders)
+    }
+
+    /// Enqueues the list of senders.
+    ///
+    /// # Safety
+    /// There is room for one of each edge.
+    pub(crate) unsafe fn list(&self, senders: &mut Buffer<u32>) -> Result<()> {
+        let args = NeighboursArgs { senders: senders.write(senders.len()), ..self.args() };
+        // SAFETY: the caller's promise.
+        unsafe { self.launch(WRITE, self.nodes * WARP, &args) }
     }
 
     /// What is there in any case.

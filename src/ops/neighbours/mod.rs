@@ -61,14 +61,14 @@ pub fn count<'a>(device: &Device, positions: &'a [f32], reach: Reach) -> Result<
             format!("{at:?} is not in the box, 0 up to but without {edge} along each axis");
         return Err(Error::input(message).field("positions").row(row as u64 + 1));
     }
-    let grid = Grid::new(reach, positions.len() / 3);
     let (row_start, on) = match device {
         Device::Cpu(cpu) => {
+            let grid = Grid::new(reach, positions.len() / 3);
             let cells = cpu::Cells::new(*cpu, positions, reach, grid);
             (cells.row_start(), On::Cpu(cells))
         }
         Device::Gpu(gpu) => {
-            let cells = gpu::Cells::new(*gpu, positions, reach, grid)?;
+            let cells = gpu::Cells::new(*gpu, positions, reach)?;
             (cells.row_start()?, On::Gpu(cells))
         }
     };

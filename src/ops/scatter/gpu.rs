@@ -2,7 +2,7 @@
 
 use super::Edges;
 use crate::device::Gpu;
-use crate::device::cuda::{Grid, Kernel, Pointer};
+use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
 use crate::kernel_args;
 
@@ -38,36 +38,69 @@ pub(super) fn add(
     if values.is_empty() {
         return Ok(());
     }
-    let uploaded = gpu.upload(values)?;
-    let mut sums = gpu.upload(out)?;
-    let args = ScatterArgs {
-        receivers: Pointer::NULL,
-        row_start: Pointer::NULL,
-        values: uploaded.read(values.len()),
-        out: sums.write(out.len()),
-        edges: (values.len() / width) as u64,
-        nodes: (out.len() / width) as u64,
-        width: width as u64,
-    };
-    // SAFETY: the lengths were checked, and the buffers live until the work is waited for.
-    unsafe {
-        match edges {
-            Edges::Rows(rows) => {
-                let rows = gpu.upload(rows)?;
-                let args = ScatterArgs { row_start: rows.read(rows.len()), ..args };
-                gpu.launch(ROWS, Grid::cover(out.len() / width * WARP, THREADS), &args)?;
-                gpu.synchronize()?;
-            }
-            Edges::Receivers(receivers) => {
-                let receivers = gpu.upload(receivers)?;
-                let args = ScatterArgs { receivers: receivers.read(receivers.len()), ..args };
-                // As many lanes for an edge as the kernel takes.
-                let across = width.next_power_of_two().min(WARP);
-                let threads = values.len() / width * across;
-                gpu.launch(EDGES, Grid::cover(threads, THREADS), &args)?;
-                gpu.synchronize()?;
-            }
-        }
+    let mut loaded = Loaded::new(gpu, edges, width, values, out)?;
+    loaded.add()?;
+    loaded.out.download(out)
+}
+
+/// Edges, values and sums on the device.
+pub(crate) struct Loaded {
+    gpu: Gpu,
+    edges: On,
+    width: usize,
+    values: Buffer<f32>,
+    out: Buffer<f32>,
+}
+
+enum On {
+    Receivers(Buffer<u32>),
+    Rows(Buffer<u64>),
+}
+
+impl Loaded {
+    /// Uploads what [`check`](super::check) has found to fit.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub(crate) fn new(
+        gpu: Gpu,
+        edges: Edges,
+        width: usize,
+        values: &[f32],
+        out: &[f32],
+    ) -> Result<Self> {
+        let (values, out) = (gpu.upload(values)?, gpu.upload(out)?);
+        let edges = match edges {
+            Edges::Receivers(receivers) => On::Receivers(gpu.upload(receivers)?),
+            Edges::Rows(row_start) => On::Rows(gpu.upload(row_start)?),
+        };
+        Ok(Loaded { gpu, edges, width, values, out })
     }
-    sums.download(out)
+
+    /// Enqueues the sums.
+    pub(crate) fn add(&mut self) -> Result<()> {
+        let (edges, nodes) = (self.values.len() / self.width, self.out.len() / self.width);
+        let args = ScatterArgs {
+            receivers: Pointer::NULL,
+            row_start: Pointer::NULL,
+            values: self.values.read(self.values.len()),
+            out: self.out.write(nodes * self.width),
+            edges: edges as u64,
+            nodes: nodes as u64,
+            width: self.width as u64,
+        };
+        let (kernel, args, threads) = match &self.edges {
+            On::Rows(rows) => {
+                let args = ScatterArgs { row_start: rows.read(nodes + 1), ..args };
+                (ROWS, args, nodes * WARP)
+            }
+            On::Receivers(receivers) => {
+                let args = ScatterArgs { receivers: receivers.read(edges), ..args };
+                // As many lanes for an edge as the kernel takes.
+                (EDGES, args, edges * self.width.next_power_of_two().min(WARP))
+            }
+        };
+        // SAFETY: lengths, rows and receivers were checked.
+        unsafe { self.gpu.launch(kernel, Grid::cover(threads, THREADS), &args) }
+    }
 }

@@ -20,7 +20,7 @@ use fused::Plan;
 use step::Step;
 
 /// Edges of a chunk, unless one star has more or memory is short.
-pub(super) const CHUNK_EDGES: usize = 1 << 15;
+pub(crate) const CHUNK_EDGES: usize = 1 << 15;
 /// The same where φe is fused, and the memory that an edge takes there: its sender and its number.
 const FUSED_EDGES: usize = 1 << 22;
 const FUSED_BYTES: usize = 2 * size_of::<u32>();
@@ -34,24 +34,56 @@ pub(super) fn gradient(
     parameters: &[f32],
     gradients: &mut [f32],
 ) -> Result<Loss> {
-    let chunks = chunks(gpu, batch, most, edge_bytes(&batch.shape))?;
-    let mut step = Step::new(gpu, batch, parameters, &chunks, None)?;
-    step.prepare_gradient(targets, edges)?;
-    let mut sums = [0.0; 2];
-    for chunk in chunks {
-        step.forward(chunk)?;
-        step.backward()?;
-        let [losses, penalties] = step.losses()?;
-        sums[0] += losses.iter().sum::<f64>();
-        sums[1] += penalties.iter().sum::<f64>();
-    }
-    step.finish(gradients)?;
+    let mut loaded = Loaded::new((gpu, most), batch, edges, targets, parameters)?;
+    let [losses, penalties] = loaded.step()?;
+    loaded.step.gradients(gradients)?;
     let squares: f64 = parameters.iter().map(|&w| f64::from(w).powi(2)).sum();
     Ok(Loss {
-        prediction: (sums[0] / batch.receivers.len() as f64) as f32,
-        penalty: (sums[1] * f64::from(step.per_edge)) as f32,
+        prediction: (losses / batch.receivers.len() as f64) as f32,
+        penalty: (penalties * f64::from(loaded.step.per_edge)) as f32,
         decay: (f64::from(batch.weight_decay) * squares) as f32,
     })
+}
+
+/// A step whose features, targets and parameters are on the device.
+pub(crate) struct Loaded<'a> {
+    step: Step<'a>,
+    chunks: Vec<Range<usize>>,
+}
+
+impl<'a> Loaded<'a> {
+    /// For a batch of so many edges, in chunks of up to `most`.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub(crate) fn new(
+        (gpu, most): (Gpu, usize),
+        batch: &'a Batch<'a>,
+        edges: usize,
+        targets: &[f32],
+        parameters: &[f32],
+    ) -> Result<Self> {
+        let chunks = chunks(gpu, batch, most, edge_bytes(&batch.shape))?;
+        let mut step = Step::new(gpu, batch, parameters, &chunks, None)?;
+        step.prepare_gradient(targets, edges)?;
+        Ok(Loaded { step, chunks })
+    }
+
+    /// Computes the gradient, which stays on the device; returns the sums of |target − prediction| and
+    /// of the penalty.
+    pub(crate) fn step(&mut self) -> Result<[f64; 2]> {
+        let mut sums = [0.0; 2];
+        self.step.begin()?;
+        for chunk in &self.chunks {
+            self.step.forward(chunk.clone())?;
+            self.step.backward()?;
+            let [losses, penalties] = self.step.losses()?;
+            sums[0] += losses.iter().sum::<f64>();
+            sums[1] += penalties.iter().sum::<f64>();
+        }
+        self.step.finish()?;
+        Ok(sums)
+    }
 }
 
 pub(super) fn predict(

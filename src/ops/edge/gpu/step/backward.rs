@@ -13,6 +13,11 @@ const INPUT_GRADIENT: Kernel = Kernel { module: "edge", name: "edge_input_gradie
 const WEIGHT_GRADIENT: Kernel = Kernel { module: "edge", name: "edge_weight_gradient" };
 
 impl Step<'_> {
+    /// Begins a gradient.
+    pub fn begin(&mut self) -> Result<()> {
+        self.backward.as_mut().map_or(Ok(()), |to| to.partials.clear())
+    }
+
     /// Enqueues the chunk's part of the gradient.
     pub fn backward(&mut self) -> Result<()> {
         let Some(mut to) = self.backward.take() else { return Ok(()) };
@@ -227,12 +232,16 @@ impl Step<'_> {
         }
     }
 
-    /// The gradient of all chunks.
-    pub fn finish(&mut self, gradients: &mut [f32]) -> Result<()> {
-        let Some(from) = &self.backward else { return Ok(()) };
-        // What lies between the tensors is zero.
-        let mut found = self.gpu.zeros(self.arena.len)?;
-        let to: Pointer<f32> = found.write(self.arena.len);
+    /// Enqueues the sum of all chunks.
+    pub fn finish(&mut self) -> Result<()> {
+        let Some(mut from) = self.backward.take() else { return Ok(()) };
+        let finished = self.finish_into(&mut from);
+        self.backward = Some(from);
+        finished
+    }
+
+    fn finish_into(&self, from: &mut Backward) -> Result<()> {
+        let to: Pointer<f32> = from.gradients.write(self.arena.len);
         let parameters = self.parameters.read(self.arena.len);
         let partials = from.partials.read(from.splits * from.stride);
         for (layer, padded) in self.layers() {
@@ -257,6 +266,11 @@ impl Step<'_> {
                 self.gpu.launch(FINISH, Grid::cover(layer.weight.len(), 256), &args)?;
             }
         }
-        found.download(gradients)
+        Ok(())
+    }
+
+    /// What was finished.
+    pub fn gradients(&self, to: &mut [f32]) -> Result<()> {
+        self.backward.as_ref().map_or(Ok(()), |from| from.gradients.download(to))
     }
 }

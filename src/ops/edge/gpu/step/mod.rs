@@ -132,6 +132,8 @@ struct Backward {
     scale: f32,
     /// Sums of gradients `[splits, stride]`; behind the arena is room for a sum that nobody needs.
     partials: Buffer<f32>,
+    /// `[arena.len]`
+    gradients: Buffer<f32>,
     splits: usize,
     stride: usize,
     losses: Buffer<f64>,
@@ -265,7 +267,9 @@ impl<'a> Step<'a> {
         self.backward = Some(Backward {
             targets: gpu.upload(targets)?,
             scale: 1.0 / batch.receivers.len() as f32,
-            partials: gpu.zeros(splits * stride)?,
+            partials: gpu.buffer(splits * stride)?,
+            // What lies between the tensors is zero.
+            gradients: gpu.zeros(self.arena.len)?,
             splits,
             stride,
             losses: gpu.buffer(receivers)?,

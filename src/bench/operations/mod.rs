@@ -1,5 +1,7 @@
 //! The measured cases of each operation: sizes that users meet, and what the mathematics asks for.
 
+mod graphs;
+
 use super::ceilings::Ceiling;
 use super::{Arithmetic, Ceilings, Harness, Measurement, Work};
 use crate::device::Device;
@@ -8,16 +10,13 @@ use crate::nbody::law::Law;
 use crate::nbody::simulate::{Settings, energy, initial_state};
 use crate::network::spec::{Layer, Precision, Shape};
 use crate::ops::rk4::{Batch, Frames, Integrator, TOLERANCE};
-use crate::ops::{adam, edge, expression, mlp, neighbours, rk4, scatter, tiny};
+use crate::ops::{adam, edge, expression, mlp, rk4, tiny};
 use crate::random::Random;
 use crate::symbolic::expression::{Expression, Node};
 
 /// The names that `bench` takes, in the order of measuring.
 pub const NAMES: [&str; 9] =
     ["ceilings", "rk4", "tiny", "edge", "adam", "mlp", "expression", "neighbours", "scatter"];
-
-/// Those that are measured on a GPU.
-pub const ON_GPU: [&str; 6] = ["ceilings", "rk4", "tiny", "adam", "mlp", "expression"];
 
 /// Measures all cases of the operation `name`.
 pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
@@ -47,9 +46,12 @@ pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measuremen
             training(harness, bottleneck, Precision::Bf16, report)
         }
         "edge" => {
-            for penalty in [edge::Penalty::L1(1e-2), edge::Penalty::None] {
-                stars(harness, penalty, Precision::F32, report)?;
-                stars(harness, penalty, Precision::Bf16, report)?;
+            for receivers in graphs::receivers(harness) {
+                for penalty in [edge::Penalty::L1(1e-2), edge::Penalty::None] {
+                    for precision in [Precision::F32, Precision::Bf16] {
+                        graphs::stars(harness, receivers, penalty, precision, report)?;
+                    }
+                }
             }
             Ok(())
         }
@@ -62,10 +64,10 @@ pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measuremen
             perceptron(harness, Precision::Bf16, report)
         }
         "expression" => population(harness, report),
-        "neighbours" => graph(harness, report),
+        "neighbours" => graphs::neighbours(harness, report),
         _ => {
-            sums(harness, 64, report)?;
-            sums(harness, 1, report)
+            graphs::sums(harness, 64, report)?;
+            graphs::sums(harness, 1, report)
         }
     }
 }
@@ -273,77 +275,6 @@ fn training(
     Ok(())
 }
 
-/// Loss and gradient on some receivers of a graph of halos: 141 neighbours each, seven features of
-/// which three are coordinates, the networks of the paper's section 4.3.
-fn stars(
-    harness: &Harness,
-    penalty: edge::Penalty,
-    precision: Precision,
-    report: &mut impl FnMut(Measurement),
-) -> Result<()> {
-    let (nodes, degree, receivers) = (20_000u32, 141, 256);
-    let shape = Shape {
-        n_features: 7,
-        message_dim: 100,
-        outputs: 1,
-        hidden: 500,
-        layers: 2,
-        sampled: false,
-    };
-    let arena = shape.arena();
-    let features = random(nodes as usize * shape.n_features, 1, 1.0);
-    let targets = random(nodes as usize, 2, 1.0);
-    let parameters = random(arena.len, 3, 0.05);
-    let mut gradients = vec![0.0; arena.len];
-    let row_start: Vec<u64> = (0..=u64::from(nodes)).map(|node| node * degree).collect();
-    let mut senders = Random::new(1, 4);
-    let sender: Vec<u32> = (0..u64::from(nodes) * degree).map(|_| senders.word() % nodes).collect();
-    let receivers: Vec<u32> = (0..receivers).map(|k| k * (nodes / receivers)).collect();
-    let batch = edge::Batch {
-        shape,
-        penalty,
-        weight_decay: 1e-8,
-        precision,
-        row_start: &row_start,
-        sender: &sender,
-        receivers: &receivers,
-        features: &features,
-        coordinates: edge::Coordinates { dim: 3, period: 3.46, shift: [0.0; 3] },
-        noise_seed: 0,
-        step: 1,
-    };
-    let edges = receivers.len() * degree as usize;
-    // Forward, gradient of the weights, gradient of the inputs, of which the first layer needs none.
-    // Without a penalty the last layer of φe works on the sums over edges.
-    let (first, last) = (arena.edge[0].weight.len(), arena.edge[2].weight.len());
-    let summed = if penalty == edge::Penalty::None { last } else { 0 };
-    let each_edge = 3 * (weights(&arena.edge) - summed) - first;
-    let each_node = 3 * (weights(&arena.node) + summed);
-    let penalty = if summed == 0 { "L1" } else { "no penalty" };
-    let mut workspace = edge::Workspace::default();
-    let work = Work {
-        op: "edge",
-        size: format!("{edges} edges, 14 -> 500 -> 500 -> 100, {penalty}"),
-        precision: arithmetic(precision),
-        count: edges as f64,
-        unit: "edges/s",
-        flops: Some(2.0 * (edges * each_edge + receivers.len() * each_node) as f64),
-        bytes: (2 * 4 * arena.len + edges * 4 * (1 + shape.n_features)) as f64,
-    };
-    report(harness.measure(work, || {
-        edge::gradient(
-            harness.device,
-            &batch,
-            &targets,
-            &parameters,
-            &mut gradients,
-            &mut workspace,
-        )
-        .map(drop)
-    })?);
-    Ok(())
-}
-
 /// One step of the optimizer.
 fn update(harness: &Harness, count: usize, report: &mut impl FnMut(Measurement)) -> Result<()> {
     let count = harness.size(count);
@@ -469,59 +400,5 @@ fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result
             harness.measure(fitting, || all.launch())?
         }
     });
-    Ok(())
-}
-
-/// The radius graph of as many points as the halos of a (1000 Mpc/h)³ box, joined up to 50 Mpc/h.
-fn graph(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
-    let (nodes, reach) = (215_854, neighbours::Reach { edge: 1000.0, radius: 50.0 });
-    let mut random = Random::new(1, 1);
-    let last = (reach.edge as f32).next_down();
-    let anywhere = (0..3 * nodes).map(|_| ((reach.edge * random.uniform()) as f32).min(last));
-    let positions: Vec<f32> = anywhere.collect();
-    let mut senders = vec![0; neighbours::count(harness.device, &positions, reach)?.edges()];
-    let work = Work {
-        op: "neighbours",
-        size: format!("{nodes} points, radius 50 in 1000"),
-        precision: Arithmetic::F64,
-        count: senders.len() as f64,
-        unit: "edges/s",
-        // A distance, with a comparison, for each edge, twice: for the count and for the list.
-        flops: Some(2.0 * 12.0 * senders.len() as f64),
-        bytes: (4 * (positions.len() + senders.len()) + 8 * (nodes + 1)) as f64,
-    };
-    report(harness.measure(work, || {
-        neighbours::count(harness.device, &positions, reach)?.write_senders(&mut senders)
-    })?);
-    Ok(())
-}
-
-/// Values of 2²⁰ edges added up for their receivers, in any order and sorted.
-fn sums(harness: &Harness, width: usize, report: &mut impl FnMut(Measurement)) -> Result<()> {
-    let (edges, nodes) = (1 << 20, 1 << 13);
-    let mut numbers = Random::new(1, 1);
-    let receivers: Vec<u32> = (0..edges).map(|_| numbers.below(nodes) as u32).collect();
-    let row_start: Vec<u64> =
-        (0..=nodes as u64).map(|node| node * (edges / nodes) as u64).collect();
-    let values = random(edges * width, 2, 1.0);
-    let mut out = vec![0.0; nodes * width];
-    let forms = [
-        ("any order", scatter::Edges::Receivers(&receivers), 4 * edges),
-        ("rows", scatter::Edges::Rows(&row_start), 8 * (nodes + 1)),
-    ];
-    for (form, of, bytes) in forms {
-        let work = Work {
-            op: "scatter",
-            size: format!("{edges} edges x {width}, {nodes} nodes, {form}"),
-            precision: Arithmetic::F32,
-            count: edges as f64,
-            unit: "edges/s",
-            flops: Some(values.len() as f64),
-            bytes: (bytes + 4 * (values.len() + 2 * out.len())) as f64,
-        };
-        report(
-            harness.measure(work, || scatter::add(harness.device, of, width, &values, &mut out))?,
-        );
-    }
     Ok(())
 }
