@@ -10,6 +10,7 @@
 //! - [`nbody`]: laws, initial states, data sets of trajectories; [`network`]: graph networks and
 //!   their training; [`symbolic`]: expressions and the search for them; `distill`: from messages to
 //!   a law, and back onto the data; [`report`]: what a person looks at.
+//! - [`cosmology`]: halo catalogues and their graphs.
 //! - [`ops`]: the fused operations that do the work, one folder each with mathematics, CPU, GPU and
 //!   tests; [`device`] says where they run, and nothing else knows.
 //! - [`store`]: memory-mapped files, tables, run folders; [`cli`]: one file a subcommand.
@@ -20,6 +21,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod cosmology;
 pub mod device;
 pub mod distill;
 pub mod error;

@@ -11,9 +11,11 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 mod bench;
+mod catalog;
 mod compose;
 mod devices;
 mod distill;
+mod graph;
 mod import;
 mod messages;
 mod predict;
@@ -61,6 +63,10 @@ struct Common {
 enum Command {
     /// Measure the operations against what this machine allows
     Bench(bench::Bench),
+    /// Make a catalogue of dark-matter halos
+    Catalog(catalog::Catalog),
+    /// Join the halos of a catalogue that are near each other
+    Graph(graph::Graph),
     /// Everything: from a simulated system or a dataset to its law
     Distill(Box<distill::Distill>),
     /// Rank the messages of a trained network and compare them with the true forces
@@ -88,7 +94,10 @@ enum Command {
 impl Command {
     /// False for commands to which the device does not matter.
     fn computes(&self) -> bool {
-        !matches!(self, Command::Devices(_) | Command::Import(_) | Command::Report(_))
+        !matches!(
+            self,
+            Command::Catalog(_) | Command::Devices(_) | Command::Import(_) | Command::Report(_)
+        )
     }
 }
 
@@ -175,6 +184,8 @@ impl Cli {
         let context = Context { device, seed, progress, json };
         match self.command {
             Command::Bench(command) => command.run(&context),
+            Command::Catalog(command) => command.run(&context),
+            Command::Graph(command) => command.run(&context),
             Command::Distill(command) => command.run(&context),
             Command::Messages(command) => command.run(&context),
             Command::Compose(command) => command.run(&context),

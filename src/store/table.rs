@@ -1,4 +1,5 @@
-//! Tables: named columns of numbers from `.csv`, `.npz`, `.npy` and (build feature) `.parquet`.
+//! Tables: named columns of numbers from `.csv`, `.npz`, `.npy`, `.safetensors` and (build feature)
+//! `.parquet`.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -15,13 +16,16 @@ pub struct Table {
     pub names: Vec<String>,
     /// The columns, `[column][row]`. Empty cells are NaN; [`Table::column`] refuses them.
     pub columns: Vec<Vec<f64>>,
+    /// Arrays without a dimension in an `.npz` or `.safetensors`: single numbers, by name.
+    pub scalars: Vec<(String, f64)>,
 }
 
 impl Table {
     /// Reads a table; the extension says how.
     ///
-    /// An `.npz` holds one array of shape `[row]` for each column; arrays of shape `[row, k]` give
-    /// columns `name0`, `name1`, …. An `.npy` of shape `[row, k]` gives `x0`, `x1`, ….
+    /// An `.npz` or `.safetensors` holds one array of shape `[row]` for each column; arrays of shape
+    /// `[row, k]` give columns `name0`, `name1`, …, and those of shape `[]` are scalars. An `.npy` of
+    /// shape `[row, k]` gives `x0`, `x1`, ….
     pub fn read(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
         let about = file.metadata().map_err(|e| Error::io("read", path, e))?;
@@ -36,8 +40,12 @@ impl Table {
             "csv" => read_csv(path, file),
             "npz" => read_npz(path),
             "npy" => read_npy(path, file),
+            "safetensors" => read_safetensors(path, &file),
             "parquet" => read_parquet(path, file),
-            _ => Err(Error::input("the extension must be .csv, .npz, .npy or .parquet").file(path)),
+            _ => {
+                let message = "the extension must be .csv, .npz, .npy, .safetensors or .parquet";
+                Err(Error::input(message).file(path))
+            }
         }?;
         table.path = path.to_path_buf();
         if table.rows() == 0 {
@@ -56,6 +64,11 @@ impl Table {
     /// Number of rows, without the header.
     pub fn rows(&self) -> usize {
         self.columns.first().map_or(0, Vec::len)
+    }
+
+    /// The single number `name`.
+    pub fn scalar(&self, name: &str) -> Option<f64> {
+        self.scalars.iter().find(|(n, _)| n == name).map(|(_, value)| *value)
     }
 
     /// Position of the column `name`.
@@ -142,25 +155,39 @@ fn push_array<R: std::io::Read>(
     let shape: Vec<usize> = array.shape().iter().map(|&n| n as usize).collect();
     let fortran = array.order() == npyz::Order::Fortran;
     let values = numbers(array).map_err(bad)?;
-    match shape[..] {
-        [_] => {
-            table.names.push(name.to_string());
-            table.columns.push(values);
-        }
-        [rows, width] => {
-            for k in 0..width {
-                table.names.push(format!("{name}{k}"));
-                let at = |row| if fortran { k * rows + row } else { row * width + k };
-                table.columns.push((0..rows).map(|row| values[at(row)]).collect());
+    table.push(name, &shape, fortran, values).map_err(bad)
+}
+
+impl Table {
+    /// Adds the columns of an array.
+    fn push(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        fortran: bool,
+        values: Vec<f64>,
+    ) -> Result<(), String> {
+        match *shape {
+            [] => self.scalars.push((name.to_string(), values[0])),
+            [_] => {
+                self.names.push(name.to_string());
+                self.columns.push(values);
             }
+            [rows, width] => {
+                for k in 0..width {
+                    self.names.push(format!("{name}{k}"));
+                    let at = |row| if fortran { k * rows + row } else { row * width + k };
+                    self.columns.push((0..rows).map(|row| values[at(row)]).collect());
+                }
+            }
+            _ => return Err(format!("has shape {shape:?}; [rows] or [rows, columns] is needed")),
         }
-        _ => return Err(bad(format!("has shape {shape:?}; [rows] or [rows, columns] is needed"))),
+        Ok(())
     }
-    Ok(())
 }
 
 /// The elements of an array of any numeric type, as f64, in file order.
-fn numbers<R: std::io::Read>(array: npyz::NpyFile<R>) -> Result<Vec<f64>, String> {
+pub(crate) fn numbers<R: std::io::Read>(array: npyz::NpyFile<R>) -> Result<Vec<f64>, String> {
     use npyz::{DType, TypeChar};
     let DType::Plain(kind) = array.dtype() else {
         return Err("is a structured array; plain numbers are needed".into());
@@ -199,6 +226,36 @@ fn read_npz(path: &Path) -> Result<Table> {
         if let Some(array) = archive.by_name(&name).map_err(bad)? {
             push_array(&mut table, path, &name, array)?;
         }
+    }
+    Ok(table)
+}
+
+fn read_safetensors(path: &Path, file: &File) -> Result<Table> {
+    use safetensors::Dtype;
+    // SAFETY: a program that truncates the file while it is mapped is outside what can be defended.
+    let map = unsafe { memmap2::Mmap::map(file) }.map_err(|e| Error::io("map", path, e))?;
+    let tensors = safetensors::SafeTensors::deserialize(&map)
+        .map_err(|e| Error::input(format!("is no whole .safetensors file ({e})")).file(path))?;
+    let mut table = Table::default();
+    for (name, tensor) in tensors.iter() {
+        fn read<const N: usize>(bytes: &[u8], cast: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+            bytes.as_chunks().0.iter().map(|b| cast(*b)).collect()
+        }
+        let bytes = tensor.data();
+        let values = match tensor.dtype() {
+            Dtype::F64 => read(bytes, f64::from_le_bytes),
+            Dtype::F32 => read(bytes, |b| f32::from_le_bytes(b).into()),
+            Dtype::I64 => read(bytes, |b| i64::from_le_bytes(b) as f64),
+            Dtype::I32 => read(bytes, |b| i32::from_le_bytes(b).into()),
+            Dtype::U64 => read(bytes, |b| u64::from_le_bytes(b) as f64),
+            Dtype::U32 => read(bytes, |b| u32::from_le_bytes(b).into()),
+            other => {
+                let message = format!("has type {other:?}; floats or integers are needed");
+                return Err(Error::input(message).file(path).field(name));
+            }
+        };
+        let pushed = table.push(name, tensor.shape(), false, values);
+        pushed.map_err(|message| Error::input(message).file(path).field(name))?;
     }
     Ok(table)
 }

@@ -150,6 +150,16 @@ impl TensorSpec {
         TensorSpec { name: name.to_string(), dtype: Dtype::F32, shape: shape.to_vec() }
     }
 
+    /// A u32 tensor.
+    pub fn u32(name: &str, shape: &[usize]) -> Self {
+        TensorSpec { name: name.to_string(), dtype: Dtype::U32, shape: shape.to_vec() }
+    }
+
+    /// A u64 tensor.
+    pub fn u64(name: &str, shape: &[usize]) -> Self {
+        TensorSpec { name: name.to_string(), dtype: Dtype::U64, shape: shape.to_vec() }
+    }
+
     /// An f64 tensor.
     pub fn f64(name: &str, shape: &[usize]) -> Self {
         TensorSpec { name: name.to_string(), dtype: Dtype::F64, shape: shape.to_vec() }

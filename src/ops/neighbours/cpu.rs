@@ -101,8 +101,23 @@ impl<'a> Cells<'a> {
     /// Calls `each(first, len, squares)` for each block of candidates of node `i`: places
     /// first..first + len of the sorted nodes, and their squared distances.
     #[inline(always)]
-    fn candidates(&self, i: usize, mut each: impl FnMut(usize, usize, &[f64; LANES])) {
-        let row: &[f32; 3] = self.positions[3 * i..][..3].try_into().expect("three of three");
+    fn candidates(&self, i: usize, each: impl FnMut(usize, usize, &[f64; LANES])) {
+        self.candidates_of(self.positions[3 * i..][..3].try_into().expect("three of three"), each);
+    }
+
+    /// Calls `each` with every node at most the radius away from a point.
+    #[inline]
+    pub(super) fn within(&self, point: [f32; 3], mut each: impl FnMut(u32)) {
+        let limit = self.reach.radius * self.reach.radius;
+        self.candidates_of(&point, |first, len, squares| {
+            for k in (0..len).filter(|&k| squares[k] <= limit) {
+                each(self.node[first + k]);
+            }
+        });
+    }
+
+    #[inline(always)]
+    fn candidates_of(&self, row: &[f32; 3], mut each: impl FnMut(usize, usize, &[f64; LANES])) {
         let centre = row.map(f64::from);
         let [x, y, z] = row.map(|x| self.grid.around(self.grid.along(x)));
         let side = self.grid.side as usize;

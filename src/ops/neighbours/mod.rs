@@ -17,7 +17,7 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::device::Device;
+use crate::device::{Cpu, Device, Simd};
 use crate::error::{Error, Result};
 
 /// The box and how far a neighbour may be, in the unit of the positions.
@@ -48,6 +48,42 @@ enum On<'a> {
 /// no rows of three, a position outside the box or not finite (with its row), more nodes than a u32
 /// counts, and on a GPU too little memory.
 pub fn count<'a>(device: &Device, positions: &'a [f32], reach: Reach) -> Result<Graph<'a>> {
+    check(positions, reach)?;
+    let (row_start, on) = match device {
+        Device::Cpu(cpu) => {
+            let grid = Grid::new(reach, positions.len() / 3);
+            let cells = cpu::Cells::new(*cpu, positions, reach, grid);
+            (cells.row_start(), On::Cpu(cells))
+        }
+        Device::Gpu(gpu) => {
+            let cells = gpu::Cells::new(*gpu, positions, reach)?;
+            (cells.row_start()?, On::Gpu(cells))
+        }
+    };
+    Ok(Graph { row_start, on })
+}
+
+/// The nodes of a periodic box, for asking which of them are near a point; on the processor.
+pub struct Nodes<'a>(cpu::Cells<'a>);
+
+impl<'a> Nodes<'a> {
+    /// Positions `[node, 3]`.
+    ///
+    /// # Errors
+    /// Those of [`count`].
+    pub fn new(positions: &'a [f32], reach: Reach) -> Result<Self> {
+        check(positions, reach)?;
+        let cpu = Cpu { simd: Simd::detect() };
+        Ok(Nodes(cpu::Cells::new(cpu, positions, reach, Grid::new(reach, positions.len() / 3))))
+    }
+
+    /// Calls `each` with the nodes at most the radius away from a point in the box.
+    pub fn within(&self, point: [f32; 3], each: impl FnMut(u32)) {
+        self.0.within(point, each);
+    }
+}
+
+fn check(positions: &[f32], reach: Reach) -> Result<()> {
     reach.check()?;
     if !positions.len().is_multiple_of(3) {
         let message = format!("has {} elements, which are no rows of x, y, z", positions.len());
@@ -61,18 +97,7 @@ pub fn count<'a>(device: &Device, positions: &'a [f32], reach: Reach) -> Result<
             format!("{at:?} is not in the box, 0 up to but without {edge} along each axis");
         return Err(Error::input(message).field("positions").row(row as u64 + 1));
     }
-    let (row_start, on) = match device {
-        Device::Cpu(cpu) => {
-            let grid = Grid::new(reach, positions.len() / 3);
-            let cells = cpu::Cells::new(*cpu, positions, reach, grid);
-            (cells.row_start(), On::Cpu(cells))
-        }
-        Device::Gpu(gpu) => {
-            let cells = gpu::Cells::new(*gpu, positions, reach)?;
-            (cells.row_start()?, On::Gpu(cells))
-        }
-    };
-    Ok(Graph { row_start, on })
+    Ok(())
 }
 
 impl Graph<'_> {
