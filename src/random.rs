@@ -31,7 +31,7 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 /// let mut b = Random::new(7, 3);
 /// assert_eq!(a.uniform(), b.uniform());
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Random {
     key: [u32; 2],
     stream: u64,

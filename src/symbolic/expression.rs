@@ -4,10 +4,12 @@
 //! node is the root, and a sub-tree is a contiguous range. Everything here walks that list once with
 //! a stack and never recurses, so that a long sum cannot overflow anything.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 /// A function of one, two or three values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Op {
     /// a + b
@@ -148,7 +150,7 @@ impl Op {
 }
 
 /// One node of an expression.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Node {
     /// A number; the search fits it.
     Constant(f64),
@@ -177,6 +179,10 @@ pub struct Weights {
     pub constant: u16,
     /// Complexity of a variable.
     pub variable: u16,
+    /// Complexity of the first variables, where it is another.
+    pub variables: Vec<u16>,
+    /// Bodies that count as one node of so much, operands not included.
+    pub definitions: Vec<(Expression, u16)>,
 }
 
 impl Default for Weights {
@@ -186,7 +192,7 @@ impl Default for Weights {
         for heavy in [Op::Pow, Op::Exp, Op::Log, Op::If] {
             op[heavy as usize] = 3;
         }
-        Weights { op, constant: 1, variable: 1 }
+        Weights { op, constant: 1, variable: 1, variables: Vec::new(), definitions: Vec::new() }
     }
 }
 
@@ -195,14 +201,16 @@ impl Weights {
     pub fn of(&self, node: Node) -> u32 {
         u32::from(match node {
             Node::Constant(_) => self.constant,
-            Node::Variable(_) => self.variable,
+            Node::Variable(v) => {
+                self.variables.get(usize::from(v)).copied().unwrap_or(self.variable)
+            }
             Node::Op(op) => self.op[op as usize],
         })
     }
 }
 
 /// An expression in postfix order. Never empty, always well-formed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Expression {
     nodes: Vec<Node>,
 }
@@ -294,9 +302,78 @@ impl Expression {
         self.nodes.contains(&Node::Variable(variable))
     }
 
-    /// Sum of the weights of the nodes.
+    /// Sum of the weights of the nodes; a body that [`Weights::definitions`] names counts as one.
     pub fn complexity(&self, weights: &Weights) -> u32 {
-        self.nodes.iter().map(|&node| weights.of(node)).sum()
+        if weights.definitions.is_empty() {
+            return self.nodes.iter().map(|&node| weights.of(node)).sum();
+        }
+        let mut sums: Vec<u32> = Vec::with_capacity(self.nodes.len());
+        for (at, &node) in self.nodes.iter().enumerate() {
+            let whole = weights.definitions.iter().find_map(|(body, weight)| {
+                let operands = self.operands_of(body, at)?;
+                Some(u32::from(*weight) + operands.iter().map(|&o| sums[o]).sum::<u32>())
+            });
+            let mut operand = at;
+            let mut sum = weights.of(node);
+            for _ in 0..node.arity() {
+                sum += sums[operand - 1];
+                operand = self.start(operand - 1);
+            }
+            sums.push(whole.unwrap_or(sum));
+        }
+        sums[sums.len() - 1]
+    }
+
+    /// Where the sub-tree at `root` is `body` with operands in the place of its variables: the roots
+    /// of the operands. Any constant matches any other.
+    fn operands_of(&self, body: &Expression, root: usize) -> Option<Vec<usize>> {
+        let mut operands: Vec<Option<usize>> = Vec::new();
+        let mut left = vec![(body.nodes.len() - 1, root)];
+        while let Some((in_body, here)) = left.pop() {
+            match (body.nodes[in_body], self.nodes[here]) {
+                (Node::Variable(v), _) => {
+                    let v = usize::from(v);
+                    if operands.len() <= v {
+                        operands.resize(v + 1, None);
+                    }
+                    match operands[v] {
+                        Some(bound) if !self.same(bound, here) => return None,
+                        _ => operands[v] = Some(here),
+                    }
+                }
+                (Node::Constant(_), Node::Constant(_)) => {}
+                (Node::Op(a), Node::Op(b)) if a == b => {
+                    let (mut x, mut y) = (in_body, here);
+                    for _ in 0..a.arity() {
+                        left.push((x - 1, y - 1));
+                        (x, y) = (body.start(x - 1), self.start(y - 1));
+                    }
+                }
+                _ => return None,
+            }
+        }
+        Some(operands.into_iter().flatten().collect())
+    }
+
+    /// True where the sub-trees at two roots are the same.
+    fn same(&self, a: usize, b: usize) -> bool {
+        self.nodes[self.start(a)..=a] == self.nodes[self.start(b)..=b]
+    }
+
+    /// The expression with other expressions in the place of those variables for which `by` has one.
+    pub fn substitute(&self, by: impl Fn(u16) -> Option<Expression>) -> Expression {
+        let mut nodes = Vec::with_capacity(self.nodes.len());
+        for &node in &self.nodes {
+            let replaced = match node {
+                Node::Variable(v) => by(v),
+                _ => None,
+            };
+            match replaced {
+                Some(e) => nodes.extend_from_slice(&e.nodes),
+                None => nodes.push(node),
+            }
+        }
+        Expression { nodes }
     }
 
     /// Longest way from the root to a leaf, in nodes.

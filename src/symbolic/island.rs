@@ -10,12 +10,13 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::expression::{Expression, Node, Op};
-use super::mutate::{Grammar, crossover};
-use super::search::Settings;
+use super::rules::Rules;
 use crate::device::Device;
 use crate::error::Result;
-use crate::ops::expression::{self as op, Fit, Fitted, Program, Rows};
+use crate::ops::expression::{Fitted, Rows};
 use crate::random::Random;
 
 /// Members of an island.
@@ -32,7 +33,7 @@ const STEPS: u32 = 8;
 const CROWDING: f64 = 20.0;
 
 /// A shape with its fitted scale and offset.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Member {
     /// f, constants fitted.
     pub f: Expression,
@@ -40,14 +41,14 @@ pub(super) struct Member {
     pub offset: f64,
     /// On the rows of the moment.
     pub loss: f64,
-    /// Of `formula`.
+    /// Of `candidate`.
     pub complexity: u32,
 }
 
 impl Member {
     /// offset + scale · f.
-    pub fn formula(&self, settings: &Settings) -> Expression {
-        if settings.scaled() { self.f.scaled(self.scale, self.offset) } else { self.f.clone() }
+    pub fn candidate(&self, rules: &Rules) -> Expression {
+        rules.with_scale(&self.f, self.scale, self.offset)
     }
 
     /// f with constants as fitted.
@@ -79,8 +80,9 @@ pub(super) fn structure(e: &Expression) -> u64 {
 pub(super) struct Task<'a> {
     pub device: &'a Device,
     pub rows: &'a Rows,
-    pub grammar: &'a Grammar,
-    pub settings: &'a Settings,
+    pub rules: &'a Rules<'a>,
+    /// No formula is longer for now.
+    pub limit: u32,
     /// Share of each complexity among all members of the problem.
     pub frequency: &'a [f64],
     pub batches: usize,
@@ -95,16 +97,16 @@ impl Task<'_> {
 
     /// The form under which an expression is a member, and the complexity of its formula.
     fn admit(&self, e: &Expression) -> Option<(Expression, u32)> {
-        let f = if self.settings.scaled() { e.shape()? } else { e.simplified() };
+        let f = self.rules.canonical(e)?;
         let small = f.nodes().iter().all(|n| !matches!(n, Node::Constant(c) if !c.is_finite()));
-        let formula = if self.settings.scaled() { f.scaled(2.0, 1.0) } else { f.clone() };
-        let complexity = formula.complexity(&self.settings.weights);
+        let complexity = self.rules.complexity(&self.rules.with_scale(&f, 2.0, 1.0));
         // Without its offset the formula may be two shorter.
-        let least = complexity.saturating_sub(if self.settings.scaled() { 2 } else { 0 });
-        (small && least <= self.settings.max_complexity).then_some((f, complexity))
+        let least = complexity.saturating_sub(if self.rules.scaled() { 2 } else { 0 });
+        (small && least <= self.limit && self.rules.allow(&f)).then_some((f, complexity))
     }
 }
 
+#[derive(Serialize, Deserialize)]
 pub(super) struct Island {
     /// The oldest first.
     pub members: VecDeque<Member>,
@@ -136,12 +138,12 @@ impl Island {
 
     /// Evolves until the next synchronisation.
     pub fn evolve(&mut self, task: &Task) -> Result<()> {
-        self.best = vec![None; task.settings.max_complexity as usize + 3];
+        self.best = vec![None; task.rules.settings.max_complexity as usize + 3];
         self.judge_again(task)?;
         let mut seen = HashMap::new();
         if self.members.is_empty() {
             let children = (0..POPULATION)
-                .filter_map(|_| task.admit(&task.grammar.beginning(&mut self.random)))
+                .filter_map(|_| task.admit(&task.rules.beginning(&mut self.random)))
                 .collect();
             for member in self.fit(children, task, &mut seen)? {
                 self.members.push_back(member);
@@ -160,12 +162,12 @@ impl Island {
 
     /// Losses of the members on new rows; those that are invalid there go.
     fn judge_again(&mut self, task: &Task) -> Result<()> {
-        let formulas = self.members.iter().map(|m| Program::new(&m.formula(task.settings)));
-        let programs: Vec<Program> = formulas.collect();
-        let losses = op::score(task.device, task.rows, &programs, task.settings.loss)?;
-        for (member, (loss, program)) in self.members.iter_mut().zip(losses.iter().zip(&programs)) {
+        let candidates: Vec<Expression> =
+            self.members.iter().map(|m| m.candidate(task.rules)).collect();
+        let losses = task.rules.score(task.device, task.rows, &candidates)?;
+        for (member, (loss, e)) in self.members.iter_mut().zip(losses.iter().zip(&candidates)) {
             member.loss = *loss;
-            self.node_evaluations += (program.nodes * task.rows.rows()) as u64;
+            self.node_evaluations += (e.nodes().len() * task.rows.rows()) as u64;
         }
         self.members.retain(|m| m.loss.is_finite());
         let members: Vec<Member> = self.members.iter().cloned().collect();
@@ -222,19 +224,19 @@ impl Island {
     /// A child, with its parent's loss and complexity where it has one parent.
     fn breed(&mut self, task: &Task) -> (Option<(f64, u32)>, Option<Expression>) {
         if self.members.is_empty() {
-            return (None, Some(task.grammar.beginning(&mut self.random)));
+            return (None, Some(task.rules.beginning(&mut self.random)));
         }
         let parent = self.tournament(task);
         if self.random.uniform() < CROSSOVER {
             let other = self.tournament(task);
             let (a, b) = (&self.members[parent].f, &self.members[other].f);
-            return (None, Some(crossover(a, b, &mut self.random)));
+            return (None, Some(task.rules.crossover(a, b, &mut self.random)));
         }
         let member = &self.members[parent];
-        let mut child = task.grammar.mutate(&member.f, &mut self.random);
+        let mut child = task.rules.mutate(&member.f, &mut self.random);
         // Now and then two steps at once.
         if self.random.uniform() < 0.25 {
-            child = child.and_then(|c| task.grammar.mutate(&c, &mut self.random));
+            child = child.and_then(|c| task.rules.mutate(&c, &mut self.random));
         }
         (Some((member.loss, member.complexity)), child)
     }
@@ -272,17 +274,12 @@ impl Island {
                 fresh.push(i);
             }
         }
-        let programs: Vec<Program> = fresh.iter().map(|&i| Program::new(&children[i].0)).collect();
-        let fit = Fit {
-            loss: task.settings.loss,
-            steps: STEPS,
-            scaled: task.settings.scaled(),
-            tolerance: 1e-3,
-        };
-        let fitted = op::fit(task.device, task.rows, &programs, fit)?;
-        for ((i, fitted), program) in fresh.into_iter().zip(fitted).zip(programs) {
+        let some: Vec<Expression> = fresh.iter().map(|&i| children[i].0.clone()).collect();
+        let how = (STEPS, task.rules.scaled(), 1e-3);
+        let fitted = task.rules.fit(task.device, task.rows, &some, how)?;
+        for ((i, fitted), e) in fresh.into_iter().zip(fitted).zip(some) {
             let times = u64::from(fitted.evaluations);
-            self.node_evaluations += times * (program.nodes * task.rows.rows()) as u64;
+            self.node_evaluations += times * (e.nodes().len() * task.rows.rows()) as u64;
             let known = seen.get(&keys[i]).map_or(f64::INFINITY, |k| k.loss);
             if fitted.loss < known || !known.is_finite() {
                 seen.insert(keys[i], fitted);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::expression::Expression;
 use super::front::{Entry, Front, Select};
 use super::print::number;
-use super::search::{self, Outcome, Problem, Settings};
+use super::search::{self, Moment, Outcome, Problem, Settings};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::progress::{Bar, Progress};
@@ -62,15 +62,15 @@ pub fn run(
     let mut laws = read_laws(folder)?;
     laws.retain(|law| !labels.targets.iter().any(|target| law["target"] == target.as_str()));
     let mut written = None;
-    let mut observer = |fronts: &[Front], evaluations: u64| {
-        advance(&bar, settings, fronts, evaluations, begun);
+    let mut observer = |moment: &Moment| {
+        advance(&bar, settings, moment.fronts, moment.evaluations, begun);
         if written.is_none_or(|at: Instant| at.elapsed() >= REWRITE_EVERY) {
             written = Some(Instant::now());
             // A failure here stops nothing: the last write reports it, if it persists.
-            let _ = write_fronts(folder, &others, problems, labels, fronts);
+            let _ = write_fronts(folder, &others, problems, labels, moment.fronts);
         }
     };
-    let outcomes = search::search(device, problems, settings, &mut observer)?;
+    let outcomes = search::search(device, problems, settings, None, &mut observer)?;
     let fronts: Vec<Front> = outcomes.iter().map(|o| o.front.clone()).collect();
     write_fronts(folder, &others, problems, labels, &fronts)?;
     for ((problem, label), front) in problems.iter().zip(&labels.targets).zip(&fronts) {
@@ -262,6 +262,6 @@ pub fn problem_of_table(
         columns: inputs.iter().map(|name| column(name)).collect::<Result<_>>()?,
         target: y,
         weights: w,
-        seeds: Vec::new(),
+        ..Problem::default()
     })
 }

@@ -3,7 +3,8 @@
 //!
 //! All work on the postfix list: a sub-tree is a range, and a change replaces one range by another.
 
-use super::expression::{Expression, Node, Op, Weights};
+use super::expression::{Expression, Node, Op};
+use super::settings::{Definition, Settings};
 use crate::random::Random;
 
 /// What expressions are made of.
@@ -17,6 +18,9 @@ pub struct Grammar {
     compares: Vec<Op>,
     /// True where + and * are both there.
     combines: bool,
+    /// Operators of the user's own; one is drawn as often as an operator of complexity 1.
+    definitions: Vec<Definition>,
+    kinds: [f64; KINDS.len()],
     /// True where * is there; and /.
     multiplies: bool,
     divides: bool,
@@ -24,7 +28,7 @@ pub struct Grammar {
 
 /// Kinds of mutation with the weight of each. Constants are fitted after every one of them, so
 /// that little weight falls on changing numbers.
-const KINDS: [(Kind, f64); 13] = [
+pub const KINDS: [(Kind, f64); 13] = [
     (Kind::Constant, 0.4),
     (Kind::Operator, 1.0),
     (Kind::Variable, 1.0),
@@ -40,8 +44,9 @@ const KINDS: [(Kind, f64); 13] = [
     (Kind::Random, 0.3),
 ];
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+/// A kind of mutation.
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+pub enum Kind {
     /// A constant times a random factor, rarely with the other sign.
     Constant,
     /// An operator becomes another of the same arity.
@@ -70,13 +75,23 @@ enum Kind {
     Random,
 }
 
+/// An operator that is to be put above something.
+#[derive(Clone, Copy)]
+enum Drawn {
+    Op(Op),
+    /// One of the definitions.
+    Own(usize),
+}
+
 impl Grammar {
-    /// Expressions of `operators` on variables, some values of each of which are given.
-    pub fn new(operators: &[Op], weights: &Weights, samples: Vec<Vec<f32>>) -> Self {
+    /// Expressions of the operators of `settings` on variables, some values of each of which are
+    /// given.
+    pub fn new(settings: &Settings, samples: Vec<Vec<f32>>) -> Self {
+        let operators = &settings.operators;
         let mut by_arity = [const { Vec::new() }; 3];
         for &op in operators {
             // A costly operator is drawn less often than a cheap one.
-            let weight = 1.0 / f64::from(weights.op[op as usize].max(1));
+            let weight = 1.0 / f64::from(settings.weights.op[op as usize].max(1));
             by_arity[op.arity() - 1].push((op, weight));
         }
         let compares = [Op::Greater, Op::Less].into_iter().filter(|c| operators.contains(c));
@@ -84,6 +99,8 @@ impl Grammar {
             operators: by_arity,
             variables: samples.len(),
             samples,
+            definitions: settings.definitions.clone(),
+            kinds: settings.mutations,
             compares: compares.collect(),
             multiplies: operators.contains(&Op::Mul),
             divides: operators.contains(&Op::Div),
@@ -116,6 +133,33 @@ impl Grammar {
             left < 0.0
         });
         drawn.or_else(|| pool().last()).map(|o| o.0)
+    }
+
+    /// An operator or, where there are any, one of the user's own.
+    fn any_operator(&self, random: &mut Random) -> Option<Drawn> {
+        if !self.definitions.is_empty() {
+            let built_in: f64 = self.operators.iter().flatten().map(|o| o.1).sum();
+            let own = self.definitions.len() as f64;
+            if random.uniform() * (built_in + own) < own {
+                return Some(Drawn::Own(random.below(self.definitions.len())));
+            }
+        }
+        self.operator(None, random).map(Drawn::Op)
+    }
+
+    /// What was drawn on `operand` and leaves, in some order.
+    fn on_top(&self, drawn: Drawn, operand: Expression, random: &mut Random) -> Expression {
+        match drawn {
+            Drawn::Op(op) => self.above(op, operand, random),
+            Drawn::Own(index) => {
+                let definition = &self.definitions[index];
+                let at = random.below(definition.arity);
+                let leaves = (0..definition.arity).map(|_| self.leaf(random));
+                let mut operands: Vec<Expression> = leaves.collect();
+                operands[at] = operand;
+                definition.apply(&operands)
+            }
+        }
     }
 
     /// A comparison of a variable with one of its values.
@@ -211,21 +255,21 @@ impl Grammar {
 
     /// Replaces a random leaf by an operator on leaves.
     fn grow(&self, e: &Expression, random: &mut Random) -> Expression {
-        let Some(op) = self.operator(None, random) else { return e.clone() };
+        let Some(drawn) = self.any_operator(random) else { return e.clone() };
         let at = pick(e, random, |node| node.arity() == 0).unwrap_or(0);
         let leaf = if random.uniform() < 0.5 { e.subtree(at) } else { self.leaf(random) };
-        replace(e, at, &self.above(op, leaf, random))
+        replace(e, at, &self.on_top(drawn, leaf, random))
     }
 
     /// One random mutation; None where the kind that was drawn cannot be done here.
     pub fn mutate(&self, e: &Expression, random: &mut Random) -> Option<Expression> {
-        let mut left = random.uniform() * KINDS.iter().map(|k| k.1).sum::<f64>();
-        let kind = KINDS.iter().find(|k| {
-            left -= k.1;
+        let mut left = random.uniform() * self.kinds.iter().sum::<f64>();
+        let drawn = self.kinds.iter().position(|weight| {
+            left -= weight;
             left < 0.0
         });
         let binary = |node: Node| node.arity() == 2;
-        match kind.map_or(Kind::Random, |k| k.0) {
+        match drawn.map_or(Kind::Random, |k| KINDS[k].0) {
             Kind::Constant => {
                 let at = pick(e, random, |node| matches!(node, Node::Constant(_)))?;
                 let Node::Constant(value) = e.nodes()[at] else { return None };
@@ -252,13 +296,13 @@ impl Grammar {
             Kind::Rotate => rotate(e, pick(e, random, binary)?, random),
             Kind::Grow if random.uniform() < 0.5 => Some(self.grow(e, random)),
             Kind::Grow => {
-                let op = self.operator(None, random)?;
-                Some(self.above(op, e.clone(), random))
+                let drawn = self.any_operator(random)?;
+                Some(self.on_top(drawn, e.clone(), random))
             }
             Kind::Insert => {
                 let at = pick(e, random, |_| true)?;
-                let op = self.operator(None, random)?;
-                Some(replace(e, at, &self.above(op, e.subtree(at), random)))
+                let drawn = self.any_operator(random)?;
+                Some(replace(e, at, &self.on_top(drawn, e.subtree(at), random)))
             }
             Kind::Delete => {
                 let at = pick(e, random, |node| node.arity() > 0)?;
@@ -360,7 +404,8 @@ mod tests {
     #[test]
     fn mutations_stay_well_formed_and_reach_everything() {
         let samples = vec![vec![1.0, 2.0], vec![3.0]];
-        let grammar = Grammar::new(&Op::ALL, &Weights::default(), samples);
+        let settings = Settings { operators: Op::ALL.to_vec(), ..Settings::default() };
+        let grammar = Grammar::new(&settings, samples);
         let mut random = Random::new(3, 0);
         let mut e = grammar.random(4, &mut random);
         let mut seen = std::collections::HashSet::new();
@@ -384,7 +429,8 @@ mod tests {
 
     #[test]
     fn only_the_operators_of_the_set_appear() {
-        let grammar = Grammar::new(&[Op::Mul, Op::Add], &Weights::default(), vec![vec![1.0]]);
+        let settings = Settings { operators: vec![Op::Mul, Op::Add], ..Settings::default() };
+        let grammar = Grammar::new(&settings, vec![vec![1.0]]);
         let mut random = Random::new(4, 0);
         let mut e = grammar.random(2, &mut random);
         for _ in 0..2000 {

@@ -23,14 +23,26 @@ impl Expression {
     /// # Errors
     /// With the position (from 1) and what is wrong there.
     pub fn parse(text: &str, names: &[&str]) -> Result<Self> {
-        let tokens = tokens(text)?;
-        let mut parser = Parser { text, names, tokens, at: 0, nesting: 0, nodes: Vec::new() };
-        parser.comparison()?;
-        if parser.at < parser.tokens.len() {
-            return Err(parser.error("an operator is missing"));
-        }
-        Expression::new(parser.nodes)
+        Ok(read(text, names, None)?.0)
     }
+
+    /// The same, for a text that calls functions which do not exist yet: call k stands as variable
+    /// `names.len()` + k; the calls with their operands follow.
+    pub(super) fn parse_with_calls(text: &str, names: &[&str]) -> Result<(Self, Calls)> {
+        read(text, names, Some(Vec::new()))
+    }
+}
+
+type Calls = Vec<(String, Vec<Expression>)>;
+
+fn read(text: &str, names: &[&str], calls: Option<Calls>) -> Result<(Expression, Calls)> {
+    let tokens = tokens(text)?;
+    let mut parser = Parser { text, names, tokens, at: 0, nesting: 0, nodes: Vec::new(), calls };
+    parser.comparison()?;
+    if parser.at < parser.tokens.len() {
+        return Err(parser.error("an operator is missing"));
+    }
+    Ok((Expression::new(parser.nodes)?, parser.calls.unwrap_or_default()))
 }
 
 fn error_at(text: &str, position: usize, message: &str) -> Error {
@@ -93,6 +105,8 @@ struct Parser<'a> {
     at: usize,
     nesting: usize,
     nodes: Vec<Node>,
+    /// Calls of functions that do not exist yet, where such are allowed.
+    calls: Option<Calls>,
 }
 
 impl Parser<'_> {
@@ -224,7 +238,7 @@ impl Parser<'_> {
     fn call(&mut self, name: &str) -> Result<()> {
         let function = |op: &Op| op.name().starts_with(char::is_alphabetic);
         let Some(op) = Op::from_name(name).filter(function) else {
-            return Err(self.error(&format!("'{name}' is no function")));
+            return self.unknown_call(name);
         };
         self.at += 2;
         for operand in 0..op.arity() {
@@ -235,6 +249,29 @@ impl Parser<'_> {
         }
         self.push(op);
         self.expect(')')
+    }
+
+    /// A call of a function that does not exist yet.
+    fn unknown_call(&mut self, name: &str) -> Result<()> {
+        if self.calls.is_none() {
+            return Err(self.error(&format!("'{name}' is no function")));
+        }
+        self.at += 2;
+        let before = std::mem::take(&mut self.nodes);
+        let mut operands = Vec::new();
+        loop {
+            self.comparison()?;
+            operands.push(Expression::new(std::mem::take(&mut self.nodes))?);
+            if self.sign(&[',']).is_none() {
+                break;
+            }
+        }
+        self.expect(')')?;
+        self.nodes = before;
+        let calls = self.calls.get_or_insert_default();
+        self.nodes.push(Node::Variable((self.names.len() + calls.len()) as u16));
+        calls.push((name.to_string(), operands));
+        Ok(())
     }
 }
 

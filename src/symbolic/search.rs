@@ -11,25 +11,29 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::expression::{Expression, Op, Weights};
-use super::front::Front;
+use serde::{Deserialize, Serialize};
+
+use super::expression::Expression;
+use super::front::{Entry, Front};
 use super::island::{BATCH, Island, Member, Task, structure};
-use super::mutate::Grammar;
+use super::rules::Rules;
+pub use super::settings::Settings;
+use super::template::Template;
+use super::units::Units;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::expression::{self as op, Fit, Loss, Program, Rows};
+use crate::ops::expression::Rows;
 use crate::random::Random;
 
-/// Rows that a problem's islands see between two synchronisations.
-const ROWS: usize = 512;
 /// Batches of an island between two synchronisations.
 const BATCHES: usize = 32;
 /// Members of an island that the hall of fame replaces at a synchronisation.
 const REINJECTED: usize = 3;
 /// Epochs after which a structure may be fitted on all rows again: another start may do better.
 const FORGET_EVERY: u64 = 12;
-/// Values of each variable from which thresholds are drawn.
-const SAMPLES: usize = 64;
+/// Steps and tolerance of fitting on all rows: a member, and what enters the hall of fame.
+const MEMBER_STEPS: (u32, f64) = (12, 1e-4);
+const FAMOUS_STEPS: (u32, f64) = (30, 1e-5);
 
 /// One table and its target.
 #[derive(Clone, Debug, Default)]
@@ -42,55 +46,13 @@ pub struct Problem {
     pub target: Vec<f32>,
     /// `[row]`, 0 or more.
     pub weights: Option<Vec<f32>>,
-    /// Expressions to begin with, from an earlier search or a guess.
+    /// Expressions to begin with, from an earlier search or a guess; under a template, its parts as
+    /// one tree.
     pub seeds: Vec<Expression>,
-}
-
-/// How to search.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// What expressions are made of.
-    pub operators: Vec<Op>,
-    /// Complexity of each kind of node.
-    pub weights: Weights,
-    /// What is minimised.
-    pub loss: Loss,
-    /// No formula is longer.
-    pub max_complexity: u32,
-    /// Stop after so many candidates of each problem.
-    pub evaluations: Option<u64>,
-    /// Stop after so many seconds in all.
-    pub seconds: Option<f64>,
-    /// A problem is finished where its smallest loss is at most this.
-    pub target_loss: Option<f64>,
-    /// Islands of each problem.
-    pub islands: usize,
-    /// Seed of everything random.
-    pub seed: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let operators = [Op::Add, Op::Sub, Op::Mul, Op::Div, Op::Pow, Op::Exp, Op::Log];
-        Settings {
-            operators: [&operators[..], &[Op::Greater, Op::Less, Op::If]].concat(),
-            weights: Weights::default(),
-            loss: Loss::Mae,
-            max_complexity: 30,
-            evaluations: None,
-            seconds: None,
-            target_loss: None,
-            islands: 8,
-            seed: 0,
-        }
-    }
-}
-
-impl Settings {
-    /// True where + and · are there to write a scale and an offset.
-    pub(super) fn scaled(&self) -> bool {
-        self.operators.contains(&Op::Add) && self.operators.contains(&Op::Mul)
-    }
+    /// Formulas have this form; their parts are searched.
+    pub template: Option<Template>,
+    /// Formulas make sense in these units.
+    pub units: Option<Units>,
 }
 
 /// What came out for one problem.
@@ -98,6 +60,10 @@ impl Settings {
 pub struct Outcome {
     /// Best expression of each complexity.
     pub front: Front,
+    /// The best `keep` of each complexity, on the front or not: complexity, loss, formula.
+    pub kept: Vec<(u32, f64, Expression)>,
+    /// Under a template, the parts of each entry of the front.
+    pub parts: Vec<Vec<Expression>>,
     /// Candidates considered.
     pub evaluations: u64,
     /// Nodes × rows executed, each pass over a table counted once (gradients not extra).
@@ -106,19 +72,21 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
+#[derive(Clone, Serialize, Deserialize)]
 struct Famous {
     loss: f64,
+    /// The candidate with its scale and offset.
     expression: Expression,
     member: Member,
 }
 
-/// One problem in work.
-struct State<'a> {
-    problem: &'a Problem,
-    rows: Rows,
-    grammar: Grammar,
+/// Everything that the search of one problem remembers from one synchronisation to the next: with it
+/// a search goes on as if it had not been interrupted.
+#[derive(Serialize, Deserialize)]
+struct Memory {
     islands: Vec<Island>,
-    hall: BTreeMap<u32, Famous>,
+    /// The best of each complexity, the best first.
+    hall: BTreeMap<u32, Vec<Famous>>,
     /// Structures that were fitted on all rows of late.
     tried: HashSet<u64>,
     epochs: u64,
@@ -129,24 +97,53 @@ struct State<'a> {
     done: bool,
 }
 
-/// Searches all `problems` as one job; `observer` sees the fronts and the number of candidates
-/// considered so far at every synchronisation.
+/// One problem in work.
+struct State<'a> {
+    problem: &'a Problem,
+    rules: Rules<'a>,
+    rows: Rows,
+    memory: Memory,
+}
+
+/// What an observer sees at a synchronisation.
+pub struct Moment<'a> {
+    /// The front of each problem.
+    pub fronts: &'a [Front],
+    /// Candidates considered so far, of all problems.
+    pub evaluations: u64,
+    /// True where every island worked to the end: from here a search can go on.
+    pub whole: bool,
+    states: &'a [State<'a>],
+}
+
+impl Moment<'_> {
+    /// What [`search`] takes to go on from here.
+    pub fn memory(&self) -> Vec<u8> {
+        let memories: Vec<&Memory> = self.states.iter().map(|s| &s.memory).collect();
+        serde_json::to_vec(&memories).expect("plain data")
+    }
+}
+
+/// Searches all `problems` as one job; `observer` sees every synchronisation. With the `memory` of
+/// an earlier search of the same problems with the same settings it goes on from there, to the same
+/// end.
 ///
 /// Ends at the first limit that is met (with none, only at Ctrl-C), and in any case with the fronts
 /// found so far.
 ///
 /// # Errors
 /// A problem without rows or columns, with lengths that disagree or values that are not finite, or
-/// with a constant target; settings without operators.
+/// with a constant target; settings without operators; a memory that is none of these problems.
 pub fn search(
     device: &Device,
     problems: &[Problem],
     settings: &Settings,
-    observer: &mut dyn FnMut(&[Front], u64),
+    memory: Option<&[u8]>,
+    observer: &mut dyn FnMut(&Moment),
 ) -> Result<Vec<Outcome>> {
     let begun = Instant::now();
-    if settings.operators.is_empty() || settings.islands == 0 {
-        return Err(Error::usage("at least one operator and one island are needed"));
+    if settings.islands == 0 {
+        return Err(Error::usage("at least one island is needed"));
     }
     let deadline = settings.seconds.map(|s| begun + Duration::from_secs_f64(s.clamp(0.0, 1e9)));
     let mut states: Vec<State> = problems
@@ -154,183 +151,228 @@ pub fn search(
         .enumerate()
         .map(|(index, problem)| State::new(index as u64, problem, settings))
         .collect::<Result<_>>()?;
-    for state in &mut states {
-        state.plant(device, settings)?;
+    match memory {
+        Some(memory) => {
+            let damaged = |_| Error::input("is no memory of a search");
+            let memories: Vec<Memory> = serde_json::from_slice(memory).map_err(damaged)?;
+            if memories.len() != states.len() {
+                return Err(Error::input("is the memory of another search"));
+            }
+            for (state, memory) in states.iter_mut().zip(memories) {
+                state.memory = memory;
+            }
+        }
+        None => {
+            for state in &mut states {
+                state.plant(device)?;
+            }
+        }
     }
     loop {
+        let used = states.iter().filter(|s| !s.memory.done).map(State::evaluations).max();
         let batches = match settings.evaluations {
             None => BATCHES,
             Some(limit) => {
-                let used = states.iter().filter(|s| !s.done).map(State::evaluations).max();
                 let left = limit.saturating_sub(used.unwrap_or(limit));
                 let each = left.div_ceil((settings.islands * BATCH) as u64);
                 BATCHES.min(each as usize)
             }
         };
-        let late = deadline.is_some_and(|d| Instant::now() >= d);
-        if batches == 0 || late || crate::interrupt::requested() || states.iter().all(|s| s.done) {
+        let late = || deadline.is_some_and(|d| Instant::now() >= d);
+        let stopped = || late() || crate::interrupt::requested();
+        if batches == 0 || stopped() || states.iter().all(|s| s.memory.done) {
             break;
         }
-        let work = states.par_iter_mut().filter(|s| !s.done);
-        work.try_for_each(|state| state.epoch(device, settings, batches, deadline))?;
+        let share = match (settings.evaluations, settings.seconds) {
+            (Some(limit), _) => used.unwrap_or(limit) as f64 / limit.max(1) as f64,
+            (None, Some(seconds)) => begun.elapsed().as_secs_f64() / seconds,
+            (None, None) => 1.0,
+        };
+        let work = states.par_iter_mut().filter(|s| !s.memory.done);
+        let limit = settings.limit(share);
+        work.try_for_each(|state| state.epoch(device, limit, batches, deadline))?;
         let fronts: Vec<Front> = states.iter().map(State::front).collect();
-        observer(&fronts, states.iter().map(State::evaluations).sum());
+        observer(&Moment {
+            fronts: &fronts,
+            evaluations: states.iter().map(State::evaluations).sum(),
+            whole: !stopped(),
+            states: &states,
+        });
     }
     let seconds = begun.elapsed().as_secs_f64();
     let outcome = |state: &State| Outcome {
         front: state.front(),
+        kept: state.kept(),
+        parts: state.parts(),
         evaluations: state.evaluations(),
-        node_evaluations: state.node_evaluations
-            + state.islands.iter().map(|i| i.node_evaluations).sum::<u64>(),
+        node_evaluations: state.memory.node_evaluations
+            + state.memory.islands.iter().map(|i| i.node_evaluations).sum::<u64>(),
         seconds,
     };
     Ok(states.iter().map(outcome).collect())
 }
 
 impl<'a> State<'a> {
-    fn new(index: u64, problem: &'a Problem, settings: &Settings) -> Result<Self> {
-        if problem.columns.is_empty() {
-            return Err(Error::input("there are no input columns"));
-        }
-        let rows = Rows::new(&problem.columns, &problem.target, problem.weights.as_deref())?;
-        if problem.target.iter().all(|y| *y == problem.target[0]) {
-            let message = format!("is {} in every row: there is no law to find", problem.target[0]);
-            return Err(Error::input(message));
-        }
+    fn new(index: u64, problem: &'a Problem, settings: &'a Settings) -> Result<Self> {
         let mut random = Random::new(settings.seed, index << 32);
-        let samples = problem
-            .columns
-            .iter()
-            .map(|column| (0..SAMPLES).map(|_| column[random.below(column.len())]).collect());
-        let grammar = Grammar::new(&settings.operators, &settings.weights, samples.collect());
+        let rules = Rules::new(problem, settings, &mut random)?;
         let stream = |island: usize| (index << 32) + 1 + island as u64;
         Ok(State {
             problem,
-            rows,
-            grammar,
-            islands: (0..settings.islands).map(|i| Island::new(settings.seed, stream(i))).collect(),
-            hall: BTreeMap::new(),
-            tried: HashSet::new(),
-            epochs: 0,
-            counts: vec![1.0; settings.max_complexity as usize + 3],
-            node_evaluations: 0,
-            random,
-            done: false,
+            rows: rules.rows()?,
+            rules,
+            memory: Memory {
+                islands: (0..settings.islands)
+                    .map(|i| Island::new(settings.seed, stream(i)))
+                    .collect(),
+                hall: BTreeMap::new(),
+                tried: HashSet::new(),
+                epochs: 0,
+                counts: vec![1.0; settings.max_complexity as usize + 3],
+                node_evaluations: 0,
+                random,
+                done: false,
+            },
         })
     }
 
     fn evaluations(&self) -> u64 {
-        self.islands.iter().map(|i| i.evaluations).sum()
+        self.memory.islands.iter().map(|i| i.evaluations).sum()
     }
 
     fn front(&self) -> Front {
-        let entry = |(&complexity, famous): (&u32, &Famous)| {
-            (complexity, famous.loss, famous.expression.clone())
-        };
-        Front::new(self.hall.iter().map(entry).collect())
+        let best = self.memory.hall.iter().filter_map(|(&c, famous)| Some((c, famous.first()?)));
+        let entry =
+            |(c, famous): (u32, &Famous)| (c, famous.loss, self.rules.formula(&famous.expression));
+        Front::new(best.map(entry).collect())
+    }
+
+    fn kept(&self) -> Vec<(u32, f64, Expression)> {
+        let all =
+            self.memory.hall.iter().flat_map(|(&c, famous)| famous.iter().map(move |f| (c, f)));
+        all.map(|(c, f)| (c, f.loss, self.rules.formula(&f.expression))).collect()
+    }
+
+    /// Of each entry of the front, under a template.
+    fn parts(&self) -> Vec<Vec<Expression>> {
+        let Some(template) = &self.problem.template else { return Vec::new() };
+        let parts =
+            |entry: &Entry| template.split(&self.memory.hall[&entry.complexity][0].expression);
+        self.front().entries.iter().map(parts).collect()
     }
 
     /// Puts the problem's seeds into the hall of fame: as they are, and fitted anew.
-    fn plant(&mut self, device: &Device, settings: &Settings) -> Result<()> {
-        let scaled = settings.scaled();
-        let shape = |e: &Expression| if scaled { e.shape() } else { Some(e.simplified()) };
-        let seeds = self.problem.seeds.iter().filter_map(|e| Some((e.clone(), shape(e)?)));
-        let (formulas, shapes): (Vec<Expression>, Vec<Expression>) = seeds.unzip();
-        let programs: Vec<Program> = formulas.iter().map(Program::new).collect();
-        let losses = op::score(device, &self.rows, &programs, settings.loss)?;
-        let programs: Vec<Program> = shapes.iter().map(Program::new).collect();
-        let fit = Fit { loss: settings.loss, steps: 12, scaled, tolerance: 1e-4 };
-        let fitted = op::fit(device, &self.rows, &programs, fit)?;
+    fn plant(&mut self, device: &Device) -> Result<()> {
+        let seeds = self.problem.seeds.iter();
+        let seeds = seeds.filter_map(|e| Some((e.clone(), self.rules.canonical(e)?)));
+        let (candidates, shapes): (Vec<Expression>, Vec<Expression>) = seeds.unzip();
+        let losses = self.rules.score(device, &self.rows, &candidates)?;
+        let (steps, tolerance) = MEMBER_STEPS;
+        let how = (steps, self.rules.scaled(), tolerance);
+        let fitted = self.rules.fit(device, &self.rows, &shapes, how)?;
         let mut members = Vec::new();
-        for (((formula, loss), f), fitted) in
-            formulas.into_iter().zip(losses).zip(shapes).zip(fitted)
+        for (((expression, loss), f), fitted) in
+            candidates.into_iter().zip(losses).zip(shapes).zip(fitted)
         {
-            let complexity = formula.complexity(&settings.weights);
-            let member = Member::fitted(f, &fitted, complexity);
-            self.honour(Famous { loss, expression: formula, member: member.clone() });
+            let member = Member::fitted(f, &fitted, self.rules.complexity(&expression));
+            self.honour(Famous { loss, expression, member: member.clone() });
             members.push(member);
         }
-        self.enter(device, settings, members)
+        self.enter(device, members)
     }
 
-    /// Puts a formula into the hall of fame, if it is the best of its complexity.
+    /// Puts a candidate into the hall of fame, if it is among the best of its complexity.
     fn honour(&mut self, famous: Famous) {
-        let known = self.hall.get(&famous.member.complexity).map_or(f64::INFINITY, |f| f.loss);
-        if famous.loss < known {
-            self.hall.insert(famous.member.complexity, famous);
+        if !famous.loss.is_finite() {
+            return;
         }
+        let keep = self.rules.settings.keep.max(1);
+        let all = self.memory.hall.entry(famous.member.complexity).or_default();
+        // Of each structure only the best.
+        let key = structure(&famous.expression);
+        if let Some(same) = all.iter().position(|f| structure(&f.expression) == key) {
+            if famous.loss >= all[same].loss {
+                return;
+            }
+            all.remove(same);
+        }
+        let at = all.partition_point(|f| f.loss <= famous.loss);
+        all.insert(at, famous);
+        all.truncate(keep);
     }
 
     /// Until the next synchronisation, and that.
     fn epoch(
         &mut self,
         device: &Device,
-        settings: &Settings,
+        limit: u32,
         batches: usize,
         deadline: Option<Instant>,
     ) -> Result<()> {
-        self.epochs += 1;
-        if self.epochs.is_multiple_of(FORGET_EVERY) {
-            self.tried.clear();
+        self.memory.epochs += 1;
+        if self.memory.epochs.is_multiple_of(FORGET_EVERY) {
+            self.memory.tried.clear();
         }
         let rows = self.some_rows();
-        let total: f64 = self.counts.iter().sum();
-        let frequency: Vec<f64> = self.counts.iter().map(|c| c / total).collect();
+        let total: f64 = self.memory.counts.iter().sum();
+        let frequency: Vec<f64> = self.memory.counts.iter().map(|c| c / total).collect();
         let task = Task {
             device,
             rows: rows.as_ref().unwrap_or(&self.rows),
-            grammar: &self.grammar,
-            settings,
+            rules: &self.rules,
+            limit,
             frequency: &frequency,
             batches,
             deadline,
         };
-        self.islands.par_iter_mut().try_for_each(|island| island.evolve(&task))?;
+        self.memory.islands.par_iter_mut().try_for_each(|island| island.evolve(&task))?;
         let found = self.promising();
-        self.enter(device, settings, found)?;
+        self.enter(device, found)?;
         self.migrate();
-        for count in &mut self.counts {
+        let Memory { counts, islands, .. } = &mut self.memory;
+        for count in counts.iter_mut() {
             *count = 1.0 + 0.8 * (*count - 1.0);
         }
-        for member in self.islands.iter().flat_map(|i| &i.members) {
-            if let Some(count) = self.counts.get_mut(member.complexity as usize) {
+        for member in islands.iter().flat_map(|i| &i.members) {
+            if let Some(count) = counts.get_mut(member.complexity as usize) {
                 *count += 1.0;
             }
         }
-        if let (Some(limit), Some(best)) = (settings.target_loss, self.front().entries.last()) {
-            self.done = best.loss <= limit;
+        let limit = self.rules.settings.target_loss;
+        if let (Some(limit), Some(best)) = (limit, self.front().entries.last()) {
+            self.memory.done = best.loss <= limit;
         }
         Ok(())
     }
 
     /// Rows for the next epoch; None where the table is so short that all are used.
     fn some_rows(&mut self) -> Option<Rows> {
-        let n = self.problem.target.len();
-        if n <= 2 * ROWS {
+        let (n, some) = (self.rules.row_count(), self.rules.settings.batch_rows);
+        if n <= 2 * some {
             return None;
         }
-        let mut chosen: HashSet<u32> = HashSet::with_capacity(ROWS);
-        let mut order = Vec::with_capacity(ROWS);
-        while order.len() < ROWS {
-            let row = self.random.below(n) as u32;
+        let mut chosen: HashSet<u32> = HashSet::with_capacity(some);
+        let mut order = Vec::with_capacity(some);
+        while order.len() < some {
+            let row = self.memory.random.below(n) as u32;
             if chosen.insert(row) {
                 order.push(row);
             }
         }
-        let weights = self.problem.weights.as_deref();
-        Some(Rows::gather(&self.problem.columns, &self.problem.target, weights, &order))
+        Some(self.rules.gather(&order))
     }
 
     /// The islands' best of each complexity, where no simpler one is clearly better, and not
     /// entered before.
     fn promising(&mut self) -> Vec<Member> {
+        let Memory { islands, tried, .. } = &mut self.memory;
         let mut all: Vec<Member> =
-            self.islands.iter().flat_map(|i| i.best.iter().flatten().cloned()).collect();
+            islands.iter().flat_map(|i| i.best.iter().flatten().cloned()).collect();
         all.sort_by(|a, b| a.complexity.cmp(&b.complexity).then(a.loss.total_cmp(&b.loss)));
         let mut least = f64::INFINITY;
         let mut found = Vec::new();
         for member in all {
-            if member.loss <= 1.1 * least && self.tried.insert(structure(&member.f)) {
+            if member.loss <= 1.1 * least && tried.insert(structure(&member.f)) {
                 found.push(member.clone());
             }
             least = least.min(member.loss);
@@ -339,79 +381,81 @@ impl<'a> State<'a> {
     }
 
     /// Fits members on all rows, with and without offset; the best of each complexity stay.
-    fn enter(&mut self, device: &Device, settings: &Settings, found: Vec<Member>) -> Result<()> {
-        let scaled = settings.scaled();
-        let fit = Fit { loss: settings.loss, steps: 12, scaled, tolerance: 1e-4 };
-        let programs: Vec<Program> = found.iter().map(|m| Program::new(&m.f)).collect();
-        let first = op::fit(device, &self.rows, &programs, fit)?;
-        let mut candidates: Vec<(Expression, Member)> = Vec::new();
-        for ((member, fitted), program) in found.into_iter().zip(&first).zip(&programs) {
-            self.node_evaluations +=
-                u64::from(fitted.evaluations) * (program.nodes * self.rows.rows()) as u64;
+    fn enter(&mut self, device: &Device, found: Vec<Member>) -> Result<()> {
+        let scaled = self.rules.scaled();
+        let settings = self.rules.settings;
+        let (steps, tolerance) = MEMBER_STEPS;
+        let shapes: Vec<Expression> = found.iter().map(|m| m.f.clone()).collect();
+        let first = self.rules.fit(device, &self.rows, &shapes, (steps, scaled, tolerance))?;
+        let mut entering: Vec<(Expression, Member)> = Vec::new();
+        for (member, fitted) in found.into_iter().zip(&first) {
+            self.memory.node_evaluations += self.cost(&member.f, fitted.evaluations);
             if !fitted.loss.is_finite() {
                 continue;
             }
             let with = Member::fitted(member.f, fitted, 0);
             let without = Member { offset: 0.0, ..with.clone() };
             for member in if scaled { vec![with, without] } else { vec![with] } {
-                let formula = member.formula(settings).simplified();
-                let complexity = formula.complexity(&settings.weights);
-                let known = self.hall.range(..=complexity).map(|(_, f)| f.loss);
-                let known = known.fold(f64::INFINITY, f64::min);
+                let candidate = self.rules.simplified(&member.candidate(&self.rules));
+                let complexity = self.rules.complexity(&candidate);
+                let known = self.memory.hall.range(..=complexity).filter_map(|(_, f)| f.first());
+                let known = known.map(|f| f.loss).fold(f64::INFINITY, f64::min);
                 // Without its offset a formula has yet to be fitted.
                 let hopeful = member.offset == 0.0 || fitted.loss < 1.2 * known;
-                if complexity <= settings.max_complexity && hopeful {
-                    candidates.push((formula, Member { complexity, ..member }));
+                if complexity <= settings.max_complexity && hopeful && self.rules.allow(&candidate)
+                {
+                    entering.push((candidate, Member { complexity, ..member }));
                 }
             }
         }
-        let programs: Vec<Program> = candidates.iter().map(|(e, _)| Program::new(e)).collect();
-        let last = Fit { loss: settings.loss, steps: 30, scaled: false, tolerance: 1e-5 };
-        let fitted = op::fit(device, &self.rows, &programs, last)?;
-        for (((formula, member), fitted), program) in
-            candidates.iter_mut().zip(&fitted).zip(&programs)
-        {
-            self.node_evaluations +=
-                u64::from(fitted.evaluations) * (program.nodes * self.rows.rows()) as u64;
+        let mut candidates: Vec<Expression> = entering.iter().map(|e| e.0.clone()).collect();
+        let (steps, tolerance) = FAMOUS_STEPS;
+        let fitted = self.rules.fit(device, &self.rows, &candidates, (steps, false, tolerance))?;
+        for (candidate, fitted) in candidates.iter_mut().zip(&fitted) {
+            self.memory.node_evaluations += self.cost(candidate, fitted.evaluations);
             let rounded: Vec<f64> = fitted.constants.iter().map(|&c| rounded(c)).collect();
-            formula.set_constants(&rounded);
+            candidate.set_constants(&rounded);
             // A factor of 1 or an offset of 0 may have appeared.
-            *formula = formula.simplified();
-            member.complexity = formula.complexity(&settings.weights);
+            *candidate = self.rules.simplified(candidate);
         }
-        let programs: Vec<Program> = candidates.iter().map(|(e, _)| Program::new(e)).collect();
-        let losses = op::score(device, &self.rows, &programs, settings.loss)?;
-        for ((expression, member), loss) in candidates.into_iter().zip(losses) {
+        let losses = self.rules.score(device, &self.rows, &candidates)?;
+        for ((expression, (_, member)), loss) in candidates.into_iter().zip(entering).zip(losses) {
+            let member = Member { complexity: self.rules.complexity(&expression), ..member };
             self.honour(Famous { loss, expression, member });
         }
         Ok(())
     }
 
+    /// Nodes × rows of so many passes over all rows.
+    fn cost(&self, e: &Expression, passes: u32) -> u64 {
+        u64::from(passes) * (e.nodes().len() * self.rows.rows()) as u64
+    }
+
     /// The hall of fame returns to the islands, and each island's best visits the next.
     fn migrate(&mut self) {
+        let Memory { hall, islands, random, .. } = &mut self.memory;
         let mut least = f64::INFINITY;
         let mut famous: Vec<Member> = Vec::new();
-        for entry in self.hall.values() {
+        for entry in hall.values().filter_map(|f| f.first()) {
             if entry.loss < least {
                 least = entry.loss;
                 famous.push(entry.member.clone());
             }
         }
-        let islands = self.islands.len();
-        let visitors: Vec<Option<Member>> = self
-            .islands
+        let count = islands.len();
+        let visitors: Vec<Option<Member>> = islands
             .iter()
             .map(|island| {
                 let members = island.members.iter();
                 members.min_by(|a, b| a.loss.total_cmp(&b.loss)).cloned()
             })
             .collect();
-        for (i, island) in self.islands.iter_mut().enumerate() {
+        for (i, island) in islands.iter_mut().enumerate() {
             for _ in 0..REINJECTED.min(famous.len()) {
-                let chosen = self.random.below(famous.len());
+                let chosen = random.below(famous.len());
                 island.receive(famous[chosen].clone());
             }
-            if let Some(visitor) = &visitors[(i + 1) % islands] {
+            if let Some(visitor) = &visitors[(i + 1) % count] {
                 island.receive(visitor.clone());
             }
         }

@@ -29,7 +29,7 @@ fn settings(evaluations: u64) -> Settings {
 }
 
 fn run(problems: &[Problem], settings: &Settings) -> Vec<Outcome> {
-    search(&Device::cpu(), problems, settings, &mut |_, _| {}).unwrap()
+    search(&Device::cpu(), problems, settings, None, &mut |_| {}).unwrap()
 }
 
 /// Largest relative error on fresh pairs.
@@ -89,7 +89,7 @@ fn gpu_finds_the_front_of_a_processor_with_avx_512() {
     let problems = [pairs(300, 4, target), pairs(1100, 5, target)];
     let settings = Settings { islands: 2, ..settings(600) };
     let [found, twin] = [gpu, Device::cpu()]
-        .map(|device| search(&device, &problems, &settings, &mut |_, _| {}).unwrap());
+        .map(|device| search(&device, &problems, &settings, None, &mut |_| {}).unwrap());
     assert!(found.iter().all(|outcome| outcome.front.entries.len() > 3), "{found:?}");
     if Simd::detect() >= Simd::Avx512 {
         for (found, twin) in found.iter().zip(twin) {

@@ -2,7 +2,8 @@
 //! and Levenberg–Marquardt on them.
 //!
 //! The program is a tree, so each result has one consumer and its adjoint is written once. The
-//! adjoint of a constant is its column of the Jacobian.
+//! adjoint of a constant is its column of the Jacobian, the sum over its places where constants are
+//! tied ([`Program::tied`]).
 
 use super::cpu::{self, Block};
 use super::lanes::Lanes;
@@ -157,16 +158,23 @@ unsafe fn reverse<L: Lanes>(
     let vectors = block.lines * (LINE / L::N);
     // SAFETY: the caller's promise.
     unsafe {
-        let place = |operand: Operand| -> Option<*mut f32> {
+        if program.tied {
+            let constants = program.constants.len() * BLOCK * LINE;
+            std::slice::from_raw_parts_mut(jacobian, constants).fill(0.0);
+        }
+        // Where an adjoint goes, and whether to what is there already.
+        let place = |operand: Operand| -> Option<(*mut f32, bool)> {
             match operand {
-                Operand::Constant(c) => Some(jacobian.add(usize::from(c) * BLOCK * LINE)),
+                Operand::Constant(c) => {
+                    Some((jacobian.add(usize::from(c) * BLOCK * LINE), program.tied))
+                }
                 Operand::Result(i) if program.instructions[usize::from(i)].has_constant => {
-                    Some(adjoints.add(usize::from(i) * BLOCK).cast())
+                    Some((adjoints.add(usize::from(i) * BLOCK).cast(), false))
                 }
                 _ => None,
             }
         };
-        if let Some(root) = place(program.root) {
+        if let Some((root, _)) = place(program.root) {
             for i in 0..vectors {
                 L::splat(scale).store(root.add(i * L::N));
             }
@@ -179,7 +187,7 @@ unsafe fn reverse<L: Lanes>(
             let result = block.source::<L>(program, Operand::Result(index as u16));
             let sources = instruction.operands.map(|o| block.source::<L>(program, o));
             for operand in 0..instruction.op.arity() {
-                let Some(out) = place(instruction.operands[operand]) else { continue };
+                let Some((out, added)) = place(instruction.operands[operand]) else { continue };
                 // Adjoint times the partial derivative; x, y are the operands, v the result.
                 macro_rules! each {
                     (|$d:ident, $x:ident, $y:ident, $v:ident| $value:expr) => {
@@ -188,7 +196,10 @@ unsafe fn reverse<L: Lanes>(
                             let ($x, $y): (L, L) = (sources[0].load(i), sources[1].load(i));
                             let $v: L = result.load(i);
                             let _ = ($d, $x, $y, $v);
-                            L::store($value, out.add(i * L::N));
+                            let value: L = $value;
+                            let value =
+                                if added { value.add(L::load(out.add(i * L::N))) } else { value };
+                            value.store(out.add(i * L::N));
                         }
                     };
                 }
@@ -268,6 +279,12 @@ impl Normal {
         self.smallest = SMALL * rows.deviation().max(1e-30);
         equations(program, self);
         let mut evaluations = 1;
+        // A target that does not vary says nothing about the size of residuals; the first loss does.
+        if rows.deviation() == 0.0 && self.loss.is_finite() && self.loss > 0.0 {
+            self.smallest = SMALL * self.loss;
+            equations(program, self);
+            evaluations += 1;
+        }
         let mut best = self.parameters.clone();
         let mut best_loss = self.loss;
         let (mut gradient, mut matrix) = (self.gradient.clone(), self.matrix.clone());

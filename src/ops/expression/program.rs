@@ -38,6 +38,8 @@ pub struct Program {
     pub constants: Vec<f32>,
     /// Nodes of the expression, leaves included: what "node evaluations" count.
     pub nodes: usize,
+    /// True where a constant may occur in several places; only a processor fits such a program.
+    pub tied: bool,
 }
 
 impl Program {
@@ -73,11 +75,26 @@ impl Program {
             stack.push(operand);
         }
         let root = stack[0];
-        Program { instructions, root, constants, nodes: expression.nodes().len() }
+        Program { instructions, root, constants, nodes: expression.nodes().len(), tied: false }
     }
 }
 
 impl Program {
+    /// For a program whose constants are numbers in a list of `values`: constants with the same
+    /// number are one parameter.
+    pub(crate) fn tied(mut self, values: &[f64]) -> Self {
+        let numbers: Vec<u16> = self.constants.iter().map(|&c| c as u16).collect();
+        let operands = self.instructions.iter_mut().flat_map(|i| &mut i.operands);
+        for operand in operands.chain([&mut self.root]) {
+            if let Operand::Constant(c) = operand {
+                *c = numbers[usize::from(*c)];
+            }
+        }
+        self.constants = values.iter().map(|&v| v as f32).collect();
+        self.tied = true;
+        self
+    }
+
     /// The columns that are read, in any order, perhaps several times.
     pub fn variables(&self) -> impl Iterator<Item = u16> {
         let operands = self.instructions.iter().flat_map(|i| i.operands).chain([self.root]);

@@ -1,0 +1,300 @@
+//! The rules of one problem: how candidates are made, what they stand for, which are allowed, and
+//! how they are judged.
+//!
+//! A candidate is the formula itself or, under a template, its parts in one tree. A loss of the
+//! user's own and a template are both put around the candidate before it is evaluated: the
+//! expression that the operation scores is then the loss of a row, a column of zeros its target and
+//! the absolute value its loss. Columns are added for what those expressions need: target, weight
+//! and their constants, which must not be fitted.
+
+use std::borrow::Cow;
+
+use super::expression::{Expression, Node, Op};
+use super::mutate::{Grammar, crossover};
+use super::search::Problem;
+use super::settings::Settings;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::ops::expression::{self as op, Fit, Fitted, Loss, Program, Rows};
+use crate::random::Random;
+
+/// Values of each variable from which thresholds are drawn.
+const SAMPLES: usize = 64;
+
+/// How candidates of one problem are made and judged.
+pub(super) struct Rules<'a> {
+    pub settings: &'a Settings,
+    problem: &'a Problem,
+    grammars: Vec<Grammar>,
+    columns: Cow<'a, [Vec<f32>]>,
+    target: Cow<'a, [f32]>,
+    weights: Option<&'a [f32]>,
+    /// The template's body around the candidate, constants in columns.
+    row_loss: Option<Expression>,
+    /// The columns of the constants of the template and of the loss.
+    frozen: Vec<(f64, u16)>,
+    median: f64,
+}
+
+impl<'a> Rules<'a> {
+    /// Rules of a problem.
+    ///
+    /// # Errors
+    /// A problem without rows or columns, with lengths that disagree or values that are not finite, or
+    /// with a constant target; settings without operators.
+    pub fn new(problem: &'a Problem, settings: &'a Settings, random: &mut Random) -> Result<Self> {
+        if settings.operators.is_empty() && settings.definitions.is_empty() {
+            return Err(Error::usage("at least one operator is needed"));
+        }
+        if problem.columns.is_empty() {
+            return Err(Error::input("there are no input columns"));
+        }
+        let rows = Rows::new(&problem.columns, &problem.target, problem.weights.as_deref())?;
+        if problem.target.iter().all(|y| *y == problem.target[0]) {
+            let message = format!("is {} in every row: there is no law to find", problem.target[0]);
+            return Err(Error::input(message));
+        }
+        let mut rules = Rules {
+            settings,
+            problem,
+            grammars: Vec::new(),
+            columns: Cow::Borrowed(&problem.columns),
+            target: Cow::Borrowed(&problem.target),
+            weights: problem.weights.as_deref(),
+            row_loss: None,
+            frozen: Vec::new(),
+            median: rows.median(),
+        };
+        drop(rows);
+        rules.grammars = rules.grammars(random);
+        rules.add_columns();
+        Ok(rules)
+    }
+
+    /// A grammar for each part; without a template, the formula is the only part.
+    fn grammars(&self, random: &mut Random) -> Vec<Grammar> {
+        let columns = &self.problem.columns;
+        let samples = |column: &Vec<f32>, random: &mut Random| -> Vec<f32> {
+            (0..SAMPLES).map(|_| column[random.below(column.len())]).collect()
+        };
+        let Some(template) = &self.problem.template else {
+            let samples = columns.iter().map(|column| samples(column, random));
+            return vec![Grammar::new(self.settings, samples.collect())];
+        };
+        let row = |row: usize| -> Vec<f64> { columns.iter().map(|c| f64::from(c[row])).collect() };
+        let mut values = |operand: &Expression| -> Vec<f32> {
+            let value = |_| operand.eval(&row(random.below(self.problem.target.len()))) as f32;
+            let some: Vec<f32> = (0..SAMPLES).map(value).filter(|v| v.is_finite()).collect();
+            if some.is_empty() { vec![0.0] } else { some }
+        };
+        let operands = template.operands.iter();
+        let grammar = |operands: &Vec<Expression>| {
+            Grammar::new(self.settings, operands.iter().map(&mut values).collect())
+        };
+        operands.map(grammar).collect()
+    }
+
+    /// Columns for what the template and the loss need beside the table's.
+    fn add_columns(&mut self) {
+        let rows = self.problem.target.len();
+        let body = self.problem.template.iter().flat_map(|t| t.constants());
+        let of_loss = self.settings.row_loss.iter().flat_map(|loss| loss.constants());
+        let constants: Vec<f64> = body.chain(of_loss).collect();
+        for value in constants {
+            if self.frozen.iter().all(|f| f.0.to_bits() != value.to_bits()) {
+                let columns = self.columns.to_mut();
+                self.frozen.push((value, columns.len() as u16));
+                columns.push(vec![value as f32; rows]);
+            }
+        }
+        let Some(loss) = &self.settings.row_loss else { return };
+        let weighs = loss.depends_on(2);
+        let columns = self.columns.to_mut();
+        let target = columns.len() as u16;
+        columns.push(self.problem.target.clone());
+        if weighs {
+            columns.push(self.weights.map_or_else(|| vec![1.0; rows], <[f32]>::to_vec));
+            self.weights = None;
+        }
+        self.target = Cow::Owned(vec![0.0; rows]);
+        let frozen = |node: &Node| match *node {
+            Node::Constant(value) => self.frozen(value),
+            Node::Variable(1) => Node::Variable(target),
+            Node::Variable(2) => Node::Variable(target + 1),
+            other => other,
+        };
+        let loss = Expression::from_nodes(loss.nodes().iter().map(frozen).collect());
+        self.row_loss = Some(loss);
+    }
+
+    /// The column of a constant that is not fitted.
+    fn frozen(&self, value: f64) -> Node {
+        let column = self.frozen.iter().find(|f| f.0.to_bits() == value.to_bits());
+        column.map_or(Node::Constant(value), |&(_, column)| Node::Variable(column))
+    }
+
+    /// All rows.
+    pub fn rows(&self) -> Result<Rows> {
+        Rows::new(&self.columns, &self.target, self.weights)
+    }
+
+    /// Some rows.
+    pub fn gather(&self, chosen: &[u32]) -> Rows {
+        Rows::gather(&self.columns, &self.target, self.weights, chosen)
+    }
+
+    /// Number of rows.
+    pub fn row_count(&self) -> usize {
+        self.problem.target.len()
+    }
+
+    /// True where a scale and an offset are fitted with each candidate.
+    pub fn scaled(&self) -> bool {
+        self.problem.template.is_none() && self.settings.scaled()
+    }
+
+    /// A candidate to begin with.
+    pub fn beginning(&self, random: &mut Random) -> Expression {
+        match &self.problem.template {
+            None => self.grammars[0].beginning(random),
+            Some(template) => template.beginning(&self.grammars, random),
+        }
+    }
+
+    /// One random mutation; None where the kind that was drawn cannot be done here.
+    pub fn mutate(&self, candidate: &Expression, random: &mut Random) -> Option<Expression> {
+        match &self.problem.template {
+            None => self.grammars[0].mutate(candidate, random),
+            Some(template) => template.mutate(&self.grammars, candidate, random),
+        }
+    }
+
+    /// A child of two candidates.
+    pub fn crossover(&self, a: &Expression, b: &Expression, random: &mut Random) -> Expression {
+        match &self.problem.template {
+            None => crossover(a, b, random),
+            Some(template) => template.crossover(a, b, random),
+        }
+    }
+
+    /// The candidate in as few nodes as possible.
+    pub fn simplified(&self, candidate: &Expression) -> Expression {
+        match &self.problem.template {
+            None => candidate.simplified(),
+            Some(template) => {
+                template.each(candidate, |part| Some(part.simplified())).expect("never None")
+            }
+        }
+    }
+
+    /// The form under which a candidate is a member: without scale and offset where those are fitted.
+    pub fn canonical(&self, candidate: &Expression) -> Option<Expression> {
+        if self.scaled() { candidate.shape() } else { Some(self.simplified(candidate)) }
+    }
+
+    /// offset + scale · candidate, where those are fitted.
+    pub fn with_scale(&self, candidate: &Expression, scale: f64, offset: f64) -> Expression {
+        if self.scaled() { candidate.scaled(scale, offset) } else { candidate.clone() }
+    }
+
+    /// The formula that a candidate stands for.
+    pub fn formula(&self, candidate: &Expression) -> Expression {
+        match &self.problem.template {
+            None => candidate.clone(),
+            Some(template) => template.formula(candidate),
+        }
+    }
+
+    /// The complexity of what was to be found.
+    pub fn complexity(&self, candidate: &Expression) -> u32 {
+        let weights = &self.settings.weights;
+        match &self.problem.template {
+            None => candidate.complexity(weights),
+            Some(template) => {
+                template.split(candidate).iter().map(|part| part.complexity(weights)).sum()
+            }
+        }
+    }
+
+    /// True where the candidate keeps to the constraints and to the units.
+    pub fn allow(&self, candidate: &Expression) -> bool {
+        let (constraints, weights) = (&self.settings.constraints, &self.settings.weights);
+        let shape = match &self.problem.template {
+            None => constraints.allow(candidate, weights),
+            Some(template) => {
+                template.split(candidate).iter().all(|part| constraints.allow(part, weights))
+            }
+        };
+        let units = self.problem.units.as_ref();
+        shape && units.is_none_or(|units| units.allow(&self.formula(candidate)))
+    }
+
+    /// What the operation evaluates for a candidate; its constants are the candidate's, then scale
+    /// and offset if `scaled`.
+    fn program(&self, candidate: &Expression, scaled: bool) -> Program {
+        if self.row_loss.is_none() && self.problem.template.is_none() {
+            return Program::new(candidate);
+        }
+        // While expressions are put together, each constant is its own number in the list.
+        let mut values = candidate.constants();
+        let mut marked = candidate.clone();
+        let marks: Vec<f64> = (0..values.len()).map(|k| k as f64).collect();
+        marked.set_constants(&marks);
+        let mut formula = match &self.problem.template {
+            None => marked,
+            Some(template) => template.formula_around(&marked, |value| self.frozen(value)),
+        };
+        if self.row_loss.is_some() && scaled {
+            let mark = |k: usize| Expression::constant((values.len() + k) as f64);
+            let product = Expression::apply(Op::Mul, &[mark(0), formula]);
+            formula = Expression::apply(Op::Add, &[product, mark(1)]);
+            values.extend([0.0, self.median]);
+        }
+        if let Some(loss) = &self.row_loss {
+            formula = loss.substitute(|variable| (variable == 0).then(|| formula.clone()));
+        }
+        Program::new(&formula).tied(&values)
+    }
+
+    /// The device that can evaluate the programs: kernels know no constant in two places.
+    fn device(&self, device: &Device) -> Device {
+        let composed = self.row_loss.is_some() || self.problem.template.is_some();
+        if composed { Device::cpu() } else { *device }
+    }
+
+    fn loss(&self) -> Loss {
+        if self.row_loss.is_some() { Loss::Mae } else { self.settings.loss }
+    }
+
+    /// Losses of candidates as they are.
+    pub fn score(
+        &self,
+        device: &Device,
+        rows: &Rows,
+        candidates: &[Expression],
+    ) -> Result<Vec<f64>> {
+        let programs: Vec<Program> = candidates.iter().map(|e| self.program(e, false)).collect();
+        op::score(&self.device(device), rows, &programs, self.loss())
+    }
+
+    /// Fits the constants of candidates, with scale and offset if `scaled`.
+    pub fn fit(
+        &self,
+        device: &Device,
+        rows: &Rows,
+        candidates: &[Expression],
+        (steps, scaled, tolerance): (u32, bool, f64),
+    ) -> Result<Vec<Fitted>> {
+        let programs: Vec<Program> = candidates.iter().map(|e| self.program(e, scaled)).collect();
+        let inside = self.row_loss.is_some() && scaled;
+        let fit = Fit { loss: self.loss(), steps, scaled: scaled && !inside, tolerance };
+        let mut fitted = op::fit(&self.device(device), rows, &programs, fit)?;
+        if inside {
+            for fitted in &mut fitted {
+                fitted.offset = fitted.constants.pop().unwrap_or(0.0);
+                fitted.scale = fitted.constants.pop().unwrap_or(1.0);
+            }
+        }
+        Ok(fitted)
+    }
+}

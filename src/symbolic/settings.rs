@@ -1,0 +1,234 @@
+//! What a search is asked for: the language of its formulas, what it minimises, and when it stops.
+
+use serde::{Deserialize, Serialize};
+
+use super::expression::{Expression, Node, Op, Weights};
+use super::mutate::KINDS;
+use crate::error::{Error, Result};
+use crate::ops::expression::Loss;
+
+/// How to search.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// What expressions are made of.
+    pub operators: Vec<Op>,
+    /// Operators of the user's own: the search puts the whole body in place.
+    pub definitions: Vec<Definition>,
+    /// Complexity of each kind of node.
+    pub weights: Weights,
+    /// What is minimised.
+    pub loss: Loss,
+    /// Minimised instead, where it is given: the mean over the rows of an expression of prediction
+    /// (variable 0), target (1) and weight (2), 0 or more everywhere.
+    pub row_loss: Option<Expression>,
+    /// No formula is longer.
+    pub max_complexity: u32,
+    /// Share of the search over which the longest formula grows from 3 to `max_complexity`.
+    pub warm_up: f64,
+    /// What formulas may not contain.
+    pub constraints: Constraints,
+    /// Weight of each kind of mutation, in the order of [`KINDS`].
+    pub mutations: [f64; KINDS.len()],
+    /// Rows that the islands see between two synchronisations.
+    pub batch_rows: usize,
+    /// Expressions that are kept of each complexity.
+    pub keep: usize,
+    /// Stop after so many candidates of each problem.
+    pub evaluations: Option<u64>,
+    /// Stop after so many seconds in all.
+    pub seconds: Option<f64>,
+    /// A problem is finished where its smallest loss is at most this.
+    pub target_loss: Option<f64>,
+    /// Islands of each problem.
+    pub islands: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let operators = [Op::Add, Op::Sub, Op::Mul, Op::Div, Op::Pow, Op::Exp, Op::Log];
+        Settings {
+            operators: [&operators[..], &[Op::Greater, Op::Less, Op::If]].concat(),
+            definitions: Vec::new(),
+            weights: Weights::default(),
+            loss: Loss::Mae,
+            row_loss: None,
+            max_complexity: 30,
+            warm_up: 0.0,
+            constraints: Constraints::default(),
+            mutations: KINDS.map(|k| k.1),
+            batch_rows: 512,
+            keep: 1,
+            evaluations: None,
+            seconds: None,
+            target_loss: None,
+            islands: 8,
+            seed: 0,
+        }
+    }
+}
+
+/// The shortest limit of a warm-up.
+const FIRST_LIMIT: u32 = 3;
+
+impl Settings {
+    /// True where + and · are there to write a scale and an offset.
+    pub(super) fn scaled(&self) -> bool {
+        self.operators.contains(&Op::Add) && self.operators.contains(&Op::Mul)
+    }
+
+    /// The longest formula after a share of the search, 0 to 1.
+    pub(super) fn limit(&self, share: f64) -> u32 {
+        if share >= self.warm_up {
+            return self.max_complexity;
+        }
+        let room = f64::from(self.max_complexity.saturating_sub(FIRST_LIMIT));
+        (FIRST_LIMIT + (room * share / self.warm_up) as u32).min(self.max_complexity)
+    }
+}
+
+/// An operator of the user's own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Definition {
+    /// As it was named.
+    pub name: String,
+    /// Number of operands.
+    pub arity: usize,
+    /// An expression of the operands; its constants are beginnings, fitted like all others.
+    pub body: Expression,
+}
+
+impl Definition {
+    /// Reads `name(x, y) = body`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let error = |message: &str| Error::usage(format!("'{text}' {message}"));
+        let (head, body) = text
+            .split_once('=')
+            .ok_or_else(|| error("is no definition; 'name(x, y) = expression' is one"))?;
+        let call = head.trim().strip_suffix(')').and_then(|h| h.split_once('('));
+        let Some((name, operands)) = call else {
+            return Err(error("must name its operands, as in 'name(x, y) = expression'"));
+        };
+        let operands: Vec<&str> = operands.split(',').map(str::trim).collect();
+        let body = Expression::parse(body, &operands).map_err(|e| Error::usage(e.message))?;
+        for (index, operand) in operands.iter().enumerate() {
+            if !body.depends_on(index as u16) {
+                return Err(error(&format!("does not use its operand {operand}")));
+            }
+        }
+        if !matches!(body.root(), Node::Op(_)) {
+            return Err(error("defines nothing: its body has no operator"));
+        }
+        Ok(Definition { name: name.trim().to_string(), arity: operands.len(), body })
+    }
+
+    /// The operator on `operands`.
+    pub fn apply(&self, operands: &[Expression]) -> Expression {
+        self.body.substitute(|variable| operands.get(usize::from(variable)).cloned())
+    }
+}
+
+/// What formulas may not contain.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Constraints {
+    /// Nodes on the longest way from the root to a leaf.
+    pub max_depth: Option<usize>,
+    /// Operand `.1` (from 0) of operator `.0` has at most complexity `.2`.
+    pub sizes: Vec<(Op, usize, u32)>,
+    /// Below operator `.0` there are at most `.2` of operator `.1` on any way to a leaf.
+    pub nested: Vec<(Op, Op, usize)>,
+}
+
+impl Constraints {
+    /// True where `e` keeps all of them.
+    pub fn allow(&self, e: &Expression, weights: &Weights) -> bool {
+        self.max_depth.is_none_or(|limit| e.depth() <= limit)
+            && (self.sizes.is_empty() || self.sizes_allow(e, weights))
+            && self.nested.iter().all(|&(outer, inner, most)| nesting(e, outer, inner) <= most)
+    }
+
+    fn sizes_allow(&self, e: &Expression, weights: &Weights) -> bool {
+        e.nodes().iter().enumerate().all(|(at, node)| {
+            let Node::Op(op) = *node else { return true };
+            let limits: Vec<_> = self.sizes.iter().filter(|s| s.0 == op).collect();
+            if limits.is_empty() {
+                return true;
+            }
+            let operands = e.subtree(at).operands();
+            limits.iter().all(|&&(_, k, most)| {
+                operands.get(k).is_none_or(|operand| operand.complexity(weights) <= most)
+            })
+        })
+    }
+}
+
+/// The most `inner` operators on any way from an `outer` one (itself not counted) to a leaf.
+fn nesting(e: &Expression, outer: Op, inner: Op) -> usize {
+    // Of each node: the most `inner` on a way from it (it counted), and the answer so far.
+    e.fold(|node, operands: &[(usize, usize)]| {
+        let below = operands.iter().map(|o| o.0).max().unwrap_or(0);
+        let found = operands.iter().map(|o| o.1).max().unwrap_or(0);
+        let found = if node == Node::Op(outer) { found.max(below) } else { found };
+        (below + usize::from(node == Node::Op(inner)), found)
+    })
+    .1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Expression {
+        Expression::parse(text, &["x", "y"]).unwrap()
+    }
+
+    #[test]
+    fn constraints_refuse_what_they_name() {
+        let weights = Weights::default();
+        let nested = Constraints { nested: vec![(Op::Exp, Op::Exp, 0)], ..Constraints::default() };
+        assert!(nested.allow(&parse("exp(x) + exp(y)"), &weights));
+        assert!(!nested.allow(&parse("exp(x + exp(y))"), &weights));
+        let once = Constraints { nested: vec![(Op::Sin, Op::Cos, 1)], ..Constraints::default() };
+        assert!(once.allow(&parse("sin(cos(x) + cos(y))"), &weights), "on one way only one");
+        assert!(!once.allow(&parse("sin(x * cos(x + cos(y)))"), &weights));
+        let power = Constraints { sizes: vec![(Op::Pow, 1, 1)], ..Constraints::default() };
+        assert!(power.allow(&parse("(x + y)^2"), &weights));
+        assert!(!power.allow(&parse("2^(x + y)"), &weights));
+        let depth = Constraints { max_depth: Some(3), ..Constraints::default() };
+        assert!(depth.allow(&parse("x * y + x"), &weights));
+        assert!(!depth.allow(&parse("(x * y + x) / y"), &weights));
+    }
+
+    #[test]
+    fn the_limit_warms_up() {
+        let settings = Settings { warm_up: 0.5, max_complexity: 23, ..Settings::default() };
+        assert_eq!([0.0, 0.25, 0.5, 1.0].map(|share| settings.limit(share)), [3, 13, 23, 23]);
+        assert_eq!(Settings::default().limit(0.0), 30);
+    }
+
+    #[test]
+    fn definitions_are_read_and_applied() {
+        let gauss = Definition::parse("gauss(x, s) = exp(-(x / s)^2)").unwrap();
+        assert_eq!((gauss.name.as_str(), gauss.arity), ("gauss", 2));
+        let applied = gauss.apply(&[parse("x + 1"), parse("2")]);
+        assert_eq!(applied.text(&["x", "y"]), "exp(-((x + 1) / 2)^2)");
+        for bad in ["gauss", "g(x) = y", "g(x, y) = x", "g = 2", "g(x) = x"] {
+            assert!(Definition::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_definition_counts_as_one_node() {
+        let gauss = Definition::parse("gauss(x, s) = exp(-(x / s)^2)").unwrap();
+        let e = gauss.apply(&[parse("x * y"), parse("0.3")]);
+        let plain = Weights::default();
+        let weights = Weights { definitions: vec![(gauss.body.clone(), 2)], ..plain.clone() };
+        assert_eq!(e.complexity(&plain), 3 + 1 + 3 + 1 + 1 + 3 + 1);
+        assert_eq!(e.complexity(&weights), 2 + 3 + 1);
+        let sum = Expression::apply(Op::Add, &[e, parse("x")]);
+        assert_eq!(sum.complexity(&weights), 8);
+        let weights = Weights { variables: vec![5], ..plain };
+        assert_eq!(parse("x + y").complexity(&weights), 7);
+    }
+}

@@ -1,0 +1,276 @@
+//! Dimensional analysis: which formulas make sense, given the units of the columns.
+//!
+//! Sums, comparisons and the branches of IF need equal dimensions, functions such as exp a pure
+//! number. A constant has whatever dimension fits, unless constants are said to be pure numbers.
+
+use super::expression::{Expression, Node, Op};
+use crate::error::{Error, Result};
+
+/// Powers of the base units, in the order of [`Units::base`].
+type Dimension = Vec<f64>;
+
+/// Powers closer than this are the same: a fitted exponent is no exact number.
+const SAME: f64 = 1e-3;
+
+/// Units that are products of others.
+const DERIVED: [(&str, &str); 9] = [
+    ("N", "kg * m / s^2"),
+    ("J", "kg * m^2 / s^2"),
+    ("W", "kg * m^2 / s^3"),
+    ("Pa", "kg / (m * s^2)"),
+    ("Hz", "1 / s"),
+    ("C", "A * s"),
+    ("V", "kg * m^2 / (A * s^3)"),
+    ("F", "A^2 * s^4 / (kg * m^2)"),
+    ("T", "kg / (A * s^2)"),
+];
+
+/// The units of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Units {
+    base: Vec<String>,
+    /// Of each input; None where any will do.
+    inputs: Vec<Option<Dimension>>,
+    target: Option<Dimension>,
+    /// True where constants are pure numbers.
+    pure_constants: bool,
+}
+
+impl Units {
+    /// Reads `column=unit` pairs such as `r=m`, `F=kg*m/s^2`, `phi=1`, with commas between. Columns
+    /// that are not named may have any dimension.
+    ///
+    /// # Errors
+    /// A column that is neither an input nor the target, twice the same, a unit that cannot be read.
+    pub fn parse(
+        text: &str,
+        inputs: &[String],
+        target: &str,
+        pure_constants: bool,
+    ) -> Result<Self> {
+        let error = |message: String| Error::usage(message).field("units");
+        let mut units = Units {
+            base: Vec::new(),
+            inputs: vec![None; inputs.len()],
+            target: None,
+            pure_constants,
+        };
+        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let (column, unit) = pair
+                .split_once('=')
+                .map(|(column, unit)| (column.trim(), unit.trim()))
+                .ok_or_else(|| error(format!("'{pair}' is no pair; 'r=m' is one")))?;
+            let dimension = units.dimension(unit).map_err(|message| {
+                error(format!("'{unit}' of column '{column}' is no unit: {message}"))
+            })?;
+            let place = match inputs.iter().position(|name| name == column) {
+                Some(index) => &mut units.inputs[index],
+                None if column == target => &mut units.target,
+                None => return Err(error(format!("'{column}' is no input and not the target"))),
+            };
+            if place.replace(dimension).is_some() {
+                return Err(error(format!("'{column}' has two units")));
+            }
+        }
+        let length = units.base.len();
+        for dimension in units.inputs.iter_mut().chain([&mut units.target]).flatten() {
+            dimension.resize(length, 0.0);
+        }
+        Ok(units)
+    }
+
+    /// The powers of base units in a text; new base units are added.
+    fn dimension(&mut self, text: &str) -> Result<Dimension, String> {
+        let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let words: Vec<&str> =
+            words.filter(|w| w.starts_with(|c: char| c.is_alphabetic())).collect();
+        let e = Expression::parse(text, &words).map_err(|e| e.message)?;
+        let mut meanings = Vec::new();
+        for word in &words {
+            meanings.push(match DERIVED.iter().find(|d| d.0 == *word) {
+                Some((_, meaning)) => self.dimension(meaning)?,
+                None => {
+                    let known = self.base.iter().position(|b| b == word);
+                    let index = known.unwrap_or_else(|| {
+                        self.base.push(word.to_string());
+                        self.base.len() - 1
+                    });
+                    let mut dimension = vec![0.0; index + 1];
+                    dimension[index] = 1.0;
+                    dimension
+                }
+            });
+        }
+        let length = self.base.len();
+        meanings.iter_mut().for_each(|m| m.resize(length, 0.0));
+        // Each node is a product of powers, or a number.
+        let combined = e.fold(|node, operands: &[Option<(Dimension, f64)>]| match node {
+            Node::Constant(value) => Some((vec![0.0; length], value)),
+            Node::Variable(v) => Some((meanings[usize::from(v)].clone(), 1.0)),
+            Node::Op(op) => {
+                let (a, x) = operands[0].as_ref()?;
+                let (b, y) = operands.get(1)?.as_ref()?;
+                match op {
+                    Op::Mul => Some((add(a, b, 1.0), x * y)),
+                    Op::Div => Some((add(a, b, -1.0), x / y)),
+                    Op::Pow if b.iter().all(|&p| p == 0.0) => {
+                        Some((a.iter().map(|p| p * y).collect(), x.powf(*y)))
+                    }
+                    _ => None,
+                }
+            }
+        });
+        let products = "only products, quotients and powers of names may stand here";
+        combined.map(|c| c.0).ok_or_else(|| products.to_string())
+    }
+
+    /// True where the formula makes sense and can be the target.
+    pub fn allow(&self, formula: &Expression) -> bool {
+        let Some(found) = formula.fold(|node, operands: &[Option<Found>]| {
+            let operands: Option<Vec<&Found>> = operands.iter().map(Option::as_ref).collect();
+            self.of(node, &operands?)
+        }) else {
+            return false;
+        };
+        match (&found.dimension, &self.target) {
+            (Some(found), Some(target)) => same(found, target),
+            _ => true,
+        }
+    }
+
+    /// What an operator makes of its operands; None where that makes no sense.
+    fn of(&self, node: Node, operands: &[&Found]) -> Option<Found> {
+        let number = || Some(vec![0.0; self.base.len()]);
+        let op = match node {
+            Node::Constant(value) => {
+                let dimension = if self.pure_constants { number() } else { None };
+                return Some(Found { dimension, value: Some(value) });
+            }
+            Node::Variable(v) => {
+                let dimension = self.inputs[usize::from(v)].clone();
+                return Some(Found { dimension, value: None });
+            }
+            Node::Op(op) => op,
+        };
+        let a = &operands[0].dimension;
+        let b = operands.get(1).map_or(a, |o| &o.dimension);
+        let times = |power: f64| a.as_ref().map(|a| a.iter().map(|p| p * power).collect());
+        let dimension = match op {
+            Op::Add | Op::Sub | Op::Min | Op::Max => common(a, b)?,
+            Op::Greater | Op::Less => {
+                common(a, b)?;
+                number()
+            }
+            Op::If => common(b, &operands[2].dimension)?,
+            Op::Mul | Op::Div => match (a, b) {
+                (Some(a), Some(b)) => Some(add(a, b, if op == Op::Mul { 1.0 } else { -1.0 })),
+                _ => None,
+            },
+            Op::Pow => {
+                common(b, &number())?;
+                match (a, operands[1].value) {
+                    (Some(a), _) if is_number(a) => number(),
+                    (Some(_), Some(power)) => times(power),
+                    (Some(_), None) => return None,
+                    (None, _) => None,
+                }
+            }
+            Op::Exp | Op::Log | Op::Sin | Op::Cos | Op::Tanh => {
+                common(a, &number())?;
+                number()
+            }
+            Op::Sqrt => times(0.5),
+            Op::Square => times(2.0),
+            Op::Cube => times(3.0),
+            Op::Abs | Op::Neg => a.clone(),
+        };
+        Some(Found { dimension, value: None })
+    }
+}
+
+/// What is known of a sub-tree.
+struct Found {
+    /// None: whatever fits.
+    dimension: Option<Dimension>,
+    /// The number, where it is one.
+    value: Option<f64>,
+}
+
+fn add(a: &[f64], b: &[f64], sign: f64) -> Dimension {
+    a.iter().zip(b).map(|(a, b)| a + sign * b).collect()
+}
+
+fn same(a: &[f64], b: &[f64]) -> bool {
+    a.iter().zip(b).all(|(a, b)| (a - b).abs() < SAME)
+}
+
+fn is_number(a: &[f64]) -> bool {
+    a.iter().all(|p| p.abs() < SAME)
+}
+
+/// The dimension that both can have; None where there is none.
+fn common(a: &Option<Dimension>, b: &Option<Dimension>) -> Option<Option<Dimension>> {
+    match (a, b) {
+        (Some(a), Some(b)) => same(a, b).then(|| Some(a.clone())),
+        (Some(known), None) | (None, Some(known)) => Some(Some(known.clone())),
+        (None, None) => Some(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Vec<String> {
+        ["m", "r", "t", "a"].map(String::from).to_vec()
+    }
+
+    fn units(text: &str, pure_constants: bool) -> Units {
+        Units::parse(text, &names(), "F", pure_constants).unwrap()
+    }
+
+    #[test]
+    fn formulas_without_sense_are_refused() {
+        let free = units("m=kg, r=m, t=s, a=1, F=N", false);
+        let pure = units("m=kg, r=m, t=s, a=1, F=kg*m/s^2", true);
+        for (text, with_free, with_pure) in [
+            ("m * r / t^2", true, true),
+            ("m * r / (t * t) * exp(a)", true, true),
+            ("m * r / t", false, false),
+            ("2.5 * r", true, false),
+            ("m * (r + 0.1) / t^2", true, false),
+            ("m * r / t^2 + t", false, false),
+            ("m * r / t^2 * exp(t)", false, false),
+            ("m * r / t^2 * exp(2 * t)", true, false),
+            ("m * (r > t) * r / t^2", false, false),
+            ("m * IF(r > 2, r, r) / t^2", true, false),
+            ("m * sqrt(r^2) / square(t)", true, true),
+            ("m * r / t^a", false, false),
+            ("m * r / t^2.00001", true, true),
+            ("m * r^a / t^2", false, false),
+            ("m * r * a^a / t^2", true, true),
+        ] {
+            let names = names();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let e = Expression::parse(text, &names).unwrap();
+            assert_eq!((free.allow(&e), pure.allow(&e)), (with_free, with_pure), "{text}");
+        }
+    }
+
+    #[test]
+    fn columns_without_a_unit_fit_everywhere() {
+        let some = units("r=m, F=m", true);
+        let e = Expression::parse("r + t * a", &["m", "r", "t", "a"]).unwrap();
+        assert!(some.allow(&e));
+    }
+
+    #[test]
+    fn units_that_cannot_be_read_are_refused() {
+        let error = |text: &str| Units::parse(text, &names(), "F", false).unwrap_err().to_string();
+        assert!(error("r").contains("no pair"));
+        assert!(error("q=m").contains("'q' is no input"));
+        assert!(error("r=m, r=s").contains("two units"));
+        assert!(error("r=m +").contains("no unit"), "{}", error("r=m +"));
+        assert!(error("r=m + s").contains("products"), "{}", error("r=m + s"));
+    }
+}
