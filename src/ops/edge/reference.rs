@@ -4,7 +4,7 @@
 //! error says how much error an implementation may have.
 
 use super::{Batch, Coordinates};
-use crate::ops::mlp::{EXACT, Rounding, reference as forward};
+use crate::ops::mlp::{Rounding, reference as forward};
 use crate::ops::tiny::noise;
 pub use crate::ops::tiny::reference::Reference;
 use crate::ops::tiny::reference::Step;
@@ -18,7 +18,7 @@ pub fn inputs(batch: &Batch, receiver: u32, sender: u32, rounding: Rounding) -> 
     for (k, sender) in inputs[own.len()..].iter_mut().enumerate().take(batch.coordinates.dim) {
         if period > 0.0 {
             let images = ((other[k] - own[k]) / period).round();
-            *sender = (rounding.sum)(*sender - period * images);
+            *sender = rounding.sum(*sender - period * images);
         }
     }
     inputs
@@ -31,7 +31,7 @@ fn node(batch: &Batch, node: u32, rounding: Rounding) -> Vec<f64> {
     let mut row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
     let Coordinates { dim, shift, .. } = batch.coordinates;
     for (x, &shift) in row.iter_mut().zip(&shift[..dim]) {
-        *x = (rounding.sum)(*x + f64::from(shift));
+        *x = rounding.sum(*x + f64::from(shift));
     }
     row
 }
@@ -47,7 +47,7 @@ pub fn predict(batch: &Batch, parameters: &[f64], rounding: Rounding) -> Vec<f64
             let values = forward(&arena.edge, parameters, inputs, rounding);
             // Of sampled messages the means, which come first.
             let message = values.last().expect("a network has layers");
-            sum.iter_mut().zip(message).for_each(|(sum, e)| *sum = (rounding.sum)(*sum + e));
+            sum.iter_mut().zip(message).for_each(|(sum, e)| *sum = rounding.sum(*sum + e));
         }
         let inputs = [node(batch, receiver, rounding), sum].concat();
         let values = forward(&arena.node, parameters, inputs, roundings(rounding)[1]);
@@ -90,5 +90,5 @@ pub fn gradient(
 
 /// Of φe and φv, which works in f32 at every precision.
 fn roundings(rounding: Rounding) -> [Rounding; 2] {
-    [rounding, Rounding { operand: EXACT.operand, ..rounding }]
+    [rounding, rounding.wide()]
 }

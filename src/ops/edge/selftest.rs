@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::reference::{self, Reference};
 use super::*;
-use crate::ops::mlp::{EXACT, Rounding};
+use crate::ops::mlp::Rounding;
 use crate::ops::{Check, precisions, relative_error};
 use crate::random::Random;
 
@@ -218,7 +218,7 @@ pub(super) fn expected(cases: &[Case]) -> [Vec<Vec<f64>>; 2] {
         });
         each.collect()
     };
-    [of(|_| EXACT), of(|case| Rounding::naive(case.precision))]
+    [of(|_| Rounding::Exact), of(|case| Rounding::Naive(case.precision))]
 }
 
 /// The cases on a device: the part of the result whose error comes closest to its limit, which is

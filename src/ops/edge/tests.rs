@@ -5,7 +5,7 @@
 use super::selftest::{Case, KINDS, Kind, check, expected};
 use super::*;
 use crate::device::{Cpu, Simd};
-use crate::ops::mlp::EXACT;
+use crate::ops::mlp::Rounding;
 
 #[test]
 fn reference_agrees_with_finite_differences() {
@@ -14,14 +14,14 @@ fn reference_agrees_with_finite_differences() {
             let case = Case::new(kind, [7, layers, 3], &[2, 0, 3], 0);
             let mut w: Vec<f64> = case.parameters.iter().map(|&x| f64::from(x)).collect();
             let batch = case.batch();
-            let exact = reference::gradient(&batch, &case.targets, &w, EXACT);
+            let exact = reference::gradient(&batch, &case.targets, &w, Rounding::Exact);
             let mut checked = 0;
             for (name, _, range) in case.shape.arena().tensors() {
                 for index in range.step_by(3) {
                     let centre = w[index];
                     let mut at = |x: f64| {
                         w[index] = x;
-                        reference::gradient(&batch, &case.targets, &w, EXACT).total()
+                        reference::gradient(&batch, &case.targets, &w, Rounding::Exact).total()
                     };
                     let mut slope = |h: f64| (at(centre + h) - at(centre - h)) / (2.0 * h);
                     // A step across a kink shows in the two differences; such places are not counted.
@@ -76,7 +76,7 @@ fn gpu_chunks_give_what_the_whole_gives() {
             let degrees = [9, 30, 0, 0, 7, 5, 12, 1];
             let case = Case::new(kind, [16, 2, 3], &degrees, 3).at(precision);
             let (batch, edges) = (case.batch(), 64);
-            let exact = case.reference(EXACT);
+            let exact = case.reference(Rounding::Exact);
             let limit = if precision == Precision::F32 { 2e-6 } else { 5e-3 };
             let mut gradients = vec![f32::NAN; case.parameters.len()];
             let loss = gpu::gradient(
@@ -132,7 +132,7 @@ fn receivers_without_edges_have_predictions_and_no_gradient() {
     let (batch, w) = (case.batch(), &case.parameters);
     predict(&Device::cpu(), &batch, w, &mut found, &mut workspace).unwrap();
     let wide: Vec<f64> = w.iter().map(|&x| f64::from(x)).collect();
-    let exact = reference::predict(&batch, &wide, EXACT);
+    let exact = reference::predict(&batch, &wide, Rounding::Exact);
     assert!(crate::ops::relative_error(&found, &exact) < 1e-6, "{found:?}, not {exact:?}");
     let error = case.step(&Device::cpu(), &mut Workspace::default()).unwrap_err();
     assert_eq!(error.field.as_deref(), Some("receivers"));

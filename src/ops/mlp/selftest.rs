@@ -54,14 +54,14 @@ fn check_forward(device: &Device, case: [usize; 4], precision: Precision) -> Res
         let row = |x: &[f32]| reference(&network, &parameters, wide(x), rounding).pop();
         inputs.chunks(12).filter_map(row).flatten().collect()
     };
-    let exact = outputs(EXACT);
+    let exact = outputs(Rounding::Exact);
     let mut found = vec![f32::NAN; rows * messages];
     forward(device, &network, &parameters, &inputs, rows, precision, &mut found)?;
     Ok(Check {
         operation: "mlp",
         case: format!("{rows} rows, {layers} layers of {hidden} to {messages}, {precision:?}"),
         error: relative_error(&found, &exact),
-        limit: 2.0 * relative_error(&outputs(Rounding::naive(precision)), &exact) + 1e-6,
+        limit: 2.0 * relative_error(&outputs(Rounding::Naive(precision)), &exact) + 1e-6,
     })
 }
 
@@ -89,7 +89,7 @@ fn check_gradient(gpu: Gpu, case: [usize; 4], precision: Precision) -> Result<Ve
         }
         [d_inputs, gradients]
     };
-    let (exact, naive) = (gradients(EXACT), gradients(Rounding::naive(precision)));
+    let (exact, naive) = (gradients(Rounding::Exact), gradients(Rounding::Naive(precision)));
     let found = gpu::gradient(gpu, &network, &parameters, precision, &inputs, &d_outputs)?;
     let check = |what: &str, found: &[f32], index: usize| Check {
         operation: "mlp",

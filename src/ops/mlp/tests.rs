@@ -36,9 +36,9 @@ fn every_level_agrees_with_the_reference() {
             };
             inputs.chunks(12).flat_map(row).collect()
         };
-        let exact = all(EXACT);
+        let exact = all(Rounding::Exact);
         for (precision, lowest) in LOWEST {
-            let naive = all(Rounding::naive(precision));
+            let naive = all(Rounding::Naive(precision));
             let limit = 2.0 * relative_error(&naive, &exact) + 1e-6;
             for simd in Simd::available().into_iter().filter(|&level| level >= lowest) {
                 let device = Device::Cpu(Cpu { simd });

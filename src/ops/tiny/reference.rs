@@ -90,7 +90,8 @@ impl Step<'_> {
         let arena = shape.arena();
         let width = shape.message_dim;
         let n_features = own.len();
-        let round = rounding[1].sum;
+        let rounding = *rounding;
+        let round = |x: f64| rounding[1].sum(x);
         let exp = |x: f64| round(x.exp());
         let mut stars = Vec::new();
         let mut sum = vec![0.0; width];

@@ -2,7 +2,7 @@
 
 use super::reference::{self, Reference};
 use super::*;
-use crate::ops::mlp::{EXACT, Rounding};
+use crate::ops::mlp::Rounding;
 use crate::ops::{Check, precisions, relative_error};
 use crate::random::Random;
 
@@ -162,7 +162,7 @@ impl Case {
 
     pub fn expected(&self) -> Expected {
         let of = |rounding| (0..self.runs).map(|run| self.reference(run, rounding)).collect();
-        Expected { exact: of(EXACT), naive: of(Rounding::naive(self.precision)) }
+        Expected { exact: of(Rounding::Exact), naive: of(Rounding::Naive(self.precision)) }
     }
 
     /// The step into poisoned buffers.

@@ -6,7 +6,7 @@ use super::selftest::{Case, KINDS, Kind};
 use super::*;
 use crate::device::{Cpu, Simd};
 use crate::ops::adam;
-use crate::ops::mlp::EXACT;
+use crate::ops::mlp::Rounding;
 use crate::random::Random;
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
@@ -19,14 +19,14 @@ fn reference_agrees_with_finite_differences() {
             let arena = case.shape.arena();
             let mut w: Vec<f64> = case.parameters.iter().map(|&x| f64::from(x)).collect();
             let batch = case.batch();
-            let exact = reference::gradient(&batch, 0, &w, EXACT);
+            let exact = reference::gradient(&batch, 0, &w, Rounding::Exact);
             let mut checked = 0;
             for (name, _, range) in arena.tensors() {
                 for index in range.step_by(3) {
                     let centre = w[index];
                     let mut at = |x: f64| {
                         w[index] = x;
-                        reference::gradient(&batch, 0, &w, EXACT).total()
+                        reference::gradient(&batch, 0, &w, Rounding::Exact).total()
                     };
                     let mut slope = |h: f64| (at(centre + h) - at(centre - h)) / (2.0 * h);
                     // A step across a kink shows in the two differences; such places are not counted.

@@ -5,7 +5,7 @@ use crate::device::{Device, test_gpu};
 use crate::network::spec::Precision;
 use crate::ops::edge::reference;
 use crate::ops::edge::selftest::{Case, KINDS, Kind};
-use crate::ops::mlp::{EXACT, Rounding};
+use crate::ops::mlp::Rounding;
 use crate::ops::relative_error;
 
 /// Predictions of a case into poisoned buffers: fused, and layer by layer.
@@ -38,7 +38,7 @@ fn compare(gpu: Gpu, kind: Kind, network: [usize; 3], degrees: &[usize]) {
     let of = |rounding: Rounding| -> Vec<f64> {
         cases.iter().flat_map(|case| expected(case, rounding)).collect()
     };
-    let (exact, naive) = (of(EXACT), of(Rounding::naive(Precision::Bf16)));
+    let (exact, naive) = (of(Rounding::Exact), of(Rounding::Naive(Precision::Bf16)));
     let (mut fused, mut layers) = (Vec::new(), Vec::new());
     for case in &cases {
         let [one, other] = found(gpu, case);
@@ -106,7 +106,7 @@ fn gpu_fused_is_exact_where_nothing_is_rounded() {
             // The stand-in is slow: few edges of the widest network.
             for degrees in &STARS[..if network[0] < 500 { STARS.len() } else { 2 }] {
                 let case = integers(kind, network, degrees);
-                let exact = expected(&case, EXACT);
+                let exact = expected(&case, Rounding::Exact);
                 for (found, how) in found(gpu, &case).iter().zip(["fused", "by layers"]) {
                     assert_eq!(wide(found), exact, "{kind:?}, {network:?}, {degrees:?}, {how}");
                 }
@@ -125,7 +125,7 @@ fn gpu_fused_first_layer_is_nearly_f32() {
         // Far from zero: digits of the features that bf16 has not would be missed.
         case.features.iter_mut().for_each(|x| *x += 10.0);
         let [fused, _] = found(gpu, &case);
-        let error = relative_error(&fused, &expected(&case, EXACT));
+        let error = relative_error(&fused, &expected(&case, Rounding::Exact));
         assert!(error < 1e-4, "{degrees:?}: {error}");
     }
 }
