@@ -21,6 +21,7 @@ mod messages;
 mod predict;
 mod regress;
 mod report;
+mod reproduce;
 mod selftest;
 mod simulate;
 mod system;
@@ -77,6 +78,8 @@ enum Command {
     Devices(devices::Devices),
     /// Predict accelerations and trajectories with a trained network
     Predict(predict::Predict),
+    /// Reproduce a table of the paper
+    Reproduce(reproduce::Reproduce),
     /// Write the report of a run folder again
     Report(report::Report),
     /// Find the formula behind a column of a table
@@ -192,6 +195,7 @@ impl Cli {
             Command::Devices(command) => command.run(&context),
             Command::Predict(command) => command.run(&context),
             Command::Regress(command) => command.run(&context),
+            Command::Reproduce(command) => command.run(&context),
             Command::Report(command) => command.run(&context),
             Command::Selftest(command) => command.run(&context),
             Command::Train(command) => command.run(&context),

@@ -116,7 +116,7 @@ impl Layout {
                 let sizes = [layout.stride(), layout.stride() + real + 4];
                 let fits = match groups {
                     0 => payload == 0,
-                    _ => payload % groups == 0 && sizes.contains(&(payload / groups)),
+                    _ => payload.is_multiple_of(groups) && sizes.contains(&(payload / groups)),
                 };
                 if fits {
                     return Ok(layout);

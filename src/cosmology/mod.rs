@@ -7,5 +7,8 @@
 
 pub mod catalog;
 pub mod fof;
+pub mod formula;
 pub mod graph;
 pub mod overdensity;
+pub mod split;
+pub mod table6;

@@ -4,9 +4,9 @@
 use rayon::prelude::*;
 
 use super::edges::{Inputs, body, node_names};
-use super::linear::solve_spd;
+use super::refit::{self, Normal, Parametric, damped_step, move_constants, settled};
 use crate::error::{Error, Result};
-use crate::symbolic::expression::{Expression, Node, Weights};
+use crate::symbolic::expression::Expression;
 
 /// A law of motion in closed form: acceleration_d = nodes[d](features, Σ over senders of messages).
 #[derive(Clone, Debug)]
@@ -75,8 +75,8 @@ impl Formula {
     /// `interrupted` after Ctrl-C; the constants are those of the last round then.
     pub fn refit(&mut self, features: &[f32], targets: &[f32], bodies: usize) -> Result<f64> {
         let mut loss = self.loss(features, targets, bodies);
-        let mut damping = 1e-3;
-        for _ in 0..REFIT_ROUNDS {
+        let mut damping = refit::DAMPING;
+        for _ in 0..refit::ROUNDS {
             if crate::interrupt::requested() {
                 return Err(Error::interrupted(
                     "stopped while refitting the constants; the laws are kept: distill --resume \
@@ -84,13 +84,14 @@ impl Formula {
                 ));
             }
             let system = Linearised::new(self).normal_equations(features, targets, bodies);
-            let (next, next_loss, next_damping) =
-                self.damped_step(&system, loss, damping, |f| f.loss(features, targets, bodies));
+            let moved = |step: &[f64]| self.moved(step);
+            let judge = |formula: &Formula| formula.loss(features, targets, bodies);
+            let (next, next_loss, next_damping) = damped_step(&system, loss, damping, moved, judge);
             damping = next_damping;
             let Some(next) = next else { break };
             let gain = 1.0 - next_loss / loss;
             (*self, loss) = (next, next_loss);
-            if gain < REFIT_GAIN {
+            if gain < refit::GAIN {
                 break;
             }
         }
@@ -100,105 +101,11 @@ impl Formula {
         Ok(self.loss(features, targets, bodies))
     }
 
-    /// The first of a series of ever more damped steps that lowers the loss.
-    fn damped_step(
-        &self,
-        system: &Normal,
-        loss: f64,
-        mut damping: f64,
-        judge: impl Fn(&Formula) -> f64,
-    ) -> (Option<Formula>, f64, f64) {
-        let count = system.gradient.len();
-        for _ in 0..DAMPINGS {
-            let mut matrix = system.matrix.clone();
-            let largest = (0..count).map(|k| matrix[k * count + k]).fold(0.0, f64::max);
-            for k in 0..count {
-                // The messages' scale and the nodes' cancel: a floor keeps such directions still.
-                matrix[k * count + k] += damping * matrix[k * count + k] + 1e-12 * largest + 1e-300;
-            }
-            if let Some(step) = solve_spd(&matrix, &system.gradient) {
-                let next = self.moved(&step);
-                let next_loss = judge(&next);
-                if next_loss < loss {
-                    return (Some(next), next_loss, damping * 0.2);
-                }
-            }
-            damping *= 5.0;
-        }
-        (None, loss, damping)
-    }
-
     /// The formula with `step` added to its constants, messages first.
     fn moved(&self, step: &[f64]) -> Formula {
         let mut next = self.clone();
-        let mut steps = step.iter();
-        for expression in next.messages.iter_mut().chain(&mut next.nodes) {
-            let constants: Vec<f64> =
-                expression.constants().iter().zip(&mut steps).map(|(c, s)| c + s).collect();
-            expression.set_constants(&constants);
-        }
+        move_constants(next.messages.iter_mut().chain(&mut next.nodes), step);
         next
-    }
-}
-
-/// The expression with constants as precise as the data, which are f32, and as short as that makes it:
-/// where a refit has made the branches of an IF equal, one of them is left.
-fn settled(expression: &Expression) -> Expression {
-    let length = |e: &Expression| e.complexity(&Weights::default());
-    let mut settled = rounded(expression);
-    loop {
-        // Constants that are merged have more digits again.
-        let shorter = rounded(&settled.simplified());
-        if length(&shorter) >= length(&settled) {
-            return settled;
-        }
-        settled = shorter;
-    }
-}
-
-/// The expression with constants of seven digits: no more than a person wants to read.
-fn rounded(expression: &Expression) -> Expression {
-    let seven_digits = |value: &f64| format!("{value:.6e}").parse().unwrap_or(*value);
-    let constants: Vec<f64> = expression.constants().iter().map(seven_digits).collect();
-    let mut rounded = expression.clone();
-    rounded.set_constants(&constants);
-    rounded
-}
-
-const REFIT_ROUNDS: usize = 60;
-/// Relative gain of a round below which refitting ends.
-const REFIT_GAIN: f64 = 1e-6;
-const DAMPINGS: usize = 12;
-
-/// The weighted normal equations of one round.
-struct Normal {
-    /// Jᵀ W J, `[constants, constants]`.
-    matrix: Vec<f64>,
-    /// Jᵀ W residual.
-    gradient: Vec<f64>,
-}
-
-/// An expression, its constants made variables behind the others, with its derivatives.
-struct Parametric {
-    constants: Vec<f64>,
-    value: Expression,
-    by_constant: Vec<Expression>,
-}
-
-impl Parametric {
-    fn new(expression: &Expression, variables: usize) -> Self {
-        let mut constants = Vec::new();
-        let nodes = expression.nodes().iter().map(|node| match *node {
-            Node::Constant(c) => {
-                constants.push(c);
-                Node::Variable((variables + constants.len() - 1) as u16)
-            }
-            other => other,
-        });
-        let value = Expression::new(nodes.collect()).expect("leaves for leaves: still well-formed");
-        let by = |k: usize| value.derivative((variables + k) as u16);
-        let by_constant = (0..constants.len()).map(by).collect();
-        Parametric { constants, value, by_constant }
     }
 }
 
@@ -212,8 +119,6 @@ struct Linearised<'a> {
     count: usize,
 }
 
-/// Smallest |residual| in the weights, relative to the mean.
-const RESIDUAL_FLOOR: f64 = 1e-3;
 /// Graphs that one task accumulates: fixed, so that sums do not depend on the number of threads.
 const GRAPHS_PER_TASK: usize = 64;
 
@@ -238,16 +143,13 @@ impl<'a> Linearised<'a> {
         let n_features = self.formula.n_features();
         let dim = self.nodes.len();
         let mean = self.formula.loss(features, targets, bodies) / dim as f64;
-        let floor = (RESIDUAL_FLOOR * mean).max(1e-12);
+        let floor = (refit::RESIDUAL_FLOOR * mean).max(1e-12);
         let tasks = features.par_chunks(GRAPHS_PER_TASK * bodies * n_features);
         let goals = targets.par_chunks(GRAPHS_PER_TASK * bodies * dim);
         let parts: Vec<Normal> = tasks
             .zip(goals)
             .map(|(features, targets)| {
-                let mut normal = Normal {
-                    matrix: vec![0.0; self.count * self.count],
-                    gradient: vec![0.0; self.count],
-                };
+                let mut normal = Normal::new(self.count);
                 let graphs = features.chunks(bodies * n_features).zip(targets.chunks(bodies * dim));
                 for (graph, goal) in graphs {
                     self.add_graph(graph, goal, floor, &mut normal);
@@ -255,13 +157,7 @@ impl<'a> Linearised<'a> {
                 normal
             })
             .collect();
-        let mut total =
-            Normal { matrix: vec![0.0; self.count * self.count], gradient: vec![0.0; self.count] };
-        for part in &parts {
-            total.matrix.iter_mut().zip(&part.matrix).for_each(|(a, b)| *a += b);
-            total.gradient.iter_mut().zip(&part.gradient).for_each(|(a, b)| *a += b);
-        }
-        total
+        Normal::sum(self.count, &parts)
     }
 
     fn add_graph(&self, features: &[f32], targets: &[f32], floor: f64, normal: &mut Normal) {
@@ -319,27 +215,11 @@ impl<'a> Linearised<'a> {
     }
 }
 
-impl Normal {
-    fn add(&mut self, row: &[f64], residual: f64, weight: f64) {
-        let count = row.len();
-        for i in 0..count {
-            if row[i] == 0.0 {
-                continue;
-            }
-            self.gradient[i] += weight * row[i] * residual;
-            for j in 0..count {
-                self.matrix[i * count + j] += weight * row[i] * row[j];
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::random::Random;
-    use crate::symbolic::expression::tests::{any_expression, cases};
-    use proptest::prelude::*;
+    use crate::symbolic::expression::Node;
 
     /// States of `graphs` systems of four bodies, with masses of 0.5 to 1.5.
     fn states(graphs: usize) -> Vec<f32> {
@@ -409,29 +289,5 @@ mod tests {
         // The scale of a message and that of its use are one constant too many; their product counts.
         let [m, n] = [&start.messages, &start.nodes].map(|e| e[0].constants());
         assert!((m[0] * n[0] - 1.25).abs() < 1e-5, "{equations:?}");
-    }
-
-    proptest! {
-        #![proptest_config(cases(5000))]
-        #[test]
-        fn settling_keeps_values(e in any_expression(), x in -3.0..3.0f64, y in 0.1..3.0f64, z in -2.0..2.0f64) {
-            let settled = settled(&e);
-            prop_assert!(settled.complexity(&Weights::default()) <= e.complexity(&Weights::default()));
-            prop_assert_eq!(&rounded(&settled), &settled);
-            let before = e.eval(&[x, y, z]);
-            // Only where the value does not hang on the eighth digit of a constant.
-            let spread = [1e-6, -1e-6].map(|h| {
-                let mut random = Random::new(1, 0);
-                let mut shaken = |c: &f64| c * (1.0 + h * (0.5 + random.uniform()));
-                let mut other = e.clone();
-                other.set_constants(&e.constants().iter().map(&mut shaken).collect::<Vec<_>>());
-                (other.eval(&[x, y, z].map(|v| shaken(&v))) - before).abs()
-            });
-            let steady = spread.iter().all(|s| *s <= 1e-4 * before.abs());
-            if steady && before.abs() > 1e-6 && before.abs() < 1e6 {
-                let after = settled.eval(&[x, y, z]);
-                prop_assert!((before - after).abs() <= 1e-3 * before.abs(), "{before} {after}");
-            }
-        }
     }
 }

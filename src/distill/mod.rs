@@ -12,4 +12,5 @@ pub mod linear;
 pub mod messages;
 pub mod nodes;
 pub mod pipeline;
+pub(crate) mod refit;
 pub mod summary;

@@ -5,6 +5,7 @@
 pub mod adam;
 pub mod edge;
 pub mod expression;
+pub mod formula;
 pub mod mlp;
 pub mod neighbours;
 pub mod rk4;

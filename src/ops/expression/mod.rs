@@ -11,6 +11,7 @@
 //! squares are reweighted by 1 / max(|y − ŷ|, ε), ε a small part of L, and a step counts by the
 //! true L. Arithmetic is f32 with sums over blocks of rows in f64.
 
+pub(crate) mod block;
 mod cpu;
 pub(crate) mod gpu;
 mod lanes;

@@ -11,7 +11,7 @@ use super::{Fit, Fitted, LINE, Line, Loss, Operand, Program, Rows};
 use crate::symbolic::expression::Op;
 
 /// Lines of a block: 256 rows, so that tape, adjoints and Jacobian stay in the first-level cache.
-const BLOCK: usize = 16;
+pub(super) const BLOCK: usize = 16;
 
 /// Reweighting for MAE: residuals below this part of the loss count as that large.
 const SMALL: f64 = 0.01;
@@ -148,7 +148,7 @@ pub(super) unsafe fn equations<L: Lanes>(
 /// As [`cpu::forward`]; `adjoints` has a place for each instruction, `jacobian` a column for each
 /// constant.
 #[inline(always)]
-unsafe fn reverse<L: Lanes>(
+pub(super) unsafe fn reverse<L: Lanes>(
     program: &Program,
     block: &Block,
     adjoints: *mut Line,

@@ -1,0 +1,47 @@
+//! `lawsmith reproduce`: the tables of the paper.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Context;
+use crate::cosmology::graph::Graph;
+use crate::cosmology::table6;
+use crate::device::{Cpu, Device, Simd};
+use crate::error::Result;
+
+/// A table of the paper.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Table {
+    /// Formulas for the overdensity around a halo.
+    Table6,
+}
+
+/// Reproduces a table of the paper
+#[derive(Args)]
+pub struct Reproduce {
+    /// Which one
+    #[arg(value_enum)]
+    table: Table,
+    /// The graph of halos, as graph writes it
+    graph: PathBuf,
+    /// Halos of a larger overdensity are hidden in the out-of-distribution columns
+    #[arg(long, default_value_t = 1.0, value_name = "DELTA")]
+    hide_above: f64,
+}
+
+impl Reproduce {
+    /// Fits and prints.
+    pub fn run(self, context: &Context) -> Result<()> {
+        let Table::Table6 = self.table;
+        let graph = Graph::open(&self.graph)?;
+        let cpu = match context.device {
+            Device::Cpu(cpu) => cpu,
+            Device::Gpu(_) => Cpu { simd: Simd::detect() },
+        };
+        let rows = table6::published(cpu, &graph, self.hide_above, context.progress)?;
+        context.print(&json!({"table6": rows}), table6::text(&rows, self.hide_above));
+        Ok(())
+    }
+}

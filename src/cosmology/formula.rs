@@ -1,0 +1,220 @@
+//! A formula in the place of a network on a graph: δ_i = node(m_i, |v_i|, Σ_j message(…)), its errors,
+//! and the refit of all its constants through the sums over millions of edges.
+
+use rayon::prelude::*;
+
+use super::graph::Graph;
+use crate::device::Cpu;
+use crate::distill::refit::{self, Normal, Parametric, damped_step, move_constants, settled};
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::ops::expression::Program;
+use crate::ops::formula::{self, Edges, N_FEATURES, Sums, VARIABLES};
+use crate::symbolic::expression::Expression;
+
+/// Nodes of a task: fixed, so that sums do not depend on the number of threads.
+const NODES: usize = 512;
+
+/// A formula for the target of each node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Formula {
+    /// Expressions in [`VARIABLES`], whose sums over the senders the node expression takes.
+    pub messages: Vec<Expression>,
+    /// The numbers of the message components, for the names of their sums.
+    pub components: Vec<usize>,
+    /// In the variables of [`node_names`].
+    pub node: Expression,
+}
+
+/// The variables of node expressions: mass and speed of the halo, then the summed messages.
+pub fn node_names(components: &[usize]) -> Vec<String> {
+    let sums = components.iter().map(|k| format!("e{k}"));
+    ["m".to_string(), "v".to_string()].into_iter().chain(sums).collect()
+}
+
+/// What formulas are evaluated on.
+pub struct Nodes<'a> {
+    cpu: Cpu,
+    edges: Edges<'a>,
+    /// `[receiver]`
+    targets: Vec<f32>,
+}
+
+impl<'a> Nodes<'a> {
+    /// Some nodes of a graph, `features` being its [`Graph::scaled_features`].
+    ///
+    /// # Errors
+    /// A graph without target.
+    pub fn new(
+        cpu: Cpu,
+        graph: &'a Graph,
+        features: &'a [f32],
+        receivers: &'a [u32],
+    ) -> Result<Self> {
+        let targets = graph.targets()?;
+        let edges = Edges {
+            row_start: graph.row_start(),
+            sender: graph.senders(),
+            receivers,
+            features,
+            period: (graph.about.edge / graph.about.scales.length) as f32,
+        };
+        let targets = receivers.iter().map(|&r| targets[r as usize]).collect();
+        Ok(Nodes { cpu, edges, targets })
+    }
+
+    /// `[receiver]`
+    pub fn targets(&self) -> &[f32] {
+        &self.targets
+    }
+
+    /// The mass and the speed of a receiver, scaled.
+    fn own(&self, row: usize) -> [f64; 2] {
+        let at = self.edges.receivers[row] as usize * N_FEATURES;
+        let [vx, vy, vz, m] = [3, 4, 5, 6].map(|k| f64::from(self.edges.features[at + k]));
+        [m, (vx * vx + vy * vy + vz * vz).sqrt()]
+    }
+}
+
+impl Formula {
+    /// From texts: messages in [`VARIABLES`], the node in m, v and e0, e1, ….
+    ///
+    /// # Errors
+    /// Texts that cannot be parsed.
+    pub fn parse(messages: &[&str], node: &str) -> Result<Self> {
+        let components: Vec<usize> = (0..messages.len()).collect();
+        let names = node_names(&components);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        Ok(Formula {
+            messages: messages
+                .iter()
+                .map(|text| Expression::parse(text, &VARIABLES))
+                .collect::<Result<_>>()?,
+            node: Expression::parse(node, &names)?,
+            components,
+        })
+    }
+
+    /// The two sides of each equation, for a person.
+    pub fn equations(&self) -> Vec<(String, String)> {
+        let names = VARIABLES.map(String::from);
+        let sums = self.messages.iter().zip(&self.components).map(|(message, k)| {
+            (format!("e{k}"), format!("= sum over neighbours of {}", message.text(&names)))
+        });
+        let node = self.node.text(&node_names(&self.components));
+        sums.chain([("delta".to_string(), format!("= {node}"))]).collect()
+    }
+
+    fn programs(&self) -> Vec<Program> {
+        self.messages.iter().map(Program::new).collect()
+    }
+
+    /// The prediction of each receiver; `None` where the formula is undefined on some edge.
+    ///
+    /// # Errors
+    /// Those of [`formula::sums`].
+    pub fn predictions(&self, nodes: &Nodes) -> Result<Option<Vec<f64>>> {
+        let found = formula::sums(nodes.cpu, &nodes.edges, &self.programs(), false)?;
+        let Some(Sums { values, width }) = found else { return Ok(None) };
+        let rows = 0..nodes.targets.len();
+        let value = |row: usize| {
+            let own = nodes.own(row);
+            let all: Vec<f64> =
+                own.iter().chain(&values[row * width..][..width]).copied().collect();
+            self.node.eval(&all)
+        };
+        Ok(Some(rows.into_par_iter().with_min_len(NODES).map(value).collect()))
+    }
+
+    /// Mean absolute error; infinite where the formula is undefined.
+    ///
+    /// # Errors
+    /// Those of [`Formula::predictions`].
+    pub fn error(&self, nodes: &Nodes) -> Result<f64> {
+        let Some(found) = self.predictions(nodes)? else { return Ok(f64::INFINITY) };
+        let sum: f64 =
+            found.iter().zip(&nodes.targets).map(|(p, &t)| (f64::from(t) - p).abs()).sum();
+        let error = sum / found.len().max(1) as f64;
+        Ok(if error.is_finite() { error } else { f64::INFINITY })
+    }
+
+    /// Refits all constants by Levenberg–Marquardt on the mean absolute error; returns the error, which
+    /// is never larger than before but for the rounding of constants to seven digits.
+    ///
+    /// # Errors
+    /// `interrupted` after Ctrl-C; those of [`Formula::predictions`].
+    pub fn refit(&mut self, nodes: &Nodes) -> Result<f64> {
+        let mut loss = self.error(nodes)?;
+        let mut damping = refit::DAMPING;
+        for _ in 0..refit::ROUNDS {
+            if interrupt::requested() {
+                return Err(Error::interrupted("stopped while refitting the constants"));
+            }
+            let Some(system) = self.normal_equations(nodes, loss)? else { break };
+            let moved = |step: &[f64]| {
+                let mut next = self.clone();
+                move_constants(next.messages.iter_mut().chain([&mut next.node]), step);
+                next
+            };
+            let judge = |formula: &Formula| formula.error(nodes).unwrap_or(f64::INFINITY);
+            let (next, next_loss, next_damping) = damped_step(&system, loss, damping, moved, judge);
+            damping = next_damping;
+            let Some(next) = next else { break };
+            let gain = 1.0 - next_loss / loss;
+            (*self, loss) = (next, next_loss);
+            if gain < refit::GAIN {
+                break;
+            }
+        }
+        for expression in self.messages.iter_mut().chain([&mut self.node]) {
+            *expression = settled(expression);
+        }
+        self.error(nodes)
+    }
+
+    /// One round's normal equations: rows of the Jacobian with respect to the messages' constants, through
+    /// the sums, then the node's.
+    fn normal_equations(&self, nodes: &Nodes, loss: f64) -> Result<Option<Normal>> {
+        let found = formula::sums(nodes.cpu, &nodes.edges, &self.programs(), true)?;
+        let Some(Sums { values, width }) = found else { return Ok(None) };
+        let variables = 2 + self.messages.len();
+        let node = Parametric::new(&self.node, variables);
+        let by_sum: Vec<Expression> =
+            (0..self.messages.len()).map(|k| node.value.derivative((2 + k) as u16)).collect();
+        let counts: Vec<usize> = self.messages.iter().map(|m| m.constants().len()).collect();
+        let count = counts.iter().sum::<usize>() + node.constants.len();
+        let floor = (refit::RESIDUAL_FLOOR * loss).max(1e-12);
+        let add = |row: usize, normal: &mut Normal| {
+            let sums = &values[row * width..][..width];
+            let mut all = nodes.own(row).to_vec();
+            let mut at = 0;
+            for constants in &counts {
+                all.push(sums[at]);
+                at += 1 + constants;
+            }
+            all.extend(&node.constants);
+            let mut jacobian = Vec::with_capacity(count);
+            let mut at = 0;
+            for (by_sum, &constants) in by_sum.iter().zip(&counts) {
+                let slope = by_sum.eval(&all);
+                jacobian.extend(sums[at + 1..][..constants].iter().map(|s| slope * s));
+                at += 1 + constants;
+            }
+            jacobian.extend(node.by_constant.iter().map(|d| d.eval(&all)));
+            let residual = f64::from(nodes.targets[row]) - node.value.eval(&all);
+            if residual.is_finite() && jacobian.iter().all(|v| v.is_finite()) {
+                normal.add(&jacobian, residual, 1.0 / residual.abs().max(floor));
+            }
+        };
+        let rows: Vec<usize> = (0..nodes.targets.len()).collect();
+        let parts: Vec<Normal> = rows
+            .par_chunks(NODES)
+            .map(|rows| {
+                let mut normal = Normal::new(count);
+                rows.iter().for_each(|&row| add(row, &mut normal));
+                normal
+            })
+            .collect();
+        Ok(Some(Normal::sum(count, &parts)))
+    }
+}

@@ -1,0 +1,92 @@
+//! Which halos a fit may see: held-out space, not held-out halos.
+//!
+//! Halos that are near each other share their surroundings, so a random split leaks. The test set is a
+//! slab of the box, a fifth of it along z; halos within a buffer of the graph's radius on either side of
+//! it belong to neither part. Out of distribution are the halos above an overdensity that training
+//! is not shown (section 4.3 of the paper: δ > 1).
+
+use super::graph::Graph;
+use crate::error::{Error, Result};
+
+/// Share of the box that is held out.
+const HELD_OUT: f64 = 0.2;
+/// Blocks along each axis whose absence, one at a time, gives jackknife errors.
+const JACKKNIFE: usize = 3;
+
+/// The parts of a graph's nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Split {
+    /// Nodes that may be fitted to.
+    pub train: Vec<u32>,
+    /// Nodes of the held-out slab.
+    pub test: Vec<u32>,
+    /// Nodes anywhere that are hidden for their overdensity; empty where none is hidden.
+    pub hidden: Vec<u32>,
+}
+
+impl Split {
+    /// The split of a graph; `hide_above` hides the nodes of a larger overdensity from both parts.
+    ///
+    /// # Errors
+    /// A graph without target, a part without nodes.
+    pub fn new(graph: &Graph, hide_above: Option<f64>) -> Result<Self> {
+        let (edge, buffer) = (graph.about.edge, graph.about.radius);
+        let targets = graph.targets()?;
+        let first = edge * (1.0 - HELD_OUT);
+        let mut split = Split { train: vec![], test: vec![], hidden: vec![] };
+        for (node, position) in graph.positions().as_chunks::<3>().0.iter().enumerate() {
+            let z = f64::from(position[2]);
+            // Around the box from the slab's far side, at 0, to its near side.
+            let distance = z.min(first - z);
+            let part = if hide_above.is_some_and(|limit| f64::from(targets[node]) > limit) {
+                &mut split.hidden
+            } else if z >= first {
+                &mut split.test
+            } else if distance > buffer {
+                &mut split.train
+            } else {
+                continue;
+            };
+            part.push(node as u32);
+        }
+        for (name, part) in [("train", &split.train), ("test", &split.test)] {
+            if part.is_empty() {
+                let message = format!(
+                    "no halo is left to {name} on: of the box of {edge} Mpc/h a fifth is held out, with \
+                     {buffer} Mpc/h on either side"
+                );
+                return Err(Error::input(message).file(graph.path()));
+            }
+        }
+        Ok(split)
+    }
+}
+
+/// Mean of the absolute errors of some nodes, and its jackknife error: the scatter of the mean as one of
+/// 27 blocks of space after the other is left out. `errors[k]` belongs to `nodes[k]`.
+pub fn mean_and_jackknife(graph: &Graph, nodes: &[u32], errors: &[f64]) -> (f64, f64) {
+    let blocks = JACKKNIFE.pow(3);
+    let (mut sums, mut counts) = (vec![0.0; blocks], vec![0.0; blocks]);
+    // Along z only the span of these nodes is cut: a held-out slab is thin.
+    let z = |node: u32| f64::from(graph.positions()[3 * node as usize + 2]);
+    let low = nodes.iter().map(|&n| z(n)).fold(f64::INFINITY, f64::min);
+    let high = nodes.iter().map(|&n| z(n)).fold(f64::NEG_INFINITY, f64::max);
+    let part = |x: f64, low: f64, span: f64| {
+        (((x - low) / span * JACKKNIFE as f64) as usize).min(JACKKNIFE - 1)
+    };
+    for (&node, error) in nodes.iter().zip(errors) {
+        let [x, y] = [0, 1].map(|k| f64::from(graph.positions()[3 * node as usize + k]));
+        let (i, j) = (part(x, 0.0, graph.about.edge), part(y, 0.0, graph.about.edge));
+        let k = part(z(node), low, (high - low).max(f64::MIN_POSITIVE));
+        let block = (i * JACKKNIFE + j) * JACKKNIFE + k;
+        sums[block] += error;
+        counts[block] += 1.0;
+    }
+    let (sum, count) = (sums.iter().sum::<f64>(), counts.iter().sum::<f64>());
+    let used: Vec<usize> = (0..blocks).filter(|&b| counts[b] > 0.0 && counts[b] < count).collect();
+    let without: Vec<f64> = used.iter().map(|&b| (sum - sums[b]) / (count - counts[b])).collect();
+    let n = without.len() as f64;
+    let mean = without.iter().sum::<f64>() / n;
+    let scatter = without.iter().map(|w| (w - mean).powi(2)).sum::<f64>();
+    (sum / count, ((n - 1.0) / n * scatter).sqrt())
+}

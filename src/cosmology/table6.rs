@@ -1,0 +1,209 @@
+//! Table 6 of the paper: formulas for the overdensity around a halo, with the constants published there
+//! and refitted, on held-out space and on hidden overdensities.
+//!
+//! Positions are divided by 288.675 Mpc/h, masses and velocities by their standard deviations; the paper
+//! does not say so, but in these units its constants fit.
+
+use serde::Serialize;
+
+use super::formula::{Formula, Nodes};
+use super::graph::Graph;
+use super::split::{Split, mean_and_jackknife};
+use crate::device::Cpu;
+use crate::error::Result;
+use crate::progress::Progress;
+
+/// A formula of the paper.
+pub struct Published {
+    /// What it is called here.
+    pub name: &'static str,
+    messages: &'static [&'static str],
+    node: &'static str,
+    /// The error that the paper gives.
+    pub error: f64,
+}
+
+/// Section 4.3 and table 6, constants as printed. The soft step (C6 r)^C7 ends at 20.5 Mpc/h.
+pub const PUBLISHED: [Published; 4] = [
+    Published { name: "constant", messages: &[], node: "0.415", error: 0.421 },
+    Published {
+        name: "by hand",
+        messages: &["m2 * (r < 0.06928203230275509)"],
+        node: "-0.0376 + (0.0529 + m * 0.000927) * e0",
+        error: 0.121,
+    },
+    Published {
+        name: "found, without mass",
+        messages: &["(1.54 + dv) / (50.165 + (18.94 * r) ^ 13.21)"],
+        node: "-0.199 + e0 / (1.31 + 0.027 * e0 * v)",
+        error: 0.120,
+    },
+    Published {
+        name: "found, with mass",
+        messages: &["(0.438 + m2) / (7.06 + (15.5 * r) ^ 20.3)"],
+        node: "-0.156 + e0 / (3.80 + 0.0809 * m)",
+        error: 0.0882,
+    },
+];
+
+impl Published {
+    /// The formula with its published constants.
+    pub fn formula(&self) -> Formula {
+        Formula::parse(self.messages, self.node).expect("the formulas of the paper parse")
+    }
+}
+
+/// A mean absolute error with its jackknife error.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Measure {
+    /// Mean over the nodes.
+    pub error: f64,
+    /// Scatter of the mean when blocks of space are left out.
+    pub jackknife: f64,
+}
+
+/// One row of the table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Which formula, or the network.
+    pub name: String,
+    /// The paper's error; `None` for what it does not have.
+    pub published: Option<f64>,
+    /// With the published constants, on all nodes.
+    pub as_published: Option<f64>,
+    /// With constants refitted on all nodes, on all nodes.
+    pub refitted: Option<f64>,
+    /// Fitted to the nodes outside the slab and its buffer: the error there.
+    pub train: Option<Measure>,
+    /// The same on the slab.
+    pub test: Option<Measure>,
+    /// Fitted to train nodes up to the overdensity that hides others: the error on them, …
+    pub seen: Option<Measure>,
+    /// … and on the hidden ones, which are above it.
+    pub hidden: Option<Measure>,
+    /// The formula refitted on all nodes, for a person.
+    pub equations: Vec<String>,
+}
+
+/// The measure of a formula on some nodes.
+///
+/// # Errors
+/// Those of [`Formula::predictions`].
+pub fn measure(
+    cpu: Cpu,
+    graph: &Graph,
+    features: &[f32],
+    nodes: &[u32],
+    formula: &Formula,
+) -> Result<Measure> {
+    let on = Nodes::new(cpu, graph, features, nodes)?;
+    let Some(found) = formula.predictions(&on)? else {
+        return Ok(Measure { error: f64::INFINITY, jackknife: f64::INFINITY });
+    };
+    let errors: Vec<f64> =
+        found.iter().zip(on.targets()).map(|(p, &t)| (f64::from(t) - p).abs()).collect();
+    let (error, jackknife) = mean_and_jackknife(graph, nodes, &errors);
+    Ok(Measure { error, jackknife })
+}
+
+/// Fits a formula in every way that the table has.
+///
+/// # Errors
+/// Those of [`Formula::refit`].
+pub fn row(
+    cpu: Cpu,
+    graph: &Graph,
+    features: &[f32],
+    name: &str,
+    formula: &Formula,
+    hide_above: f64,
+) -> Result<Row> {
+    let all: Vec<u32> = (0..graph.about.nodes as u32).collect();
+    let on = |nodes: &'_ [u32], formula: &Formula| measure(cpu, graph, features, nodes, formula);
+    let fitted = |nodes: &[u32]| -> Result<Formula> {
+        let mut fitted = formula.clone();
+        fitted.refit(&Nodes::new(cpu, graph, features, nodes)?)?;
+        Ok(fitted)
+    };
+    let everywhere = fitted(&all)?;
+    let split = Split::new(graph, None)?;
+    let outside = fitted(&split.train)?;
+    let hiding = Split::new(graph, Some(hide_above))?;
+    let low = fitted(&hiding.train)?;
+    let hidden = match hiding.hidden.is_empty() {
+        true => None,
+        false => Some(on(&hiding.hidden, &low)?),
+    };
+    Ok(Row {
+        name: name.to_string(),
+        published: None,
+        as_published: None,
+        refitted: Some(on(&all, &everywhere)?.error),
+        train: Some(on(&split.train, &outside)?),
+        test: Some(on(&split.test, &outside)?),
+        seen: Some(on(&hiding.test, &low)?),
+        hidden,
+        equations: everywhere.equations().iter().map(|(l, r)| format!("{l} {r}")).collect(),
+    })
+}
+
+/// The rows of the paper's formulas.
+///
+/// # Errors
+/// A graph without target; a radius that is below 20 Mpc/h; `interrupted`.
+pub fn published(cpu: Cpu, graph: &Graph, hide_above: f64, progress: Progress) -> Result<Vec<Row>> {
+    let features = graph.scaled_features();
+    let all: Vec<u32> = (0..graph.about.nodes as u32).collect();
+    let bar = progress.bar("table 6", PUBLISHED.len() as u64, "formulas");
+    let mut rows = Vec::new();
+    for published in &PUBLISHED {
+        let formula = published.formula();
+        let mut found = row(cpu, graph, &features, published.name, &formula, hide_above)?;
+        found.published = Some(published.error);
+        found.as_published = Some(measure(cpu, graph, &features, &all, &formula)?.error);
+        rows.push(found);
+        bar.add(1);
+    }
+    Ok(rows)
+}
+
+/// The table for a person.
+pub fn text(rows: &[Row], hide_above: f64) -> String {
+    let number = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.4}"));
+    let measure = |m: Option<Measure>| {
+        m.map_or("-".to_string(), |m| format!("{:.4} ± {:.4}", m.error, m.jackknife))
+    };
+    let mut lines = vec![
+        "mean absolute error of the overdensity".to_string(),
+        format!(
+            "{:<22} {:>9} {:>12} {:>9} {:>16} {:>16} {:>16} {:>16}",
+            "formula",
+            "paper",
+            "its numbers",
+            "refitted",
+            "train",
+            "held-out slab",
+            format!("d <= {hide_above}, slab"),
+            format!("d > {hide_above}, hidden"),
+        ),
+    ];
+    for row in rows {
+        lines.push(format!(
+            "{:<22} {:>9} {:>12} {:>9} {:>16} {:>16} {:>16} {:>16}",
+            row.name,
+            number(row.published),
+            number(row.as_published),
+            number(row.refitted),
+            measure(row.train),
+            measure(row.test),
+            measure(row.seen),
+            measure(row.hidden),
+        ));
+    }
+    for row in rows {
+        lines.push(String::new());
+        lines.push(format!("{}, refitted on all halos:", row.name));
+        lines.extend(row.equations.iter().map(|line| format!("  {line}")));
+    }
+    lines.join("\n")
+}

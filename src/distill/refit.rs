@@ -1,0 +1,181 @@
+//! Refitting the constants of composed formulas: what the formulas of small systems and of large
+//! graphs share. Levenberg–Marquardt on the L1 loss, weights 1/|residual| renewed every round.
+
+use super::linear::solve_spd;
+use crate::symbolic::expression::{Expression, Node, Weights};
+
+/// Rounds of a refit.
+pub(crate) const ROUNDS: usize = 60;
+/// Relative gain of a round below which refitting ends.
+pub(crate) const GAIN: f64 = 1e-6;
+/// Damping of the first step.
+pub(crate) const DAMPING: f64 = 1e-3;
+/// Smallest |residual| in the weights, relative to the mean.
+pub(crate) const RESIDUAL_FLOOR: f64 = 1e-3;
+/// Steps, each five times as damped as the one before, that are tried.
+const DAMPINGS: usize = 12;
+
+/// The weighted normal equations of one round.
+pub(crate) struct Normal {
+    /// Jᵀ W J, `[constants, constants]`.
+    matrix: Vec<f64>,
+    /// Jᵀ W residual.
+    gradient: Vec<f64>,
+}
+
+impl Normal {
+    /// Of no rows.
+    pub(crate) fn new(count: usize) -> Self {
+        Normal { matrix: vec![0.0; count * count], gradient: vec![0.0; count] }
+    }
+
+    /// Adds a row of the Jacobian.
+    pub(crate) fn add(&mut self, row: &[f64], residual: f64, weight: f64) {
+        let count = row.len();
+        for i in 0..count {
+            if row[i] == 0.0 {
+                continue;
+            }
+            self.gradient[i] += weight * row[i] * residual;
+            for j in 0..count {
+                self.matrix[i * count + j] += weight * row[i] * row[j];
+            }
+        }
+    }
+
+    /// The sum of the parts, in their order.
+    pub(crate) fn sum(count: usize, parts: &[Normal]) -> Self {
+        let mut total = Normal::new(count);
+        for part in parts {
+            total.matrix.iter_mut().zip(&part.matrix).for_each(|(a, b)| *a += b);
+            total.gradient.iter_mut().zip(&part.gradient).for_each(|(a, b)| *a += b);
+        }
+        total
+    }
+}
+
+/// The first of a series of ever more damped steps that lowers the loss: what `moved` makes of it, its
+/// loss, and the damping to begin the next round with.
+pub(crate) fn damped_step<T>(
+    system: &Normal,
+    loss: f64,
+    mut damping: f64,
+    moved: impl Fn(&[f64]) -> T,
+    judge: impl Fn(&T) -> f64,
+) -> (Option<T>, f64, f64) {
+    let count = system.gradient.len();
+    for _ in 0..DAMPINGS {
+        let mut matrix = system.matrix.clone();
+        let largest = (0..count).map(|k| matrix[k * count + k]).fold(0.0, f64::max);
+        for k in 0..count {
+            // The messages' scale and the nodes' cancel: a floor keeps such directions still.
+            matrix[k * count + k] += damping * matrix[k * count + k] + 1e-12 * largest + 1e-300;
+        }
+        if let Some(step) = solve_spd(&matrix, &system.gradient) {
+            let next = moved(&step);
+            let next_loss = judge(&next);
+            if next_loss < loss {
+                return (Some(next), next_loss, damping * 0.2);
+            }
+        }
+        damping *= 5.0;
+    }
+    (None, loss, damping)
+}
+
+/// Adds `step` to the constants of the expressions, one after the other.
+pub(crate) fn move_constants<'a>(
+    expressions: impl Iterator<Item = &'a mut Expression>,
+    step: &[f64],
+) {
+    let mut steps = step.iter();
+    for expression in expressions {
+        let constants: Vec<f64> =
+            expression.constants().iter().zip(&mut steps).map(|(c, s)| c + s).collect();
+        expression.set_constants(&constants);
+    }
+}
+
+/// The expression with constants as precise as the data, which are f32, and as short as that makes it:
+/// where a refit has made the branches of an IF equal, one of them is left.
+pub(crate) fn settled(expression: &Expression) -> Expression {
+    let length = |e: &Expression| e.complexity(&Weights::default());
+    let mut settled = rounded(expression);
+    loop {
+        // Constants that are merged have more digits again.
+        let shorter = rounded(&settled.simplified());
+        if length(&shorter) >= length(&settled) {
+            return settled;
+        }
+        settled = shorter;
+    }
+}
+
+/// The expression with constants of seven digits: no more than a person wants to read.
+fn rounded(expression: &Expression) -> Expression {
+    let seven_digits = |value: &f64| format!("{value:.6e}").parse().unwrap_or(*value);
+    let constants: Vec<f64> = expression.constants().iter().map(seven_digits).collect();
+    let mut rounded = expression.clone();
+    rounded.set_constants(&constants);
+    rounded
+}
+
+/// An expression, its constants made variables behind the others, with its derivatives.
+pub(crate) struct Parametric {
+    /// Their values.
+    pub(crate) constants: Vec<f64>,
+    /// With the constants as variables.
+    pub(crate) value: Expression,
+    /// Its derivatives, one a constant.
+    pub(crate) by_constant: Vec<Expression>,
+}
+
+impl Parametric {
+    /// Of an expression in so many variables.
+    pub(crate) fn new(expression: &Expression, variables: usize) -> Self {
+        let mut constants = Vec::new();
+        let nodes = expression.nodes().iter().map(|node| match *node {
+            Node::Constant(c) => {
+                constants.push(c);
+                Node::Variable((variables + constants.len() - 1) as u16)
+            }
+            other => other,
+        });
+        let value = Expression::new(nodes.collect()).expect("leaves for leaves: still well-formed");
+        let by = |k: usize| value.derivative((variables + k) as u16);
+        let by_constant = (0..constants.len()).map(by).collect();
+        Parametric { constants, value, by_constant }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use crate::symbolic::expression::tests::{any_expression, cases};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(cases(5000))]
+        #[test]
+        fn settling_keeps_values(e in any_expression(), x in -3.0..3.0f64, y in 0.1..3.0f64, z in -2.0..2.0f64) {
+            let settled = settled(&e);
+            prop_assert!(settled.complexity(&Weights::default()) <= e.complexity(&Weights::default()));
+            prop_assert_eq!(&rounded(&settled), &settled);
+            let before = e.eval(&[x, y, z]);
+            // Only where the value does not hang on the eighth digit of a constant.
+            let spread = [1e-6, -1e-6].map(|h| {
+                let mut random = Random::new(1, 0);
+                let mut shaken = |c: &f64| c * (1.0 + h * (0.5 + random.uniform()));
+                let mut other = e.clone();
+                other.set_constants(&e.constants().iter().map(&mut shaken).collect::<Vec<_>>());
+                (other.eval(&[x, y, z].map(|v| shaken(&v))) - before).abs()
+            });
+            let steady = spread.iter().all(|s| *s <= 1e-4 * before.abs());
+            if steady && before.abs() > 1e-6 && before.abs() < 1e6 {
+                let after = settled.eval(&[x, y, z]);
+                prop_assert!((before - after).abs() <= 1e-3 * before.abs(), "{before} {after}");
+            }
+        }
+    }
+}
