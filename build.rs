@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
 use std::{env, fs};
 
 /// What the fatbins hold code for, besides PTX of compute_80 for everything newer.
@@ -84,32 +85,36 @@ fn find_nvcc() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Two compilers at a time: each takes some hundred megabytes. The folder of the fatbins.
-fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<PathBuf, String> {
+/// The fatbin of each kernel, in their order. Two compilers at a time: each takes some hundred megabytes.
+///
+/// This script runs at every commit, for every profile and set of features; a kernel is compiled when it,
+/// a header or the compiler changed. $OUT_DIR is target/PROFILE/build/PACKAGE/out.
+fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>, String> {
     let archs = env::var("GPU_ARCHS").unwrap_or(ARCHS.into());
-    let sources = fingerprint(nvcc, &archs).map_err(|e| format!("cannot read kernels/: {e}"))?;
-    // This script runs at every commit, for every profile and set of features; the kernels are compiled
-    // when they or the compiler changed. $OUT_DIR is target/PROFILE/build/PACKAGE/out.
-    let target = out.ancestors().nth(4).unwrap_or(out);
-    let done = target.join("kernels").join(&sources);
-    if done.is_dir() {
-        return Ok(done);
-    }
-    let out = &done.with_extension("unfinished");
-    let cannot = |e| format!("cannot write {}: {e}", out.display());
-    fs::remove_dir_all(target.join("kernels")).or_else(absent).map_err(cannot)?;
-    fs::create_dir_all(out).map_err(cannot)?;
+    let store = out.ancestors().nth(4).unwrap_or(out).join("kernels");
+    fs::create_dir_all(&store).map_err(|e| format!("cannot write {}: {e}", store.display()))?;
+    let fatbins = kernels.iter().map(|kernel| -> Result<PathBuf, String> {
+        let unreadable = |e| format!("cannot read {}: {e}", kernel.display());
+        let mut hasher = DefaultHasher::new();
+        (nvcc, &archs).hash(&mut hasher);
+        hash_source(kernel, &mut hasher).map_err(unreadable)?;
+        let name = kernel.file_stem().expect("a file").to_string_lossy();
+        Ok(store.join(format!("{name}-{:016x}.fatbin", hasher.finish())))
+    });
+    let fatbins = fatbins.collect::<Result<Vec<_>, _>>()?;
+    let mut queue: Vec<(&PathBuf, &PathBuf)> =
+        kernels.iter().zip(&fatbins).filter(|(_, fatbin)| !fatbin.exists()).collect();
     // The longest ones first: the last compiler should not work alone for minutes.
-    let mut queue = kernels.to_vec();
-    queue.sort_by_key(|kernel| fs::metadata(kernel).map_or(0, |file| file.len()));
+    queue.sort_by_key(|(kernel, _)| fs::metadata(kernel).map_or(0, |file| file.len()));
     let queue = Mutex::new(queue);
     let work = || loop {
         let next = queue.lock().expect("no compiler panics").pop();
-        let Some(kernel) = next else { return Ok(()) };
+        let Some((kernel, fatbin)) = next else { return Ok(()) };
         let failed = |why: String| format!("{} on {}: {why}", nvcc.display(), kernel.display());
+        let unfinished = fatbin.with_extension(format!("tmp{}", std::process::id()));
         let mut command = Command::new(nvcc);
         command.args(["-fatbin", "-std=c++20", "-O3", "-lineinfo", "-o"]);
-        command.arg(fatbin(out, &kernel)).arg(&kernel);
+        command.arg(&unfinished).arg(kernel);
         for arch in archs.split_whitespace() {
             command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
         }
@@ -119,55 +124,60 @@ fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<PathBuf, Stri
             let text = String::from_utf8_lossy(&output.stderr);
             return Err(failed(text.lines().take(5).collect::<Vec<_>>().join(" | ")));
         }
+        fs::rename(&unfinished, fatbin).map_err(|e| failed(e.to_string()))?;
     };
     std::thread::scope(|scope| {
         let workers = [0, 1].map(|_| scope.spawn(work));
         workers.into_iter().try_for_each(|worker| worker.join().expect("no compiler panics"))
     })?;
-    fs::rename(out, &done).map_err(cannot)?;
-    Ok(done)
+    tidy(&store, &fatbins);
+    Ok(fatbins)
 }
 
-/// What is not there need not be removed.
-fn absent(e: std::io::Error) -> std::io::Result<()> {
-    if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) }
-}
-
-/// Everything that the fatbins are made from.
-fn fingerprint(nvcc: &Path, archs: &str) -> std::io::Result<String> {
-    let mut hasher = DefaultHasher::new();
-    (nvcc, archs).hash(&mut hasher);
-    for folder in ["kernels", "kernels/common"] {
-        let mut files: Vec<PathBuf> =
-            fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
-        files.sort();
-        for file in files.iter().filter(|file| file.is_file()) {
-            (file, fs::read(file)?).hash(&mut hasher);
+/// What no build has used for three days goes; what this one uses is as new as this build.
+fn tidy(store: &Path, used: &[PathBuf]) {
+    let now = SystemTime::now();
+    for fatbin in used {
+        let _ = fs::File::open(fatbin).and_then(|file| file.set_modified(now));
+    }
+    for entry in fs::read_dir(store).into_iter().flatten().flatten() {
+        let modified = entry.metadata().and_then(|about| about.modified());
+        let age = modified.ok().and_then(|at| now.duration_since(at).ok());
+        if age.is_some_and(|age| age > Duration::from_secs(3 * 24 * 3600)) {
+            let _ = fs::remove_file(entry.path());
         }
     }
-    Ok(format!("{:x}", hasher.finish()))
 }
 
-fn fatbin(out: &Path, kernel: &Path) -> PathBuf {
-    out.join(kernel.file_name().expect("a file")).with_extension("fatbin")
+/// A source file and all that it includes from this folder.
+fn hash_source(file: &Path, hasher: &mut DefaultHasher) -> std::io::Result<()> {
+    let text = fs::read_to_string(file)?;
+    text.hash(hasher);
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let included =
+        text.lines().filter_map(|line| line.strip_prefix("#include \"")?.split('"').next());
+    // The stand-in driver's header is not for nvcc.
+    included
+        .filter(|name| !name.contains("host/"))
+        .try_for_each(|name| hash_source(&folder.join(name), hasher))
 }
 
 /// `kernels.rs`: the embedded modules by name, or the names with nothing to load.
-fn list(kernels: &[PathBuf], compiled: Option<&Path>, out: &Path) {
-    let module = |kernel: &PathBuf| {
+fn list(kernels: &[PathBuf], fatbins: Option<&[PathBuf]>, out: &Path) {
+    let module = |(index, kernel): (usize, &PathBuf)| {
         let name = kernel.file_stem().expect("a file").to_string_lossy();
-        let image = match compiled {
-            Some(folder) => format!("include_bytes!({:?})", fatbin(folder, kernel)),
+        let image = match fatbins {
+            Some(fatbins) => format!("include_bytes!({:?})", fatbins[index]),
             None => "b\"\\0\"".to_string(),
         };
         format!("    ({name:?}, {image}),\n")
     };
-    let modules: String = kernels.iter().map(module).collect();
+    let modules: String = kernels.iter().enumerate().map(module).collect();
     let text = format!(
         "/// Whether nvcc compiled the modules.\npub(super) const COMPILED: bool = {};\n\
          /// Name and fatbin of each kernel file.\n\
          pub(super) static MODULES: &[(&str, &[u8])] = &[\n{modules}];\n",
-        compiled.is_some(),
+        fatbins.is_some(),
     );
     fs::write(out.join("kernels.rs"), text).expect("OUT_DIR can be written");
 }
