@@ -9,7 +9,7 @@ use super::Context;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::network::spec::{ModelKind, Precision};
-use crate::network::train::{Preset, Settings, Summary, train, train_replicas};
+use crate::network::train::{Preset, Settings, Summary, check_room, train, train_replicas};
 use crate::ops::check_precision;
 use crate::store::run::{Existing, RunFolder};
 
@@ -83,6 +83,9 @@ impl Train {
             return Err(Error::usage("is 0; at least 1 is needed").field("replicas"));
         }
         let (device, resume) = (&context.device, self.existing.resume);
+        if self.existing.overwrite {
+            check_room(device, &dataset, &settings, self.replicas)?;
+        }
         context.progress.note(&settings.describe());
         if self.replicas == 1 {
             let folder = RunFolder::create(&self.output, self.existing)?;

@@ -156,6 +156,37 @@ fn same_layout<A: cuda::Args>() {
     assert_eq!(twin, [whole].into_iter().chain(fields).collect::<Vec<_>>());
 }
 
+/// A struct of a kernel that the test below forgets is found here.
+#[test]
+fn every_argument_struct_is_compared() {
+    let kernels = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let (here, mut compared) = (include_str!("tests.rs"), 0);
+    for entry in std::fs::read_dir(kernels).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "cu") {
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).unwrap();
+        let word = |text: &str| {
+            text.trim_start().split(|c: char| !c.is_alphanumeric()).next().unwrap_or("").to_string()
+        };
+        let laid_out: Vec<String> =
+            source.lines().filter_map(|line| line.strip_prefix("LAYOUT(").map(word)).collect();
+        for name in &laid_out {
+            let call = format!("::{name}>();");
+            assert!(here.contains(&call), "{}: {name} is compared nowhere", path.display());
+        }
+        // The type of the one argument of each kernel.
+        for line in source.lines().filter(|line| line.starts_with("KERNEL")) {
+            let argument = line.split_once('(').map_or("", |parts| parts.1);
+            let argument = word(argument.trim_start_matches("const "));
+            assert!(laid_out.contains(&argument), "{}: {line}", path.display());
+            compared += 1;
+        }
+    }
+    assert!(compared > 20, "{compared} kernels were found");
+}
+
 #[test]
 fn gpu_argument_structs_are_laid_out_as_in_c() {
     if gpu().is_none() {
@@ -164,6 +195,7 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     same_layout::<crate::bench::ceilings::gpu::CopyArgs>();
     same_layout::<crate::bench::ceilings::gpu::FlopArgs>();
     same_layout::<crate::ops::adam::gpu::AdamArgs>();
+    same_layout::<crate::ops::adam::Rates>();
     same_layout::<crate::ops::expression::gpu::ExpressionArgs>();
     same_layout::<crate::ops::rk4::gpu::Rk4Args>();
     same_layout::<crate::ops::mlp::gpu::LayerArgs>();

@@ -122,6 +122,19 @@ pub fn train_replicas(
     Ok(summaries.into_iter().flatten().collect())
 }
 
+/// An error if `device` has too little memory for so many new trainings. Nothing is written: what
+/// `--overwrite` would remove is still there.
+pub fn check_room(
+    device: &Device,
+    dataset: &Dataset,
+    settings: &Settings,
+    replicas: usize,
+) -> Result<()> {
+    // Networks that are pruned train one after another.
+    let count = if settings.prune { 1 } else { replicas };
+    Trainer::check_room(device, dataset, &vec![settings.clone(); count])
+}
+
 /// Writes `config.toml`, or compares it with the settings where a run is to be resumed.
 fn check_config(
     dataset: &Dataset,

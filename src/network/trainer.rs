@@ -89,6 +89,30 @@ impl<'a> Trainer<'a> {
         settings: &[Settings],
         folders: &[RunFolder],
     ) -> Result<Self> {
+        let models = folders.iter().map(|folder| folder.file("model.safetensors")).collect();
+        let mut trainer = Self::with_models(device, dataset, settings, models)?;
+        for folder in folders {
+            let path = folder.file("metrics.csv");
+            let metrics = Metrics::open(&path, trainer.shape.message_dim, trainer.step)?;
+            trainer.metrics.push(metrics);
+        }
+        Ok(trainer)
+    }
+
+    /// An error if the device has too little memory for a new training. Nothing is written.
+    pub fn check_room(device: &Device, dataset: &Dataset, settings: &[Settings]) -> Result<()> {
+        let Device::Gpu(_) = device else { return Ok(()) };
+        let nowhere = vec![PathBuf::new(); settings.len()];
+        Trainer::with_models(device, dataset, settings, nowhere).map(drop)
+    }
+
+    /// Without a place for metrics yet.
+    fn with_models(
+        device: &'a Device,
+        dataset: &'a Dataset,
+        settings: &[Settings],
+        models: Vec<PathBuf>,
+    ) -> Result<Self> {
         let sampler = Sampler::new(dataset, &settings[0]);
         let mut data = Vec::new();
         for run in settings {
@@ -102,7 +126,7 @@ impl<'a> Trainer<'a> {
             dataset,
             sampler,
             settings: settings.to_vec(),
-            models: folders.iter().map(|folder| folder.file("model.safetensors")).collect(),
+            models,
             data,
             noise_seeds: settings.iter().map(|run| batches::noise_seed(run.seed)).collect(),
             progress: vec![Progress::default(); settings.len()],
@@ -132,10 +156,6 @@ impl<'a> Trainer<'a> {
         trainer.gradients = vec![0.0; trainer.parameters.len()];
         if let Device::Gpu(gpu) = device {
             trainer.on_gpu = Some(trainer.move_to(*gpu)?);
-        }
-        for folder in folders {
-            let path = folder.file("metrics.csv");
-            trainer.metrics.push(Metrics::open(&path, shape.message_dim, trainer.step)?);
         }
         Ok(trainer)
     }

@@ -17,6 +17,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::kernel_args;
 
 /// The settings of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,20 +86,25 @@ pub fn step(device: &Device, args: &Args, runs: usize, arenas: Arenas) -> Result
     }
 }
 
-/// What the inner loop needs, the bias corrections folded in.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub(crate) struct Rates {
-    /// learning_rate / (1 − β₁ᵗ).
-    rate: f32,
-    /// 1 / √(1 − β₂ᵗ).
-    root: f32,
-    /// 1 − β₁.
-    fresh1: f32,
-    /// 1 − β₂.
-    fresh2: f32,
-    epsilon: f32,
+kernel_args! {
+    /// What the inner loop needs, the bias corrections folded in.
+    struct Rates {
+        /// learning_rate / (1 − β₁ᵗ).
+        rate: f32,
+        /// 1 / √(1 − β₂ᵗ).
+        root: f32,
+        /// 1 − β₁.
+        fresh1: f32,
+        /// 1 − β₂.
+        fresh2: f32,
+        epsilon: f32,
+    }
 }
+
+// SAFETY: numbers without padding, for which any bits are a value.
+unsafe impl Zeroable for Rates {}
+// SAFETY: as above.
+unsafe impl Pod for Rates {}
 
 impl Rates {
     pub(crate) fn new(args: &Args) -> Self {

@@ -1,0 +1,159 @@
+//! A GPU through the command line: every stage of `distill` on it, the formulas of a processor, and what
+//! happens where its memory is short. Runs where there is one, or under `scripts/emulated`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use lawsmith::device::{Device, Simd};
+
+/// The device and whether it is the stand-in, whose memory a variable sets.
+fn gpu() -> Option<bool> {
+    match Device::pick("cuda:0") {
+        Ok(Device::Gpu(gpu)) => Some(gpu.is_emulated()),
+        Ok(Device::Cpu(_)) => unreachable!("cuda:0 is a GPU"),
+        Err(error) => {
+            assert!(std::env::var_os("LAWSMITH_REQUIRE_GPU").is_none(), "{error}");
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+fn lawsmith(device: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("lawsmith"));
+    command.args(arguments).args(["--device", device, "-q"]);
+    command
+}
+
+fn succeed(mut command: Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Component, complexity and equation of each line, with `#` for the digits of a constant.
+fn structures(run: &Path) -> Vec<String> {
+    let table = std::fs::read_to_string(run.join("hall_of_fame.csv")).unwrap();
+    let lines = table.lines().skip(1).map(|line| {
+        let parts: Vec<&str> = line.splitn(5, ',').collect();
+        let mut structure = format!("{} {} ", parts[0], parts[1]);
+        let mut constant = false;
+        for (at, c) in parts[4].char_indices() {
+            // The digits of m1 and x2 belong to a name.
+            let named = at > 0 && parts[4].as_bytes()[at - 1].is_ascii_alphabetic() && !constant;
+            let digit = (c.is_ascii_digit() || c == '.') && !named;
+            if digit && !constant {
+                structure.push('#');
+            }
+            constant = digit || (constant && (c == 'e' || c == '-'));
+            if !constant {
+                structure.push(c);
+            }
+        }
+        structure
+    });
+    lines.collect()
+}
+
+#[test]
+fn gpu_every_stage_of_distill_and_the_formulas_of_the_processor() {
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let sizes = ["--runs", "20", "--frames", "20", "--steps", "3", "--evaluations", "200"];
+    succeed(lawsmith("cuda:0", &[&["distill", "-o", text(&run)], &sizes[..]].concat()));
+    for file in ["config.toml", "model.safetensors", "messages.safetensors", "report.html"] {
+        assert!(run.join(file).metadata().unwrap().len() > 0, "{file}");
+    }
+    // And each as a command of its own, on what is there.
+    for stage in ["messages", "regress", "compose", "predict"] {
+        let search = matches!(stage, "regress" | "compose");
+        let more: &[&str] = if search { &["--evaluations", "200"] } else { &[] };
+        succeed(lawsmith("cuda:0", &[&[stage, text(&run)], more].concat()));
+        if stage == "regress" && Simd::detect() >= Simd::Avx512 {
+            // Sums on a GPU are taken in the order of these vectors.
+            let found = structures(&run);
+            succeed(lawsmith("cpu", &["regress", text(&run), "--evaluations", "200"]));
+            assert_eq!(found, structures(&run));
+            assert!(found.len() > 4, "{found:?}");
+        }
+    }
+}
+
+/// The one line of an error.
+fn refused(output: Output) -> String {
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{text}");
+    text
+}
+
+#[test]
+fn gpu_simulations_stream_the_same_file_whatever_the_memory() {
+    let Some(emulated) = gpu() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let simulate = |device: &str, to: &Path| {
+        let sizes = ["--runs", "30", "--frames", "50", "--integrator", "rk4"];
+        lawsmith(device, &[&["simulate", "-o", text(to)], &sizes[..]].concat())
+    };
+    succeed(simulate("cuda:0", &file("large")));
+    let large = std::fs::read(file("large")).unwrap();
+    if emulated {
+        // Room for three chunks of some frames.
+        let mut command = simulate("cuda:0", &file("small"));
+        command.env("LAWSMITH_EMULATED_MEMORY", "100000");
+        succeed(command);
+        assert!(std::fs::read(file("small")).unwrap() == large);
+    }
+    succeed(simulate("cpu", &file("cpu")));
+    let positions = |name: &str| {
+        let bytes = std::fs::read(file(name)).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let data = tensors.tensor("positions").unwrap().data().chunks_exact(4);
+        data.map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect::<Vec<f32>>()
+    };
+    let (here, there) = (positions("cpu"), positions("large"));
+    assert_eq!(here.len(), there.len());
+    for (a, b) in here.iter().zip(&there) {
+        assert!((a - b).abs() <= 1e-5 * a.abs().max(1.0), "{a} and {b}");
+    }
+}
+
+#[test]
+fn gpu_too_little_memory_is_one_error_that_leaves_nothing() {
+    if gpu() != Some(true) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let short = |arguments: &[&str], memory: &str| {
+        let mut command = lawsmith("cuda:0", arguments);
+        command.env("LAWSMITH_EMULATED_MEMORY", memory);
+        let error = refused(command.output().unwrap());
+        assert!(error.contains("cuda:0 has too little memory: "), "{error}");
+        assert!(error.contains(" MiB more are needed, "), "{error}");
+    };
+    let (data, run) = (path("data.safetensors"), path("run"));
+    let sizes = ["--runs", "20", "--frames", "20"];
+    let simulate = [&["simulate", "-o", text(&data)], &sizes[..]].concat();
+    short(&simulate, "2000");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+
+    succeed(lawsmith("cpu", &simulate));
+    let train = ["train", text(&data), "--steps", "2", "-o", text(&run)];
+    short(&train, "100000");
+    assert!(!run.join("model.safetensors").exists());
+    succeed(lawsmith("cpu", &[&train[..], &["--overwrite"]].concat()));
+    let model = std::fs::read(run.join("model.safetensors")).unwrap();
+    short(&[&train[..], &["--overwrite"]].concat(), "100000");
+    assert!(std::fs::read(run.join("model.safetensors")).unwrap() == model);
+
+    succeed(lawsmith("cpu", &["messages", text(&run)]));
+    short(&["regress", text(&run), "--evaluations", "200"], "2000");
+    assert!(!run.join("laws.json").exists());
+}
