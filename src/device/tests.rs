@@ -178,8 +178,8 @@ fn every_argument_struct_is_compared() {
         }
         // The type of the one argument of each kernel.
         for line in source.lines().filter(|line| line.starts_with("KERNEL")) {
-            let argument = line.split_once('(').map_or("", |parts| parts.1);
-            let argument = word(argument.trim_start_matches("const "));
+            let Some((before, _)) = line.split_once(" args)") else { continue };
+            let argument = before.rsplit('(').next().unwrap_or("").to_string();
             assert!(laid_out.contains(&argument), "{}: {line}", path.display());
             compared += 1;
         }
