@@ -9,6 +9,7 @@
 pub(crate) mod ceilings;
 pub mod compare;
 mod operations;
+pub mod trees;
 
 use std::time::{Duration, Instant};
 

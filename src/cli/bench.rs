@@ -19,11 +19,31 @@ pub struct Bench {
     /// What bench --json wrote earlier, to compare with
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
+    /// Instead: score these expressions (lines of a number of nodes, a tab and a formula)
+    #[arg(long, value_name = "FILE", requires = "rows", conflicts_with_all = ["ops", "compare"])]
+    trees: Option<PathBuf>,
+    /// On this table, the last column of which is the target
+    #[arg(long, value_name = "TABLE", requires = "trees")]
+    rows: Option<PathBuf>,
 }
 
 impl Bench {
     /// Prints a table, or an array of measurements under --json.
     pub fn run(self, context: &Context) -> Result<()> {
+        if let (Some(trees), Some(rows)) = (&self.trees, &self.rows) {
+            let found = bench::trees::measure(&context.device, trees, rows)?;
+            let text = format!(
+                "{} expressions, {} nodes, {} rows: {}nodes/s, at best {}nodes/s; {:.0} % valid on all rows",
+                found.trees,
+                found.nodes,
+                found.rows,
+                rate(found.rate),
+                rate(found.rate_max),
+                100.0 * found.valid
+            );
+            context.print(&json!(found), text);
+            return Ok(());
+        }
         let progress = context.progress;
         let old = self.compare.as_deref().map(compare::read).transpose()?;
         let mut measured = bench::run(&context.device, &self.ops, |m| {

@@ -85,6 +85,8 @@ pub(super) struct Task<'a> {
     pub limit: u32,
     /// Share of each complexity among all members of the problem.
     pub frequency: &'a [f64],
+    /// Expressions that some islands begin with.
+    pub guesses: &'a [Expression],
     pub batches: usize,
     pub deadline: Option<Instant>,
 }
@@ -96,7 +98,7 @@ impl Task<'_> {
     }
 
     /// The form under which an expression is a member, and the complexity of its formula.
-    fn admit(&self, e: &Expression) -> Option<(Expression, u32)> {
+    pub fn admit(&self, e: &Expression) -> Option<(Expression, u32)> {
         let f = self.rules.canonical(e)?;
         let small = f.nodes().iter().all(|n| !matches!(n, Node::Constant(c) if !c.is_finite()));
         let complexity = self.rules.complexity(&self.rules.with_scale(&f, 2.0, 1.0));
@@ -114,16 +116,24 @@ pub(super) struct Island {
     pub best: Vec<Option<Member>>,
     pub evaluations: u64,
     pub node_evaluations: u64,
+    /// True where half of the first members are guesses.
+    guided: bool,
     random: Random,
 }
 
+fn pick(list: &[Expression], random: &mut Random) -> Option<Expression> {
+    (!list.is_empty()).then(|| list[random.below(list.len())].clone())
+}
+
 impl Island {
-    pub fn new(seed: u64, stream: u64) -> Self {
+    /// `guided`: half of its first members are guesses.
+    pub fn new(seed: u64, stream: u64, guided: bool) -> Self {
         Island {
             members: VecDeque::new(),
             best: Vec::new(),
             evaluations: 0,
             node_evaluations: 0,
+            guided,
             random: Random::new(seed, stream),
         }
     }
@@ -142,9 +152,13 @@ impl Island {
         self.judge_again(task)?;
         let mut seen = HashMap::new();
         if self.members.is_empty() {
-            let children = (0..POPULATION)
-                .filter_map(|_| task.admit(&task.rules.beginning(&mut self.random)))
-                .collect();
+            let mut children = Vec::with_capacity(POPULATION);
+            for k in 0..POPULATION {
+                let guided = self.guided && k % 2 == 0;
+                let guess = guided.then(|| pick(task.guesses, &mut self.random)).flatten();
+                let child = guess.unwrap_or_else(|| task.rules.beginning(&mut self.random));
+                children.extend(task.admit(&child));
+            }
             for member in self.fit(children, task, &mut seen)? {
                 self.members.push_back(member);
             }

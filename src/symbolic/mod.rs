@@ -1,13 +1,16 @@
 //! Symbolic regression: expressions, the search for them, and the front of the best.
 
 mod derivative;
+mod enumerate;
 pub mod expression;
 pub mod front;
 mod island;
 pub mod job;
 pub mod mutate;
+mod pairs;
 mod parse;
 mod print;
+mod round;
 mod rules;
 pub mod search;
 pub mod settings;

@@ -297,4 +297,18 @@ impl<'a> Rules<'a> {
         }
         Ok(fitted)
     }
+
+    /// Fits the constants of a candidate but those that are `held`.
+    pub fn refit(
+        &self,
+        rows: &Rows,
+        candidate: &Expression,
+        held: Vec<u16>,
+        (steps, tolerance): (u32, f64),
+    ) -> Result<Fitted> {
+        let program = Program { held, ..self.program(candidate, false) };
+        let fit = Fit { loss: self.loss(), steps, scaled: false, tolerance };
+        let mut fitted = op::fit(&Device::cpu(), rows, &[program], fit)?;
+        Ok(fitted.remove(0))
+    }
 }

@@ -7,28 +7,38 @@
 //! and on how many epochs were run, never on threads.
 
 use std::collections::{BTreeMap, HashSet};
+use std::slice;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
 use serde::{Deserialize, Serialize};
 
+use super::enumerate;
 use super::expression::Expression;
 use super::front::{Entry, Front};
 use super::island::{BATCH, Island, Member, Task, structure};
+use super::round;
 use super::rules::Rules;
 pub use super::settings::Settings;
 use super::template::Template;
 use super::units::Units;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::expression::Rows;
+use crate::ops::expression::{Loss, Rows};
 use crate::random::Random;
 
 /// Batches of an island between two synchronisations.
 const BATCHES: usize = 32;
 /// Members of an island that the hall of fame replaces at a synchronisation.
 const REINJECTED: usize = 3;
+/// Enumerated expressions of each complexity that islands begin with.
+const GUESSES: usize = 8;
+/// A search goes on for half as many epochs, and so many, once a formula is exact to rounding: a
+/// shorter one may turn up.
+const AFTER_EXACT: u64 = 6;
+/// Rows on which rounded constants are tried.
+const ROUNDING_ROWS: usize = 20_000;
 /// Epochs after which a structure may be fitted on all rows again: another start may do better.
 const FORGET_EVERY: u64 = 12;
 /// Steps and tolerance of fitting on all rows: a member, and what enters the hall of fame.
@@ -92,8 +102,14 @@ struct Memory {
     epochs: u64,
     /// Members of each complexity, fading.
     counts: Vec<f64>,
+    /// Small expressions that explain much, for the islands to begin with.
+    guesses: Vec<Expression>,
+    /// Candidates considered beside those of the islands.
+    planted: u64,
     node_evaluations: u64,
     random: Random,
+    /// Epochs until a formula that is exact to rounding was found.
+    exact: Option<u64>,
     done: bool,
 }
 
@@ -199,6 +215,7 @@ pub fn search(
             states: &states,
         });
     }
+    states.par_iter_mut().try_for_each(State::round)?;
     let seconds = begun.elapsed().as_secs_f64();
     let outcome = |state: &State| Outcome {
         front: state.front(),
@@ -223,28 +240,46 @@ impl<'a> State<'a> {
             rules,
             memory: Memory {
                 islands: (0..settings.islands)
-                    .map(|i| Island::new(settings.seed, stream(i)))
+                    .map(|i| Island::new(settings.seed, stream(i), i % 2 == 0))
                     .collect(),
                 hall: BTreeMap::new(),
                 tried: HashSet::new(),
                 epochs: 0,
                 counts: vec![1.0; settings.max_complexity as usize + 3],
+                guesses: Vec::new(),
+                planted: 0,
                 node_evaluations: 0,
                 random,
+                exact: None,
                 done: false,
             },
         })
     }
 
     fn evaluations(&self) -> u64 {
-        self.memory.islands.iter().map(|i| i.evaluations).sum()
+        self.memory.planted + self.memory.islands.iter().map(|i| i.evaluations).sum::<u64>()
+    }
+
+    /// A loss that rounding to single precision explains: nothing smaller is worth a node more.
+    fn resolution(&self) -> f64 {
+        let settings = self.rules.settings;
+        let part = 2.0 * f64::from(f32::EPSILON);
+        match settings.loss {
+            Loss::Mae => part * self.rows.sizes()[0],
+            Loss::Mse => part * part * self.rows.sizes()[1],
+        }
     }
 
     fn front(&self) -> Front {
         let best = self.memory.hall.iter().filter_map(|(&c, famous)| Some((c, famous.first()?)));
         let entry =
             |(c, famous): (u32, &Famous)| (c, famous.loss, self.rules.formula(&famous.expression));
-        Front::new(best.map(entry).collect())
+        let mut front = Front::new(best.map(entry).collect());
+        let resolution = self.resolution();
+        if let Some(exact) = front.entries.iter().position(|e| e.loss <= resolution) {
+            front.entries.truncate(exact + 1);
+        }
+        front
     }
 
     fn kept(&self) -> Vec<(u32, f64, Expression)> {
@@ -278,7 +313,48 @@ impl<'a> State<'a> {
             self.honour(Famous { loss, expression, member: member.clone() });
             members.push(member);
         }
-        self.enter(device, members)
+        self.enter(device, members)?;
+        self.enumerate(device)
+    }
+
+    /// Puts what small expressions and pairs of them explain into the hall of fame, and keeps the
+    /// best of each complexity for the islands to begin with.
+    fn enumerate(&mut self, device: &Device) -> Result<()> {
+        let settings = self.rules.settings;
+        let found = enumerate::seeds(self.problem, settings, &mut self.memory.random);
+        let rows = self.some_rows();
+        let task = Task {
+            device,
+            rows: rows.as_ref().unwrap_or(&self.rows),
+            rules: &self.rules,
+            limit: settings.max_complexity,
+            frequency: &[],
+            guesses: &[],
+            batches: 0,
+            deadline: None,
+        };
+        let mut known = HashSet::new();
+        let admitted = found.iter().filter_map(|e| task.admit(e));
+        let most = settings.evaluations.map_or(usize::MAX, |limit| limit as usize / 4);
+        let (shapes, complexities): (Vec<Expression>, Vec<u32>) =
+            admitted.filter(|(f, _)| known.insert(structure(f))).take(most).unzip();
+        let (steps, tolerance) = MEMBER_STEPS;
+        let how = (steps, self.rules.scaled(), tolerance);
+        let fitted = self.rules.fit(device, task.rows, &shapes, how)?;
+        let rows = task.rows.rows() as u64;
+        self.memory.planted += shapes.len() as u64;
+        let mut members: Vec<Member> = Vec::new();
+        for ((f, complexity), fitted) in shapes.into_iter().zip(complexities).zip(&fitted) {
+            self.memory.node_evaluations +=
+                u64::from(fitted.evaluations) * f.nodes().len() as u64 * rows;
+            members.push(Member::fitted(f, fitted, complexity));
+        }
+        members.retain(|m| m.loss.is_finite());
+        members.sort_by(|a, b| a.complexity.cmp(&b.complexity).then(a.loss.total_cmp(&b.loss)));
+        let groups = members.chunk_by(|a, b| a.complexity == b.complexity);
+        let best: Vec<Member> = groups.flat_map(|g| g.iter().take(GUESSES).cloned()).collect();
+        self.memory.guesses = best.iter().map(|m| m.f.clone()).collect();
+        self.enter(device, best)
     }
 
     /// Puts a candidate into the hall of fame, if it is among the best of its complexity.
@@ -322,6 +398,7 @@ impl<'a> State<'a> {
             rules: &self.rules,
             limit,
             frequency: &frequency,
+            guesses: &self.memory.guesses,
             batches,
             deadline,
         };
@@ -339,9 +416,44 @@ impl<'a> State<'a> {
             }
         }
         let limit = self.rules.settings.target_loss;
-        if let (Some(limit), Some(best)) = (limit, self.front().entries.last()) {
-            self.memory.done = best.loss <= limit;
+        let best = self.memory.hall.values().filter_map(|f| f.first());
+        let least = best.map(|f| f.loss).fold(f64::INFINITY, f64::min);
+        let epochs = self.memory.epochs;
+        if least <= self.resolution() {
+            let found = *self.memory.exact.get_or_insert(epochs);
+            self.memory.done = epochs >= found + found / 2 + AFTER_EXACT;
         }
+        self.memory.done |= limit.is_some_and(|limit| least <= limit);
+        Ok(())
+    }
+
+    /// Puts rounded constants in place of those that the search fitted, where the loss bears it; what
+    /// becomes shorter by that is one more point of the front.
+    fn round(&mut self) -> Result<()> {
+        let resolution = self.resolution();
+        let rows = (self.rules.row_count() > ROUNDING_ROWS).then(|| self.draw(ROUNDING_ROWS));
+        let rows = rows.as_ref().unwrap_or(&self.rows);
+        let mut shorter = Vec::new();
+        for (&complexity, all) in &mut self.memory.hall {
+            let Some(famous) = all.first_mut() else { continue };
+            let Some(e) = round::rounded(&self.rules, rows, &famous.expression, resolution)? else {
+                continue;
+            };
+            let expression = self.rules.simplified(&e);
+            let found = slice::from_ref(&expression);
+            let loss = self.rules.score(&Device::cpu(), &self.rows, found)?[0];
+            if loss > round::limit(famous.loss, self.rows.rows(), resolution) {
+                continue;
+            }
+            let new = self.rules.complexity(&expression);
+            if new == complexity {
+                (famous.expression, famous.loss) = (expression, loss);
+            } else {
+                let member = Member { complexity: new, ..famous.member.clone() };
+                shorter.push(Famous { loss, expression, member });
+            }
+        }
+        shorter.into_iter().for_each(|famous| self.honour(famous));
         Ok(())
     }
 
@@ -351,15 +463,20 @@ impl<'a> State<'a> {
         if n <= 2 * some {
             return None;
         }
+        Some(self.draw(some))
+    }
+
+    /// So many different rows; there must be as many.
+    fn draw(&mut self, some: usize) -> Rows {
         let mut chosen: HashSet<u32> = HashSet::with_capacity(some);
         let mut order = Vec::with_capacity(some);
         while order.len() < some {
-            let row = self.memory.random.below(n) as u32;
+            let row = self.memory.random.below(self.rules.row_count()) as u32;
             if chosen.insert(row) {
                 order.push(row);
             }
         }
-        Some(self.rules.gather(&order))
+        self.rules.gather(&order)
     }
 
     /// The islands' best of each complexity, where no simpler one is clearly better, and not

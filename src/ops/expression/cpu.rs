@@ -190,9 +190,14 @@ pub(super) fn splats(constants: impl Iterator<Item = f32>) -> Vec<Line> {
     constants.map(|c| Line([c; LINE])).collect()
 }
 
-/// Losses of `programs`, infinite where one is invalid.
+/// Losses of `programs`, infinite where one is invalid; `exit`: which then is evaluated no further.
 #[inline(always)]
-unsafe fn score_chunk<L: Lanes>(rows: &Rows, programs: &[Program], loss: Loss) -> Vec<f64> {
+unsafe fn score_chunk<L: Lanes>(
+    rows: &Rows,
+    programs: &[Program],
+    loss: Loss,
+    exit: bool,
+) -> Vec<f64> {
     let slots = |p: &Program| p.instructions.iter().map(|i| usize::from(i.slot) + 1).max();
     let slots = programs.iter().filter_map(slots).max().unwrap_or(0);
     let mut results = vec![Line([0.0; LINE]); slots * SCORE_LINES];
@@ -202,7 +207,7 @@ unsafe fn score_chunk<L: Lanes>(rows: &Rows, programs: &[Program], loss: Loss) -
     for start in (0..rows.lines).step_by(SCORE_LINES) {
         let lines = SCORE_LINES.min(rows.lines - start);
         for ((program, constants), sum) in programs.iter().zip(&constants).zip(&mut sums) {
-            if !sum.is_finite() {
+            if exit && !sum.is_finite() {
                 continue;
             }
             // SAFETY: the block lies within the table, `check` saw that the program's columns
@@ -239,16 +244,16 @@ unsafe fn score_chunk<L: Lanes>(rows: &Rows, programs: &[Program], loss: Loss) -
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn score_avx2(rows: &Rows, programs: &[Program], loss: Loss) -> Vec<f64> {
+unsafe fn score_avx2(rows: &Rows, programs: &[Program], loss: Loss, exit: bool) -> Vec<f64> {
     // SAFETY: the features are on here.
-    unsafe { score_chunk::<super::lanes::V8>(rows, programs, loss) }
+    unsafe { score_chunk::<super::lanes::V8>(rows, programs, loss, exit) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn score_avx512(rows: &Rows, programs: &[Program], loss: Loss) -> Vec<f64> {
+unsafe fn score_avx512(rows: &Rows, programs: &[Program], loss: Loss, exit: bool) -> Vec<f64> {
     // SAFETY: the features are on here.
-    unsafe { score_chunk::<super::lanes::V16>(rows, programs, loss) }
+    unsafe { score_chunk::<super::lanes::V16>(rows, programs, loss, exit) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -270,16 +275,22 @@ fn chunk(programs: &[Program]) -> usize {
     programs.len().div_ceil(4 * rayon::current_num_threads()).clamp(1, TOGETHER)
 }
 
-pub(super) fn score(cpu: Cpu, rows: &Rows, programs: &[Program], loss: Loss) -> Vec<f64> {
+pub(super) fn score(
+    cpu: Cpu,
+    rows: &Rows,
+    programs: &[Program],
+    loss: Loss,
+    exit: bool,
+) -> Vec<f64> {
     let some = |programs: &[Program]| match cpu.simd {
         // SAFETY: a level is only ever one that this processor has; f32 needs none.
-        Simd::Scalar => unsafe { score_chunk::<f32>(rows, programs, loss) },
+        Simd::Scalar => unsafe { score_chunk::<f32>(rows, programs, loss, exit) },
         #[cfg(target_arch = "x86_64")]
-        Simd::Avx2 => unsafe { score_avx2(rows, programs, loss) },
+        Simd::Avx2 => unsafe { score_avx2(rows, programs, loss, exit) },
         #[cfg(target_arch = "x86_64")]
-        Simd::Avx512 | Simd::Avx512Bf16 => unsafe { score_avx512(rows, programs, loss) },
+        Simd::Avx512 | Simd::Avx512Bf16 => unsafe { score_avx512(rows, programs, loss, exit) },
         #[cfg(not(target_arch = "x86_64"))]
-        _ => unsafe { score_chunk::<f32>(rows, programs, loss) },
+        _ => unsafe { score_chunk::<f32>(rows, programs, loss, exit) },
     };
     programs.par_chunks(chunk(programs)).flat_map_iter(some).collect()
 }

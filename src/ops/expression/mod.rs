@@ -61,6 +61,7 @@ pub struct Rows {
     rows: usize,
     median: f64,
     deviation: f64,
+    sizes: [f64; 2],
     resident: gpu::Resident,
 }
 
@@ -124,8 +125,13 @@ impl Rows {
             let (y, w) = (target[row as usize], original[row as usize]);
             (f64::from(y) - median).abs() * f64::from(w) / sum.max(f64::MIN_POSITIVE)
         };
+        let size = |power: i32| -> f64 {
+            let share = |&row: &u32| f64::from(original[row as usize]) / sum.max(f64::MIN_POSITIVE);
+            chosen.iter().map(|r| f64::from(target[*r as usize]).abs().powi(power) * share(r)).sum()
+        };
         Rows {
             deviation: chosen.iter().map(deviation).sum(),
+            sizes: [size(1), size(2)],
             columns: columns.iter().flat_map(|c| pick(c, None)).collect(),
             target: pick(target, None),
             weights,
@@ -160,6 +166,11 @@ impl Rows {
     /// Median of the target.
     pub fn median(&self) -> f64 {
         self.median
+    }
+
+    /// Mean absolute and mean squared target.
+    pub fn sizes(&self) -> [f64; 2] {
+        self.sizes
     }
 
     /// Mean absolute deviation of the target from its median.
@@ -200,9 +211,19 @@ pub struct Fitted {
 pub fn score(device: &Device, rows: &Rows, programs: &[Program], loss: Loss) -> Result<Vec<f64>> {
     check(rows, programs)?;
     match device {
-        Device::Cpu(cpu) => Ok(cpu::score(*cpu, rows, programs, loss)),
+        Device::Cpu(cpu) => Ok(cpu::score(*cpu, rows, programs, loss, true)),
         Device::Gpu(gpu) => gpu::score(*gpu, rows, programs, loss),
     }
+}
+
+/// [`score`] on a processor, without leaving an invalid program early: for measurements.
+pub(crate) fn score_all_rows(
+    cpu: crate::device::Cpu,
+    rows: &Rows,
+    programs: &[Program],
+    loss: Loss,
+) -> Vec<f64> {
+    cpu::score(cpu, rows, programs, loss, false)
 }
 
 /// Fits the constants of each of `programs`, starting from those that it has.

@@ -140,6 +140,19 @@ pub(super) unsafe fn equations<L: Lanes>(
             }
         }
     }
+    hold(program, normal);
+}
+
+/// Takes the constants that keep their values out of the normal equations.
+fn hold(program: &Program, normal: &mut Normal) {
+    let p = normal.parameters.len();
+    for &k in &program.held {
+        let k = usize::from(k);
+        normal.gradient[k] = 0.0;
+        for other in 0..p {
+            normal.matrix[k.max(other) * p + k.min(other)] = 0.0;
+        }
+    }
 }
 
 /// Columns of the Jacobian of scale · f with respect to the constants.

@@ -40,6 +40,8 @@ pub struct Program {
     pub nodes: usize,
     /// True where a constant may occur in several places; only a processor fits such a program.
     pub tied: bool,
+    /// Numbers of constants that keep their values; only a processor fits such a program.
+    pub held: Vec<u16>,
 }
 
 impl Program {
@@ -75,7 +77,14 @@ impl Program {
             stack.push(operand);
         }
         let root = stack[0];
-        Program { instructions, root, constants, nodes: expression.nodes().len(), tied: false }
+        Program {
+            instructions,
+            root,
+            constants,
+            nodes: expression.nodes().len(),
+            tied: false,
+            held: Vec::new(),
+        }
     }
 }
 

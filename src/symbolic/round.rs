@@ -1,0 +1,106 @@
+//! Numbers that a reader would write: constants of a formula replaced by integers, simple fractions
+//! and simple multiples of π where the data do not object.
+
+use std::f64::consts::PI;
+
+use super::expression::Expression;
+use super::rules::Rules;
+use crate::error::Result;
+use crate::ops::expression::Rows;
+
+/// A constant may move by this part of itself.
+const NEAR: f64 = 0.02;
+/// Loss may rise by a factor of e to this over the number of rows: two standard deviations of one
+/// parameter.
+const RISE: f64 = 4.0;
+/// Steps and tolerance of refitting the constants that are left.
+const STEPS: (u32, f64) = (20, 1e-6);
+
+/// Numbers near `value` that are simpler, the nearest first; of two as near, the simpler.
+fn simple(value: f64) -> Vec<f64> {
+    if value == 0.0 {
+        return Vec::new();
+    }
+    let mut found = vec![0.0];
+    for unit in [1.0, PI] {
+        for denominator in 1..=6 {
+            let numerator = (value / unit * f64::from(denominator)).round();
+            if numerator != 0.0 && numerator.abs() <= 100.0 {
+                found.push(numerator * unit / f64::from(denominator));
+            }
+        }
+        let inverse = (1.0 / (value * unit)).round();
+        if inverse != 0.0 && inverse.abs() <= 100.0 {
+            found.push(1.0 / (inverse * unit));
+        }
+    }
+    found.retain(|f| *f == 0.0 || (f - value).abs() <= NEAR * value.abs());
+    // Stable: integers come before fractions, and those before multiples of π.
+    let far = |f: f64| ((f - value).abs() / value.abs() / 1e-5).floor();
+    found.sort_by(|a, b| far(*a).total_cmp(&far(*b)));
+    found
+}
+
+/// The largest loss that passes for the same as `loss`. One of `resolution` is as good as 0.
+pub(super) fn limit(loss: f64, rows: usize, resolution: f64) -> f64 {
+    (loss * (RISE / rows as f64).exp()).max(resolution)
+}
+
+/// The expression with as many rounded constants as its loss on `rows` bears, the others refitted;
+/// None where no constant can be rounded.
+pub(super) fn rounded(
+    rules: &Rules,
+    rows: &Rows,
+    expression: &Expression,
+    resolution: f64,
+) -> Result<Option<Expression>> {
+    let loss = rules.refit(rows, expression, Vec::new(), (0, 0.0))?.loss;
+    let limit = limit(loss, rows.rows(), resolution);
+    let mut best = None;
+    let mut fixed: Vec<u16> = Vec::new();
+    let mut values = expression.constants();
+    for k in 0..values.len() {
+        for value in simple(values[k]) {
+            if value == values[k] {
+                fixed.push(k as u16);
+                break;
+            }
+            let mut trial = expression.clone();
+            let mut constants = values.clone();
+            constants[k] = value;
+            trial.set_constants(&constants);
+            let held: Vec<u16> = fixed.iter().copied().chain([k as u16]).collect();
+            let fitted = rules.refit(rows, &trial, held, STEPS)?;
+            if fitted.loss <= limit {
+                values = fitted.constants;
+                for &k in &fixed {
+                    values[usize::from(k)] = constants[usize::from(k)];
+                }
+                values[k] = value;
+                fixed.push(k as u16);
+                trial.set_constants(&values);
+                best = Some(trial);
+                break;
+            }
+        }
+    }
+    Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn simple_numbers_are_near_and_few() {
+        assert_eq!(simple(2.0001)[0], 2.0);
+        assert_eq!(simple(0.3333)[0], 1.0 / 3.0);
+        assert!((simple(12.56637)[0] - 4.0 * PI).abs() < 1e-12);
+        assert!(
+            (simple(0.0795775)[0] - 0.25 / PI).abs() < 1e-12 || simple(0.0795775).contains(&0.0)
+        );
+        assert!(simple(-1.5000001)[0] == -1.5);
+        assert!(simple(1e9).iter().all(|v| *v == 0.0));
+        assert!(simple(0.7234).iter().all(|v| *v == 0.0 || (v - 0.7234).abs() < 0.015));
+    }
+}
