@@ -117,6 +117,7 @@ std::mutex mutex;
 std::condition_variable changed;  // a stream stopped running
 bool initialized = false;
 bool late = false;
+unsigned capability = 80;  // ten times that of the device: which kernels are chosen; it runs all
 
 unsigned retained = 0;  // owners of the primary context
 CUresult dead = CUDA_SUCCESS;
@@ -381,6 +382,7 @@ API cuInit(unsigned flags) {
     };
     CHECK(number("LAWSMITH_EMULATED_MEMORY", 0, memory.limit));
     CHECK(number("LAWSMITH_EMULATED_WORKERS", 1, simt::options.workers));
+    CHECK(number("LAWSMITH_EMULATED_CAPABILITY", 80, capability));
     initialized = true;
     return CUDA_SUCCESS;
 }
@@ -472,8 +474,8 @@ API cuDeviceGetAttribute(int* value, int attribute, CUdevice device) {
     case 39: *value = 2048; break;      // threads of a multiprocessor
     case 40: *value = 2; break;         // copies at the same time
     case 41: *value = 1; break;         // one address space
-    case 75: *value = 8; break;         // compute capability
-    case 76: *value = 0; break;
+    case 75: *value = int(capability / 10); break;  // compute capability
+    case 76: *value = int(capability % 10); break;
     case 81: *value = 228 << 10; break;  // shared memory of a multiprocessor
     case 97: *value = 227 << 10; break;  // of a block, on request
     case 106: *value = 32; break;        // blocks of a multiprocessor

@@ -217,6 +217,41 @@ void good_kernels() {
                                                     0x7fffffff, 0x7f7fc000, 0x3f802000, 0x00012000},
             "to tf32");
     }
+    for (const int k : {32, 64, 96, 160}) {
+        const int m = 64, n = 128;
+        Floats a = normals(m * k, 11), b = normals(n * k, 12);
+        std::vector<uint16_t> left(a.size()), right(b.size());
+        Floats transposed(b.size());
+        for (size_t i = 0; i < a.size(); i++)
+            a[i] = simt::float_of_bf16(left[i] = simt::bf16_of_float(a[i]));
+        for (int unit = 0; unit < n; unit++)
+            for (int l = 0; l < k; l++) {
+                const uint16_t bits = simt::bf16_of_float(b[unit * k + l]);
+                transposed[l * n + unit] = simt::float_of_bf16(bits);
+                // [block][piece][unit of the block][32], of which the 16-byte pieces are permuted.
+                const size_t row = size_t(unit / 64 * (k / 32) + l / 32) * 64 + unit % 64;
+                right[row * 32 + size_t(l % 32 / 8 ^ (unit >> 1 & 3)) * 8 + l % 8] = bits;
+            }
+        const Buffer<uint16_t> x(left), y(right);
+        const Buffer<float> into(m * n);
+        check(!context.run("check_warpgroup", {2}, {256}, 16448, x.address, y.address, into.address, k),
+              "warpgroup");
+        Floats found = into.values(), expected(m * n);
+        const Floats exact = product(a, transposed, m, n, k);
+        for (int row = 0; row < m; row++)
+            for (int unit = 0; unit < n; unit++)
+                expected[(unit / 64 * 64 + row) * 64 + unit % 64] = exact[row * n + unit];
+        check(error(found, expected) < 1e-6, "check_warpgroup");
+    }
+    {
+        const Buffer<int> into(128);
+        check(!context.run("check_named", {1}, {128}, 512, into.address), "named");
+        const std::vector<int> found = into.values();
+        bool good = true;
+        for (int t = 0; t < 128; t++)
+            good &= found[t] == t / 64 * 64 + (t + (t < 64 ? 2 : 3)) % 64;
+        check(good, "check_named");
+    }
     {
         const unsigned n = 96;
         const Buffer<int> into(10 * n);
@@ -280,6 +315,79 @@ void reported(const char* name, CUresult code, std::vector<const char*> words,
     check(cuMemGetInfo_v2(&free, &total) == code, std::string(name) + " kills the context");
 }
 
+// Numbers as in selfcheck.cu.
+void bad_products() {
+    enum { NONE, NO_WAIT, NO_FENCE, NO_PROXY_FENCE, NO_BARRIER, EARLY, UNEQUAL, MISALIGNED, UNDONE };
+    // 64 × 16 products of ones, of which a thread has the sums of 32 results.
+    const Floats right(128, 32 * 16);
+    const auto found = [](int mistake) {
+        const Context context;
+        const Buffer<float> y(128);
+        check(!context.run("bad_product", {1}, {128}, 8200, y.address, mistake), "bad_product");
+        return y.values();
+    };
+    const bool random = simt::options.policy == simt::Policy::random;
+    check(found(NONE) == right, "a product");
+    check(std::isnan(found(NO_WAIT)[0]), "results are not there before the wait");
+    check(std::isnan(found(NO_PROXY_FENCE)[0]), "what was not fenced is not there");
+    // Under other orders the operands are read late, by the wait at the latest, and these arrive in time, or too late.
+    if (random) {
+        bool wrong[2] = {};
+        const simt::Options before = simt::options;
+        for (unsigned seed = 1; seed < 9; seed++) {
+            simt::options.seed = seed;
+            wrong[0] |= found(NO_BARRIER) != right;
+            wrong[1] |= found(EARLY) != right;
+        }
+        simt::options = before;
+        check(wrong[0], "some order shows operands that nobody waits for");
+        check(wrong[1], "some order shows operands that are overwritten too early");
+    } else {
+        check(found(EARLY) != right, "operands are overwritten too early");
+    }
+    const auto bad = [&](int mistake, std::vector<const char*> words) {
+        words.push_back("bad_product");
+        reported("bad_product", CUDA_ERROR_LAUNCH_FAILED, words, [=](const Context& context) {
+            const Buffer<float> y(128);
+            return context.run("bad_product", {1}, {128}, 8200, y.address, mistake);
+        });
+    };
+    bad(NO_FENCE, {"no wgmma.fence precedes", "selfcheck.cu:"});
+    bad(UNEQUAL, {"different products", "selfcheck.cu:"});
+    bad(MISALIGNED, {"pattern of 512 bytes begins elsewhere", "selfcheck.cu:"});
+    bad(UNDONE, {"before its wgmma is waited for"});
+}
+
+void bad_copies() {
+    enum { NO_SLIP, NO_INIT_FENCE, NO_TRY_WAIT, NO_EXPECT, WRONG_BYTES, TWO_ARRIVALS, NO_INIT };
+    const Floats x = normals(64, 13);
+    {
+        const Context context;
+        const Buffer<float> from(x), y(32);
+        const auto run = [&](int slip) {
+            check(!context.run("bad_bulk", {1}, {32}, 264, from.address, y.address, slip), "bad_bulk");
+            return y.values();
+        };
+        check(run(NO_SLIP)[31] == x[62], "a bulk copy");
+        const bool random = simt::options.policy == simt::Policy::random;
+        check(random || std::isnan(run(NO_TRY_WAIT)[31]), "a bulk copy that nobody waits for");
+    }
+    const auto bad = [&](int slip, std::vector<const char*> words) {
+        words.push_back("bad_bulk");
+        words.push_back("selfcheck.cu:");
+        reported("bad_bulk", CUDA_ERROR_LAUNCH_FAILED, words, [=](const Context& context) {
+            const Buffer<float> from(x), y(32);
+            return context.run("bad_bulk", {1}, {32}, 264, from.address, y.address, slip);
+        });
+    };
+    bad(NO_INIT_FENCE, {"no fence has made visible"});
+    bad(NO_EXPECT, {"deadlock", "mbarrier.try_wait"});
+    bad(WRONG_BYTES, {"deadlock", "mbarrier.try_wait"});
+    // A copy that is made at once ends the phase; then these are arrivals of later ones.
+    if (simt::options.policy != simt::Policy::random) bad(TWO_ARRIVALS, {"more arrivals"});
+    bad(NO_INIT, {"no mbarrier"});
+}
+
 void bad_kernels() {
     const CUresult launch = CUDA_ERROR_LAUNCH_FAILED;
     const auto simple = [&](const char* name, CUresult code, std::vector<const char*> words,
@@ -302,6 +410,11 @@ void bad_kernels() {
            {1}, 128);
     simple("bad_alignment", launch, {"ldmatrix", "not aligned", "selfcheck.cu:"}, {32}, 2048);
     simple("bad_flag", launch, {"waits for a flag"}, {32}, 4);
+
+    simple("bad_registers", launch, {"same setmaxnreg"}, {128}, 0);
+    simple("bad_named", launch, {"deadlock", "32 threads", "bar.sync", "selfcheck.cu:"}, {32}, 0);
+    bad_products();
+    bad_copies();
 
     // A race shows as a difference between orders.
     const simt::Options before = simt::options;

@@ -2,6 +2,7 @@
 // and bad ones, each with one mistake that must be reported. They are in no build but that of
 // `scripts/emulated --selfcheck`.
 #include "../common/device.cuh"
+#include "../common/hopper.cuh"
 
 // Literals from the figures of the PTX ISA: kernels and twins use the same maps, and would agree on
 // wrong ones. Lane 5 is thread 1 of group 1, lane 30 thread 2 of group 7.
@@ -15,6 +16,11 @@ static_assert(at(a16_element(30, 7), 15, 13) && at(b16_element(5, 1), 3, 1) &&
               at(b16_element(30, 2), 12, 7));
 static_assert(at(a8_element(5, 1), 9, 1) && at(a8_element(30, 2), 7, 6));
 static_assert(at(b8_element(5, 0), 1, 1) && at(b8_element(30, 1), 6, 7));
+// Thread 69 is lane 5 of warp 2.
+static_assert(at(wgmma_element(69, 1), 33, 3) && at(wgmma_element(69, 10), 41, 18));
+// 64-byte swizzle, K-major: bits 4 and 5 of the byte change with bits 7 and 8, that is with rows 2, 4 and 6.
+static_assert(swizzled(1, 9) == 32 + 9 && swizzled(2, 9) == 64 + 1 && swizzled(5, 9) == 160 + 25 &&
+              swizzled(6, 9) == 192 + 17 && swizzled(8, 9) == 256 + 9);
 
 // ---------------------------------------------------------------- good kernels
 
@@ -266,6 +272,81 @@ KERNEL void check_struct(CheckArgs args) {
 }
 EXPORT(check_struct)
 
+// c[64,n] = a[64,k] b[n,k]ᵀ, bf16, k a multiple of 32, n = 64 units a block; 256 threads. The first warpgroup
+// multiplies, the second brings: one thread b, by bulk copies of pieces [64,32] that are swizzled already; all others
+// a, a piece at a time. Two stages; 16384 + 64 bytes of shared memory.
+KERNEL void __launch_bounds__(256)
+    check_warpgroup(const __nv_bfloat16* a, const __nv_bfloat16* b, float* c, int k) {
+    constexpr int PIECE = 64 * SWIZZLED;
+    const Shared<__nv_bfloat16> left = shared<__nv_bfloat16>(0, 2 * PIECE);
+    const Shared<__nv_bfloat16> right = shared<__nv_bfloat16>(4 * PIECE, 2 * PIECE);
+    const Shared<uint64_t> full = shared<uint64_t>(8 * PIECE, 2);
+    const Shared<uint64_t> empty = shared<uint64_t>(8 * PIECE + 16, 2);
+    const int thread = threadIdx.x % WARPGROUP, pieces = k / SWIZZLED;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 2; i++) {
+            mbarrier_init(full.at(i, 1), WARPGROUP);
+            mbarrier_init(empty.at(i, 1), 4);
+        }
+        proxy_fence();
+    }
+    __syncthreads();
+    if (threadIdx.x < WARPGROUP) {
+        take_registers<232>();
+        float sums[32] = {};
+        for (int p = 0; p < pieces; p++) {
+            mbarrier_wait(full.at(p % 2, 1), p / 2 % 2);
+            const __nv_bfloat16* x = left.at(p % 2 * PIECE, PIECE);
+            const __nv_bfloat16* y = right.at(p % 2 * PIECE, PIECE);
+            wgmma_fence();
+            wgmma<64>(sums, swizzled_operand(x, 0), swizzled_operand(y, 0));
+            wgmma<64>(sums, swizzled_operand(x, 1), swizzled_operand(y, 1));
+            wgmma_commit();
+            if (p + 1 < pieces) {
+                // The piece before may be overwritten.
+                wgmma_wait<1>(sums);
+                if (p > 0 && thread % 32 == 0) mbarrier_arrive(empty.at((p + 1) % 2, 1));
+            }
+        }
+        wgmma_wait<0>(sums);
+        for (int i = 0; i < 32; i++) {
+            const Element at = wgmma_element(thread, i);
+            c[(size_t(blockIdx.x) * 64 + at.row) * 64 + at.column] = sums[i];
+        }
+    } else {
+        give_registers<40>();
+        for (int p = 0; p < pieces; p++) {
+            if (p > 1) mbarrier_wait(empty.at(p % 2, 1), (p / 2 + 1) % 2);
+            if (thread == 0) {
+                mbarrier_expect(full.at(p % 2, 1), PIECE * 2);
+                bulk_copy(right.at(p % 2 * PIECE, PIECE), b + (size_t(blockIdx.x) * pieces + p) * PIECE,
+                          PIECE * 2, full.at(p % 2, 1));
+                continue;
+            }
+            for (int i = thread - 1; i < PIECE; i += WARPGROUP - 1) {
+                const int row = i / SWIZZLED, column = i % SWIZZLED;
+                left[p % 2 * PIECE + swizzled(row, column)] = a[row * k + p * SWIZZLED + column];
+            }
+            proxy_fence();
+            mbarrier_arrive(full.at(p % 2, 1));
+        }
+    }
+}
+EXPORT(check_warpgroup)
+
+// Two halves of a block, each by itself, pass a value on by a barrier of its own.
+KERNEL void check_named(int* results) {
+    const Shared<int> s = shared<int>(0, blockDim.x);
+    const int thread = threadIdx.x, half = int(blockDim.x) / 2;
+    for (int round = 0; round < (thread < half ? 2 : 3); round++) {
+        s[thread] = round ? results[thread] : thread;
+        named_barrier(1 + thread / half, half);
+        results[thread] = s[thread / half * half + (thread + 1) % half];
+        named_barrier(1 + thread / half, half);
+    }
+}
+EXPORT(check_named)
+
 // ---------------------------------------------------------------- bad kernels
 
 // A barrier is missing: wrong under some order of threads, right under others.
@@ -377,3 +458,81 @@ DEVICE int deeper(volatile int* depth) {
 }
 KERNEL void bad_recursion(int* y) { y[0] = deeper(y + 1); }
 EXPORT(bad_recursion)
+
+// ---- of warpgroups, each with one mistake in the same product of two operands [64,32] of ones
+
+enum Mistake {
+    NONE,
+    NO_WAIT,         // the results are used before the wait
+    NO_FENCE,        // no wgmma.fence after accumulators were written
+    NO_PROXY_FENCE,  // operands were written, and not fenced
+    NO_BARRIER,      // … by others, which nobody waits for
+    EARLY,           // an operand is overwritten before the wait
+    UNEQUAL,         // a warp asks for another product
+    MISALIGNED,      // an operand that does not begin with its pattern
+    UNDONE,          // the kernel ends without a wait
+};
+// 128 threads, 8192 + 8 bytes.
+KERNEL void bad_product(float* y, int mistake) {
+    const Shared<__nv_bfloat16> left = shared<__nv_bfloat16>(0, 64 * SWIZZLED);
+    const Shared<__nv_bfloat16> right = shared<__nv_bfloat16>(4096, 64 * SWIZZLED);
+    const Shared<uint64_t> barrier = shared<uint64_t>(8192, 1);
+    const int thread = threadIdx.x;
+    if (thread == 0) mbarrier_init(barrier.at(0, 1), 1);
+    __syncthreads();
+    for (int i = thread; i < 64 * SWIZZLED; i += WARPGROUP)
+        left[i] = right[i] = __float2bfloat16_rn(1);
+    if (mistake != NO_PROXY_FENCE) proxy_fence();
+    if (mistake != NO_BARRIER) __syncthreads();
+    float sums[32] = {};
+    if (mistake != NO_FENCE) wgmma_fence();
+    const int skip = mistake == UNEQUAL && thread >= 96 ? 1 : 0;
+    const int places = mistake == MISALIGNED ? 128 : 0;
+    wgmma<64>(sums, swizzled_operand(left.at(places, 1), skip), swizzled_operand(right.at(0, 1), 0));
+    wgmma_commit();
+    if (mistake == EARLY) {
+        right[thread] = __float2bfloat16_rn(9);
+        proxy_fence();
+    }
+    if (mistake == UNDONE) return;
+    if (mistake != NO_WAIT) wgmma_wait<0>(sums);
+    float sum = 0;
+    for (const float value : sums) sum += value;
+    wgmma_wait<0>(sums);
+    y[thread] = sum;
+}
+EXPORT(bad_product)
+
+// Copies 64 floats to y by way of shared memory, with one mistake. 32 threads, 256 + 8 bytes.
+enum Slip { NO_SLIP, NO_INIT_FENCE, NO_TRY_WAIT, NO_EXPECT, WRONG_BYTES, TWO_ARRIVALS, NO_INIT };
+KERNEL void bad_bulk(const float* x, float* y, int slip) {
+    const Shared<float> s = shared<float>(0, 64);
+    const Shared<uint64_t> barrier = shared<uint64_t>(256, 1);
+    if (threadIdx.x == 0) {
+        if (slip != NO_INIT) mbarrier_init(barrier.at(0, 1), 1);
+        if (slip != NO_INIT_FENCE) proxy_fence();
+        if (slip != NO_EXPECT) mbarrier_expect(barrier.at(0, 1), slip == WRONG_BYTES ? 512 : 256);
+        bulk_copy(s.at(0, 64), x, 256, barrier.at(0, 1));
+        if (slip == TWO_ARRIVALS) {
+            mbarrier_arrive(barrier.at(0, 1));
+            mbarrier_arrive(barrier.at(0, 1));
+        }
+    }
+    __syncthreads();
+    if (slip != NO_TRY_WAIT) mbarrier_wait(barrier.at(0, 1), 0);
+    y[threadIdx.x] = s[2 * threadIdx.x];
+    mbarrier_wait(barrier.at(0, 1), 0);
+}
+EXPORT(bad_bulk)
+
+KERNEL void bad_registers(float* y) {
+    if (threadIdx.x < 96) give_registers<40>();
+    y[threadIdx.x] = 0;
+}
+EXPORT(bad_registers)
+
+KERNEL void bad_named(float* y) {
+    named_barrier(1, 64);
+    y[threadIdx.x] = 0;
+}
+EXPORT(bad_named)

@@ -249,7 +249,7 @@ static unsigned next_in_turn(unsigned from, bool backwards) {
     return w.warps[home].ready >> lane & 1 ? from : NONE;
 }
 
-static unsigned next_thread() {
+static unsigned ready_thread() {
     Worker& w = *worker;
     switch (options.policy) {
     case Policy::forward: return next_in_turn(w.last, false);
@@ -271,6 +271,12 @@ static unsigned next_thread() {
         }
         return NONE;
     }
+}
+
+static unsigned next_thread() {
+    unsigned t = ready_thread();
+    while (t == NONE && finish_something()) t = ready_thread();
+    return t;
 }
 
 static void set_ready(unsigned t) { worker->warps[t / 32].ready |= 1u << (t % 32); }
@@ -430,6 +436,15 @@ static void wait_in(const char* what, const Where& where) {
     self.waits_in = nullptr;
 }
 
+void sleep(const char* what, const Where& where) { wait_in(what, where); }
+
+void wake(const Thread& sleeper) {
+    worker->yields = 0;
+    set_ready(sleeper.linear);
+}
+
+bool chance() { return options.policy == Policy::random && worker->next_random() & 1; }
+
 // Everybody has come: does the work and lets all but `self` (a lane, or -1) go on.
 static void hold_meeting(Warp& warp, unsigned i, int self) {
     worker->yields = 0;
@@ -515,6 +530,7 @@ static void end_thread() {
     warp.live &= ~(1u << self.lane);
     w.n_live--;
     if (w.n_waiting) fail(w.barrier_at, "a thread of the block ends while others wait here");
+    if (const char* wrong = end_of_thread()) fail(Where::current(), "%s", wrong);
     // Lanes that have ended do not hold the others back.
     for (unsigned i = 0; i < warp.meetings;)
         if (warp.meeting[i].whole) {
@@ -540,7 +556,7 @@ void copy_async(void* target, const void* source, size_t bytes, const Where& whe
     check_shared(target, bytes, "cp.async", where);
     if (reinterpret_cast<uintptr_t>(source) % bytes)
         fail(where, "cp.async from an address that is not aligned to %zu", bytes);
-    if (options.policy == Policy::random && worker->next_random() & 1) {
+    if (chance()) {
         memcpy(target, source, bytes);
         return;
     }
@@ -625,6 +641,7 @@ static bool run_block(uint64_t number) {
                 thread.open_group = 0;
             }
     if (block.shared_bytes) memset(block.shared, 0xff, block.shared_bytes);
+    begin_units();
 
     // The round-robin orders go on after the last thread, that is with the first (or last) one.
     w.last = options.policy == Policy::reverse ? 0 : w.n_threads - 1;
@@ -634,6 +651,10 @@ static bool run_block(uint64_t number) {
 
     if (!w.failed && w.n_live) {
         report_deadlock();
+        w.failed = true;
+    }
+    if (const char* wrong = w.failed ? nullptr : end_of_block()) {
+        report_block(719, "%s", wrong);
         w.failed = true;
     }
     if (w.failed) {  // every stack is free again, whatever was on it

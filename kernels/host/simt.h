@@ -76,6 +76,7 @@ struct Block {
     dim3 size, grid;
     unsigned char* shared;  // the dynamic buffer
     size_t shared_bytes;
+    bool watched;  // `touched` wants to know what is addressed of it
 };
 
 extern thread_local constinit Thread* thread;  // that runs now on this OS thread
@@ -97,6 +98,24 @@ int block_barrier(bool predicate, Vote vote, const char* what, const Where& wher
 
 // Lets other threads run, for loops that wait for a flag in shared memory.
 void yield();
+
+// Blocks until another thread calls `wake`.
+void sleep(const char* what, const Where& where);
+void wake(const Thread& sleeper);
+
+// By the seed: sometimes true under the random order, false under the others.
+bool chance();
+
+// ---- async.cpp, by simt.cpp
+
+void begin_units();
+// Something that was asked for happens at last, since no thread can go on; false where there is nothing.
+bool finish_something();
+// What is wrong with the end of this thread, of this block; null where nothing is.
+const char* end_of_thread();
+const char* end_of_block();
+// The running thread addresses a piece of shared memory.
+void touched(const volatile void* pointer, size_t bytes);
 
 // That `bytes` at `pointer` are within the shared buffer and aligned to `bytes`.
 void check_shared(const void* pointer, size_t bytes, const char* what, const Where& where);
@@ -189,6 +208,7 @@ struct Shared {
         if (index.value >= count)
             simt::fail(index.where, "element %zd of %zu in shared memory", ssize_t(index.value),
                        count);
+        if (simt::block.watched) simt::touched(pointer + index.value, sizeof(T));
         return pointer[index.value];
     }
     Shared operator+(simt::Index index) const {
@@ -201,6 +221,7 @@ struct Shared {
         if (index.value > count || length > count - index.value)
             simt::fail(index.where, "%zu elements from %zd on of %zu in shared memory", length,
                        ssize_t(index.value), count);
+        if (simt::block.watched) simt::touched(pointer + index.value, length * sizeof(T));
         return pointer + index.value;
     }
 };

@@ -249,3 +249,45 @@ kernel_args! {
         row: u32,
     }
 }
+
+kernel_args! {
+    /// What `edge_hopper_weights` takes.
+    struct EdgeHopperWeightsArgs {
+        parameters: Pointer<f32>,
+        bias: Pointer<f32>,
+        weights: Pointer<bf16>,
+        padded_bias: Pointer<f32>,
+        out_width: u32,
+        in_width: u32,
+        parts: u32,
+        blocks: u32,
+        units: u32,
+        n_features: u32,
+        dim: u32,
+        split: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_hopper_64`, `edge_hopper_192` and `edge_hopper_256` take.
+    struct EdgeHopperArgs {
+        features: Pointer<f32>,
+        receivers: Pointer<u32>,
+        starts: Pointer<u32>,
+        senders: Pointer<u32>,
+        ranges: Pointer<u32>,
+        weights: Pointer<bf16>,
+        biases: Pointer<f32>,
+        sums: Pointer<f32>,
+        shift: [f32; 3],
+        period: f32,
+        n_features: u32,
+        dim: u32,
+        parts: u32,
+        layers: u32,
+        first_blocks: u32,
+        passes: u32,
+        width: u32,
+        unused: u32,
+    }
+}

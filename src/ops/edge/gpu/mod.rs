@@ -6,6 +6,7 @@
 
 pub(crate) mod args;
 mod fused;
+mod hopper;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -14,9 +15,11 @@ use std::ops::Range;
 
 use super::{Batch, Loss};
 use crate::device::Gpu;
+use crate::device::cuda::{Buffer, Pointer};
 use crate::error::Result;
 use crate::network::spec::Shape;
-use fused::Plan;
+use fused::{Fused, Graph};
+use hopper::Hopper;
 use step::Step;
 
 /// Edges of a chunk, unless one star has more or memory is short.
@@ -115,6 +118,69 @@ fn predict_by(
         step.predictions(to)?;
     }
     Ok(())
+}
+
+/// Which kernel does all of φe.
+#[derive(Clone, Copy, Debug)]
+enum Plan {
+    Fused(fused::Plan),
+    Hopper(hopper::Plan),
+}
+
+impl Plan {
+    /// The best one for the device and the batch, if there is one.
+    fn new(gpu: Gpu, batch: &Batch) -> Result<Option<Plan>> {
+        let device = gpu.properties()?;
+        if device.capability == hopper::CAPABILITY
+            && let Some(plan) = hopper::Plan::new(&device, batch)
+        {
+            return Ok(Some(Plan::Hopper(plan)));
+        }
+        Ok(fused::Plan::new(gpu, batch)?.map(Plan::Fused))
+    }
+}
+
+/// All of φe in one kernel.
+enum Whole {
+    Fused(Fused),
+    Hopper(Hopper),
+}
+
+impl Whole {
+    /// Makes the weights of `parameters` `[arena.len]`.
+    fn new(gpu: Gpu, batch: &Batch, plan: Plan, parameters: &Buffer<f32>) -> Result<Self> {
+        Ok(match plan {
+            Plan::Fused(plan) => Whole::Fused(Fused::new(gpu, batch, plan, parameters)?),
+            Plan::Hopper(plan) => Whole::Hopper(Hopper::new(gpu, batch, plan, parameters)?),
+        })
+    }
+
+    /// Deals the receivers of a chunk.
+    fn deal(&mut self, starts: &[u32]) -> Result<()> {
+        match self {
+            Whole::Fused(fused) => fused.deal(starts),
+            Whole::Hopper(hopper) => hopper.deal(starts),
+        }
+    }
+
+    /// Sums at the receivers of the chunk, `[receivers, width]`: of the last hidden layer, of which
+    /// `width` units are wanted, or of the messages.
+    ///
+    /// # Safety
+    /// The graph is the one that was dealt, with receivers and senders among the features' nodes.
+    unsafe fn sums(
+        &self,
+        gpu: Gpu,
+        batch: &Batch,
+        graph: Graph,
+        to: (Pointer<f32>, usize),
+    ) -> Result<()> {
+        // SAFETY: as the caller promises.
+        match self {
+            Whole::Fused(fused) => unsafe { fused.sums(gpu, batch, graph, to) },
+            Whole::Hopper(hopper) => unsafe { hopper.sums(gpu, batch, graph, to) },
+        }
+    }
 }
 
 /// Memory that an edge takes, at most.

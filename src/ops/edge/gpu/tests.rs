@@ -8,16 +8,22 @@ use crate::ops::edge::selftest::{Case, KINDS, Kind};
 use crate::ops::mlp::Rounding;
 use crate::ops::relative_error;
 
-/// Predictions of a case into poisoned buffers: fused, and layer by layer.
-fn found(gpu: Gpu, case: &Case) -> [Vec<f32>; 2] {
-    let batch = case.batch();
-    let plan = Plan::new(gpu, &batch).unwrap();
+/// Predictions of a case into poisoned buffers.
+fn found_by(gpu: Gpu, case: &Case, plan: Option<Plan>) -> Vec<f32> {
+    let mut found = vec![f32::NAN; case.receivers.len() * case.shape.outputs];
+    predict_by((gpu, plan), &case.batch(), &case.parameters, &mut found).unwrap();
+    found
+}
+
+fn fused_plan(gpu: Gpu, case: &Case) -> Option<Plan> {
+    let plan = fused::Plan::new(gpu, &case.batch()).unwrap().map(Plan::Fused);
     assert!(plan.is_some(), "hidden layers of {} are not fused", case.shape.hidden);
-    [plan, None].map(|plan| {
-        let mut found = vec![f32::NAN; case.receivers.len() * case.shape.outputs];
-        predict_by((gpu, plan), &batch, &case.parameters, &mut found).unwrap();
-        found
-    })
+    plan
+}
+
+/// Fused, and layer by layer.
+fn found(gpu: Gpu, case: &Case) -> [Vec<f32>; 2] {
+    [fused_plan(gpu, case), None].map(|plan| found_by(gpu, case, plan))
 }
 
 fn expected(case: &Case, rounding: Rounding) -> Vec<f64> {
@@ -135,9 +141,91 @@ fn gpu_fused_is_for_bf16_and_widths_that_fit() {
     let Some(Device::Gpu(gpu)) = test_gpu() else { return };
     let planned = |hidden: usize, precision: Precision| {
         let case = Case::new(Kind::L1, [hidden, 1, 3], &[2], 0).at(precision);
-        Plan::new(gpu, &case.batch()).unwrap().is_some()
+        fused::Plan::new(gpu, &case.batch()).unwrap().is_some()
     };
     assert!(planned(16, Precision::Bf16));
     assert!(!planned(16, Precision::F32));
     assert!(!planned(513, Precision::Bf16));
+}
+
+/// The same by warpgroups; `None` on a device that has not the instructions for it. The stand-in has all.
+fn hopper_found(gpu: Gpu, case: &Case) -> Option<Vec<f32>> {
+    let device = gpu.properties().unwrap();
+    if device.capability != hopper::CAPABILITY && !gpu.is_emulated() {
+        eprintln!("skipped: {} has no wgmma", device.name);
+        return None;
+    }
+    let plan = hopper::Plan::new(&device, &case.batch()).map(Plan::Hopper);
+    assert!(plan.is_some(), "hidden layers of {} are not for warpgroups", case.shape.hidden);
+    Some(found_by(gpu, case, plan))
+}
+
+/// Stars that keep one warp busy while others are done, and that fill several blocks.
+const LONG: [&[usize]; 2] = [&[700, 0, 5], &[12; 60]];
+
+#[test]
+fn gpu_hopper_forward_agrees_with_the_fused_one() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    let agree = |kind: Kind, network: [usize; 3], degrees: &[usize]| {
+        let case = Case::new(kind, network, degrees, 7).at(Precision::Bf16);
+        let Some(hopper) = hopper_found(gpu, &case) else { return };
+        let fused = found_by(gpu, &case, fused_plan(gpu, &case));
+        let exact = expected(&case, EXACT);
+        let naive = expected(&case, Rounding::naive(Precision::Bf16));
+        // Of so few numbers the error of the naive way is luck: at least what bf16 keeps.
+        let limit = 2.0 * relative_error(&naive, &exact).max(1e-3);
+        let what = format!("{kind:?}, {network:?}, stars {degrees:?}");
+        for (other, name) in [(wide(&fused), "the fused kernel"), (exact, "the reference")] {
+            let error = relative_error(&hopper, &other);
+            assert!(error <= limit, "{what}: {error} against {name}, at most {limit}");
+        }
+    };
+    for kind in KINDS {
+        for degrees in STARS.into_iter().chain(LONG) {
+            agree(kind, [16, 2, 3], degrees);
+        }
+        for (index, hidden) in [33, 128, 130, 200, 300].into_iter().enumerate() {
+            agree(kind, [hidden, 1 + index % 3, 31], STARS[1 + index]);
+        }
+        agree(kind, [20, 2, 100], &[70, 3]);
+        agree(kind, [500, 2, 100], &[3, 64, 0, 130]);
+    }
+}
+
+#[test]
+fn gpu_hopper_is_exact_where_nothing_is_rounded() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    for kind in KINDS {
+        for network in
+            [[16, 1, 3], [33, 3, 20], [128, 2, 140], [150, 2, 3], [300, 3, 40], [500, 2, 150]]
+        {
+            // The stand-in is slow: few edges of wide networks.
+            for degrees in
+                if network[0] < 150 { &[STARS[1], LONG[0], LONG[1]][..] } else { &STARS[1..3] }
+            {
+                let case = integers(kind, network, degrees);
+                let Some(found) = hopper_found(gpu, &case) else { return };
+                let exact = expected(&case, EXACT);
+                assert_eq!(wide(&found), exact, "{kind:?}, {network:?}, {degrees:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn gpu_hopper_is_for_bf16_and_what_fits() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    let device = gpu.properties().unwrap();
+    let planned = |hidden: usize, precision: Precision| {
+        let case = Case::new(Kind::L1, [hidden, 2, 3], &[2], 0).at(precision);
+        let best = Plan::new(gpu, &case.batch()).unwrap();
+        let possible = hopper::Plan::new(&device, &case.batch()).is_some();
+        let chosen = matches!(best, Some(Plan::Hopper(_)));
+        assert_eq!(chosen, possible && device.capability == hopper::CAPABILITY);
+        possible
+    };
+    assert!(planned(16, Precision::Bf16));
+    assert!(!planned(16, Precision::F32));
+    assert!(!planned(513, Precision::Bf16));
+    assert_eq!(planned(512, Precision::Bf16), device.shared >= 213_072);
 }

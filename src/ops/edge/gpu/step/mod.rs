@@ -8,7 +8,8 @@ use std::ops::Range;
 use half::bf16;
 
 use super::args::*;
-use super::fused::{Fused, Graph, Plan};
+use super::fused::Graph;
+use super::{Plan, Whole};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
@@ -62,7 +63,7 @@ pub(super) struct Step<'a> {
     node_hidden: Vec<Buffer<f32>>,
     predictions: Buffer<f32>,
     /// In place of φe's layers one by one; then the buffers of their activations are empty.
-    fused: Option<Fused>,
+    fused: Option<Whole>,
     backward: Option<Backward>,
 }
 
@@ -169,7 +170,7 @@ impl<'a> Step<'a> {
         let kept = only(plan.is_none(), edges);
         let hidden = |_| Operands::new(gpu, batch.precision, kept * padded.hidden());
         let parameters = gpu.upload(parameters)?;
-        let fused = plan.map(|plan| Fused::new(gpu, batch, plan, &parameters)).transpose()?;
+        let fused = plan.map(|plan| Whole::new(gpu, batch, plan, &parameters)).transpose()?;
         let mut step = Step {
             gpu,
             batch,

@@ -1,0 +1,44 @@
+// The asynchronous units of an sm_90a multiprocessor: barriers in shared memory that count threads and
+// bytes, bulk copies, and products of a warpgroup. What they do happens between the instruction that asks for
+// it and the one that waits for it, early or late as the schedule has it.
+//
+// They reach shared memory through a proxy of their own: writes of threads are not visible to them before
+// those threads execute a proxy fence. Here they have a copy of shared memory. Threads leave behind which
+// pieces of shared memory they address, and a fence brings these pieces to the copy; what is not
+// fenced stays NaN, or what it was.
+#pragma once
+#include "simt.h"
+
+namespace simt {
+
+// A barrier for `count` arrivals a phase. From the first one of a block on, accesses are noted.
+void mbarrier_init(void* barrier, unsigned count, const Where& where);
+// One arrival, that also makes the phase wait for `bytes` more.
+void mbarrier_arrive(void* barrier, unsigned bytes, const char* what, const Where& where);
+// Waits for the end of the phase with this parity.
+void mbarrier_wait(void* barrier, unsigned parity, const Where& where);
+
+// The target is NaN until the barrier's phase is complete.
+void bulk_copy(void* target, const void* source, unsigned bytes, void* barrier, const Where& where);
+
+void proxy_fence();
+
+// Where the element `i` of a thread's accumulators is in the 64 × n results of its warpgroup.
+struct Place {
+    int row, column;
+};
+using PlaceOf = Place (*)(int thread, int i);
+
+// d[64 × n] += a[64 × 16] · b[n × 16]ᵀ by the 128 threads of a warpgroup, bf16 from shared memory as the
+// descriptors say. The accumulators are NaN until a wait that covers it.
+void wgmma(float* d, unsigned n, uint64_t a, uint64_t b, PlaceOf place, const Where& where);
+void wgmma_fence();
+void wgmma_commit();
+void wgmma_wait(unsigned youngest, const Where& where);
+
+// Waits for `count` threads of the block that name the same barrier.
+void named_barrier(unsigned id, unsigned count, const Where& where);
+
+void set_registers(unsigned count, const Where& where);
+
+}  // namespace simt
