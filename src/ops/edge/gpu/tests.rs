@@ -170,8 +170,8 @@ fn gpu_hopper_forward_agrees_with_the_fused_one() {
         let case = Case::new(kind, network, degrees, 7).at(Precision::Bf16);
         let Some(hopper) = hopper_found(gpu, &case) else { return };
         let fused = found_by(gpu, &case, fused_plan(gpu, &case));
-        let exact = expected(&case, EXACT);
-        let naive = expected(&case, Rounding::naive(Precision::Bf16));
+        let exact = expected(&case, Rounding::Exact);
+        let naive = expected(&case, Rounding::Naive(Precision::Bf16));
         // Of so few numbers the error of the naive way is luck: at least what bf16 keeps.
         let limit = 2.0 * relative_error(&naive, &exact).max(1e-3);
         let what = format!("{kind:?}, {network:?}, stars {degrees:?}");
@@ -205,7 +205,7 @@ fn gpu_hopper_is_exact_where_nothing_is_rounded() {
             {
                 let case = integers(kind, network, degrees);
                 let Some(found) = hopper_found(gpu, &case) else { return };
-                let exact = expected(&case, EXACT);
+                let exact = expected(&case, Rounding::Exact);
                 assert_eq!(wide(&found), exact, "{kind:?}, {network:?}, {degrees:?}");
             }
         }
