@@ -15,6 +15,7 @@ mod catalog;
 mod compose;
 mod devices;
 mod distill;
+mod eval;
 mod graph;
 mod import;
 mod messages;
@@ -74,6 +75,8 @@ enum Command {
     Messages(messages::Messages),
     /// Put the laws in the network's place and refit their constants
     Compose(compose::Compose),
+    /// Apply laws to the rows of a table
+    Eval(eval::Eval),
     /// List the devices that this build can use
     Devices(devices::Devices),
     /// Predict accelerations and trajectories with a trained network
@@ -83,7 +86,7 @@ enum Command {
     /// Write the report of a run folder again
     Report(report::Report),
     /// Find the formula behind a column of a table
-    Regress(regress::Regress),
+    Regress(Box<regress::Regress>),
     /// Train a graph network on a data set
     Train(train::Train),
     /// Make a dataset of a table of trajectories
@@ -193,6 +196,7 @@ impl Cli {
             Command::Messages(command) => command.run(&context),
             Command::Compose(command) => command.run(&context),
             Command::Devices(command) => command.run(&context),
+            Command::Eval(command) => command.run(&context),
             Command::Predict(command) => command.run(&context),
             Command::Regress(command) => command.run(&context),
             Command::Reproduce(command) => command.run(&context),

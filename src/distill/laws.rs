@@ -79,7 +79,7 @@ impl Job<'_> {
         }
         let settings =
             Settings { evaluations: Some(evaluations), seed: at.seed, ..Settings::default() };
-        let labels = Labels { targets: labels, stage };
+        let labels = Labels { targets: labels, stage, memory: None };
         let outcomes =
             job::run(&at.device, &problems, &labels, &settings, select, folder, at.progress)?;
         if crate::interrupt::requested() {

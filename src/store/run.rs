@@ -110,7 +110,7 @@ impl RunFolder {
 }
 
 /// What a run writes, and so what `--overwrite` may remove.
-const FILES: [&str; 11] = [
+const FILES: [&str; 18] = [
     "config.toml",
     "dataset.safetensors",
     "test.safetensors",
@@ -120,6 +120,13 @@ const FILES: [&str; 11] = [
     "messages.json",
     "hall_of_fame.csv",
     "laws.json",
+    "laws.py",
+    "laws.tex",
+    "laws.rs",
+    "laws.c",
+    "kept.csv",
+    "memory.json",
+    "fit.json",
     "rollout.safetensors",
     "report.html",
 ];

@@ -1,6 +1,7 @@
 //! Tables: named columns of numbers from `.csv`, `.npz`, `.npy`, `.safetensors` and (build feature)
 //! `.parquet`.
 
+use std::fmt::Write;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -92,16 +93,27 @@ impl Table {
         }
     }
 
-    /// Writes a `.csv` table whole.
-    pub fn write_csv(&self, path: &Path) -> Result<()> {
-        let mut text = self.names.join(",");
+    /// The text of a `.csv` file.
+    pub fn csv(&self) -> String {
+        let quoted = |name: &String| match name.contains([',', '"', '\n']) {
+            true => format!("\"{}\"", name.replace('"', "\"\"")),
+            false => name.clone(),
+        };
+        let mut text = self.names.iter().map(quoted).collect::<Vec<_>>().join(",");
         text.push('\n');
         for row in 0..self.rows() {
-            let cells: Vec<String> = self.columns.iter().map(|c| c[row].to_string()).collect();
-            text.push_str(&cells.join(","));
+            for (index, column) in self.columns.iter().enumerate() {
+                let separator = if index == 0 { "" } else { "," };
+                let _ = write!(text, "{separator}{}", column[row]);
+            }
             text.push('\n');
         }
-        super::write_atomic(path, text.as_bytes())
+        text
+    }
+
+    /// Writes a `.csv` table whole.
+    pub fn write_csv(&self, path: &Path) -> Result<()> {
+        super::write_atomic(path, self.csv().as_bytes())
     }
 }
 

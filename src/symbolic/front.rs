@@ -21,6 +21,8 @@ pub struct Entry {
 pub struct Front {
     /// The entries.
     pub entries: Vec<Entry>,
+    /// Their losses on rows that the search did not see; empty where there are none.
+    pub validation: Vec<f64>,
 }
 
 /// Which entry of a front is the law.
@@ -80,25 +82,33 @@ impl Front {
             };
             entries.push(Entry { complexity, loss, score, expression });
         }
-        Front { entries }
+        Front { entries, validation: Vec::new() }
     }
 
-    /// The entry that a rule chooses; None on an empty front.
+    /// The entry that a rule chooses; None on an empty front. Where there are losses on unseen rows
+    /// they are what the rule reads, and entries that do not lower them are no candidates.
     pub fn select(&self, rule: Select) -> Option<usize> {
-        let last = self.entries.len().checked_sub(1)?;
-        let limit = match rule {
-            Select::Accuracy => return Some(last),
-            Select::Score => f64::INFINITY,
-            Select::Best => 1.5 * self.entries[last].loss,
-        };
-        // The first of equals: the simplest.
-        let candidates = (0..=last).filter(|&i| self.entries[i].loss <= limit);
-        candidates.reduce(
-            |best, i| {
-                if self.entries[i].score > self.entries[best].score { i } else { best }
-            },
-        )
+        if self.validation.is_empty() {
+            return choose(&self.entries, rule);
+        }
+        let unseen =
+            |(entry, &loss): (&Entry, &f64)| (entry.complexity, loss, entry.expression.clone());
+        let unseen = Front::new(self.entries.iter().zip(&self.validation).map(unseen).collect());
+        let chosen = &unseen.entries[choose(&unseen.entries, rule)?];
+        self.entries.iter().position(|entry| entry.complexity == chosen.complexity)
     }
+}
+
+fn choose(entries: &[Entry], rule: Select) -> Option<usize> {
+    let last = entries.len().checked_sub(1)?;
+    let limit = match rule {
+        Select::Accuracy => return Some(last),
+        Select::Score => f64::INFINITY,
+        Select::Best => 1.5 * entries[last].loss,
+    };
+    // The first of equals: the simplest.
+    let candidates = (0..=last).filter(|&i| entries[i].loss <= limit);
+    candidates.reduce(|best, i| if entries[i].score > entries[best].score { i } else { best })
 }
 
 #[cfg(test)]
@@ -153,6 +163,18 @@ mod tests {
         assert_eq!(complexity(&square, Select::Accuracy), 22);
         let score = |c| square.entries.iter().find(|e| e.complexity == c).unwrap().score;
         assert!((score(12) - 0.435).abs() < 5e-4 && (score(20) - 0.416).abs() < 5e-4);
+    }
+
+    #[test]
+    fn unseen_rows_choose() {
+        let mut front = front(&[(1, 8.0), (3, 4.0), (5, 0.1), (9, 0.01), (11, 0.005)]);
+        assert_eq!(front.select(Select::Accuracy), Some(4));
+        front.validation = vec![8.0, 4.0, 0.1, 0.5, 0.2];
+        for rule in Select::ALL {
+            assert_eq!(front.select(rule), Some(2), "{rule:?}");
+        }
+        front.validation = vec![f64::INFINITY; 5];
+        assert_eq!(front.select(Select::Best), None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Whoever has a list of problems with a label each (a table's target, the components of a
 //! network's messages) needs nothing else.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -23,6 +25,12 @@ pub const HALL_OF_FAME: &str = "hall_of_fame.csv";
 /// The chosen expressions.
 pub const LAWS: &str = "laws.json";
 
+/// The best few of each complexity, where more than one is kept.
+const KEPT: &str = "kept.csv";
+
+/// Time between two copies of what a search remembers.
+const REMEMBER_EVERY: Duration = Duration::from_secs(2);
+
 /// Time between two rewrites of the live file.
 const REWRITE_EVERY: Duration = Duration::from_secs(1);
 
@@ -32,6 +40,9 @@ pub struct Labels {
     pub targets: Vec<String>,
     /// `stage` in `laws.json`: `table`, `message` or `node`.
     pub stage: &'static str,
+    /// The file that keeps what the search remembers, where it is kept: the same search of the same
+    /// problems in the same folder goes on from it, to the same end.
+    pub memory: Option<&'static str>,
 }
 
 /// Searches for the laws of `problems`, each with its label, and keeps the run folder up to date.
@@ -58,21 +69,41 @@ pub fn run(
         (None, Some(seconds)) => progress.bar("regress", seconds.ceil() as u64, "s"),
         (None, None) => progress.bar("regress", 0, "s"),
     };
+    let fingerprint = fingerprint(problems, settings);
+    let memory = match labels.memory {
+        Some(name) => read_memory(&folder.file(name), fingerprint)?,
+        None => None,
+    };
+    let whole = settings.evaluations.map(|limit| limit * problems.len() as u64);
+    let mut remembered: Option<Instant> = None;
     let others = other_rows(folder, &labels.targets)?;
     let mut laws = read_laws(folder)?;
     laws.retain(|law| !labels.targets.iter().any(|target| law["target"] == target.as_str()));
     let mut written = None;
     let mut observer = |moment: &Moment| {
         advance(&bar, settings, moment.fronts, moment.evaluations, begun);
+        let ends = whole.is_some_and(|whole| moment.evaluations >= whole);
+        if let Some(name) = labels.memory
+            && moment.whole
+            && (ends || remembered.is_none_or(|at| at.elapsed() >= REMEMBER_EVERY))
+        {
+            remembered = Some(Instant::now());
+            let memory = [&fingerprint.to_le_bytes(), &moment.memory()[..]].concat();
+            // A failure here costs a later resume some seconds of work, and nothing else.
+            let _ = folder.write(name, &memory);
+        }
         if written.is_none_or(|at: Instant| at.elapsed() >= REWRITE_EVERY) {
             written = Some(Instant::now());
             // A failure here stops nothing: the last write reports it, if it persists.
             let _ = write_fronts(folder, &others, problems, labels, moment.fronts);
         }
     };
-    let outcomes = search::search(device, problems, settings, None, &mut observer)?;
+    let outcomes = search::search(device, problems, settings, memory.as_deref(), &mut observer)?;
     let fronts: Vec<Front> = outcomes.iter().map(|o| o.front.clone()).collect();
     write_fronts(folder, &others, problems, labels, &fronts)?;
+    if settings.keep > 1 {
+        write_kept(folder, problems, labels, &outcomes)?;
+    }
     for ((problem, label), front) in problems.iter().zip(&labels.targets).zip(&fronts) {
         if let Some(chosen) = front.select(select) {
             let entry = &front.entries[chosen];
@@ -81,6 +112,60 @@ pub fn run(
     }
     write_laws(folder, &laws)?;
     Ok(outcomes)
+}
+
+/// A number that differs where problems or settings do, limits aside.
+fn fingerprint(problems: &[Problem], settings: &Settings) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let limits =
+        Settings { evaluations: None, seconds: None, target_loss: None, ..settings.clone() };
+    format!("{limits:?}").hash(&mut hasher);
+    for problem in problems {
+        let Problem { names, columns, target, weights, template, units, .. } = problem;
+        format!("{names:?} {template:?} {units:?}").hash(&mut hasher);
+        for column in columns.iter().chain([target]).chain(weights) {
+            bytemuck::cast_slice::<f32, u8>(column).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
+/// What an interrupted search of the same problems with the same settings remembers; None where
+/// there is nothing of the kind.
+fn read_memory(path: &Path, fingerprint: u64) -> Result<Option<Vec<u8>>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    Ok(bytes.strip_prefix(&fingerprint.to_le_bytes()[..]).map(<[u8]>::to_vec))
+}
+
+/// Writes `kept.csv`: the best few of each complexity.
+fn write_kept(
+    folder: &RunFolder,
+    problems: &[Problem],
+    labels: &Labels,
+    outcomes: &[Outcome],
+) -> Result<()> {
+    let path = folder.file(KEPT);
+    let failed = |e: String| Error::input(format!("cannot be written: {e}")).file(&path);
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let mut write =
+        |record: [String; 5]| writer.write_record(record).map_err(|e| failed(e.to_string()));
+    write(["component", "complexity", "rank", "loss", "equation"].map(String::from))?;
+    for ((problem, label), outcome) in problems.iter().zip(&labels.targets).zip(outcomes) {
+        let mut rank = 0;
+        let mut last = None;
+        for (complexity, loss, expression) in &outcome.kept {
+            rank = if last == Some(complexity) { rank + 1 } else { 1 };
+            last = Some(complexity);
+            let text = expression.text(&problem.names);
+            let (complexity, rank) = (complexity.to_string(), rank.to_string());
+            write([label.clone(), complexity, rank, number(*loss), text])?;
+        }
+    }
+    let bytes = writer.into_inner().map_err(|e| failed(e.to_string()))?;
+    folder.write(KEPT, &bytes)
 }
 
 /// One entry of `laws.json`.
@@ -203,7 +288,7 @@ pub fn resume(problems: &mut [Problem], labels: &[String], folder: &RunFolder) -
 }
 
 /// The fewest rows that a search accepts.
-const FEWEST_ROWS: usize = 10;
+pub const FEWEST_ROWS: usize = 10;
 
 /// The problem of finding `target` from `inputs` in a table.
 ///

@@ -1,7 +1,9 @@
 //! Symbolic regression: expressions, the search for them, and the front of the best.
 
+pub mod denoise;
 mod derivative;
 mod enumerate;
+pub mod export;
 pub mod expression;
 pub mod front;
 mod island;
@@ -10,6 +12,7 @@ pub mod mutate;
 mod pairs;
 mod parse;
 mod print;
+pub mod relevance;
 mod round;
 mod rules;
 pub mod search;

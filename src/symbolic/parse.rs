@@ -33,7 +33,15 @@ impl Expression {
     }
 }
 
-type Calls = Vec<(String, Vec<Expression>)>;
+/// A call of a function that does not exist yet, or `name[column]`.
+pub(super) struct Call {
+    pub name: String,
+    pub operands: Vec<Expression>,
+    /// Written with square brackets.
+    pub indexed: bool,
+}
+
+type Calls = Vec<Call>;
 
 fn read(text: &str, names: &[&str], calls: Option<Calls>) -> Result<(Expression, Calls)> {
     let tokens = tokens(text)?;
@@ -87,7 +95,7 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>> {
                 at += 2;
                 Token::Sign('^')
             }
-            c @ ('+' | '-' | '*' | '/' | '^' | '(' | ')' | ',' | '>' | '<') => {
+            c @ ('+' | '-' | '*' | '/' | '^' | '(' | ')' | ',' | '>' | '<' | '[' | ']') => {
                 at += 1;
                 Token::Sign(c)
             }
@@ -218,6 +226,9 @@ impl Parser<'_> {
                 if self.peek(1) == Some(&Token::Sign('(')) {
                     return self.call(&name);
                 }
+                if self.peek(1) == Some(&Token::Sign('[')) {
+                    return self.unknown_call(&name);
+                }
                 let Some(index) = self.names.iter().position(|n| *n == name) else {
                     let known = self.names.join(", ");
                     return Err(self.error(&format!("'{name}' is no variable; they are {known}")));
@@ -251,11 +262,12 @@ impl Parser<'_> {
         self.expect(')')
     }
 
-    /// A call of a function that does not exist yet.
+    /// A call of a function that does not exist yet, or `name[column]`.
     fn unknown_call(&mut self, name: &str) -> Result<()> {
         if self.calls.is_none() {
             return Err(self.error(&format!("'{name}' is no function")));
         }
+        let indexed = self.peek(1) == Some(&Token::Sign('['));
         self.at += 2;
         let before = std::mem::take(&mut self.nodes);
         let mut operands = Vec::new();
@@ -266,11 +278,11 @@ impl Parser<'_> {
                 break;
             }
         }
-        self.expect(')')?;
+        self.expect(if indexed { ']' } else { ')' })?;
         self.nodes = before;
         let calls = self.calls.get_or_insert_default();
         self.nodes.push(Node::Variable((self.names.len() + calls.len()) as u16));
-        calls.push((name.to_string(), operands));
+        calls.push(Call { name: name.to_string(), operands, indexed });
         Ok(())
     }
 }

@@ -65,6 +65,12 @@ impl Expression {
 
     /// A Python function `law(names…)` that works on numbers and NumPy arrays, for one import.
     pub fn python(&self, names: &[impl AsRef<str>]) -> String {
+        let (body, arguments) = (self.numpy(names), join(names, ", "));
+        format!("import numpy as np\n\n\ndef law({arguments}):\n    return {body}\n")
+    }
+
+    /// A Python expression of numbers or NumPy arrays; NumPy is `np`.
+    pub fn numpy(&self, names: &[impl AsRef<str>]) -> String {
         let (body, _) = self.readable().fold(|node, operands: &[Text]| match node {
             Node::Op(op @ (Op::Greater | Op::Less)) => {
                 let (a, b) = (bracketed(&operands[0], SUM), bracketed(&operands[1], SUM));
@@ -105,12 +111,87 @@ impl Expression {
             ),
             _ => infix(node, operands, names, "**"),
         });
-        let arguments = join(names, ", ");
-        format!("import numpy as np\n\n\ndef law({arguments}):\n    return {body}\n")
+        body
+    }
+
+    /// A Python expression of SymPy's symbols; SymPy is `sp`.
+    pub fn sympy(&self, names: &[impl AsRef<str>]) -> String {
+        let (body, _) = self.readable().fold(|node, operands: &[Text]| {
+            let Node::Op(op) = node else { return infix(node, operands, names, "**") };
+            let all = || operands.iter().map(|o| o.0.clone()).collect::<Vec<_>>().join(", ");
+            let call = |name: &str| (format!("sp.{name}({})", all()), ATOM);
+            match op {
+                Op::Greater | Op::Less => {
+                    let (a, b) = (bracketed(&operands[0], SUM), bracketed(&operands[1], SUM));
+                    (format!("sp.Piecewise((1, {a} {} {b}), (0, True))", op.name()), ATOM)
+                }
+                Op::If => {
+                    let [c, a, b] = [0, 1, 2].map(|k| &operands[k]);
+                    let c = bracketed(c, SUM);
+                    (format!("sp.Piecewise(({}, {c} > 0), ({}, True))", a.0, b.0), ATOM)
+                }
+                Op::Exp | Op::Log | Op::Sqrt | Op::Sin | Op::Cos | Op::Tanh => call(op.name()),
+                Op::Abs => call("Abs"),
+                Op::Min => call("Min"),
+                Op::Max => call("Max"),
+                Op::Square => (format!("{}**2", bracketed(&operands[0], ATOM)), POWER),
+                Op::Cube => (format!("{}**3", bracketed(&operands[0], ATOM)), POWER),
+                _ => infix(node, operands, names, "**"),
+            }
+        });
+        body
+    }
+
+    /// A C expression of doubles, with the functions of `math.h`.
+    pub fn c(&self, names: &[impl AsRef<str>]) -> String {
+        let (body, _) = self.readable().fold(|node, operands: &[Text]| {
+            let op = match node {
+                Node::Constant(value) => {
+                    let binding = if value.is_sign_negative() { MINUS } else { ATOM };
+                    return (format!("{value:?}"), binding);
+                }
+                Node::Op(op) => op,
+                Node::Variable(_) => return infix(node, operands, names, "^"),
+            };
+            let all = || operands.iter().map(|o| o.0.clone()).collect::<Vec<_>>().join(", ");
+            let call = |name: &str| (format!("{name}({})", all()), ATOM);
+            let power = |n: &str| (format!("pow({}, {n})", operands[0].0), ATOM);
+            match op {
+                Op::Greater | Op::Less => {
+                    let (a, b) = (bracketed(&operands[0], SUM), bracketed(&operands[1], SUM));
+                    (format!("({a} {} {b} ? 1.0 : 0.0)", op.name()), ATOM)
+                }
+                Op::If => {
+                    let c = bracketed(&operands[0], SUM);
+                    (format!("({c} > 0.0 ? {} : {})", operands[1].0, operands[2].0), ATOM)
+                }
+                Op::Exp | Op::Log | Op::Sqrt | Op::Sin | Op::Cos | Op::Tanh | Op::Pow => {
+                    call(if op == Op::Pow { "pow" } else { op.name() })
+                }
+                Op::Abs => call("fabs"),
+                Op::Min => call("fmin"),
+                Op::Max => call("fmax"),
+                Op::Square => power("2.0"),
+                Op::Cube => power("3.0"),
+                // Two signs in a row would be a decrement.
+                Op::Neg if operands[0].0.starts_with('-') => {
+                    (format!("-({})", operands[0].0), MINUS)
+                }
+                _ => infix(node, operands, names, "^"),
+            }
+        });
+        body
     }
 
     /// A Rust function `law(names…)` on f64.
     pub fn rust(&self, names: &[impl AsRef<str>]) -> String {
+        let arguments: Vec<String> = names.iter().map(|n| format!("{}: f64", n.as_ref())).collect();
+        let body = self.rust_body(names);
+        format!("fn law({}) -> f64 {{\n    {body}\n}}\n", arguments.join(", "))
+    }
+
+    /// A Rust expression of f64.
+    pub fn rust_body(&self, names: &[impl AsRef<str>]) -> String {
         let (body, _) = self.readable().fold(|node, operands: &[Text]| match node {
             Node::Constant(value) => {
                 let text = format!("{value:?}_f64");
@@ -140,8 +221,7 @@ impl Expression {
             Node::Op(Op::Cube) => (format!("{}.powi(3)", bracketed(&operands[0], ATOM)), ATOM),
             _ => infix(node, operands, names, "^"),
         });
-        let arguments: Vec<String> = names.iter().map(|n| format!("{}: f64", n.as_ref())).collect();
-        format!("fn law({}) -> f64 {{\n    {body}\n}}\n", arguments.join(", "))
+        body
     }
 
     /// LaTeX, with constants at four significant digits.

@@ -13,6 +13,7 @@ use super::expression::{Expression, Node, Op};
 use super::mutate::{Grammar, crossover};
 use super::search::Problem;
 use super::settings::Settings;
+use super::template::Part;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::expression::{self as op, Fit, Fitted, Loss, Program, Rows};
@@ -87,11 +88,11 @@ impl<'a> Rules<'a> {
             let some: Vec<f32> = (0..SAMPLES).map(value).filter(|v| v.is_finite()).collect();
             if some.is_empty() { vec![0.0] } else { some }
         };
-        let operands = template.operands.iter();
-        let grammar = |operands: &Vec<Expression>| {
-            Grammar::new(self.settings, operands.iter().map(&mut values).collect())
+        let grammar = |part: &Part| {
+            let operands = part.operands.iter().flatten();
+            Grammar::new(self.settings, operands.map(&mut values).collect())
         };
-        operands.map(grammar).collect()
+        template.parts.iter().map(grammar).collect()
     }
 
     /// Columns for what the template and the loss need beside the table's.
@@ -211,7 +212,7 @@ impl<'a> Rules<'a> {
         match &self.problem.template {
             None => candidate.complexity(weights),
             Some(template) => {
-                template.split(candidate).iter().map(|part| part.complexity(weights)).sum()
+                template.searched(candidate).iter().map(|part| part.complexity(weights)).sum()
             }
         }
     }
@@ -222,7 +223,7 @@ impl<'a> Rules<'a> {
         let shape = match &self.problem.template {
             None => constraints.allow(candidate, weights),
             Some(template) => {
-                template.split(candidate).iter().all(|part| constraints.allow(part, weights))
+                template.searched(candidate).iter().all(|part| constraints.allow(part, weights))
             }
         };
         let units = self.problem.units.as_ref();
@@ -311,4 +312,28 @@ impl<'a> Rules<'a> {
         let mut fitted = op::fit(&Device::cpu(), rows, &[program], fit)?;
         Ok(fitted.remove(0))
     }
+}
+
+/// Losses of formulas on the rows that were kept from the search; the problem has such.
+///
+/// # Errors
+/// Of the device.
+pub(super) fn losses_on_rest(
+    device: &Device,
+    problem: &Problem,
+    settings: &Settings,
+    formulas: &[Expression],
+) -> Result<Vec<f64>> {
+    let rest = problem.rest.clone().unwrap_or_default();
+    let problem = Problem {
+        columns: rest.columns,
+        target: rest.target,
+        weights: rest.weights,
+        ..Problem::default()
+    };
+    let rules = Rules::new(&problem, settings, &mut Random::new(0, 0)).map_err(|e| Error {
+        message: format!("among the rows to choose by: {}", e.message),
+        ..e
+    })?;
+    rules.score(device, &rules.rows()?, formulas)
 }

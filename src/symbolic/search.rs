@@ -19,7 +19,7 @@ use super::expression::Expression;
 use super::front::{Entry, Front};
 use super::island::{BATCH, Island, Member, Task, structure};
 use super::round;
-use super::rules::Rules;
+use super::rules::{Rules, losses_on_rest};
 pub use super::settings::Settings;
 use super::template::Template;
 use super::units::Units;
@@ -63,6 +63,19 @@ pub struct Problem {
     pub template: Option<Template>,
     /// Formulas make sense in these units.
     pub units: Option<Units>,
+    /// Rows that the search does not see: their losses choose the law.
+    pub rest: Option<Rest>,
+}
+
+/// Rows that are kept from a search.
+#[derive(Clone, Debug, Default)]
+pub struct Rest {
+    /// `[column][row]`
+    pub columns: Vec<Vec<f32>>,
+    /// `[row]`
+    pub target: Vec<f32>,
+    /// `[row]`
+    pub weights: Option<Vec<f32>>,
 }
 
 /// What came out for one problem.
@@ -72,7 +85,7 @@ pub struct Outcome {
     pub front: Front,
     /// The best `keep` of each complexity, on the front or not: complexity, loss, formula.
     pub kept: Vec<(u32, f64, Expression)>,
-    /// Under a template, the parts of each entry of the front.
+    /// Under a template, the parts of each entry of the front, in the order of [`Template::parts`].
     pub parts: Vec<Vec<Expression>>,
     /// Candidates considered.
     pub evaluations: u64,
@@ -226,7 +239,15 @@ pub fn search(
             + state.memory.islands.iter().map(|i| i.node_evaluations).sum::<u64>(),
         seconds,
     };
-    Ok(states.iter().map(outcome).collect())
+    let mut outcomes: Vec<Outcome> = states.iter().map(outcome).collect();
+    for (outcome, problem) in outcomes.iter_mut().zip(problems) {
+        if problem.rest.is_some() {
+            let entries = outcome.front.entries.iter();
+            let formulas: Vec<Expression> = entries.map(|e| e.expression.clone()).collect();
+            outcome.front.validation = losses_on_rest(device, problem, settings, &formulas)?;
+        }
+    }
+    Ok(outcomes)
 }
 
 impl<'a> State<'a> {
@@ -364,9 +385,13 @@ impl<'a> State<'a> {
         }
         let keep = self.rules.settings.keep.max(1);
         let all = self.memory.hall.entry(famous.member.complexity).or_default();
-        // Of each structure only the best.
+        // Of each structure only the best; a loss that agrees is the same in other words.
         let key = structure(&famous.expression);
-        if let Some(same) = all.iter().position(|f| structure(&f.expression) == key) {
+        let same = |f: &Famous| {
+            let agrees = (f.loss - famous.loss).abs() <= 1e-6 * famous.loss;
+            agrees || structure(&f.expression) == key
+        };
+        if let Some(same) = all.iter().position(same) {
             if famous.loss >= all[same].loss {
                 return;
             }
@@ -485,11 +510,18 @@ impl<'a> State<'a> {
         let Memory { islands, tried, .. } = &mut self.memory;
         let mut all: Vec<Member> =
             islands.iter().flat_map(|i| i.best.iter().flatten().cloned()).collect();
+        let keep = self.rules.settings.keep;
+        if keep > 1 {
+            all.extend(islands.iter().flat_map(|i| i.members.iter().cloned()));
+        }
         all.sort_by(|a, b| a.complexity.cmp(&b.complexity).then(a.loss.total_cmp(&b.loss)));
         let mut least = f64::INFINITY;
-        let mut found = Vec::new();
+        let mut found: Vec<Member> = Vec::new();
         for member in all {
-            if member.loss <= 1.1 * least && tried.insert(structure(&member.f)) {
+            // Where several of each complexity are kept, the next best are entered as well.
+            let same = found.iter().rev().take_while(|f| f.complexity == member.complexity);
+            let hopeful = member.loss <= 1.1 * least || (keep > 1 && same.count() < keep);
+            if hopeful && tried.insert(structure(&member.f)) {
                 found.push(member.clone());
             }
             least = least.min(member.loss);

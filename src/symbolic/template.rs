@@ -2,78 +2,131 @@
 //! `f(r, m1, m2) * dx + g(r) * dy`.
 //!
 //! A candidate is one expression for each part. The search carries them as one tree, the parts added
-//! up (`f + (g + h)`), in which variable k of a part is the k-th operand of its first call.
+//! up (`f + (g + h)`), in which variable k of a part is the k-th operand of its calls.
 
 use super::expression::{Expression, Node, Op};
 use super::mutate::{Grammar, crossover};
+use super::parse::Call;
 use crate::error::{Error, Result};
 use crate::random::Random;
 
 /// A formula with parts to be found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Template {
-    /// Names of the parts.
-    pub names: Vec<String>,
-    /// Operands of the first call of each part, in the table's columns: what its grammar knows of
-    /// the values of its variables.
-    pub operands: Vec<Vec<Expression>>,
-    calls: Vec<Call>,
-    /// In the table's columns and, from `columns` on, the calls.
+    /// The parts.
+    pub parts: Vec<Part>,
+    places: Vec<Place>,
+    /// In the table's columns and, from `columns` on, the places.
     body: Expression,
     columns: usize,
 }
 
-/// A part with expressions of the columns for its variables.
+/// Something to be found.
 #[derive(Clone, Debug, PartialEq)]
-struct Call {
-    part: usize,
-    operands: Vec<Expression>,
+pub struct Part {
+    /// As it was named; `p[c=3]` for a number that belongs to a value of a column.
+    pub name: String,
+    /// Operands of its first call, in the table's columns: what its grammar knows of the values of its
+    /// variables. None for a number.
+    pub operands: Option<Vec<Expression>>,
 }
 
+/// Where parts stand in the body.
+#[derive(Clone, Debug, PartialEq)]
+enum Place {
+    /// A part with expressions of the columns for its variables.
+    Call { part: usize, operands: Vec<Expression> },
+    /// The number of this row's value of a column: `first` below the first threshold, the next
+    /// below the next, ….
+    Index { first: usize, column: u16, thresholds: Vec<f64> },
+}
+
+/// More values of a column have no numbers of their own.
+const MOST_VALUES: usize = 64;
+
 impl Template {
-    /// Reads a template over columns with these `names`. What is called and is no function is a part.
+    /// Reads a template over `columns` with these `names`. What is called and is no function is a
+    /// part, and `p[column]` stands for a number for each value of a column.
     ///
     /// # Errors
     /// A text that cannot be read; a part with different numbers of operands, or within another's
-    /// operands; no part at all.
-    pub fn parse(text: &str, names: &[String]) -> Result<Self> {
+    /// operands; no part at all; an index with too many values.
+    pub fn of_table(text: &str, names: &[String], columns: &[Vec<f32>]) -> Result<Self> {
         let error = |message: String| Error::usage(message).field("template");
-        let columns: Vec<&str> = names.iter().map(String::as_str).collect();
-        let (body, called) =
-            Expression::parse_with_calls(text, &columns).map_err(|e| error(e.message))?;
-        let mut template = Template {
-            names: Vec::new(),
-            operands: Vec::new(),
-            calls: Vec::new(),
-            body,
-            columns: names.len(),
-        };
-        for (name, operands) in called {
-            if operands
-                .iter()
-                .flat_map(Expression::nodes)
-                .any(|node| matches!(node, Node::Variable(v) if usize::from(*v) >= names.len()))
-            {
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (body, calls) =
+            Expression::parse_with_calls(text, &known).map_err(|e| error(e.message))?;
+        let mut template =
+            Template { parts: Vec::new(), places: Vec::new(), body, columns: names.len() };
+        for Call { name, operands, indexed } in calls {
+            let inside =
+                |node: &Node| matches!(node, Node::Variable(v) if usize::from(*v) >= names.len());
+            if operands.iter().flat_map(Expression::nodes).any(inside) {
                 return Err(error(format!("an operand of '{name}' calls another part")));
             }
-            let part = match template.names.iter().position(|n| *n == name) {
-                Some(part) if template.operands[part].len() != operands.len() => {
-                    let (a, b) = (template.operands[part].len(), operands.len());
-                    return Err(error(format!("'{name}' has {a} operands here and {b} there")));
-                }
-                Some(part) => part,
-                None => {
-                    template.names.push(name);
-                    template.operands.push(operands.clone());
-                    template.names.len() - 1
-                }
+            let place = if indexed {
+                template.index(&name, &operands, names, columns)
+            } else {
+                template.call(&name, operands)
             };
-            template.calls.push(Call { part, operands });
+            template.places.push(place.map_err(error)?);
         }
-        if template.names.is_empty() {
-            return Err(error(format!("'{text}' has no part to find, such as f({})", columns[0])));
+        if template.parts.iter().all(|part| part.operands.is_none()) {
+            return Err(error(format!("'{text}' has no part to find, such as f({})", names[0])));
         }
         Ok(template)
+    }
+
+    fn call(&mut self, name: &str, operands: Vec<Expression>) -> Result<Place, String> {
+        let known = self.parts.iter().position(|part| part.name == name);
+        let part = match known.map(|part| (part, &self.parts[part].operands)) {
+            Some((part, Some(first))) if first.len() == operands.len() => part,
+            Some((_, first)) => {
+                let (a, b) = (first.as_ref().map_or(0, Vec::len), operands.len());
+                return Err(format!("'{name}' has {a} operands here and {b} there"));
+            }
+            None => {
+                let operands = Some(operands.clone());
+                self.parts.push(Part { name: name.to_string(), operands });
+                self.parts.len() - 1
+            }
+        };
+        Ok(Place::Call { part, operands })
+    }
+
+    fn index(
+        &mut self,
+        name: &str,
+        operands: &[Expression],
+        names: &[String],
+        columns: &[Vec<f32>],
+    ) -> Result<Place, String> {
+        let column = match operands {
+            [one] if let Node::Variable(column) = one.root() => column,
+            _ => return Err(format!("'{name}[…]' needs one column between its brackets")),
+        };
+        let of_column = &names[usize::from(column)];
+        let mut values: Vec<f32> = Vec::new();
+        for &value in &columns[usize::from(column)] {
+            if let Err(at) = values.binary_search_by(|v| v.total_cmp(&value)) {
+                values.insert(at, value);
+            }
+            if values.len() > MOST_VALUES {
+                return Err(format!("'{of_column}' has more than {MOST_VALUES} values"));
+            }
+        }
+        let between = |pair: &[f32]| 0.5 * (f64::from(pair[0]) + f64::from(pair[1]));
+        let part = |value: &f32| format!("{name}[{of_column}={value}]");
+        let first = match self.parts.iter().position(|p| p.name == part(&values[0])) {
+            Some(first) => first,
+            None => {
+                let numbers = values.iter().map(|v| Part { name: part(v), operands: None });
+                let first = self.parts.len();
+                self.parts.extend(numbers);
+                first
+            }
+        };
+        Ok(Place::Index { first, column, thresholds: values.windows(2).map(between).collect() })
     }
 
     /// The parts as one tree.
@@ -84,9 +137,9 @@ impl Template {
 
     /// The parts of such a tree.
     pub fn split(&self, candidate: &Expression) -> Vec<Expression> {
-        let mut parts = Vec::with_capacity(self.names.len());
+        let mut parts = Vec::with_capacity(self.parts.len());
         let mut rest = candidate.clone();
-        for _ in 1..self.names.len() {
+        for _ in 1..self.parts.len() {
             let mut operands = rest.operands();
             rest = operands.remove(1);
             parts.push(operands.remove(0));
@@ -113,27 +166,58 @@ impl Template {
         };
         let mut nodes = Vec::new();
         for place in self.body.nodes() {
-            let call = match *place {
+            let number = match *place {
                 Node::Variable(v) => usize::from(v).checked_sub(self.columns),
                 _ => None,
             };
-            let Some(call) = call.map(|index| &self.calls[index]) else {
-                nodes.push(node(place));
-                continue;
-            };
-            let operand = |v: u16| -> Option<Expression> {
-                let operand = call.operands.get(usize::from(v))?;
-                Some(Expression::from_nodes(operand.nodes().iter().map(node).collect()))
-            };
-            nodes.extend_from_slice(parts[call.part].substitute(operand).nodes());
+            match number.map(|number| &self.places[number]) {
+                None => nodes.push(node(place)),
+                Some(Place::Call { part, operands }) => {
+                    let operand = |v: u16| -> Option<Expression> {
+                        let operand = operands.get(usize::from(v))?;
+                        Some(Expression::from_nodes(operand.nodes().iter().map(node).collect()))
+                    };
+                    nodes.extend_from_slice(parts[*part].substitute(operand).nodes());
+                }
+                Some(Place::Index { first, column, thresholds }) => {
+                    for (k, &threshold) in thresholds.iter().enumerate() {
+                        nodes.extend([Node::Variable(*column), constant(threshold)]);
+                        nodes.push(Node::Op(Op::Less));
+                        nodes.extend_from_slice(parts[first + k].nodes());
+                    }
+                    nodes.extend_from_slice(parts[first + thresholds.len()].nodes());
+                    nodes.extend(thresholds.iter().map(|_| Node::Op(Op::If)));
+                }
+            }
         }
         Expression::from_nodes(nodes)
     }
 
     /// The constants that the template itself has: they are not fitted.
     pub fn constants(&self) -> Vec<f64> {
-        let operands = self.calls.iter().flat_map(|call| &call.operands);
-        [&self.body].into_iter().chain(operands).flat_map(Expression::constants).collect()
+        let mut constants = self.body.constants();
+        for place in &self.places {
+            match place {
+                Place::Call { operands, .. } => {
+                    constants.extend(operands.iter().flat_map(Expression::constants));
+                }
+                Place::Index { thresholds, .. } => constants.extend(thresholds),
+            }
+        }
+        constants
+    }
+
+    /// The parts of a candidate that are no mere numbers.
+    pub fn searched(&self, candidate: &Expression) -> Vec<Expression> {
+        let parts = self.split(candidate).into_iter().zip(&self.parts);
+        parts.filter(|(_, part)| part.operands.is_some()).map(|(e, _)| e).collect()
+    }
+
+    /// One of the parts that are no mere numbers.
+    fn draw(&self, random: &mut Random) -> usize {
+        let searched: Vec<usize> =
+            (0..self.parts.len()).filter(|&k| self.parts[k].operands.is_some()).collect();
+        searched[random.below(searched.len())]
     }
 
     /// Each part changed by itself; None where one of them is None.
@@ -147,7 +231,11 @@ impl Template {
 
     /// A candidate to begin with.
     pub fn beginning(&self, grammars: &[Grammar], random: &mut Random) -> Expression {
-        Template::join(grammars.iter().map(|grammar| grammar.beginning(random)).collect())
+        let part = |(part, grammar): (&Part, &Grammar)| match part.operands {
+            Some(_) => grammar.beginning(random),
+            None => Expression::constant(random.normal()),
+        };
+        Template::join(self.parts.iter().zip(grammars).map(part).collect())
     }
 
     /// One part mutated.
@@ -158,7 +246,7 @@ impl Template {
         random: &mut Random,
     ) -> Option<Expression> {
         let mut parts = self.split(candidate);
-        let at = random.below(parts.len());
+        let at = self.draw(random);
         parts[at] = grammars[at].mutate(&parts[at], random)?;
         Some(Template::join(parts))
     }
@@ -166,7 +254,7 @@ impl Template {
     /// One part crossed with the same of another candidate, or taken from it whole.
     pub fn crossover(&self, a: &Expression, b: &Expression, random: &mut Random) -> Expression {
         let (mut parts, mut others) = (self.split(a), self.split(b));
-        let at = random.below(parts.len());
+        let at = self.draw(random);
         parts[at] = if random.uniform() < 0.5 {
             others.swap_remove(at)
         } else {
@@ -184,11 +272,18 @@ mod tests {
         ["r", "m1", "m2", "dx", "dy"].map(String::from).to_vec()
     }
 
+    fn template(text: &str) -> Result<Template> {
+        let mut columns = vec![vec![1.0; 4]; 5];
+        columns[1] = vec![2.0, 5.0, 1.0, 2.0];
+        Template::of_table(text, &names(), &columns)
+    }
+
     #[test]
     fn parts_are_found_and_put_in_place() {
         let names = names();
-        let template = Template::parse("f(r, m1) * dx + g(r) * dy - f(2 * r, m2)", &names).unwrap();
-        assert_eq!(template.names, ["f", "g"]);
+        let template = template("f(r, m1) * dx + g(r) * dy - f(2 * r, m2)").unwrap();
+        let found: Vec<&str> = template.parts.iter().map(|part| part.name.as_str()).collect();
+        assert_eq!(found, ["f", "g"]);
         let f = Expression::parse("a / b + 1.5", &["a", "b"]).unwrap();
         let g = Expression::parse("a^2", &["a"]).unwrap();
         let candidate = Template::join(vec![f.clone(), g.clone()]);
@@ -201,8 +296,7 @@ mod tests {
 
     #[test]
     fn mutations_stay_within_a_part() {
-        let names = names();
-        let template = Template::parse("f(r, m1, m2) * dx + g(r)", &names).unwrap();
+        let template = template("f(r, m1, m2) * dx + g(r)").unwrap();
         let settings = crate::symbolic::settings::Settings::default();
         let grammar = |n| Grammar::new(&settings, vec![vec![1.0, 2.0]; n]);
         let grammars = [grammar(3), grammar(1)];
@@ -222,11 +316,28 @@ mod tests {
     }
 
     #[test]
+    fn numbers_belong_to_values_of_a_column() {
+        let names = names();
+        let template = template("f(dx) * p[m1] + p[m1]").unwrap();
+        let found: Vec<&str> = template.parts.iter().map(|part| part.name.as_str()).collect();
+        assert_eq!(found, ["f", "p[m1=1]", "p[m1=2]", "p[m1=5]"]);
+        let parts = ["a + 1", "10", "20", "30"].map(|e| Expression::parse(e, &["a"]).unwrap());
+        let candidate = Template::join(parts.to_vec());
+        let numbers = "IF((m1 < 1.5), 10, IF((m1 < 3.5), 20, 30))";
+        let text = template.formula(&candidate).text(&names);
+        assert_eq!(text, format!("(dx + 1) * {numbers} + {numbers}"));
+        assert_eq!(template.searched(&candidate), [parts[0].clone()]);
+        assert_eq!(template.constants(), [1.5, 3.5, 1.5, 3.5]);
+    }
+
+    #[test]
     fn templates_without_sense_are_refused() {
-        let error = |text: &str| Template::parse(text, &names()).unwrap_err().to_string();
+        let error = |text: &str| template(text).unwrap_err().to_string();
         assert!(error("r * dx").contains("no part"));
         assert!(error("f(r) + f(r, m1)").contains("operands"));
         assert!(error("f(g(r))").contains("calls another part"));
+        assert!(error("p[m1] * r").contains("no part"));
+        assert!(error("f(r) * p[m1 + 1]").contains("one column"));
         assert!(error("f(r) * q").contains("'q' is no variable"));
     }
 }

@@ -1,0 +1,198 @@
+//! `lawsmith eval`: laws applied to the rows of a table.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::error::{Error, Result};
+use crate::store::table::Table;
+use crate::symbolic::expression::Expression;
+
+/// Applies laws to the rows of a table.
+///
+/// The predictions stand in the columns that the laws are for; where the table has such a column
+/// already, it is the truth that the law is judged by, and `_predicted` is added to the name.
+#[derive(Args)]
+pub struct Eval {
+    /// laws.json of a run, or its folder
+    laws: PathBuf,
+    /// The table (.csv, .npz, .npy or .parquet)
+    table: PathBuf,
+    /// Only the law of this target
+    #[arg(long, value_name = "COLUMN")]
+    target: Option<String>,
+    /// Where to write the table with its predictions; without it they go to stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace the output file if there is one
+    #[arg(long, requires = "output")]
+    overwrite: bool,
+}
+
+/// A law as laws.json has it.
+struct Law {
+    target: String,
+    equation: String,
+    variables: Vec<String>,
+}
+
+impl Eval {
+    /// Predicts, and prints the predictions or how good they are.
+    pub fn run(self, context: &Context) -> Result<()> {
+        let laws = self.laws()?;
+        if let Some(output) = &self.output
+            && output.exists()
+            && !self.overwrite
+        {
+            return Err(Error::usage("exists already: --overwrite replaces it").file(output));
+        }
+        let table = Table::read(&self.table)?;
+        let mut out = Table { path: PathBuf::new(), ..table.clone() };
+        let mut added = Table::default();
+        let mut documents = Vec::new();
+        for law in &laws {
+            let predicted = law.predict(&table)?;
+            let truth = table.find(&law.target).map(|index| &table.columns[index]);
+            let name = match truth {
+                Some(_) => format!("{}_predicted", law.target),
+                None => law.target.clone(),
+            };
+            let invalid = predicted.iter().filter(|v| !v.is_finite()).count();
+            let mut document = json!({
+                "target": law.target,
+                "equation": law.equation,
+                "rows": predicted.len(),
+                "invalid": invalid,
+            });
+            if let Some(truth) = truth {
+                merge(&mut document, judged(truth, &predicted));
+            }
+            if self.output.is_none() {
+                document["predictions"] = json!(predicted);
+            }
+            documents.push(document);
+            for table in [&mut out, &mut added] {
+                table.names.push(name.clone());
+                table.columns.push(predicted.clone());
+            }
+        }
+        let text = match &self.output {
+            Some(output) => {
+                out.write_csv(output)?;
+                summary(&documents)
+            }
+            None => added.csv().trim_end().to_string(),
+        };
+        context.print(&json!({ "laws": documents }), text);
+        Ok(())
+    }
+
+    fn laws(&self) -> Result<Vec<Law>> {
+        let path = if self.laws.is_dir() { self.laws.join("laws.json") } else { self.laws.clone() };
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+        let bad = |message: &str| Error::input(message).file(&path);
+        let document: Value =
+            serde_json::from_str(&text).map_err(|e| bad(&format!("is no list of laws: {e}")))?;
+        let list = match document {
+            Value::Array(list) => list,
+            one => vec![one],
+        };
+        let mut laws = Vec::new();
+        for law in &list {
+            let text = |key: &str| {
+                law[key]
+                    .as_str()
+                    .map(String::from)
+                    .ok_or_else(|| bad("a law lacks this").field(key))
+            };
+            let variables = law["variables"]
+                .as_array()
+                .ok_or_else(|| bad("a law lacks its list of variables").field("variables"))?;
+            laws.push(Law {
+                target: text("target")?,
+                equation: text("equation")?,
+                variables: variables.iter().filter_map(|v| v.as_str()).map(String::from).collect(),
+            });
+        }
+        if let Some(target) = &self.target {
+            let known: Vec<String> = laws.iter().map(|law| law.target.clone()).collect();
+            laws.retain(|law| law.target == *target);
+            if laws.is_empty() {
+                let message = format!("has no law for this target; it has {}", known.join(", "));
+                return Err(bad(&message).field(target));
+            }
+        }
+        if laws.is_empty() {
+            return Err(bad("holds no laws"));
+        }
+        Ok(laws)
+    }
+}
+
+impl Law {
+    /// The law's value in each row; NaN where it has none.
+    fn predict(&self, table: &Table) -> Result<Vec<f64>> {
+        let names: Vec<&str> = self.variables.iter().map(String::as_str).collect();
+        let expression = Expression::parse(&self.equation, &names)
+            .map_err(|e| Error::input(e.message).field("equation"))?;
+        let columns: Vec<&[f64]> =
+            names.iter().map(|name| table.column(name)).collect::<Result<_>>()?;
+        let value = |row: usize| {
+            let values: Vec<f64> = columns.iter().map(|column| column[row]).collect();
+            expression.eval(&values)
+        };
+        Ok((0..table.rows()).into_par_iter().map(value).collect())
+    }
+}
+
+/// How good predictions are where both they and the truth are numbers.
+fn judged(truth: &[f64], predicted: &[f64]) -> Value {
+    let pairs: Vec<(f64, f64)> = truth
+        .iter()
+        .copied()
+        .zip(predicted.iter().copied())
+        .filter(|(y, p)| y.is_finite() && p.is_finite())
+        .collect();
+    let n = pairs.len().max(1) as f64;
+    let mean = pairs.iter().map(|p| p.0).sum::<f64>() / n;
+    let squares: f64 = pairs.iter().map(|(y, p)| (y - p) * (y - p)).sum();
+    let spread: f64 = pairs.iter().map(|(y, _)| (y - mean) * (y - mean)).sum();
+    json!({
+        "mae": pairs.iter().map(|(y, p)| (y - p).abs()).sum::<f64>() / n,
+        "rmse": (squares / n).sqrt(),
+        "r2": if spread > 0.0 { Some(1.0 - squares / spread) } else { None },
+    })
+}
+
+fn merge(document: &mut Value, more: Value) {
+    if let (Value::Object(document), Value::Object(more)) = (document, more) {
+        document.extend(more);
+    }
+}
+
+fn summary(documents: &[Value]) -> String {
+    let mut text =
+        String::from("target  rows  invalid         MAE        RMSE          R²  equation");
+    for law in documents {
+        let figure = |key: &str| match law[key].as_f64() {
+            Some(value) if key == "r2" => format!("{value:>10.6}"),
+            Some(value) => format!("{value:>10.3e}"),
+            None => format!("{:>10}", "-"),
+        };
+        let (target, equation) = (law["target"].as_str(), law["equation"].as_str());
+        text += &format!(
+            "\n{:<6}  {:>4}  {:>7}  {}  {}  {}  {}",
+            target.unwrap_or_default(),
+            law["rows"],
+            law["invalid"],
+            figure("mae"),
+            figure("rmse"),
+            figure("r2"),
+            equation.unwrap_or_default(),
+        );
+    }
+    text
+}

@@ -1,0 +1,137 @@
+//! `lawsmith regress`: a table in, the formulas that fit it out.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::Context;
+use crate::distill::laws::Search;
+use crate::distill::pipeline;
+use crate::error::Result;
+use crate::network::settings::Preset;
+use crate::store::run::{Existing, RunFolder};
+use crate::symbolic::front::{Front, Select};
+use crate::symbolic::search::Outcome;
+
+mod batch;
+mod fit;
+mod options;
+
+use fit::{Config, Fit};
+use options::Options;
+
+/// Finds the formula behind a column of a table.
+#[derive(Args)]
+pub struct Regress {
+    /// The table (.csv, .npz, .npy or .parquet), or the folder of a run with messages
+    #[arg(required_unless_present = "batch")]
+    table: Option<PathBuf>,
+    /// Many fits as one job: a file with a [[job]] for each (table, target and any of the options
+    /// below; [defaults] for all), or a folder of tables that all get the options given here
+    #[arg(long, value_name = "JOBS", conflicts_with = "table")]
+    batch: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+    /// How hard to search for the laws of a run's messages
+    #[arg(long, value_enum, default_value_t = Preset::Quick)]
+    preset: Preset,
+    /// The run folder; runs/<table>, if none is named
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    existing: Existing,
+}
+
+impl Regress {
+    /// Searches, and prints the front with the three choices.
+    pub fn run(self, context: &Context) -> Result<()> {
+        let default =
+            |path: &Path| PathBuf::from("runs").join(path.file_stem().unwrap_or_default());
+        if let Some(jobs) = &self.batch {
+            let output = self.output.clone().unwrap_or_else(|| default(jobs));
+            return batch::run(jobs, &self.options, &output, self.existing, context);
+        }
+        let table = self.table.clone().expect("required without --batch");
+        if table.is_dir() {
+            return self.run_folder(&table, context);
+        }
+        let output = self.output.clone().unwrap_or_else(|| default(&table));
+        let config = Config { table, options: self.options, seed: context.seed };
+        let fit = Fit::new(config)?;
+        let folder = RunFolder::create(&output, self.existing)?;
+        let fitted = fit.run(&context.device, &folder, self.existing.resume, context.progress)?;
+        context.print(&fitted.document(), fitted.text());
+        Ok(())
+    }
+
+    /// A law for each kept message of a run.
+    fn run_folder(&self, path: &Path, context: &Context) -> Result<()> {
+        let folder = RunFolder::open(path)?;
+        let search = Search::new(self.preset, self.options.evaluations, self.options.select);
+        let search = Search { resume: self.existing.resume, ..search };
+        let summary = pipeline::regress(context.setting(), &folder, search)?;
+        context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
+        Ok(())
+    }
+}
+
+/// The document of `--json`.
+fn document(outcome: &Outcome, names: &[String]) -> serde_json::Value {
+    let entries = outcome.front.entries.iter().enumerate();
+    let front: Vec<serde_json::Value> = entries
+        .map(|(index, e)| {
+            let mut entry = json!({
+                "complexity": e.complexity,
+                "loss": e.loss,
+                "score": e.score,
+                "equation": e.expression.text(names),
+            });
+            if let Some(loss) = outcome.front.validation.get(index) {
+                entry["validation"] = json!(loss);
+            }
+            entry
+        })
+        .collect();
+    let selected: serde_json::Map<String, serde_json::Value> = Select::ALL
+        .into_iter()
+        .map(|rule| (rule.name().to_string(), json!(outcome.front.select(rule))))
+        .collect();
+    json!({
+        "front": front,
+        "selected": selected,
+        "evaluations": outcome.evaluations,
+        "node_evaluations": outcome.node_evaluations,
+        "seconds": outcome.seconds,
+    })
+}
+
+/// The front as a table, the rules' choices marked.
+fn table_of(front: &Front, names: &[String], select: Select) -> String {
+    let unseen = !front.validation.is_empty();
+    let title = if unseen { "  validation" } else { "" };
+    let mut text = format!("complexity       loss{title}   score  equation\n");
+    for (index, entry) in front.entries.iter().enumerate() {
+        let chosen = Select::ALL.into_iter().filter(|&rule| front.select(rule) == Some(index));
+        let rules: Vec<&str> = chosen.map(Select::name).collect();
+        let mark =
+            if rules.is_empty() { String::new() } else { format!("  <- {}", rules.join(", ")) };
+        let equation = entry.expression.text(names);
+        let validation = front.validation.get(index);
+        let validation = validation.map_or(String::new(), |loss| format!("   {loss:>9.3e}"));
+        let _ = writeln!(
+            text,
+            "{:>10}  {:>9.3e}{validation}  {:>6.3}  {equation}{mark}",
+            entry.complexity, entry.loss, entry.score
+        );
+    }
+    match front.select(select) {
+        Some(index) => {
+            let equation = front.entries[index].expression.text(names);
+            let _ = write!(text, "\n{}: {equation}", select.name());
+        }
+        None => text.push_str("\nno formula was valid on all rows"),
+    }
+    text
+}

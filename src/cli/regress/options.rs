@@ -1,0 +1,386 @@
+//! The settings of one search, on the command line, in config.toml and in a batch.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ops::expression::Loss;
+use crate::symbolic::expression::{Expression, Op, Weights};
+use crate::symbolic::front::Select;
+use crate::symbolic::mutate::{KINDS, Kind};
+use crate::symbolic::settings::{Constraints, Definition, Settings};
+
+/// Formulas to consider where neither --evaluations nor --seconds says.
+const EVALUATIONS: u64 = 500_000;
+
+/// What a search of a table is asked for.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// The columns to explain, each by itself; needed for a table
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    pub target: Vec<String>,
+    /// The columns to explain them by; all others, if none are named
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    pub inputs: Vec<String>,
+    /// What formulas are made of: + - * / ^ > < exp log sqrt abs square cube neg sin cos tanh min max IF
+    #[arg(long, default_value = "+,-,*,/,^,exp,log,>,<,IF", allow_hyphen_values = true)]
+    pub operators: String,
+    /// An operator of your own, such as "gauss(x, s) = exp(-(x / s)^2)"; may be given several times
+    #[arg(long, value_name = "DEFINITION")]
+    pub define: Vec<String>,
+    /// Complexities, such as "^=2,gauss=3,constant=2,variable=1,dx=2" (operators, columns)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
+    pub complexity: Vec<String>,
+    /// No formula is longer: 1 a node, 3 for ^ exp log IF
+    #[arg(long, default_value_t = 30, value_name = "N")]
+    pub max_complexity: u32,
+    /// No formula is deeper, in nodes from the root to a leaf
+    #[arg(long, value_name = "N")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_depth: Option<usize>,
+    /// Longest operands of operators, such as "^=9:1,exp=5" (nothing before or after a colon: any)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
+    pub limit_operands: Vec<String>,
+    /// How often operators may occur within others, such as "exp:exp=0,sin:cos=1"
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
+    pub limit_nesting: Vec<String>,
+    /// The share of the search in which the longest formula grows to --max-complexity
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub warm_up: f64,
+    /// Weights of the kinds of mutation, such as "grow=2,delete=1" (docs/regress.md lists them)
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub mutations: Vec<String>,
+    /// What is minimised: mae, mse, huber:DELTA, quantile:Q, or the loss of a row as an expression in
+    /// prediction, target and weight
+    #[arg(long, default_value = "mae", value_name = "LOSS")]
+    pub loss: String,
+    /// The column of the rows' weights
+    #[arg(long, value_name = "COLUMN")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// A share of the rows, drawn at random, that the search does not see and the law is chosen by
+    #[arg(long, value_name = "SHARE")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<f64>,
+    /// How many formulas to keep of each complexity (kept.csv)
+    #[arg(long, default_value_t = 1, value_name = "K")]
+    pub keep: usize,
+    /// A formula to begin with; may be given several times
+    #[arg(long, value_name = "FORMULA", allow_hyphen_values = true)]
+    pub guess: Vec<String>,
+    /// A finished run whose formulas to begin with
+    #[arg(long, value_name = "FOLDER")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_start: Option<PathBuf>,
+    /// Use only so many inputs: those that say most about the target
+    #[arg(long, value_name = "N")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select_features: Option<usize>,
+    /// Rows that a stretch of evolution sees; formulas that enter the front are fitted on all
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub batch_rows: usize,
+    /// Smooth the target by a Gaussian process before the search
+    #[arg(long)]
+    pub denoise: bool,
+    /// Units of columns, such as "m=kg,r=m,F=kg*m/s^2,phi=1"; formulas that mix them are not considered
+    #[arg(long, value_name = "LIST")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<String>,
+    /// With --units: constants are pure numbers
+    #[arg(long, requires = "units")]
+    pub pure_constants: bool,
+    /// The form of the formula, with the parts to find, such as "f(r, m1, m2) * dx + g(r) * dy";
+    /// p[column] is a number for each value of a column
+    #[arg(long, value_name = "FORMULA")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// Stop after so many formulas; 500000, if --seconds is not given either
+    #[arg(long, value_name = "N")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluations: Option<u64>,
+    /// Stop after so many seconds
+    #[arg(long, value_name = "S")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Stop at this loss
+    #[arg(long, value_name = "LOSS")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_loss: Option<f64>,
+    /// The rule that chooses the law
+    #[arg(long, value_enum, default_value_t = Select::Best)]
+    pub select: Select,
+}
+
+impl Options {
+    /// Settings for formulas of `inputs`.
+    ///
+    /// # Errors
+    /// A list that cannot be read, a limit that is 0, a name that nothing has.
+    pub fn settings(&self, inputs: &[String], seed: u64) -> Result<Settings> {
+        let seconds = self.seconds.filter(|s| !(s.is_finite() && *s > 0.0));
+        if seconds.is_some() || self.evaluations == Some(0) || self.max_complexity == 0 {
+            return Err(Error::usage("limits must be larger than 0"));
+        }
+        for (field, share) in [("warm-up", Some(self.warm_up)), ("validation", self.validation)] {
+            if share.is_some_and(|share| !(0.0..1.0).contains(&share)) {
+                return Err(Error::usage("a share lies from 0 to below 1").field(field));
+            }
+        }
+        if self.keep == 0 || self.batch_rows == 0 {
+            return Err(Error::usage("--keep and --batch-rows must be larger than 0"));
+        }
+        let definitions: Vec<Definition> = self
+            .define
+            .iter()
+            .map(|text| Definition::parse(text).map_err(|e| e.field("define")))
+            .collect::<Result<_>>()?;
+        let (loss, row_loss) = loss(&self.loss)?;
+        let evaluations = match (self.evaluations, self.seconds) {
+            (None, None) => Some(EVALUATIONS),
+            (evaluations, _) => evaluations,
+        };
+        Ok(Settings {
+            operators: operators(&self.operators)?,
+            weights: self.complexities(inputs, &definitions)?,
+            definitions,
+            loss,
+            row_loss,
+            max_complexity: self.max_complexity,
+            warm_up: self.warm_up,
+            constraints: self.constraints()?,
+            mutations: self.mutations()?,
+            batch_rows: self.batch_rows,
+            keep: self.keep,
+            evaluations,
+            seconds: self.seconds,
+            target_loss: self.target_loss,
+            seed,
+            ..Settings::default()
+        })
+    }
+
+    fn complexities(&self, inputs: &[String], definitions: &[Definition]) -> Result<Weights> {
+        let mut weights = Weights {
+            definitions: definitions.iter().map(|d| (d.body.clone(), 1)).collect(),
+            ..Weights::default()
+        };
+        let mut columns = vec![None; inputs.len()];
+        for item in &self.complexity {
+            let (name, value) = pair(item, "complexity")?;
+            let value = number::<u16>(value, item, "complexity")?;
+            let input = inputs.iter().position(|input| input == name);
+            let own = definitions.iter().position(|d| d.name == name);
+            match (Op::from_name(name), own, input) {
+                _ if name == "constant" => weights.constant = value,
+                _ if name == "variable" => weights.variable = value,
+                (Some(op), ..) => weights.op[op as usize] = value,
+                (None, Some(own), _) => weights.definitions[own].1 = value,
+                (None, None, Some(input)) => columns[input] = Some(value),
+                (None, None, None) => {
+                    let message = format!("'{name}' is no operator and no column");
+                    return Err(Error::usage(message).field("complexity"));
+                }
+            }
+        }
+        if columns.iter().any(Option::is_some) {
+            let variable = weights.variable;
+            weights.variables = columns.into_iter().map(|c| c.unwrap_or(variable)).collect();
+        }
+        Ok(weights)
+    }
+
+    fn constraints(&self) -> Result<Constraints> {
+        let mut constraints = Constraints { max_depth: self.max_depth, ..Constraints::default() };
+        for item in &self.limit_operands {
+            let (name, limits) = pair(item, "limit-operands")?;
+            let op = operator(name, "limit-operands")?;
+            let limits: Vec<&str> = limits.split(':').collect();
+            if limits.len() > op.arity() {
+                let message = format!("'{name}' has {} operands, not {}", op.arity(), limits.len());
+                return Err(Error::usage(message).field("limit-operands"));
+            }
+            for (operand, limit) in limits.into_iter().enumerate().filter(|l| !l.1.is_empty()) {
+                constraints.sizes.push((op, operand, number(limit, item, "limit-operands")?));
+            }
+        }
+        for item in &self.limit_nesting {
+            let (pair_of, most) = pair(item, "limit-nesting")?;
+            let Some((outer, inner)) = pair_of.split_once(':') else {
+                let message = format!("'{item}' must name two operators, as in exp:exp=0");
+                return Err(Error::usage(message).field("limit-nesting"));
+            };
+            let [outer, inner] = [outer, inner].map(|name| operator(name, "limit-nesting"));
+            constraints.nested.push((outer?, inner?, number(most, item, "limit-nesting")?));
+        }
+        Ok(constraints)
+    }
+
+    fn mutations(&self) -> Result<[f64; KINDS.len()]> {
+        let mut weights = KINDS.map(|k| k.1);
+        for item in &self.mutations {
+            let (name, value) = pair(item, "mutations")?;
+            let Ok(kind) = Kind::from_str(name, true) else {
+                let kinds = Kind::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+                let kinds: Vec<String> = kinds.map(|k| k.get_name().to_string()).collect();
+                let message = format!("'{name}' is no mutation; they are {}", kinds.join(", "));
+                return Err(Error::usage(message).field("mutations"));
+            };
+            let weight: f64 = number(value, item, "mutations")?;
+            if !(weight.is_finite() && weight >= 0.0) {
+                return Err(Error::usage("a weight is 0 or more").field("mutations"));
+            }
+            for (index, known) in KINDS.iter().enumerate() {
+                if known.0 == kind {
+                    weights[index] = weight;
+                }
+            }
+        }
+        if weights.iter().sum::<f64>() <= 0.0 {
+            return Err(Error::usage("at least one mutation must be possible").field("mutations"));
+        }
+        Ok(weights)
+    }
+}
+
+fn pair<'a>(item: &'a str, field: &str) -> Result<(&'a str, &'a str)> {
+    let parts = item.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
+    parts.ok_or_else(|| Error::usage(format!("'{item}' must read name=value")).field(field))
+}
+
+fn number<T: std::str::FromStr>(text: &str, item: &str, field: &str) -> Result<T> {
+    let error = |_| Error::usage(format!("'{text}' in '{item}' is no fitting number")).field(field);
+    text.trim().parse().map_err(error)
+}
+
+fn operator(name: &str, field: &str) -> Result<Op> {
+    Op::from_name(name.trim()).ok_or_else(|| {
+        let known: Vec<&str> = Op::ALL.iter().map(|op| op.name()).collect();
+        let message = format!("'{name}' is no operator; they are {}", known.join(" "));
+        Error::usage(message).field(field)
+    })
+}
+
+/// The operators of a list with commas between.
+pub fn operators(text: &str) -> Result<Vec<Op>> {
+    let mut operators = Vec::new();
+    for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let op = operator(name, "operators")?;
+        if !operators.contains(&op) {
+            operators.push(op);
+        }
+    }
+    Ok(operators)
+}
+
+/// A loss by its name, or the loss of a row.
+fn loss(text: &str) -> Result<(Loss, Option<Expression>)> {
+    let error = |message: String| Error::usage(message).field("loss");
+    let (name, parameter) = text.split_once(':').unwrap_or((text, ""));
+    let parameter = || -> Result<f64> { number(parameter, text, "loss") };
+    let size = "abs(target - prediction)";
+    let row = match name.trim() {
+        "mae" => return Ok((Loss::Mae, None)),
+        "mse" => return Ok((Loss::Mse, None)),
+        "huber" => {
+            let delta = if text.contains(':') { parameter()? } else { 1.0 };
+            if !(delta.is_finite() && delta > 0.0) {
+                return Err(error(format!("the width of '{text}' must be larger than 0")));
+            }
+            // Quadratic within delta, a line outside.
+            format!("min({size}, {delta}) * ({size} - 0.5 * min({size}, {delta}))")
+        }
+        "quantile" => {
+            let q = parameter()?;
+            if !(q > 0.0 && q < 1.0) {
+                return Err(error(format!("the quantile of '{text}' must lie between 0 and 1")));
+            }
+            format!("max({q} * (target - prediction), {} * (prediction - target))", 1.0 - q)
+        }
+        _ => text.to_string(),
+    };
+    let row = Expression::parse(&row, &["prediction", "target", "weight"]).map_err(|e| {
+        let names =
+            "mae, mse, huber:DELTA, quantile:Q or an expression in prediction, target, weight";
+        error(format!("is {names}; {}", e.message))
+    })?;
+    if !row.depends_on(0) {
+        return Err(error(format!("'{text}' does not depend on the prediction")));
+    }
+    Ok((Loss::Mae, Some(row)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(arguments: &[&str]) -> Options {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Command {
+            #[command(flatten)]
+            options: Options,
+        }
+        Command::parse_from([&["regress"], arguments].concat()).options
+    }
+
+    fn settings(arguments: &[&str]) -> Result<Settings> {
+        options(arguments).settings(&["x".into(), "y".into()], 0)
+    }
+
+    #[test]
+    fn settings_are_read() {
+        let s = settings(&[
+            "--define=g(u) = exp(-u^2)",
+            "--complexity=^=2,g=4,constant=2,y=3",
+            "--limit-operands=^=9:1,exp=:",
+        ]);
+        assert!(s.is_err(), "exp has one operand");
+        let s = settings(&[
+            "--define=g(u) = exp(-u^2)",
+            "--complexity=^=2,g=4,constant=2,y=3",
+            "--limit-operands=^=:1,exp=5",
+            "--limit-nesting=exp:exp=0",
+            "--mutations=grow=0,swap=2",
+            "--max-depth=6",
+        ])
+        .unwrap();
+        assert_eq!(s.weights.op[Op::Pow as usize], 2);
+        assert_eq!((s.weights.constant, &s.weights.variables[..]), (2, &[1, 3][..]));
+        assert_eq!(s.weights.definitions[0].1, 4);
+        assert_eq!(s.constraints.sizes, [(Op::Pow, 1, 1), (Op::Exp, 0, 5)]);
+        assert_eq!(s.constraints.nested, [(Op::Exp, Op::Exp, 0)]);
+        assert_eq!(s.constraints.max_depth, Some(6));
+        let weight = |kind| s.mutations[KINDS.iter().position(|k| k.0 == kind).unwrap()];
+        assert_eq!((weight(Kind::Grow), weight(Kind::Swap)), (0.0, 2.0));
+        assert_eq!(s.evaluations, Some(EVALUATIONS));
+    }
+
+    #[test]
+    fn losses_of_rows() {
+        let value = |text: &str, p: f64, y: f64| loss(text).unwrap().1.unwrap().eval(&[p, y, 2.0]);
+        assert_eq!(value("huber:2", 1.0, 2.5), 0.5 * 1.5 * 1.5);
+        assert_eq!(value("huber:2", 1.0, -4.0), 2.0 * (5.0 - 1.0));
+        assert_eq!(value("huber", 0.0, 3.0), 2.5);
+        assert!((value("quantile:0.9", 1.0, 3.0) - 1.8).abs() < 1e-12);
+        assert!((value("quantile:0.9", 3.0, 1.0) - 0.2).abs() < 1e-12);
+        assert_eq!(value("weight * (prediction - target)^4", 1.0, 3.0), 32.0);
+        assert_eq!(loss("mse").unwrap(), (Loss::Mse, None));
+        for bad in ["mape", "huber:0", "huber:x", "quantile", "quantile:1", "target^2"] {
+            assert_eq!(loss(bad).unwrap_err().field.as_deref(), Some("loss"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bad_lists_are_named() {
+        let field = |arguments: &[&str]| settings(arguments).unwrap_err().field.unwrap();
+        assert_eq!(field(&["--complexity=q=2"]), "complexity");
+        assert_eq!(field(&["--complexity=x=-2"]), "complexity");
+        assert_eq!(field(&["--limit-nesting=exp=0"]), "limit-nesting");
+        assert_eq!(field(&["--mutations=jump=1"]), "mutations");
+        assert_eq!(field(&["--define=g(x)"]), "define");
+        assert_eq!(field(&["--operators=+,%"]), "operators");
+        assert_eq!(field(&["--warm-up=2"]), "warm-up");
+    }
+}
