@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
+use crate::cosmology::distill as on_graph;
 use crate::distill::laws::Search;
 use crate::distill::pipeline;
 use crate::error::Result;
@@ -33,6 +34,11 @@ impl Compose {
     pub fn run(self, context: &Context) -> Result<()> {
         let folder = RunFolder::open(&self.run)?;
         let search = Search::new(self.preset, self.evaluations, self.select);
+        if on_graph::is_on_graph(&folder) {
+            let summary = on_graph::compose(context.setting(), &folder, search)?;
+            context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
+            return Ok(());
+        }
         let (summary, text) = pipeline::compose(context.setting(), &folder, search)?;
         let text = format!("{text}\n{}", summary.losses());
         context.print(&serde_json::to_value(&summary).expect("plain data"), text);

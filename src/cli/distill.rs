@@ -1,23 +1,29 @@
 //! `lawsmith distill`: everything, from a system to its law.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::Context;
 use super::system::System;
+use crate::cosmology as on_graph;
+use crate::cosmology::graph::Graph;
+use crate::cosmology::split::Split;
+use crate::distill::laws::Search;
 use crate::distill::pipeline::{self, Settings};
 use crate::error::{Error, Result};
-use crate::network::settings::Preset;
+use crate::network::settings::{Preset, Settings as TrainSettings};
 use crate::network::spec::{ModelKind, Precision};
 use crate::ops::check_precision;
+use crate::report;
 use crate::store::run::{Existing, RunFolder};
+use crate::store::tensors::TensorFile;
 use crate::symbolic::front::Select;
 
 /// Simulates a system, trains a network, distils its messages into a law and writes a report
 #[derive(Args)]
 pub struct Distill {
-    /// A dataset to distil instead of simulating one
+    /// A dataset, or a graph of halos, to distil instead of simulating a system
     #[arg(conflicts_with_all = ["law", "potential", "dt", "dim", "bodies", "runs", "frames"])]
     dataset: Option<PathBuf>,
     #[command(flatten)]
@@ -46,6 +52,9 @@ pub struct Distill {
     /// Formulas to consider for each message; the preset has its own default
     #[arg(long, value_name = "N")]
     evaluations: Option<u64>,
+    /// On a graph: hide the nodes above this overdensity from training and fits
+    #[arg(long, value_name = "DELTA")]
+    hide_above: Option<f64>,
     /// The run folder; by default runs/LAW-DIMd-MODEL
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -56,6 +65,11 @@ pub struct Distill {
 impl Distill {
     /// Runs the pipeline and prints the recovered law.
     pub fn run(self, context: &Context) -> Result<()> {
+        if let Some(path) = &self.dataset
+            && TensorFile::kind_of(path).as_deref() == Some("graph")
+        {
+            return self.run_on_graph(path, context);
+        }
         let model = clap::ValueEnum::to_possible_value(&self.model).expect("no model is hidden");
         let (simulate, name) = match &self.dataset {
             Some(path) => {
@@ -97,6 +111,54 @@ impl Distill {
             }
         }
         let (summary, text) = pipeline::distill(context.setting(), &folder, &settings)?;
+        context.print(&serde_json::to_value(&summary).expect("plain data"), text);
+        Ok(())
+    }
+
+    /// The stages on a graph of halos.
+    fn run_on_graph(&self, path: &Path, context: &Context) -> Result<()> {
+        let graph = Graph::open(path)?;
+        graph.targets()?;
+        Split::new(&graph, self.hide_above)?;
+        let mut settings = TrainSettings::on_graph(self.preset, self.model);
+        settings.precision = self.precision;
+        settings.seed = context.seed;
+        if let Some(steps) = self.steps {
+            settings.set_steps(steps);
+        }
+        settings.check()?;
+        check_precision(&context.device, settings.precision)?;
+        let model = clap::ValueEnum::to_possible_value(&self.model).expect("no model is hidden");
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let name = format!("{stem}-{}", model.get_name());
+        let output = self.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
+        let folder = RunFolder::create(&output, self.existing)?;
+        let resume = folder.file("model.safetensors").exists();
+        let (device, progress) = (&context.device, context.progress);
+        let trained = on_graph::train::train(
+            device,
+            &graph,
+            &settings,
+            self.hide_above,
+            &folder,
+            resume,
+            progress,
+        )?;
+        let search = Search::new(self.preset, self.evaluations, self.select);
+        let summary = on_graph::distill::distill(
+            context.setting(),
+            &folder,
+            self.components,
+            search,
+            trained.seconds,
+        )?;
+        report::write(&folder)?;
+        let text = format!(
+            "{}\n{}\nreport: {}",
+            trained.text(),
+            summary.text(),
+            folder.file("report.html").display()
+        );
         context.print(&serde_json::to_value(&summary).expect("plain data"), text);
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
+use crate::cosmology::distill as on_graph;
 use crate::distill::pipeline;
 use crate::error::Result;
 use crate::store::run::RunFolder;
@@ -24,6 +25,11 @@ impl Messages {
     /// Writes `messages.safetensors` and `messages.json` and prints the kept components.
     pub fn run(self, context: &Context) -> Result<()> {
         let folder = RunFolder::open(&self.run)?;
+        if on_graph::is_on_graph(&folder) {
+            let summary = on_graph::messages(context.setting(), &folder, self.components)?;
+            context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
+            return Ok(());
+        }
         let summary = pipeline::messages(context.setting(), &folder, self.components)?;
         context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
         Ok(())

@@ -52,6 +52,13 @@ impl Predict {
         }
         let folder = RunFolder::open(&self.folder)?;
         let model = Model::load(&folder.file("model.safetensors"))?;
+        if model.about.graph.is_some() {
+            return Err(Error::usage(
+                "the run is one on a graph, which does not move: messages and report have its \
+                 errors",
+            )
+            .file(folder.path()));
+        }
         let (data, runs) = self.data(&folder, &model)?;
         let bodies = data.about.bodies;
         let network = |features: &[f32]| {

@@ -6,17 +6,21 @@ use clap::Args;
 use serde_json::json;
 
 use super::Context;
+use crate::cosmology::graph::Graph;
+use crate::cosmology::split::Split;
+use crate::cosmology::train as on_graph;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::network::spec::{ModelKind, Precision};
 use crate::network::train::{Preset, Settings, Summary, check_room, train, train_replicas};
 use crate::ops::check_precision;
 use crate::store::run::{Existing, RunFolder};
+use crate::store::tensors::TensorFile;
 
-/// Trains a graph network on a data set.
+/// Trains a graph network on a data set or on a graph.
 #[derive(Args)]
 pub struct Train {
-    /// The data set, as simulate or import write it
+    /// The data set, as simulate or import write it, or the graph, as graph writes it
     dataset: PathBuf,
     /// The network, and with it how its messages are kept compact
     #[arg(long, value_enum, default_value_t = ModelKind::Bottleneck)]
@@ -29,6 +33,9 @@ pub struct Train {
     /// Train this many networks as one job, with the seeds seed, seed + 1, …, into OUTPUT/seed-N
     #[arg(long, default_value_t = 1, value_name = "N")]
     replicas: usize,
+    /// On a graph: hide the nodes above this overdensity from the training
+    #[arg(long, value_name = "DELTA")]
+    hide_above: Option<f64>,
     /// The run folder
     #[arg(short, long)]
     output: PathBuf,
@@ -72,6 +79,13 @@ impl Changes {
 impl Train {
     /// Trains, and prints losses and what is left of the messages.
     pub fn run(self, context: &Context) -> Result<()> {
+        if TensorFile::kind_of(&self.dataset).as_deref() == Some("graph") {
+            return self.run_on_graph(context);
+        }
+        if self.hide_above.is_some() {
+            let message = "hides nodes of a graph; this is a data set of small systems";
+            return Err(Error::usage(message).file(&self.dataset).field("hide-above"));
+        }
         let dataset = Dataset::open(&self.dataset)?;
         let about = &dataset.about;
         let mut settings = Settings::preset(self.preset, self.model, about.dim, about.bodies);
@@ -113,6 +127,36 @@ impl Train {
         });
         let texts: Vec<String> = summaries.iter().map(text).collect();
         context.print(&document, texts.join("\n"));
+        Ok(())
+    }
+}
+
+impl Train {
+    fn run_on_graph(self, context: &Context) -> Result<()> {
+        if self.replicas != 1 {
+            let message = "networks on a graph are trained one at a time";
+            return Err(Error::usage(message).field("replicas"));
+        }
+        let graph = Graph::open(&self.dataset)?;
+        graph.targets()?;
+        let mut settings = Settings::on_graph(self.preset, self.model);
+        self.changes.apply(&mut settings);
+        settings.seed = context.seed;
+        settings.check()?;
+        check_precision(&context.device, settings.precision)?;
+        Split::new(&graph, self.hide_above)?;
+        context.progress.note(&settings.describe());
+        let folder = RunFolder::create(&self.output, self.existing)?;
+        let summary = on_graph::train(
+            &context.device,
+            &graph,
+            &settings,
+            self.hide_above,
+            &folder,
+            self.existing.resume,
+            context.progress,
+        )?;
+        context.print(&json!(summary), summary.text());
         Ok(())
     }
 }

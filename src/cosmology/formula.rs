@@ -68,8 +68,13 @@ impl<'a> Nodes<'a> {
         &self.targets
     }
 
+    /// The edges of the nodes.
+    pub fn edges(&self) -> &Edges<'a> {
+        &self.edges
+    }
+
     /// The mass and the speed of a receiver, scaled.
-    fn own(&self, row: usize) -> [f64; 2] {
+    pub fn own(&self, row: usize) -> [f64; 2] {
         let at = self.edges.receivers[row] as usize * N_FEATURES;
         let [vx, vy, vz, m] = [3, 4, 5, 6].map(|k| f64::from(self.edges.features[at + k]));
         [m, (vx * vx + vy * vy + vz * vz).sqrt()]

@@ -6,9 +6,14 @@
 //! ([`overdensity`]). [`graph`] joins the halos that are near each other.
 
 pub mod catalog;
+pub mod distill;
 pub mod fof;
 pub mod formula;
 pub mod graph;
+pub mod messages;
 pub mod overdensity;
 pub mod split;
+mod symmetry;
 pub mod table6;
+pub mod train;
+mod trainer;

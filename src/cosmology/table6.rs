@@ -4,7 +4,7 @@
 //! Positions are divided by 288.675 Mpc/h, masses and velocities by their standard deviations; the paper
 //! does not say so, but in these units its constants fit.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::formula::{Formula, Nodes};
 use super::graph::Graph;
@@ -54,7 +54,7 @@ impl Published {
 }
 
 /// A mean absolute error with its jackknife error.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Measure {
     /// Mean over the nodes.
     pub error: f64,

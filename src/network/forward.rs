@@ -123,6 +123,71 @@ pub struct Evaluation {
     pub significance: Vec<f64>,
 }
 
+/// How the messages of a network are distributed over edges.
+pub struct Spread {
+    /// Of each message: its mean.
+    pub means: Vec<f64>,
+    /// Of each message: its standard deviation; KL: mean of μ² + σ² − log σ².
+    pub significance: Vec<f64>,
+}
+
+/// Sums from which a [`Spread`] is made.
+struct Sums {
+    edges: f64,
+    sums: Vec<f64>,
+    squares: Vec<f64>,
+    /// Of σ² − log σ², where messages are sampled.
+    variances: Vec<f64>,
+}
+
+impl Sums {
+    fn new(message_dim: usize) -> Self {
+        let [sums, squares, variances] = [(); 3].map(|()| vec![0.0; message_dim]);
+        Sums { edges: 0.0, sums, squares, variances }
+    }
+
+    fn add(&mut self, sent: &Messages) {
+        let message_dim = self.sums.len();
+        self.edges += (sent.values.len() / message_dim) as f64;
+        for row in sent.values.chunks_exact(message_dim) {
+            for ((sum, square), &value) in self.sums.iter_mut().zip(&mut self.squares).zip(row) {
+                *sum += f64::from(value);
+                *square += f64::from(value) * f64::from(value);
+            }
+        }
+        for row in sent.log_variances.iter().flat_map(|v| v.chunks_exact(message_dim)) {
+            for (sum, &value) in self.variances.iter_mut().zip(row) {
+                *sum += f64::from(value).exp() - f64::from(value);
+            }
+        }
+    }
+
+    fn spread(&self, sampled: bool) -> Spread {
+        let means: Vec<f64> = self.sums.iter().map(|sum| sum / self.edges).collect();
+        let significance = (0..means.len()).map(|k| {
+            let square = self.squares[k] / self.edges;
+            if sampled {
+                square + self.variances[k] / self.edges
+            } else {
+                (square - means[k] * means[k]).max(0.0).sqrt()
+            }
+        });
+        Spread { significance: significance.collect(), means }
+    }
+}
+
+/// The spread of the messages on `inputs` `[edges, 2·n_features]`.
+pub fn spread(
+    device: &Device,
+    shape: &Shape,
+    parameters: &[f32],
+    inputs: &[f32],
+) -> Result<Spread> {
+    let mut sums = Sums::new(shape.message_dim);
+    sums.add(&messages(device, shape, parameters, inputs)?);
+    Ok(sums.spread(shape.sampled))
+}
+
 /// Evaluates a model on `features` `[graphs, bodies, n_features]` against `targets`
 /// `[graphs, bodies, outputs]`.
 pub fn evaluate(
@@ -133,41 +198,20 @@ pub fn evaluate(
     targets: &[f32],
     bodies: usize,
 ) -> Result<Evaluation> {
-    let (message_dim, nodes) = (shape.message_dim, features.len() / shape.n_features);
-    let edges = (nodes * (bodies - 1)) as f64;
+    let nodes = features.len() / shape.n_features;
     let mut loss = 0.0;
-    let mut sums = vec![0.0; message_dim];
-    let mut squares = vec![0.0; message_dim];
-    let mut variances = vec![0.0; message_dim];
+    let mut sums = Sums::new(shape.message_dim);
     let parts = features.chunks(GRAPHS_AT_ONCE * bodies * shape.n_features);
     for (part, truth) in parts.zip(targets.chunks(GRAPHS_AT_ONCE * bodies * shape.outputs)) {
         let graphs = part.len() / (bodies * shape.n_features);
         let inputs = edge_inputs(part, graphs, bodies, shape.n_features);
         let sent = messages(device, shape, parameters, &inputs)?;
-        for row in sent.values.chunks_exact(message_dim) {
-            for ((sum, square), &value) in sums.iter_mut().zip(&mut squares).zip(row) {
-                *sum += f64::from(value);
-                *square += f64::from(value) * f64::from(value);
-            }
-        }
-        for row in sent.log_variances.iter().flat_map(|v| v.chunks_exact(message_dim)) {
-            for (sum, &value) in variances.iter_mut().zip(row) {
-                *sum += f64::from(value).exp() - f64::from(value);
-            }
-        }
+        sums.add(&sent);
         let inputs = node_inputs(part, &sent.values, bodies, shape);
         let predictions = node_outputs(device, shape, parameters, &inputs)?;
         let errors = truth.iter().zip(&predictions).map(|(t, p)| f64::from((t - p).abs()));
         loss += errors.sum::<f64>();
     }
-    let means: Vec<f64> = sums.iter().map(|sum| sum / edges).collect();
-    let significance = (0..message_dim).map(|k| {
-        let square = squares[k] / edges;
-        if shape.sampled {
-            square + variances[k] / edges
-        } else {
-            (square - means[k] * means[k]).max(0.0).sqrt()
-        }
-    });
-    Ok(Evaluation { loss: loss / nodes as f64, significance: significance.collect(), means })
+    let Spread { means, significance } = sums.spread(shape.sampled);
+    Ok(Evaluation { loss: loss / nodes as f64, means, significance })
 }

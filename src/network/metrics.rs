@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 const SHOWN: usize = 10;
 
 /// One row.
-pub(super) struct Row<'a> {
+pub(crate) struct Row<'a> {
     pub step: u64,
     pub rate: f64,
     pub train_loss: f64,
@@ -22,7 +22,7 @@ pub(super) struct Row<'a> {
 }
 
 /// The open file.
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     path: PathBuf,
     file: File,
     shown: usize,
@@ -32,7 +32,7 @@ impl Metrics {
     /// Begins the file, or goes on behind the last row up to `step`. There is a column of significance
     /// for each of the `messages` of the network before pruning, at most ten; a component that was
     /// pruned counts as 0.
-    pub(super) fn open(path: &Path, messages: usize, step: u64) -> Result<Self> {
+    pub(crate) fn open(path: &Path, messages: usize, step: u64) -> Result<Self> {
         let shown = messages.min(SHOWN);
         let mut text = "step,learning_rate,train_loss,penalty,validation_loss,messages".to_string();
         for k in 1..=shown {
@@ -60,7 +60,7 @@ impl Metrics {
     }
 
     /// Appends one row; where that fails, none of it.
-    pub(super) fn push(&mut self, row: &Row) -> Result<()> {
+    pub(crate) fn push(&mut self, row: &Row) -> Result<()> {
         let Row { step, rate, train_loss, penalty, validation_loss, significance } = row;
         let mut line = format!(
             "{step},{rate:.6e},{train_loss:.6e},{penalty:.6e},{validation_loss:.6e},{}",

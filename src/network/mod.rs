@@ -2,12 +2,12 @@
 
 pub mod batches;
 pub mod forward;
-mod metrics;
+pub(crate) mod metrics;
 pub mod model;
-mod pruning;
+pub(crate) mod pruning;
 pub mod settings;
 pub mod spec;
 #[cfg(test)]
 mod tests;
 pub mod train;
-mod trainer;
+pub(crate) mod trainer;

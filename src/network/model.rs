@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::forward::{self, Messages};
 use super::settings::Settings;
 use super::spec::{ModelKind, Shape};
+use crate::cosmology::graph::{Graph, Scales};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nbody::law::Law;
@@ -37,6 +38,39 @@ pub struct About {
     pub train_loss: Option<f64>,
     /// Prediction loss on the validation graphs at that row.
     pub validation_loss: Option<f64>,
+    /// The graph of halos that it was trained on, instead of small systems: there are no bodies, runs
+    /// and frames then.
+    #[serde(default)]
+    pub graph: Option<OnGraph>,
+}
+
+/// A graph that a model was trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OnGraph {
+    /// Number of nodes.
+    pub nodes: usize,
+    /// Number of directed edges.
+    pub edges: usize,
+    /// The largest distance of neighbours, Mpc/h.
+    pub radius: f64,
+    /// What features were divided by.
+    pub scales: Scales,
+    /// Nodes of a larger target were hidden.
+    pub hide_above: Option<f64>,
+}
+
+impl OnGraph {
+    /// What a model remembers of its graph.
+    pub fn new(graph: &Graph, hide_above: Option<f64>) -> Self {
+        let about = &graph.about;
+        OnGraph {
+            nodes: about.nodes,
+            edges: about.edges,
+            radius: about.radius,
+            scales: about.scales,
+            hide_above,
+        }
+    }
 }
 
 /// A graph network.
@@ -67,7 +101,7 @@ struct Entry {
 
 /// Everything beside the model that a training needs to go on.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct TrainState {
+pub(crate) struct TrainState {
     /// Adam's first moments, an arena.
     pub m: Vec<f32>,
     /// Adam's second moments, an arena.
@@ -80,7 +114,7 @@ pub(super) struct TrainState {
 
 /// A network and its moments at one time.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     /// Original index of each message.
     pub components: Vec<u32>,
     /// Parameters, first and second moments: three arenas.
@@ -103,14 +137,14 @@ impl Model {
     }
 
     /// Writes the model with all that its training needs to go on.
-    pub(super) fn save_training(&self, path: &Path, state: &TrainState) -> Result<()> {
+    pub(crate) fn save_training(&self, path: &Path, state: &TrainState) -> Result<()> {
         let arenas: [(&str, &[f32]); 3] =
             [("", &self.parameters), ("adam.m.", &state.m), ("adam.v.", &state.v)];
         self.write(path, &arenas, &state.numbers, state.before_cut.as_ref())
     }
 
     /// Reads a model with the state of its training.
-    pub(super) fn load_training(path: &Path) -> Result<(Self, TrainState)> {
+    pub(crate) fn load_training(path: &Path) -> Result<(Self, TrainState)> {
         let file = TensorFile::open(path, "model")?;
         if !file.has("train.state") {
             return Err(Error::input("holds no optimizer: its training cannot go on").file(path));

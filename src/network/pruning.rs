@@ -31,7 +31,7 @@ const NO_LIMIT: usize = 1 << 32;
 
 /// Decisions so far.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Pruning {
+pub(crate) struct Pruning {
     /// Validation loss before the cut that is on trial.
     before: Option<f64>,
     /// The most components that the next cut may take.
@@ -50,13 +50,13 @@ impl Default for Pruning {
 
 /// True if a decision falls on the moment when `step` of `steps` steps are done: the last cut is
 /// judged, and until [`LAST`] a new one is made.
-pub(super) fn is_decision(step: u64, steps: u64) -> bool {
+pub(crate) fn is_decision(step: u64, steps: u64) -> bool {
     // One more than the cuts: the last one needs its judgement.
     (0..=cuts()).any(|cut| step_of(cut, steps) == step)
 }
 
 /// The next step after which a decision falls, behind `step`.
-pub(super) fn next_decision(step: u64, steps: u64) -> Option<u64> {
+pub(crate) fn next_decision(step: u64, steps: u64) -> Option<u64> {
     (0..=cuts()).map(|cut| step_of(cut, steps)).find(|&next| next > step)
 }
 
@@ -70,7 +70,7 @@ fn step_of(cut: u64, steps: u64) -> u64 {
 
 impl Pruning {
     /// Notes a validation loss.
-    pub(super) fn note(&mut self, loss: f64) {
+    pub(crate) fn note(&mut self, loss: f64) {
         self.recent.push(loss);
     }
 
@@ -85,7 +85,7 @@ impl Pruning {
     /// Judges the cut on trial: true if it hurt, so that it has to be taken back. `size` is the
     /// number of components that it removed. Losses jump while the learning rate is high, so the
     /// smallest one after the cut is compared with the median before it.
-    pub(super) fn hurt(&mut self, size: usize) -> bool {
+    pub(crate) fn hurt(&mut self, size: usize) -> bool {
         let Some(before) = self.before else { return false };
         if self.sorted()[0] <= TOLERATED * before {
             self.before = None;
@@ -99,7 +99,7 @@ impl Pruning {
 
     /// How many of `messages` components to cut now, when `step` of `steps` steps are done; starts
     /// the next trial.
-    pub(super) fn next_cut(&mut self, messages: usize, step: u64, steps: u64) -> usize {
+    pub(crate) fn next_cut(&mut self, messages: usize, step: u64, steps: u64) -> usize {
         // After an undo `before` is still the loss that the network had before.
         let losses = self.sorted();
         let before = self.before.take().unwrap_or_else(|| losses[losses.len() / 2]);
@@ -117,7 +117,7 @@ impl Pruning {
     }
 
     /// The decisions as numbers, for a checkpoint.
-    pub(super) fn to_numbers(&self) -> Vec<f64> {
+    pub(crate) fn to_numbers(&self) -> Vec<f64> {
         let before = self.before.unwrap_or(f64::NAN);
         let mut numbers = vec![before, self.limit as f64, f64::from(self.pause)];
         numbers.extend(&self.recent);
@@ -125,7 +125,7 @@ impl Pruning {
     }
 
     /// The reverse of [`Pruning::to_numbers`]; `None` where these are no such numbers.
-    pub(super) fn from_numbers(numbers: &[f64]) -> Option<Self> {
+    pub(crate) fn from_numbers(numbers: &[f64]) -> Option<Self> {
         let [before, limit, pause, recent @ ..] = numbers else { return None };
         Some(Pruning {
             before: (!before.is_nan()).then_some(*before),
@@ -137,7 +137,7 @@ impl Pruning {
 }
 
 /// The components to keep, in order, when the `count` least significant ones go.
-pub(super) fn survivors(significance: &[f64], count: usize) -> Vec<usize> {
+pub(crate) fn survivors(significance: &[f64], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..significance.len()).collect();
     order.sort_by(|&a, &b| significance[b].total_cmp(&significance[a]));
     order.truncate(significance.len() - count);
@@ -146,7 +146,7 @@ pub(super) fn survivors(significance: &[f64], count: usize) -> Vec<usize> {
 }
 
 /// The arena of `shape` without the messages that are not in `kept`.
-pub(super) fn without(shape: &Shape, arena: &[f32], kept: &[usize]) -> Vec<f32> {
+pub(crate) fn without(shape: &Shape, arena: &[f32], kept: &[usize]) -> Vec<f32> {
     let smaller = Shape { message_dim: kept.len(), ..*shape };
     let (old, new) = (shape.arena(), smaller.arena());
     let mut out = vec![0.0; new.len];
@@ -177,21 +177,21 @@ pub(super) fn without(shape: &Shape, arena: &[f32], kept: &[usize]) -> Vec<f32> 
     out
 }
 
-/// Puts what the messages outside `kept` contribute on average, `received` of each at every body,
+/// Puts what the messages outside `kept` contribute on average, `received` of each at every node,
 /// into the bias of φv's first layer.
-pub(super) fn fold_means(
+pub(crate) fn fold_means(
     shape: &Shape,
     parameters: &mut [f32],
     kept: &[usize],
     means: &[f64],
-    received: usize,
+    received: f64,
 ) {
     let layer = &shape.arena().node[0];
     for unit in 0..layer.outputs {
         let row = layer.weight.start + unit * layer.inputs + shape.n_features;
         let gone = (0..shape.message_dim).filter(|k| !kept.contains(k));
         let constant: f64 = gone.map(|k| f64::from(parameters[row + k]) * means[k]).sum();
-        parameters[layer.bias.start + unit] += (constant * received as f64) as f32;
+        parameters[layer.bias.start + unit] += (constant * received) as f32;
     }
 }
 
@@ -236,7 +236,7 @@ mod tests {
                 (found.unwrap(), predictions.unwrap())
             };
             let (evaluation, before) = run(&shape, &parameters);
-            fold_means(&shape, &mut parameters, &kept, &evaluation.means, bodies - 1);
+            fold_means(&shape, &mut parameters, &kept, &evaluation.means, (bodies - 1) as f64);
             let parameters = without(&shape, &parameters, &kept);
             let (smaller, after) = run(&Shape { message_dim: 3, ..shape }, &parameters);
             for (a, b) in before.iter().zip(&after) {

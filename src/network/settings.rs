@@ -105,6 +105,26 @@ impl Settings {
         settings
     }
 
+    /// What `preset` means on a graph of halos: `graphs` counts the receivers of a batch.
+    pub fn on_graph(preset: Preset, model: ModelKind) -> Self {
+        let (hidden, steps, peak_rate) = match preset {
+            Preset::Quick => (128, 12_000, 2e-3),
+            Preset::Standard => (300, 30_000, 1e-3),
+            Preset::Paper => (500, 100_000, 1e-3),
+        };
+        let mut settings = Settings {
+            hidden,
+            graphs: 128,
+            peak_rate,
+            frame_stride: 1,
+            translation: 0.0,
+            messages: if model == ModelKind::Bottleneck { 1 } else { MESSAGES },
+            ..Settings::preset(preset, model, 3, 4)
+        };
+        settings.set_steps(steps);
+        settings
+    }
+
     /// Changes the number of steps, and with it how often metrics and checkpoints are written:
     /// 400 rows and at least 25 checkpoints.
     pub fn set_steps(&mut self, steps: u64) {

@@ -403,7 +403,7 @@ impl<'a> Trainer<'a> {
                 components: self.components.clone(),
                 arenas: [self.parameters.clone(), self.m.clone(), self.v.clone()],
             });
-            let received = self.dataset.about.bodies - 1;
+            let received = (self.dataset.about.bodies - 1) as f64;
             let means = &evaluation.means;
             pruning::fold_means(&self.shape, &mut self.parameters, &kept, means, received);
             for arena in [&mut self.parameters, &mut self.m, &mut self.v] {
@@ -436,6 +436,7 @@ impl<'a> Trainer<'a> {
             step: self.step,
             train_loss: self.progress[run].train_loss,
             validation_loss: self.progress[run].validation_loss,
+            graph: None,
         }
     }
 
@@ -473,12 +474,12 @@ impl<'a> Trainer<'a> {
 }
 
 /// The optimizer's settings for step `step` (from 0).
-fn rate(settings: &Settings, step: u64) -> adam::Args {
+pub(crate) fn rate(settings: &Settings, step: u64) -> adam::Args {
     adam::Args::new(settings.rate(step) as f32, step + 1)
 }
 
 /// Parameters at the start: uniform in ±1/√(width of the layer's input), as PyTorch does.
-fn initial(shape: &Shape, seed: u64) -> Vec<f32> {
+pub(crate) fn initial(shape: &Shape, seed: u64) -> Vec<f32> {
     let arena = shape.arena();
     let mut parameters = vec![0.0; arena.len];
     let mut random = Random::new(seed, batches::INITIAL);

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::Context;
 use crate::distill::laws::Search;
 use crate::distill::pipeline;
+use crate::cosmology::distill as on_graph;
 use crate::error::Result;
 use crate::network::settings::Preset;
 use crate::store::run::{Existing, RunFolder};
@@ -71,6 +72,11 @@ impl Regress {
         let folder = RunFolder::open(path)?;
         let search = Search::new(self.preset, self.options.evaluations, self.options.select);
         let search = Search { resume: self.existing.resume, ..search };
+        if on_graph::is_on_graph(&folder) {
+            let summary = on_graph::regress(context.setting(), &folder, search)?;
+            context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
+            return Ok(());
+        }
         let summary = pipeline::regress(context.setting(), &folder, search)?;
         context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
         Ok(())

@@ -1,0 +1,425 @@
+//! From a graph to a formula: the stages of `distill` on a graph of halos.
+//!
+//! The network's surviving messages are searched for laws in the variables of an edge, φv for one in mass,
+//! speed and the summed messages. Of all pairs of candidates from the two fronts, each with its
+//! constants refitted through the sums on part of the training nodes, the rule that chooses laws
+//! chooses the composed formula: by complexity and error, like an expression from a front.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::formula::{Formula, Nodes, node_names};
+use super::graph::Graph;
+use super::messages::{self, Measured, Table, positions};
+use super::split::Split;
+use super::table6::{Measure, measure};
+use super::train::losses;
+use super::trainer::predict;
+use crate::device::{Cpu, Device, Simd};
+use crate::distill::laws::Search;
+use crate::distill::pipeline::Setting;
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::network::model::Model;
+use crate::ops::expression::Program;
+use crate::ops::{edge, formula};
+use crate::random::Random;
+use crate::store::run::RunFolder;
+use crate::symbolic::expression::{Expression, Node, Weights};
+use crate::symbolic::front::{Entry, Front};
+use crate::symbolic::job::{self, Labels};
+use crate::symbolic::search::{Problem, Settings};
+
+/// Rows of each regression.
+const ROWS: usize = 5000;
+/// Training nodes on which pairs of candidates are compared.
+const COMPARED: usize = 2000;
+/// Candidates of each front that are composed: those before the chosen one count as well.
+const CANDIDATES: usize = 6;
+const COMPARED_STREAM: u64 = 0xC0;
+
+/// What a run on a graph has found so far: `messages.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Summary {
+    /// Which messages survive, and the variables of their laws.
+    pub messages: Measured,
+    /// Messages with more than 1 % of the largest significance.
+    pub survivors: usize,
+    /// The network's error on the held-out slab, and on hidden overdensities.
+    pub network: (Measure, Option<Measure>),
+    /// The chosen laws of the messages, as in `laws.json`.
+    pub laws: Vec<String>,
+    /// The composed formula, its equations, …
+    pub formula: Option<Vec<String>>,
+    /// … its error on the training nodes, …
+    pub formula_train: Option<Measure>,
+    /// … and on the held-out slab, and on hidden overdensities.
+    pub formula_test: Option<(Measure, Option<Measure>)>,
+    /// Seconds of the stages that this folder saw.
+    pub seconds: Vec<(String, f64)>,
+}
+
+impl Summary {
+    /// Reads `messages.json`.
+    ///
+    /// # Errors
+    /// A file that is missing or of something else.
+    pub fn read(folder: &RunFolder) -> Result<Self> {
+        let path = folder.file("messages.json");
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+        serde_json::from_str(&text)
+            .map_err(|e| Error::input(format!("cannot be read: {e}")).file(&path))
+    }
+
+    fn write(&self, folder: &RunFolder) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).expect("plain data");
+        folder.write("messages.json", text.as_bytes())
+    }
+
+    /// For a person.
+    pub fn text(&self) -> String {
+        let one = |m: &Measure| format!("{:.4} ± {:.4}", m.error, m.jackknife);
+        let both = |(test, hidden): &(Measure, Option<Measure>)| match hidden {
+            Some(hidden) => format!("{}, hidden overdensities {}", one(test), one(hidden)),
+            None => one(test),
+        };
+        let mut lines = vec![format!("messages that survive: {}", self.survivors)];
+        for component in &self.messages.kept {
+            lines.push(format!(
+                "  e{}: significance {:.3e}",
+                component.index, component.significance
+            ));
+        }
+        lines.extend(self.laws.iter().map(|law| format!("law of {law}")));
+        lines.extend(self.formula.iter().flatten().cloned());
+        lines.push("mean absolute error on the held-out slab".to_string());
+        lines.push(format!("  network {}", both(&self.network)));
+        if let Some(test) = &self.formula_test {
+            lines.push(format!("  formula {}", both(test)));
+        }
+        if let Some(train) = &self.formula_train {
+            lines.push(format!("  formula, where it was fitted: {}", one(train)));
+        }
+        lines.join("\n")
+    }
+}
+
+/// The processor: where formulas are summed over edges.
+fn cpu(device: &Device) -> Cpu {
+    match device {
+        Device::Cpu(cpu) => *cpu,
+        Device::Gpu(_) => Cpu { simd: Simd::detect() },
+    }
+}
+
+/// A run on a graph, opened.
+struct Run {
+    model: Model,
+    graph: Graph,
+    split: Split,
+}
+
+impl Run {
+    fn open(folder: &RunFolder) -> Result<Self> {
+        let model = Model::load(&folder.file("model.safetensors"))?;
+        let graph = Graph::open(&model.about.dataset)?;
+        let hide_above = model.about.graph.as_ref().and_then(|g| g.hide_above);
+        let split = Split::new(&graph, hide_above)?;
+        Ok(Run { model, graph, split })
+    }
+}
+
+/// Whether a run folder's network was trained on a graph; false where there is no network.
+pub fn is_on_graph(folder: &RunFolder) -> bool {
+    let model = Model::load(&folder.file("model.safetensors"));
+    model.is_ok_and(|model| model.about.graph.is_some())
+}
+
+/// `messages`: ranks the messages of a run's network on edges of the held-out slab.
+///
+/// # Errors
+/// Files of the run that cannot be read; messages that are not finite.
+pub fn messages(at: Setting, folder: &RunFolder, components: Option<usize>) -> Result<Summary> {
+    let Run { model, graph, split } = Run::open(folder)?;
+    let measured =
+        messages::measure(&at.device, &graph, &model, &split.test, components, at.seed, folder)?;
+    let survivors = measured.survivors();
+    let summary = Summary {
+        messages: measured,
+        survivors,
+        network: losses(&at.device, &graph, &model)?,
+        laws: vec![],
+        formula: None,
+        formula_train: None,
+        formula_test: None,
+        seconds: vec![],
+    };
+    summary.write(folder)?;
+    Ok(summary)
+}
+
+/// Searches one list of problems and leaves what was found in the folder.
+fn search(
+    at: Setting,
+    folder: &RunFolder,
+    search: Search,
+    problems: &[Problem],
+    labels: &Labels,
+) -> Result<Vec<Front>> {
+    let settings =
+        Settings { evaluations: Some(search.evaluations), seed: at.seed, ..Settings::default() };
+    let outcomes =
+        job::run(&at.device, problems, labels, &settings, search.select, folder, at.progress)?;
+    if interrupt::requested() {
+        let message = "stopped while searching for laws; the hall of fame is written";
+        return Err(Error::interrupted(message).file(folder.path()));
+    }
+    Ok(outcomes.into_iter().map(|outcome| outcome.front).collect())
+}
+
+/// `regress`: the laws of the surviving messages.
+///
+/// # Errors
+/// Files of the run that cannot be read; `interrupted`.
+pub fn regress(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> {
+    let tables = Table::read(folder, ROWS, at.seed)?;
+    let problem = |table: &Table| Problem {
+        names: table.inputs.clone(),
+        columns: table.columns.clone(),
+        target: table.target.clone(),
+        weights: Some(table.weights.clone()),
+        ..Problem::default()
+    };
+    let problems: Vec<Problem> = tables.iter().map(problem).collect();
+    let targets = tables.iter().map(|table| format!("e{}", table.component.index)).collect();
+    let labels = Labels { targets, stage: "message" };
+    let fronts = search(at, folder, how, &problems, &labels)?;
+    let mut summary = Summary::read(folder)?;
+    let chosen = labels.targets.iter().zip(&fronts).zip(&problems).filter_map(
+        |((target, front), problem)| {
+            let entry = &front.entries[front.select(how.select)?];
+            Some(format!("{target}: {}", entry.expression.readable().text(&problem.names)))
+        },
+    );
+    summary.laws = chosen.collect();
+    summary.write(folder)?;
+    Ok(summary)
+}
+
+/// The entries of a front that are worth composing: around the chosen one, which is the last but
+/// two unless the front ends there.
+fn candidates(front: &Front, how: Search) -> Vec<Entry> {
+    let chosen = front.select(how.select).unwrap_or(0);
+    let end = (chosen + 3).min(front.entries.len());
+    front.entries[end.saturating_sub(CANDIDATES)..end].to_vec()
+}
+
+/// The front of a component in `hall_of_fame.csv`, in the variables `names`.
+fn read_front(folder: &RunFolder, target: &str, names: &[String]) -> Result<Front> {
+    let problem = Problem { names: names.to_vec(), ..Problem::default() };
+    let mut problems = [problem];
+    job::resume(&mut problems, &[target.to_string()], folder)?;
+    let path = folder.file(job::HALL_OF_FAME);
+    let bad = |e: csv::Error| Error::input(format!("is no hall of fame: {e}")).file(&path);
+    let mut reader = csv::Reader::from_path(&path).map_err(bad)?;
+    let mut losses = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(bad)?;
+        if record.get(0) == Some(target) {
+            let number = |k: usize| record.get(k).and_then(|v| v.parse::<f64>().ok());
+            losses.push((number(1).unwrap_or(0.0) as u32, number(2).unwrap_or(f64::NAN)));
+        }
+    }
+    let [problem] = problems;
+    if problem.seeds.is_empty() {
+        let message = format!("has no law of {target}: run regress first");
+        return Err(Error::input(message).file(&path));
+    }
+    let entries = losses.into_iter().zip(problem.seeds);
+    Ok(Front::new(entries.map(|((c, loss), expression)| (c, loss, expression)).collect()))
+}
+
+/// The expression with its variables, named `names`, numbered as in [`formula::VARIABLES`].
+fn in_all_variables(expression: &Expression, names: &[String]) -> Expression {
+    let at = positions(names);
+    let nodes = expression.nodes().iter().map(|node| match *node {
+        Node::Variable(k) => Node::Variable(at[usize::from(k)] as u16),
+        other => other,
+    });
+    Expression::new(nodes.collect()).expect("leaves for leaves: still well-formed")
+}
+
+/// `compose`: a law for φv, the best pair of laws, its constants refitted on all training nodes.
+///
+/// # Errors
+/// Files of the run that cannot be read; no pair of laws that is defined on all edges; `interrupted`.
+pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> {
+    let run = Run::open(folder)?;
+    let Run { graph, split, .. } = &run;
+    let mut summary = Summary::read(folder)?;
+    let Measured { kept, inputs, .. } = summary.messages.clone();
+    let components: Vec<usize> = kept.iter().map(|c| c.index).collect();
+    let features = graph.scaled_features();
+    let cpu = cpu(&at.device);
+    // Expressions of each kept message; their sums stand in for the network's, which differ by what the
+    // laws leave out.
+    let fronts = components
+        .iter()
+        .map(|k| read_front(folder, &format!("e{k}"), &inputs))
+        .collect::<Result<Vec<_>>>()?;
+    let messages: Vec<Vec<Expression>> = fronts
+        .iter()
+        .map(|front| {
+            let entries = candidates(front, how);
+            entries.iter().map(|e| in_all_variables(&e.expression, &inputs)).collect()
+        })
+        .collect();
+    let chosen: Vec<Expression> = fronts
+        .iter()
+        .zip(&messages)
+        .map(|(front, candidates)| {
+            let entry = &front.entries[front.select(how.select).unwrap_or(0)];
+            let law = in_all_variables(&entry.expression, &inputs);
+            candidates.iter().find(|c| **c == law).unwrap_or(&candidates[0]).clone()
+        })
+        .collect();
+    let sampled = draw(&split.train, ROWS, at.seed);
+    let nodes = Nodes::new(cpu, graph, &features, &sampled)?;
+    let problem = node_problem(at, &run, &features, &nodes, &sampled, &chosen, &components)?;
+    let labels = Labels { targets: vec!["delta".to_string()], stage: "node" };
+    let node_front = search(at, folder, how, std::slice::from_ref(&problem), &labels)?.remove(0);
+    let node_laws: Vec<Expression> =
+        candidates(&node_front, how).into_iter().map(|entry| entry.expression).collect();
+
+    let few = draw(&split.train, COMPARED, at.seed.wrapping_add(1));
+    let few = Nodes::new(cpu, graph, &features, &few)?;
+    let bar = at.progress.bar("compose", (messages[0].len() * node_laws.len()) as u64, "pairs");
+    let mut pairs: Vec<(u32, f64, Formula)> = Vec::new();
+    for first in &messages[0] {
+        for node in &node_laws {
+            let mut messages = chosen.clone();
+            messages[0] = first.clone();
+            let mut formula =
+                Formula { messages, components: components.clone(), node: node.clone() };
+            let error = formula.refit(&few)?;
+            let all = formula.messages.iter().chain([&formula.node]);
+            let complexity = all.map(|e| e.complexity(&Weights::default())).sum();
+            pairs.push((complexity, error, formula));
+            bar.add(1);
+        }
+    }
+    drop(bar);
+    let (_, mut formula) = choose(pairs, how).ok_or_else(|| {
+        let message = "no pair of laws is defined on all edges of the training nodes";
+        Error::input(message).file(folder.file(job::HALL_OF_FAME))
+    })?;
+    let train = Nodes::new(cpu, graph, &features, &split.train)?;
+    let error = formula.refit(&train).map_err(|e| e.file(folder.path()))?;
+    write_laws(folder, &formula, error)?;
+    let on = |nodes: &[u32]| measure(cpu, graph, &features, nodes, &formula);
+    summary.formula =
+        Some(formula.equations().iter().map(|(left, right)| format!("{left} {right}")).collect());
+    summary.formula_train = Some(on(&split.train)?);
+    let hidden = match split.hidden.is_empty() {
+        true => None,
+        false => Some(on(&split.hidden)?),
+    };
+    summary.formula_test = Some((on(&split.test)?, hidden));
+    summary.write(folder)?;
+    Ok(summary)
+}
+
+/// Some of the nodes, each at most once.
+fn draw(nodes: &[u32], count: usize, seed: u64) -> Vec<u32> {
+    let mut random = Random::new(seed, COMPARED_STREAM);
+    let mut nodes = nodes.to_vec();
+    let count = count.min(nodes.len());
+    for k in 0..count {
+        let other = k + random.below(nodes.len() - k);
+        nodes.swap(k, other);
+    }
+    nodes.truncate(count);
+    nodes
+}
+
+/// The network's output on some nodes in their mass, their speed and the sums of the messages' laws.
+fn node_problem(
+    at: Setting,
+    run: &Run,
+    features: &[f32],
+    nodes: &Nodes,
+    receivers: &[u32],
+    messages: &[Expression],
+    components: &[usize],
+) -> Result<Problem> {
+    let Run { model, graph, .. } = run;
+    let programs: Vec<Program> = messages.iter().map(Program::new).collect();
+    let sums =
+        formula::sums(cpu(&at.device), nodes.edges(), &programs, false)?.ok_or_else(|| {
+            Error::input("the law of a message is undefined on some edge").file(graph.path())
+        })?;
+    let mut workspace = edge::Workspace::default();
+    let target = predict(&at.device, graph, features, model, receivers, &mut workspace)?;
+    let mut columns = vec![Vec::with_capacity(receivers.len()); 2 + messages.len()];
+    for row in 0..receivers.len() {
+        let own = nodes.own(row);
+        let sums = &sums.values[row * sums.width..][..sums.width];
+        for (column, value) in columns.iter_mut().zip(own.iter().chain(sums)) {
+            column.push(*value as f32);
+        }
+    }
+    Ok(Problem { names: node_names(components), columns, target, ..Problem::default() })
+}
+
+/// The pair that the rule chooses from the front of all pairs, with its error.
+fn choose(pairs: Vec<(u32, f64, Formula)>, how: Search) -> Option<(f64, Formula)> {
+    // A front holds expressions: one that is the number of the pair stands for it.
+    let numbered = pairs.iter().enumerate().map(|(index, (complexity, error, _))| {
+        (*complexity, *error, Expression::constant(index as f64))
+    });
+    let front = Front::new(numbered.collect());
+    let entry = &front.entries[front.select(how.select)?];
+    let index = entry.expression.as_constant()? as usize;
+    Some((entry.loss, pairs[index].2.clone()))
+}
+
+/// The composed formula in `laws.json`.
+fn write_laws(folder: &RunFolder, formula: &Formula, error: f64) -> Result<()> {
+    let mut laws = job::read_laws(folder)?;
+    laws.retain(|law| law["stage"] != "composed");
+    let names = formula::VARIABLES.map(String::from);
+    let node = node_names(&formula.components);
+    let entry = |target: String, expression: &Expression, names: &[String]| {
+        let complexity = expression.complexity(&Weights::default());
+        let expression = expression.clone();
+        let entry = Entry { complexity, loss: error, score: 0.0, expression };
+        job::law(&target, "composed", &entry, names, "refit")
+    };
+    for (message, k) in formula.messages.iter().zip(&formula.components) {
+        laws.push(entry(format!("e{k}"), message, &names));
+    }
+    laws.push(entry("delta".to_string(), &formula.node, &node));
+    job::write_laws(folder, &laws)
+}
+
+/// All stages behind the training, which took `trained` seconds.
+///
+/// # Errors
+/// Those of the stages.
+pub fn distill(
+    at: Setting,
+    folder: &RunFolder,
+    components: Option<usize>,
+    how: Search,
+    trained: f64,
+) -> Result<Summary> {
+    let begun = Instant::now();
+    messages(at, folder, components)?;
+    regress(at, folder, how)?;
+    let mut summary = compose(at, folder, how)?;
+    summary.seconds =
+        vec![("train".into(), trained), ("laws".into(), begun.elapsed().as_secs_f64())];
+    summary.write(folder)?;
+    Ok(summary)
+}

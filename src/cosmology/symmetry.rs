@@ -1,0 +1,181 @@
+//! What a network on a graph need not learn: that a periodic box has no centre and no preferred axis.
+//!
+//! No centre: φe depends on the displacement alone where the weights of the receiver's coordinates are
+//! minus those of the sender's, and φv not on the position where its weights are 0. [`centre`] starts
+//! there, and [`project`] keeps gradients there; Adam then stays there exactly.
+//!
+//! No preferred axis: exchanging and mirroring the axes of a cube maps the box onto itself. A network
+//! that sees its inputs turned is one whose first layers have their columns turned the other way, so
+//! each step turns the weights and turns the gradient back, and no feature is touched.
+
+use crate::network::spec::{Arena, Layer};
+use crate::ops::formula::N_FEATURES;
+use crate::random::Random;
+
+/// Axes of space.
+const DIM: usize = 3;
+
+/// One of the 48 maps of a cube onto itself: x'[k] = sign[k] · x[axis[k]].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Turn {
+    axis: [usize; DIM],
+    sign: [f32; DIM],
+}
+
+impl Turn {
+    /// One at random.
+    pub fn random(random: &mut Random) -> Self {
+        let mut axis = [0, 1, 2];
+        for last in [2, 1] {
+            axis.swap(last, random.below(last + 1));
+        }
+        let sign = [(); DIM].map(|()| if random.below(2) == 0 { 1.0 } else { -1.0 });
+        Turn { axis, sign }
+    }
+
+    /// The parameters of the network that does to plain inputs what `parameters` does to turned ones.
+    pub fn apply(&self, arena: &Arena, parameters: &mut [f32]) {
+        // W x' with x'[k] = s[k] x[a[k]] has at column a[k] what W has at k, times s[k].
+        self.columns(arena, parameters, |turn, values| {
+            let mut out = [0.0; DIM];
+            for k in 0..DIM {
+                out[turn.axis[k]] = turn.sign[k] * values[k];
+            }
+            out
+        });
+    }
+
+    /// The reverse, for gradients.
+    pub fn undo(&self, arena: &Arena, gradients: &mut [f32]) {
+        self.columns(arena, gradients, |turn, values| {
+            let mut out = [0.0; DIM];
+            for k in 0..DIM {
+                out[k] = turn.sign[k] * values[turn.axis[k]];
+            }
+            out
+        });
+    }
+
+    /// Maps each triple of columns that belongs to a vector: positions and velocities.
+    fn columns(
+        &self,
+        arena: &Arena,
+        values: &mut [f32],
+        map: impl Fn(&Turn, [f32; DIM]) -> [f32; DIM],
+    ) {
+        let mut layer = |layer: &Layer, firsts: &[usize]| {
+            for row in values[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
+                for &first in firsts {
+                    let triple: &mut [f32; DIM] =
+                        (&mut row[first..first + DIM]).try_into().expect("three of three");
+                    *triple = map(self, *triple);
+                }
+            }
+        };
+        let vectors = [0, DIM];
+        let both = [0, DIM, N_FEATURES, N_FEATURES + DIM];
+        layer(&arena.edge[0], &both);
+        layer(&arena.node[0], &vectors);
+    }
+}
+
+/// Makes a network one of displacements.
+pub fn centre(arena: &Arena, parameters: &mut [f32]) {
+    let layer = &arena.edge[0];
+    for row in parameters[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
+        for k in 0..DIM {
+            row[k] = -row[N_FEATURES + k];
+        }
+    }
+    forget_place(arena, parameters);
+}
+
+/// The part of a gradient that leaves a network one of displacements.
+pub fn project(arena: &Arena, gradients: &mut [f32]) {
+    let layer = &arena.edge[0];
+    for row in gradients[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
+        for k in 0..DIM {
+            let along = 0.5 * (row[N_FEATURES + k] - row[k]);
+            (row[N_FEATURES + k], row[k]) = (along, -along);
+        }
+    }
+    forget_place(arena, gradients);
+}
+
+fn forget_place(arena: &Arena, values: &mut [f32]) {
+    let layer = &arena.node[0];
+    for row in values[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
+        row[..DIM].fill(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::spec::Shape;
+    use crate::ops::mlp::{Rounding, reference};
+
+    fn shape() -> Shape {
+        Shape { n_features: 7, message_dim: 4, outputs: 1, hidden: 9, layers: 2, sampled: false }
+    }
+
+    fn random(len: usize, stream: u64) -> Vec<f32> {
+        let mut random = Random::new(8, stream);
+        (0..len).map(|_| random.normal() as f32).collect()
+    }
+
+    /// φe of these inputs.
+    fn messages(parameters: &[f32], inputs: &[f32]) -> Vec<f64> {
+        let parameters: Vec<f64> = parameters.iter().map(|&p| p.into()).collect();
+        let inputs = inputs.iter().map(|&x| x.into()).collect();
+        let layers = shape().arena().edge;
+        reference(&layers, &parameters, inputs, Rounding::Exact).last().unwrap().clone()
+    }
+
+    #[test]
+    fn turned_weights_on_plain_inputs_are_plain_weights_on_turned_inputs() {
+        let arena = shape().arena();
+        let parameters = random(arena.len, 0);
+        let mut source = Random::new(4, 0);
+        for _ in 0..20 {
+            let turn = Turn::random(&mut source);
+            let inputs = random(14, 1);
+            let mut turned = inputs.clone();
+            for first in [0, 3, 7, 10] {
+                for k in 0..3 {
+                    turned[first + k] = turn.sign[k] * inputs[first + turn.axis[k]];
+                }
+            }
+            let mut moved = parameters.clone();
+            turn.apply(&arena, &mut moved);
+            let (a, b) = (messages(&moved, &inputs), messages(&parameters, &turned));
+            assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-12), "{turn:?}");
+            turn.undo(&arena, &mut moved);
+            assert_eq!(moved, parameters);
+        }
+    }
+
+    #[test]
+    fn a_centred_network_sees_displacements_alone_and_gradients_keep_it_so() {
+        let arena = shape().arena();
+        let mut parameters = random(arena.len, 0);
+        centre(&arena, &mut parameters);
+        let inputs = random(14, 1);
+        let mut shifted = inputs.clone();
+        for k in 0..3 {
+            shifted[k] += 3.5;
+            shifted[7 + k] += 3.5;
+        }
+        let (a, b) = (messages(&parameters, &inputs), messages(&parameters, &shifted));
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5));
+        let mut gradients = random(arena.len, 2);
+        project(&arena, &mut gradients);
+        let mut twice = gradients.clone();
+        project(&arena, &mut twice);
+        assert_eq!(gradients, twice);
+        let mut moved: Vec<f32> = parameters.iter().zip(&gradients).map(|(p, g)| p - g).collect();
+        let before = moved.clone();
+        centre(&arena, &mut moved);
+        assert_eq!(moved, before, "a step along the gradient leaves it centred");
+    }
+}

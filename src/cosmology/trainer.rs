@@ -1,0 +1,425 @@
+//! The training of one network on one large graph: receivers as mini-batches, their stars streamed
+//! from the mapped graph by [`edge`], memory of the order of nodes and tiles.
+//!
+//! As in the training on small systems everything random comes from (seed, step), and a checkpoint
+//! holds what metrics and pruning have accumulated, so that a resumed training is bit-identical to an
+//! uninterrupted one.
+
+use std::path::PathBuf;
+
+use super::graph::{Graph, N_FEATURES};
+use super::split::Split;
+use super::symmetry::{self, Turn};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::network::forward;
+use crate::network::metrics::{Metrics, Row};
+use crate::network::model::{About, Model, OnGraph, Snapshot, TrainState};
+use crate::network::pruning::{self, Pruning};
+use crate::network::settings::Settings;
+use crate::network::spec::Shape;
+use crate::network::trainer::{initial, rate};
+use crate::ops::{adam, edge};
+use crate::random::Random;
+use crate::store::run::RunFolder;
+
+/// Streams of a training's seed above those of the steps, which draw turns.
+const EPOCH: u64 = 1 << 60;
+const VALIDATION: u64 = 2 << 60;
+/// Share of the training nodes, at random, on which pruning is judged, and the most of them. They leak
+/// what is around them; errors that are reported come from the held-out slab.
+const VALIDATION_SHARE: f64 = 0.1;
+const MOST_VALIDATION: usize = 1000;
+/// Edges on which the spread of messages is measured.
+const MEASURED_EDGES: usize = 20_000;
+
+/// Sums since the last row of metrics, and that row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    prediction: f64,
+    penalty: f64,
+    steps: f64,
+    train_loss: Option<f64>,
+    validation_loss: Option<f64>,
+}
+
+/// What a network does on the validation nodes.
+struct Evaluation {
+    loss: f64,
+    means: Vec<f64>,
+    significance: Vec<f64>,
+}
+
+/// A training.
+pub(super) struct Trainer<'a> {
+    device: &'a Device,
+    graph: &'a Graph,
+    on_graph: OnGraph,
+    settings: Settings,
+    path: PathBuf,
+    features: Vec<f32>,
+    targets: &'a [f32],
+    train: Vec<u32>,
+    validation: Vec<u32>,
+    /// `[edge, 2·N_FEATURES]`: inputs of φe on random edges of the training nodes.
+    sample: Vec<f32>,
+    /// The order of the training nodes in this epoch.
+    order: (u64, Vec<u32>),
+    progress: Progress,
+    metrics: Metrics,
+    loss: edge::Loss,
+    step: u64,
+    shape: Shape,
+    components: Vec<u32>,
+    parameters: Vec<f32>,
+    m: Vec<f32>,
+    v: Vec<f32>,
+    gradients: Vec<f32>,
+    pruning: Pruning,
+    before_cut: Option<Snapshot>,
+    workspace: edge::Workspace,
+}
+
+impl<'a> Trainer<'a> {
+    /// Starts a training, or goes on where its checkpoint stopped.
+    pub fn new(
+        device: &'a Device,
+        graph: &'a Graph,
+        settings: &Settings,
+        hide_above: Option<f64>,
+        folder: &RunFolder,
+    ) -> Result<Self> {
+        let split = Split::new(graph, hide_above)?;
+        let (train, validation) = validation(split.train, settings.seed);
+        let features = graph.scaled_features();
+        let shape = shape(settings);
+        let path = folder.file("model.safetensors");
+        let mut trainer = Trainer {
+            device,
+            graph,
+            on_graph: OnGraph::new(graph, hide_above),
+            settings: settings.clone(),
+            sample: super::messages::sample(
+                graph,
+                &features,
+                &train,
+                MEASURED_EDGES,
+                settings.seed,
+            )
+            .inputs,
+            features,
+            targets: graph.targets()?,
+            train,
+            validation,
+            order: (u64::MAX, Vec::new()),
+            progress: Progress::default(),
+            metrics: Metrics::open(&folder.file("metrics.csv"), shape.message_dim, 0)?,
+            loss: edge::Loss::default(),
+            step: 0,
+            shape,
+            components: (0..shape.message_dim as u32).collect(),
+            parameters: initial(&shape, settings.seed),
+            m: Vec::new(),
+            v: Vec::new(),
+            gradients: Vec::new(),
+            pruning: Pruning::default(),
+            before_cut: None,
+            workspace: edge::Workspace::default(),
+            path,
+        };
+        symmetry::centre(&shape.arena(), &mut trainer.parameters);
+        trainer.m = vec![0.0; trainer.parameters.len()];
+        trainer.v = trainer.m.clone();
+        if trainer.path.exists() {
+            trainer.load()?;
+        }
+        trainer.gradients = vec![0.0; trainer.parameters.len()];
+        let metrics = folder.file("metrics.csv");
+        trainer.metrics = Metrics::open(&metrics, shape.message_dim, trainer.step)?;
+        Ok(trainer)
+    }
+
+    fn load(&mut self) -> Result<()> {
+        let (model, state) = Model::load_training(&self.path)?;
+        let (found, expected) = (&model.about, self.about());
+        if (&found.settings, &found.graph) != (&expected.settings, &expected.graph) {
+            return Err(Error::usage(
+                "was trained with other settings or on another graph: give the same ones, or \
+                 --overwrite to start again",
+            )
+            .file(&self.path));
+        }
+        let short = || Error::input("is too short").file(&self.path).field("train.state");
+        let [prediction, penalty, steps, decisions @ ..] = &state.numbers[..] else {
+            return Err(short());
+        };
+        self.pruning = Pruning::from_numbers(decisions).ok_or_else(short)?;
+        self.progress = Progress {
+            prediction: *prediction,
+            penalty: *penalty,
+            steps: *steps,
+            train_loss: found.train_loss,
+            validation_loss: found.validation_loss,
+        };
+        self.step = found.step;
+        self.shape = model.shape;
+        self.components = model.components;
+        self.parameters = model.parameters;
+        (self.m, self.v, self.before_cut) = (state.m, state.v, state.before_cut);
+        Ok(())
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The prediction loss of the last step.
+    pub fn recent_loss(&self) -> f64 {
+        f64::from(self.loss.prediction)
+    }
+
+    /// Edges of the average batch.
+    pub fn edges_of_a_step(&self) -> f64 {
+        let about = &self.graph.about;
+        self.settings.graphs.min(self.train.len()) as f64 * about.edges as f64 / about.nodes as f64
+    }
+
+    /// The receivers of a step: the next of a random order of all, which each epoch draws anew.
+    fn receivers(&mut self) -> Vec<u32> {
+        let count = self.settings.graphs.min(self.train.len());
+        let steps = (self.train.len() / count) as u64;
+        let (epoch, at) = (self.step / steps, (self.step % steps) as usize);
+        if self.order.0 != epoch {
+            let mut order = self.train.clone();
+            shuffle(&mut order, &mut Random::new(self.settings.seed, EPOCH + epoch));
+            self.order = (epoch, order);
+        }
+        let mut receivers = self.order.1[at * count..][..count].to_vec();
+        receivers.sort_unstable();
+        receivers
+    }
+
+    /// One step of the optimizer, with what is due then.
+    pub fn advance(&mut self) -> Result<()> {
+        let receivers = self.receivers();
+        let arena = self.shape.arena();
+        let turn = Turn::random(&mut Random::new(self.settings.seed, self.step));
+        let mut turned = self.parameters.clone();
+        turn.apply(&arena, &mut turned);
+        let batch =
+            batch(self.graph, &self.features, &self.settings, self.shape, &receivers, self.step);
+        self.loss = edge::gradient(
+            self.device,
+            &batch,
+            self.targets,
+            &turned,
+            &mut self.gradients,
+            &mut self.workspace,
+        )?;
+        let total = self.loss.prediction + self.loss.penalty;
+        if !total.is_finite() {
+            return Err(Error::usage(format!(
+                "the training diverged at step {} (loss {total}): lower the peak rate",
+                self.step
+            ))
+            .field("peak_rate"));
+        }
+        turn.undo(&arena, &mut self.gradients);
+        symmetry::project(&arena, &mut self.gradients);
+        let args = rate(&self.settings, self.step);
+        let Trainer { parameters, m, v, gradients, .. } = self;
+        adam::step(self.device, &args, 1, adam::Arenas { parameters, m, v, gradients })?;
+        self.progress.prediction += f64::from(self.loss.prediction);
+        self.progress.penalty += f64::from(self.loss.penalty);
+        self.progress.steps += 1.0;
+        self.step += 1;
+        self.after_step()
+    }
+
+    fn after_step(&mut self) -> Result<()> {
+        let Settings { steps, metrics_every, prune, .. } = self.settings;
+        let row = self.step.is_multiple_of(metrics_every) || self.step == steps;
+        let decision = prune && pruning::is_decision(self.step, steps);
+        if !row && !decision {
+            return Ok(());
+        }
+        let evaluation = self.evaluate()?;
+        if prune {
+            self.pruning.note(evaluation.loss);
+        }
+        if row {
+            let sums = self.progress;
+            let train_loss = sums.prediction / sums.steps;
+            self.metrics.push(&Row {
+                step: self.step,
+                rate: self.settings.rate(self.step - 1),
+                train_loss,
+                penalty: sums.penalty / sums.steps,
+                validation_loss: evaluation.loss,
+                significance: &evaluation.significance,
+            })?;
+            self.progress = Progress {
+                train_loss: Some(train_loss),
+                validation_loss: Some(evaluation.loss),
+                ..Progress::default()
+            };
+        }
+        if decision {
+            self.decide(evaluation)?;
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<Evaluation> {
+        let predictions = predict(
+            self.device,
+            self.graph,
+            &self.features,
+            &self.model(),
+            &self.validation,
+            &mut self.workspace,
+        )?;
+        let error = |(&node, p): (&u32, &f32)| f64::from((self.targets[node as usize] - p).abs());
+        let errors = self.validation.iter().zip(&predictions).map(error);
+        let loss = errors.sum::<f64>() / self.validation.len() as f64;
+        let spread = forward::spread(self.device, &self.shape, &self.parameters, &self.sample)?;
+        Ok(Evaluation { loss, means: spread.means, significance: spread.significance })
+    }
+
+    /// Judges the last cut, and makes the next one.
+    fn decide(&mut self, mut evaluation: Evaluation) -> Result<()> {
+        if let Some(before) = self.before_cut.take()
+            && self.pruning.hurt(before.components.len() - self.components.len())
+        {
+            self.shape.message_dim = before.components.len();
+            self.components = before.components;
+            [self.parameters, self.m, self.v] = before.arenas;
+            evaluation = self.evaluate()?;
+        }
+        let cut = self.pruning.next_cut(self.shape.message_dim, self.step, self.settings.steps);
+        if cut > 0 {
+            let kept = pruning::survivors(&evaluation.significance, cut);
+            self.before_cut = Some(Snapshot {
+                components: self.components.clone(),
+                arenas: [self.parameters.clone(), self.m.clone(), self.v.clone()],
+            });
+            let received = self.graph.about.edges as f64 / self.graph.about.nodes as f64;
+            let means = &evaluation.means;
+            pruning::fold_means(&self.shape, &mut self.parameters, &kept, means, received);
+            for arena in [&mut self.parameters, &mut self.m, &mut self.v] {
+                *arena = pruning::without(&self.shape, arena, &kept);
+            }
+            self.components = kept.iter().map(|&k| self.components[k]).collect();
+            self.shape.message_dim = kept.len();
+        }
+        self.gradients.resize(self.parameters.len(), 0.0);
+        Ok(())
+    }
+
+    fn about(&self) -> About {
+        About {
+            settings: self.settings.clone(),
+            dim: 3,
+            bodies: 0,
+            runs: 0,
+            frames: 0,
+            dataset_seed: 0,
+            dataset: self.graph.absolute_path(),
+            law: None,
+            step: self.step,
+            train_loss: self.progress.train_loss,
+            validation_loss: self.progress.validation_loss,
+            graph: Some(self.on_graph.clone()),
+        }
+    }
+
+    /// The network as it is now.
+    pub fn model(&self) -> Model {
+        Model {
+            shape: self.shape,
+            kind: self.settings.model,
+            components: self.components.clone(),
+            parameters: self.parameters.clone(),
+            about: self.about(),
+        }
+    }
+
+    /// Writes the checkpoint.
+    pub fn save(&self) -> Result<()> {
+        let Progress { prediction, penalty, steps, .. } = self.progress;
+        let mut numbers = vec![prediction, penalty, steps];
+        numbers.extend(self.pruning.to_numbers());
+        let state = TrainState {
+            m: self.m.clone(),
+            v: self.v.clone(),
+            numbers,
+            before_cut: self.before_cut.clone(),
+        };
+        self.model().save_training(&self.path, &state)
+    }
+}
+
+/// The network on a graph, before pruning.
+pub(super) fn shape(settings: &Settings) -> Shape {
+    Shape { n_features: N_FEATURES, outputs: 1, ..settings.shape(3) }
+}
+
+fn shuffle(nodes: &mut [u32], random: &mut Random) {
+    for last in (1..nodes.len()).rev() {
+        nodes.swap(last, random.below(last + 1));
+    }
+}
+
+/// Takes the validation nodes from those of the training.
+fn validation(mut train: Vec<u32>, seed: u64) -> (Vec<u32>, Vec<u32>) {
+    shuffle(&mut train, &mut Random::new(seed, VALIDATION));
+    let count = ((train.len() as f64 * VALIDATION_SHARE) as usize).clamp(1, MOST_VALIDATION);
+    let mut validation = train.split_off(train.len() - count.min(train.len() - 1));
+    validation.sort_unstable();
+    train.sort_unstable();
+    (train, validation)
+}
+
+/// What [`edge`] works on.
+fn batch<'a>(
+    graph: &'a Graph,
+    features: &'a [f32],
+    settings: &Settings,
+    shape: Shape,
+    receivers: &'a [u32],
+    step: u64,
+) -> edge::Batch<'a> {
+    edge::Batch {
+        shape,
+        penalty: settings.penalty(),
+        weight_decay: settings.weight_decay as f32,
+        precision: settings.precision,
+        row_start: graph.row_start(),
+        sender: graph.senders(),
+        receivers,
+        features,
+        coordinates: edge::Coordinates {
+            dim: 3,
+            period: (graph.about.edge / graph.about.scales.length) as f32,
+            shift: [0.0; 3],
+        },
+        noise_seed: settings.seed,
+        step,
+    }
+}
+
+/// The predictions of a network for some nodes, `features` being the graph's scaled ones.
+pub(super) fn predict(
+    device: &Device,
+    graph: &Graph,
+    features: &[f32],
+    model: &Model,
+    receivers: &[u32],
+    workspace: &mut edge::Workspace,
+) -> Result<Vec<f32>> {
+    let mut predictions = vec![0.0; receivers.len()];
+    let batch = batch(graph, features, &model.about.settings, model.shape, receivers, 0);
+    edge::predict(device, &batch, &model.parameters, &mut predictions, workspace)?;
+    Ok(predictions)
+}
