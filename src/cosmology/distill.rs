@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::formula::{Formula, Nodes, node_names};
 use super::graph::Graph;
 use super::messages::{self, Measured, Table, positions};
+use super::slab;
 use super::split::Split;
 use super::table6::{Measure, measure};
 use super::train::losses;
@@ -326,6 +327,8 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
         false => Some(on(&split.hidden)?),
     };
     summary.formula_test = Some((on(&split.test)?, hidden));
+    let found = (&run.model, &formula);
+    slab::write(&at.device, cpu, graph, &features, &split.test, found, folder)?;
     summary.write(folder)?;
     Ok(summary)
 }

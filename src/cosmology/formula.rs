@@ -223,3 +223,71 @@ impl Formula {
         Ok(Some(Normal::sum(count, &parts)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cosmology::catalog::{self, Catalog};
+    use crate::cosmology::graph;
+    use crate::device::{Device, Simd};
+    use crate::random::Random;
+
+    /// A graph of random halos in a box of 100 Mpc/h.
+    fn random_graph(folder: &std::path::Path, delta: &[f64], count: usize) -> Graph {
+        let mut random = Random::new(7, 0);
+        let mut text = "x,y,z,vx,vy,vz,mass,delta\n".to_string();
+        for row in 0..count {
+            let place: Vec<String> =
+                (0..3).map(|_| (100.0 * random.uniform()).to_string()).collect();
+            let speed: Vec<String> =
+                (0..3).map(|_| (300.0 * random.normal()).to_string()).collect();
+            let mass = 1e13 * random.normal().exp();
+            let delta = delta.get(row).copied().unwrap_or(0.0);
+            text += &format!("{},{},{mass},{delta}\n", place.join(","), speed.join(","));
+        }
+        let [source, halos, graph] =
+            ["a.csv", "a.safetensors", "g.safetensors"].map(|n| folder.join(n));
+        std::fs::write(&source, text).unwrap();
+        let settings = catalog::Settings { edge: Some(100.0), ..catalog::Settings::default() };
+        catalog::import(&source, &halos, &settings).unwrap();
+        let catalogs = [Catalog::open(&halos).unwrap()];
+        graph::build(&Device::cpu(), &catalogs, None, 25.0, &graph).unwrap();
+        Graph::open(&graph).unwrap()
+    }
+
+    #[test]
+    fn a_refit_finds_the_constants_through_the_sums() {
+        let folder = tempfile::tempdir().unwrap();
+        let cpu = Cpu { simd: Simd::detect() };
+        let truth = Formula::parse(
+            &["(0.4 + m2) / (3.0 + (20.0 * r) ^ 6.0)"],
+            "0.2 * e0 / (1.0 + 0.3 * m) - 0.1",
+        )
+        .unwrap();
+        let graph = random_graph(folder.path(), &[], 600);
+        let (features, all): (_, Vec<u32>) = (graph.scaled_features(), (0..600).collect());
+        let nodes = Nodes::new(cpu, &graph, &features, &all).unwrap();
+        let delta = truth.predictions(&nodes).unwrap().unwrap();
+        let graph = random_graph(folder.path(), &delta, 600);
+        let features = graph.scaled_features();
+        let nodes = Nodes::new(cpu, &graph, &features, &all).unwrap();
+        assert!(truth.error(&nodes).unwrap() < 1e-5);
+        let mut start = Formula::parse(
+            &["(0.6 + m2) / (2.5 + (18.0 * r) ^ 7.0)"],
+            "0.25 * e0 / (1.1 + 0.2 * m) - 0.2",
+        )
+        .unwrap();
+        let before = start.error(&nodes).unwrap();
+        let after = start.refit(&nodes).unwrap();
+        assert!(before > 0.02 && after < 1e-4, "{before} became {after}");
+    }
+
+    #[test]
+    fn the_published_formulas_are_parsed_and_printed() {
+        for published in &crate::cosmology::table6::PUBLISHED {
+            let formula = published.formula();
+            assert!(formula.equations().last().unwrap().1.starts_with("= "));
+        }
+        assert_eq!(node_names(&[3, 7]), ["m", "v", "e3", "e7"]);
+    }
+}

@@ -12,6 +12,7 @@ pub mod formula;
 pub mod graph;
 pub mod messages;
 pub mod overdensity;
+pub mod slab;
 pub mod split;
 mod symmetry;
 pub mod table6;

@@ -66,7 +66,8 @@ pub(super) struct Trainer<'a> {
     /// The order of the training nodes in this epoch.
     order: (u64, Vec<u32>),
     progress: Progress,
-    metrics: Metrics,
+    /// Opened behind the last step that the checkpoint has.
+    metrics: Option<Metrics>,
     loss: edge::Loss,
     step: u64,
     shape: Shape,
@@ -113,7 +114,7 @@ impl<'a> Trainer<'a> {
             validation,
             order: (u64::MAX, Vec::new()),
             progress: Progress::default(),
-            metrics: Metrics::open(&folder.file("metrics.csv"), shape.message_dim, 0)?,
+            metrics: None,
             loss: edge::Loss::default(),
             step: 0,
             shape,
@@ -135,7 +136,7 @@ impl<'a> Trainer<'a> {
         }
         trainer.gradients = vec![0.0; trainer.parameters.len()];
         let metrics = folder.file("metrics.csv");
-        trainer.metrics = Metrics::open(&metrics, shape.message_dim, trainer.step)?;
+        trainer.metrics = Some(Metrics::open(&metrics, shape.message_dim, trainer.step)?);
         Ok(trainer)
     }
 
@@ -251,7 +252,8 @@ impl<'a> Trainer<'a> {
         if row {
             let sums = self.progress;
             let train_loss = sums.prediction / sums.steps;
-            self.metrics.push(&Row {
+            let metrics = self.metrics.as_mut().expect("opened in new");
+            metrics.push(&Row {
                 step: self.step,
                 rate: self.settings.rate(self.step - 1),
                 train_loss,

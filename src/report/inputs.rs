@@ -203,7 +203,7 @@ impl Inputs {
     }
 }
 
-fn text(path: &Path) -> Result<String> {
+pub(super) fn text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))
 }
 
@@ -213,7 +213,7 @@ fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 /// The columns that a loss curve needs are numbers, all of them.
-fn metrics(path: &Path) -> Result<Table> {
+pub(super) fn metrics(path: &Path) -> Result<Table> {
     let table = Table::read(path)?;
     for name in ["step", "learning_rate", "train_loss"] {
         table.column(name)?;
@@ -254,7 +254,7 @@ fn messages(path: &Path) -> Result<Messages> {
     Ok(Messages { components, values, dim, forces })
 }
 
-fn front(path: &Path) -> Result<Vec<FrontRow>> {
+pub(super) fn front(path: &Path) -> Result<Vec<FrontRow>> {
     let bad = |e: csv::Error| {
         let row = e.position().map(|p| p.record() + 1);
         let error = Error::input(format!("cannot be read: {e}")).file(path);

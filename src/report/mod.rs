@@ -4,6 +4,7 @@
 //! It is made from the files of the run folder and nothing else, so it can be made again at any time;
 //! a section appears where its file is there.
 
+mod halos;
 mod inputs;
 mod math;
 mod page;
@@ -11,6 +12,7 @@ mod plot;
 pub mod rollout;
 mod sections;
 
+use crate::cosmology::distill::is_on_graph;
 use crate::error::Result;
 use crate::store::run::RunFolder;
 use inputs::Inputs;
@@ -21,9 +23,12 @@ use page::Page;
 /// A file that is missing leaves its sections out; a file that cannot be read is an error that names
 /// it, and nothing is written.
 pub fn write(folder: &RunFolder) -> Result<()> {
-    let inputs = Inputs::read(folder)?;
     let name = folder.path().file_name().unwrap_or(folder.path().as_os_str());
     let mut page = Page::new(&name.to_string_lossy());
-    sections::all(&inputs, &mut page)?;
+    if is_on_graph(folder) {
+        halos::all(folder, &mut page)?;
+    } else {
+        sections::all(&Inputs::read(folder)?, &mut page)?;
+    }
     folder.write("report.html", page.html().as_bytes())
 }

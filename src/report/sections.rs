@@ -29,7 +29,7 @@ pub fn all(inputs: &Inputs, page: &mut Page) -> Result<()> {
     }
     add("messages", "Messages against forces", messages(inputs));
     if let Some(front) = &inputs.front {
-        add("front", "Accuracy against complexity", fronts(front, inputs));
+        add("front", "Accuracy against complexity", fronts(front, |row| chosen(row, inputs)));
     }
     if let Some(rollouts) = &inputs.rollouts {
         add("trajectories", "Trajectories", trajectories(rollouts));
@@ -148,7 +148,13 @@ fn formula(latex: Option<&str>, equation: &str, facts: &str) -> String {
 }
 
 /// A column of the metrics against the step; empty cells are left out.
-fn curve(metrics: &Table, name: &str, label: &str, colour: Colour, mark: Mark) -> Option<Series> {
+pub(super) fn curve(
+    metrics: &Table,
+    name: &str,
+    label: &str,
+    colour: Colour,
+    mark: Mark,
+) -> Option<Series> {
     let (steps, values) = (&metrics.columns[metrics.find("step")?], metrics.find(name)?);
     let points = steps.iter().copied().zip(metrics.columns[values].iter().copied());
     let points: Vec<_> = points.filter(|(_, value)| value.is_finite()).collect();
@@ -187,7 +193,7 @@ fn losses(metrics: &Table) -> Result<Option<String>> {
     Ok(plot.figure().map(|figure| text + &figure))
 }
 
-fn significance(metrics: &Table) -> Result<Option<String>> {
+pub(super) fn significance(metrics: &Table) -> Result<Option<String>> {
     let alive = metrics.find("messages").and_then(|k| metrics.columns[k].last().copied());
     let kept = alive.filter(|n| *n <= 6.0).map_or(2, |n| n as usize);
     let series: Vec<Series> = (1..)
@@ -322,7 +328,7 @@ fn linear_combination(fit: &[f64]) -> String {
 }
 
 /// Figure 6 of the paper, and the front as a table.
-fn fronts(front: &[FrontRow], inputs: &Inputs) -> Option<String> {
+pub(super) fn fronts(front: &[FrontRow], is_chosen: impl Fn(&FrontRow) -> bool) -> Option<String> {
     let mut names: Vec<&str> = Vec::new();
     for row in front {
         if !names.contains(&row.component.as_str()) {
@@ -339,7 +345,7 @@ fn fronts(front: &[FrontRow], inputs: &Inputs) -> Option<String> {
         let rows: Vec<&FrontRow> = front.iter().filter(|row| row.component == *name).collect();
         // A loss of exactly zero has no logarithm: it is drawn at the edge of double precision.
         let point = |row: &&FrontRow| (row.complexity as f64, row.loss.max(1e-16));
-        let chosen: Vec<bool> = rows.iter().map(|row| chosen(row, inputs)).collect();
+        let chosen: Vec<bool> = rows.iter().map(|row| is_chosen(row)).collect();
         let marked = rows.iter().zip(&chosen).filter(|(_, chosen)| **chosen);
         let colour = Colour::Series(k);
         let series =
@@ -478,7 +484,7 @@ fn trajectories(rollouts: &Rollouts) -> Option<String> {
     Some(html)
 }
 
-fn settings(config: &str) -> String {
+pub(super) fn settings(config: &str) -> String {
     format!(
         "<p>Every setting of the run, from <code>config.toml</code>: enough to repeat it.</p>\
          <pre>{}</pre>",

@@ -110,7 +110,7 @@ impl RunFolder {
 }
 
 /// What a run writes, and so what `--overwrite` may remove.
-const FILES: [&str; 18] = [
+const FILES: [&str; 19] = [
     "config.toml",
     "dataset.safetensors",
     "test.safetensors",
@@ -128,6 +128,7 @@ const FILES: [&str; 18] = [
     "memory.json",
     "fit.json",
     "rollout.safetensors",
+    "halos.safetensors",
     "report.html",
 ];
 

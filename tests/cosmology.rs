@@ -1,0 +1,203 @@
+//! From a catalogue of halos to a formula, through the command line.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn lawsmith(folder: &Path) -> Command {
+    let mut command = Command::cargo_bin("lawsmith").unwrap();
+    command.current_dir(folder).args(["--device", "cpu", "--json", "-q"]);
+    command
+}
+
+/// The document of a command that succeeds.
+fn run(folder: &Path, args: &[&str]) -> Value {
+    let output = lawsmith(folder).args(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The message of a command that fails.
+fn fails(folder: &Path, args: &[&str]) -> String {
+    let output = lawsmith(folder).args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{args:?}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    document["error"]["message"].as_str().unwrap().to_string()
+}
+
+/// A physically simulated catalogue: 26,982 halos in 500 Mpc/h (tests/data/README.md).
+fn simulated() -> String {
+    format!("{}/tests/data/halos_lh0_L500_s0.npz", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Counts are exact, errors those of an independent computation with numpy and scipy, to three digits.
+#[test]
+fn the_papers_formulas_on_a_simulated_catalogue() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    run(at, &["catalog", &simulated(), "-o", "halos.safetensors"]);
+    let graph = run(at, &["graph", "halos.safetensors", "--radius", "20", "-o", "20.safetensors"]);
+    assert_eq!(graph["edges"], 389_616);
+    let graph = run(at, &["graph", "halos.safetensors", "-o", "50.safetensors"]);
+    assert_eq!(graph["edges"], 3_798_234);
+    let scale = |name: &str| graph["scales"][name].as_f64().unwrap();
+    assert!((scale("mass") / 3.65727e13 - 1.0).abs() < 1e-5);
+    assert!((scale("velocity") / 264.179 - 1.0).abs() < 1e-5);
+    let table = run(at, &["reproduce", "table6", "50.safetensors"]);
+    let rows = table["table6"].as_array().unwrap();
+    let published = [None, Some(0.1270), Some(0.1187), Some(0.0951)];
+    let refitted = [0.3899, 0.1200, 0.1154, 0.0799];
+    for ((row, published), refitted) in rows.iter().zip(published).zip(refitted) {
+        if let Some(expected) = published {
+            let found = row["as_published"].as_f64().unwrap();
+            assert!((found - expected).abs() < 1e-3, "{row}");
+        }
+        // Those are upper bounds of the minimum.
+        let found = row["refitted"].as_f64().unwrap();
+        assert!(found < refitted + 1e-4 && found > refitted - 2e-3, "{row}");
+    }
+}
+
+/// Halos in a box of 100 Mpc/h, whose overdensity is the mass within 10 Mpc/h, made here.
+fn synthetic() -> String {
+    let mut state = 12345u64;
+    let mut uniform = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let halos: Vec<[f64; 7]> = (0..1500)
+        .map(|_| {
+            std::array::from_fn(|k| match k {
+                0..3 => 100.0 * uniform(),
+                3..6 => 600.0 * (uniform() - 0.5),
+                _ => 1e13 * (1.0 + 3.0 * uniform()),
+            })
+        })
+        .collect();
+    let mut text = "x,y,z,vx,vy,vz,mass,delta\n".to_string();
+    for a in &halos {
+        let near = |b: &&[f64; 7]| {
+            let square = |k: usize| {
+                let d = (a[k] - b[k]).abs();
+                d.min(100.0 - d).powi(2)
+            };
+            let r = square(0) + square(1) + square(2);
+            r > 0.0 && r < 100.0
+        };
+        let mass: f64 = halos.iter().filter(near).map(|b| b[6]).sum();
+        let row: Vec<String> = a.iter().map(|v| format!("{v:.6e}")).collect();
+        text += &format!("{},{:.6}\n", row.join(","), mass / 1e14 - 0.5);
+    }
+    text
+}
+
+fn synthetic_graph(at: &Path) {
+    std::fs::write(at.join("halos.csv"), synthetic()).unwrap();
+    run(at, &["catalog", "halos.csv", "--box", "100", "-o", "halos.safetensors"]);
+    run(at, &["graph", "halos.safetensors", "--radius", "20", "-o", "graph.safetensors"]);
+}
+
+const SHORT: [&str; 4] = ["--steps", "200", "--hidden", "16"];
+
+#[test]
+fn a_graph_goes_through_every_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    synthetic_graph(at);
+    let train =
+        [&["train", "graph.safetensors", "--model", "l1", "-o", "run"][..], &SHORT].concat();
+    let trained = run(at, &train);
+    assert!(trained["test"]["error"].as_f64().unwrap() < 0.5, "{trained}");
+    let measured = run(at, &["messages", "run"]);
+    assert!(measured["survivors"].as_u64().unwrap() >= 1);
+    run(at, &["regress", "run", "--evaluations", "3000"]);
+    let composed = run(at, &["compose", "run", "--evaluations", "3000"]);
+    let error = |which: usize| composed["formula_test"][which]["error"].as_f64();
+    assert!(error(0).unwrap() < 0.5, "{composed}");
+    run(at, &["report", "run"]);
+    for file in ["hall_of_fame.csv", "laws.json", "halos.safetensors", "report.html"] {
+        assert!(at.join("run").join(file).exists(), "{file}");
+    }
+    let report = std::fs::read_to_string(at.join("run/report.html")).unwrap();
+    for id in ["result", "map", "scatter", "errors", "terms", "loss", "front", "settings"] {
+        assert!(report.contains(&format!("id=\"{id}\"")), "{id}");
+    }
+    assert!(fails(at, &["predict", "run"]).contains("graph"));
+}
+
+#[test]
+fn an_interrupted_training_goes_on_to_the_same_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    synthetic_graph(at);
+    let train = |name: &str, more: &[&str]| {
+        let args =
+            ["train", "graph.safetensors", "--model", "l1", "--hide-above", "0.6", "-o", name];
+        let mut args = args.to_vec();
+        args.extend(["--steps", "600", "--hidden", "8"]);
+        args.extend(more);
+        args.iter().map(|arg| arg.to_string()).collect::<Vec<_>>()
+    };
+    let whole = train("whole", &[]);
+    run(at, &whole.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("lawsmith"))
+        .current_dir(at)
+        .args(["--device", "cpu", "-q"])
+        .args(train("killed", &[]))
+        .spawn()
+        .unwrap();
+    while !at.join("killed/model.safetensors").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    let resumed = train("killed", &["--resume"]);
+    let summary = run(at, &resumed.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(summary["hidden"]["error"].as_f64().is_some());
+    for file in ["model.safetensors", "metrics.csv"] {
+        let read = |run: &str| std::fs::read(at.join(run).join(file)).unwrap();
+        assert!(read("whole") == read("killed"), "{file} differs");
+    }
+    let other = train("killed", &["--resume", "--seed", "3"]);
+    let message = fails(at, &other.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(message.contains("--resume"), "{message}");
+}
+
+#[test]
+fn what_is_no_graph_of_halos_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let says = |args: &[&str], expected: &str| {
+        let message = fails(at, args);
+        assert!(message.contains(expected), "{args:?}: {message}");
+    };
+    says(&["catalog", "nowhere.csv", "-o", "a.safetensors"], "no such file");
+    std::fs::write(at.join("group_tab_004.0"), [7; 100]).unwrap();
+    says(
+        &["catalog", "group_tab_004.0", "--box", "500", "-o", "a.safetensors"],
+        "friends-of-friends",
+    );
+    std::fs::write(at.join("halos.csv"), synthetic()).unwrap();
+    says(&["catalog", "halos.csv", "-o", "a.safetensors"], "--box");
+    says(&["catalog", "halos.csv", "--box", "50", "-o", "a.safetensors"], "not in the box");
+    run(at, &["catalog", "halos.csv", "--box", "100", "-o", "halos.safetensors"]);
+    let graph =
+        |radius: &'static str| ["graph", "halos.safetensors", "--radius", radius, "-o", "g"];
+    says(&graph("51"), "half the box");
+    says(&graph("0.00001"), "no two halos");
+    // Of a box of 100 a slab of 20 and buffers of 50 leave nothing.
+    run(at, &["graph", "halos.safetensors", "--radius", "50", "-o", "wide.safetensors"]);
+    says(&["train", "wide.safetensors", "-o", "run"], "no halo is left to train on");
+    let without: String = synthetic()
+        .lines()
+        .map(|line| line.rsplit_once(',').unwrap().0.to_string() + "\n")
+        .collect();
+    std::fs::write(at.join("bare.csv"), without).unwrap();
+    run(at, &["catalog", "bare.csv", "--box", "100", "-o", "bare.safetensors"]);
+    run(at, &["graph", "bare.safetensors", "--radius", "20", "-o", "bareg.safetensors"]);
+    says(&["train", "bareg.safetensors", "-o", "run"], "overdensity");
+    says(&["reproduce", "table6", "bareg.safetensors"], "overdensity");
+    assert!(!at.join("run").exists(), "nothing is begun");
+}
