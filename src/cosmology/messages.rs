@@ -332,7 +332,8 @@ mod tests {
     fn important_rows_weigh_what_all_rows_do() {
         let mut random = Random::new(2, 0);
         // One value in fifty is far from the median.
-        let value = |k: usize| if k % 50 == 0 { 5.0 + random.normal() as f32 } else { 0.0 };
+        let value =
+            |k: usize| if k.is_multiple_of(50) { 5.0 + random.normal() as f32 } else { 0.0 };
         let values: Vec<f32> = (0..50_000).map(value).collect();
         let (chosen, weights) = important(&values, 5000, 1);
         let large = chosen.iter().filter(|&&row| values[row] > 1.0).count();
