@@ -10,6 +10,7 @@ use crate::cosmology::graph::Graph;
 use crate::cosmology::table6;
 use crate::device::{Cpu, Device, Simd};
 use crate::error::Result;
+use crate::store::run::RunFolder;
 
 /// A table of the paper.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -26,6 +27,9 @@ pub struct Reproduce {
     table: Table,
     /// The graph of halos, as graph writes it
     graph: PathBuf,
+    /// A run on the graph whose network and formula join the table
+    #[arg(long, value_name = "FOLDER")]
+    run: Option<PathBuf>,
     /// Halos of a larger overdensity are hidden in the out-of-distribution columns
     #[arg(long, default_value_t = 1.0, value_name = "DELTA")]
     hide_above: f64,
@@ -40,7 +44,11 @@ impl Reproduce {
             Device::Cpu(cpu) => cpu,
             Device::Gpu(_) => Cpu { simd: Simd::detect() },
         };
-        let rows = table6::published(cpu, &graph, self.hide_above, context.progress)?;
+        let run = self.run.as_deref().map(RunFolder::open).transpose()?;
+        let mut rows = table6::published(cpu, &graph, self.hide_above, context.progress)?;
+        if let Some(folder) = run {
+            rows.extend(table6::of_run(&context.device, cpu, &graph, &folder, self.hide_above)?);
+        }
         context.print(&json!({"table6": rows}), table6::text(&rows, self.hide_above));
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! From a graph to a formula: the stages of `distill` on a graph of halos.
 //!
 //! The network's surviving messages are searched for laws in the variables of an edge, φv for one in mass,
-//! speed and the summed messages. Of all pairs of candidates from the two fronts, each with its
-//! constants refitted through the sums on part of the training nodes, the rule that chooses laws
-//! chooses the composed formula: by complexity and error, like an expression from a front.
+//! speed and the summed messages. Pairs of candidates from the two fronts are compared where they have to
+//! work: constants refitted through the sums on one part of the training space, errors on another. The
+//! composed formula is the simplest whose error is not larger than the smallest by more than the
+//! jackknife error of the difference (the one-standard-error rule, in space).
 
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use super::formula::{Formula, Nodes, node_names};
 use super::graph::Graph;
 use super::messages::{self, Measured, Table, positions};
 use super::slab;
-use super::split::Split;
+use super::split::{Split, mean_and_jackknife};
 use super::table6::{Measure, measure};
 use super::train::losses;
 use super::trainer::predict;
@@ -34,10 +35,14 @@ use crate::symbolic::search::{Problem, Settings};
 
 /// Rows of each regression.
 const ROWS: usize = 5000;
-/// Training nodes on which pairs of candidates are compared.
-const COMPARED: usize = 2000;
-/// Candidates of each front that are composed: those before the chosen one count as well.
+/// Training nodes on which pairs of candidates are fitted, and as many on which they are judged.
+const COMPARED: usize = 3000;
+/// Share of the box along x whose training nodes fit; the others judge.
+const FITTED: f64 = 0.6;
+/// Candidates of each front that are composed.
 const CANDIDATES: usize = 6;
+/// Candidates have at most this many times the smallest loss of their front.
+const LOSS: f64 = 1.5;
 const COMPARED_STREAM: u64 = 0xC0;
 
 /// What a run on a graph has found so far: `messages.json`.
@@ -194,7 +199,7 @@ pub fn regress(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     };
     let problems: Vec<Problem> = tables.iter().map(problem).collect();
     let targets = tables.iter().map(|table| format!("e{}", table.component.index)).collect();
-    let labels = Labels { targets, stage: "message" };
+    let labels = Labels { targets, stage: "message", memory: None };
     let fronts = search(at, folder, how, &problems, &labels)?;
     let mut summary = Summary::read(folder)?;
     let chosen = labels.targets.iter().zip(&fronts).zip(&problems).filter_map(
@@ -208,12 +213,11 @@ pub fn regress(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     Ok(summary)
 }
 
-/// The entries of a front that are worth composing: around the chosen one, which is the last but
-/// two unless the front ends there.
-fn candidates(front: &Front, how: Search) -> Vec<Entry> {
-    let chosen = front.select(how.select).unwrap_or(0);
-    let end = (chosen + 3).min(front.entries.len());
-    front.entries[end.saturating_sub(CANDIDATES)..end].to_vec()
+/// The entries of a front that are worth composing, the simplest first.
+fn candidates(front: &Front) -> Vec<Entry> {
+    let limit = front.entries.last().map_or(0.0, |entry| LOSS * entry.loss);
+    let good = front.entries.iter().filter(|entry| entry.loss <= limit);
+    good.take(CANDIDATES).cloned().collect()
 }
 
 /// The front of a component in `hall_of_fame.csv`, in the variables `names`.
@@ -272,7 +276,7 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     let messages: Vec<Vec<Expression>> = fronts
         .iter()
         .map(|front| {
-            let entries = candidates(front, how);
+            let entries = candidates(front);
             entries.iter().map(|e| in_all_variables(&e.expression, &inputs)).collect()
         })
         .collect();
@@ -288,30 +292,39 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     let sampled = draw(&split.train, ROWS, at.seed);
     let nodes = Nodes::new(cpu, graph, &features, &sampled)?;
     let problem = node_problem(at, &run, &features, &nodes, &sampled, &chosen, &components)?;
-    let labels = Labels { targets: vec!["delta".to_string()], stage: "node" };
+    let labels = Labels { targets: vec!["delta".to_string()], stage: "node", memory: None };
     let node_front = search(at, folder, how, std::slice::from_ref(&problem), &labels)?.remove(0);
     let node_laws: Vec<Expression> =
-        candidates(&node_front, how).into_iter().map(|entry| entry.expression).collect();
+        candidates(&node_front).into_iter().map(|entry| entry.expression).collect();
 
-    let few = draw(&split.train, COMPARED, at.seed.wrapping_add(1));
-    let few = Nodes::new(cpu, graph, &features, &few)?;
+    let left =
+        |&node: &u32| f64::from(graph.positions()[3 * node as usize]) < FITTED * graph.about.edge;
+    let (fitting, judging): (Vec<u32>, Vec<u32>) = split.train.iter().partition(|node| left(node));
+    let [fitting, judging] = [fitting, judging].map(|part| draw(&part, COMPARED, at.seed));
+    let fit = Nodes::new(cpu, graph, &features, &fitting)?;
+    let judge = Nodes::new(cpu, graph, &features, &judging)?;
     let bar = at.progress.bar("compose", (messages[0].len() * node_laws.len()) as u64, "pairs");
-    let mut pairs: Vec<(u32, f64, Formula)> = Vec::new();
+    let mut pairs: Vec<Pair> = Vec::new();
     for first in &messages[0] {
         for node in &node_laws {
+            bar.add(1);
             let mut messages = chosen.clone();
             messages[0] = first.clone();
             let mut formula =
                 Formula { messages, components: components.clone(), node: node.clone() };
-            let error = formula.refit(&few)?;
-            let all = formula.messages.iter().chain([&formula.node]);
-            let complexity = all.map(|e| e.complexity(&Weights::default())).sum();
-            pairs.push((complexity, error, formula));
-            bar.add(1);
+            formula.refit(&fit)?;
+            let Some(found) = formula.predictions(&judge)? else { continue };
+            let errors: Vec<f64> =
+                found.iter().zip(judge.targets()).map(|(p, &t)| (f64::from(t) - p).abs()).collect();
+            if errors.iter().all(|e| e.is_finite()) {
+                let all = formula.messages.iter().chain([&formula.node]);
+                let complexity = all.map(|e| e.complexity(&Weights::default())).sum();
+                pairs.push(Pair { complexity, errors, formula });
+            }
         }
     }
     drop(bar);
-    let (_, mut formula) = choose(pairs, how).ok_or_else(|| {
+    let mut formula = choose(pairs, graph, &judging).ok_or_else(|| {
         let message = "no pair of laws is defined on all edges of the training nodes";
         Error::input(message).file(folder.file(job::HALL_OF_FAME))
     })?;
@@ -375,16 +388,28 @@ fn node_problem(
     Ok(Problem { names: node_names(components), columns, target, ..Problem::default() })
 }
 
-/// The pair that the rule chooses from the front of all pairs, with its error.
-fn choose(pairs: Vec<(u32, f64, Formula)>, how: Search) -> Option<(f64, Formula)> {
-    // A front holds expressions: one that is the number of the pair stands for it.
-    let numbered = pairs.iter().enumerate().map(|(index, (complexity, error, _))| {
-        (*complexity, *error, Expression::constant(index as f64))
-    });
-    let front = Front::new(numbered.collect());
-    let entry = &front.entries[front.select(how.select)?];
-    let index = entry.expression.as_constant()? as usize;
-    Some((entry.loss, pairs[index].2.clone()))
+/// A pair of laws with its constants fitted.
+struct Pair {
+    complexity: u32,
+    /// Of each judging node.
+    errors: Vec<f64>,
+    formula: Formula,
+}
+
+/// The simplest pair that is as good as the best one, but for the jackknife error of the difference.
+fn choose(pairs: Vec<Pair>, graph: &Graph, nodes: &[u32]) -> Option<Formula> {
+    let mean = |pair: &Pair| pair.errors.iter().sum::<f64>() / pair.errors.len() as f64;
+    let best = pairs.iter().min_by(|a, b| mean(a).total_cmp(&mean(b)))?;
+    let as_good = |pair: &&Pair| {
+        let worse: Vec<f64> = pair.errors.iter().zip(&best.errors).map(|(a, b)| a - b).collect();
+        let (mean, jackknife) = mean_and_jackknife(graph, nodes, &worse);
+        mean <= jackknife
+    };
+    let simplest = pairs
+        .iter()
+        .filter(as_good)
+        .min_by(|a, b| a.complexity.cmp(&b.complexity).then(mean(a).total_cmp(&mean(b))));
+    Some(simplest.unwrap_or(best).formula.clone())
 }
 
 /// The composed formula in `laws.json`.
@@ -404,6 +429,38 @@ fn write_laws(folder: &RunFolder, formula: &Formula, error: f64) -> Result<()> {
     }
     laws.push(entry("delta".to_string(), &formula.node, &node));
     job::write_laws(folder, &laws)
+}
+
+/// The composed formula of a run.
+///
+/// # Errors
+/// A run that has none, or one that cannot be parsed.
+pub fn composed(folder: &RunFolder) -> Result<Formula> {
+    let path = folder.file(job::LAWS);
+    let laws = job::read_laws(folder)?;
+    let text = |law: &serde_json::Value, key: &str| law[key].as_str().unwrap_or("").to_string();
+    let composed: Vec<(String, String)> = laws
+        .iter()
+        .filter(|law| law["stage"] == "composed")
+        .map(|law| (text(law, "target"), text(law, "equation")))
+        .collect();
+    let Some((_, node)) = composed.iter().find(|(target, _)| target == "delta") else {
+        let message = "has no composed formula of an overdensity: run compose on it first";
+        return Err(Error::input(message).file(path));
+    };
+    let bad = |e: Error| Error::input(e.message).file(&path).field("equation");
+    let mut components = Vec::new();
+    let mut messages = Vec::new();
+    for (target, equation) in &composed {
+        if let Some(index) = target.strip_prefix('e').and_then(|k| k.parse().ok()) {
+            components.push(index);
+            messages.push(Expression::parse(equation, &formula::VARIABLES).map_err(bad)?);
+        }
+    }
+    let names = node_names(&components);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let node = Expression::parse(node, &names).map_err(bad)?;
+    Ok(Formula { messages, components, node })
 }
 
 /// All stages behind the training, which took `trained` seconds.

@@ -6,12 +6,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::distill;
 use super::formula::{Formula, Nodes};
 use super::graph::Graph;
 use super::split::{Split, mean_and_jackknife};
-use crate::device::Cpu;
+use super::train;
+use crate::device::{Cpu, Device};
 use crate::error::Result;
+use crate::network::model::Model;
 use crate::progress::Progress;
+use crate::store::run::RunFolder;
 
 /// A formula of the paper.
 pub struct Published {
@@ -77,6 +81,8 @@ pub struct Row {
     pub train: Option<Measure>,
     /// The same on the slab.
     pub test: Option<Measure>,
+    /// With constants fitted to the slab itself: what the formula could reach there.
+    pub test_fitted_there: Option<f64>,
     /// Fitted to train nodes up to the overdensity that hides others: the error on them, …
     pub seen: Option<Measure>,
     /// … and on the hidden ones, which are above it.
@@ -141,6 +147,7 @@ pub fn row(
         refitted: Some(on(&all, &everywhere)?.error),
         train: Some(on(&split.train, &outside)?),
         test: Some(on(&split.test, &outside)?),
+        test_fitted_there: Some(on(&split.test, &fitted(&split.test)?)?.error),
         seen: Some(on(&hiding.test, &low)?),
         hidden,
         equations: everywhere.equations().iter().map(|(l, r)| format!("{l} {r}")).collect(),
@@ -167,6 +174,39 @@ pub fn published(cpu: Cpu, graph: &Graph, hide_above: f64, progress: Progress) -
     Ok(rows)
 }
 
+/// The rows of a run: its network, whose errors are those of its own training, and the formula that was
+/// found from it, fitted like the others.
+///
+/// # Errors
+/// Files of the run that cannot be read; those of [`row`].
+pub fn of_run(
+    device: &Device,
+    cpu: Cpu,
+    graph: &Graph,
+    folder: &RunFolder,
+    hide_above: f64,
+) -> Result<[Row; 2]> {
+    let features = graph.scaled_features();
+    let formula = distill::composed(folder)?;
+    let found = row(cpu, graph, &features, "found by this run", &formula, hide_above)?;
+    let model = Model::load(&folder.file("model.safetensors"))?;
+    let (test, hidden) = train::losses(device, graph, &model)?;
+    let hides = hidden.is_some();
+    let network = Row {
+        name: "its network".to_string(),
+        published: None,
+        as_published: None,
+        refitted: None,
+        train: None,
+        test: Some(test).filter(|_| !hides),
+        test_fitted_there: None,
+        seen: Some(test).filter(|_| hides),
+        hidden,
+        equations: vec![],
+    };
+    Ok([found, network])
+}
+
 /// The table for a person.
 pub fn text(rows: &[Row], hide_above: f64) -> String {
     let number = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.4}"));
@@ -176,31 +216,33 @@ pub fn text(rows: &[Row], hide_above: f64) -> String {
     let mut lines = vec![
         "mean absolute error of the overdensity".to_string(),
         format!(
-            "{:<22} {:>9} {:>12} {:>9} {:>16} {:>16} {:>16} {:>16}",
+            "{:<22} {:>9} {:>12} {:>9} {:>16} {:>16} {:>13} {:>16} {:>16}",
             "formula",
             "paper",
             "its numbers",
             "refitted",
             "train",
             "held-out slab",
+            "fitted there",
             format!("d <= {hide_above}, slab"),
             format!("d > {hide_above}, hidden"),
         ),
     ];
     for row in rows {
         lines.push(format!(
-            "{:<22} {:>9} {:>12} {:>9} {:>16} {:>16} {:>16} {:>16}",
+            "{:<22} {:>9} {:>12} {:>9} {:>16} {:>16} {:>13} {:>16} {:>16}",
             row.name,
             number(row.published),
             number(row.as_published),
             number(row.refitted),
             measure(row.train),
             measure(row.test),
+            number(row.test_fitted_there),
             measure(row.seen),
             measure(row.hidden),
         ));
     }
-    for row in rows {
+    for row in rows.iter().filter(|row| !row.equations.is_empty()) {
         lines.push(String::new());
         lines.push(format!("{}, refitted on all halos:", row.name));
         lines.extend(row.equations.iter().map(|line| format!("  {line}")));

@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::Context;
+use crate::cosmology::distill as on_graph;
 use crate::distill::laws::Search;
 use crate::distill::pipeline;
-use crate::cosmology::distill as on_graph;
 use crate::error::Result;
 use crate::network::settings::Preset;
 use crate::store::run::{Existing, RunFolder};
