@@ -281,17 +281,17 @@ struct EdgeLastArgs {
 LAYOUT(EdgeLastArgs, d_inputs, starts, d_sums, bias, count, n_features, message_dim, unused)
 
 // Gradients of the summed messages, in rows of their own, and of the bias that each sum has as often
-// as the receiver has edges. Grid: one thread for each message.
-KERNEL void edge_last(EdgeLastArgs args) {
-    const unsigned unit = blockIdx.x * blockDim.x + threadIdx.x;
-    if (unit >= args.message_dim) return;
-    float bias = 0;
-    for (size_t row = 0; row < args.count; row++) {
+// as the receiver has edges. Grid: messages.
+KERNEL void __launch_bounds__(TILE_THREADS) edge_last(EdgeLastArgs args) {
+    const unsigned unit = blockIdx.x;
+    double bias = 0;
+    for (size_t row = threadIdx.x; row < args.count; row += blockDim.x) {
         const float d = args.d_inputs[row * (args.n_features + args.message_dim) + args.n_features + unit];
         args.d_sums[row * args.message_dim + unit] = d;
         bias += float(args.starts[row + 1] - args.starts[row]) * d;
     }
-    args.bias[unit] += bias;
+    const double total = block_sum(bias);
+    if (threadIdx.x == 0) args.bias[unit] += float(total);
 }
 EXPORT(edge_last)
 

@@ -1,35 +1,29 @@
 // φe on the edges of a large graph, from the features straight to sums over the edges of each receiver:
-// what lies between stays in shared memory and registers. For predictions, in bf16.
+// what lies between stays in shared memory and registers. In bf16, for predictions and for the way
+// forward of a training step, which leaves for the way back (edge_fused_backward.cu) one bit for each
+// unit of the last hidden layer, and where messages have an L1 penalty their signs.
 // Argument structs in Rust, launches and tests: src/ops/edge/; design: notes/edge.md.
-//
-// Edges go through in tiles of FUSED. A block has a warp for each 64 units of a hidden layer, whose
-// width is `hidden`, a multiple of 64. Weights lie in the order in which they are used, in chunks of
-// FUSED_DEPTH along the summed index, [unit][FUSED_DEPTH]: a chunk of a hidden layer has all its units,
-// a chunk of the last layer `hidden` / 4 of them, which make a pass.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
-
-constexpr int FUSED = 64, FUSED_DEPTH = 32;
-// A row of weights in shared memory; rows are an odd number of 16 bytes apart, for ldmatrix.
-constexpr int FUSED_ROW = FUSED_DEPTH + 8;
-constexpr int FUSED_THREADS = 256;
-// Fragments of 8 units of a warp in a hidden layer, and in a pass of the last one.
-constexpr int FUSED_WIDE = 8, FUSED_PASS = 2;
+#include "common/fused.cuh"
 
 struct EdgeFusedWeightsArgs {
     const float* parameters;  // of the arena, from the layer's first weight and bias on
     const float* bias;
     Bf16* weights;            // [passes, chunks, units, FUSED_DEPTH]
-    float* padded_bias;       // [passes, units]
-    unsigned out_width;       // units that count
-    unsigned in_width, passes, chunks, units;
+    float* padded_bias;       // [passes, units], or null
+    unsigned rows, columns;   // units that count, and summed indices
+    unsigned row_step, column_step;  // from one of them to the next in the arena
+    unsigned passes, chunks, units;
     unsigned n_features, dim;  // dim > 0: coordinates in φe's first layer, as in EdgeOperandsArgs
-    unsigned split;            // the first layer: columns [high, high, low], each in_width wide
+    unsigned split;            // > 0: the first layer, columns [high, high, low], each so wide
+    float scale;
+    unsigned unused;
 };
-LAYOUT(EdgeFusedWeightsArgs, parameters, bias, weights, padded_bias, out_width, in_width, passes, chunks,
-       units, n_features, dim, split)
+LAYOUT(EdgeFusedWeightsArgs, parameters, bias, weights, padded_bias, rows, columns, row_step, column_step,
+       passes, chunks, units, n_features, dim, split, scale, unused)
 
-// A layer's parameters in the order of `edge_fused`, with zeros around them. Any grid.
+// A layer's parameters in the order in which they are used, with zeros around them. Any grid.
 KERNEL void edge_fused_weights(EdgeFusedWeightsArgs args) {
     const size_t threads = size_t(gridDim.x) * blockDim.x;
     const size_t count = size_t(args.passes) * args.chunks * args.units * FUSED_DEPTH;
@@ -37,17 +31,19 @@ KERNEL void edge_fused_weights(EdgeFusedWeightsArgs args) {
         const size_t row = i / FUSED_DEPTH, chunk = row / args.units % args.chunks;
         const size_t unit = row / args.units / args.chunks * args.units + row % args.units;
         const size_t place = chunk * FUSED_DEPTH + i % FUSED_DEPTH;
-        const size_t part = args.split ? place / args.in_width : 0;
-        const size_t column = place - part * args.in_width;
+        const size_t part = args.split ? place / args.split : 0;
+        const size_t column = place - part * args.split;
         float w = 0;
-        if (unit < args.out_width && column < args.in_width && part < 3) {
-            const float* from = args.parameters + unit * args.in_width + column;
+        if (unit < args.rows && column < args.columns && part < 3) {
+            const float* from = args.parameters + unit * args.row_step + column * args.column_step;
             w = *from;
             if (column < args.dim) w += from[args.n_features];
+            w *= args.scale;
             if (part == 2) w -= __bfloat162float(__float2bfloat16_rn(w));
         }
         narrow(w, args.weights[i]);
-        if (place == 0) args.padded_bias[unit] = unit < args.out_width ? args.bias[unit] : 0.0f;
+        if (args.padded_bias && place == 0)
+            args.padded_bias[unit] = unit < args.rows ? args.bias[unit] : 0.0f;
     }
 }
 EXPORT(edge_fused_weights)
@@ -61,135 +57,36 @@ struct EdgeFusedArgs {
     const Bf16* weights;        // of all layers: [layer][pass][chunk][unit][FUSED_DEPTH]
     const float* biases;        // [layers, hidden], [passes, hidden / 4]
     float* sums;                // [receivers, width]
+    // For the way back; null for predictions.
+    unsigned* owners;           // [edges] among the receivers
+    uint16_t* masks;            // [edges, hidden / 16]: [64 units][thread of four], bits 2 n + i
+    unsigned* signs;            // [edges, words, 2]: messages that are positive, negative; or null
+    float* shares;              // [blocks, hidden · sign_columns] Σ sign(message) · unit: fused_accumulate
+    float* counts;              // [blocks, sign_columns] Σ sign(message)
+    double* penalties;          // [blocks, warps] Σ |message|
     float shift[3];
     float period;               // 0 in open space
     unsigned n_features, dim;
     unsigned hidden, layers;    // hidden layers
+    unsigned inputs;            // width of a part of the inputs
     unsigned first_chunks;      // of the first layer
     unsigned passes;            // of the last layer; 0: sums are those of the last hidden layer
     unsigned width;             // of what is summed
     unsigned row;               // of the activations in shared memory
+    unsigned sign_columns;      // messages, to a multiple of 16
 };
-LAYOUT(EdgeFusedArgs, features, receivers, starts, senders, ranges, weights, biases, sums, shift, period,
-       n_features, dim, hidden, layers, first_chunks, passes, width, row)
+LAYOUT(EdgeFusedArgs, features, receivers, starts, senders, ranges, weights, biases, sums, owners, masks,
+       signs, shares, counts, penalties, shift, period, n_features, dim, hidden, layers, inputs,
+       first_chunks, passes, width, row, sign_columns)
 
 // Some whole stars on their way through one block.
 struct Fused {
     const EdgeFusedArgs& args;
     Shared<Bf16> activations;  // [FUSED, row]
-    Shared<Bf16> stages;       // [2][hidden, FUSED_ROW]
     Shared<float> running;     // [width, at least]: the sums of a receiver that goes on in the next tile
     Shared<unsigned> places;   // [2][FUSED]: receiver and sender of each edge of a tile
-    unsigned wide_chunks, chunks;  // of the weights: of the hidden layers, of all
-    unsigned chunk;                // that is fetched next
-    unsigned stage;                // where it goes
+    FusedWeights weights;
 };
-
-// Starts to copy the next chunk of the weights, after the last one the first.
-DEVICE void fused_fetch(Fused& it) {
-    const bool wide = it.chunk < it.wide_chunks;
-    const size_t quarters = 3 * size_t(wide ? it.chunk : it.wide_chunks) + it.chunk;
-    const Bf16* from = it.args.weights + quarters * (it.args.hidden / 4 * FUSED_DEPTH);
-    const Shared<Bf16> to = it.stages + it.stage * it.args.hidden * FUSED_ROW;
-    UNROLL
-    for (int i = 0; i < FUSED_WIDE; i++) {
-        const unsigned piece = threadIdx.x + blockDim.x * i;
-        if (wide || i < FUSED_PASS)
-            cp_async_16(to.at(piece / (FUSED_DEPTH / 8) * FUSED_ROW + piece % (FUSED_DEPTH / 8) * 8, 8),
-                        from + size_t(piece) * 8);
-    }
-    cp_async_commit();
-    it.chunk = it.chunk + 1 < it.chunks ? it.chunk + 1 : 0;
-    it.stage ^= 1;
-}
-
-// A thread's share of a tile: its warp has 64 edges × 8 N units, results[m][n] the fragment of edges
-// 16 m … and units 8 n ….
-template <int N>
-struct FusedTile {
-    float results[FUSED / 16][N][4];
-};
-
-// First unit of this warp.
-template <int N>
-DEVICE int fused_corner() {
-    return int(threadIdx.x) / 32 * 8 * N;
-}
-
-// results += activations (columns `column` …) × a chunk of the weights.
-template <int N>
-DEVICE void fused_multiply(const Fused& it, FusedTile<N>& tile, int column, Shared<Bf16> weights) {
-    // Of the four 8×8 matrices of an ldmatrix: row `l` of matrix `high`, `low`.
-    const int lane = int(threadIdx.x) % 32, l = lane % 8, low = lane / 8 % 2, high = lane / 16;
-    UNROLL
-    for (int k = 0; k < FUSED_DEPTH; k += 16) {
-        uint32_t y[N][2];
-        UNROLL
-        for (int n = 0; n < N; n += 2) {
-            // Two fragments: units 0… with k 0…, with k 8…, then units 8….
-            uint32_t pair[4];
-            const int unit = fused_corner<N>() + 8 * n + 8 * high + l;
-            ldmatrix_x4<false>(pair, weights.at(unit * FUSED_ROW + k + 8 * low, 8));
-            y[n][0] = pair[0], y[n][1] = pair[1], y[n + 1][0] = pair[2], y[n + 1][1] = pair[3];
-        }
-        UNROLL
-        for (int m = 0; m < FUSED / 16; m++) {
-            // Matrices in the order of the fragment's registers: edges 0…, edges 8…, then k 8….
-            uint32_t x[4];
-            const int edge = 16 * m + 8 * low + l;
-            ldmatrix_x4<false>(
-                x, it.activations.at(edge * int(it.args.row) + column + k + 8 * high, 8));
-            UNROLL
-            for (int n = 0; n < N; n++) mma_m16n8k16_bf16(tile.results[m][n], x, y[n]);
-        }
-    }
-}
-
-// activations × the next `chunks` chunks + bias. Every thread of the block calls, and sees what others
-// have written to the activations. `more`: weights are needed after those of the last layer, too.
-template <int N>
-DEVICE FusedTile<N> fused_product(Fused& it, unsigned chunks, const float* bias, bool more) {
-    FusedTile<N> tile;
-    UNROLL
-    for (int n = 0; n < N; n++) {
-        UNROLL
-        for (int i = 0; i < 4; i++) {
-            const Element e = accumulator_element(int(threadIdx.x) % 32, i);
-            const float b = bias[fused_corner<N>() + 8 * n + e.column];
-            UNROLL
-            for (int m = 0; m < FUSED / 16; m++) tile.results[m][n][i] = b;
-        }
-    }
-    for (unsigned k = 0; k < chunks; k++) {
-        cp_async_wait<0>();
-        // Everyone's copies have arrived, and everyone is done with the stage that is filled next.
-        __syncthreads();
-        const Shared<Bf16> weights = it.stages + (it.stage ^ 1) * it.args.hidden * FUSED_ROW;
-        if (it.chunk != 0 || more) fused_fetch(it);
-        fused_multiply(it, tile, int(k) * FUSED_DEPTH, weights);
-    }
-    return tile;
-}
-
-// A ReLU's outputs as activations. Every thread of the block calls.
-DEVICE void fused_store(const Fused& it, const FusedTile<FUSED_WIDE>& tile) {
-    // Everyone is done with the old ones.
-    __syncthreads();
-    UNROLL
-    for (int m = 0; m < FUSED / 16; m++) {
-        UNROLL
-        for (int n = 0; n < FUSED_WIDE; n++) {
-            UNROLL
-            for (int i = 0; i < 4; i += 2) {
-                const Element e = accumulator_element(int(threadIdx.x) % 32, i);
-                const int unit = fused_corner<FUSED_WIDE>() + 8 * n + e.column;
-                Bf16* const to = it.activations.at((16 * m + e.row) * int(it.args.row) + unit, 2);
-                *reinterpret_cast<uint32_t*>(to) =
-                    relu_bf16x2(tile.results[m][n][i], tile.results[m][n][i + 1]);
-            }
-        }
-    }
-}
 
 // The units of a fragment row that a lane has at last, when sums over all edges are formed by halves:
 // lanes exchange half of what they have, then half of that.
@@ -269,9 +166,7 @@ DEVICE unsigned fused_add(const Fused& it, const FusedTile<N>& tile, unsigned be
     return receiver;
 }
 
-// φe's inputs on the edges `begin` … `end`, as high and low parts: columns [high, low, high], each of
-// [receiver's features, sender's, whose coordinates are relative to the receiver]; zeros around them.
-// Every thread of the block calls.
+// φe's inputs on the edges `begin` … `end`. Every thread of the block calls.
 DEVICE void fused_gather(const Fused& it, unsigned begin, unsigned end, unsigned receiver,
                          unsigned last) {
     const EdgeFusedArgs& args = it.args;
@@ -285,51 +180,112 @@ DEVICE void fused_gather(const Fused& it, unsigned begin, unsigned end, unsigned
             else
                 high = middle;
         }
+        if (args.owners) args.owners[begin + row] = low;
         it.places[row] = args.receivers[low];
         it.places[FUSED + row] = args.senders[begin + row];
     }
     // Also: everyone is done with the activations of the tile before.
     __syncthreads();
-    const unsigned width = args.n_features, columns = args.first_chunks * FUSED_DEPTH - 4 * width;
-    for (unsigned i = threadIdx.x; i < FUSED * columns; i += blockDim.x) {
-        // Column: of the high parts, then of what lies behind the second copy of them.
-        const unsigned row = i / columns, column = i % columns;
-        const Shared<Bf16> to = it.activations + row * args.row;
-        if (column >= 2 * width) {
-            narrow(0, to[4 * width + column]);
-            continue;
-        }
-        float value = 0;
-        if (row < end - begin) {
-            const unsigned k = column % width;
-            const float own = args.features[size_t(it.places[row]) * width + k];
-            if (column < width) {
-                value = own;
-                UNROLL
-                for (unsigned d = 0; d < 3; d++)
-                    if (k == d && d < args.dim) value += args.shift[d];
-            } else {
-                value = args.features[size_t(it.places[FUSED + row]) * width + k];
-                if (k < args.dim) {
-                    value -= own;
-                    if (args.period > 0) value -= args.period * roundf(value / args.period);
-                }
+    const FusedInputs inputs = {args.features,   {args.shift[0], args.shift[1], args.shift[2]},
+                                args.period,     args.n_features,
+                                args.dim,        args.inputs,
+                                args.first_chunks * FUSED_DEPTH};
+    fused_inputs(inputs, it.activations, int(args.row), FUSED, threadIdx.x, blockDim.x,
+                 [&](unsigned row, unsigned& receiver, unsigned& sender) {
+                     if (row >= end - begin) return false;
+                     receiver = it.places[row];
+                     sender = it.places[FUSED + row];
+                     return true;
+                 });
+}
+
+// A ReLU's outputs as activations. Every thread of the block calls.
+DEVICE void fused_store(const Fused& it, FusedTile<FUSED_WIDE>& tile) {
+    // Everyone is done with the old ones.
+    __syncthreads();
+    fused_put<true>(tile, it.activations + fused_corner<FUSED_WIDE>(), int(it.args.row));
+}
+
+// Which units of the last hidden layer are positive, on the edges from `begin` on.
+DEVICE void fused_masks(const EdgeFusedArgs& args, const FusedTile<FUSED_WIDE>& tile, unsigned begin,
+                        unsigned end) {
+    const int lane = int(threadIdx.x) % 32;
+    UNROLL
+    for (int m = 0; m < FUSED / 16; m++) {
+        UNROLL
+        for (int half = 0; half < 2; half++) {
+            unsigned bits = 0;
+            UNROLL
+            for (int n = 0; n < FUSED_WIDE; n++) {
+                bits |= unsigned(tile.results[m][n][2 * half] > 0) << 2 * n;
+                bits |= unsigned(tile.results[m][n][2 * half + 1] > 0) << (2 * n + 1);
             }
+            const unsigned edge = begin + 16 * m + accumulator_element(lane, 2 * half).row;
+            if (edge < end)
+                args.masks[size_t(edge) * (args.hidden / 16) + threadIdx.x / 32 * 4 + lane % 4] =
+                    uint16_t(bits);
         }
-        const Bf16 high = __float2bfloat16_rn(value);
-        to[column] = high;
-        narrow(value - __bfloat162float(high), to[2 * width + column]);
-        to[4 * width + column] = high;
     }
 }
 
-// Grid: ranges; a warp for each 64 hidden units.
-KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused(EdgeFusedArgs args) {
+// What a tile of messages leaves: their penalty, and their signs in shared memory, [FUSED, sign_columns +
+// 8], in columns `column` …, with the sums of these over the edges. There are `rows` edges.
+DEVICE void fused_messages(const EdgeFusedArgs& args, FusedTile<FUSED_PASS>& tile, Shared<Bf16> signs,
+                           Shared<float> counts, int column, int rows, double& penalty) {
+    const int corner = column + fused_corner<FUSED_PASS>();
+    float sum = 0;
+    fused_each(tile, [&](int edge, int unit, float& first, float& second) {
+        const bool counted = edge < rows;
+        sum += counted ? fabsf(first) + fabsf(second) : 0.0f;
+        first = counted ? sign(first) : 0.0f;
+        second = counted ? sign(second) : 0.0f;
+        if (corner + unit < int(args.sign_columns))
+            *reinterpret_cast<uint32_t*>(
+                signs.at(edge * int(args.sign_columns + 8) + corner + unit, 2)) = bf16x2(first, second);
+    });
+    penalty += sum;
+    const FusedSums<FUSED_PASS> sums = fused_sum(tile, 0, FUSED);
+    const int unit = corner + 8 * (sums.first / 2) +
+                     accumulator_element(int(threadIdx.x) % 32, sums.first % 2).column;
+    if (sums.mine) counts[unit] += sums.value[0];
+}
+
+// The signs of a tile as bits, and their products with the last hidden layer, which lies in the
+// activations. Every thread of the block calls.
+DEVICE void fused_shares(const Fused& it, Shared<Bf16> signs, unsigned begin, unsigned end) {
+    const EdgeFusedArgs& args = it.args;
+    const unsigned columns = args.sign_columns, words = (columns + 31) / 32, row = columns + 8;
+    // Everyone has written its signs.
+    __syncthreads();
+    for (unsigned i = threadIdx.x; i < (end - begin) * words; i += blockDim.x) {
+        const unsigned edge = i / words, word = i % words;
+        unsigned positive = 0, negative = 0;
+        for (unsigned bit = 0; bit < min(32u, columns - 32 * word); bit++) {
+            const float x = widened(signs[edge * row + 32 * word + bit]);
+            positive |= unsigned(x > 0) << bit;
+            negative |= unsigned(x < 0) << bit;
+        }
+        unsigned* to = args.signs + (size_t(begin + edge) * words + word) * 2;
+        *reinterpret_cast<uint2*>(to) = make_uint2(positive, negative);
+    }
+    const unsigned warp = threadIdx.x / 32, fragments = columns / 8;
+    float* const sums = args.shares + (size_t(blockIdx.x) * args.hidden + 64 * warp) * columns;
+    for (unsigned n = 0; n < fragments; n += 2) {
+        FusedTile<2> tile = {};
+        fused_outer(tile, it.activations + 64 * warp, int(args.row), signs + 8 * n, int(row));
+        fused_accumulate(tile, sums + n * 128, fragments);
+    }
+}
+
+// TRAINING: sums are those of the last hidden layer, and what the way back needs is kept; messages only
+// for their penalty.
+template <bool TRAINING>
+DEVICE void fused_forward(const EdgeFusedArgs& args) {
     const unsigned hidden = args.hidden, last = args.ranges[blockIdx.x + 1];
     unsigned receiver = args.ranges[blockIdx.x];
     const unsigned first = args.starts[receiver], end = args.starts[last];
-    const unsigned pass = hidden / 4, depth = hidden / FUSED_DEPTH;
-    const unsigned sums = max(hidden, args.passes * pass);
+    const unsigned pass = hidden / 4, depth = hidden / FUSED_DEPTH, messages = args.passes * pass;
+    const unsigned sums = TRAINING ? hidden : max(hidden, messages);
     const unsigned wide_chunks = args.first_chunks + (args.layers - 1) * depth;
     size_t at = 0;
     const auto bytes = [&](size_t count) {
@@ -337,51 +293,77 @@ KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused(EdgeFusedArgs args) {
         at += count;
         return from;
     };
-    Fused it = {args,
-                shared<Bf16>(bytes(FUSED * args.row * sizeof(Bf16)), FUSED * args.row),
-                shared<Bf16>(bytes(2 * hidden * FUSED_ROW * sizeof(Bf16)), 2 * hidden * FUSED_ROW),
-                shared<float>(bytes(sums * sizeof(float)), sums),
+    const Shared<Bf16> activations =
+        shared<Bf16>(bytes(FUSED * args.row * sizeof(Bf16)), FUSED * args.row);
+    const Shared<Bf16> stages =
+        shared<Bf16>(bytes(2 * hidden * FUSED_ROW * sizeof(Bf16)), 2 * hidden * FUSED_ROW);
+    Fused it = {args, activations, shared<float>(bytes(sums * sizeof(float)), sums),
                 shared<unsigned>(bytes(2 * FUSED * sizeof(unsigned)), 2 * FUSED),
-                wide_chunks, wide_chunks + args.passes * depth, 0, 0};
+                {args.weights, stages, hidden, wide_chunks, wide_chunks + args.passes * depth, 0, 0}};
+    // Of messages in training: sums of signs, and signs.
+    const unsigned kept = TRAINING ? messages : 0, sign_row = kept > 0 ? args.sign_columns + 8 : 0;
+    const Shared<float> counts = shared<float>(bytes(kept * sizeof(float)), kept);
+    const Shared<Bf16> signs = shared<Bf16>(bytes(FUSED * sign_row * sizeof(Bf16)), FUSED * sign_row);
+    double penalty = 0;
 
     for (unsigned unit = threadIdx.x; unit < sums; unit += blockDim.x) it.running[unit] = 0;
+    if (TRAINING)
+        for (unsigned unit = threadIdx.x; unit < messages; unit += blockDim.x) counts[unit] = 0;
     if (first == end) {
         const size_t stop = size_t(last) * args.width;
         for (size_t i = size_t(receiver) * args.width + threadIdx.x; i < stop; i += blockDim.x)
             args.sums[i] = 0;
     } else {
-        fused_fetch(it);
+        fused_fetch(it.weights);
     }
     for (unsigned begin = first; begin < end; begin += FUSED) {
         const unsigned stop = min(begin + FUSED, end), from = receiver;
         const bool more = stop < end;
         fused_gather(it, begin, stop, from, last);
         for (unsigned layer = 0; layer < args.layers; layer++) {
-            FusedTile<FUSED_WIDE> tile = fused_product<FUSED_WIDE>(
-                it, layer == 0 ? args.first_chunks : depth, args.biases + layer * hidden, more);
-            if (layer + 1 < args.layers || args.passes > 0) {
+            FusedTile<FUSED_WIDE> tile = fused_bias<FUSED_WIDE>(args.biases + layer * hidden +
+                                                                fused_corner<FUSED_WIDE>());
+            fused_product(it.weights, tile, it.activations, int(args.row),
+                          layer == 0 ? args.first_chunks : depth, more);
+            if (layer + 1 < args.layers || (!TRAINING && args.passes > 0)) {
                 fused_store(it, tile);
                 continue;
             }
-            UNROLL
-            for (int m = 0; m < FUSED / 16; m++) {
-                UNROLL
-                for (int n = 0; n < FUSED_WIDE; n++) {
-                    UNROLL
-                    for (int i = 0; i < 4; i++) {
-                        // A NaN stays one: the comparison is false for it.
-                        float& x = tile.results[m][n][i];
-                        x = x <= 0 ? 0.0f : x;
-                    }
-                }
-            }
+            fused_each(tile, [&](int, int, float& one, float& other) {
+                // A NaN stays one: the comparison is false for it.
+                one = one <= 0 ? 0.0f : one;
+                other = other <= 0 ? 0.0f : other;
+            });
+            if (TRAINING) fused_masks(args, tile, begin, stop);
             receiver = fused_add(it, tile, begin, stop, from, last, 0);
+            if (TRAINING && args.passes > 0) fused_store(it, tile);
         }
         for (unsigned p = 0; p < args.passes; p++) {
-            const float* bias = args.biases + args.layers * hidden + p * pass;
-            const FusedTile<FUSED_PASS> tile = fused_product<FUSED_PASS>(it, depth, bias, more);
-            receiver = fused_add(it, tile, begin, stop, from, last, p * pass);
+            FusedTile<FUSED_PASS> tile = fused_bias<FUSED_PASS>(
+                args.biases + args.layers * hidden + p * pass + fused_corner<FUSED_PASS>());
+            fused_product(it.weights, tile, it.activations, int(args.row), depth, more);
+            if (TRAINING)
+                fused_messages(args, tile, signs, counts, int(p * pass), int(stop - begin), penalty);
+            else
+                receiver = fused_add(it, tile, begin, stop, from, last, p * pass);
         }
+        if (TRAINING && args.passes > 0) fused_shares(it, signs, begin, stop);
+    }
+    if (TRAINING && args.passes > 0) {
+        UNROLL
+        for (int bits = 16; bits > 0; bits /= 2) penalty += __shfl_xor_sync(~0u, penalty, bits);
+        if (threadIdx.x % 32 == 0)
+            args.penalties[(blockIdx.x * blockDim.x + threadIdx.x) / 32] += penalty;
+        __syncthreads();
+        for (unsigned unit = threadIdx.x; unit < min(messages, args.sign_columns); unit += blockDim.x)
+            args.counts[size_t(blockIdx.x) * args.sign_columns + unit] += counts[unit];
     }
 }
+
+// Grid: ranges; a warp for each 64 hidden units.
+KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused(EdgeFusedArgs args) { fused_forward<false>(args); }
+KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_training(EdgeFusedArgs args) {
+    fused_forward<true>(args);
+}
 EXPORT(edge_fused)
+EXPORT(edge_fused_training)

@@ -91,8 +91,7 @@ pub fn stars(
             })?
         }
         Device::Gpu(gpu) => {
-            let how = (*gpu, edge::gpu::CHUNK_EDGES);
-            let mut step = edge::gpu::Loaded::new(how, &batch, edges, &targets, &parameters)?;
+            let mut step = edge::gpu::Loaded::new(*gpu, &batch, edges, &targets, &parameters)?;
             harness.measure(work, || step.step().map(drop))?
         }
     });

@@ -96,10 +96,7 @@ pub fn gradient(
         Device::Cpu(cpu) => {
             cpu::gradient(cpu, batch, edges, targets, parameters, gradients, workspace)
         }
-        Device::Gpu(gpu) => {
-            let how = (*gpu, gpu::CHUNK_EDGES);
-            gpu::gradient(how, batch, edges, targets, parameters, gradients)
-        }
+        Device::Gpu(gpu) => gpu::gradient(*gpu, batch, edges, targets, parameters, gradients),
     }
 }
 

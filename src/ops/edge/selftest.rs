@@ -221,30 +221,40 @@ pub(super) fn expected(cases: &[Case]) -> [Vec<Vec<f64>>; 2] {
     [of(|_| Rounding::Exact), of(|case| Rounding::Naive(case.precision))]
 }
 
-/// The cases on a device: the part of the result whose error comes closest to its limit, which is
-/// 2 × the naive error + 1e-6.
+/// The cases on a device: the part of the result whose error comes closest to its limit.
 pub(super) fn check(
     cases: &[Case],
-    [exact, naive]: &[Vec<Vec<f64>>; 2],
+    expected: &[Vec<Vec<f64>>; 2],
     device: &Device,
     what: &str,
 ) -> Result<Check> {
     let found = cases.iter().map(|case| case.found(device)).collect::<Result<Vec<_>>>()?;
-    let checks = cases[0].parts().into_iter().map(|(name, ranges)| {
-        let exact = pick(exact, &ranges);
-        Check {
-            operation: "edge",
-            case: format!("{what}, {:?}: {name}", cases[0].precision),
-            error: relative_error(&pick(&found, &ranges), &exact),
-            limit: 2.0 * relative_error(&pick(naive, &ranges), &exact) + 1e-6,
-        }
-    });
     let share = |check: &Check| match (check.error / check.limit).is_nan() {
         true => f64::INFINITY,
         false => check.error / check.limit,
     };
-    let worst = checks.max_by(|a, b| share(a).total_cmp(&share(b)));
+    let checks = each(cases, &found, expected, what);
+    let worst = checks.into_iter().max_by(|a, b| share(a).total_cmp(&share(b)));
     Ok(worst.expect("a network has tensors"))
+}
+
+/// Each part of what was found, in the order of `expected`; the limit is 2 × the naive error + 1e-6.
+pub(super) fn each(
+    cases: &[Case],
+    found: &[Vec<f32>],
+    [exact, naive]: &[Vec<Vec<f64>>; 2],
+    what: &str,
+) -> Vec<Check> {
+    let part = |(name, ranges): (String, Vec<Range<usize>>)| {
+        let exact = pick(exact, &ranges);
+        Check {
+            operation: "edge",
+            case: format!("{what}, {:?}: {name}", cases[0].precision),
+            error: relative_error(&pick(found, &ranges), &exact),
+            limit: 2.0 * relative_error(&pick(naive, &ranges), &exact) + 1e-6,
+        }
+    };
+    cases[0].parts().into_iter().map(part).collect()
 }
 
 /// These places of every case.

@@ -65,39 +65,6 @@ fn gpu_agrees_with_the_reference() {
 }
 
 #[test]
-fn gpu_chunks_give_what_the_whole_gives() {
-    let Some(Device::Gpu(gpu)) = crate::device::test_gpu() else { return };
-    for kind in KINDS {
-        // Chunks of several stars, of one that is larger than a chunk, of stars without edges.
-        for (most, precision) in [0, 10, 22, 64]
-            .into_iter()
-            .flat_map(|most| [Precision::F32, Precision::Bf16].map(|precision| (most, precision)))
-        {
-            let degrees = [9, 30, 0, 0, 7, 5, 12, 1];
-            let case = Case::new(kind, [16, 2, 3], &degrees, 3).at(precision);
-            let (batch, edges) = (case.batch(), 64);
-            let exact = case.reference(Rounding::Exact);
-            let limit = if precision == Precision::F32 { 2e-6 } else { 5e-3 };
-            let mut gradients = vec![f32::NAN; case.parameters.len()];
-            let loss = gpu::gradient(
-                (gpu, most),
-                &batch,
-                edges,
-                &case.targets,
-                &case.parameters,
-                &mut gradients,
-            )
-            .unwrap();
-            let error = crate::ops::relative_error(&gradients, &exact.gradients);
-            assert!(error < limit, "{kind:?}, {precision:?}, chunks of {most}: {error}");
-            let near = |found: f32, exact: f64| (f64::from(found) - exact).abs() <= limit * exact;
-            assert!(near(loss.prediction, exact.prediction), "{loss:?}");
-            assert!(near(loss.penalty, exact.penalty), "{loss:?}");
-        }
-    }
-}
-
-#[test]
 fn every_level_agrees_with_the_reference_on_every_network() {
     for kind in KINDS {
         for hidden in [3, 7, 16, 33, 128] {

@@ -1,5 +1,5 @@
-//! What the kernels of `kernels/edge.cu` and `kernels/edge_fused.cu` take: the twins of its structs, whose comments say what each
-//! field is.
+//! What the kernels of `kernels/edge.cu`, `kernels/edge_fused.cu` and `kernels/edge_fused_backward.cu` take:
+//! the twins of their structs, whose comments say what each field is.
 
 use half::bf16;
 
@@ -215,19 +215,23 @@ kernel_args! {
         bias: Pointer<f32>,
         weights: Pointer<bf16>,
         padded_bias: Pointer<f32>,
-        out_width: u32,
-        in_width: u32,
+        rows: u32,
+        columns: u32,
+        row_step: u32,
+        column_step: u32,
         passes: u32,
         chunks: u32,
         units: u32,
         n_features: u32,
         dim: u32,
         split: u32,
+        scale: f32,
+        unused: u32,
     }
 }
 
 kernel_args! {
-    /// What `edge_fused` takes.
+    /// What `edge_fused` and `edge_fused_training` take.
     struct EdgeFusedArgs {
         features: Pointer<f32>,
         receivers: Pointer<u32>,
@@ -237,16 +241,72 @@ kernel_args! {
         weights: Pointer<bf16>,
         biases: Pointer<f32>,
         sums: Pointer<f32>,
+        owners: Pointer<u32>,
+        masks: Pointer<u16>,
+        signs: Pointer<u32>,
+        shares: Pointer<f32>,
+        counts: Pointer<f32>,
+        penalties: Pointer<f64>,
         shift: [f32; 3],
         period: f32,
         n_features: u32,
         dim: u32,
         hidden: u32,
         layers: u32,
+        inputs: u32,
         first_chunks: u32,
         passes: u32,
         width: u32,
         row: u32,
+        sign_columns: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_fused_first` and `edge_fused_second` take.
+    struct EdgeFusedBackwardArgs {
+        features: Pointer<f32>,
+        receivers: Pointer<u32>,
+        senders: Pointer<u32>,
+        owners: Pointer<u32>,
+        masks: Pointer<u16>,
+        signs: Pointer<u32>,
+        passed: Pointer<f32>,
+        weights: Pointer<bf16>,
+        bias: Pointer<f32>,
+        sums: Pointer<f32>,
+        biases: Pointer<f32>,
+        shift: [f32; 3],
+        period: f32,
+        n_features: u32,
+        dim: u32,
+        edges: u32,
+        hidden: u32,
+        inputs: u32,
+        first_chunks: u32,
+        words: u32,
+        tiles: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_fused_collect` takes.
+    struct EdgeFusedCollectArgs {
+        sums: Pointer<f32>,
+        biases: Pointer<f32>,
+        gradients: Pointer<f32>,
+        d_bias: Pointer<f32>,
+        size: u64,
+        count: u32,
+        bias_stride: u32,
+        fragments: u32,
+        across: u32,
+        rows: u32,
+        columns: u32,
+        row_step: u32,
+        column_step: u32,
+        bias_count: u32,
+        scale: f32,
     }
 }
 

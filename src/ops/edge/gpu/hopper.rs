@@ -185,7 +185,7 @@ impl Hopper {
         graph: Graph,
         (sums, width): (Pointer<f32>, usize),
     ) -> Result<()> {
-        let Graph { features, receivers, starts, senders } = graph;
+        let Graph { features, receivers, starts, senders, .. } = graph;
         let Plan { parts, layers, first_blocks, passes, shared, .. } = self.plan;
         let args = EdgeHopperArgs {
             features,

@@ -1,6 +1,7 @@
 //! The step on a CUDA device: `kernels/edge.cu`, and between its kernels the layers of
-//! `kernels/mlp.cu`, on chunks of whole stars, so that memory does not grow with the batch. Predictions
-//! in bf16 have φe in one kernel instead, where the device can: `kernels/edge_fused.cu`.
+//! `kernels/mlp.cu`, on chunks of whole stars, so that memory does not grow with the batch. In bf16 φe is
+//! in one kernel forward, `kernels/edge_fused.cu`, and in two on the way back,
+//! `kernels/edge_fused_backward.cu`, where the device and the shape allow it.
 //!
 //! As on the processor, φe's first layer and φv work in f32 at every precision.
 
@@ -10,6 +11,8 @@ mod hopper;
 mod step;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod training_tests;
 
 use std::ops::Range;
 
@@ -18,26 +21,74 @@ use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Pointer};
 use crate::error::Result;
 use crate::network::spec::Shape;
+use fused::training::{Training, TrainingPlan};
 use fused::{Fused, Graph};
 use hopper::Hopper;
 use step::Step;
 
 /// Edges of a chunk, unless one star has more or memory is short.
-pub(crate) const CHUNK_EDGES: usize = 1 << 15;
-/// The same where φe is fused, and the memory that an edge takes there: its sender and its number.
+const CHUNK_EDGES: usize = 1 << 15;
+/// The same where φe is fused.
 const FUSED_EDGES: usize = 1 << 22;
-const FUSED_BYTES: usize = 2 * size_of::<u32>();
 
-/// The step in chunks of up to `most` edges.
+/// How φe goes over the edges.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Layer by layer through memory.
+    Layers,
+    /// In one kernel, without a gradient.
+    Predictions(Plan),
+    /// In kernels that form activations again on the way back.
+    Training(TrainingPlan),
+}
+
+impl Way {
+    /// Of a training step on a device.
+    fn of(gpu: Gpu, batch: &Batch) -> Result<Way> {
+        Ok(TrainingPlan::new(gpu, batch)?.map_or(Way::Layers, Way::Training))
+    }
+
+    /// Edges of a chunk.
+    fn edges(&self) -> usize {
+        if let Way::Layers = self { CHUNK_EDGES } else { FUSED_EDGES }
+    }
+
+    /// Memory that an edge takes, at most.
+    fn edge_bytes(&self, shape: &Shape) -> usize {
+        match self {
+            Way::Layers => {
+                let hidden = 2 * shape.layers * shape.hidden;
+                (2 * shape.n_features + hidden + 3 * shape.edge_outputs()) * size_of::<f32>()
+            }
+            // Its sender and its number.
+            Way::Predictions(_) => 2 * size_of::<u32>(),
+            Way::Training(plan) => plan.edge_bytes(),
+        }
+    }
+}
+
 pub(super) fn gradient(
-    (gpu, most): (Gpu, usize),
+    gpu: Gpu,
     batch: &Batch,
     edges: usize,
     targets: &[f32],
     parameters: &[f32],
     gradients: &mut [f32],
 ) -> Result<Loss> {
-    let mut loaded = Loaded::new((gpu, most), batch, edges, targets, parameters)?;
+    let way = Way::of(gpu, batch)?;
+    gradient_by((gpu, way, way.edges()), batch, edges, targets, parameters, gradients)
+}
+
+/// In a way, in chunks of up to so many edges.
+fn gradient_by(
+    how: (Gpu, Way, usize),
+    batch: &Batch,
+    edges: usize,
+    targets: &[f32],
+    parameters: &[f32],
+    gradients: &mut [f32],
+) -> Result<Loss> {
+    let mut loaded = Loaded::by(how, batch, edges, targets, parameters)?;
     let [losses, penalties] = loaded.step()?;
     loaded.step.gradients(gradients)?;
     let squares: f64 = parameters.iter().map(|&w| f64::from(w).powi(2)).sum();
@@ -55,19 +106,31 @@ pub(crate) struct Loaded<'a> {
 }
 
 impl<'a> Loaded<'a> {
-    /// For a batch of so many edges, in chunks of up to `most`.
+    /// For a batch of so many edges.
     ///
     /// # Errors
     /// Too little memory.
     pub(crate) fn new(
-        (gpu, most): (Gpu, usize),
+        gpu: Gpu,
         batch: &'a Batch<'a>,
         edges: usize,
         targets: &[f32],
         parameters: &[f32],
     ) -> Result<Self> {
-        let chunks = chunks(gpu, batch, most, edge_bytes(&batch.shape))?;
-        let mut step = Step::new(gpu, batch, parameters, &chunks, None)?;
+        let way = Way::of(gpu, batch)?;
+        Loaded::by((gpu, way, way.edges()), batch, edges, targets, parameters)
+    }
+
+    /// In a way, in chunks of up to `most` edges.
+    fn by(
+        (gpu, way, most): (Gpu, Way, usize),
+        batch: &'a Batch<'a>,
+        edges: usize,
+        targets: &[f32],
+        parameters: &[f32],
+    ) -> Result<Self> {
+        let chunks = chunks(gpu, batch, most, way.edge_bytes(&batch.shape))?;
+        let mut step = Step::new(gpu, batch, parameters, &chunks, way)?;
         step.prepare_gradient(targets, edges)?;
         Ok(Loaded { step, chunks })
     }
@@ -75,17 +138,13 @@ impl<'a> Loaded<'a> {
     /// Computes the gradient, which stays on the device; returns the sums of |target − prediction| and
     /// of the penalty.
     pub(crate) fn step(&mut self) -> Result<[f64; 2]> {
-        let mut sums = [0.0; 2];
         self.step.begin()?;
         for chunk in &self.chunks {
             self.step.forward(chunk.clone())?;
             self.step.backward()?;
-            let [losses, penalties] = self.step.losses()?;
-            sums[0] += losses.iter().sum::<f64>();
-            sums[1] += penalties.iter().sum::<f64>();
         }
         self.step.finish()?;
-        Ok(sums)
+        self.step.losses()
     }
 }
 
@@ -95,22 +154,18 @@ pub(super) fn predict(
     parameters: &[f32],
     predictions: &mut [f32],
 ) -> Result<()> {
-    let plan = Plan::new(gpu, batch)?;
-    predict_by((gpu, plan), batch, parameters, predictions)
+    let way = Plan::new(gpu, batch)?.map_or(Way::Layers, Way::Predictions);
+    predict_by((gpu, way), batch, parameters, predictions)
 }
 
-/// With a plan φe is fused, else it goes layer by layer.
 fn predict_by(
-    (gpu, plan): (Gpu, Option<Plan>),
+    (gpu, way): (Gpu, Way),
     batch: &Batch,
     parameters: &[f32],
     predictions: &mut [f32],
 ) -> Result<()> {
-    let chunks = match plan {
-        Some(_) => chunks(gpu, batch, FUSED_EDGES, FUSED_BYTES)?,
-        None => chunks(gpu, batch, CHUNK_EDGES, edge_bytes(&batch.shape))?,
-    };
-    let mut step = Step::new(gpu, batch, parameters, &chunks, plan)?;
+    let chunks = chunks(gpu, batch, way.edges(), way.edge_bytes(&batch.shape))?;
+    let mut step = Step::new(gpu, batch, parameters, &chunks, way)?;
     for chunk in chunks {
         let width = batch.shape.outputs;
         let to = &mut predictions[chunk.start * width..chunk.end * width];
@@ -169,7 +224,7 @@ impl Whole {
     /// # Safety
     /// The graph is the one that was dealt, with receivers and senders among the features' nodes.
     unsafe fn sums(
-        &self,
+        &mut self,
         gpu: Gpu,
         batch: &Batch,
         graph: Graph,
@@ -181,12 +236,14 @@ impl Whole {
             Whole::Hopper(hopper) => unsafe { hopper.sums(gpu, batch, graph, to) },
         }
     }
-}
 
-/// Memory that an edge takes, at most.
-fn edge_bytes(shape: &Shape) -> usize {
-    let units = 2 * shape.n_features + 2 * shape.layers * shape.hidden + 3 * shape.edge_outputs();
-    units * size_of::<f32>()
+    /// What a training step keeps.
+    fn training(&mut self) -> Option<&mut Training> {
+        match self {
+            Whole::Fused(fused) => fused.training.as_mut(),
+            Whole::Hopper(_) => None,
+        }
+    }
 }
 
 /// The receivers in chunks of up to `most` edges, or of as many as take half of the free memory at so

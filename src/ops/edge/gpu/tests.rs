@@ -1,4 +1,4 @@
-//! The fused kernel against the reference, against the layers one by one, and digit by digit.
+//! The fused predictions against the reference, against the layers one by one, and digit by digit.
 
 use super::*;
 use crate::device::{Device, test_gpu};
@@ -11,7 +11,8 @@ use crate::ops::relative_error;
 /// Predictions of a case into poisoned buffers.
 fn found_by(gpu: Gpu, case: &Case, plan: Option<Plan>) -> Vec<f32> {
     let mut found = vec![f32::NAN; case.receivers.len() * case.shape.outputs];
-    predict_by((gpu, plan), &case.batch(), &case.parameters, &mut found).unwrap();
+    let way = plan.map_or(Way::Layers, Way::Predictions);
+    predict_by((gpu, way), &case.batch(), &case.parameters, &mut found).unwrap();
     found
 }
 
@@ -31,7 +32,7 @@ fn expected(case: &Case, rounding: Rounding) -> Vec<f64> {
     reference::predict(&case.batch(), &wide, rounding)
 }
 
-fn wide(x: &[f32]) -> Vec<f64> {
+pub(super) fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
 }
 
@@ -60,7 +61,7 @@ fn compare(gpu: Gpu, kind: Kind, network: [usize; 3], degrees: &[usize]) {
 }
 
 /// Stars around the sizes of tiles, several of them in a tile or in a block.
-const STARS: [&[usize]; 6] =
+pub(super) const STARS: [&[usize]; 6] =
     [&[1], &[0, 7, 8, 0, 65, 0], &[63, 64, 3, 128], &[389, 2], &[12; 40], &[0, 0]];
 
 #[test]
@@ -82,7 +83,7 @@ fn gpu_fused_agrees_with_the_reference_and_the_layers() {
 }
 
 /// A case of small integers, for which nothing is rounded: the result is exact, whatever the order.
-fn integers(kind: Kind, network: [usize; 3], degrees: &[usize]) -> Case {
+pub(super) fn integers(kind: Kind, network: [usize; 3], degrees: &[usize]) -> Case {
     let mut case = Case::new(kind, network, degrees, 1).at(Precision::Bf16);
     let mut random = crate::random::Random::new(5, network[0] as u64);
     let mut digit = |most: u32| (random.word() % (2 * most + 1)) as f32 - most as f32;

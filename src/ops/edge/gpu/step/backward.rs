@@ -15,6 +15,9 @@ const WEIGHT_GRADIENT: Kernel = Kernel { module: "edge", name: "edge_weight_grad
 impl Step<'_> {
     /// Begins a gradient.
     pub fn begin(&mut self) -> Result<()> {
+        if let Some(training) = self.fused.as_mut().and_then(Whole::training) {
+            training.begin()?;
+        }
         self.backward.as_mut().map_or(Ok(()), |to| to.partials.clear())
     }
 
@@ -22,6 +25,7 @@ impl Step<'_> {
     pub fn backward(&mut self) -> Result<()> {
         let Some(mut to) = self.backward.take() else { return Ok(()) };
         let done = self.nodes_backward(&mut to).and_then(|()| self.edges_backward(&mut to));
+        let done = done.and_then(|()| self.fused_backward(&to));
         self.backward = Some(to);
         done
     }
@@ -34,7 +38,8 @@ impl Step<'_> {
             targets: to.targets.read(to.targets.len()),
             receivers: self.chunk.receivers.read(receivers),
             d_outputs: to.d_predictions.write(receivers * width),
-            losses: to.losses.write(receivers),
+            // SAFETY: there is one for each receiver of the batch.
+            losses: unsafe { to.losses.write(self.first + receivers).add(self.first) },
             count: receivers as u32,
             width: width as u32,
             scale: to.scale,
@@ -69,7 +74,7 @@ impl Step<'_> {
         let d_inputs = to.d_node[0].read(receivers * self.padded.node[0].inputs);
         let last = &self.padded.edge[layers];
         let (n_features, message_dim) = (shape.n_features as u32, shape.message_dim as u32);
-        let (top, mut d) = if self.penalized {
+        let (top, mut d) = if self.by_message {
             let (d_outputs, rounded) = to.d_outputs.write();
             let args = EdgeMessageGradientsArgs {
                 d_inputs,
@@ -100,7 +105,8 @@ impl Step<'_> {
                 message_dim,
                 unused: 0,
             };
-            unsafe { gpu.launch(LAST, Grid::cover(last.outputs, 64), &args)? };
+            let units = Grid { shared: BLOCK_SUM, ..Grid::new(last.outputs, THREADS) };
+            unsafe { gpu.launch(LAST, units, &args)? };
             let d_sums = to.d_sums.read(receivers * last.outputs).cast();
             let sums = self.hidden_sums.read(receivers * last.inputs).cast();
             // What it gives as gradient of the bias is no use: each sum has several.
@@ -112,6 +118,9 @@ impl Step<'_> {
                 ..self.passing(last, receivers, d_sums)
             };
             unsafe { input_gradient(gpu, Precision::F32, 1, &args)? };
+            if self.fused.is_some() {
+                return Ok(());
+            }
             let (d_hidden, rounded) = to.d_hidden[layers - 1].write();
             let args = EdgeSpreadArgs {
                 passed: to.passed.read(receivers * last.inputs),
@@ -142,6 +151,16 @@ impl Step<'_> {
         }
         let inputs = self.inputs.read(edges * 2 * shape.n_features).cast();
         self.weights(Precision::F32, to, &self.padded.edge[0], edges, d, inputs)
+    }
+
+    /// From what φe's last layer passes back through its hidden layers, where they are fused.
+    fn fused_backward(&mut self, to: &Backward) -> Result<()> {
+        let graph = self.graph();
+        let training = self.fused.as_mut().and_then(Whole::training);
+        let Some(training) = training.filter(|_| graph.edges > 0) else { return Ok(()) };
+        let passed = to.passed.read(self.receivers * self.padded.hidden());
+        // SAFETY: the chunk has just gone forward.
+        unsafe { training.backward(self.gpu, self.batch, graph, passed) }
     }
 
     /// Adds the gradient of a layer's parameters.
@@ -240,7 +259,12 @@ impl Step<'_> {
         finished
     }
 
-    fn finish_into(&self, from: &mut Backward) -> Result<()> {
+    fn finish_into(&mut self, from: &mut Backward) -> Result<()> {
+        if let Some(training) = self.fused.as_mut().and_then(Whole::training) {
+            let first = from.partials.write(from.stride);
+            // SAFETY: the first of the partial sums has the whole arena.
+            unsafe { training.collect(self.gpu, self.batch, &self.padded.edge, first)? };
+        }
         let to: Pointer<f32> = from.gradients.write(self.arena.len);
         let parameters = self.parameters.read(self.arena.len);
         let partials = from.partials.read(from.splits * from.stride);

@@ -23,7 +23,7 @@ impl Step<'_> {
             Some(_) => self.fused_sums()?,
             None => self.sums()?,
         }
-        let bias = if self.penalized {
+        let bias = if self.by_message {
             Pointer::NULL
         } else {
             let last = &self.padded.edge[layers];
@@ -91,7 +91,7 @@ impl Step<'_> {
             input = self.hidden[index].read();
         }
         let last = &self.padded.edge[shape.layers];
-        if self.penalized {
+        if self.by_message {
             let to = (self.outputs.write(edges * last.outputs), Pointer::NULL);
             self.edge_layer(shape.layers, input, to)?;
             return self.sum_messages();
@@ -108,20 +108,26 @@ impl Step<'_> {
 
     /// The same in one kernel.
     fn fused_sums(&mut self) -> Result<()> {
-        let Some(fused) = &self.fused else { return Ok(()) };
-        let graph = Graph {
-            features: self.features.read(self.features.len()),
-            receivers: self.chunk.receivers.read(self.receivers),
-            starts: self.chunk.starts.read(self.receivers + 1),
-            senders: self.chunk.senders.read(self.edges),
-        };
-        let (to, width) = match self.penalized {
+        let graph = self.graph();
+        let (to, width) = match self.by_message {
             true => (&mut self.sums, self.batch.shape.message_dim),
             false => (&mut self.hidden_sums, self.padded.hidden()),
         };
         let sums = (to.write(self.receivers * width), width);
+        let Some(fused) = &mut self.fused else { return Ok(()) };
         // SAFETY: as in `forward`; the chunk was dealt when it was uploaded.
         unsafe { fused.sums(self.gpu, self.batch, graph, sums) }
+    }
+
+    /// The chunk at work.
+    pub(super) fn graph(&self) -> Graph {
+        Graph {
+            features: self.features.read(self.features.len()),
+            receivers: self.chunk.receivers.read(self.receivers),
+            starts: self.chunk.starts.read(self.receivers + 1),
+            senders: self.chunk.senders.read(self.edges),
+            edges: self.edges,
+        }
     }
 
     /// A layer in f32 on some rows, without a place for its outputs.
@@ -189,7 +195,7 @@ impl Step<'_> {
             }
             starts.push(senders.len() as u32);
         }
-        (self.receivers, self.edges) = (receivers.len(), senders.len());
+        (self.first, self.receivers, self.edges) = (chunk.start, receivers.len(), senders.len());
         if let Some(fused) = &mut self.fused {
             fused.deal(&starts)?;
         }
@@ -213,7 +219,8 @@ impl Step<'_> {
                 true => self.deviations.write(edges * shape.message_dim),
                 false => Pointer::NULL,
             },
-            penalties: self.penalties.write(receivers),
+            // SAFETY: there is one for each receiver of the batch.
+            penalties: unsafe { self.penalties.write(self.first + receivers).add(self.first) },
             seed: self.batch.noise_seed,
             step: self.batch.step,
             row: self.padded.outputs() as u32,

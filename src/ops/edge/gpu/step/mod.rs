@@ -9,7 +9,7 @@ use half::bf16;
 
 use super::args::*;
 use super::fused::Graph;
-use super::{Plan, Whole};
+use super::{Plan, Way, Whole};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
@@ -37,12 +37,14 @@ const BLOCK_SUM: usize = THREADS as usize / 32 * size_of::<f64>();
 pub(super) struct Step<'a> {
     gpu: Gpu,
     batch: &'a Batch<'a>,
+    way: Way,
     arena: Arena,
-    /// Messages are formed edge by edge.
-    penalized: bool,
+    /// Messages are formed edge by edge and then summed; else φe's last layer acts on sums over edges.
+    by_message: bool,
     /// Weight of the penalty of an edge; 0 before `prepare_gradient`.
     pub per_edge: f32,
-    /// The chunk at work.
+    /// The chunk at work: its first receiver in the batch, its receivers and edges.
+    first: usize,
     receivers: usize,
     edges: usize,
     parameters: Buffer<f32>,
@@ -75,11 +77,15 @@ struct Padded {
 }
 
 impl Padded {
-    fn new(arena: &Arena, batch: &Batch) -> Self {
-        let Shape { hidden, layers, message_dim, .. } = batch.shape;
+    fn new(arena: &Arena, batch: &Batch, way: &Way, by_message: bool) -> Self {
+        let Shape { layers, message_dim, .. } = batch.shape;
         let width = |width: usize| match batch.precision {
             Precision::Bf16 => width.next_multiple_of(LARGE_DEPTH),
             _ => width,
+        };
+        let hidden = match way {
+            Way::Training(plan) => plan.hidden(),
+            _ => width(batch.shape.hidden),
         };
         let mut len = 0;
         let mut take = |count: usize| {
@@ -94,11 +100,11 @@ impl Padded {
             bias: take(outputs),
         };
         let edge = arena.edge.iter().enumerate().map(|(index, layer)| {
-            let inputs = if index == 0 { layer.inputs } else { width(hidden) };
-            let outputs = match (index == layers, batch.penalty) {
-                (false, _) => width(hidden),
-                (true, Penalty::None) => message_dim,
-                (true, _) => width(layer.outputs),
+            let inputs = if index == 0 { layer.inputs } else { hidden };
+            let outputs = match (index == layers, by_message) {
+                (false, _) => hidden,
+                (true, false) => message_dim,
+                (true, true) => width(layer.outputs),
             };
             place(inputs, outputs)
         });
@@ -147,14 +153,13 @@ struct Backward {
 }
 
 impl<'a> Step<'a> {
-    /// Uploads the parameters and the features; there is room for each of the chunks. With a plan φe is
-    /// fused, and there is no gradient.
+    /// Uploads the parameters and the features; there is room for each of the chunks.
     pub fn new(
         gpu: Gpu,
         batch: &'a Batch<'a>,
         parameters: &[f32],
         chunks: &[Range<usize>],
-        plan: Option<Plan>,
+        way: Way,
     ) -> Result<Self> {
         let shape = &batch.shape;
         let receivers = chunks.iter().map(|chunk| chunk.len()).max().unwrap_or(0);
@@ -162,10 +167,15 @@ impl<'a> Step<'a> {
             batch.receivers[chunk.clone()].iter().map(|&r| batch.edges_of(r).len()).sum()
         };
         let edges = chunks.iter().map(count).max().unwrap_or(0);
-        let penalized = batch.penalty != Penalty::None;
+        let (plan, sum_first) = match way {
+            Way::Layers => (None, false),
+            Way::Predictions(plan) => (Some(plan), false),
+            Way::Training(plan) => (Some(Plan::Fused(plan.forward)), true),
+        };
+        let by_message = batch.penalty != Penalty::None && !sum_first;
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
         let arena = shape.arena();
-        let padded = Padded::new(&arena, batch);
+        let padded = Padded::new(&arena, batch, &way, by_message);
         // Edges whose activations are kept.
         let kept = only(plan.is_none(), edges);
         let hidden = |_| Operands::new(gpu, batch.precision, kept * padded.hidden());
@@ -174,13 +184,16 @@ impl<'a> Step<'a> {
         let mut step = Step {
             gpu,
             batch,
-            penalized,
+            way,
+            by_message,
             per_edge: 0.0,
+            first: 0,
             receivers: 0,
             edges: 0,
             parameters,
             wide: gpu.buffer(padded.len)?,
-            rounded: gpu.buffer(only(batch.precision == Precision::Bf16, padded.len))?,
+            rounded: gpu
+                .buffer(only(batch.precision == Precision::Bf16 && plan.is_none(), padded.len))?,
             features: gpu.upload(batch.features)?,
             chunk: Chunk {
                 receivers: gpu.buffer(receivers)?,
@@ -190,10 +203,10 @@ impl<'a> Step<'a> {
             },
             inputs: gpu.buffer(kept * 2 * shape.n_features)?,
             hidden: (0..shape.layers).map(hidden).collect::<Result<_>>()?,
-            outputs: gpu.buffer(only(penalized, kept * padded.outputs()))?,
+            outputs: gpu.buffer(only(by_message, kept * padded.outputs()))?,
             deviations: gpu.buffer(only(shape.sampled, kept * shape.message_dim))?,
-            penalties: gpu.zeros(receivers)?,
-            hidden_sums: gpu.buffer(only(!penalized, receivers * padded.hidden()))?,
+            penalties: gpu.zeros(batch.receivers.len())?,
+            hidden_sums: gpu.buffer(only(!by_message, receivers * padded.hidden()))?,
             sums: gpu.buffer(receivers * shape.message_dim)?,
             node_inputs: gpu.buffer(receivers * arena.node[0].inputs)?,
             node_hidden: (0..shape.layers)
@@ -223,12 +236,15 @@ impl<'a> Step<'a> {
 
     /// Makes the padded layers.
     fn operands(&mut self) -> Result<()> {
-        let gpu = self.gpu;
+        let (gpu, layers) = (self.gpu, self.batch.shape.layers);
         let (wide, rounded) =
             (self.wide.write(self.wide.len()), self.rounded.write(self.rounded.len()));
         let parameters = self.parameters.read(self.arena.len);
-        for (layer, padded) in self.layers() {
+        for (index, (layer, padded)) in self.layers().enumerate() {
             let count = padded.weight.len();
+            // φe's layers edge by edge, behind the first.
+            let top = if self.by_message { layers } else { layers - 1 };
+            let rounds = !self.rounded.is_empty() && (1..=top).contains(&index);
             // SAFETY: the places are inside the arena and its padded twin, and in the rows of φe's
             // first layer a coordinate of the receiver is followed by one of the sender.
             unsafe {
@@ -236,9 +252,9 @@ impl<'a> Step<'a> {
                     parameters: parameters.add(layer.weight.start),
                     bias: parameters.add(layer.bias.start),
                     wide: wide.add(padded.weight.start),
-                    rounded: match self.rounded.is_empty() {
-                        true => Pointer::NULL,
-                        false => rounded.add(padded.weight.start),
+                    rounded: match rounds {
+                        true => rounded.add(padded.weight.start),
+                        false => Pointer::NULL,
                     },
                     padded_bias: wide.add(padded.bias.start),
                     out_width: layer.outputs as u32,
@@ -256,11 +272,13 @@ impl<'a> Step<'a> {
 
     /// Makes room for the gradient on a batch of so many edges.
     pub fn prepare_gradient(&mut self, targets: &[f32], edges: usize) -> Result<()> {
-        let (gpu, batch, penalized) = (self.gpu, self.batch, self.penalized);
+        let (gpu, batch, by_message) = (self.gpu, self.batch, self.by_message);
         let shape = &batch.shape;
-        let (rows, receivers) = (self.inputs.len() / (2 * shape.n_features), self.penalties.len());
+        // Of the largest chunk; edges whose activations are kept.
+        let (rows, receivers) =
+            (self.inputs.len() / (2 * shape.n_features), self.chunk.receivers.len());
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
-        let splits = splits(rows);
+        let splits = splits(rows.max(receivers));
         let stride = (self.padded.len + shape.message_dim).next_multiple_of(4);
         let hidden = self.padded.hidden();
         let d_hidden = |layer| Operands::new(gpu, self.precision(layer), rows * hidden);
@@ -273,15 +291,15 @@ impl<'a> Step<'a> {
             gradients: gpu.zeros(self.arena.len)?,
             splits,
             stride,
-            losses: gpu.buffer(receivers)?,
+            losses: gpu.buffer(batch.receivers.len())?,
             d_predictions: gpu.buffer(receivers * shape.outputs)?,
             d_node: widths.map(|width| gpu.buffer(receivers * width)).collect::<Result<_>>()?,
-            d_sums: gpu.buffer(only(!penalized, receivers * shape.message_dim))?,
-            passed: gpu.buffer(only(!penalized, receivers * hidden))?,
+            d_sums: gpu.buffer(only(!by_message, receivers * shape.message_dim))?,
+            passed: gpu.buffer(only(!by_message, receivers * hidden))?,
             d_outputs: Operands::new(
                 gpu,
                 batch.precision,
-                only(penalized, rows * self.padded.outputs()),
+                only(by_message, rows * self.padded.outputs()),
             )?,
             d_hidden: (0..shape.layers).map(d_hidden).collect::<Result<_>>()?,
         });
@@ -289,6 +307,10 @@ impl<'a> Step<'a> {
             Penalty::None => 0.0,
             Penalty::L1(weight) | Penalty::Kl(weight) => weight / edges as f32,
         };
+        if let (Some(Whole::Fused(fused)), Way::Training(plan)) = (&mut self.fused, self.way) {
+            let most = (self.chunk.senders.len(), self.per_edge);
+            fused.prepare_training(gpu, batch, plan, &self.parameters, most)?;
+        }
         Ok(())
     }
 
@@ -313,14 +335,15 @@ impl<'a> Step<'a> {
         self.predictions.download(to)
     }
 
-    /// Sums of |target − prediction| and of the penalty, of each receiver of the chunk.
-    pub fn losses(&self) -> Result<[Vec<f64>; 2]> {
-        let [mut losses, mut penalties] = [0, 1].map(|_| vec![0.0; self.receivers]);
-        if let Some(backward) = &self.backward {
-            backward.losses.download(&mut losses)?;
-        }
-        self.penalties.download(&mut penalties)?;
-        Ok([losses, penalties])
+    /// Sums over all chunks of |target − prediction| and of the penalty.
+    pub fn losses(&mut self) -> Result<[f64; 2]> {
+        let Some(backward) = &self.backward else { return Ok([0.0; 2]) };
+        let sum = |buffer: &Buffer<f64>| Ok(buffer.to_vec()?.iter().sum());
+        let penalty = match self.fused.as_mut().and_then(Whole::training) {
+            Some(training) => training.penalty()?,
+            None => sum(&self.penalties)?,
+        };
+        Ok([sum(&backward.losses)?, penalty])
     }
 }
 

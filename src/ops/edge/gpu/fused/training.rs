@@ -1,0 +1,376 @@
+//! A training step with φe fused, `kernels/edge_fused_backward.cu`: of each edge the way forward leaves one
+//! bit for each unit of the last hidden layer and two for each message, which a penalty needs; activations
+//! are formed again on the way back.
+
+use half::bf16;
+
+use super::super::args::{EdgeFusedBackwardArgs, EdgeFusedCollectArgs};
+use super::*;
+
+const FIRST: Kernel = Kernel { module: "edge_fused_backward", name: "edge_fused_first" };
+const SECOND: Kernel = Kernel { module: "edge_fused_backward", name: "edge_fused_second" };
+const COLLECT: Kernel = Kernel { module: "edge_fused_backward", name: "edge_fused_collect" };
+
+/// The most messages whose signs and weights fit into shared memory beside the rest.
+const MOST_MESSAGES: usize = 128;
+/// A block's slice of the second layer's gradient, and its threads.
+const SLICE_OUT: usize = 128;
+const SLICE_IN: usize = 256;
+const SLICE_THREADS: u32 = 256;
+
+/// Sizes of the kernels of a training step for a batch.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct TrainingPlan {
+    pub forward: Plan,
+    /// Messages, to a multiple of 16, and words of their signs; 0 without a penalty.
+    sign_columns: usize,
+    words: usize,
+    /// Shared memory of the kernels of the two layers.
+    first: usize,
+    second: usize,
+    first_blocks: usize,
+    /// Slices of the second layer's gradient along inputs and outputs, and into how many sums each is split.
+    slices: [usize; 2],
+    splits: usize,
+}
+
+impl TrainingPlan {
+    /// None where the chunks of [`Step`](super::super::step::Step) have to do: where there are none for
+    /// predictions, with other than two hidden layers, with sampled messages, whose gradients need more than
+    /// signs, and with more than [`MOST_MESSAGES`].
+    pub fn new(gpu: Gpu, batch: &Batch) -> Result<Option<TrainingPlan>> {
+        let shape = &batch.shape;
+        let Some(mut forward) = Plan::sizes(batch) else { return Ok(None) };
+        let signs = forward.passes > 0;
+        let too_many = signs && shape.message_dim > MOST_MESSAGES;
+        if shape.layers != 2 || shape.sampled || too_many {
+            return Ok(None);
+        }
+        let only = |condition: bool, count: usize| if condition { count } else { 0 };
+        let (messages, hidden) = (only(signs, shape.message_dim), forward.hidden);
+        let (sign_columns, words) = (messages.next_multiple_of(16), messages.div_ceil(32));
+        let (number, wide) = (size_of::<bf16>(), size_of::<f32>());
+        forward.shared = forward.tile_bytes()
+            + (hidden + forward.passes * hidden / 4) * wide
+            + only(signs, TILE * (sign_columns + BEYOND) * number);
+        let first = TILE * (hidden.max(DEPTH * words) + BEYOND) * number
+            + forward.stages()
+            + TILE * (forward.first_chunks * DEPTH + BEYOND) * number
+            + TILE * size_of::<u32>()
+            + TILE / 16 * forward.threads() as usize * size_of::<u32>();
+        let (input_row, sign_row) = (3 * forward.inputs + BEYOND, DEPTH * words + BEYOND);
+        let second = ((SLICE_IN + TILE) * input_row
+            + (SLICE_OUT + TILE) * sign_row
+            + TILE * (SLICE_IN + SLICE_OUT + 2 * BEYOND))
+            * number
+            + (SLICE_IN + 4 * SLICE_THREADS as usize) * wide
+            + TILE * size_of::<u32>();
+        let device = gpu.properties()?;
+        let slices = [hidden.div_ceil(SLICE_IN), hidden.div_ceil(SLICE_OUT)];
+        let splits = (device.multiprocessors / (slices[0] * slices[1])).max(1);
+        let first_blocks = forward.blocks_of(first, &device);
+        let Some(forward) = forward.fit(&device) else { return Ok(None) };
+        let plan = TrainingPlan {
+            forward,
+            sign_columns,
+            words,
+            first,
+            second,
+            first_blocks,
+            slices,
+            splits,
+        };
+        Ok((first_blocks > 0 && second <= device.shared).then_some(plan))
+    }
+
+    /// The same with one block, which then has every tile.
+    #[cfg(test)]
+    pub fn alone(self) -> Self {
+        let forward = Plan { blocks: 1, ..self.forward };
+        TrainingPlan { forward, first_blocks: 1, splits: 1, ..self }
+    }
+
+    /// Units of a hidden layer, padded.
+    pub fn hidden(&self) -> usize {
+        self.forward.hidden
+    }
+
+    /// Memory that an edge takes: its sender and its receiver, and the bits.
+    pub fn edge_bytes(&self) -> usize {
+        (2 + 2 * self.words) * size_of::<u32>() + self.masks() * size_of::<u16>()
+    }
+
+    /// Of an edge, in parts of 16 bits.
+    fn masks(&self) -> usize {
+        self.hidden() / 16
+    }
+
+    /// Numbers in a sum of the second layer's gradient.
+    fn second_len(&self) -> usize {
+        self.slices[0] * SLICE_IN * self.slices[1] * SLICE_OUT
+    }
+
+    fn first_len(&self) -> usize {
+        self.hidden() * self.forward.inputs
+    }
+
+    fn share_len(&self) -> usize {
+        self.hidden() * self.sign_columns
+    }
+}
+
+/// What the way back needs of the way forward, and sums of gradients, one for each block or split.
+pub(in super::super) struct Training {
+    plan: TrainingPlan,
+    /// Of the first layer, of the last one times the weight of the penalty and of the second one, the latter
+    /// two transposed; the first layer's bias.
+    weights: Buffer<bf16>,
+    bias: Buffer<f32>,
+    per_edge: f32,
+    owners: Buffer<u32>,
+    masks: Buffer<u16>,
+    signs: Buffer<u32>,
+    /// Of the penalty in the last layer: weights, bias; and the penalty, for each warp of each block.
+    shares: Buffer<f32>,
+    counts: Buffer<f32>,
+    penalties: Buffer<f64>,
+    first: Buffer<f32>,
+    second: Buffer<f32>,
+    second_bias: Buffer<f32>,
+}
+
+/// Where the way forward leaves what the way back needs.
+pub(super) struct Kept {
+    pub owners: Pointer<u32>,
+    pub masks: Pointer<u16>,
+    pub signs: Pointer<u32>,
+    pub shares: Pointer<f32>,
+    pub counts: Pointer<f32>,
+    pub penalties: Pointer<f64>,
+    pub sign_columns: u32,
+}
+
+/// Nowhere.
+impl Default for Kept {
+    fn default() -> Self {
+        Kept {
+            owners: Pointer::NULL,
+            masks: Pointer::NULL,
+            signs: Pointer::NULL,
+            shares: Pointer::NULL,
+            counts: Pointer::NULL,
+            penalties: Pointer::NULL,
+            sign_columns: 0,
+        }
+    }
+}
+
+impl Training {
+    /// Room for chunks of up to so many edges, and the weights of `parameters` `[arena.len]`, with a penalty
+    /// of so much an edge.
+    pub fn new(
+        gpu: Gpu,
+        batch: &Batch,
+        plan: TrainingPlan,
+        parameters: &Buffer<f32>,
+        (edges, per_edge): (usize, f32),
+    ) -> Result<Self> {
+        let TrainingPlan { forward, sign_columns, words, first_blocks, splits, .. } = plan;
+        let (hidden, arena) = (plan.hidden(), batch.shape.arena());
+        let [first, second, last] = [0, 1, 2].map(|index| &arena.edge[index]);
+        let chunks = |layer: &Layer, transposed: bool, chunks: usize| {
+            let (rows, columns, steps) = match transposed {
+                true => (layer.inputs, layer.outputs, [1, layer.inputs]),
+                false => (layer.outputs, layer.inputs, [layer.inputs, 1]),
+            };
+            Chunks { rows, columns, steps, passes: 1, chunks, units: hidden, split: 0, scale: 1.0 }
+        };
+        let layers = [
+            (first, Chunks { split: forward.inputs, ..chunks(first, false, forward.first_chunks) }),
+            (last, Chunks { scale: per_edge, ..chunks(last, true, words) }),
+            (second, chunks(second, true, hidden / DEPTH)),
+        ];
+        let weights = layers.iter().map(|(_, chunks)| chunks.len()).sum();
+        let warps = forward.threads() as usize / 32;
+        let penalized = if words > 0 { forward.blocks } else { 0 };
+        let mut training = Training {
+            plan,
+            weights: gpu.buffer(weights)?,
+            bias: gpu.buffer(hidden)?,
+            per_edge,
+            owners: gpu.buffer(edges)?,
+            masks: gpu.buffer(edges * plan.masks())?,
+            signs: gpu.buffer(edges * 2 * words)?,
+            shares: gpu.buffer(penalized * plan.share_len())?,
+            counts: gpu.buffer(penalized * sign_columns)?,
+            penalties: gpu.buffer(penalized * warps)?,
+            first: gpu.buffer(first_blocks * plan.first_len())?,
+            second: gpu.buffer(splits * plan.second_len())?,
+            second_bias: gpu.buffer(splits * hidden)?,
+        };
+        let from = parameters.read(arena.len);
+        let (mut to, bias) = (training.weights.write(weights), training.bias.write(hidden));
+        for (index, (layer, chunks)) in layers.iter().enumerate().filter(|(_, l)| l.1.chunks > 0) {
+            let bias = if index == 0 { bias } else { Pointer::NULL };
+            // SAFETY: the buffers have the sizes of all layers one after the other.
+            unsafe {
+                chunks.make(gpu, batch, (from, layer), to, bias)?;
+                to = to.add(chunks.len());
+            }
+        }
+        Ok(training)
+    }
+
+    /// Begins a gradient.
+    pub fn begin(&mut self) -> Result<()> {
+        self.penalties.clear()?;
+        let sums = [&mut self.shares, &mut self.counts, &mut self.first];
+        for buffer in sums.into_iter().chain([&mut self.second, &mut self.second_bias]) {
+            buffer.clear()?;
+        }
+        Ok(())
+    }
+
+    /// Where a chunk of so many edges leaves what the way back needs.
+    pub(super) fn kept(&mut self, edges: usize) -> Kept {
+        let TrainingPlan { words, sign_columns, .. } = self.plan;
+        Kept {
+            owners: self.owners.write(edges),
+            masks: self.masks.write(edges * self.plan.masks()),
+            signs: self.signs.write(edges * 2 * words),
+            shares: self.shares.write(self.shares.len()),
+            counts: self.counts.write(self.counts.len()),
+            penalties: self.penalties.write(self.penalties.len()),
+            sign_columns: sign_columns as u32,
+        }
+    }
+
+    /// From what φe's last layer passes back to each receiver, `[receivers, hidden]`, to the hidden layers.
+    ///
+    /// # Safety
+    /// The graph is the one that went forward last.
+    pub unsafe fn backward(
+        &mut self,
+        gpu: Gpu,
+        batch: &Batch,
+        graph: Graph,
+        passed: Pointer<f32>,
+    ) -> Result<()> {
+        let TrainingPlan { forward, words, first_blocks, slices, splits, .. } = self.plan;
+        let (edges, hidden) = (graph.edges, self.plan.hidden());
+        let tiles = edges.div_ceil(TILE);
+        let args = |sums: Pointer<f32>, biases: Pointer<f32>, parts: usize| EdgeFusedBackwardArgs {
+            features: graph.features,
+            receivers: graph.receivers,
+            senders: graph.senders,
+            owners: self.owners.read(edges),
+            masks: self.masks.read(edges * self.plan.masks()),
+            signs: self.signs.read(edges * 2 * words),
+            passed,
+            weights: self.weights.read(self.weights.len()),
+            bias: self.bias.read(hidden),
+            sums,
+            biases,
+            shift: batch.coordinates.shift,
+            period: batch.coordinates.period,
+            n_features: batch.shape.n_features as u32,
+            dim: batch.coordinates.dim as u32,
+            edges: edges as u32,
+            hidden: hidden as u32,
+            inputs: forward.inputs as u32,
+            first_chunks: forward.first_chunks as u32,
+            words: words as u32,
+            tiles: tiles.div_ceil(parts) as u32,
+        };
+        let first = self.first.write(first_blocks * self.plan.first_len());
+        let second = self.second.write(splits * self.plan.second_len());
+        let second_bias = self.second_bias.write(splits * hidden);
+        let blocks = first_blocks.min(tiles);
+        let grid = Grid { shared: self.plan.first, ..Grid::new(blocks, forward.threads()) };
+        // SAFETY: as the caller promises; the plan has the sizes of the kernels' shared memory, and blocks
+        // have sums of their own.
+        unsafe { gpu.launch(FIRST, grid, &args(first, Pointer::NULL, blocks))? };
+        let parts = splits.min(tiles);
+        let grid = Grid {
+            blocks: [slices[0] as u32, slices[1] as u32, parts as u32],
+            threads: SLICE_THREADS,
+            shared: self.plan.second,
+        };
+        unsafe { gpu.launch(SECOND, grid, &args(second, second_bias, parts)) }
+    }
+
+    /// Adds the gradients of all chunks to those of φe's layers, which begin at `gradients`.
+    ///
+    /// # Safety
+    /// The layers are inside the arena there.
+    pub unsafe fn collect(
+        &self,
+        gpu: Gpu,
+        batch: &Batch,
+        layers: &[Layer],
+        gradients: Pointer<f32>,
+    ) -> Result<()> {
+        let TrainingPlan { forward, sign_columns, first_blocks, slices, splits, .. } = self.plan;
+        let (shape, hidden) = (&batch.shape, self.plan.hidden());
+        let nothing = |layer: &Layer| EdgeFusedCollectArgs {
+            sums: Pointer::NULL,
+            biases: Pointer::NULL,
+            // SAFETY: the caller's promise.
+            gradients: unsafe { gradients.add(layer.weight.start) },
+            d_bias: unsafe { gradients.add(layer.bias.start) },
+            size: 0,
+            count: 0,
+            bias_stride: 0,
+            fragments: 8,
+            across: 1,
+            rows: shape.hidden as u32,
+            columns: layer.inputs as u32,
+            row_step: layer.inputs as u32,
+            column_step: 1,
+            bias_count: 0,
+            scale: 1.0,
+        };
+        let first = EdgeFusedCollectArgs {
+            sums: self.first.read(self.first.len()),
+            size: self.plan.first_len() as u64,
+            count: first_blocks as u32,
+            fragments: (forward.inputs / 8) as u32,
+            ..nothing(&layers[0])
+        };
+        let second = EdgeFusedCollectArgs {
+            sums: self.second.read(self.second.len()),
+            biases: self.second_bias.read(self.second_bias.len()),
+            size: self.plan.second_len() as u64,
+            count: splits as u32,
+            bias_stride: hidden as u32,
+            across: (slices[0] * SLICE_IN / 64) as u32,
+            columns: shape.hidden as u32,
+            bias_count: shape.hidden as u32,
+            ..nothing(&layers[1])
+        };
+        let last = EdgeFusedCollectArgs {
+            sums: self.shares.read(self.shares.len()),
+            biases: self.counts.read(self.counts.len()),
+            size: self.plan.share_len() as u64,
+            count: forward.blocks as u32,
+            bias_stride: sign_columns as u32,
+            fragments: (sign_columns / 8) as u32,
+            columns: shape.message_dim as u32,
+            row_step: 1,
+            column_step: layers[2].inputs as u32,
+            bias_count: shape.message_dim as u32,
+            scale: self.per_edge,
+            ..nothing(&layers[2])
+        };
+        for args in [first, second, last].into_iter().filter(|args| args.size > 0) {
+            // SAFETY: the sizes are those of the sums, and rows and columns inside the layers.
+            unsafe { gpu.launch(COLLECT, Grid::cover(args.size as usize, 256), &args)? };
+        }
+        Ok(())
+    }
+
+    /// The penalty of all edges, not weighted.
+    pub fn penalty(&self) -> Result<f64> {
+        Ok(self.penalties.to_vec()?.iter().sum())
+    }
+}

@@ -1,0 +1,165 @@
+//! Training steps in every way: against the reference and against each other, and digit by digit.
+
+use super::tests::{STARS, integers, wide};
+use super::*;
+use crate::device::{Device, test_gpu};
+use crate::network::spec::Precision;
+use crate::ops::edge::selftest::{Case, KINDS, Kind, each, expected};
+use crate::ops::edge::{Penalty, reference};
+use crate::ops::mlp::Rounding;
+use crate::ops::relative_error;
+
+/// The step of a case into poisoned buffers.
+fn step(how: (Gpu, Way, usize), case: &Case, batch: &Batch) -> (Vec<f32>, Loss) {
+    let mut gradients = vec![f32::NAN; case.parameters.len()];
+    let edges = batch.check(&case.parameters).unwrap();
+    let (targets, parameters) = (&case.targets, &case.parameters);
+    let loss = gradient_by(how, batch, edges, targets, parameters, &mut gradients).unwrap();
+    (gradients, loss)
+}
+
+/// The same, and predictions, in the order of the reference.
+fn found(how: (Gpu, Way, usize), case: &Case) -> Vec<f32> {
+    let batch = case.batch();
+    let mut found = vec![f32::NAN; case.receivers.len() * case.shape.outputs];
+    predict(how.0, &batch, &case.parameters, &mut found).unwrap();
+    let (gradients, loss) = step(how, case, &batch);
+    found.extend(gradients);
+    found.extend([loss.prediction, loss.penalty, loss.decay]);
+    found
+}
+
+fn plan(gpu: Gpu, case: &Case) -> TrainingPlan {
+    let Way::Training(plan) = Way::of(gpu, &case.batch()).unwrap() else {
+        panic!("{:?} is not fused", case.shape);
+    };
+    plan
+}
+
+/// Several cases of one size: every gradient, the predictions and the parts of the loss.
+fn compare(gpu: Gpu, kind: Kind, network: [usize; 2], degrees: &[usize], most: usize) {
+    let network = [network[0], 2, network[1]];
+    // Several cases of small networks: the error of a few numbers would be luck.
+    let count = if network[0].min(network[2]) < 40 { 8 } else { 1 };
+    let cases = (0..count).map(|seed| Case::new(kind, network, degrees, seed).at(Precision::Bf16));
+    let cases: Vec<Case> = cases.collect();
+    let expected = expected(&cases);
+    let plan = plan(gpu, &cases[0]);
+    let what = format!("{kind:?}, {network:?}, stars {degrees:?}, chunks of {most}");
+    let ways = [(Way::Training(plan), "fused"), (Way::Training(plan.alone()), "one block")];
+    let layers = cases.iter().map(|case| found((gpu, Way::Layers, most), case)).collect();
+    let checks = |found: &Vec<Vec<f32>>, how: &str| {
+        let checks = each(&cases, found, &expected, &format!("{what}, {how}"));
+        for check in &checks {
+            assert!(check.passed(), "against the reference: {check:?}");
+        }
+        checks
+    };
+    checks(&layers, "layers");
+    let layers: Vec<Vec<f64>> = layers.iter().map(|found| wide(found)).collect();
+    for (way, how) in ways {
+        let found = cases.iter().map(|case| found((gpu, way, most), case)).collect();
+        let limits = checks(&found, how);
+        let between = each(&cases, &found, &[layers.clone(), layers.clone()], how);
+        for (check, limit) in between.iter().zip(limits) {
+            let (error, limit) = (check.error, limit.limit);
+            assert!(error <= limit, "against the layers: {error} of {limit}, {what}, {check:?}");
+        }
+    }
+}
+
+#[test]
+fn gpu_fused_step_agrees_with_the_chunked_one() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    for kind in [Kind::None, Kind::L1] {
+        // Receivers without edges, several of them in a tile, one with many tiles.
+        for degrees in &STARS[..5] {
+            compare(gpu, kind, [16, 3], degrees, usize::MAX);
+        }
+        // Widths that are no multiples of anything, chunks of several stars and of one.
+        compare(gpu, kind, [33, 31], &[9, 30, 0, 0, 7, 5, 12, 1], 22);
+        compare(gpu, kind, [65, 17], &[70, 3, 0, 130], usize::MAX);
+        compare(gpu, kind, [129, 100], &[70, 3], usize::MAX);
+        compare(gpu, kind, [130, 128], &[0, 65], usize::MAX);
+        compare(gpu, kind, [500, 100], &[3, 64, 0, 30], usize::MAX);
+        // More tiles than a chain of sums.
+        compare(gpu, kind, [16, 2], &[4300], usize::MAX);
+    }
+}
+
+#[test]
+fn gpu_fused_step_is_exact_where_nothing_is_rounded() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    for kind in [Kind::None, Kind::L1] {
+        for (network, degrees) in [
+            ([16, 2, 3], &[9, 0, 64, 130][..]),
+            ([33, 2, 20], &[1]),
+            ([128, 2, 40], &[63, 0, 0, 7, 8, 1, 1, 65]),
+            ([500, 2, 100], &[66, 1]),
+        ] {
+            let mut case = integers(kind, network, degrees);
+            if kind == Kind::L1 {
+                // Of each edge: 1/8.
+                case.penalty = Penalty::L1(degrees.iter().sum::<usize>() as f32 / 8.0);
+            }
+            let batch = Batch { weight_decay: 0.0, ..case.batch() };
+            let parameters = wide(&case.parameters);
+            let exact = reference::gradient(&batch, &case.targets, &parameters, Rounding::Exact);
+            assert!(exact.gradients.iter().filter(|&&g| g != 0.0).count() > 20);
+            let plan = plan(gpu, &case);
+            for plan in [plan, plan.alone()] {
+                let how = (gpu, Way::Training(plan), usize::MAX);
+                let (gradients, loss) = step(how, &case, &batch);
+                let what = format!("{kind:?}, {network:?}, {degrees:?}");
+                assert_eq!(wide(&gradients), exact.gradients, "{what}");
+                assert_eq!(f64::from(loss.penalty), exact.penalty, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn gpu_chunks_give_what_the_whole_gives() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    for kind in KINDS {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let degrees = [9, 30, 0, 0, 7, 5, 12, 1];
+            let case = Case::new(kind, [16, 2, 3], &degrees, 3).at(precision);
+            let batch = case.batch();
+            let exact = case.reference(Rounding::Exact);
+            let limit = if precision == Precision::F32 { 2e-6 } else { 5e-3 };
+            let mut ways = vec![Way::Layers];
+            ways.extend(TrainingPlan::new(gpu, &batch).unwrap().map(Way::Training));
+            // Chunks of several stars, of one that is larger than a chunk, of stars without edges.
+            for (most, way) in
+                [0, 10, 22, 64].iter().flat_map(|&most| ways.iter().map(move |w| (most, w)))
+            {
+                let (gradients, loss) = step((gpu, *way, most), &case, &batch);
+                let error = relative_error(&gradients, &exact.gradients);
+                assert!(error < limit, "{kind:?}, {precision:?}, chunks of {most}: {error}");
+                let near =
+                    |found: f32, exact: f64| (f64::from(found) - exact).abs() <= limit * exact;
+                assert!(near(loss.prediction, exact.prediction), "{loss:?}");
+                assert!(near(loss.penalty, exact.penalty), "{loss:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn gpu_fused_step_is_for_shapes_that_fit() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    let fused = |kind: Kind, network: [usize; 3], precision: Precision| {
+        let case = Case::new(kind, network, &[2], 0).at(precision);
+        TrainingPlan::new(gpu, &case.batch()).unwrap().is_some()
+    };
+    for kind in [Kind::None, Kind::L1] {
+        assert!(fused(kind, [512, 2, 128], Precision::Bf16));
+        assert!(!fused(kind, [16, 2, 3], Precision::F32));
+        assert!(!fused(kind, [16, 1, 3], Precision::Bf16));
+        assert!(!fused(kind, [513, 2, 3], Precision::Bf16));
+    }
+    assert!(fused(Kind::None, [16, 2, 300], Precision::Bf16));
+    assert!(!fused(Kind::L1, [16, 2, 129], Precision::Bf16));
+    assert!(!fused(Kind::Kl, [16, 2, 3], Precision::Bf16));
+}
