@@ -240,7 +240,7 @@ impl Whole {
     /// What a training step keeps.
     fn training(&mut self) -> Option<&mut Training> {
         match self {
-            Whole::Fused(fused) => fused.training.as_mut(),
+            Whole::Fused(fused) => fused.training.as_deref_mut(),
             Whole::Hopper(_) => None,
         }
     }

@@ -122,7 +122,7 @@ pub(super) struct Fused {
     /// Blocks of the chunk at work.
     blocks: usize,
     /// What a training step keeps.
-    pub training: Option<Training>,
+    pub training: Option<Box<Training>>,
 }
 
 /// Where a chunk of the graph is on the device, and how many edges it has.
@@ -245,7 +245,7 @@ impl Fused {
         (edges, per_edge): (usize, f32),
     ) -> Result<()> {
         let training = Training::new(gpu, batch, plan, parameters, (edges, per_edge))?;
-        self.training = Some(training);
+        self.training = Some(Box::new(training));
         Ok(())
     }
 
