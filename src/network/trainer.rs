@@ -91,10 +91,11 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self> {
         let models = folders.iter().map(|folder| folder.file("model.safetensors")).collect();
         let mut trainer = Self::with_models(device, dataset, settings, models)?;
+        // The columns are those of the network before pruning.
+        let messages = settings[0].shape(dataset.about.dim).message_dim;
         for folder in folders {
             let path = folder.file("metrics.csv");
-            let metrics = Metrics::open(&path, trainer.shape.message_dim, trainer.step)?;
-            trainer.metrics.push(metrics);
+            trainer.metrics.push(Metrics::open(&path, messages, trainer.step)?);
         }
         Ok(trainer)
     }
