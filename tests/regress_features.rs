@@ -734,3 +734,24 @@ fn a_batch_of_a_folder_and_its_errors() {
     assert_eq!(error(&twice)["field"], "name");
     assert!(!place.path("bad").exists());
 }
+
+#[test]
+fn components_of_one_force_share_a_factor() {
+    let place = Place::new();
+    let laws: [(&str, &Law); 2] = [
+        ("y", &|a, b, c, _, _| (1.0 - 1.0 / c) * (2.0 * a - b) + 1.0),
+        ("z", &|a, b, c, _, _| (1.0 - 1.0 / c) * (0.01 * a + 0.03 * b)),
+    ];
+    place.table("table.csv", 400, &laws);
+    let limits = ["--target", "y,z", "--evaluations", "12000", "-o", "run"];
+    let document = place.document(&search(&[&limits[..], &["--joint", "a,b"]].concat()));
+    assert_eq!(document["targets"].as_array().unwrap().len(), 2);
+    let judged = place.document(&["eval", "run", "table.csv"]);
+    for law in judged["laws"].as_array().unwrap() {
+        assert!(law["r2"].as_f64().unwrap() > 0.9999, "{law}");
+    }
+    let hall = place.read("run/hall_of_fame.csv");
+    assert!(hall.lines().skip(1).all(|line| line.starts_with("joint,")), "{hall}");
+    let bad = ["--target", "y,z", "--joint", "a,d", "-o", "bad"];
+    assert!(place.error(&search(&bad))["message"].as_str().unwrap().contains("'d'"));
+}

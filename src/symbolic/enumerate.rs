@@ -11,6 +11,7 @@
 //! All of this is a guess on some rows: the search fits and judges what comes out.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use rayon::prelude::*;
 
@@ -21,11 +22,12 @@ use super::settings::Settings;
 use crate::random::Random;
 
 /// Rows on which features are compared.
-const ROWS: usize = 96;
+const ROWS: usize = 64;
 /// Features at most.
 const MOST: usize = 12_000;
-/// Pairs for each candidate that the search may consider: a small part of its time.
-const PAIRS_EACH: u64 = 64;
+/// Pairs, under all outer functions, for each candidate that the search may consider: about a tenth of
+/// its time.
+const PAIRS_EACH: u64 = 200;
 /// Levels of a variable that comparisons are tried with.
 const LEVELS: usize = 9;
 /// Best pairs (of one complexity, and in all) that take up further features, features that each takes
@@ -52,29 +54,36 @@ struct Outer {
     wrap: fn(Expression) -> Expression,
 }
 
-/// How many features an effort of so many candidates pays for.
-fn affordable(settings: &Settings) -> usize {
+/// How many features an effort of so many candidates pays for, under so many outer functions.
+fn affordable(settings: &Settings, outers: usize) -> usize {
     /// Candidates in a second, roughly: where only the time is limited.
     const RATE: f64 = 40_000.0;
     let by_time = settings.seconds.map(|s| (s * RATE).min(1e12) as u64);
     let effort = settings.evaluations.into_iter().chain(by_time).min().unwrap_or(u64::MAX);
-    ((effort.saturating_mul(PAIRS_EACH) as f64).sqrt() as usize).min(MOST)
+    let pairs = effort.saturating_mul(PAIRS_EACH) / outers as u64;
+    ((pairs as f64).sqrt() as usize).min(MOST)
 }
 
-/// Expressions that explain much of the target for their length, on some rows.
+/// Expressions that explain much of the target for their length, on some rows; fewer where the
+/// deadline comes first.
 pub(super) fn seeds(
     problem: &Problem,
     settings: &Settings,
     random: &mut Random,
+    deadline: Option<Instant>,
 ) -> Vec<Expression> {
-    let most = affordable(settings);
-    if !settings.scaled() || problem.template.is_some() || most < 16 || problem.target.len() < 8 {
+    if !settings.scaled() || problem.template.is_some() || problem.target.len() < 8 {
         return Vec::new();
     }
     let chosen = typical_rows(&problem.target, random);
+    let outers = outers(&problem.target, &chosen, settings);
+    let most = affordable(settings, outers.len());
     let library = Library::new(problem, &chosen, settings, most, random);
     let mut found = Vec::new();
-    for outer in outers(&problem.target, &chosen, settings) {
+    for outer in outers {
+        if deadline.is_some_and(|d| Instant::now() >= d) {
+            break;
+        }
         let pairs = pairs::best(&library, &outer.target, settings);
         let mut begun: Vec<&Pair> = Vec::new();
         for pair in &pairs {
@@ -504,7 +513,7 @@ mod tests {
             };
             (0..200).map(row).sum::<f64>() / 200.0
         };
-        let seeds = seeds(&problem, &settings, &mut Random::new(1, 1));
+        let seeds = seeds(&problem, &settings, &mut Random::new(1, 1), None);
         let errors = seeds.iter().map(error).filter(|e| e.is_finite());
         errors.fold(f64::INFINITY, f64::min)
     }

@@ -35,6 +35,7 @@ const REMEMBER_EVERY: Duration = Duration::from_secs(2);
 const REWRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// What a list of problems is called in the files of a run folder.
+#[derive(Clone)]
 pub struct Labels {
     /// One for each problem: `component` in `hall_of_fame.csv`, `target` in `laws.json`.
     pub targets: Vec<String>,

@@ -16,6 +16,11 @@ const RISE: f64 = 4.0;
 /// Steps and tolerance of refitting the constants that are left.
 const STEPS: (u32, f64) = (20, 1e-6);
 
+/// Seven significant digits: as many as an f32 has, and no more than a reader wants.
+pub(super) fn digits(value: f64) -> f64 {
+    format!("{value:.6e}").parse().unwrap_or(value)
+}
+
 /// Numbers near `value` that are simpler, the nearest first; of two as near, the simpler.
 fn simple(value: f64) -> Vec<f64> {
     if value == 0.0 {
@@ -72,7 +77,7 @@ pub(super) fn rounded(
             let held: Vec<u16> = fixed.iter().copied().chain([k as u16]).collect();
             let fitted = rules.refit(rows, &trial, held, STEPS)?;
             if fitted.loss <= limit {
-                values = fitted.constants;
+                values = fitted.constants.iter().map(|&c| digits(c)).collect();
                 for &k in &fixed {
                     values[usize::from(k)] = constants[usize::from(k)];
                 }

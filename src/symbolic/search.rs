@@ -22,6 +22,7 @@ use super::round;
 use super::rules::{Rules, losses_on_rest};
 pub use super::settings::Settings;
 use super::template::Template;
+use super::threshold;
 use super::units::Units;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -193,7 +194,7 @@ pub fn search(
         }
         None => {
             for state in &mut states {
-                state.plant(device)?;
+                state.plant(device, deadline)?;
             }
         }
     }
@@ -318,7 +319,7 @@ impl<'a> State<'a> {
     }
 
     /// Puts the problem's seeds into the hall of fame: as they are, and fitted anew.
-    fn plant(&mut self, device: &Device) -> Result<()> {
+    fn plant(&mut self, device: &Device, deadline: Option<Instant>) -> Result<()> {
         let seeds = self.problem.seeds.iter();
         let seeds = seeds.filter_map(|e| Some((e.clone(), self.rules.canonical(e)?)));
         let (candidates, shapes): (Vec<Expression>, Vec<Expression>) = seeds.unzip();
@@ -335,14 +336,14 @@ impl<'a> State<'a> {
             members.push(member);
         }
         self.enter(device, members)?;
-        self.enumerate(device)
+        self.enumerate(device, deadline)
     }
 
     /// Puts what small expressions and pairs of them explain into the hall of fame, and keeps the
     /// best of each complexity for the islands to begin with.
-    fn enumerate(&mut self, device: &Device) -> Result<()> {
+    fn enumerate(&mut self, device: &Device, deadline: Option<Instant>) -> Result<()> {
         let settings = self.rules.settings;
-        let found = enumerate::seeds(self.problem, settings, &mut self.memory.random);
+        let found = enumerate::seeds(self.problem, settings, &mut self.memory.random, deadline);
         let rows = self.some_rows();
         let task = Task {
             device,
@@ -562,8 +563,9 @@ impl<'a> State<'a> {
         let fitted = self.rules.fit(device, &self.rows, &candidates, (steps, false, tolerance))?;
         for (candidate, fitted) in candidates.iter_mut().zip(&fitted) {
             self.memory.node_evaluations += self.cost(candidate, fitted.evaluations);
-            let rounded: Vec<f64> = fitted.constants.iter().map(|&c| rounded(c)).collect();
+            let rounded: Vec<f64> = fitted.constants.iter().map(|&c| round::digits(c)).collect();
             candidate.set_constants(&rounded);
+            threshold::settle(&self.rules, device, &self.rows, candidate)?;
             // A factor of 1 or an offset of 0 may have appeared.
             *candidate = self.rules.simplified(candidate);
         }
@@ -609,11 +611,6 @@ impl<'a> State<'a> {
             }
         }
     }
-}
-
-/// Seven significant digits: as many as an f32 has, and no more than a reader wants.
-fn rounded(value: f64) -> f64 {
-    format!("{value:.6e}").parse().unwrap_or(value)
 }
 
 #[cfg(test)]

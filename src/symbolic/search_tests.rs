@@ -62,6 +62,19 @@ fn laws_are_recovered() {
     }
 }
 
+/// The threshold is not among the values that a search draws, and noise hides it.
+#[test]
+fn thresholds_are_found_between_the_rows() {
+    let mut problem = pairs(3000, 6, |x| if x[6] > 1.618 { x[6] * x[5] } else { 0.0 });
+    let mut random = Random::new(3, 3);
+    problem.target.iter_mut().for_each(|y| *y += 0.02 * random.normal() as f32);
+    let outcome = run(&[problem], &settings(40_000)).remove(0);
+    let chosen = outcome.front.select(Select::Best).unwrap();
+    let e = &outcome.front.entries[chosen].expression;
+    let at = |r: f64| e.eval(&[1.0, 1.0, 1.0, 1.0, 0.0, 1.0, r]);
+    assert!(at(1.61).abs() < 0.05 && (at(1.626) - 1.626).abs() < 0.05, "{e:?}");
+}
+
 #[test]
 fn the_front_is_the_same_on_any_number_of_threads() {
     // Sines are not in the language: there is always something to improve.

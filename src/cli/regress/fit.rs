@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::options::Options;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::ops::expression::{self as op, Program, Rows};
 use crate::progress::Progress;
 use crate::random::Random;
 use crate::store::run::RunFolder;
@@ -15,8 +16,9 @@ use crate::store::table::Table;
 use crate::symbolic::denoise::denoised;
 use crate::symbolic::export::{self, Law};
 use crate::symbolic::expression::{Expression, Node};
-use crate::symbolic::front::Select;
+use crate::symbolic::front::{Front, Select};
 use crate::symbolic::job::{self, Labels};
+use crate::symbolic::joint::Joint;
 use crate::symbolic::relevance::relevance;
 use crate::symbolic::search::{Outcome, Problem, Rest, Settings};
 use crate::symbolic::template::{Part, Template};
@@ -24,6 +26,8 @@ use crate::symbolic::units::Units;
 
 /// The file of what a search remembers, for `--resume`.
 const MEMORY: &str = "memory.json";
+/// What the search for all targets at once is called in the run folder.
+const JOINT: &str = "joint";
 /// The document of a fit that has ended.
 pub const RESULT: &str = "fit.json";
 
@@ -44,6 +48,8 @@ pub struct Fit {
     config: Config,
     problems: Vec<Problem>,
     settings: Settings,
+    /// Under `--joint`: how the targets become one problem, and that.
+    joint: Option<(Joint, Problem)>,
 }
 
 /// What came out.
@@ -98,7 +104,8 @@ impl Fit {
                 hold_out(problem, share, config.seed)?;
             }
         }
-        Ok(Fit { config, problems, settings })
+        let joint = joined(&problems, options)?;
+        Ok(Fit { config, problems, settings, joint })
     }
 
     /// Searches, and writes everything into the folder; `resume` goes on from what is there.
@@ -115,13 +122,25 @@ impl Fit {
         let options = &self.config.options;
         let labels =
             Labels { targets: options.target.clone(), stage: "table", memory: Some(MEMORY) };
-        if resume && options.template.is_none() {
+        if resume && options.template.is_none() && self.joint.is_none() {
             job::resume(&mut self.problems, &labels.targets, folder)?;
         }
         folder.write_config("regress", &self.config)?;
         let select = options.select;
-        let outcomes =
-            job::run(device, &self.problems, &labels, &self.settings, select, folder, progress)?;
+        let outcomes = match &self.joint {
+            None => {
+                job::run(device, &self.problems, &labels, &self.settings, select, folder, progress)?
+            }
+            Some((joint, problem)) => {
+                let together = Labels { targets: vec![JOINT.to_string()], ..labels.clone() };
+                let problem = std::slice::from_ref(problem);
+                let found =
+                    job::run(device, problem, &together, &self.settings, select, folder, progress)?;
+                let outcomes = self.apart(joint, &found[0])?;
+                self.write_apart(&outcomes, folder)?;
+                outcomes
+            }
+        };
         let fitted = Fitted {
             outcomes,
             names: self.problems[0].names.clone(),
@@ -143,6 +162,61 @@ impl Fit {
         folder.write(RESULT, format!("{document}\n").as_bytes())?;
         Ok(fitted)
     }
+}
+
+impl Fit {
+    /// The outcome of the joint search for each target.
+    fn apart(&self, joint: &Joint, found: &Outcome) -> Result<Vec<Outcome>> {
+        let formulas: Vec<Vec<Expression>> =
+            found.parts.iter().map(|parts| joint.formulas(parts)).collect();
+        let outcome = |(k, problem): (usize, &Problem)| {
+            let own: Vec<Expression> = formulas.iter().map(|f| f[k].clone()).collect();
+            let programs: Vec<Program> = own.iter().map(Program::new).collect();
+            let rows = Rows::new(&problem.columns, &problem.target, problem.weights.as_deref())?;
+            let losses = op::score(&Device::cpu(), &rows, &programs, self.settings.loss)?;
+            let complexity = |e: &Expression| e.complexity(&self.settings.weights);
+            let entries = own.into_iter().zip(losses).map(|(e, loss)| (complexity(&e), loss, e));
+            let front = Front::new(entries.collect());
+            Ok(Outcome { front, kept: Vec::new(), parts: Vec::new(), ..found.clone() })
+        };
+        self.problems.iter().enumerate().map(outcome).collect()
+    }
+
+    /// Puts the laws of the targets in the place of the joint one.
+    fn write_apart(&self, outcomes: &[Outcome], folder: &RunFolder) -> Result<()> {
+        let options = &self.config.options;
+        let mut laws = job::read_laws(folder)?;
+        laws.retain(|law| {
+            let target = law["target"].as_str().unwrap_or_default();
+            target != JOINT && !options.target.iter().any(|t| t == target)
+        });
+        for ((outcome, target), problem) in outcomes.iter().zip(&options.target).zip(&self.problems)
+        {
+            if let Some(chosen) = outcome.front.select(options.select) {
+                let entry = &outcome.front.entries[chosen];
+                let rule = options.select.name();
+                laws.push(job::law(target, "table", entry, &problem.names, rule));
+            }
+        }
+        job::write_laws(folder, &laws)
+    }
+}
+
+/// The targets as one problem, under `--joint`.
+fn joined(problems: &[Problem], options: &Options) -> Result<Option<(Joint, Problem)>> {
+    if options.joint.is_empty() {
+        return Ok(None);
+    }
+    let alone = options.template.is_none()
+        && options.units.is_none()
+        && options.validation.is_none()
+        && options.guess.is_empty()
+        && options.warm_start.is_none();
+    if !alone {
+        let message = "does not go with --template, --units, --validation, --guess or --warm-start";
+        return Err(Error::usage(message).field("joint"));
+    }
+    Joint::new(problems, &options.joint).map(Some)
 }
 
 /// Leaves only the inputs that say most about any of the targets.

@@ -21,6 +21,11 @@ pub struct Options {
     /// The columns to explain, each by itself; needed for a table
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub target: Vec<String>,
+    /// One force in several directions: every target is f(other inputs) * (a * dx + b * dy + ...) + c,
+    /// with one f for all and numbers a, b, c of each; the columns dx, dy, ... of the vector
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joint: Vec<String>,
     /// The columns to explain them by; all others, if none are named
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub inputs: Vec<String>,

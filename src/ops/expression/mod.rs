@@ -159,7 +159,7 @@ impl Rows {
     }
 
     /// The values of all variables in a row.
-    fn row(&self, row: usize) -> Vec<f64> {
+    pub(crate) fn row(&self, row: usize) -> Vec<f64> {
         (0..self.variables).map(|v| f64::from(self.value(v, row))).collect()
     }
 

@@ -1,0 +1,179 @@
+//! Several targets that are one force in different directions: component k is
+//! f(x) · Σ a_kj v_j + c_k with one factor f for all, where v is a vector among the columns (the distance
+//! of a pair of bodies) and the numbers a, c are fitted.
+//!
+//! The tables are put on top of each other, each target in parts of its own spread, with a column for the
+//! number of the component. On them the law is a template whose one part is searched and whose other
+//! parts are numbers of each component.
+
+use super::expression::{Expression, Op};
+use super::search::Problem;
+use super::template::Template;
+use crate::error::{Error, Result};
+
+/// The column for the number of the component.
+const COMPONENT: &str = "component";
+
+/// How components were joined.
+#[derive(Clone, Debug)]
+pub struct Joint {
+    /// The columns of the vector, in those of the components.
+    vector: Vec<u16>,
+    /// The other columns: what the factor may depend on.
+    others: Vec<u16>,
+    /// What each target was divided by.
+    spreads: Vec<f64>,
+}
+
+/// Mean absolute deviation from the median.
+fn spread(target: &[f32]) -> f64 {
+    let mut sorted = target.to_vec();
+    sorted.sort_by(f32::total_cmp);
+    let median = f64::from(sorted[sorted.len() / 2]);
+    let sum: f64 = target.iter().map(|&y| (f64::from(y) - median).abs()).sum();
+    (sum / target.len() as f64).max(f64::MIN_POSITIVE)
+}
+
+impl Joint {
+    /// One problem for all components, which have the same columns; `vector` names those of the vector.
+    ///
+    /// # Errors
+    /// No components, components with different columns, a vector that is not among them or is all of
+    /// them.
+    pub fn new(components: &[Problem], vector: &[String]) -> Result<(Self, Problem)> {
+        let error = |message: String| Error::usage(message).field("joint");
+        let first = components.first().ok_or_else(|| error("there are no components".into()))?;
+        if components.iter().any(|c| c.names != first.names) {
+            return Err(error("the components have different columns".into()));
+        }
+        if first.names.iter().any(|name| name == COMPONENT) {
+            return Err(error(format!("a column must not be called '{COMPONENT}'")));
+        }
+        let position = |name: &String| {
+            let found = first.names.iter().position(|n| n == name).map(|at| at as u16);
+            found.ok_or_else(|| error(format!("there is no column '{name}'")))
+        };
+        let vector = vector.iter().map(position).collect::<Result<Vec<u16>>>()?;
+        let others = (0..first.names.len() as u16).filter(|c| !vector.contains(c));
+        let others: Vec<u16> = others.collect();
+        if vector.is_empty() || others.is_empty() {
+            return Err(error("a vector and at least one other column are needed".into()));
+        }
+        let spreads: Vec<f64> = components.iter().map(|c| spread(&c.target)).collect();
+        let mut joined = Problem { names: first.names.clone(), ..Problem::default() };
+        joined.names.push(COMPONENT.to_string());
+        for column in 0..first.columns.len() {
+            let columns = components.iter().flat_map(|c| &c.columns[column]);
+            joined.columns.push(columns.copied().collect());
+        }
+        let number = |(k, c): (usize, &Problem)| vec![k as f32; c.target.len()];
+        joined.columns.push(components.iter().enumerate().flat_map(number).collect());
+        for (component, spread) in components.iter().zip(&spreads) {
+            joined.target.extend(component.target.iter().map(|&y| (f64::from(y) / spread) as f32));
+        }
+        if components.iter().any(|c| c.weights.is_some()) {
+            let weights = components.iter().flat_map(|c| match &c.weights {
+                Some(weights) => weights.clone(),
+                None => vec![1.0; c.target.len()],
+            });
+            joined.weights = Some(weights.collect());
+        }
+        let name = |&column: &u16| first.names[usize::from(column)].as_str();
+        let term = |v: &u16| format!("along_{0}[{COMPONENT}] * {0}", name(v));
+        let terms: Vec<String> = vector.iter().map(term).collect();
+        let arguments: Vec<&str> = others.iter().map(name).collect();
+        let text = format!(
+            "factor({}) * ({}) + offset[{COMPONENT}]",
+            arguments.join(", "),
+            terms.join(" + ")
+        );
+        joined.template = Some(Template::of_table(&text, &joined.names, &joined.columns)?);
+        Ok((Joint { vector, others, spreads }, joined))
+    }
+
+    /// The formula of each component in the components' columns, of the parts of one entry of the
+    /// front.
+    pub fn formulas(&self, parts: &[Expression]) -> Vec<Expression> {
+        let others = |v: u16| self.others.get(usize::from(v)).copied().map(Expression::variable);
+        let factor = parts[0].substitute(others);
+        let count = self.spreads.len();
+        let component = |(k, spread): (usize, &f64)| {
+            let number = |j: usize| {
+                let fitted = parts[1 + j * count + k].as_constant().unwrap_or(0.0);
+                Expression::constant(fitted * spread)
+            };
+            let term = |(j, &v): (usize, &u16)| {
+                Expression::apply(Op::Mul, &[number(j), Expression::variable(v)])
+            };
+            let add = |a, b| Expression::apply(Op::Add, &[a, b]);
+            let along = self.vector.iter().enumerate().map(term).reduce(add);
+            let along = along.expect("a vector has components");
+            let product = Expression::apply(Op::Mul, &[factor.clone(), along]);
+            add(product, number(self.vector.len())).simplified()
+        };
+        self.spreads.iter().enumerate().map(component).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::random::Random;
+    use crate::symbolic::front::Select;
+    use crate::symbolic::search::search;
+    use crate::symbolic::settings::Settings;
+
+    /// Two components of m (1 − 1/r²) (dx, dy), rotated and sheared.
+    fn components(rows: usize) -> Vec<Problem> {
+        let mut random = Random::new(2, 8);
+        let names = ["m", "dx", "dy", "r"].map(String::from).to_vec();
+        let empty = Problem { names, columns: vec![Vec::new(); 4], ..Problem::default() };
+        let mut components = vec![empty.clone(), empty];
+        for _ in 0..rows {
+            let (m, dx, dy) = (random.normal().exp(), random.normal(), random.normal());
+            let r = dx.hypot(dy) + 0.1;
+            let force = m * (1.0 - 1.0 / (r * r));
+            for (k, [a, b]) in [[0.7, -1.9], [0.02, 0.05]].into_iter().enumerate() {
+                let row = [m, dx, dy, r].map(|v| v as f32);
+                (0..4).for_each(|c| components[k].columns[c].push(row[c]));
+                components[k].target.push((force * (a * dx + b * dy) + 0.3) as f32);
+            }
+        }
+        components
+    }
+
+    #[test]
+    fn components_share_one_factor() {
+        let components = components(1000);
+        let vector = ["dx", "dy"].map(String::from);
+        let (joint, problem) = Joint::new(&components, &vector).unwrap();
+        assert_eq!((problem.target.len(), problem.columns.len()), (2000, 5));
+        let settings = Settings { evaluations: Some(40_000), ..Settings::default() };
+        let outcome = search(&Device::cpu(), &[problem], &settings, None, &mut |_| {}).unwrap();
+        let chosen = outcome[0].front.select(Select::Best).unwrap();
+        let formulas = joint.formulas(&outcome[0].parts[chosen]);
+        for (formula, component) in formulas.iter().zip(&components) {
+            for row in 0..100 {
+                let values: Vec<f64> =
+                    component.columns.iter().map(|c| f64::from(c[row])).collect();
+                let y = f64::from(component.target[row]);
+                let text = formula.text(&component.names);
+                assert!((formula.eval(&values) - y).abs() < 1e-3 * (1.0 + y.abs()), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn components_that_do_not_fit_together_are_errors() {
+        let mut components = components(20);
+        let error = |components: &[Problem], vector: &[&str]| {
+            let vector: Vec<String> = vector.iter().map(|v| v.to_string()).collect();
+            Joint::new(components, &vector).unwrap_err().to_string()
+        };
+        assert!(error(&components, &["dz"]).contains("'dz'"));
+        assert!(error(&components, &["m", "dx", "dy", "r"]).contains("other column"));
+        components[1].names[0] = "mass".into();
+        assert!(error(&components, &["dx"]).contains("different columns"));
+    }
+}
