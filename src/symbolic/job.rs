@@ -82,7 +82,7 @@ pub fn run(
     laws.retain(|law| !labels.targets.iter().any(|target| law["target"] == target.as_str()));
     let mut written = None;
     let mut observer = |moment: &Moment| {
-        advance(&bar, settings, moment.fronts, moment.evaluations, begun);
+        advance(&bar, settings, problems, moment, begun);
         let ends = whole.is_some_and(|whole| moment.evaluations >= whole);
         if let Some(name) = labels.memory
             && moment.whole
@@ -206,15 +206,18 @@ pub fn write_laws(folder: &RunFolder, laws: &[Value]) -> Result<()> {
     folder.write(LAWS, format!("{text}\n").as_bytes())
 }
 
-fn advance(bar: &Bar, settings: &Settings, fronts: &[Front], evaluations: u64, begun: Instant) {
-    let best = |front: &Front| {
+fn advance(bar: &Bar, settings: &Settings, problems: &[Problem], moment: &Moment, begun: Instant) {
+    let best = |(front, problem): (&Front, &Problem)| {
         let entry = &front.entries[front.select(Select::Best)?];
-        Some(format!("{:.3e} at {}", entry.loss, entry.complexity))
+        let text = format!("{:.3e} at {}", entry.loss, entry.complexity);
+        // There is room for one formula.
+        let formula = (problems.len() == 1).then(|| entry.expression.text(&problem.names));
+        Some(formula.map_or(text.clone(), |formula| format!("{text}: {formula}")))
     };
-    let shown: Vec<String> = fronts.iter().take(4).filter_map(best).collect();
+    let shown: Vec<String> = moment.fronts.iter().zip(problems).take(4).filter_map(best).collect();
     bar.message(format!("best {}", shown.join(", ")));
     bar.set(match settings.evaluations {
-        Some(_) => evaluations,
+        Some(_) => moment.evaluations,
         None => begun.elapsed().as_secs(),
     });
 }

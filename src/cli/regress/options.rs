@@ -86,6 +86,9 @@ pub struct Options {
     /// Rows that a stretch of evolution sees; formulas that enter the front are fitted on all
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub batch_rows: usize,
+    /// Populations that evolve side by side
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub islands: usize,
     /// Smooth the target by a Gaussian process before the search
     #[arg(long)]
     pub denoise: bool,
@@ -158,6 +161,7 @@ impl Options {
             mutations: self.mutations()?,
             batch_rows: self.batch_rows,
             keep: self.keep,
+            islands: self.islands,
             evaluations,
             seconds: self.seconds,
             target_loss: self.target_loss,
