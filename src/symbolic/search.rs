@@ -26,7 +26,7 @@ use super::threshold;
 use super::units::Units;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::expression::{Loss, Rows};
+use crate::ops::expression::{Fitted, Loss, Rows};
 use crate::random::Random;
 
 /// Batches of an island between two synchronisations.
@@ -38,8 +38,12 @@ const GUESSES: usize = 8;
 /// A search goes on for half as many epochs, and so many, once a formula is exact to rounding: a
 /// shorter one may turn up.
 const AFTER_EXACT: u64 = 6;
-/// Rows on which rounded constants are tried.
-const ROUNDING_ROWS: usize = 20_000;
+/// Of a table with more rows than this, constants are fitted on some first, then with a few steps on
+/// all.
+const LONG: usize = 50_000;
+const LAST_STEPS: u32 = 3;
+/// Rows of a long table on which constants are fitted first, and rounded ones tried.
+const SOME_ROWS: usize = 20_000;
 /// Epochs after which a structure may be fitted on all rows again: another start may do better.
 const FORGET_EVERY: u64 = 12;
 /// Steps and tolerance of fitting on all rows: a member, and what enters the hall of fame.
@@ -457,7 +461,7 @@ impl<'a> State<'a> {
     /// becomes shorter by that is one more point of the front.
     fn round(&mut self) -> Result<()> {
         let resolution = self.resolution();
-        let rows = (self.rules.row_count() > ROUNDING_ROWS).then(|| self.draw(ROUNDING_ROWS));
+        let rows = (self.rules.row_count() > SOME_ROWS).then(|| self.draw(SOME_ROWS));
         let rows = rows.as_ref().unwrap_or(&self.rows);
         let mut shorter = Vec::new();
         for (&complexity, all) in &mut self.memory.hall {
@@ -536,10 +540,9 @@ impl<'a> State<'a> {
         let settings = self.rules.settings;
         let (steps, tolerance) = MEMBER_STEPS;
         let shapes: Vec<Expression> = found.iter().map(|m| m.f.clone()).collect();
-        let first = self.rules.fit(device, &self.rows, &shapes, (steps, scaled, tolerance))?;
+        let first = self.fit(device, &shapes, (steps, scaled, tolerance))?;
         let mut entering: Vec<(Expression, Member)> = Vec::new();
         for (member, fitted) in found.into_iter().zip(&first) {
-            self.memory.node_evaluations += self.cost(&member.f, fitted.evaluations);
             if !fitted.loss.is_finite() {
                 continue;
             }
@@ -560,9 +563,8 @@ impl<'a> State<'a> {
         }
         let mut candidates: Vec<Expression> = entering.iter().map(|e| e.0.clone()).collect();
         let (steps, tolerance) = FAMOUS_STEPS;
-        let fitted = self.rules.fit(device, &self.rows, &candidates, (steps, false, tolerance))?;
+        let fitted = self.fit(device, &candidates, (steps, false, tolerance))?;
         for (candidate, fitted) in candidates.iter_mut().zip(&fitted) {
-            self.memory.node_evaluations += self.cost(candidate, fitted.evaluations);
             let rounded: Vec<f64> = fitted.constants.iter().map(|&c| round::digits(c)).collect();
             candidate.set_constants(&rounded);
             threshold::settle(&self.rules, device, &self.rows, candidate)?;
@@ -577,9 +579,31 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    /// Nodes × rows of so many passes over all rows.
-    fn cost(&self, e: &Expression, passes: u32) -> u64 {
-        u64::from(passes) * (e.nodes().len() * self.rows.rows()) as u64
+    /// Fits candidates on all rows; of a long table on some of them first, so that few passes over
+    /// all are left.
+    fn fit(
+        &mut self,
+        device: &Device,
+        candidates: &[Expression],
+        (steps, scaled, tolerance): (u32, bool, f64),
+    ) -> Result<Vec<Fitted>> {
+        let long = self.rows.rows() > LONG;
+        let mut begun = candidates.to_vec();
+        if long {
+            let some = self.draw(SOME_ROWS);
+            let how = (steps, scaled, tolerance);
+            for (e, fitted) in begun.iter_mut().zip(self.rules.fit(device, &some, candidates, how)?)
+            {
+                e.set_constants(&fitted.constants);
+                self.memory.node_evaluations += cost(e, fitted.evaluations, &some);
+            }
+        }
+        let how = (if long { LAST_STEPS } else { steps }, scaled, tolerance);
+        let fitted = self.rules.fit(device, &self.rows, &begun, how)?;
+        for (e, fitted) in begun.iter().zip(&fitted) {
+            self.memory.node_evaluations += cost(e, fitted.evaluations, &self.rows);
+        }
+        Ok(fitted)
     }
 
     /// The hall of fame returns to the islands, and each island's best visits the next.
@@ -611,6 +635,11 @@ impl<'a> State<'a> {
             }
         }
     }
+}
+
+/// Nodes × rows of so many passes over rows.
+fn cost(e: &Expression, passes: u32, rows: &Rows) -> u64 {
+    u64::from(passes) * (e.nodes().len() * rows.rows()) as u64
 }
 
 #[cfg(test)]

@@ -166,7 +166,6 @@ impl Options {
             seconds: self.seconds,
             target_loss: self.target_loss,
             seed,
-            ..Settings::default()
         })
     }
 
