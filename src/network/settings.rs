@@ -108,7 +108,7 @@ impl Settings {
     /// What `preset` means on a graph of halos: `graphs` counts the receivers of a batch.
     pub fn on_graph(preset: Preset, model: ModelKind) -> Self {
         let (hidden, steps, peak_rate) = match preset {
-            Preset::Quick => (128, 12_000, 2e-3),
+            Preset::Quick => (128, 24_000, 2e-3),
             Preset::Standard => (300, 30_000, 1e-3),
             Preset::Paper => (500, 100_000, 1e-3),
         };
