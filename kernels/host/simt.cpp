@@ -197,7 +197,13 @@ struct Worker {
         return random ^= random << 5;
     }
     ~Worker() {
-        for (const Stack& s : stacks) munmap(s.memory, STACK + PAGE);
+        for (const Stack& s : stacks) {
+#if defined(__SANITIZE_ADDRESS__)
+            // What is mapped here next would seem to have the frames that never returned.
+            __asan_unpoison_memory_region(s.memory, STACK + PAGE);
+#endif
+            munmap(s.memory, STACK + PAGE);
+        }
         if (shared) munmap(shared, MAX_SHARED);
         free(emergency);
     }
