@@ -216,10 +216,8 @@ DEVICE void fused_masks(const EdgeFusedArgs& args, const FusedTile<FUSED_WIDE>& 
         for (int half = 0; half < 2; half++) {
             unsigned bits = 0;
             UNROLL
-            for (int n = 0; n < FUSED_WIDE; n++) {
-                bits |= unsigned(tile.results[m][n][2 * half] > 0) << 2 * n;
-                bits |= unsigned(tile.results[m][n][2 * half + 1] > 0) << (2 * n + 1);
-            }
+            for (int bit = 0; bit < 2 * FUSED_WIDE; bit++)
+                if (tile.results[m][bit / 2][2 * half + bit % 2] > 0) bits |= 1u << bit;
             const unsigned edge = begin + 16 * m + accumulator_element(lane, 2 * half).row;
             if (edge < end)
                 args.masks[size_t(edge) * (args.hidden / 16) + threadIdx.x / 32 * 4 + lane % 4] =

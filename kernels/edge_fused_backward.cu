@@ -87,7 +87,7 @@ DEVICE void fused_signs(const EdgeFusedBackwardArgs& args, unsigned begin, unsig
 // What the receivers of a tile's edges get, in the warp's units, which begin at `passed`.
 template <int N>
 DEVICE FusedTile<N> fused_passed(const float* passed, unsigned hidden, Shared<unsigned> owners) {
-    FusedTile<N> tile;
+    FusedTile<N> tile = {};
     fused_each(tile, [&](int edge, int unit, float& first, float& second) {
         const float2 pair = *reinterpret_cast<const float2*>(passed + owners[edge] * hidden + unit);
         first = pair.x;
@@ -286,7 +286,7 @@ KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_second(EdgeFusedBackward
         UNROLL
         for (int half = 0; half < 2; half++) {
             const int unit = 32 * int(warp) + 16 * half;
-            FusedTile<FUSED_PASS> part;
+            FusedTile<FUSED_PASS> part = {};
             fused_each(part, [&](int, int column, float& first, float& second) {
                 first = bias[unit + column];
                 second = bias[unit + column + 1];

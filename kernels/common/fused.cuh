@@ -144,7 +144,7 @@ DEVICE void fused_product(FusedWeights& it, FusedTile<N>& tile, Shared<Bf16> act
 // The bias of the warp's units on every edge.
 template <int N>
 DEVICE FusedTile<N> fused_bias(const float* bias) {
-    FusedTile<N> tile;
+    FusedTile<N> tile = {};
     fused_each(tile, [&](int, int column, float& first, float& second) {
         first = bias[column];
         second = bias[column + 1];
