@@ -3,7 +3,7 @@
 A formula has the law's structure if it agrees with the law, on fresh rows without noise from a range 1.5 times as wide, to
 1e-5 of the law's rms (in the rows' median to 1e-6) once its constants are refitted there: what merely approximates the
 law on the table does not. It is recovered if it also has R2 > 0.9999 there with its own constants (0.999 where the
-table had noise), and is no more than three times as long as the law.
+table had noise), and is not much longer (three times the nodes of the law, and 12).
 """
 import ast
 import re
@@ -53,8 +53,11 @@ def judge(problem, text, noise):
     p = formula(x)
     finite = np.isfinite(p).all()
     r2 = 1 - np.sum((p - y) ** 2) / np.sum((y - y.mean()) ** 2) if finite else -np.inf
+    law = Formula(problem.formula.replace("pi", "3.141592653589793"), problem.names)
+    passed = r2 > (0.999 if noise else 0.9999) and formula.size <= 3 * law.size + 12
     error = np.inf
-    if np.isfinite(p).mean() > 0.5:
+    # What has failed already need not be refitted.
+    if passed:
         start = np.array(formula.start)
         weight = 1 / (np.abs(y) + 1e-3 * np.median(np.abs(y)) + 1e-12)
 
@@ -68,6 +71,5 @@ def judge(problem, text, noise):
                 best = fit.x if np.sum(fit.fun**2) <= np.sum(residual(best) ** 2) else best
         r = np.abs(formula(x, best) - y)
         error = float(max(np.sqrt(np.mean(r * r)) / rms / 10, np.median(r) / rms)) if np.isfinite(r).all() else np.inf
-    law = Formula(problem.formula.replace("pi", "3.141592653589793"), problem.names)
-    recovered = bool(error < 1e-6 and r2 > (0.999 if noise else 0.9999) and formula.size <= 3 * law.size)
+    recovered = bool(passed and error < 1e-6)
     return {"r2": float(r2), "error": error, "size": formula.size, "recovered": recovered}

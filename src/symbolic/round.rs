@@ -27,15 +27,16 @@ fn simple(value: f64) -> Vec<f64> {
         return Vec::new();
     }
     let mut found = vec![0.0];
-    for unit in [1.0, PI] {
-        for denominator in 1..=6 {
+    // Few of each kind: among many, one would lie near any value that noise blurs.
+    for (unit, denominators, numerators) in [(1.0, 1, 100.0), (1.0, 6, 12.0), (PI, 4, 8.0)] {
+        for denominator in 1..=denominators {
             let numerator = (value / unit * f64::from(denominator)).round();
-            if numerator != 0.0 && numerator.abs() <= 100.0 {
+            if numerator != 0.0 && numerator.abs() <= numerators {
                 found.push(numerator * unit / f64::from(denominator));
             }
         }
         let inverse = (1.0 / (value * unit)).round();
-        if inverse != 0.0 && inverse.abs() <= 100.0 {
+        if inverse != 0.0 && inverse.abs() <= 10.0 {
             found.push(1.0 / (inverse * unit));
         }
     }
