@@ -71,6 +71,9 @@ struct EdgeHopperArgs {
     const Bf16* weights;        // of all layers: [layer][part][block][unit][SWIZZLED]
     const float* biases;        // [layers, hidden], [passes, units of a pass]
     float* sums;                // [receivers, width]
+    // For the way back, as edge_fused_training leaves it; null for predictions.
+    unsigned* owners;           // [edges] among the receivers
+    uint16_t* masks;            // [edges, mask_row]: [64 units][thread of four], bits 2 n + i
     float shift[3];
     float period;               // 0 in open space
     unsigned n_features, dim;
@@ -78,10 +81,10 @@ struct EdgeHopperArgs {
     unsigned first_blocks;      // of the first layer's inputs
     unsigned passes;            // of the last layer; 0: sums are those of the last hidden layer
     unsigned width;             // of what is summed
-    unsigned unused;
+    unsigned mask_row;          // a sixteenth of the units that the way back has
 };
-LAYOUT(EdgeHopperArgs, features, receivers, starts, senders, ranges, weights, biases, sums, shift, period,
-       n_features, dim, parts, layers, first_blocks, passes, width, unused)
+LAYOUT(EdgeHopperArgs, features, receivers, starts, senders, ranges, weights, biases, sums, owners, masks,
+       shift, period, n_features, dim, parts, layers, first_blocks, passes, width, mask_row)
 
 // A ring of stages as one of its users sees it: the stage that is next, and the parity of its phase.
 struct HopperRing {
@@ -167,6 +170,7 @@ DEVICE void hopper_input(const Hopper<N, P>& it, unsigned row, unsigned edge, un
             else
                 last = middle;
         }
+        if (args.owners) args.owners[edge] = receiver;
         own_at = size_t(args.receivers[receiver]) * width;
         other_at = size_t(args.senders[edge]) * width;
     }
@@ -329,6 +333,30 @@ DEVICE unsigned hopper_add(const EdgeHopperArgs& args, unsigned begin, unsigned 
     return receiver;
 }
 
+// Which of this warp's results are positive, on the edges from `begin` on, units `column` ….
+template <int N>
+DEVICE void hopper_masks(const EdgeHopperArgs& args, unsigned begin, const float (&sums)[N / 2],
+                         unsigned column) {
+    const int lane = int(threadIdx.x) % 32;
+    const unsigned end = args.starts[hopper_range(args, threadIdx.x / 32)[1]];
+    UNROLL
+    for (int block = 0; block < N / 64; block++) {
+        const unsigned place = column / 16 + 4 * block + lane % 4;
+        UNROLL
+        for (int half = 0; half < 2; half++) {
+            unsigned bits = 0;
+            UNROLL
+            for (int n = 0; n < 8; n++) {
+                const int at = 32 * block + 4 * n + 2 * half;
+                bits |= unsigned(sums[at] > 0) << 2 * n | unsigned(sums[at + 1] > 0) << (2 * n + 1);
+            }
+            const unsigned edge = begin + accumulator_element(lane, 2 * half).row;
+            if (edge < end && place < args.mask_row)
+                args.masks[size_t(edge) * args.mask_row + place] = uint16_t(bits);
+        }
+    }
+}
+
 // All tiles of a warpgroup.
 template <int N, int P>
 DEVICE void hopper_multiply(const Hopper<N, P>& it) {
@@ -368,6 +396,7 @@ DEVICE void hopper_multiply(const Hopper<N, P>& it) {
                         // A NaN stays one: the comparison is false for it.
                         sums[i] = sums[i] <= 0 ? 0.0f : sums[i];
                     }
+                    if (args.masks) hopper_masks<N>(args, begin, sums, part * N);
                     next = hopper_add<N>(args, begin, receiver, sums, part * N);
                 }
             }

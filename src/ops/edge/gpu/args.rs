@@ -339,6 +339,8 @@ kernel_args! {
         weights: Pointer<bf16>,
         biases: Pointer<f32>,
         sums: Pointer<f32>,
+        owners: Pointer<u32>,
+        masks: Pointer<u16>,
         shift: [f32; 3],
         period: f32,
         n_features: u32,
@@ -348,6 +350,6 @@ kernel_args! {
         first_blocks: u32,
         passes: u32,
         width: u32,
-        unused: u32,
+        mask_row: u32,
     }
 }

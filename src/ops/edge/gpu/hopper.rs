@@ -5,6 +5,7 @@ use half::bf16;
 
 use super::args::{EdgeHopperArgs, EdgeHopperWeightsArgs};
 use super::fused::Graph;
+use super::fused::training::Training;
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer, Properties};
 use crate::error::Result;
@@ -46,6 +47,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// None where [`Plan::new`] has none, and on devices without such instructions.
+    pub fn of(gpu: Gpu, batch: &Batch) -> Result<Option<Plan>> {
+        let device = gpu.properties()?;
+        Ok(Plan::new(&device, batch).filter(|_| device.capability == CAPABILITY))
+    }
+
     /// None in f32, for very wide layers and for so many features that shared memory does not hold their inputs.
     /// Whether the device has such instructions is up to the caller.
     pub fn new(device: &Properties, batch: &Batch) -> Option<Plan> {
@@ -109,6 +116,8 @@ pub(super) struct Hopper {
     ranges: Buffer<u32>,
     /// Blocks of the chunk at work.
     blocks: usize,
+    /// In training steps, which have no penalty: what the way back needs.
+    pub training: Option<Box<Training>>,
 }
 
 impl Hopper {
@@ -127,6 +136,7 @@ impl Hopper {
             biases: gpu.buffer(biases)?,
             ranges: gpu.buffer(WARPS * plan.blocks + 1)?,
             blocks: 0,
+            training: None,
         };
         let from = parameters.read(arena.len);
         let (to, padded_bias) = (hopper.weights.write(weights), hopper.biases.write(biases));
@@ -179,13 +189,14 @@ impl Hopper {
     /// # Safety
     /// The graph is the one that was dealt, with receivers and senders among the features' nodes.
     pub unsafe fn sums(
-        &self,
+        &mut self,
         gpu: Gpu,
         batch: &Batch,
         graph: Graph,
         (sums, width): (Pointer<f32>, usize),
     ) -> Result<()> {
-        let Graph { features, receivers, starts, senders, .. } = graph;
+        let Graph { features, receivers, starts, senders, edges } = graph;
+        let kept = self.training.as_mut().map(|training| training.kept(edges)).unwrap_or_default();
         let Plan { parts, layers, first_blocks, passes, shared, .. } = self.plan;
         let args = EdgeHopperArgs {
             features,
@@ -196,6 +207,8 @@ impl Hopper {
             weights: self.weights.read(self.weights.len()),
             biases: self.biases.read(self.biases.len()),
             sums,
+            owners: kept.owners,
+            masks: kept.masks,
             shift: batch.coordinates.shift,
             period: batch.coordinates.period,
             n_features: batch.shape.n_features as u32,
@@ -205,7 +218,7 @@ impl Hopper {
             first_blocks: first_blocks as u32,
             passes: passes as u32,
             width: width as u32,
-            unused: 0,
+            mask_row: kept.mask_row,
         };
         let grid = Grid { shared, ..Grid::new(self.blocks, THREADS) };
         // SAFETY: as the caller promises; the plan has the sizes of the kernel's shared memory.

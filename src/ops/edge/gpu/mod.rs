@@ -16,7 +16,7 @@ mod training_tests;
 
 use std::ops::Range;
 
-use super::{Batch, Loss};
+use super::{Batch, Loss, Penalty};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Pointer};
 use crate::error::Result;
@@ -38,14 +38,21 @@ enum Way {
     Layers,
     /// In one kernel, without a gradient.
     Predictions(Plan),
-    /// In kernels that form activations again on the way back.
-    Training(TrainingPlan),
+    /// In kernels that form activations again on the way back, and forward in this one.
+    Training(TrainingPlan, Plan),
 }
 
 impl Way {
     /// Of a training step on a device.
     fn of(gpu: Gpu, batch: &Batch) -> Result<Way> {
-        Ok(TrainingPlan::new(gpu, batch)?.map_or(Way::Layers, Way::Training))
+        let Some(plan) = TrainingPlan::new(gpu, batch)? else { return Ok(Way::Layers) };
+        // Warpgroups do not form what a penalty needs.
+        let hopper = match batch.penalty {
+            Penalty::None => hopper::Plan::of(gpu, batch)?,
+            _ => None,
+        };
+        let forward = hopper.map_or(Plan::Fused(plan.forward), Plan::Hopper);
+        Ok(Way::Training(plan, forward))
     }
 
     /// Edges of a chunk.
@@ -62,7 +69,7 @@ impl Way {
             }
             // Its sender and its number.
             Way::Predictions(_) => 2 * size_of::<u32>(),
-            Way::Training(plan) => plan.edge_bytes(),
+            Way::Training(plan, _) => plan.edge_bytes(),
         }
     }
 }
@@ -185,13 +192,10 @@ enum Plan {
 impl Plan {
     /// The best one for the device and the batch, if there is one.
     fn new(gpu: Gpu, batch: &Batch) -> Result<Option<Plan>> {
-        let device = gpu.properties()?;
-        if device.capability == hopper::CAPABILITY
-            && let Some(plan) = hopper::Plan::new(&device, batch)
-        {
-            return Ok(Some(Plan::Hopper(plan)));
+        match hopper::Plan::of(gpu, batch)? {
+            Some(plan) => Ok(Some(Plan::Hopper(plan))),
+            None => Ok(fused::Plan::new(gpu, batch)?.map(Plan::Fused)),
         }
-        Ok(fused::Plan::new(gpu, batch)?.map(Plan::Fused))
     }
 }
 
@@ -241,7 +245,15 @@ impl Whole {
     fn training(&mut self) -> Option<&mut Training> {
         match self {
             Whole::Fused(fused) => fused.training.as_deref_mut(),
-            Whole::Hopper(_) => None,
+            Whole::Hopper(hopper) => hopper.training.as_deref_mut(),
+        }
+    }
+
+    /// Makes it keep what a training step needs.
+    fn prepare(&mut self, training: Training) {
+        match self {
+            Whole::Fused(fused) => fused.training = Some(Box::new(training)),
+            Whole::Hopper(hopper) => hopper.training = Some(Box::new(training)),
         }
     }
 }

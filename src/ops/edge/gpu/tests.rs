@@ -149,8 +149,8 @@ fn gpu_fused_is_for_bf16_and_widths_that_fit() {
     assert!(!planned(513, Precision::Bf16));
 }
 
-/// The same by warpgroups; `None` on a device that has not the instructions for it. The stand-in has all.
-fn hopper_found(gpu: Gpu, case: &Case) -> Option<Vec<f32>> {
+/// By warpgroups; `None` on a device that has not the instructions for it. The stand-in has all.
+pub(super) fn hopper_plan(gpu: Gpu, case: &Case) -> Option<Plan> {
     let device = gpu.properties().unwrap();
     if device.capability != hopper::CAPABILITY && !gpu.is_emulated() {
         eprintln!("skipped: {} has no wgmma", device.name);
@@ -158,7 +158,11 @@ fn hopper_found(gpu: Gpu, case: &Case) -> Option<Vec<f32>> {
     }
     let plan = hopper::Plan::new(&device, &case.batch()).map(Plan::Hopper);
     assert!(plan.is_some(), "hidden layers of {} are not for warpgroups", case.shape.hidden);
-    Some(found_by(gpu, case, plan))
+    plan
+}
+
+fn hopper_found(gpu: Gpu, case: &Case) -> Option<Vec<f32>> {
+    Some(found_by(gpu, case, Some(hopper_plan(gpu, case)?)))
 }
 
 /// Stars that keep one warp busy while others are done, and that fill several blocks.

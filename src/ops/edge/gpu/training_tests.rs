@@ -1,6 +1,6 @@
 //! Training steps in every way: against the reference and against each other, and digit by digit.
 
-use super::tests::{STARS, integers, wide};
+use super::tests::{STARS, hopper_plan, integers, wide};
 use super::*;
 use crate::device::{Device, test_gpu};
 use crate::network::spec::Precision;
@@ -30,10 +30,15 @@ fn found(how: (Gpu, Way, usize), case: &Case) -> Vec<f32> {
 }
 
 fn plan(gpu: Gpu, case: &Case) -> TrainingPlan {
-    let Way::Training(plan) = Way::of(gpu, &case.batch()).unwrap() else {
+    let Way::Training(plan, _) = Way::of(gpu, &case.batch()).unwrap() else {
         panic!("{:?} is not fused", case.shape);
     };
     plan
+}
+
+/// With its own kernel forward.
+fn fused(plan: TrainingPlan) -> Way {
+    Way::Training(plan, Plan::Fused(plan.forward))
 }
 
 /// Several cases of one size: every gradient, the predictions and the parts of the loss.
@@ -46,7 +51,7 @@ fn compare(gpu: Gpu, kind: Kind, network: [usize; 2], degrees: &[usize], most: u
     let expected = expected(&cases);
     let plan = plan(gpu, &cases[0]);
     let what = format!("{kind:?}, {network:?}, stars {degrees:?}, chunks of {most}");
-    let ways = [(Way::Training(plan), "fused"), (Way::Training(plan.alone()), "one block")];
+    let ways = [(fused(plan), "fused"), (fused(plan.alone()), "one block")];
     let layers = cases.iter().map(|case| found((gpu, Way::Layers, most), case)).collect();
     let checks = |found: &Vec<Vec<f32>>, how: &str| {
         let checks = each(&cases, found, &expected, &format!("{what}, {how}"));
@@ -108,7 +113,7 @@ fn gpu_fused_step_is_exact_where_nothing_is_rounded() {
             assert!(exact.gradients.iter().filter(|&&g| g != 0.0).count() > 20);
             let plan = plan(gpu, &case);
             for plan in [plan, plan.alone()] {
-                let how = (gpu, Way::Training(plan), usize::MAX);
+                let how = (gpu, fused(plan), usize::MAX);
                 let (gradients, loss) = step(how, &case, &batch);
                 let what = format!("{kind:?}, {network:?}, {degrees:?}");
                 assert_eq!(wide(&gradients), exact.gradients, "{what}");
@@ -129,7 +134,7 @@ fn gpu_chunks_give_what_the_whole_gives() {
             let exact = case.reference(Rounding::Exact);
             let limit = if precision == Precision::F32 { 2e-6 } else { 5e-3 };
             let mut ways = vec![Way::Layers];
-            ways.extend(TrainingPlan::new(gpu, &batch).unwrap().map(Way::Training));
+            ways.extend(TrainingPlan::new(gpu, &batch).unwrap().map(fused));
             // Chunks of several stars, of one that is larger than a chunk, of stars without edges.
             for (most, way) in
                 [0, 10, 22, 64].iter().flat_map(|&most| ways.iter().map(move |w| (most, w)))
@@ -162,4 +167,29 @@ fn gpu_fused_step_is_for_shapes_that_fit() {
     assert!(fused(Kind::None, [16, 2, 300], Precision::Bf16));
     assert!(!fused(Kind::L1, [16, 2, 129], Precision::Bf16));
     assert!(!fused(Kind::Kl, [16, 2, 3], Precision::Bf16));
+}
+
+#[test]
+fn gpu_hopper_forward_of_a_step_leaves_what_the_fused_one_leaves() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    for (network, degrees) in [
+        ([16, 2, 3], &[9, 0, 64, 130][..]),
+        ([33, 2, 20], &[1]),
+        ([128, 2, 40], &[63, 0, 0, 7, 8, 1, 300, 65]),
+        // Padded more than on the way back.
+        ([300, 2, 5], &[40, 3]),
+        ([500, 2, 100], &[66, 1]),
+    ] {
+        let case = integers(Kind::None, network, degrees);
+        let batch = Batch { weight_decay: 0.0, ..case.batch() };
+        let Some(forward) = hopper_plan(gpu, &case) else { return };
+        let exact =
+            reference::gradient(&batch, &case.targets, &wide(&case.parameters), Rounding::Exact);
+        // Chunks of several stars, and one.
+        for most in [70, usize::MAX] {
+            let way = Way::Training(plan(gpu, &case), forward);
+            let (gradients, _) = step((gpu, way, most), &case, &batch);
+            assert_eq!(wide(&gradients), exact.gradients, "{network:?}, {degrees:?}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::device::cuda::{Buffer, Grid, Kernel, Pointer, Properties};
 use crate::error::Result;
 use crate::network::spec::{Layer, Precision};
 use crate::ops::edge::{Batch, Penalty};
-use training::{Training, TrainingPlan};
+use training::Training;
 
 const WEIGHTS: Kernel = Kernel { module: "edge_fused", name: "edge_fused_weights" };
 const FUSED: Kernel = Kernel { module: "edge_fused", name: "edge_fused" };
@@ -233,20 +233,6 @@ impl Fused {
             }
         }
         Ok(fused)
-    }
-
-    /// Makes room for training steps: in chunks of up to so many edges, with a penalty of so much an edge.
-    pub fn prepare_training(
-        &mut self,
-        gpu: Gpu,
-        batch: &Batch,
-        plan: TrainingPlan,
-        parameters: &Buffer<f32>,
-        (edges, per_edge): (usize, f32),
-    ) -> Result<()> {
-        let training = Training::new(gpu, batch, plan, parameters, (edges, per_edge))?;
-        self.training = Some(Box::new(training));
-        Ok(())
     }
 
     /// Deals the receivers of a chunk to blocks: about as many edges to each.

@@ -140,7 +140,7 @@ pub(in super::super) struct Training {
 }
 
 /// Where the way forward leaves what the way back needs.
-pub(super) struct Kept {
+pub(in super::super) struct Kept {
     pub owners: Pointer<u32>,
     pub masks: Pointer<u16>,
     pub signs: Pointer<u32>,
@@ -148,6 +148,7 @@ pub(super) struct Kept {
     pub counts: Pointer<f32>,
     pub penalties: Pointer<f64>,
     pub sign_columns: u32,
+    pub mask_row: u32,
 }
 
 /// Nowhere.
@@ -161,6 +162,7 @@ impl Default for Kept {
             counts: Pointer::NULL,
             penalties: Pointer::NULL,
             sign_columns: 0,
+            mask_row: 0,
         }
     }
 }
@@ -232,7 +234,7 @@ impl Training {
     }
 
     /// Where a chunk of so many edges leaves what the way back needs.
-    pub(super) fn kept(&mut self, edges: usize) -> Kept {
+    pub fn kept(&mut self, edges: usize) -> Kept {
         let TrainingPlan { words, sign_columns, .. } = self.plan;
         Kept {
             owners: self.owners.write(edges),
@@ -242,6 +244,7 @@ impl Training {
             counts: self.counts.write(self.counts.len()),
             penalties: self.penalties.write(self.penalties.len()),
             sign_columns: sign_columns as u32,
+            mask_row: self.plan.masks() as u32,
         }
     }
 

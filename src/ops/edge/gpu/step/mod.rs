@@ -9,7 +9,8 @@ use half::bf16;
 
 use super::args::*;
 use super::fused::Graph;
-use super::{Plan, Way, Whole};
+use super::fused::training::Training;
+use super::{Way, Whole};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
@@ -84,7 +85,7 @@ impl Padded {
             _ => width,
         };
         let hidden = match way {
-            Way::Training(plan) => plan.hidden(),
+            Way::Training(plan, _) => plan.hidden(),
             _ => width(batch.shape.hidden),
         };
         let mut len = 0;
@@ -170,7 +171,7 @@ impl<'a> Step<'a> {
         let (plan, sum_first) = match way {
             Way::Layers => (None, false),
             Way::Predictions(plan) => (Some(plan), false),
-            Way::Training(plan) => (Some(Plan::Fused(plan.forward)), true),
+            Way::Training(_, forward) => (Some(forward), true),
         };
         let by_message = batch.penalty != Penalty::None && !sum_first;
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
@@ -307,9 +308,9 @@ impl<'a> Step<'a> {
             Penalty::None => 0.0,
             Penalty::L1(weight) | Penalty::Kl(weight) => weight / edges as f32,
         };
-        if let (Some(Whole::Fused(fused)), Way::Training(plan)) = (&mut self.fused, self.way) {
+        if let (Some(fused), Way::Training(plan, _)) = (&mut self.fused, self.way) {
             let most = (self.chunk.senders.len(), self.per_edge);
-            fused.prepare_training(gpu, batch, plan, &self.parameters, most)?;
+            fused.prepare(Training::new(gpu, batch, plan, &self.parameters, most)?);
         }
         Ok(())
     }
