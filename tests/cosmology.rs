@@ -117,7 +117,7 @@ fn a_graph_goes_through_every_stage() {
     let error = |which: usize| composed["formula_test"][which]["error"].as_f64();
     assert!(error(0).unwrap() < 0.5, "{composed}");
     run(at, &["report", "run"]);
-    for file in ["hall_of_fame.csv", "laws.json", "halos.safetensors", "report.html"] {
+    for file in ["hall_of_fame.csv", "laws.json", "slab.safetensors", "report.html"] {
         assert!(at.join("run").join(file).exists(), "{file}");
     }
     let report = std::fs::read_to_string(at.join("run/report.html")).unwrap();
@@ -125,6 +125,15 @@ fn a_graph_goes_through_every_stage() {
         assert!(report.contains(&format!("id=\"{id}\"")), "{id}");
     }
     assert!(fails(at, &["predict", "run"]).contains("graph"));
+    // All of it by one command, twice: what has ended stays.
+    let distill = ["distill", "graph.safetensors", "--steps", "200", "--evaluations", "2000"];
+    let distill = |more: &[&'static str]| [&distill[..], &["-o", "all"], more].concat();
+    let whole = run(at, &distill(&[]));
+    let laws = std::fs::read(at.join("all/laws.json")).unwrap();
+    let again = run(at, &distill(&["--resume"]));
+    assert_eq!(whole["formula"], again["formula"]);
+    assert_eq!(laws, std::fs::read(at.join("all/laws.json")).unwrap());
+    assert!(fails(at, &distill(&["--resume", "--seed", "1"])).contains("other settings"));
 }
 
 #[test]

@@ -31,9 +31,9 @@ pub struct Distill {
     /// Runs to simulate; the preset has its own default
     #[arg(long)]
     runs: Option<usize>,
-    /// How the messages are kept compact
-    #[arg(long, value_enum, default_value_t = ModelKind::Bottleneck)]
-    model: ModelKind,
+    /// How the messages are kept compact: by default bottleneck, on a graph l1
+    #[arg(long, value_enum, value_name = "MODEL")]
+    model: Option<ModelKind>,
     /// How much work to put in
     #[arg(long, value_enum, default_value_t = Preset::Quick)]
     preset: Preset,
@@ -70,7 +70,12 @@ impl Distill {
         {
             return self.run_on_graph(path, context);
         }
-        let model = clap::ValueEnum::to_possible_value(&self.model).expect("no model is hidden");
+        if self.hide_above.is_some() {
+            let message = "hides nodes of a graph; this is a system of bodies";
+            return Err(Error::usage(message).field("hide-above"));
+        }
+        let kind = self.model.unwrap_or(ModelKind::Bottleneck);
+        let model = clap::ValueEnum::to_possible_value(&kind).expect("no model is hidden");
         let (simulate, name) = match &self.dataset {
             Some(path) => {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -87,7 +92,7 @@ impl Distill {
         let settings = Settings {
             dataset: self.dataset,
             simulate,
-            model: self.model,
+            model: kind,
             preset: self.preset,
             precision: self.precision,
             components: self.components,
@@ -120,7 +125,8 @@ impl Distill {
         let graph = Graph::open(path)?;
         graph.targets()?;
         Split::new(&graph, self.hide_above)?;
-        let mut settings = TrainSettings::on_graph(self.preset, self.model);
+        let kind = self.model.unwrap_or(ModelKind::L1);
+        let mut settings = TrainSettings::on_graph(self.preset, kind);
         settings.precision = self.precision;
         settings.seed = context.seed;
         if let Some(steps) = self.steps {
@@ -128,11 +134,29 @@ impl Distill {
         }
         settings.check()?;
         check_precision(&context.device, settings.precision)?;
-        let model = clap::ValueEnum::to_possible_value(&self.model).expect("no model is hidden");
+        if self.evaluations == Some(0) {
+            return Err(Error::usage("is 0; at least 1 is needed").field("evaluations"));
+        }
+        let model = clap::ValueEnum::to_possible_value(&kind).expect("no model is hidden");
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let name = format!("{stem}-{}", model.get_name());
         let output = self.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
         let folder = RunFolder::create(&output, self.existing)?;
+        let asked = on_graph::distill::Settings {
+            graph: graph.absolute_path(),
+            hide_above: self.hide_above,
+            components: self.components,
+            select: self.select,
+            evaluations: self.evaluations,
+            training: settings.clone(),
+        };
+        let found = folder.read_config::<on_graph::distill::Settings>("distill");
+        if self.existing.resume && found?.is_some_and(|found| found != asked) {
+            let message =
+                "the run was begun with other settings: resume it with those, or --overwrite";
+            return Err(Error::usage(message).file(folder.file("config.toml")).field("distill"));
+        }
+        folder.write_config("distill", &asked)?;
         let resume = folder.file("model.safetensors").exists();
         let (device, progress) = (&context.device, context.progress);
         let trained = on_graph::train::train(

@@ -22,9 +22,9 @@ use crate::store::tensors::TensorFile;
 pub struct Train {
     /// The data set, as simulate or import write it, or the graph, as graph writes it
     dataset: PathBuf,
-    /// The network, and with it how its messages are kept compact
-    #[arg(long, value_enum, default_value_t = ModelKind::Bottleneck)]
-    model: ModelKind,
+    /// The network, and with it how its messages are kept compact: by default bottleneck, on a graph l1
+    #[arg(long, value_enum, value_name = "MODEL")]
+    model: Option<ModelKind>,
     /// How much work
     #[arg(long, value_enum, default_value_t = Preset::Quick)]
     preset: Preset,
@@ -88,7 +88,8 @@ impl Train {
         }
         let dataset = Dataset::open(&self.dataset)?;
         let about = &dataset.about;
-        let mut settings = Settings::preset(self.preset, self.model, about.dim, about.bodies);
+        let kind = self.model.unwrap_or(ModelKind::Bottleneck);
+        let mut settings = Settings::preset(self.preset, kind, about.dim, about.bodies);
         self.changes.apply(&mut settings);
         settings.seed = context.seed;
         settings.check()?;
@@ -139,7 +140,7 @@ impl Train {
         }
         let graph = Graph::open(&self.dataset)?;
         graph.targets()?;
-        let mut settings = Settings::on_graph(self.preset, self.model);
+        let mut settings = Settings::on_graph(self.preset, self.model.unwrap_or(ModelKind::L1));
         self.changes.apply(&mut settings);
         settings.seed = context.seed;
         settings.check()?;

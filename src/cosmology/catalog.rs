@@ -151,11 +151,22 @@ fn read(source: &Path, settings: &Settings) -> Result<(Halos, Option<f64>)> {
         particles: ["npart", "particles"]
             .into_iter()
             .find(|name| table.find(name).is_some())
-            .map(|name| table.column(name).map(|n| n.iter().map(|&n| n as u32).collect()))
+            .map(|name| counts(&table, name))
             .transpose()?,
         delta: table.find("delta").map(|_| table.column("delta").map(single)).transpose()?,
     };
     Ok((halos, edge))
+}
+
+/// A column of whole numbers.
+fn counts(table: &Table, name: &str) -> Result<Vec<u32>> {
+    let column = table.column(name)?;
+    let whole = |n: f64| n >= 0.0 && n <= f64::from(u32::MAX) && n.fract() == 0.0;
+    if let Some(row) = column.iter().position(|&n| !whole(n)) {
+        let message = format!("{}; a number of particles is needed", column[row]);
+        return Err(Error::input(message).file(&table.path).field(name).row(row as u64 + 2));
+    }
+    Ok(column.iter().map(|&n| n as u32).collect())
 }
 
 fn single(column: &[f64]) -> Vec<f32> {
@@ -189,14 +200,11 @@ fn vectors(table: &Table, arrays: [&str; 2], own: [&str; 3]) -> Result<Vec<f32>>
 fn check(halos: &mut Halos, edge: f64) -> Result<(), (&'static str, usize, String)> {
     for (at, x) in halos.positions.iter_mut().enumerate() {
         let far = f64::from(*x);
-        if far == edge {
+        // An edge that is no f32 is one in the file's rounding.
+        if far == edge || *x == edge as f32 {
             *x = 0.0;
         } else if !(far >= 0.0 && far < edge) {
             return Err(("position", at / 3, format!("{x} is not in the box of {edge} Mpc/h")));
-        }
-        // The box in f32 may be above the box: a coordinate there is the edge as well.
-        if f64::from(edge as f32) > edge && *x == edge as f32 {
-            *x = 0.0;
         }
     }
     if let Some(at) = halos.velocities.iter().position(|v| !v.is_finite()) {
@@ -253,6 +261,10 @@ fn correct(halos: &mut Halos) -> Result<()> {
             "the Warren correction needs the number of particles of each halo, a column npart";
         return Err(Error::input(message).field("npart"));
     };
+    if let Some(row) = particles.iter().position(|&n| n < 2) {
+        let message = format!("{}; the Warren correction needs two or more", particles[row]);
+        return Err(Error::input(message).field("npart").row(row as u64 + 1));
+    }
     for (mass, &n) in halos.masses.iter_mut().zip(particles) {
         *mass = (f64::from(*mass) * (1.0 - f64::from(n).powf(-0.6))) as f32;
     }

@@ -6,6 +6,7 @@
 //! composed formula is the simplest whose error is not larger than the smallest by more than the
 //! jackknife error of the difference (the one-standard-error rule, in space).
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -23,15 +24,17 @@ use crate::distill::laws::Search;
 use crate::distill::pipeline::Setting;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::network::model::Model;
+use crate::network::model::{Model, OnGraph};
+use crate::network::settings::Settings as TrainSettings;
 use crate::ops::expression::Program;
 use crate::ops::{edge, formula};
 use crate::random::Random;
 use crate::store::run::RunFolder;
 use crate::symbolic::expression::{Expression, Node, Weights};
-use crate::symbolic::front::{Entry, Front};
+use crate::symbolic::front::{Entry, Front, Select};
 use crate::symbolic::job::{self, Labels};
-use crate::symbolic::search::{Problem, Settings};
+use crate::symbolic::search::Problem;
+use crate::symbolic::settings::Settings as SearchSettings;
 
 /// Rows of each regression.
 const ROWS: usize = 5000;
@@ -74,8 +77,14 @@ impl Summary {
     pub fn read(folder: &RunFolder) -> Result<Self> {
         let path = folder.file("messages.json");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-        serde_json::from_str(&text)
-            .map_err(|e| Error::input(format!("cannot be read: {e}")).file(&path))
+        let bad = |message: String| Error::input(message).file(&path);
+        let summary: Summary =
+            serde_json::from_str(&text).map_err(|e| bad(format!("cannot be read: {e}")))?;
+        let Measured { kept, inputs, .. } = &summary.messages;
+        if kept.is_empty() || positions(inputs).len() != inputs.len() {
+            return Err(bad("names no kept message, or no variables of an edge".into()));
+        }
+        Ok(summary)
     }
 
     fn write(&self, folder: &RunFolder) -> Result<()> {
@@ -130,10 +139,41 @@ impl Run {
     fn open(folder: &RunFolder) -> Result<Self> {
         let model = Model::load(&folder.file("model.safetensors"))?;
         let graph = Graph::open(&model.about.dataset)?;
+        check_graph(&model, &graph)?;
         let hide_above = model.about.graph.as_ref().and_then(|g| g.hide_above);
         let split = Split::new(&graph, hide_above)?;
         Ok(Run { model, graph, split })
     }
+}
+
+/// An error where a network was trained on another graph than this one.
+///
+/// # Errors
+/// Other nodes, edges, radius or scales.
+pub fn check_graph(model: &Model, graph: &Graph) -> Result<()> {
+    let on = model.about.graph.as_ref();
+    if on != Some(&OnGraph::new(graph, on.and_then(|on| on.hide_above))) {
+        let message = "is not the graph that the run's network was trained on";
+        return Err(Error::input(message).file(graph.path()));
+    }
+    Ok(())
+}
+
+/// What `distill` was asked for on a graph: `[distill]` in `config.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The graph.
+    pub graph: PathBuf,
+    /// Nodes of a larger target are hidden.
+    pub hide_above: Option<f64>,
+    /// Message components to keep; by default those with more than 1 % of the largest significance.
+    pub components: Option<usize>,
+    /// The rule that chooses from a Pareto front.
+    pub select: Select,
+    /// Candidates of each search; by default what the preset says.
+    pub evaluations: Option<u64>,
+    /// The training.
+    pub training: TrainSettings,
 }
 
 /// Whether a run folder's network was trained on a graph; false where there is no network.
@@ -173,12 +213,31 @@ fn search(
     problems: &[Problem],
     labels: &Labels,
 ) -> Result<Vec<Front>> {
-    let settings =
-        Settings { evaluations: Some(search.evaluations), seed: at.seed, ..Settings::default() };
+    let mut problems = problems.to_vec();
+    if search.resume {
+        let laws = job::read_laws(folder)?;
+        let done = |target: &String| {
+            laws.iter().any(|law| law["stage"] == labels.stage && law["target"] == target.as_str())
+        };
+        if labels.targets.iter().all(done) {
+            let fronts = labels.targets.iter().zip(&problems);
+            return fronts.map(|(target, p)| read_front(folder, target, &p.names)).collect();
+        }
+        job::resume(&mut problems, &labels.targets, folder)?;
+    }
+    let settings = SearchSettings {
+        evaluations: Some(search.evaluations),
+        seed: at.seed,
+        ..SearchSettings::default()
+    };
     let outcomes =
-        job::run(&at.device, problems, labels, &settings, search.select, folder, at.progress)?;
+        job::run(&at.device, &problems, labels, &settings, search.select, folder, at.progress)?;
     if interrupt::requested() {
-        let message = "stopped while searching for laws; the hall of fame is written";
+        // In laws.json they would pass for those of a search that had ended.
+        let mut laws = job::read_laws(folder)?;
+        laws.retain(|law| law["stage"] != labels.stage);
+        job::write_laws(folder, &laws)?;
+        let message = "stopped while searching for laws; what was found is kept: --resume goes on";
         return Err(Error::interrupted(message).file(folder.path()));
     }
     Ok(outcomes.into_iter().map(|outcome| outcome.front).collect())
@@ -190,6 +249,15 @@ fn search(
 /// Files of the run that cannot be read; `interrupted`.
 pub fn regress(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> {
     let tables = Table::read(folder, ROWS, at.seed)?;
+    if !how.resume {
+        // Laws of other messages would pass for laws of these.
+        for name in [job::LAWS, job::HALL_OF_FAME] {
+            let path = folder.file(name);
+            if path.exists() {
+                std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
+            }
+        }
+    }
     let problem = |table: &Table| Problem {
         names: table.inputs.clone(),
         columns: table.columns.clone(),
@@ -242,7 +310,11 @@ fn read_front(folder: &RunFolder, target: &str, names: &[String]) -> Result<Fron
         return Err(Error::input(message).file(&path));
     }
     let entries = losses.into_iter().zip(problem.seeds);
-    Ok(Front::new(entries.map(|((c, loss), expression)| (c, loss, expression)).collect()))
+    let front = Front::new(entries.map(|((c, loss), expression)| (c, loss, expression)).collect());
+    if front.entries.is_empty() {
+        return Err(Error::input("holds no losses that are numbers").file(&path).field("loss"));
+    }
+    Ok(front)
 }
 
 /// The expression with its variables, named `names`, numbered as in [`formula::VARIABLES`].
@@ -273,7 +345,7 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
         .iter()
         .map(|k| read_front(folder, &format!("e{k}"), &inputs))
         .collect::<Result<Vec<_>>>()?;
-    let messages: Vec<Vec<Expression>> = fronts
+    let mut messages: Vec<Vec<Expression>> = fronts
         .iter()
         .map(|front| {
             let entries = candidates(front);
@@ -282,11 +354,14 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
         .collect();
     let chosen: Vec<Expression> = fronts
         .iter()
-        .zip(&messages)
+        .zip(&mut messages)
         .map(|(front, candidates)| {
             let entry = &front.entries[front.select(how.select).unwrap_or(0)];
             let law = in_all_variables(&entry.expression, &inputs);
-            candidates.iter().find(|c| **c == law).unwrap_or(&candidates[0]).clone()
+            if !candidates.contains(&law) {
+                candidates.push(law.clone());
+            }
+            law
         })
         .collect();
     let sampled = draw(&split.train, ROWS, at.seed);
@@ -300,6 +375,11 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     let left =
         |&node: &u32| f64::from(graph.positions()[3 * node as usize]) < FITTED * graph.about.edge;
     let (fitting, judging): (Vec<u32>, Vec<u32>) = split.train.iter().partition(|node| left(node));
+    if fitting.is_empty() || judging.is_empty() {
+        let message =
+            "all halos to train on are in one part of the box: there is no space to judge in";
+        return Err(Error::input(message).file(graph.path()));
+    }
     let [fitting, judging] = [fitting, judging].map(|part| draw(&part, COMPARED, at.seed));
     let fit = Nodes::new(cpu, graph, &features, &fitting)?;
     let judge = Nodes::new(cpu, graph, &features, &judging)?;
@@ -312,7 +392,7 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
             messages[0] = first.clone();
             let mut formula =
                 Formula { messages, components: components.clone(), node: node.clone() };
-            formula.refit(&fit)?;
+            formula.refit(&fit).map_err(|e| e.file(folder.path()))?;
             let Some(found) = formula.predictions(&judge)? else { continue };
             let errors: Vec<f64> =
                 found.iter().zip(judge.targets()).map(|(p, &t)| (f64::from(t) - p).abs()).collect();
@@ -330,6 +410,10 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     })?;
     let train = Nodes::new(cpu, graph, &features, &split.train)?;
     let error = formula.refit(&train).map_err(|e| e.file(folder.path()))?;
+    if !error.is_finite() {
+        let message = "the composed formula is undefined on some edge of the training nodes";
+        return Err(Error::input(message).file(folder.file(job::HALL_OF_FAME)));
+    }
     write_laws(folder, &formula, error)?;
     let on = |nodes: &[u32]| measure(cpu, graph, &features, nodes, &formula);
     summary.formula =
@@ -475,7 +559,11 @@ pub fn distill(
     trained: f64,
 ) -> Result<Summary> {
     let begun = Instant::now();
-    messages(at, folder, components)?;
+    // Only `--resume` gets here with messages of the same settings.
+    let how = Search { resume: folder.file("messages.safetensors").exists(), ..how };
+    if !how.resume {
+        messages(at, folder, components)?;
+    }
     regress(at, folder, how)?;
     let mut summary = compose(at, folder, how)?;
     summary.seconds =

@@ -153,7 +153,10 @@ impl Formula {
         let mut damping = refit::DAMPING;
         for _ in 0..refit::ROUNDS {
             if interrupt::requested() {
-                return Err(Error::interrupted("stopped while refitting the constants"));
+                return Err(Error::interrupted(
+                    "stopped while refitting the constants; the laws are kept: distill --resume \
+                     goes on from there, compose begins anew",
+                ));
             }
             let Some(system) = self.normal_equations(nodes, loss)? else { break };
             let moved = |step: &[f64]| {

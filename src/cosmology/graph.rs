@@ -109,8 +109,9 @@ pub fn build(
         mass: deviation(catalogs.iter().flat_map(|c| c.masses())),
     };
     for (name, scale) in [("velocity", scales.velocity), ("mass", scales.mass)] {
-        if scale == 0.0 {
-            let message = "is the same for all halos: nothing can be learned from it";
+        if !(scale > 0.0 && scale.is_finite()) {
+            let message =
+                format!("has a standard deviation of {scale}: nothing can be learned from it");
             return Err(Error::input(message).file(first.path()).field(name));
         }
     }

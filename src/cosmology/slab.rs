@@ -1,4 +1,4 @@
-//! What network and formula say of the held-out slab, halo by halo: `halos.safetensors` of a run folder,
+//! What network and formula say of the held-out slab, halo by halo: `slab.safetensors` of a run folder,
 //! from which the report is drawn.
 //!
 //! `position [halo, 3]` in Mpc/h, `mass [halo]` in Msun/h, `target`, `network` and `formula` `[halo]`.
@@ -9,14 +9,14 @@ use super::formula::{Formula, Nodes};
 use super::graph::Graph;
 use super::trainer::predict;
 use crate::device::{Cpu, Device};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::model::Model;
 use crate::ops::edge;
 use crate::store::run::RunFolder;
 use crate::store::tensors::{TensorFile, TensorSpec, TensorWriter};
 
 /// The file in the run folder.
-pub const HALOS: &str = "halos.safetensors";
+pub const SLAB: &str = "slab.safetensors";
 
 #[derive(Serialize, Deserialize)]
 struct About {
@@ -64,7 +64,7 @@ pub fn write(
         [TensorSpec::f32("position", &[n, 3])].into_iter().chain(columns).collect();
     let entry =
         serde_json::to_value(About { halos: n, edge: graph.about.edge }).expect("plain data");
-    let mut writer = TensorWriter::create(&folder.file(HALOS), "halos", entry, &specs)?;
+    let mut writer = TensorWriter::create(&folder.file(SLAB), "slab", entry, &specs)?;
     let rows = writer.slice::<f32>("position").as_chunks_mut::<3>().0;
     for (out, &node) in rows.iter_mut().zip(nodes) {
         out.copy_from_slice(&graph.positions()[3 * node as usize..][..3]);
@@ -86,12 +86,15 @@ impl Halos {
     /// # Errors
     /// A file that is truncated or of another kind.
     pub fn read(folder: &RunFolder) -> Result<Option<Self>> {
-        let path = folder.file(HALOS);
+        let path = folder.file(SLAB);
         if !path.exists() {
             return Ok(None);
         }
-        let file = TensorFile::open(&path, "halos")?;
+        let file = TensorFile::open(&path, "slab")?;
         let About { halos, edge } = file.entry()?;
+        if halos == 0 {
+            return Err(Error::input("holds no halos").file(path));
+        }
         let column = |name: &str| file.f32(name, &[halos]).map(<[f32]>::to_vec);
         Ok(Some(Halos {
             edge,

@@ -31,6 +31,9 @@ impl Split {
     /// A graph without target, a part without nodes.
     pub fn new(graph: &Graph, hide_above: Option<f64>) -> Result<Self> {
         let (edge, buffer) = (graph.about.edge, graph.about.radius);
+        if let Some(limit) = hide_above.filter(|limit| !limit.is_finite()) {
+            return Err(Error::usage(format!("{limit} is no overdensity")).field("hide-above"));
+        }
         let targets = graph.targets()?;
         let first = edge * (1.0 - HELD_OUT);
         let mut split = Split { train: vec![], test: vec![], hidden: vec![] };
@@ -51,10 +54,13 @@ impl Split {
         }
         for (name, part) in [("train", &split.train), ("test", &split.test)] {
             if part.is_empty() {
-                let message = format!(
+                let mut message = format!(
                     "no halo is left to {name} on: of the box of {edge} Mpc/h a fifth is held out, with \
                      {buffer} Mpc/h on either side"
                 );
+                if let Some(limit) = hide_above {
+                    message += &format!(", and overdensities above {limit} are hidden");
+                }
                 return Err(Error::input(message).file(graph.path()));
             }
         }

@@ -4,7 +4,7 @@
 //! Positions are divided by 288.675 Mpc/h, masses and velocities by their standard deviations; the paper
 //! does not say so, but in these units its constants fit.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::distill;
 use super::formula::{Formula, Nodes};
@@ -12,10 +12,13 @@ use super::graph::Graph;
 use super::split::{Split, mean_and_jackknife};
 use super::train;
 use crate::device::{Cpu, Device};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::model::Model;
 use crate::progress::Progress;
 use crate::store::run::RunFolder;
+
+/// Radius of the ball of the overdensity, Mpc/h.
+const BALL: f64 = 20.0;
 
 /// A formula of the paper.
 pub struct Published {
@@ -60,10 +63,17 @@ impl Published {
 /// A mean absolute error with its jackknife error.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Measure {
-    /// Mean over the nodes.
+    /// Mean over the nodes; infinite where a prediction is undefined.
+    #[serde(deserialize_with = "or_infinite")]
     pub error: f64,
-    /// Scatter of the mean when blocks of space are left out.
+    /// Scatter of the mean when blocks of space are left out; infinite where all nodes are in one.
+    #[serde(deserialize_with = "or_infinite")]
     pub jackknife: f64,
+}
+
+/// JSON has no infinity: it is written as null.
+fn or_infinite<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
 }
 
 /// One row of the table.
@@ -91,6 +101,15 @@ pub struct Row {
     pub equations: Vec<String>,
 }
 
+impl Measure {
+    /// Of the absolute errors of some nodes.
+    pub fn of(graph: &Graph, nodes: &[u32], errors: &[f64]) -> Self {
+        let (error, jackknife) = mean_and_jackknife(graph, nodes, errors);
+        let finite = |v: f64| if v.is_finite() { v } else { f64::INFINITY };
+        Measure { error: finite(error), jackknife: finite(jackknife) }
+    }
+}
+
 /// The measure of a formula on some nodes.
 ///
 /// # Errors
@@ -108,8 +127,7 @@ pub fn measure(
     };
     let errors: Vec<f64> =
         found.iter().zip(on.targets()).map(|(p, &t)| (f64::from(t) - p).abs()).collect();
-    let (error, jackknife) = mean_and_jackknife(graph, nodes, &errors);
-    Ok(Measure { error, jackknife })
+    Ok(Measure::of(graph, nodes, &errors))
 }
 
 /// Fits a formula in every way that the table has.
@@ -159,6 +177,13 @@ pub fn row(
 /// # Errors
 /// A graph without target; a radius that is below 20 Mpc/h; `interrupted`.
 pub fn published(cpu: Cpu, graph: &Graph, hide_above: f64, progress: Progress) -> Result<Vec<Row>> {
+    if graph.about.radius < BALL {
+        let message = format!(
+            "is {} Mpc/h; the formulas of the paper sum over the ball of {BALL}",
+            graph.about.radius
+        );
+        return Err(Error::input(message).file(graph.path()).field("radius"));
+    }
     let features = graph.scaled_features();
     let all: Vec<u32> = (0..graph.about.nodes as u32).collect();
     let bar = progress.bar("table 6", PUBLISHED.len() as u64, "formulas");
@@ -190,8 +215,12 @@ pub fn of_run(
     let formula = distill::composed(folder)?;
     let found = row(cpu, graph, &features, "found by this run", &formula, hide_above)?;
     let model = Model::load(&folder.file("model.safetensors"))?;
+    distill::check_graph(&model, graph)?;
     let (test, hidden) = train::losses(device, graph, &model)?;
     let hides = hidden.is_some();
+    // Only what was hidden from the training at the same overdensity is comparable.
+    let of_run = model.about.graph.as_ref().and_then(|on| on.hide_above);
+    let same = of_run == Some(hide_above);
     let network = Row {
         name: "its network".to_string(),
         published: None,
@@ -200,8 +229,8 @@ pub fn of_run(
         train: None,
         test: Some(test).filter(|_| !hides),
         test_fitted_there: None,
-        seen: Some(test).filter(|_| hides),
-        hidden,
+        seen: Some(test).filter(|_| same),
+        hidden: hidden.filter(|_| same),
         equations: vec![],
     };
     Ok([found, network])

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::graph::Graph;
-use super::split::{Split, mean_and_jackknife};
+use super::split::Split;
 use super::table6::Measure;
 use super::trainer::{Trainer, predict};
 use crate::device::Device;
@@ -137,8 +137,7 @@ pub fn losses(device: &Device, graph: &Graph, model: &Model) -> Result<(Measure,
         let found = predict(device, graph, &features, model, nodes, &mut workspace)?;
         let error = |(&node, p): (&u32, &f32)| f64::from((targets[node as usize] - p).abs());
         let errors: Vec<f64> = nodes.iter().zip(&found).map(error).collect();
-        let (error, jackknife) = mean_and_jackknife(graph, nodes, &errors);
-        Ok(Measure { error, jackknife })
+        Ok(Measure::of(graph, nodes, &errors))
     };
     let test = measure(&split.test)?;
     let hidden = match split.hidden.is_empty() {

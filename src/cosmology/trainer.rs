@@ -91,7 +91,14 @@ impl<'a> Trainer<'a> {
         folder: &RunFolder,
     ) -> Result<Self> {
         let split = Split::new(graph, hide_above)?;
-        let (train, validation) = validation(split.train, settings.seed);
+        // A halo without neighbours teaches φe nothing.
+        let mut connected = split.train;
+        connected.retain(|&node| !graph.edges_of(node).is_empty());
+        if connected.len() < 2 {
+            let message = "fewer than two of the halos to train on have neighbours";
+            return Err(Error::input(message).file(graph.path()).field("radius"));
+        }
+        let (train, validation) = validation(connected, settings.seed);
         let features = graph.scaled_features();
         let shape = shape(settings);
         let path = folder.file("model.safetensors");
@@ -377,7 +384,7 @@ fn shuffle(nodes: &mut [u32], random: &mut Random) {
 fn validation(mut train: Vec<u32>, seed: u64) -> (Vec<u32>, Vec<u32>) {
     shuffle(&mut train, &mut Random::new(seed, VALIDATION));
     let count = ((train.len() as f64 * VALIDATION_SHARE) as usize).clamp(1, MOST_VALIDATION);
-    let mut validation = train.split_off(train.len() - count.min(train.len() - 1));
+    let mut validation = train.split_off(train.len() - count);
     validation.sort_unstable();
     train.sort_unstable();
     (train, validation)

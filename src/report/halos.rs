@@ -73,8 +73,8 @@ fn result(summary: &Summary) -> String {
     }
     let mut html = figures(&cards);
     html.push_str(
-        "<p>Mean absolute errors of the overdensity, on a slab of the box that neither training nor fits \
-         have seen, with jackknife errors.</p>",
+        "<p>Mean absolute errors of the overdensity, on a slab of the box whose overdensities \
+         neither training nor fits have seen, with jackknife errors.</p>",
     );
     for line in summary.formula.iter().flatten().chain(&summary.laws) {
         html.push_str(&format!("<div class=\"law\"><p><code>{}</code></p></div>\n", escape(line)));

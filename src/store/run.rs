@@ -128,7 +128,7 @@ const FILES: [&str; 19] = [
     "memory.json",
     "fit.json",
     "rollout.safetensors",
-    "halos.safetensors",
+    "slab.safetensors",
     "report.html",
 ];
 
