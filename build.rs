@@ -22,7 +22,10 @@ fn main() {
         println!("cargo::rerun-if-env-changed={name}");
     }
     println!("cargo::rerun-if-changed=kernels");
-    println!("cargo::rerun-if-changed={FETCHED}");
+    // A path that is not there would make cargo build anew every time; scripts/get-nvcc touches this file.
+    if Path::new(FETCHED).exists() {
+        println!("cargo::rerun-if-changed={FETCHED}");
+    }
 
     let kernels = kernels();
     let compiled = match find_nvcc() {
@@ -85,6 +88,9 @@ fn find_nvcc() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// What nvcc is told, besides the targets and the files.
+const FLAGS: [&str; 4] = ["-fatbin", "-std=c++20", "-O3", "-lineinfo"];
+
 /// The fatbin of each kernel, in their order. Two compilers at a time: each takes some hundred megabytes.
 ///
 /// This script runs at every commit, for every profile and set of features; a kernel is compiled when it,
@@ -93,10 +99,12 @@ fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>,
     let archs = env::var("GPU_ARCHS").unwrap_or(ARCHS.into());
     let store = out.ancestors().nth(4).unwrap_or(out).join("kernels");
     fs::create_dir_all(&store).map_err(|e| format!("cannot write {}: {e}", store.display()))?;
+    let version = Command::new(nvcc).arg("--version").output();
+    let version = version.map_err(|e| format!("{}: {e}", nvcc.display()))?;
     let fatbins = kernels.iter().map(|kernel| -> Result<PathBuf, String> {
         let unreadable = |e| format!("cannot read {}: {e}", kernel.display());
         let mut hasher = DefaultHasher::new();
-        (nvcc, &archs).hash(&mut hasher);
+        (&version.stdout, FLAGS, &archs).hash(&mut hasher);
         hash_source(kernel, &mut hasher).map_err(unreadable)?;
         let name = kernel.file_stem().expect("a file").to_string_lossy();
         Ok(store.join(format!("{name}-{:016x}.fatbin", hasher.finish())))
@@ -113,8 +121,7 @@ fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>,
         let failed = |why: String| format!("{} on {}: {why}", nvcc.display(), kernel.display());
         let unfinished = fatbin.with_extension(format!("tmp{}", std::process::id()));
         let mut command = Command::new(nvcc);
-        command.args(["-fatbin", "-std=c++20", "-O3", "-lineinfo", "-o"]);
-        command.arg(&unfinished).arg(kernel);
+        command.args(FLAGS).arg("-o").arg(&unfinished).arg(kernel);
         for arch in archs.split_whitespace() {
             command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
         }
@@ -131,7 +138,13 @@ fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>,
         workers.into_iter().try_for_each(|worker| worker.join().expect("no compiler panics"))
     })?;
     tidy(&store, &fatbins);
-    Ok(fatbins)
+    // Each build has its own: what another one tidies away may be embedded here.
+    let own = kernels.iter().zip(&fatbins).map(|(kernel, fatbin)| {
+        let own = out.join(kernel.file_name().expect("a file")).with_extension("fatbin");
+        fs::copy(fatbin, &own).map_err(|e| format!("cannot write {}: {e}", own.display()))?;
+        Ok(own)
+    });
+    own.collect()
 }
 
 /// What no build has used for three days goes; what this one uses is as new as this build.

@@ -78,6 +78,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
                 safetensors::SafeTensors::deserialize(&bytes)
                     .unwrap_or_else(|e| panic!("{name}: {e}"));
             }
+            Some("py" | "tex" | "rs" | "c") => assert!(text().ends_with('\n'), "{name}"),
             Some("html") => assert!(text().trim_end().ends_with("</html>"), "{name}"),
             _ => panic!("{name} is left behind"),
         }

@@ -87,6 +87,12 @@ pub struct Catalog {
 /// without mass, or with a number that is not finite, each with its row.
 pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About> {
     let (mut halos, edge) = read(source, settings)?;
+    if let (Some(asked), Some(edge)) = (settings.edge, edge)
+        && asked != edge
+    {
+        let message = format!("is {edge} Mpc/h in the file, --box says {asked}");
+        return Err(Error::usage(message).file(source).field("box"));
+    }
     let edge = settings.edge.or(edge).ok_or_else(|| {
         Error::usage("the file does not say how large its box is: give --box, in Mpc/h")
             .file(source)

@@ -380,6 +380,14 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
             "all halos to train on are in one part of the box: there is no space to judge in";
         return Err(Error::input(message).file(graph.path()));
     }
+    // Of those that judge, only such as no fitted one has for a neighbour, if there are any.
+    let apart = |&node: &u32| {
+        let x = f64::from(graph.positions()[3 * node as usize]);
+        let (edge, radius) = (graph.about.edge, graph.about.radius);
+        x > FITTED * edge + radius && x < edge - radius
+    };
+    let far: Vec<u32> = judging.iter().copied().filter(apart).collect();
+    let judging = if far.is_empty() { judging } else { far };
     let [fitting, judging] = [fitting, judging].map(|part| draw(&part, COMPARED, at.seed));
     let fit = Nodes::new(cpu, graph, &features, &fitting)?;
     let judge = Nodes::new(cpu, graph, &features, &judging)?;

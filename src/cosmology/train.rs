@@ -107,7 +107,7 @@ pub fn train(
     }
     drop(bar);
     let seconds = begun.elapsed().as_secs_f64();
-    let edges = (steps - first) as f64 * trainer.edges_of_a_step();
+    let edges = trainer.edges() as f64;
     let model = trainer.model();
     let (test, hidden) = losses(device, graph, &model)?;
     Ok(Summary {

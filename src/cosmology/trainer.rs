@@ -70,6 +70,7 @@ pub(super) struct Trainer<'a> {
     metrics: Option<Metrics>,
     loss: edge::Loss,
     step: u64,
+    edges: u64,
     shape: Shape,
     components: Vec<u32>,
     parameters: Vec<f32>,
@@ -124,6 +125,7 @@ impl<'a> Trainer<'a> {
             metrics: None,
             loss: edge::Loss::default(),
             step: 0,
+            edges: 0,
             shape,
             components: (0..shape.message_dim as u32).collect(),
             parameters: initial(&shape, settings.seed),
@@ -187,10 +189,9 @@ impl<'a> Trainer<'a> {
         f64::from(self.loss.prediction)
     }
 
-    /// Edges of the average batch.
-    pub fn edges_of_a_step(&self) -> f64 {
-        let about = &self.graph.about;
-        self.settings.graphs.min(self.train.len()) as f64 * about.edges as f64 / about.nodes as f64
+    /// Edges that have gone forward and back since this training was opened.
+    pub fn edges(&self) -> u64 {
+        self.edges
     }
 
     /// The receivers of a step: the next of a random order of all, which each epoch draws anew.
@@ -241,6 +242,8 @@ impl<'a> Trainer<'a> {
         self.progress.prediction += f64::from(self.loss.prediction);
         self.progress.penalty += f64::from(self.loss.penalty);
         self.progress.steps += 1.0;
+        let degree = |&node: &u32| self.graph.edges_of(node).len() as u64;
+        self.edges += receivers.iter().map(degree).sum::<u64>();
         self.step += 1;
         self.after_step()
     }

@@ -8,7 +8,7 @@ use crate::cosmology::distill::Summary;
 use crate::cosmology::graph::N_FEATURES;
 use crate::cosmology::slab::Halos;
 use crate::cosmology::table6::Measure;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::formula::VARIABLES;
 use crate::store::run::RunFolder;
 use crate::store::tensors::{Dtype, TensorFile};
@@ -215,6 +215,10 @@ fn terms(folder: &RunFolder, summary: &Summary) -> Result<Option<String>> {
     let width = 2 * N_FEATURES;
     let edges = inputs.len() / width;
     let message_dim = shape.last().copied().unwrap_or(1).max(1);
+    if messages.len() != edges * message_dim || component.column >= message_dim {
+        let message = "does not fit messages.json: run messages again";
+        return Err(Error::input(message).file(&path).field("messages"));
+    }
     let row = |edge: usize| -> Vec<f64> {
         let (own, other) = inputs[edge * width..][..width].split_at(N_FEATURES);
         let row = |values: &[f32]| -> [f32; N_FEATURES] { values.try_into().expect("a row") };

@@ -89,7 +89,7 @@ pub fn run(
             && (ends || remembered.is_none_or(|at| at.elapsed() >= REMEMBER_EVERY))
         {
             remembered = Some(Instant::now());
-            let memory = [&fingerprint.to_le_bytes(), &moment.memory()[..]].concat();
+            let memory = [head(fingerprint).as_bytes(), &moment.memory(), b"}\n"].concat();
             // A failure here costs a later resume some seconds of work, and nothing else.
             let _ = folder.write(name, &memory);
         }
@@ -131,6 +131,11 @@ fn fingerprint(problems: &[Problem], settings: &Settings) -> u64 {
     hasher.finish()
 }
 
+/// How the memory of a search begins: a JSON object of the fingerprint and what is remembered.
+fn head(fingerprint: u64) -> String {
+    format!("{{\"fingerprint\":\"{fingerprint:016x}\",\"searches\":")
+}
+
 /// What an interrupted search of the same problems with the same settings remembers; None where
 /// there is nothing of the kind.
 fn read_memory(path: &Path, fingerprint: u64) -> Result<Option<Vec<u8>>> {
@@ -138,7 +143,8 @@ fn read_memory(path: &Path, fingerprint: u64) -> Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    Ok(bytes.strip_prefix(&fingerprint.to_le_bytes()[..]).map(<[u8]>::to_vec))
+    let memory = bytes.strip_prefix(head(fingerprint).as_bytes());
+    Ok(memory.and_then(|memory| memory.strip_suffix(b"}\n")).map(<[u8]>::to_vec))
 }
 
 /// Writes `kept.csv`: the best few of each complexity.
