@@ -198,8 +198,10 @@ fn bad_data_sets_are_named() {
     check(Some(&last), "NaN");
     let specs = [TensorSpec::f32("x", &[3])];
     let entry = serde_json::json!({});
+    TensorWriter::create(&bad, "catalog", entry.clone(), &specs).unwrap().finish().unwrap();
+    check(None, "is a catalog file");
     TensorWriter::create(&bad, "graph", entry, &specs).unwrap().finish().unwrap();
-    check(None, "is a graph file");
+    check(Some("lawsmith"), "nodes");
 }
 
 /// The tensor whose values end the file.

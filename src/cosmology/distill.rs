@@ -23,7 +23,6 @@ use crate::device::{Cpu, Device, Simd};
 use crate::distill::laws::Search;
 use crate::distill::pipeline::Setting;
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::network::model::{Model, OnGraph};
 use crate::network::settings::Settings as TrainSettings;
 use crate::ops::expression::Program;
@@ -232,7 +231,7 @@ fn search(
     };
     let outcomes =
         job::run(&at.device, &problems, labels, &settings, search.select, folder, at.progress)?;
-    if interrupt::requested() {
+    if outcomes.iter().any(|outcome| outcome.interrupted) {
         // In laws.json they would pass for those of a search that had ended.
         let mut laws = job::read_laws(folder)?;
         laws.retain(|law| law["stage"] != labels.stage);

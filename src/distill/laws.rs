@@ -82,7 +82,7 @@ impl Job<'_> {
         let labels = Labels { targets: labels, stage, memory: None };
         let outcomes =
             job::run(&at.device, &problems, &labels, &settings, select, folder, at.progress)?;
-        if crate::interrupt::requested() {
+        if outcomes.iter().any(|outcome| outcome.interrupted) {
             // In laws.json they would pass for those of a search that had ended.
             let mut laws = job::read_laws(folder)?;
             laws.retain(|law| law["stage"] != stage);

@@ -49,8 +49,7 @@ pub struct Labels {
 /// Searches for the laws of `problems`, each with its label, and keeps the run folder up to date.
 /// What the folder's files hold under other labels stays.
 ///
-/// Ctrl-C ends the search early and writes the same files; ask [`crate::interrupt::requested`]
-/// afterwards.
+/// Ctrl-C ends the search early and writes the same files; [`Outcome::interrupted`] says so.
 ///
 /// # Errors
 /// Those of [`search::search`], and of reading and writing the files.

@@ -98,6 +98,8 @@ pub struct Outcome {
     pub node_evaluations: u64,
     /// From the start of the whole job.
     pub seconds: f64,
+    /// True where Ctrl-C came before the search had ended.
+    pub interrupted: bool,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -235,6 +237,7 @@ pub fn search(
     }
     states.par_iter_mut().try_for_each(State::round)?;
     let seconds = begun.elapsed().as_secs_f64();
+    let interrupted = crate::interrupt::requested();
     let outcome = |state: &State| Outcome {
         front: state.front(),
         kept: state.kept(),
@@ -243,6 +246,7 @@ pub fn search(
         node_evaluations: state.memory.node_evaluations
             + state.memory.islands.iter().map(|i| i.node_evaluations).sum::<u64>(),
         seconds,
+        interrupted,
     };
     let mut outcomes: Vec<Outcome> = states.iter().map(outcome).collect();
     for (outcome, problem) in outcomes.iter_mut().zip(problems) {
