@@ -1,0 +1,182 @@
+//! What a law may look like: units, templates, operators, one factor for several targets.
+
+use lawsmith::random::Random;
+
+use crate::{Law, Place, chosen, exact, search};
+
+#[test]
+fn units_refuse_what_mixes_them() {
+    let place = Place::new();
+    // b is a copy of a with another unit: without units the two are one to the search.
+    let mut text = String::from("a,b,t,y\n");
+    let mut random = Random::new(8, 0);
+    for _ in 0..300 {
+        let (a, t) = (1.0 + random.uniform(), 1.0 + random.uniform());
+        text += &format!("{a},{a},{t},{}\n", a / (t * t));
+    }
+    place.write("table.csv", &text);
+    let limits = ["--target", "y", "--evaluations", "8000", "-o", "run", "--overwrite"];
+    let with = |units: &str, pure: &[&str]| {
+        let document = place.document(&search(&[&limits[..], &["--units", units], pure].concat()));
+        let front = document["front"].as_array().unwrap().clone();
+        let equations = front.iter().map(|e| e["equation"].as_str().unwrap().to_string());
+        (equations.collect::<Vec<_>>(), exact(&document).to_string())
+    };
+    let (front, best) = with("a=m,b=kg,t=s,y=m/s^2", &["--pure-constants"]);
+    assert!(front.iter().all(|e| !e.contains('b') && e.contains('a')), "{front:?}");
+    assert!(["a / (t * t)", "a / t / t"].contains(&best.as_str()), "{best}");
+    let (front, best) = with("a=m,b=kg,t=s,y=kg/s^2", &["--pure-constants"]);
+    assert!(front.iter().all(|e| !e.contains('a') && e.contains('b')), "{front:?}");
+    assert!(best.starts_with('b'), "{best}");
+    // A constant may carry units unless it is said not to.
+    let (front, _) = with("a=m,b=kg,t=s,y=m/s^2", &[]);
+    assert!(front.iter().any(|e| e.parse::<f64>().is_ok() || !e.contains("t * t")), "{front:?}");
+    let e = place.error(&search(&["--target", "y", "--units", "q=m"]));
+    assert_eq!(e["field"], "units");
+}
+
+#[test]
+fn templates_give_the_form() {
+    let place = Place::new();
+    place.table(
+        "table.csv",
+        300,
+        &[
+            ("u", &|_, _, _, row, _| (row % 4) as f64),
+            ("y", &|a, b, c, row, _| {
+                (1.0 / c + 0.5) * a + c * c * b + [1.0, -2.0, 4.0, 0.5][row % 4]
+            }),
+        ],
+    );
+    let run = |template: &str, folder: &str| {
+        place.document(&search(&[
+            "--target",
+            "y",
+            "--template",
+            template,
+            "--evaluations",
+            "40000",
+            "--target-loss",
+            "1e-4",
+            "-o",
+            folder,
+        ]))
+    };
+    let document = run("f(c) * a + g(c) * b + p[u]", "form");
+    let front = document["front"].as_array().unwrap();
+    let best = front.iter().find(|e| e["loss"].as_f64().unwrap() < 1e-4).unwrap();
+    let equation = best["equation"].as_str().unwrap();
+    assert!(equation.contains("IF((u < 0.5), 1"), "{equation}");
+    assert_eq!(best["parts"]["g"].as_str(), Some("c * c"), "{best}");
+    assert!(!best["parts"]["f"].as_str().unwrap().contains('a'), "{best}");
+    let judged = place.document(&["eval", "form", "table.csv"]);
+    assert!(judged["laws"][0]["r2"].as_f64().unwrap() > 0.999_99);
+    assert_eq!(
+        place.error(&search(&["--target", "y", "--template", "a * b"]))["field"],
+        "template"
+    );
+}
+
+/// A part that is called twice has the same constants in both places.
+#[test]
+fn a_part_of_a_template_may_be_called_twice() {
+    let place = Place::new();
+    place.table(
+        "table.csv",
+        300,
+        &[("y", &|a, b, _, _, _| {
+            let f = |x: f64| 1.0 / (x * x + 0.7);
+            f(a) - f(b)
+        })],
+    );
+    let document = place.document(&search(&[
+        "--target",
+        "y",
+        "--template",
+        "f(a) - f(b)",
+        "--evaluations",
+        "30000",
+        "--target-loss",
+        "1e-5",
+        "-o",
+        "run",
+    ]));
+    let best = chosen(&document, "accuracy");
+    assert!(best["loss"].as_f64().unwrap() < 1e-4, "{document}");
+}
+
+#[test]
+fn operators_of_the_users_own_and_constraints() {
+    let place = Place::new();
+    place.table("table.csv", 300, &[("y", &|a, b, _, _, _| 3.0 * (-a * a).exp() + 0.0 * b)]);
+    let document = place.document(&[
+        "regress",
+        "table.csv",
+        "--target",
+        "y",
+        "--operators",
+        "*,+",
+        "--define",
+        "bell(x) = exp(-(x * x))",
+        "--complexity",
+        "bell=2",
+        "--evaluations",
+        "6000",
+        "--target-loss",
+        "1e-4",
+        "-o",
+        "own",
+    ]);
+    let best = chosen(&document, "accuracy");
+    assert!(best["loss"].as_f64().unwrap() < 1e-3, "{document}");
+    // 3 · bell(a): three nodes beside bell, which counts 2.
+    assert_eq!(best["complexity"].as_u64(), Some(5), "{document}");
+    let document = place.document(&search(&[
+        "--target",
+        "y",
+        "--evaluations",
+        "8000",
+        "--max-depth",
+        "3",
+        "--limit-nesting",
+        "/:/=0",
+        "--limit-operands",
+        "/=:1",
+        "--max-complexity",
+        "12",
+        "--warm-up",
+        "0.5",
+        "--mutations",
+        "grow=3",
+        "-o",
+        "limits",
+    ]));
+    let names = ["a", "b", "c"];
+    for entry in document["front"].as_array().unwrap() {
+        let text = entry["equation"].as_str().unwrap();
+        let e = lawsmith::symbolic::expression::Expression::parse(text, &names).unwrap();
+        assert!(e.depth() <= 3, "{text}");
+        assert!(!text.contains("/ ("), "{text}");
+    }
+}
+
+#[test]
+fn components_of_one_force_share_a_factor() {
+    let place = Place::new();
+    let laws: [(&str, &Law); 2] = [
+        ("y", &|a, b, c, _, _| (1.0 - 1.0 / c) * (2.0 * a - b) + 1.0),
+        ("z", &|a, b, c, _, _| (1.0 - 1.0 / c) * (0.01 * a + 0.03 * b)),
+    ];
+    place.table("table.csv", 400, &laws);
+    let limits = ["--target", "y,z", "--evaluations", "12000", "-o", "run"];
+    let document = place.document(&search(&[&limits[..], &["--joint", "a,b"]].concat()));
+    assert_eq!(document["targets"].as_array().unwrap().len(), 2);
+    let judged = place.document(&["eval", "run", "table.csv"]);
+    for law in judged["laws"].as_array().unwrap() {
+        assert!(law["r2"].as_f64().unwrap() > 0.9999, "{law}");
+    }
+    let hall = place.read("run/hall_of_fame.csv");
+    assert!(hall.lines().skip(1).all(|line| line.starts_with("joint,")), "{hall}");
+    let bad = ["--target", "y,z", "--joint", "a,d", "-o", "bad"];
+    assert!(place.error(&search(&bad))["message"].as_str().unwrap().contains("'d'"));
+}

@@ -1,0 +1,103 @@
+//! Interrupts and what follows them.
+
+use std::process::{Child, Stdio};
+
+use crate::{Place, chosen, search, text, wait, weighted_search};
+
+/// Waits for the first front of a search that runs without end.
+fn started(place: &Place) -> Child {
+    let endless = ["--seconds", "600", "-o", "run", "-q"];
+    let child = place.lawsmith(&weighted_search(&endless)).stdout(Stdio::null()).spawn().unwrap();
+    wait(&place.path("run/hall_of_fame.csv"));
+    child
+}
+
+/// Smallest loss of a hall of fame.
+fn smallest(hall: &str) -> f64 {
+    let losses = hall.lines().skip(1).map(|l| l.split(',').nth(2).unwrap().parse().unwrap());
+    losses.fold(f64::INFINITY, f64::min)
+}
+
+#[test]
+fn ctrl_c_keeps_the_front_and_resume_goes_on() {
+    let place = Place::new();
+    place.weighted(300, |a, b, c| a * b / c);
+    let mut child = started(&place);
+    // SAFETY: a signal to our own child.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(place.path("run/laws.json").exists());
+    let before = smallest(&place.read("run/hall_of_fame.csv"));
+    let more = ["--evaluations", "1000", "-o", "run", "--resume"];
+    place.document(&weighted_search(&more));
+    let after = smallest(&place.read("run/hall_of_fame.csv"));
+    assert!(after <= before, "{after} {before}");
+}
+
+#[test]
+fn a_kill_leaves_a_front_to_resume() {
+    let place = Place::new();
+    place.weighted(300, |a, b, c| a * b / c);
+    let mut child = started(&place);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let hall = place.read("run/hall_of_fame.csv");
+    let before = smallest(&hall);
+    let more = ["--evaluations", "1000", "-o", "run", "--resume"];
+    place.document(&weighted_search(&more));
+    let after = smallest(&place.read("run/hall_of_fame.csv"));
+    assert!(after <= before, "{after} {before}");
+}
+
+#[test]
+fn a_killed_search_ends_like_one_that_was_not() {
+    let place = Place::new();
+    place.table(
+        "table.csv",
+        1500,
+        &[("y", &|a, b, c, _, random| (a - 0.3 * b) / c + a * b * c + 0.1 * random.normal())],
+    );
+    fn arguments(folder: &str) -> Vec<&str> {
+        search(&["--target", "y", "--evaluations", "80000", "-q", "-o", folder])
+    }
+    let whole = place.lawsmith(&arguments("whole")).output().unwrap();
+    assert!(whole.status.success(), "{}", text(&whole));
+    for signal in [libc::SIGKILL, libc::SIGINT] {
+        let folder = format!("killed{signal}");
+        let mut child = place
+            .lawsmith(&arguments(&folder))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait(&place.path(&format!("{folder}/memory.json")));
+        // SAFETY: a signal to our own child.
+        unsafe { libc::kill(child.id() as i32, signal) };
+        child.wait().unwrap();
+        assert!(!place.path(&format!("{folder}/fit.json")).exists(), "it ended before the signal");
+        let resumed = [&arguments(&folder)[..], &["--resume"]].concat();
+        let resumed = place.lawsmith(&resumed).output().unwrap();
+        assert!(resumed.status.success(), "{}", text(&resumed));
+        let [a, b] = ["whole", &folder].map(|f| place.read(&format!("{f}/hall_of_fame.csv")));
+        assert_eq!(a, b);
+        assert_eq!(place.read("whole/laws.json"), place.read(&format!("{folder}/laws.json")));
+    }
+}
+
+#[test]
+fn guesses_and_an_earlier_run_begin_a_search() {
+    let place = Place::new();
+    let law = |a: f64, b: f64, c: f64| (a * b - 0.3 * c).exp() / (1.0 + c * c) + a / (b * b + c);
+    place.table("table.csv", 300, &[("y", &|a, b, c, _, _| law(a, b, c))]);
+    let guess = "exp(a * b - 0.5 * c) / (0.8 + c * c) + a / (b * b + c)";
+    let few =
+        ["regress", "table.csv", "--target", "y", "--evaluations", "500", "--max-complexity", "40"];
+    let plain = place.document(&[&few[..], &["-o", "plain"]].concat());
+    assert!(chosen(&plain, "accuracy")["loss"].as_f64().unwrap() > 1e-2);
+    let guessed = place.document(&[&few[..], &["--guess", guess, "-o", "guessed"]].concat());
+    assert!(chosen(&guessed, "accuracy")["loss"].as_f64().unwrap() < 1e-3, "{guessed}");
+    let warm = place.document(&[&few[..], &["--warm-start", "guessed", "-o", "warm"]].concat());
+    assert!(chosen(&warm, "accuracy")["loss"].as_f64().unwrap() < 1e-3, "{warm}");
+    let e = place.error(&[&few[..], &["--guess", "exp(q)", "-o", "bad"]].concat());
+    assert_eq!(e["field"], "guess");
+}
