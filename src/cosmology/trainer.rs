@@ -12,12 +12,13 @@ use super::split::Split;
 use super::symmetry::{self, Turn};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::network::forward;
-use crate::network::metrics::{Metrics, Row};
-use crate::network::model::{About, Model, OnGraph, Snapshot, TrainState};
-use crate::network::pruning::{self, Pruning};
+use crate::network::forward::{self, Evaluation};
+use crate::network::metrics::Metrics;
+use crate::network::model::{About, Model, OnGraph};
+use crate::network::pruning;
 use crate::network::settings::Settings;
 use crate::network::spec::Shape;
+use crate::network::state::{Progress, State};
 use crate::network::trainer::{initial, rate};
 use crate::ops::{adam, edge};
 use crate::random::Random;
@@ -32,23 +33,6 @@ const VALIDATION_SHARE: f64 = 0.1;
 const MOST_VALIDATION: usize = 1000;
 /// Edges on which the spread of messages is measured.
 const MEASURED_EDGES: usize = 20_000;
-
-/// Sums since the last row of metrics, and that row.
-#[derive(Clone, Copy, Debug, Default)]
-struct Progress {
-    prediction: f64,
-    penalty: f64,
-    steps: f64,
-    train_loss: Option<f64>,
-    validation_loss: Option<f64>,
-}
-
-/// What a network does on the validation nodes.
-struct Evaluation {
-    loss: f64,
-    means: Vec<f64>,
-    significance: Vec<f64>,
-}
 
 /// A training.
 pub(super) struct Trainer<'a> {
@@ -71,14 +55,8 @@ pub(super) struct Trainer<'a> {
     loss: edge::Loss,
     step: u64,
     edges: u64,
-    shape: Shape,
-    components: Vec<u32>,
-    parameters: Vec<f32>,
-    m: Vec<f32>,
-    v: Vec<f32>,
+    state: State,
     gradients: Vec<f32>,
-    pruning: Pruning,
-    before_cut: Option<Snapshot>,
     workspace: edge::Workspace,
 }
 
@@ -126,56 +104,30 @@ impl<'a> Trainer<'a> {
             loss: edge::Loss::default(),
             step: 0,
             edges: 0,
-            shape,
-            components: (0..shape.message_dim as u32).collect(),
-            parameters: initial(&shape, settings.seed),
-            m: Vec::new(),
-            v: Vec::new(),
+            state: State::new(shape, Vec::new()),
             gradients: Vec::new(),
-            pruning: Pruning::default(),
-            before_cut: None,
             workspace: edge::Workspace::default(),
             path,
         };
-        symmetry::centre(&shape.arena(), &mut trainer.parameters);
-        trainer.m = vec![0.0; trainer.parameters.len()];
-        trainer.v = trainer.m.clone();
         if trainer.path.exists() {
             trainer.load()?;
+        } else {
+            let mut parameters = initial(&shape, settings.seed);
+            symmetry::centre(&shape.arena(), &mut parameters);
+            trainer.state = State::new(shape, parameters);
         }
-        trainer.gradients = vec![0.0; trainer.parameters.len()];
+        trainer.gradients = vec![0.0; trainer.state.parameters.len()];
         let metrics = folder.file("metrics.csv");
         trainer.metrics = Some(Metrics::open(&metrics, shape.message_dim, trainer.step)?);
         Ok(trainer)
     }
 
     fn load(&mut self) -> Result<()> {
-        let (model, state) = Model::load_training(&self.path)?;
-        let (found, expected) = (&model.about, self.about());
-        if (&found.settings, &found.graph) != (&expected.settings, &expected.graph) {
-            return Err(Error::usage(
-                "was trained with other settings or on another graph: give the same ones, or \
-                 --overwrite to start again",
-            )
-            .file(&self.path));
-        }
-        let short = || Error::input("is too short").file(&self.path).field("train.state");
-        let [prediction, penalty, steps, decisions @ ..] = &state.numbers[..] else {
-            return Err(short());
+        let expected = self.about();
+        let same = |found: &About| {
+            (&found.settings, &found.graph) == (&expected.settings, &expected.graph)
         };
-        self.pruning = Pruning::from_numbers(decisions).ok_or_else(short)?;
-        self.progress = Progress {
-            prediction: *prediction,
-            penalty: *penalty,
-            steps: *steps,
-            train_loss: found.train_loss,
-            validation_loss: found.validation_loss,
-        };
-        self.step = found.step;
-        self.shape = model.shape;
-        self.components = model.components;
-        self.parameters = model.parameters;
-        (self.m, self.v, self.before_cut) = (state.m, state.v, state.before_cut);
+        (self.step, self.progress) = self.state.load(&self.path, same, "graph")?;
         Ok(())
     }
 
@@ -212,12 +164,12 @@ impl<'a> Trainer<'a> {
     /// One step of the optimizer, with what is due then.
     pub fn advance(&mut self) -> Result<()> {
         let receivers = self.receivers();
-        let arena = self.shape.arena();
+        let shape = self.state.shape;
+        let arena = shape.arena();
         let turn = Turn::random(&mut Random::new(self.settings.seed, self.step));
-        let mut turned = self.parameters.clone();
+        let mut turned = self.state.parameters.clone();
         turn.apply(&arena, &mut turned);
-        let batch =
-            batch(self.graph, &self.features, &self.settings, self.shape, &receivers, self.step);
+        let batch = batch(self.graph, &self.features, &self.settings, shape, &receivers, self.step);
         self.loss = edge::gradient(
             self.device,
             &batch,
@@ -226,22 +178,13 @@ impl<'a> Trainer<'a> {
             &mut self.gradients,
             &mut self.workspace,
         )?;
-        let total = self.loss.prediction + self.loss.penalty;
-        if !total.is_finite() {
-            return Err(Error::usage(format!(
-                "the training diverged at step {} (loss {total}): lower the peak rate",
-                self.step
-            ))
-            .field("peak_rate"));
-        }
+        self.progress.add(self.step, self.loss.prediction, self.loss.penalty)?;
         turn.undo(&arena, &mut self.gradients);
         symmetry::project(&arena, &mut self.gradients);
         let args = rate(&self.settings, self.step);
-        let Trainer { parameters, m, v, gradients, .. } = self;
+        let State { parameters, m, v, .. } = &mut self.state;
+        let gradients = &self.gradients;
         adam::step(self.device, &args, 1, adam::Arenas { parameters, m, v, gradients })?;
-        self.progress.prediction += f64::from(self.loss.prediction);
-        self.progress.penalty += f64::from(self.loss.penalty);
-        self.progress.steps += 1.0;
         let degree = |&node: &u32| self.graph.edges_of(node).len() as u64;
         self.edges += receivers.iter().map(degree).sum::<u64>();
         self.step += 1;
@@ -257,25 +200,11 @@ impl<'a> Trainer<'a> {
         }
         let evaluation = self.evaluate()?;
         if prune {
-            self.pruning.note(evaluation.loss);
+            self.state.note(evaluation.loss);
         }
         if row {
-            let sums = self.progress;
-            let train_loss = sums.prediction / sums.steps;
             let metrics = self.metrics.as_mut().expect("opened in new");
-            metrics.push(&Row {
-                step: self.step,
-                rate: self.settings.rate(self.step - 1),
-                train_loss,
-                penalty: sums.penalty / sums.steps,
-                validation_loss: evaluation.loss,
-                significance: &evaluation.significance,
-            })?;
-            self.progress = Progress {
-                train_loss: Some(train_loss),
-                validation_loss: Some(evaluation.loss),
-                ..Progress::default()
-            };
+            self.progress.write(metrics, self.step, &self.settings, &evaluation)?;
         }
         if decision {
             self.decide(evaluation)?;
@@ -295,37 +224,19 @@ impl<'a> Trainer<'a> {
         let error = |(&node, p): (&u32, &f32)| f64::from((self.targets[node as usize] - p).abs());
         let errors = self.validation.iter().zip(&predictions).map(error);
         let loss = errors.sum::<f64>() / self.validation.len() as f64;
-        let spread = forward::spread(self.device, &self.shape, &self.parameters, &self.sample)?;
+        let spread =
+            forward::spread(self.device, &self.state.shape, &self.state.parameters, &self.sample)?;
         Ok(Evaluation { loss, means: spread.means, significance: spread.significance })
     }
 
     /// Judges the last cut, and makes the next one.
     fn decide(&mut self, mut evaluation: Evaluation) -> Result<()> {
-        if let Some(before) = self.before_cut.take()
-            && self.pruning.hurt(before.components.len() - self.components.len())
-        {
-            self.shape.message_dim = before.components.len();
-            self.components = before.components;
-            [self.parameters, self.m, self.v] = before.arenas;
+        if self.state.take_back() {
             evaluation = self.evaluate()?;
         }
-        let cut = self.pruning.next_cut(self.shape.message_dim, self.step, self.settings.steps);
-        if cut > 0 {
-            let kept = pruning::survivors(&evaluation.significance, cut);
-            self.before_cut = Some(Snapshot {
-                components: self.components.clone(),
-                arenas: [self.parameters.clone(), self.m.clone(), self.v.clone()],
-            });
-            let received = self.graph.about.edges as f64 / self.graph.about.nodes as f64;
-            let means = &evaluation.means;
-            pruning::fold_means(&self.shape, &mut self.parameters, &kept, means, received);
-            for arena in [&mut self.parameters, &mut self.m, &mut self.v] {
-                *arena = pruning::without(&self.shape, arena, &kept);
-            }
-            self.components = kept.iter().map(|&k| self.components[k]).collect();
-            self.shape.message_dim = kept.len();
-        }
-        self.gradients.resize(self.parameters.len(), 0.0);
+        let received = self.graph.about.edges as f64 / self.graph.about.nodes as f64;
+        self.state.cut(&evaluation, received, self.step, self.settings.steps);
+        self.gradients.resize(self.state.parameters.len(), 0.0);
         Ok(())
     }
 
@@ -349,26 +260,17 @@ impl<'a> Trainer<'a> {
     /// The network as it is now.
     pub fn model(&self) -> Model {
         Model {
-            shape: self.shape,
+            shape: self.state.shape,
             kind: self.settings.model,
-            components: self.components.clone(),
-            parameters: self.parameters.clone(),
+            components: self.state.components.clone(),
+            parameters: self.state.parameters.clone(),
             about: self.about(),
         }
     }
 
     /// Writes the checkpoint.
     pub fn save(&self) -> Result<()> {
-        let Progress { prediction, penalty, steps, .. } = self.progress;
-        let mut numbers = vec![prediction, penalty, steps];
-        numbers.extend(self.pruning.to_numbers());
-        let state = TrainState {
-            m: self.m.clone(),
-            v: self.v.clone(),
-            numbers,
-            before_cut: self.before_cut.clone(),
-        };
-        self.model().save_training(&self.path, &state)
+        self.state.save(&self.path, &self.model(), 0, &self.progress)
     }
 }
 

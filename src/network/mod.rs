@@ -7,6 +7,7 @@ pub mod model;
 pub(crate) mod pruning;
 pub mod settings;
 pub mod spec;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 pub mod train;

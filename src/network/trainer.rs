@@ -15,13 +15,14 @@ use std::path::PathBuf;
 
 use super::batches::{self, Graphs, Part, Sampler};
 use super::forward::{self, Evaluation};
-use super::metrics::{Metrics, Row};
-use super::model::{About, Model, Snapshot, TrainState};
-use super::pruning::{self, Pruning};
+use super::metrics::Metrics;
+use super::model::{About, Model};
+use super::pruning;
 use super::settings::Settings;
 use super::spec::Shape;
+use super::state::{Progress, State};
 use crate::device::{Device, Gpu};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nbody::dataset::Dataset;
 use crate::ops::{adam, tiny};
 use crate::random::Random;
@@ -31,16 +32,6 @@ use crate::store::run::RunFolder;
 struct Data {
     part: Part,
     validation: Graphs,
-}
-
-/// Sums since the last row of metrics, and that row.
-#[derive(Clone, Copy, Debug, Default)]
-struct Progress {
-    prediction: f64,
-    penalty: f64,
-    steps: f64,
-    train_loss: Option<f64>,
-    validation_loss: Option<f64>,
 }
 
 /// A stack of trainings.
@@ -58,15 +49,9 @@ pub(super) struct Trainer<'a> {
     losses: Vec<tiny::Loss>,
     /// Steps done.
     step: u64,
-    shape: Shape,
-    components: Vec<u32>,
-    /// `[runs, arena.len]` each.
-    parameters: Vec<f32>,
-    m: Vec<f32>,
-    v: Vec<f32>,
+    state: State,
+    /// `[runs, arena.len]`.
     gradients: Vec<f32>,
-    pruning: Pruning,
-    before_cut: Option<Snapshot>,
     batch: Graphs,
     workspace: tiny::Workspace,
     /// Where the training goes on on a GPU; parameters and moments above are then copies, as old as the
@@ -134,14 +119,8 @@ impl<'a> Trainer<'a> {
             metrics: Vec::new(),
             losses: vec![tiny::Loss::default(); settings.len()],
             step: 0,
-            shape,
-            components: (0..shape.message_dim as u32).collect(),
-            parameters: Vec::new(),
-            m: Vec::new(),
-            v: Vec::new(),
+            state: State::new(shape, Vec::new()),
             gradients: Vec::new(),
-            pruning: Pruning::default(),
-            before_cut: None,
             batch: Graphs::default(),
             workspace: tiny::Workspace::default(),
             on_gpu: None,
@@ -149,12 +128,10 @@ impl<'a> Trainer<'a> {
         if trainer.models[0].exists() {
             trainer.load()?;
         } else {
-            trainer.parameters =
-                settings.iter().flat_map(|run| initial(&shape, run.seed)).collect();
-            trainer.m = vec![0.0; trainer.parameters.len()];
-            trainer.v = trainer.m.clone();
+            let parameters = settings.iter().flat_map(|run| initial(&shape, run.seed)).collect();
+            trainer.state = State::new(shape, parameters);
         }
-        trainer.gradients = vec![0.0; trainer.parameters.len()];
+        trainer.gradients = vec![0.0; trainer.state.parameters.len()];
         if let Device::Gpu(gpu) = device {
             trainer.on_gpu = Some(trainer.move_to(*gpu)?);
         }
@@ -164,41 +141,16 @@ impl<'a> Trainer<'a> {
     /// Reads the checkpoints.
     fn load(&mut self) -> Result<()> {
         for run in 0..self.models.len() {
-            let path = &self.models[run];
-            let (model, state) = Model::load_training(path)?;
             let expected = self.about(run);
-            let found = &model.about;
-            let same = found.settings == expected.settings
-                && (found.dim, found.bodies, &found.law)
-                    == (expected.dim, expected.bodies, &expected.law)
-                && (found.runs, found.frames, found.dataset_seed)
-                    == (expected.runs, expected.frames, expected.dataset_seed);
-            if !same {
-                return Err(Error::usage(
-                    "was trained with other settings or on another data set: give the same ones, \
-                     or --overwrite to start again",
-                )
-                .file(path));
-            }
-            let [prediction, penalty, steps, decisions @ ..] = &state.numbers[..] else {
-                return Err(Error::input("is too short").file(path).field("train.state"));
+            let same = |found: &About| {
+                found.settings == expected.settings
+                    && (found.dim, found.bodies, &found.law)
+                        == (expected.dim, expected.bodies, &expected.law)
+                    && (found.runs, found.frames, found.dataset_seed)
+                        == (expected.runs, expected.frames, expected.dataset_seed)
             };
-            self.pruning = Pruning::from_numbers(decisions)
-                .ok_or_else(|| Error::input("is too short").file(path).field("train.state"))?;
-            self.progress[run] = Progress {
-                prediction: *prediction,
-                penalty: *penalty,
-                steps: *steps,
-                train_loss: found.train_loss,
-                validation_loss: found.validation_loss,
-            };
-            self.step = found.step;
-            self.shape = model.shape;
-            self.components = model.components;
-            self.parameters.extend(model.parameters);
-            self.m.extend(state.m);
-            self.v.extend(state.v);
-            self.before_cut = state.before_cut;
+            (self.step, self.progress[run]) =
+                self.state.load(&self.models[run], same, "data set")?;
         }
         Ok(())
     }
@@ -221,7 +173,7 @@ impl<'a> Trainer<'a> {
         let seeds = self.settings.iter().map(|run| run.seed).collect();
         let rates: Vec<adam::Args> = (0..settings.steps).map(|step| rate(settings, step)).collect();
         let problem = tiny::gpu::Problem {
-            shape: self.shape,
+            shape: self.state.shape,
             penalty: settings.penalty(),
             weight_decay: settings.weight_decay as f32,
             precision: settings.precision,
@@ -230,7 +182,7 @@ impl<'a> Trainer<'a> {
             bodies: self.dataset.about.bodies,
         };
         let source = self.sampler.source(&parts, seeds);
-        let arenas = [&self.parameters[..], &self.m, &self.v];
+        let arenas = [&self.state.parameters[..], &self.state.m, &self.state.v];
         tiny::gpu::Training::new(gpu, problem, &source, &rates, arenas, self.step)
     }
 
@@ -254,7 +206,7 @@ impl<'a> Trainer<'a> {
             self.sampler.draw(&data.part, run.graphs, &mut random, &mut self.batch);
         }
         let batch = tiny::Batch {
-            shape: self.shape,
+            shape: self.state.shape,
             penalty: settings.penalty(),
             weight_decay: settings.weight_decay as f32,
             precision: settings.precision,
@@ -270,14 +222,15 @@ impl<'a> Trainer<'a> {
         tiny::gradient(
             self.device,
             &batch,
-            &self.parameters,
+            &self.state.parameters,
             gradients,
             losses,
             &mut self.workspace,
         )?;
         let args = rate(settings, self.step);
         self.note_losses()?;
-        let Trainer { parameters, m, v, gradients, .. } = self;
+        let State { parameters, m, v, .. } = &mut self.state;
+        let gradients = &self.gradients;
         let arenas = adam::Arenas { parameters, m, v, gradients };
         adam::step(self.device, &args, self.settings.len(), arenas)
     }
@@ -300,18 +253,8 @@ impl<'a> Trainer<'a> {
 
     /// Adds the losses of a step to the sums; with that it is done.
     fn note_losses(&mut self) -> Result<()> {
-        if let Some(loss) = self.losses.iter().find(|l| !(l.prediction + l.penalty).is_finite()) {
-            return Err(Error::usage(format!(
-                "the training diverged at step {} (loss {}): lower the peak rate",
-                self.step,
-                loss.prediction + loss.penalty
-            ))
-            .field("peak_rate"));
-        }
         for (progress, loss) in self.progress.iter_mut().zip(&self.losses) {
-            progress.prediction += f64::from(loss.prediction);
-            progress.penalty += f64::from(loss.penalty);
-            progress.steps += 1.0;
+            progress.add(self.step, loss.prediction, loss.penalty)?;
         }
         self.step += 1;
         Ok(())
@@ -321,7 +264,7 @@ impl<'a> Trainer<'a> {
     fn fetch_parameters(&mut self) -> Result<()> {
         match &self.on_gpu {
             None => Ok(()),
-            Some(training) => training.parameters(&mut self.parameters),
+            Some(training) => training.parameters(&mut self.state.parameters),
         }
     }
 
@@ -329,7 +272,7 @@ impl<'a> Trainer<'a> {
     fn fetch_moments(&mut self) -> Result<()> {
         match &self.on_gpu {
             None => Ok(()),
-            Some(training) => training.moments(&mut self.m, &mut self.v),
+            Some(training) => training.moments(&mut self.state.m, &mut self.state.v),
         }
     }
 
@@ -345,10 +288,11 @@ impl<'a> Trainer<'a> {
         for run in 0..self.settings.len() {
             let evaluation = self.evaluate(run)?;
             if prune {
-                self.pruning.note(evaluation.loss);
+                self.state.note(evaluation.loss);
             }
             if row {
-                self.write_row(run, &evaluation)?;
+                let (metrics, settings) = (&mut self.metrics[run], &self.settings[run]);
+                self.progress[run].write(metrics, self.step, settings, &evaluation)?;
             }
             if decision {
                 self.decide(evaluation)?;
@@ -358,67 +302,26 @@ impl<'a> Trainer<'a> {
     }
 
     fn evaluate(&self, run: usize) -> Result<Evaluation> {
-        let len = self.parameters.len() / self.settings.len();
-        let parameters = &self.parameters[run * len..][..len];
+        let len = self.state.parameters.len() / self.settings.len();
+        let parameters = &self.state.parameters[run * len..][..len];
         let Graphs { features, targets } = &self.data[run].validation;
         let bodies = self.dataset.about.bodies;
-        forward::evaluate(self.device, &self.shape, parameters, features, targets, bodies)
-    }
-
-    fn write_row(&mut self, run: usize, evaluation: &Evaluation) -> Result<()> {
-        let sums = self.progress[run];
-        let train_loss = sums.prediction / sums.steps;
-        self.metrics[run].push(&Row {
-            step: self.step,
-            rate: self.settings[run].rate(self.step - 1),
-            train_loss,
-            penalty: sums.penalty / sums.steps,
-            validation_loss: evaluation.loss,
-            significance: &evaluation.significance,
-        })?;
-        self.progress[run] = Progress {
-            train_loss: Some(train_loss),
-            validation_loss: Some(evaluation.loss),
-            ..Progress::default()
-        };
-        Ok(())
+        forward::evaluate(self.device, &self.state.shape, parameters, features, targets, bodies)
     }
 
     /// Judges the last cut, and makes the next one. The stack is a stack of one.
     fn decide(&mut self, mut evaluation: Evaluation) -> Result<()> {
         self.fetch_moments()?;
-        let mut changed = false;
-        if let Some(before) = self.before_cut.take()
-            && self.pruning.hurt(before.components.len() - self.components.len())
-        {
-            self.shape.message_dim = before.components.len();
-            self.components = before.components;
-            [self.parameters, self.m, self.v] = before.arenas;
-            changed = true;
+        let taken_back = self.state.take_back();
+        if taken_back {
             evaluation = self.evaluate(0)?;
         }
-        let cut = self.pruning.next_cut(self.shape.message_dim, self.step, self.settings[0].steps);
-        if cut > 0 {
-            let kept = pruning::survivors(&evaluation.significance, cut);
-            self.before_cut = Some(Snapshot {
-                components: self.components.clone(),
-                arenas: [self.parameters.clone(), self.m.clone(), self.v.clone()],
-            });
-            let received = (self.dataset.about.bodies - 1) as f64;
-            let means = &evaluation.means;
-            pruning::fold_means(&self.shape, &mut self.parameters, &kept, means, received);
-            for arena in [&mut self.parameters, &mut self.m, &mut self.v] {
-                *arena = pruning::without(&self.shape, arena, &kept);
-            }
-            self.components = kept.iter().map(|&k| self.components[k]).collect();
-            self.shape.message_dim = kept.len();
-            changed = true;
-        }
-        self.gradients.resize(self.parameters.len(), 0.0);
+        let received = (self.dataset.about.bodies - 1) as f64;
+        let cut = self.state.cut(&evaluation, received, self.step, self.settings[0].steps);
+        self.gradients.resize(self.state.parameters.len(), 0.0);
         match &mut self.on_gpu {
-            Some(training) if changed => {
-                training.reshape(self.shape, [&self.parameters, &self.m, &self.v])
-            }
+            Some(training) if taken_back || cut => training
+                .reshape(self.state.shape, [&self.state.parameters, &self.state.m, &self.state.v]),
             _ => Ok(()),
         }
     }
@@ -443,12 +346,12 @@ impl<'a> Trainer<'a> {
 
     /// The network of one run of the stack, as it is now.
     pub fn model(&self, run: usize) -> Model {
-        let len = self.parameters.len() / self.settings.len();
+        let len = self.state.parameters.len() / self.settings.len();
         Model {
-            shape: self.shape,
+            shape: self.state.shape,
             kind: self.settings[run].model,
-            components: self.components.clone(),
-            parameters: self.parameters[run * len..][..len].to_vec(),
+            components: self.state.components.clone(),
+            parameters: self.state.parameters[run * len..][..len].to_vec(),
             about: self.about(run),
         }
     }
@@ -457,18 +360,8 @@ impl<'a> Trainer<'a> {
     pub fn save(&mut self) -> Result<()> {
         self.fetch_parameters()?;
         self.fetch_moments()?;
-        let len = self.parameters.len() / self.settings.len();
         for (run, path) in self.models.iter().enumerate() {
-            let Progress { prediction, penalty, steps, .. } = self.progress[run];
-            let mut numbers = vec![prediction, penalty, steps];
-            numbers.extend(self.pruning.to_numbers());
-            let state = TrainState {
-                m: self.m[run * len..][..len].to_vec(),
-                v: self.v[run * len..][..len].to_vec(),
-                numbers,
-                before_cut: self.before_cut.clone(),
-            };
-            self.model(run).save_training(path, &state)?;
+            self.state.save(path, &self.model(run), run, &self.progress[run])?;
         }
         Ok(())
     }
