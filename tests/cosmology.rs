@@ -59,7 +59,7 @@ fn the_papers_formulas_on_a_simulated_catalogue() {
     }
 }
 
-/// Halos in a box of 100 Mpc/h, whose overdensity is the mass within 10 Mpc/h, made here.
+/// Halos in a box of 100 Mpc/h, whose overdensity is the mass within 20 Mpc/h, the less the further away.
 fn synthetic() -> String {
     let mut state = 12345u64;
     let mut uniform = || {
@@ -78,17 +78,17 @@ fn synthetic() -> String {
         .collect();
     let mut text = "x,y,z,vx,vy,vz,mass,delta\n".to_string();
     for a in &halos {
-        let near = |b: &&[f64; 7]| {
+        let counts = |b: &[f64; 7]| {
             let square = |k: usize| {
                 let d = (a[k] - b[k]).abs();
                 d.min(100.0 - d).powi(2)
             };
             let r = square(0) + square(1) + square(2);
-            r > 0.0 && r < 100.0
+            if r > 0.0 { b[6] * (1.0 - r / 400.0).max(0.0) } else { 0.0 }
         };
-        let mass: f64 = halos.iter().filter(near).map(|b| b[6]).sum();
+        let mass: f64 = halos.iter().map(counts).sum();
         let row: Vec<String> = a.iter().map(|v| format!("{v:.6e}")).collect();
-        text += &format!("{},{:.6}\n", row.join(","), mass / 1e14 - 0.5);
+        text += &format!("{},{:.6}\n", row.join(","), mass / 2e14 - 2.2);
     }
     text
 }
@@ -99,23 +99,27 @@ fn synthetic_graph(at: &Path) {
     run(at, &["graph", "halos.safetensors", "--radius", "20", "-o", "graph.safetensors"]);
 }
 
-const SHORT: [&str; 4] = ["--steps", "200", "--hidden", "16"];
+const SHORT: [&str; 4] = ["--steps", "600", "--hidden", "16"];
 
 #[test]
 fn a_graph_goes_through_every_stage() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     synthetic_graph(at);
+    // What a formula of no variables reaches on the slab.
+    let table = run(at, &["reproduce", "table6", "graph.safetensors"]);
+    let constant =
+        table["table6"][0]["test"]["error"].as_f64().unwrap_or_else(|| panic!("{table}"));
     let train =
         [&["train", "graph.safetensors", "--model", "l1", "-o", "run"][..], &SHORT].concat();
     let trained = run(at, &train);
-    assert!(trained["test"]["error"].as_f64().unwrap() < 0.5, "{trained}");
+    assert!(trained["test"]["error"].as_f64().unwrap() < 0.75 * constant, "{constant} {trained}");
     let measured = run(at, &["messages", "run"]);
     assert!(measured["survivors"].as_u64().unwrap() >= 1);
     run(at, &["regress", "run", "--evaluations", "3000"]);
     let composed = run(at, &["compose", "run", "--evaluations", "3000"]);
     let error = |which: usize| composed["formula_test"][which]["error"].as_f64();
-    assert!(error(0).unwrap() < 0.5, "{composed}");
+    assert!(error(0).unwrap() < 0.75 * constant, "{constant} {composed}");
     run(at, &["report", "run"]);
     for file in ["hall_of_fame.csv", "laws.json", "slab.safetensors", "report.html"] {
         assert!(at.join("run").join(file).exists(), "{file}");

@@ -106,7 +106,7 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
     })?;
     let delta = add_delta(&mut halos, edge, source, settings)?;
     if settings.warren {
-        correct(&mut halos).map_err(|e| e.file(source))?;
+        correct(&mut halos, first_row).map_err(|e| e.file(source))?;
     }
     let all = halos.masses.len();
     halos = cut(halos, settings).map_err(|e| e.file(source))?;
@@ -261,7 +261,7 @@ fn add_delta(
 }
 
 /// Warren et al. 2006: friends of friends of few particles come out too heavy.
-fn correct(halos: &mut Halos) -> Result<()> {
+fn correct(halos: &mut Halos, first_row: u64) -> Result<()> {
     let Some(particles) = &halos.particles else {
         let message =
             "the Warren correction needs the number of particles of each halo, a column npart";
@@ -269,7 +269,7 @@ fn correct(halos: &mut Halos) -> Result<()> {
     };
     if let Some(row) = particles.iter().position(|&n| n < 2) {
         let message = format!("{}; the Warren correction needs two or more", particles[row]);
-        return Err(Error::input(message).field("npart").row(row as u64 + 1));
+        return Err(Error::input(message).field("npart").row(row as u64 + first_row));
     }
     for (mass, &n) in halos.masses.iter_mut().zip(particles) {
         *mass = (f64::from(*mass) * (1.0 - f64::from(n).powf(-0.6))) as f32;
@@ -467,6 +467,11 @@ mod tests {
         assert_eq!((error.field.as_deref(), error.row), (Some("mass"), Some(4)));
         let error = fails(&TABLE.replace("20,30,", "NaN,30,"), boxed());
         assert_eq!((error.field.as_deref(), error.row), (Some("vy"), Some(2)));
+        let error = fails(&TABLE.replace("0.5", "NaN"), boxed());
+        assert_eq!((error.field.as_deref(), error.row), (Some("delta"), Some(2)));
+        let few = TABLE.replace("3e12,30", "3e12,1");
+        let error = fails(&few, Settings { warren: true, ..boxed() });
+        assert_eq!((error.field.as_deref(), error.row), (Some("npart"), Some(4)));
         let error = fails(&TABLE.replace("npart", "other"), Settings { warren: true, ..boxed() });
         assert_eq!(error.field.as_deref(), Some("npart"));
         let error = fails(&TABLE.replace("vx", "ux"), boxed());

@@ -47,6 +47,9 @@ const CANDIDATES: usize = 6;
 const LOSS: f64 = 1.5;
 const COMPARED_STREAM: u64 = 0xC0;
 
+/// The summary of a run, written when its messages are measured and by each later stage.
+const SUMMARY: &str = "messages.json";
+
 /// What a run on a graph has found so far: `messages.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Summary {
@@ -74,7 +77,7 @@ impl Summary {
     /// # Errors
     /// A file that is missing or of something else.
     pub fn read(folder: &RunFolder) -> Result<Self> {
-        let path = folder.file("messages.json");
+        let path = folder.file(SUMMARY);
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
         let bad = |message: String| Error::input(message).file(&path);
         let summary: Summary =
@@ -88,7 +91,7 @@ impl Summary {
 
     fn write(&self, folder: &RunFolder) -> Result<()> {
         let text = serde_json::to_string_pretty(self).expect("plain data");
-        folder.write("messages.json", text.as_bytes())
+        folder.write(SUMMARY, text.as_bytes())
     }
 
     /// For a person.
@@ -188,7 +191,7 @@ pub fn is_on_graph(folder: &RunFolder) -> bool {
 pub fn messages(at: Setting, folder: &RunFolder, components: Option<usize>) -> Result<Summary> {
     let Run { model, graph, split } = Run::open(folder)?;
     let measured =
-        messages::measure(&at.device, &graph, &model, &split.test, components, at.seed, folder)?;
+        messages::measure(&at.device, &graph, &model, &split.train, components, at.seed, folder)?;
     let survivors = measured.survivors();
     let summary = Summary {
         messages: measured,
@@ -566,8 +569,8 @@ pub fn distill(
     trained: f64,
 ) -> Result<Summary> {
     let begun = Instant::now();
-    // Only `--resume` gets here with messages of the same settings.
-    let how = Search { resume: folder.file("messages.safetensors").exists(), ..how };
+    // Only `--resume` gets here with messages of the same settings. The summary is written behind them.
+    let how = Search { resume: folder.file(SUMMARY).exists(), ..how };
     if !how.resume {
         messages(at, folder, components)?;
     }
