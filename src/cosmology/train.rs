@@ -10,10 +10,10 @@ use super::split::Split;
 use super::table6::Measure;
 use super::trainer::{Trainer, predict};
 use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::interrupt;
+use crate::error::Result;
 use crate::network::model::Model;
 use crate::network::settings::Settings;
+use crate::network::state;
 use crate::ops::edge;
 use crate::progress::Progress;
 use crate::store::run::RunFolder;
@@ -66,52 +66,17 @@ pub fn train(
     progress: Progress,
 ) -> Result<Summary> {
     settings.check()?;
-    let graph_path = graph.absolute_path();
-    let config = Config { graph: graph_path, hide_above, settings: settings.clone() };
-    match folder.read_config::<Config>("train")? {
-        Some(old) if resume && old != config => {
-            return Err(Error::usage(
-                "the run was started with other settings: --resume needs the same ones, \
-                 --overwrite starts again",
-            )
-            .file(folder.file("config.toml"))
-            .field("train"));
-        }
-        Some(_) if resume => {}
-        _ => folder.write_config("train", &config)?,
-    }
+    let config = Config { graph: graph.absolute_path(), hide_above, settings: settings.clone() };
+    folder.begin("train", &config, "graph", resume)?;
     let begun = Instant::now();
     let mut trainer = Trainer::new(device, graph, settings, hide_above, folder)?;
-    let Settings { steps, checkpoint_every, .. } = *settings;
-    let first = trainer.step();
-    let bar = progress.bar("train", steps, "steps");
-    bar.set(first);
-    while trainer.step() < steps {
-        trainer.advance()?;
-        let step = trainer.step();
-        bar.set(step);
-        if step.is_multiple_of(10) {
-            bar.message(format!("loss {:.4}", trainer.recent_loss()));
-        }
-        let stop = interrupt::requested() && step < steps;
-        if stop || step.is_multiple_of(checkpoint_every) || step == steps {
-            trainer.save()?;
-        }
-        if stop {
-            return Err(Error::interrupted(format!(
-                "stopped after step {step} of {steps} and saved: the same command with --resume \
-                 goes on"
-            ))
-            .file(folder.path()));
-        }
-    }
-    drop(bar);
+    state::train(&mut trainer, settings, folder, progress)?;
     let seconds = begun.elapsed().as_secs_f64();
     let edges = trainer.edges() as f64;
     let model = trainer.model();
     let (test, hidden) = losses(device, graph, &model)?;
     Ok(Summary {
-        steps,
+        steps: settings.steps,
         seconds,
         edges_per_second: edges / seconds,
         train_loss: model.about.train_loss.unwrap_or(f64::NAN),

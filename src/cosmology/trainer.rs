@@ -18,7 +18,7 @@ use crate::network::model::{About, Model, OnGraph};
 use crate::network::pruning;
 use crate::network::settings::Settings;
 use crate::network::spec::Shape;
-use crate::network::state::{Progress, State};
+use crate::network::state::{State, Sums, Training};
 use crate::network::trainer::{initial, rate};
 use crate::ops::{adam, edge};
 use crate::random::Random;
@@ -49,7 +49,7 @@ pub(super) struct Trainer<'a> {
     sample: Vec<f32>,
     /// The order of the training nodes in this epoch.
     order: (u64, Vec<u32>),
-    progress: Progress,
+    sums: Sums,
     /// Opened behind the last step that the checkpoint has.
     metrics: Option<Metrics>,
     loss: edge::Loss,
@@ -99,7 +99,7 @@ impl<'a> Trainer<'a> {
             train,
             validation,
             order: (u64::MAX, Vec::new()),
-            progress: Progress::default(),
+            sums: Sums::default(),
             metrics: None,
             loss: edge::Loss::default(),
             step: 0,
@@ -127,18 +127,8 @@ impl<'a> Trainer<'a> {
         let same = |found: &About| {
             (&found.settings, &found.graph) == (&expected.settings, &expected.graph)
         };
-        (self.step, self.progress) = self.state.load(&self.path, same, "graph")?;
+        (self.step, self.sums) = self.state.load(&self.path, same, "graph")?;
         Ok(())
-    }
-
-    /// Steps done.
-    pub fn step(&self) -> u64 {
-        self.step
-    }
-
-    /// The prediction loss of the last step.
-    pub fn recent_loss(&self) -> f64 {
-        f64::from(self.loss.prediction)
     }
 
     /// Edges that have gone forward and back since this training was opened.
@@ -161,36 +151,6 @@ impl<'a> Trainer<'a> {
         receivers
     }
 
-    /// One step of the optimizer, with what is due then.
-    pub fn advance(&mut self) -> Result<()> {
-        let receivers = self.receivers();
-        let shape = self.state.shape;
-        let arena = shape.arena();
-        let turn = Turn::random(&mut Random::new(self.settings.seed, self.step));
-        let mut turned = self.state.parameters.clone();
-        turn.apply(&arena, &mut turned);
-        let batch = batch(self.graph, &self.features, &self.settings, shape, &receivers, self.step);
-        self.loss = edge::gradient(
-            self.device,
-            &batch,
-            self.targets,
-            &turned,
-            &mut self.gradients,
-            &mut self.workspace,
-        )?;
-        self.progress.add(self.step, self.loss.prediction, self.loss.penalty)?;
-        turn.undo(&arena, &mut self.gradients);
-        symmetry::project(&arena, &mut self.gradients);
-        let args = rate(&self.settings, self.step);
-        let State { parameters, m, v, .. } = &mut self.state;
-        let gradients = &self.gradients;
-        adam::step(self.device, &args, 1, adam::Arenas { parameters, m, v, gradients })?;
-        let degree = |&node: &u32| self.graph.edges_of(node).len() as u64;
-        self.edges += receivers.iter().map(degree).sum::<u64>();
-        self.step += 1;
-        self.after_step()
-    }
-
     fn after_step(&mut self) -> Result<()> {
         let Settings { steps, metrics_every, prune, .. } = self.settings;
         let row = self.step.is_multiple_of(metrics_every) || self.step == steps;
@@ -204,7 +164,7 @@ impl<'a> Trainer<'a> {
         }
         if row {
             let metrics = self.metrics.as_mut().expect("opened in new");
-            self.progress.write(metrics, self.step, &self.settings, &evaluation)?;
+            self.sums.write(metrics, self.step, &self.settings, &evaluation)?;
         }
         if decision {
             self.decide(evaluation)?;
@@ -251,8 +211,8 @@ impl<'a> Trainer<'a> {
             dataset: self.graph.absolute_path(),
             law: None,
             step: self.step,
-            train_loss: self.progress.train_loss,
-            validation_loss: self.progress.validation_loss,
+            train_loss: self.sums.train_loss,
+            validation_loss: self.sums.validation_loss,
             graph: Some(self.on_graph.clone()),
         }
     }
@@ -267,10 +227,49 @@ impl<'a> Trainer<'a> {
             about: self.about(),
         }
     }
+}
 
-    /// Writes the checkpoint.
-    pub fn save(&self) -> Result<()> {
-        self.state.save(&self.path, &self.model(), 0, &self.progress)
+impl Training for Trainer<'_> {
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn recent_loss(&self) -> f64 {
+        f64::from(self.loss.prediction)
+    }
+
+    /// One step of the optimizer, with what is due then.
+    fn advance(&mut self, _until: u64) -> Result<()> {
+        let receivers = self.receivers();
+        let shape = self.state.shape;
+        let arena = shape.arena();
+        let turn = Turn::random(&mut Random::new(self.settings.seed, self.step));
+        let mut turned = self.state.parameters.clone();
+        turn.apply(&arena, &mut turned);
+        let batch = batch(self.graph, &self.features, &self.settings, shape, &receivers, self.step);
+        self.loss = edge::gradient(
+            self.device,
+            &batch,
+            self.targets,
+            &turned,
+            &mut self.gradients,
+            &mut self.workspace,
+        )?;
+        self.sums.add(self.step, self.loss.prediction, self.loss.penalty)?;
+        turn.undo(&arena, &mut self.gradients);
+        symmetry::project(&arena, &mut self.gradients);
+        let args = rate(&self.settings, self.step);
+        let State { parameters, m, v, .. } = &mut self.state;
+        let gradients = &self.gradients;
+        adam::step(self.device, &args, 1, adam::Arenas { parameters, m, v, gradients })?;
+        let degree = |&node: &u32| self.graph.edges_of(node).len() as u64;
+        self.edges += receivers.iter().map(degree).sum::<u64>();
+        self.step += 1;
+        self.after_step()
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.state.save(&self.path, &self.model(), 0, &self.sums)
     }
 }
 

@@ -10,6 +10,57 @@ use super::pruning::{self, Pruning};
 use super::settings::Settings;
 use super::spec::Shape;
 use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::progress::Progress;
+use crate::store::run::RunFolder;
+
+/// What trains step by step.
+pub(crate) trait Training {
+    /// Steps done.
+    fn step(&self) -> u64;
+    /// The loss on training batches lately.
+    fn recent_loss(&self) -> f64;
+    /// Goes on by a step, or by more up to `until`.
+    fn advance(&mut self, until: u64) -> Result<()>;
+    /// Writes the checkpoint.
+    fn save(&mut self) -> Result<()>;
+}
+
+/// Takes all steps that are left, with checkpoints.
+///
+/// # Errors
+/// Those of the steps; `interrupted` after Ctrl-C, when the checkpoint is written.
+pub(crate) fn train(
+    training: &mut dyn Training,
+    settings: &Settings,
+    folder: &RunFolder,
+    progress: Progress,
+) -> Result<()> {
+    let Settings { steps, checkpoint_every, .. } = *settings;
+    let bar = progress.bar("train", steps, "steps");
+    bar.set(training.step());
+    while training.step() < steps {
+        let before = training.step();
+        training.advance((before / checkpoint_every + 1) * checkpoint_every)?;
+        let step = training.step();
+        bar.set(step);
+        if step / 10 > before / 10 {
+            bar.message(format!("loss {:.4}", training.recent_loss()));
+        }
+        let stop = interrupt::requested() && step < steps;
+        if stop || step.is_multiple_of(checkpoint_every) || step == steps {
+            training.save()?;
+        }
+        if stop {
+            return Err(Error::interrupted(format!(
+                "stopped after step {step} of {steps} and saved: the same command with --resume \
+                 goes on"
+            ))
+            .file(folder.path()));
+        }
+    }
+    Ok(())
+}
 
 /// Networks of one shape and their moments. Only a single one can be pruned.
 #[derive(Debug)]
@@ -46,7 +97,7 @@ impl State {
         path: &Path,
         same: impl Fn(&About) -> bool,
         what: &str,
-    ) -> Result<(u64, Progress)> {
+    ) -> Result<(u64, Sums)> {
         let (model, state) = Model::load_training(path)?;
         let found = model.about;
         if !same(&found) {
@@ -67,20 +118,20 @@ impl State {
         self.m.extend(state.m);
         self.v.extend(state.v);
         self.before_cut = state.before_cut;
-        let progress = Progress {
+        let sums = Sums {
             prediction: *prediction,
             penalty: *penalty,
             steps: *steps,
             train_loss: found.train_loss,
             validation_loss: found.validation_loss,
         };
-        Ok((found.step, progress))
+        Ok((found.step, sums))
     }
 
     /// Writes the checkpoint of network `run`, which is `model`.
-    pub fn save(&self, path: &Path, model: &Model, run: usize, progress: &Progress) -> Result<()> {
+    pub fn save(&self, path: &Path, model: &Model, run: usize, sums: &Sums) -> Result<()> {
         let len = model.parameters.len();
-        let mut numbers = vec![progress.prediction, progress.penalty, progress.steps];
+        let mut numbers = vec![sums.prediction, sums.penalty, sums.steps];
         numbers.extend(self.pruning.to_numbers());
         let state = TrainState {
             m: self.m[run * len..][..len].to_vec(),
@@ -134,7 +185,7 @@ impl State {
 
 /// Sums since the last row of metrics, and the losses of that row.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Progress {
+pub(crate) struct Sums {
     prediction: f64,
     penalty: f64,
     steps: f64,
@@ -142,7 +193,7 @@ pub(crate) struct Progress {
     pub validation_loss: Option<f64>,
 }
 
-impl Progress {
+impl Sums {
     /// Adds the losses of step `step`; an error if they are not finite.
     pub fn add(&mut self, step: u64, prediction: f32, penalty: f32) -> Result<()> {
         let total = prediction + penalty;
@@ -175,10 +226,10 @@ impl Progress {
             validation_loss: evaluation.loss,
             significance: &evaluation.significance,
         })?;
-        *self = Progress {
+        *self = Sums {
             train_loss: Some(train_loss),
             validation_loss: Some(evaluation.loss),
-            ..Progress::default()
+            ..Sums::default()
         };
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::forward;
 use super::model::Model;
 use super::settings::{Preset, Settings};
 use super::spec::{ModelKind, Precision};
+use super::state::Training;
 use super::train::train;
 use super::trainer::Trainer;
 use crate::device::{Device, Simd, test_gpu};

@@ -9,10 +9,10 @@ use super::batches::{Graphs, Sampler};
 use super::forward;
 use super::model::Model;
 pub use super::settings::{Preset, Settings};
+use super::state::{self, Training};
 use super::trainer::{Trainer, steps_done};
 use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::interrupt;
+use crate::error::Result;
 use crate::nbody::dataset::Dataset;
 use crate::nbody::simulate::{self, simulate};
 use crate::progress::Progress;
@@ -98,7 +98,8 @@ pub fn train_replicas(
         })
         .collect();
     for (settings, folder) in &replicas {
-        check_config(dataset, settings, folder, resume)?;
+        let config = Config { dataset: dataset.absolute_path(), settings: settings.clone() };
+        folder.begin("train", &config, "dataset", resume)?;
     }
     // A kill between two checkpoints of a stack leaves them at different steps: those that are
     // behind go on alone. Stacked or alone, the numbers are the same.
@@ -135,33 +136,6 @@ pub fn check_room(
     Trainer::check_room(device, dataset, &vec![settings.clone(); count])
 }
 
-/// Writes `config.toml`, or compares it with the settings where a run is to be resumed.
-fn check_config(
-    dataset: &Dataset,
-    settings: &Settings,
-    folder: &RunFolder,
-    resume: bool,
-) -> Result<()> {
-    if resume && let Some(old) = folder.read_config::<Config>("train")? {
-        // As JSON the fields keep their order: what a user sets comes before what follows from it.
-        let fields = |s: &Settings| serde_json::to_value(s).expect("settings are plain data");
-        let (old, new) = (fields(&old.settings), fields(settings));
-        let mut all = new.as_object().into_iter().flatten();
-        if let Some((key, is)) = all.find(|(key, is)| old[*key] != **is) {
-            let was = &old[key];
-            return Err(Error::usage(format!(
-                "the run was started with {was} and this command says {is}: --resume needs the \
-                 same settings, --overwrite starts again"
-            ))
-            .file(folder.file("config.toml"))
-            .field(key));
-        }
-        return Ok(());
-    }
-    let config = Config { dataset: dataset.absolute_path(), settings: settings.clone() };
-    folder.write_config("train", &config)
-}
-
 fn train_stack(
     device: &Device,
     dataset: &Dataset,
@@ -170,32 +144,10 @@ fn train_stack(
     progress: Progress,
 ) -> Result<Vec<Summary>> {
     let begun = Instant::now();
-    let Settings { steps, checkpoint_every, .. } = settings[0];
+    let steps = settings[0].steps;
     let mut trainer = Trainer::new(device, dataset, settings, folders)?;
     let first = trainer.step();
-    let bar = progress.bar("train", steps, "steps");
-    bar.set(first);
-    while trainer.step() < steps {
-        let before = trainer.step();
-        trainer.advance((before / checkpoint_every + 1) * checkpoint_every)?;
-        let step = trainer.step();
-        bar.set(step);
-        if step / 100 > before / 100 {
-            bar.message(format!("loss {:.4}", trainer.recent_loss()));
-        }
-        let stop = interrupt::requested() && step < steps;
-        if stop || step.is_multiple_of(checkpoint_every) || step == steps {
-            trainer.save()?;
-        }
-        if stop {
-            return Err(Error::interrupted(format!(
-                "stopped after step {step} of {steps} and saved: the same command with --resume \
-                 goes on"
-            ))
-            .file(folders[0].path()));
-        }
-    }
-    drop(bar);
+    state::train(&mut trainer, &settings[0], &folders[0], progress)?;
     let seconds = begun.elapsed().as_secs_f64();
     let trained = (steps - first) * settings.len() as u64;
     let mut summaries = Vec::new();

@@ -20,7 +20,7 @@ use super::model::{About, Model};
 use super::pruning;
 use super::settings::Settings;
 use super::spec::Shape;
-use super::state::{Progress, State};
+use super::state::{State, Sums, Training};
 use crate::device::{Device, Gpu};
 use crate::error::Result;
 use crate::nbody::dataset::Dataset;
@@ -44,7 +44,7 @@ pub(super) struct Trainer<'a> {
     models: Vec<PathBuf>,
     data: Vec<Data>,
     noise_seeds: Vec<u64>,
-    progress: Vec<Progress>,
+    sums: Vec<Sums>,
     metrics: Vec<Metrics>,
     losses: Vec<tiny::Loss>,
     /// Steps done.
@@ -115,7 +115,7 @@ impl<'a> Trainer<'a> {
             models,
             data,
             noise_seeds: settings.iter().map(|run| batches::noise_seed(run.seed)).collect(),
-            progress: vec![Progress::default(); settings.len()],
+            sums: vec![Sums::default(); settings.len()],
             metrics: Vec::new(),
             losses: vec![tiny::Loss::default(); settings.len()],
             step: 0,
@@ -149,21 +149,9 @@ impl<'a> Trainer<'a> {
                     && (found.runs, found.frames, found.dataset_seed)
                         == (expected.runs, expected.frames, expected.dataset_seed)
             };
-            (self.step, self.progress[run]) =
-                self.state.load(&self.models[run], same, "data set")?;
+            (self.step, self.sums[run]) = self.state.load(&self.models[run], same, "data set")?;
         }
         Ok(())
-    }
-
-    /// Steps done.
-    pub fn step(&self) -> u64 {
-        self.step
-    }
-
-    /// The loss on training batches lately, mean over the stack.
-    pub fn recent_loss(&self) -> f64 {
-        let sum: f64 = self.losses.iter().map(|loss| f64::from(loss.prediction)).sum();
-        sum / self.losses.len() as f64
     }
 
     /// The training on the device, as it is here.
@@ -184,16 +172,6 @@ impl<'a> Trainer<'a> {
         let source = self.sampler.source(&parts, seeds);
         let arenas = [&self.state.parameters[..], &self.state.m, &self.state.v];
         tiny::gpu::Training::new(gpu, problem, &source, &rates, arenas, self.step)
-    }
-
-    /// Goes on by a step, on a GPU by as many as there are before `until` or before something else is
-    /// due, with what is due then.
-    pub fn advance(&mut self, until: u64) -> Result<()> {
-        match self.on_gpu {
-            None => self.take_step()?,
-            Some(_) => self.take_steps(until)?,
-        }
-        self.after_step()
     }
 
     /// One step of the optimizer.
@@ -253,8 +231,8 @@ impl<'a> Trainer<'a> {
 
     /// Adds the losses of a step to the sums; with that it is done.
     fn note_losses(&mut self) -> Result<()> {
-        for (progress, loss) in self.progress.iter_mut().zip(&self.losses) {
-            progress.add(self.step, loss.prediction, loss.penalty)?;
+        for (sums, loss) in self.sums.iter_mut().zip(&self.losses) {
+            sums.add(self.step, loss.prediction, loss.penalty)?;
         }
         self.step += 1;
         Ok(())
@@ -292,7 +270,7 @@ impl<'a> Trainer<'a> {
             }
             if row {
                 let (metrics, settings) = (&mut self.metrics[run], &self.settings[run]);
-                self.progress[run].write(metrics, self.step, settings, &evaluation)?;
+                self.sums[run].write(metrics, self.step, settings, &evaluation)?;
             }
             if decision {
                 self.decide(evaluation)?;
@@ -338,8 +316,8 @@ impl<'a> Trainer<'a> {
             dataset: self.dataset.absolute_path(),
             law: data.law.clone(),
             step: self.step,
-            train_loss: self.progress[run].train_loss,
-            validation_loss: self.progress[run].validation_loss,
+            train_loss: self.sums[run].train_loss,
+            validation_loss: self.sums[run].validation_loss,
             graph: None,
         }
     }
@@ -355,13 +333,35 @@ impl<'a> Trainer<'a> {
             about: self.about(run),
         }
     }
+}
+
+impl Training for Trainer<'_> {
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The loss on training batches lately, mean over the stack.
+    fn recent_loss(&self) -> f64 {
+        let sum: f64 = self.losses.iter().map(|loss| f64::from(loss.prediction)).sum();
+        sum / self.losses.len() as f64
+    }
+
+    /// Goes on by a step, on a GPU by as many as there are before `until` or before something else is
+    /// due, with what is due then.
+    fn advance(&mut self, until: u64) -> Result<()> {
+        match self.on_gpu {
+            None => self.take_step()?,
+            Some(_) => self.take_steps(until)?,
+        }
+        self.after_step()
+    }
 
     /// Writes the checkpoint of every run of the stack.
-    pub fn save(&mut self) -> Result<()> {
+    fn save(&mut self) -> Result<()> {
         self.fetch_parameters()?;
         self.fetch_moments()?;
         for (run, path) in self.models.iter().enumerate() {
-            self.state.save(path, &self.model(run), run, &self.progress[run])?;
+            self.state.save(path, &self.model(run), run, &self.sums[run])?;
         }
         Ok(())
     }

@@ -139,12 +139,7 @@ fn scatter(halos: &Halos) -> Option<String> {
             equal: false,
             size: PANEL,
             series: vec![
-                Series {
-                    label: String::new(),
-                    colour: Colour::Faint,
-                    mark: Mark::Line(1),
-                    points: vec![(-1.0, -1.0), (highest.into(), highest.into())],
-                },
+                Series::diagonal(-1.0, highest.into()),
                 Series {
                     label: String::new(),
                     colour: Colour::Series(k),

@@ -81,6 +81,18 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
+impl Series {
+    /// The line on which both coordinates are equal, faint and without a name.
+    pub fn diagonal(from: f64, to: f64) -> Self {
+        Series {
+            label: String::new(),
+            colour: Colour::Faint,
+            mark: Mark::Line(1),
+            points: vec![(from, from), (to, to)],
+        }
+    }
+}
+
 /// A plot with its axes.
 pub struct Plot {
     /// What it shows, for those who do not see it.

@@ -298,12 +298,7 @@ fn message(component: &Component, messages: &Messages) -> Option<String> {
         equal: false,
         size: PANEL,
         series: vec![
-            Series {
-                label: String::new(),
-                colour: Colour::Faint,
-                mark: Mark::Line(1),
-                points: vec![(ends.0, ends.0), (ends.1, ends.1)],
-            },
+            Series::diagonal(ends.0, ends.1),
             Series { label, colour: Colour::Series(0), mark: Mark::Dots, points },
         ],
     };

@@ -99,6 +99,36 @@ impl RunFolder {
             .map_err(|e| Error::input(format!("{e}")).file(self.file("config.toml")).field(table))
     }
 
+    /// Writes a table of `config.toml`; where `resume` finds one it has to be the same, but for the path
+    /// `data`: files may be moved.
+    ///
+    /// # Errors
+    /// The first setting that differs, by name.
+    pub fn begin<T: Serialize + DeserializeOwned>(
+        &self,
+        table: &str,
+        config: &T,
+        data: &str,
+        resume: bool,
+    ) -> Result<()> {
+        let old = if resume { self.read_config::<T>(table)? } else { None };
+        let Some(old) = old else { return self.write_config(table, config) };
+        // As JSON the fields keep their order: what a user sets comes before what follows from it.
+        let fields = |config| serde_json::to_value(config).expect("settings are plain data");
+        let (old, new) = (fields(&old), fields(config));
+        let mut all = new.as_object().into_iter().flatten();
+        let Some((key, is)) = all.find(|(key, is)| *key != data && old[*key] != **is) else {
+            return Ok(());
+        };
+        let was = &old[key];
+        Err(Error::usage(format!(
+            "the run was started with {was} and this command says {is}: --resume needs the same \
+             settings, --overwrite starts again"
+        ))
+        .file(self.file("config.toml"))
+        .field(key))
+    }
+
     fn config(&self) -> Result<toml::Table> {
         let path = self.file("config.toml");
         if !path.exists() {
