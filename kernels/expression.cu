@@ -190,6 +190,16 @@ DEVICE float4 forward(const Evaluator& e, float& flag) {
             flag = tested(flag, x);
             v = each(x, [](float a) { return hyperbolic_tangent(a); });
             break;
+        case ASIN:
+            v = each(x, [](float a) { return arcsine(a); });
+            break;
+        case ACOS:
+            v = each(x, [](float a) { return arccosine(a); });
+            break;
+        case ATAN:
+            flag = tested(flag, x);
+            v = each(x, [](float a) { return arctangent(a); });
+            break;
         default: {
             const float4 z = e.operand(code.w, v, place);
             flag = tested(tested(tested(flag, x), y), z);
@@ -317,6 +327,21 @@ DEVICE void reverse(const Evaluator& e, Shared<float> adjoints, Shared<float> ja
             break;
         case TANH:
             g = each(d, v, [](float d, float v) { return d * (1.0f - __fmul_rn(v, v)); });
+            break;
+        case ASIN:  // at the ends of the range taken as flat
+            g = each(d, x, [](float d, float x) {
+                const float square = (1.0f - x) * (1.0f + x);
+                return square > 0 ? d / sqrtf(square) : 0.0f;
+            });
+            break;
+        case ACOS:
+            g = each(d, x, [](float d, float x) {
+                const float square = (1.0f - x) * (1.0f + x);
+                return square > 0 ? 0.0f - d / sqrtf(square) : 0.0f;
+            });
+            break;
+        case ATAN:
+            g = each(d, x, [](float d, float x) { return d / fmaf(x, x, 1.0f); });
             break;
         default:  // comparisons, the condition of IF
             g = all(0.0f);

@@ -177,6 +177,9 @@ DEVICE double pull_of_potential(const Rk4Args& args, const Self& s, const Pair& 
         case SIN: v = sin(x); break;
         case COS: v = cos(x); break;
         case TANH: v = tanh(x); break;
+        case ASIN: v = asin(x); break;
+        case ACOS: v = acos(x); break;
+        case ATAN: v = atan(x); break;
         default: v = x > 0.0 ? y : operand(code.w);
         }
         place = code.x >> SLOT;

@@ -1,4 +1,4 @@
-// exp, log, pow, sin, cos and tanh as src/ops/expression/math.rs has them, operation by operation, so
+// exp, log, pow, sin, cos, tanh, asin, acos and atan as src/ops/expression/math.rs has them, operation by operation, so
 // that a value on the GPU is, bit for bit, the one of the processor's vectors. Products that must not be
 // fused with a sum that follows are __fmul_rn.
 #pragma once
@@ -174,4 +174,40 @@ DEVICE float hyperbolic_tangent(float x) {
     const float z = __fmul_rn(x, x);
     const float c[] = {-5.7049887e-3f, 2.063909e-2f, -5.3739716e-2f, 1.3331442e-1f, -3.333328e-1f};
     return fmaf(__fmul_rn(polynomial(z, c), z), x, x);
+}
+
+// asin |x| for |x| up to ½; above asin √((1 − |x|)/2), half of what asin |x| lacks to π/2 (NaN above 1).
+DEVICE float arcsine_part(float x) {
+    const float size = fabsf(x);
+    const bool far = size > 0.5f;
+    const float z = far ? 0.5f * (1.0f - size) : __fmul_rn(size, size);
+    const float r = far ? sqrtf(z) : size;
+    const float c[] = {4.21632e-2f, 2.4181311e-2f, 4.5470026e-2f, 7.4953003e-2f, 1.6666752e-1f};
+    return fmaf(__fmul_rn(polynomial(z, c), z), r, r);
+}
+
+// π/2 is 1.5707964f − 4.371139e-8f.
+DEVICE float arcsine(float x) {
+    const float part = arcsine_part(x);
+    const float size = fabsf(x) > 0.5f ? 1.5707964f - ((part + part) + 4.371139e-8f) : part;
+    return x < 0 ? 0.0f - size : size;
+}
+
+DEVICE float arccosine(float x) {
+    const float part = arcsine_part(x), twice = part + part;
+    if (x > 0.5f) return twice;
+    if (x < -0.5f) return 3.1415927f - (twice + 8.742278e-8f);
+    return 1.5707964f - ((x < 0 ? 0.0f - part : part) + 4.371139e-8f);
+}
+
+DEVICE float arctangent(float x) {
+    // Beyond tan 67.5° from π/2 down, beyond tan 22.5° from π/4.
+    const float size = fabsf(x);
+    const bool middle = size > 0.41421357f, far = size > 2.4142137f;
+    const float r = (far ? -1.0f : middle ? size - 1.0f : size) / (far ? size : middle ? size + 1.0f : 1.0f);
+    const float from = far ? 1.5707964f : middle ? 0.7853982f : 0.0f;
+    const float z = __fmul_rn(r, r);
+    const float c[] = {8.0537445e-2f, -1.3877686e-1f, 1.9977711e-1f, -3.333295e-1f};
+    const float value = from + fmaf(__fmul_rn(polynomial(z, c), z), r, r);
+    return x < 0 ? 0.0f - value : value;
 }

@@ -5,7 +5,7 @@
 // As src/symbolic/expression.rs numbers them, and a power with a small whole number as exponent.
 enum Op : unsigned {
     ADD, SUB, MUL, DIV, POW, GREATER, LESS, MIN, MAX,
-    EXP, LOG, SQRT, ABS, SQUARE, CUBE, NEG, SIN, COS, TANH, IF,
+    EXP, LOG, SQRT, ABS, SQUARE, CUBE, NEG, SIN, COS, TANH, ASIN, ACOS, ATAN, IF,
     WHOLE_POWER
 };
 

@@ -130,8 +130,16 @@ fn chain(op: Op, operands: &[(E, E)]) -> E {
         Op::Sin => mul(&unary(Op::Cos, a), da),
         Op::Cos => neg(&mul(&unary(Op::Sin, a), da)),
         Op::Tanh => mul(&sub(&constant(1.0), &unary(Op::Square, &unary(Op::Tanh, a))), da),
+        Op::Asin => div(da, &half_circle(a)),
+        Op::Acos => neg(&div(da, &half_circle(a))),
+        Op::Atan => div(da, &add(&constant(1.0), &unary(Op::Square, a))),
         Op::If => choose(a, db, &operands[2].1),
     }
+}
+
+/// √(1 − a²)
+fn half_circle(a: &E) -> E {
+    unary(Op::Sqrt, &sub(&constant(1.0), &unary(Op::Square, a)))
 }
 
 #[cfg(test)]

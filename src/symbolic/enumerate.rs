@@ -358,7 +358,10 @@ impl Building {
             if left == 0 {
                 break;
             }
-            let bends = matches!(op, Op::Exp | Op::Log | Op::Sin | Op::Cos | Op::Tanh);
+            let bends = matches!(
+                op,
+                Op::Exp | Op::Log | Op::Sin | Op::Cos | Op::Tanh | Op::Asin | Op::Acos | Op::Atan
+            );
             if bends && self.curved[f] {
                 continue;
             }

@@ -25,7 +25,7 @@ const RUST: &str = "as async await break const continue crate dyn else enum exte
     virtual yield";
 const C: &str = "auto break case char const continue default do double else enum extern float for \
     goto if inline int long register restrict return short signed sizeof static struct switch typedef \
-    union unsigned void volatile while exp log sqrt sin cos tanh pow fabs fmin fmax j0 j1 jn y0 y1 yn \
+    union unsigned void volatile while exp log sqrt sin cos tanh asin acos atan pow fabs fmin fmax j0 j1 jn y0 y1 yn \
     gamma main";
 
 impl Law {

@@ -50,13 +50,19 @@ pub enum Op {
     Cos,
     /// hyperbolic tangent
     Tanh,
+    /// inverse sine; NaN outside [−1, 1]
+    Asin,
+    /// inverse cosine; NaN outside [−1, 1]
+    Acos,
+    /// inverse tangent
+    Atan,
     /// IF(c, a, b): a where c > 0, b elsewhere
     If,
 }
 
 impl Op {
     /// Every operator, in the order of their numbers.
-    pub const ALL: [Op; 20] = [
+    pub const ALL: [Op; 23] = [
         Op::Add,
         Op::Sub,
         Op::Mul,
@@ -76,6 +82,9 @@ impl Op {
         Op::Sin,
         Op::Cos,
         Op::Tanh,
+        Op::Asin,
+        Op::Acos,
+        Op::Atan,
         Op::If,
     ];
 
@@ -111,6 +120,9 @@ impl Op {
             Op::Sin => "sin",
             Op::Cos => "cos",
             Op::Tanh => "tanh",
+            Op::Asin => "asin",
+            Op::Acos => "acos",
+            Op::Atan => "atan",
             Op::If => "IF",
         }
     }
@@ -144,6 +156,9 @@ impl Op {
             Op::Sin => a.sin(),
             Op::Cos => a.cos(),
             Op::Tanh => a.tanh(),
+            Op::Asin => a.asin(),
+            Op::Acos => a.acos(),
+            Op::Atan => a.atan(),
             Op::If => [values[2], b][usize::from(a > 0.0)],
         }
     }

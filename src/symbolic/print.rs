@@ -96,6 +96,9 @@ impl Expression {
                 | Op::Cos
                 | Op::Tanh),
             ) => (format!("np.{}({})", op.name(), operands[0].0), ATOM),
+            Node::Op(op @ (Op::Asin | Op::Acos | Op::Atan)) => {
+                (format!("np.arc{}({})", &op.name()[1..], operands[0].0), ATOM)
+            }
             Node::Op(op @ (Op::Min | Op::Max)) => {
                 (format!("np.{}imum({}, {})", op.name(), operands[0].0, operands[1].0), ATOM)
             }
@@ -131,6 +134,7 @@ impl Expression {
                     (format!("sp.Piecewise(({}, {c} > 0), ({}, True))", a.0, b.0), ATOM)
                 }
                 Op::Exp | Op::Log | Op::Sqrt | Op::Sin | Op::Cos | Op::Tanh => call(op.name()),
+                Op::Asin | Op::Acos | Op::Atan => call(op.name()),
                 Op::Abs => call("Abs"),
                 Op::Min => call("Min"),
                 Op::Max => call("Max"),
@@ -168,6 +172,7 @@ impl Expression {
                 Op::Exp | Op::Log | Op::Sqrt | Op::Sin | Op::Cos | Op::Tanh | Op::Pow => {
                     call(if op == Op::Pow { "pow" } else { op.name() })
                 }
+                Op::Asin | Op::Acos | Op::Atan => call(op.name()),
                 Op::Abs => call("fabs"),
                 Op::Min => call("fmin"),
                 Op::Max => call("fmax"),
@@ -206,9 +211,17 @@ impl Expression {
                 let c = bracketed(&operands[0], SUM);
                 (format!("(if {c} > 0.0 {{ {a} }} else {{ {b} }})"), ATOM)
             }
-            Node::Op(op @ (Op::Exp | Op::Sqrt | Op::Abs | Op::Sin | Op::Cos | Op::Tanh)) => {
-                (format!("{}.{}()", bracketed(&operands[0], ATOM), op.name()), ATOM)
-            }
+            Node::Op(
+                op @ (Op::Exp
+                | Op::Sqrt
+                | Op::Abs
+                | Op::Sin
+                | Op::Cos
+                | Op::Tanh
+                | Op::Asin
+                | Op::Acos
+                | Op::Atan),
+            ) => (format!("{}.{}()", bracketed(&operands[0], ATOM), op.name()), ATOM),
             Node::Op(op @ (Op::Min | Op::Max)) => (
                 format!("{}.{}({})", bracketed(&operands[0], ATOM), op.name(), operands[1].0),
                 ATOM,
@@ -326,6 +339,9 @@ fn latex(node: Node, operands: &[Text], names: &[impl AsRef<str>]) -> Text {
         }
         Op::Log | Op::Sin | Op::Cos | Op::Tanh => {
             (format!(r"\{}\left({}\right)", op.name(), operands[0].0), ATOM)
+        }
+        Op::Asin | Op::Acos | Op::Atan => {
+            (format!(r"\arc{}\left({}\right)", &op.name()[1..], operands[0].0), ATOM)
         }
     }
 }

@@ -164,9 +164,10 @@ fn rebuild(op: Op, operands: &[Expression], allowed: Allowed) -> Expression {
         }
         (Op::Pow, _) if is(b, 1.0) => a.clone(),
         (Op::Pow, _) if is(b, 0.0) || is(a, 1.0) => Expression::constant(1.0),
-        (Op::Exp, Node::Op(Op::Log)) | (Op::Log, Node::Op(Op::Exp)) => {
-            a.subtree(a.nodes().len() - 2)
-        }
+        (Op::Exp, Node::Op(Op::Log))
+        | (Op::Log, Node::Op(Op::Exp))
+        | (Op::Sin, Node::Op(Op::Asin))
+        | (Op::Cos, Node::Op(Op::Acos)) => a.subtree(a.nodes().len() - 2),
         (Op::Abs, Node::Op(Op::Abs | Op::Exp | Op::Sqrt | Op::Square)) => a.clone(),
         (Op::Greater | Op::Less, _) if a == b => Expression::constant(0.0),
         (Op::Min | Op::Max, _) if a == b => a.clone(),
@@ -371,6 +372,8 @@ mod tests {
         assert_eq!(simple("x^1 + y^0"), "x + 1");
         assert_eq!(simple("IF(2 > 1, x, y)"), "x");
         assert_eq!(simple("exp(log(x)) + -2 - y"), "x - y - 2");
+        assert_eq!(simple("sin(asin(x)) + cos(acos(y))"), "x + y");
+        assert_eq!(simple("asin(sin(x))"), "asin(sin(x))", "not the same beyond a quarter turn");
         assert_eq!(simple("0 * x + y"), "y");
         assert_eq!(simple("x / y / z * (1 * x)"), "x * x / (y * z)");
         assert_eq!(simple("2 / x * 3"), "6 / x");

@@ -175,7 +175,7 @@ impl Units {
                     (None, _) => None,
                 }
             }
-            Op::Exp | Op::Log | Op::Sin | Op::Cos | Op::Tanh => {
+            Op::Exp | Op::Log | Op::Sin | Op::Cos | Op::Tanh | Op::Asin | Op::Acos | Op::Atan => {
                 common(a, &number())?;
                 number()
             }

@@ -29,7 +29,8 @@ pub struct Options {
     /// The columns to explain them by; all others, if none are named
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub inputs: Vec<String>,
-    /// What formulas are made of: + - * / ^ > < exp log sqrt abs square cube neg sin cos tanh min max IF
+    /// What formulas are made of: + - * / ^ > < exp log sqrt abs square cube neg sin cos tanh asin acos
+    /// atan min max IF
     #[arg(long, default_value = "+,-,*,/,^,exp,log,>,<,IF", allow_hyphen_values = true)]
     pub operators: String,
     /// An operator of your own, such as "gauss(x, s) = exp(-(x / s)^2)"; may be given several times

@@ -170,6 +170,12 @@ pub(super) unsafe fn forward<L: Lanes>(program: &Program, block: &Block) -> L {
                     tested!(x);
                     x.tanh()
                 }),
+                Op::Asin => each!(|x| x.asin()),
+                Op::Acos => each!(|x| x.acos()),
+                Op::Atan => each!(|x| {
+                    tested!(x);
+                    x.atan()
+                }),
                 Op::If => {
                     for i in 0..vectors {
                         let (x, y, z): (L, L, L) = (a.load(i), b.load(i), c.load(i));

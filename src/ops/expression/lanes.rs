@@ -44,6 +44,9 @@ pub(super) unsafe trait Lanes: Copy {
     fn sin(self) -> Self;
     fn cos(self) -> Self;
     fn tanh(self) -> Self;
+    fn asin(self) -> Self;
+    fn acos(self) -> Self;
+    fn atan(self) -> Self;
 }
 
 /// What the functions of `math.rs` need beyond arithmetic.
@@ -139,6 +142,15 @@ unsafe impl Lanes for f32 {
     fn tanh(self) -> Self {
         f64::from(self).tanh() as f32
     }
+    fn asin(self) -> Self {
+        f64::from(self).asin() as f32
+    }
+    fn acos(self) -> Self {
+        f64::from(self).acos() as f32
+    }
+    fn atan(self) -> Self {
+        f64::from(self).atan() as f32
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -190,6 +202,18 @@ mod x86 {
             #[inline(always)]
             fn tanh(self) -> Self {
                 math::tanh(self)
+            }
+            #[inline(always)]
+            fn asin(self) -> Self {
+                math::asin(self)
+            }
+            #[inline(always)]
+            fn acos(self) -> Self {
+                math::acos(self)
+            }
+            #[inline(always)]
+            fn atan(self) -> Self {
+                math::atan(self)
             }
         };
     }

@@ -1,11 +1,11 @@
-//! exp, log, pow, sin, cos and tanh on vectors of f32, within 4 ulp (tests measure it).
+//! exp, log, pow, sin, cos, tanh, asin, acos and atan on vectors of f32, within 4 ulp (tests measure it).
 //!
 //! Ranges are reduced exactly with fused multiply-adds; the polynomials are those of Cephes (Moshier
 //! 1984-1992, single precision). `pow` carries the logarithm in two f32, because its error is
 //! multiplied by up to 128 before the exponential.
 
 use super::lanes::Vector;
-use std::f32::consts::{FRAC_2_PI, LN_2, LOG2_E, SQRT_2};
+use std::f32::consts::{FRAC_2_PI, FRAC_PI_2, FRAC_PI_4, LN_2, LOG2_E, PI, SQRT_2};
 
 /// Brings a mantissa in [1, 2) into [√½, √2], with its exponent.
 #[inline(always)]
@@ -36,7 +36,7 @@ fn exp_reduced<V: Vector>(r: V) -> V {
 #[inline(always)]
 pub(super) fn exp<V: Vector>(x: V) -> V {
     // Beyond ±200 the result is infinity or zero in any case. (A NaN comes out as a number: the
-    // kernels ask of the operand of exp, pow and tanh that it is finite.)
+    // kernels ask of the operand of exp, pow, tanh and atan that it is finite.)
     let x = x.max(V::splat(-200.0)).min(V::splat(200.0));
     let n = x.mul(V::splat(LOG2_E)).round();
     let r = n.fma(V::splat(-0.693_359_4), x);
@@ -178,4 +178,63 @@ pub(super) fn tanh<V: Vector>(x: V) -> V {
     let far = one.sub(two.div(exp(size.add(size).min(V::splat(100.0))).add(one)));
     let signed = x.where_greater(V::splat(0.0), far, V::splat(0.0).sub(far));
     size.where_greater(V::splat(0.625), signed, near)
+}
+
+/// π/2 − the f32 next to it.
+const REST: f32 = -4.371_139e-8;
+
+/// asin(x) for 0 ≤ x ≤ ½ (or −x), given z = x².
+#[inline(always)]
+fn asin_reduced<V: Vector>(x: V, z: V) -> V {
+    let c = [4.216_32e-2, 2.418_131_1e-2, 4.547_002_6e-2, 7.495_300_3e-2, 1.666_675_2e-1];
+    polynomial(z, c).mul(z).fma(x, x)
+}
+
+/// (asin |x|, asin √((1 − |x|)/2)): the second is half of what the first lacks to π/2. The first for
+/// |x| ≤ ½, the second above; NaN above 1.
+#[inline(always)]
+fn asin_parts<V: Vector>(x: V) -> V {
+    let size = x.abs();
+    let half = V::splat(0.5);
+    let z = half.mul(V::splat(1.0).sub(size));
+    let z = size.where_greater(half, z, size.mul(size));
+    asin_reduced(size.where_greater(half, z.sqrt(), size), z)
+}
+
+#[inline(always)]
+pub(super) fn asin<V: Vector>(x: V) -> V {
+    let part = asin_parts(x);
+    let far = V::splat(FRAC_PI_2).sub(part.add(part).sub(V::splat(REST)));
+    let value = x.abs().where_greater(V::splat(0.5), far, part);
+    V::splat(0.0).where_greater(x, V::splat(0.0).sub(value), value)
+}
+
+#[inline(always)]
+pub(super) fn acos<V: Vector>(x: V) -> V {
+    let (zero, half) = (V::splat(0.0), V::splat(0.5));
+    let part = asin_parts(x);
+    let twice = part.add(part);
+    let signed = zero.where_greater(x, zero.sub(part), part);
+    let near = V::splat(FRAC_PI_2).sub(signed.sub(V::splat(REST)));
+    let below = V::splat(PI).sub(twice.sub(V::splat(2.0 * REST)));
+    let value = V::splat(-0.5).where_greater(x, below, near);
+    x.where_greater(half, twice, value)
+}
+
+#[inline(always)]
+pub(super) fn atan<V: Vector>(x: V) -> V {
+    // Beyond tan 67.5° from π/2 down, beyond tan 22.5° from π/4.
+    let (zero, one, size) = (V::splat(0.0), V::splat(1.0), x.abs());
+    let (middle, far) = (V::splat(0.414_213_57), V::splat(2.414_213_7));
+    let above = size.where_greater(middle, size.sub(one), size);
+    let below = size.where_greater(middle, size.add(one), one);
+    let from = size.where_greater(middle, V::splat(FRAC_PI_4), zero);
+    let above = size.where_greater(far, V::splat(-1.0), above);
+    let below = size.where_greater(far, size, below);
+    let from = size.where_greater(far, V::splat(FRAC_PI_2), from);
+    let r = above.div(below);
+    let z = r.mul(r);
+    let c = [8.053_744_5e-2, -1.387_768_6e-1, 1.997_771_1e-1, -3.333_295e-1];
+    let value = from.add(polynomial(z, c).mul(z).fma(r, r));
+    zero.where_greater(x, zero.sub(value), value)
 }

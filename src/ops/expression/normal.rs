@@ -252,6 +252,16 @@ pub(super) unsafe fn reverse<L: Lanes>(
                     (Op::Sin, _) => each!(|d, x, y, v| d.mul(x.cos())),
                     (Op::Cos, _) => each!(|d, x, y, v| zero.sub(d.mul(x.sin()))),
                     (Op::Tanh, _) => each!(|d, x, y, v| d.mul(one.sub(v.mul(v)))),
+                    // At the ends of the range taken as flat.
+                    (Op::Asin, _) => each!(|d, x, y, v| {
+                        let square = one.sub(x).mul(one.add(x));
+                        square.where_greater(zero, d.div(square.sqrt()), zero)
+                    }),
+                    (Op::Acos, _) => each!(|d, x, y, v| {
+                        let square = one.sub(x).mul(one.add(x));
+                        square.where_greater(zero, zero.sub(d.div(square.sqrt())), zero)
+                    }),
+                    (Op::Atan, _) => each!(|d, x, y, v| d.div(x.fma(x, one))),
                     (Op::If, 1) => each!(|d, x, y, v| x.where_greater(zero, d, zero)),
                     (Op::If, _) => each!(|d, x, y, v| x.where_greater(zero, zero, d)),
                 }

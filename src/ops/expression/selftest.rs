@@ -11,7 +11,7 @@ const NAMES: [&str; 3] = ["x", "y", "z"];
 const ROWS: [usize; 6] = [1, 15, 17, 511, 1025, 2500];
 
 /// Every operator, values and constants at every place, short and long, in one population.
-const VALID: [&str; 14] = [
+const VALID: [&str; 15] = [
     "z",
     "0.75",
     "x + 1.5 * y - z / 0.7",
@@ -23,6 +23,7 @@ const VALID: [&str; 14] = [
     "square(x - 0.5) + cube(0.3 * y)",
     "-x * sin(2 * y) + cos(z)",
     "tanh(1.5 * x) - tanh(0.1 * y)",
+    "asin(0.9 * sin(x)) - acos(z / (z + 0.1)) + atan(1.5 * y)",
     "IF(x - 0.3, y * z, 1.25)",
     "((x + y) * (y + z)) / ((x - 3) * (y - 4) + (z + 20) * (x * x + 1))",
     // Powers of two, so that the angles are those of the reference.
@@ -30,13 +31,14 @@ const VALID: [&str; 14] = [
 ];
 
 /// Not finite somewhere, though the value of the whole may be.
-const INVALID: [&str; 6] = [
+const INVALID: [&str; 7] = [
     "1 / (1 / (x - x))",
     "IF(z, 1, log(-z))",
     "exp(-1 / abs(y - y))",
     "min(x, log(-z))",
     "(-z)^0.5",
     "exp(1e3 * z + 1e3) + 1",
+    "asin(z + 1)",
 ];
 
 /// What [`fit`] begins with, and what it shall find.
