@@ -618,7 +618,6 @@ KERNEL void __launch_bounds__(256, 2) expression_fit(ExpressionArgs args) {
         if (!__syncthreads_and(solved)) break;
         for (unsigned i = thread; i < n; i += threads) fit.present[i] = fit.best[i] + fit.step[i];
     }
-    __syncthreads();
     double* results = args.results + size_t(blockIdx.x) * args.stride;
     if (thread == 0) {
         results[0] = best_loss;

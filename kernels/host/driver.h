@@ -31,7 +31,7 @@ enum CUresult : int {
     CUDA_ERROR_UNKNOWN = 999,
 };
 
-// What selfcheck.cpp calls; the rest of libcuda.cpp is declared by its definition.
+// What selfcheck.cpp calls; the rest of libcuda*.cpp is declared by its definition.
 extern "C" {
 CUresult cuInit(unsigned flags);
 CUresult cuGetErrorString(CUresult code, const char** text);
