@@ -186,7 +186,7 @@ const REST: f32 = -4.371_139e-8;
 /// asin(x) for 0 ≤ x ≤ ½ (or −x), given z = x².
 #[inline(always)]
 fn asin_reduced<V: Vector>(x: V, z: V) -> V {
-    let c = [4.216_32e-2, 2.418_131_1e-2, 4.547_002_6e-2, 7.495_300_3e-2, 1.666_675_2e-1];
+    let c = [4.216_32e-2, 2.418_131e-2, 4.547_002_6e-2, 7.495_300_3e-2, 1.666_675_2e-1];
     polynomial(z, c).mul(z).fma(x, x)
 }
 
