@@ -1,26 +1,26 @@
 // The forward pass of edge_fused.cu for sm_90a, with products of whole warpgroups: φe from the features straight to
-// sums over the edges of each receiver, for predictions in bf16. Other architectures have none of this.
+// sums over the edges of each receiver, in bf16, for predictions and for the way forward of a training step, which
+// leaves what edge_fused_training leaves. Other architectures have none of this.
 // Argument structs in Rust, launches and tests: src/ops/edge/; design: notes/hopper.md.
 //
 // A block has two warpgroups that multiply, each 64 edges, and one that brings what they need: a thread streams the
 // weights, in the order in which they are used, through a ring of stages; three warps make φe's inputs. Each of
-// the eight multiplying warps has receivers of its own, and in a tile 16 of their edges. So nothing is summed across
-// warps.
+// the eight multiplying warps has receivers of its own, and in a tile 16 of their edges. So sums at receivers need
+// no other warp. What the penalty of messages adds to the last layer's gradient is summed over all edges of a tile.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
+#include "common/fused.cuh"
 #include "common/hopper.cuh"
 
 #if HOPPER_ONLY
+#include "common/hopper_tiles.cuh"
 
-constexpr int HOPPER_GROUPS = 2;                       // warpgroups that multiply
-constexpr int HOPPER_WARPS = 4 * HOPPER_GROUPS;
-constexpr int HOPPER_THREADS = WARPGROUP * (HOPPER_GROUPS + 1);
-constexpr int HOPPER_ROWS = 64, HOPPER_STRIP = 16;     // edges of a warpgroup, of a warp
-constexpr int HOPPER_STAGES = 4;
-// Activations of a warpgroup are blocks of SWIZZLED columns.
-constexpr int HOPPER_BLOCK = HOPPER_ROWS * SWIZZLED;
 // Columns that are summed at a time.
 constexpr int HOPPER_SLICE = 64;
+// Units of a pass of the last layer. In a training step they are all messages, whose signs, of 64 edges, fill a
+// stage of the ring.
+constexpr int HOPPER_PASS = 128;
+static_assert(HOPPER_ROWS * HOPPER_PASS == HOPPER_STAGE);
 // Threads that make inputs: of the last warpgroup all but the first warp.
 constexpr int HOPPER_GATHERERS = WARPGROUP - 32;
 
@@ -74,49 +74,38 @@ struct EdgeHopperArgs {
     // For the way back, as edge_fused_training leaves it; null for predictions.
     unsigned* owners;           // [edges] among the receivers
     uint16_t* masks;            // [edges, mask_row]: [64 units][thread of four], bits 2 n + i
+    unsigned* signs;            // [edges, words, 2]: messages that are positive, negative
+    float* shares;              // [blocks, units · sign_columns] Σ sign(message) · unit: hopper_accumulate
+    float* counts;              // [blocks, sign_columns] Σ sign(message)
+    double* penalties;          // [blocks, HOPPER_WARPS] Σ |message|
     float shift[3];
     float period;               // 0 in open space
     unsigned n_features, dim;
     unsigned parts, layers;     // of a hidden layer, 1 or 2; hidden layers
     unsigned first_blocks;      // of the first layer's inputs
-    unsigned passes;            // of the last layer; 0: sums are those of the last hidden layer
-    unsigned width;             // of what is summed
+    unsigned passes;            // of the last layer
+    unsigned width;             // of what is summed: in predictions with passes messages, or else hidden units
     unsigned mask_row;          // a sixteenth of the units that the way back has
+    unsigned sign_columns;      // messages, to a multiple of 16, where a training step needs signs
+    unsigned unused;
 };
 LAYOUT(EdgeHopperArgs, features, receivers, starts, senders, ranges, weights, biases, sums, owners, masks,
-       shift, period, n_features, dim, parts, layers, first_blocks, passes, width, mask_row)
+       signs, shares, counts, penalties, shift, period, n_features, dim, parts, layers, first_blocks, passes,
+       width, mask_row, sign_columns, unused)
 
-// A ring of stages as one of its users sees it: the stage that is next, and the parity of its phase.
-struct HopperRing {
-    unsigned stage, parity;
-    __device__ __forceinline__ void advance() {
-        if (++stage == HOPPER_STAGES) stage = 0, parity ^= 1;
-    }
-};
-
-// N: units of a part of a hidden layer, P: of a pass of the last layer.
-template <int N, int P>
+// N: units of a part of a hidden layer.
+template <int N>
 struct Hopper {
-    static_assert(P <= N);
-    static constexpr int STAGE = N * SWIZZLED;
-
     const EdgeHopperArgs& args;
     Shared<Bf16> activations;  // [2][hidden / SWIZZLED][64, SWIZZLED]
     Shared<Bf16> inputs;       // [2][first_blocks][64, SWIZZLED]
-    Shared<Bf16> stages;       // [HOPPER_STAGES][N, SWIZZLED]
-    // Of each stage: its weights have arrived, its users are done. Then the same of the inputs.
-    Shared<uint64_t> barriers;
-    unsigned blocks;           // of a hidden layer
+    HopperRing ring;
+    Shared<uint64_t> arrivals;  // the inputs have arrived, their users are done
+    unsigned blocks;            // of a hidden layer
     unsigned tiles;
 
-    __device__ __forceinline__ uint64_t* full(unsigned stage) const { return barriers.at(stage, 1); }
-    __device__ __forceinline__ uint64_t* empty(unsigned stage) const {
-        return barriers.at(HOPPER_STAGES + stage, 1);
-    }
-    __device__ __forceinline__ uint64_t* inputs_full() const { return barriers.at(2 * HOPPER_STAGES, 1); }
-    __device__ __forceinline__ uint64_t* inputs_empty() const {
-        return barriers.at(2 * HOPPER_STAGES + 1, 1);
-    }
+    __device__ __forceinline__ uint64_t* inputs_full() const { return arrivals.at(0, 1); }
+    __device__ __forceinline__ uint64_t* inputs_empty() const { return arrivals.at(1, 1); }
 };
 
 // Receivers of multiplying warp `warp` of this block: from range[0] to range[1].
@@ -126,31 +115,29 @@ DEVICE const unsigned* hopper_range(const EdgeHopperArgs& args, unsigned warp) {
 
 // ---------------------------------------------------------------- bringing
 
-// Streams the weights of all tiles. One thread.
-template <int N, int P>
-DEVICE void hopper_stream(const Hopper<N, P>& it) {
+// Streams the weights of all tiles, and lends stages for signs. One thread.
+template <int N>
+DEVICE void hopper_stream(const Hopper<N>& it) {
     const EdgeHopperArgs& args = it.args;
     const unsigned wide = args.parts * (args.first_blocks + (args.layers - 1) * it.blocks);
-    const unsigned narrow_ones = args.passes * it.blocks;
-    HopperRing ring = {0, 0};
+    const unsigned all = wide + args.passes * it.blocks;
+    HopperRing ring = it.ring;
     for (unsigned tile = 0; tile < it.tiles; tile++) {
         const Bf16* from = args.weights;
-        for (unsigned piece = 0; piece < wide + narrow_ones; piece++) {
-            const unsigned count = (piece < wide ? N : P) * SWIZZLED, bytes = count * sizeof(Bf16);
-            mbarrier_wait(it.empty(ring.stage), ring.parity ^ 1);
-            mbarrier_expect(it.full(ring.stage), bytes);
-            bulk_copy(it.stages.at(ring.stage * it.STAGE, count), from, bytes, it.full(ring.stage));
+        for (unsigned piece = 0; piece < all; piece++) {
+            const unsigned count = (piece < wide ? N : HOPPER_PASS) * SWIZZLED;
+            hopper_fill(ring, from, count);
             from += count;
-            ring.advance();
         }
+        for (int group = 0; args.sign_columns && group < HOPPER_GROUPS; group++) hopper_lend(ring);
     }
 }
 
 // φe's inputs on edge `edge` as row `row` of a tile, as high and low parts: columns [high, low, high], each
 // of [receiver's features, sender's, whose coordinates are relative to the receiver]; zeros behind them, and
 // everywhere beyond `end`. `receiver` … `last`: those of the warp that multiplies the row.
-template <int N, int P>
-DEVICE void hopper_input(const Hopper<N, P>& it, unsigned row, unsigned edge, unsigned end,
+template <int N>
+DEVICE void hopper_input(const Hopper<N>& it, unsigned row, unsigned edge, unsigned end,
                          unsigned receiver, unsigned last) {
     const EdgeHopperArgs& args = it.args;
     const Shared<Bf16> to = it.inputs + row / HOPPER_ROWS * args.first_blocks * HOPPER_BLOCK;
@@ -199,8 +186,8 @@ DEVICE void hopper_input(const Hopper<N, P>& it, unsigned row, unsigned edge, un
 }
 
 // The inputs of all tiles. HOPPER_GATHERERS threads, `thread` of them this one.
-template <int N, int P>
-DEVICE void hopper_gather(const Hopper<N, P>& it, unsigned thread) {
+template <int N>
+DEVICE void hopper_gather(const Hopper<N>& it, unsigned thread) {
     const EdgeHopperArgs& args = it.args;
     for (unsigned tile = 0; tile < it.tiles; tile++) {
         mbarrier_wait(it.inputs_empty(), tile % 2 ^ 1);
@@ -216,61 +203,6 @@ DEVICE void hopper_gather(const Hopper<N, P>& it, unsigned thread) {
 }
 
 // ---------------------------------------------------------------- multiplying
-
-// sums = left × the next `blocks` stages + bias, where a stage has COUNT units. Every thread of the warpgroup.
-template <int COUNT, int N, int P>
-DEVICE void hopper_product(const Hopper<N, P>& it, float (&sums)[COUNT / 2], HopperRing& ring,
-                           Shared<Bf16> left, unsigned blocks, const float* bias) {
-    const int lane = int(threadIdx.x) % 32;
-    UNROLL
-    for (int j = 0; j < COUNT / 8; j++) {
-        const float2 b =
-            *reinterpret_cast<const float2*>(bias + 8 * j + accumulator_element(lane, 0).column);
-        UNROLL
-        for (int i = 0; i < 4; i++) sums[4 * j + i] = i % 2 ? b.y : b.x;
-    }
-    unsigned block = 0, before = 0;
-    do {
-        mbarrier_wait(it.full(ring.stage), ring.parity);
-        const Bf16* a = left.at(block * HOPPER_BLOCK, HOPPER_BLOCK);
-        const Bf16* b = it.stages.at(ring.stage * it.STAGE, COUNT * SWIZZLED);
-        wgmma_fence();
-        wgmma<COUNT>(sums, swizzled_operand(a, 0), swizzled_operand(b, 0));
-        wgmma<COUNT>(sums, swizzled_operand(a, 1), swizzled_operand(b, 1));
-        wgmma_commit();
-        // The stage before is done with.
-        wgmma_wait<1>(sums);
-        if (block > 0 && lane == 0) mbarrier_arrive(it.empty(before));
-        before = ring.stage;
-        ring.advance();
-    } while (++block < blocks);
-    wgmma_wait<0>(sums);
-    if (lane == 0) mbarrier_arrive(it.empty(before));
-}
-
-// Pairs of neighbours in a row of the results, as bf16 of their ReLU.
-template <int N>
-DEVICE void hopper_pack(uint32_t (&pairs)[N / 4], const float (&sums)[N / 2]) {
-    UNROLL
-    for (int i = 0; i < N / 4; i++) pairs[i] = relu_bf16x2(sums[2 * i], sums[2 * i + 1]);
-}
-
-// These as activations, from column `column` on, a multiple of SWIZZLED.
-template <int N>
-DEVICE void hopper_store(Shared<Bf16> to, unsigned column, const uint32_t (&pairs)[N / 4]) {
-    const Element e = wgmma_element(int(threadIdx.x) % WARPGROUP, 0);
-    UNROLL
-    for (int j = 0; j < N / 8; j++) {
-        // Rows r and r + 8 are swizzled in the same way.
-        const int place = swizzled(e.row, j % 4 * 8 + e.column);
-        const Shared<Bf16> block = to + (column / SWIZZLED + j / 4) * HOPPER_BLOCK;
-        UNROLL
-        for (int low = 0; low < 2; low++) {
-            Bf16* const at = block.at(place + low * 8 * SWIZZLED, 2);
-            *reinterpret_cast<uint32_t*>(at) = pairs[2 * j + low];
-        }
-    }
-}
 
 // Adds HOPPER_SLICE columns of this warp's results, of which a thread has `sums`, to the sums of a receiver in columns
 // `column` …. Its two rows count or not; `fresh`: nothing has been added before.
@@ -357,68 +289,183 @@ DEVICE void hopper_masks(const EdgeHopperArgs& args, unsigned begin, const float
     }
 }
 
-// All tiles of a warpgroup.
-template <int N, int P>
-DEVICE void hopper_multiply(const Hopper<N, P>& it) {
+// A hidden layer: left × weights + bias. KEEP: as activations; SUM: to the sums of receivers, with its masks. Returns
+// the receiver that goes on. Every thread of the warpgroup.
+template <bool KEEP, bool SUM, int N>
+DEVICE unsigned hopper_layer(const Hopper<N>& it, HopperRing& ring, Shared<Bf16> left, unsigned blocks,
+                             const float* bias, Shared<Bf16> activations, unsigned begin,
+                             unsigned receiver) {
     const EdgeHopperArgs& args = it.args;
-    const unsigned group = threadIdx.x / WARPGROUP;
+    unsigned next = receiver;
+    // Of the part before: the activations are needed as long as a part is missing.
+    uint32_t held[N / 4] = {};
+    for (unsigned part = 0; part < args.parts; part++) {
+        float sums[N / 2];
+        hopper_bias<N>(sums, bias + part * N);
+        hopper_product<N>(sums, ring, left, blocks);
+        if (KEEP && part > 0) hopper_store<N>(activations, 0, held);
+        if (SUM) {
+            UNROLL
+            for (int i = 0; i < N / 2; i++) {
+                // A NaN stays one: the comparison is false for it.
+                sums[i] = sums[i] <= 0 ? 0.0f : sums[i];
+            }
+            if (args.masks) hopper_masks<N>(args, begin, sums, part * N);
+            next = hopper_add<N>(args, begin, receiver, sums, part * N);
+        }
+        if (KEEP) hopper_pack<N>(held, sums);
+    }
+    if (KEEP) {
+        hopper_store<N>(activations, (args.parts - 1) * N, held);
+        proxy_fence();
+        // Everyone's activations are there.
+        named_barrier(1 + threadIdx.x / WARPGROUP, WARPGROUP);
+    }
+    return next;
+}
+
+// The signs of a tile of messages as bits, and as bf16 at `to`, in blocks as activations. Returns Σ |message| of this
+// thread.
+DEVICE float hopper_signs(const EdgeHopperArgs& args, unsigned begin, const float (&messages)[HOPPER_PASS / 2],
+                          Shared<Bf16> to) {
+    const int lane = int(threadIdx.x) % 32;
+    const unsigned end = args.starts[hopper_range(args, threadIdx.x / 32)[1]];
+    const unsigned words = (args.sign_columns + 31) / 32;
+    float sum = 0;
+    UNROLL
+    for (int half = 0; half < 2; half++) {
+        const Element e = wgmma_element(int(threadIdx.x) % WARPGROUP, 2 * half);
+        const unsigned edge = begin + e.row % HOPPER_STRIP;
+        const bool counts = edge < end;
+        UNROLL
+        for (int word = 0; word < HOPPER_PASS / 32; word++) {
+            unsigned positive = 0, negative = 0;
+            UNROLL
+            for (int n = 0; n < 4; n++) {
+                const float* pair = messages + 16 * word + 4 * n + 2 * half;
+                const float first = counts ? pair[0] : 0.0f, second = counts ? pair[1] : 0.0f;
+                sum += fabsf(first) + fabsf(second);
+                const int bit = 8 * n + e.column;
+                positive |= unsigned(first > 0) << bit | unsigned(second > 0) << (bit + 1);
+                negative |= unsigned(first < 0) << bit | unsigned(second < 0) << (bit + 1);
+                const int place = word * HOPPER_BLOCK + swizzled(e.row, 8 * n + e.column);
+                *reinterpret_cast<uint32_t*>(to.at(place, 2)) = bf16x2(sign(first), sign(second));
+            }
+            // The other lanes of the row.
+            UNROLL
+            for (int other = 1; other < 4; other *= 2) {
+                positive |= __shfl_xor_sync(~0u, positive, other);
+                negative |= __shfl_xor_sync(~0u, negative, other);
+            }
+            if (lane % 4 == 0 && counts && word < int(words))
+                *reinterpret_cast<uint2*>(args.signs + (size_t(edge) * words + word) * 2) =
+                    make_uint2(positive, negative);
+        }
+    }
+    return sum;
+}
+
+// What the messages of a tile leave for their penalty: adds to Σ |message| of this thread, and to Σ sign(message) of
+// its column. Every thread that multiplies calls.
+template <int N>
+DEVICE void hopper_penalty(const Hopper<N>& it, HopperRing& ring, unsigned begin,
+                           const float (&messages)[HOPPER_PASS / 2], double& penalty, float& count) {
+    const EdgeHopperArgs& args = it.args;
+    const unsigned group = threadIdx.x / WARPGROUP, column = threadIdx.x % WARPGROUP;
+    unsigned lent[HOPPER_GROUPS];
+    UNROLL
+    for (int g = 0; g < HOPPER_GROUPS; g++) {
+        mbarrier_wait(ring.full(), ring.parity);
+        lent[g] = ring.stage;
+        ring.advance();
+    }
+    const Shared<Bf16> own = ring.place(group ? lent[1] : lent[0]);
+    penalty += hopper_signs(args, begin, messages, own);
+    proxy_fence();
+    // Everyone's signs are there.
+    named_barrier(1 + HOPPER_GROUPS, HOPPER_WARPS * 32);
+    // A warpgroup has every second 64 units, with the edges of both.
+    for (unsigned tile = group; tile < args.mask_row / 4; tile += HOPPER_GROUPS) {
+        float sums[HOPPER_PASS / 2] = {};
+        UNROLL
+        for (int g = 0; g < HOPPER_GROUPS; g++)
+            hopper_outer<HOPPER_PASS>(sums, it.activations + (g * it.blocks + 2 * tile) * HOPPER_BLOCK,
+                                      ring.place(lent[g]));
+        wgmma_wait<0>(sums);
+        hopper_accumulate<HOPPER_PASS>(
+            sums, args.shares + (size_t(blockIdx.x) * args.mask_row / 4 + tile) * 64 * args.sign_columns,
+            args.sign_columns / 8);
+    }
+    for (int row = 0; row < HOPPER_ROWS; row++)
+        count += widened(own[column / SWIZZLED * HOPPER_BLOCK + swizzled(row, int(column % SWIZZLED))]);
+    // Every lane has counted.
+    __syncwarp();
+    UNROLL
+    for (int g = 0; g < HOPPER_GROUPS; g++)
+        if (threadIdx.x % 32 == 0) mbarrier_arrive(ring.empty(lent[g]));
+    // Everyone is done with the activations of the other warpgroup.
+    named_barrier(1 + HOPPER_GROUPS, HOPPER_WARPS * 32);
+}
+
+// All tiles of a warpgroup.
+template <int N>
+DEVICE void hopper_multiply(const Hopper<N>& it) {
+    const EdgeHopperArgs& args = it.args;
+    const unsigned group = threadIdx.x / WARPGROUP, column = threadIdx.x % WARPGROUP;
     const int lane = int(threadIdx.x) % 32;
     const Shared<Bf16> inputs = it.inputs + group * args.first_blocks * HOPPER_BLOCK;
     const Shared<Bf16> activations = it.activations + group * it.blocks * HOPPER_BLOCK;
     unsigned receiver = hopper_range(args, threadIdx.x / 32)[0], begin = args.starts[receiver];
-    HopperRing ring = {0, 0};
+    HopperRing ring = it.ring;
+    double penalty = 0;
+    float count = 0;
     for (unsigned tile = 0; tile < it.tiles; tile++, begin += HOPPER_STRIP) {
         unsigned next = receiver;
         mbarrier_wait(it.inputs_full(), tile % 2);
         const float* bias = args.biases;
-        for (unsigned layer = 0; layer < args.layers; layer++) {
+        for (unsigned layer = 0; layer < args.layers; layer++, bias += args.parts * N) {
             const Shared<Bf16> left = layer == 0 ? inputs : activations;
             const unsigned blocks = layer == 0 ? args.first_blocks : it.blocks;
-            if (layer + 1 < args.layers || args.passes > 0) {
-                // Of the part before: the activations are needed as long as a part is missing.
-                uint32_t held[N / 4] = {};
-                for (unsigned part = 0; part < args.parts; part++, bias += N) {
-                    float sums[N / 2];
-                    hopper_product<N>(it, sums, ring, left, blocks, bias);
-                    if (part > 0) hopper_store<N>(activations, 0, held);
-                    hopper_pack<N>(held, sums);
-                }
-                hopper_store<N>(activations, (args.parts - 1) * N, held);
-                proxy_fence();
-                // Everyone's activations are there.
-                named_barrier(1 + group, WARPGROUP);
-            } else {
-                for (unsigned part = 0; part < args.parts; part++, bias += N) {
-                    float sums[N / 2];
-                    hopper_product<N>(it, sums, ring, left, blocks, bias);
-                    UNROLL
-                    for (int i = 0; i < N / 2; i++) {
-                        // A NaN stays one: the comparison is false for it.
-                        sums[i] = sums[i] <= 0 ? 0.0f : sums[i];
-                    }
-                    if (args.masks) hopper_masks<N>(args, begin, sums, part * N);
-                    next = hopper_add<N>(args, begin, receiver, sums, part * N);
-                }
-            }
+            if (layer + 1 < args.layers || (args.passes > 0 && !args.sign_columns))
+                hopper_layer<true, false>(it, ring, left, blocks, bias, activations, begin, receiver);
+            else if (args.sign_columns)
+                next = hopper_layer<true, true>(it, ring, left, blocks, bias, activations, begin, receiver);
+            else
+                next = hopper_layer<false, true>(it, ring, left, blocks, bias, activations, begin, receiver);
             if (layer == 0 && lane == 0) mbarrier_arrive(it.inputs_empty());
         }
-        for (unsigned pass = 0; pass < args.passes; pass++, bias += P) {
-            float sums[P / 2];
-            hopper_product<P>(it, sums, ring, activations, it.blocks, bias);
-            next = hopper_add<P>(args, begin, receiver, sums, pass * P);
+        for (unsigned pass = 0; pass < args.passes; pass++, bias += HOPPER_PASS) {
+            float sums[HOPPER_PASS / 2];
+            hopper_bias<HOPPER_PASS>(sums, bias);
+            hopper_product<HOPPER_PASS>(sums, ring, activations, it.blocks);
+            if (args.sign_columns)
+                hopper_penalty(it, ring, begin, sums, penalty, count);
+            else
+                next = hopper_add<HOPPER_PASS>(args, begin, receiver, sums, pass * HOPPER_PASS);
         }
         receiver = next;
+    }
+    if (!args.sign_columns) return;
+    UNROLL
+    for (int bit = 16; bit > 0; bit /= 2) penalty += __shfl_xor_sync(~0u, penalty, bit);
+    if (lane == 0) args.penalties[blockIdx.x * HOPPER_WARPS + threadIdx.x / 32] += penalty;
+    // One warpgroup after the other.
+    for (unsigned turn = 0; turn < HOPPER_GROUPS; turn++) {
+        if (turn == group && column < args.sign_columns)
+            args.counts[size_t(blockIdx.x) * args.sign_columns + column] += count;
+        named_barrier(1 + HOPPER_GROUPS, HOPPER_WARPS * 32);
     }
 }
 
 // ---------------------------------------------------------------- the kernel
 
-template <int N, int P>
+template <int N>
 DEVICE void hopper(const EdgeHopperArgs& args) {
     const unsigned blocks = args.parts * N / SWIZZLED;
     const unsigned count = HOPPER_GROUPS * blocks * HOPPER_BLOCK;
     const unsigned inputs = HOPPER_GROUPS * args.first_blocks * HOPPER_BLOCK;
-    constexpr unsigned STAGES = HOPPER_STAGES * N * SWIZZLED;
+    constexpr unsigned STAGES = HOPPER_STAGES * HOPPER_STAGE;
+    const size_t barriers = (count + inputs + STAGES) * sizeof(Bf16);
     // At least one tile: receivers without edges have sums too.
     unsigned tiles = 1;
     for (unsigned warp = 0; warp < HOPPER_WARPS; warp++) {
@@ -426,20 +473,17 @@ DEVICE void hopper(const EdgeHopperArgs& args) {
         const unsigned edges = args.starts[range[1]] - args.starts[range[0]];
         tiles = max(tiles, (edges + HOPPER_STRIP - 1) / HOPPER_STRIP);
     }
-    const Hopper<N, P> it = {
+    const Hopper<N> it = {
         args,
         shared<Bf16>(0, count),
         shared<Bf16>(count * sizeof(Bf16), inputs),
-        shared<Bf16>((count + inputs) * sizeof(Bf16), STAGES),
-        shared<uint64_t>((count + inputs + STAGES) * sizeof(Bf16), 2 * HOPPER_STAGES + 2),
+        {shared<Bf16>((count + inputs) * sizeof(Bf16), STAGES), shared<uint64_t>(barriers, HOPPER_RING), 0, 0},
+        shared<uint64_t>(barriers + HOPPER_RING * sizeof(uint64_t), 2),
         blocks,
         tiles,
     };
     if (threadIdx.x == 0) {
-        for (unsigned stage = 0; stage < HOPPER_STAGES; stage++) {
-            mbarrier_init(it.full(stage), 1);
-            mbarrier_init(it.empty(stage), HOPPER_WARPS);
-        }
+        hopper_init(it.ring);
         mbarrier_init(it.inputs_full(), HOPPER_GATHERERS);
         mbarrier_init(it.inputs_empty(), HOPPER_WARPS);
         proxy_fence();
@@ -459,15 +503,15 @@ DEVICE void hopper(const EdgeHopperArgs& args) {
 
 // Grid: ranges / 8; HOPPER_THREADS. By the units of a part of a hidden layer.
 KERNEL void __launch_bounds__(HOPPER_THREADS, 1) edge_hopper_64(EdgeHopperArgs args) {
-    hopper<64, 64>(args);
+    hopper<64>(args);
 }
 EXPORT(edge_hopper_64)
 KERNEL void __launch_bounds__(HOPPER_THREADS, 1) edge_hopper_192(EdgeHopperArgs args) {
-    hopper<192, 128>(args);
+    hopper<192>(args);
 }
 EXPORT(edge_hopper_192)
 KERNEL void __launch_bounds__(HOPPER_THREADS, 1) edge_hopper_256(EdgeHopperArgs args) {
-    hopper<256, 128>(args);
+    hopper<256>(args);
 }
 EXPORT(edge_hopper_256)
 

@@ -48,6 +48,13 @@ DEVICE uint64_t swizzled_operand(const void* pointer, int k) {
     return start | uint64_t(1) << 16 | uint64_t(SWIZZLED_PATTERN >> 4) << 32 | SWIZZLE_64 << 62;
 }
 
+// The same of an operand whose rows lie across the sum, rows 16 `k` …: it has as many columns as the product asks
+// for, in blocks of SWIZZLED columns that are `block` bytes apart.
+DEVICE uint64_t transposed_operand(const void* pointer, int block, int k) {
+    const uint64_t operand = swizzled_operand(pointer, 0) + (2 * SWIZZLED_PATTERN * k >> 4);
+    return (operand & ~(uint64_t(0x3fff) << 16)) | uint64_t(block >> 4) << 16;
+}
+
 // ---------------------------------------------------------------- barriers in shared memory
 
 // A barrier for `count` arrivals; `proxy_fence` and a block barrier follow before others use it.
@@ -188,9 +195,10 @@ DEVICE void wgmma_wait(float (&d)[COUNT] WHERE) {
 #endif
 }
 
-// d[64 × N] += a[64 × 16] · b[N × 16]ᵀ, bf16 operands in shared memory, described by swizzled_operand, f32 sums.
-// `wgmma_wait` says when d may be used and the operands overwritten.
-template <int N>
+// d[64 × N] += a[64 × 16] · b[N × 16]ᵀ, bf16 operands in shared memory, described by swizzled_operand, f32 sums; or
+// TRANSPOSED a[16 × 64]ᵀ · b[16 × N], described by transposed_operand. `wgmma_wait` says when d may be used and the
+// operands overwritten.
+template <int N, bool TRANSPOSED = false>
 DEVICE void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b WHERE) {
 #if defined(__CUDACC__)
 #define WGMMA_16(i) \
@@ -202,9 +210,9 @@ DEVICE void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b WHERE) {
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
             "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
             "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-            "}, %32, %33, 1, 1, 1, 0, 0;\n"
+            "}, %32, %33, 1, 1, 1, %34, %34;\n"
             : WGMMA_16(0), WGMMA_16(16)
-            : "l"(a), "l"(b));
+            : "l"(a), "l"(b), "n"(int(TRANSPOSED)));
     else if constexpr (N == 128)
         asm volatile(
             "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
@@ -212,9 +220,9 @@ DEVICE void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b WHERE) {
             "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
             "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
             "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-            "}, %64, %65, 1, 1, 1, 0, 0;\n"
+            "}, %64, %65, 1, 1, 1, %66, %66;\n"
             : WGMMA_16(0), WGMMA_16(16), WGMMA_16(32), WGMMA_16(48)
-            : "l"(a), "l"(b));
+            : "l"(a), "l"(b), "n"(int(TRANSPOSED)));
     else if constexpr (N == 192)
         asm volatile(
             "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
@@ -224,9 +232,9 @@ DEVICE void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b WHERE) {
             "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,"
             "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,"
             "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
-            "}, %96, %97, 1, 1, 1, 0, 0;\n"
+            "}, %96, %97, 1, 1, 1, %98, %98;\n"
             : WGMMA_16(0), WGMMA_16(16), WGMMA_16(32), WGMMA_16(48), WGMMA_16(64), WGMMA_16(80)
-            : "l"(a), "l"(b));
+            : "l"(a), "l"(b), "n"(int(TRANSPOSED)));
     else if constexpr (N == 256)
         asm volatile(
             "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
@@ -238,14 +246,14 @@ DEVICE void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b WHERE) {
             "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,"
             "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,"
             "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
-            "}, %128, %129, 1, 1, 1, 0, 0;\n"
+            "}, %128, %129, 1, 1, 1, %130, %130;\n"
             : WGMMA_16(0), WGMMA_16(16), WGMMA_16(32), WGMMA_16(48), WGMMA_16(64), WGMMA_16(80), WGMMA_16(96), WGMMA_16(112)
-            : "l"(a), "l"(b));
+            : "l"(a), "l"(b), "n"(int(TRANSPOSED)));
     else
         static_assert(N == 64, "no such wgmma here");
 #undef WGMMA_16
 #else
-    simt::wgmma(d, N, a, b, [](int thread, int i) {
+    simt::wgmma(d, N, a, b, TRANSPOSED, [](int thread, int i) {
         const Element e = wgmma_element(thread, i);
         return simt::Place{e.row, e.column};
     }, where);

@@ -60,6 +60,7 @@ struct Product {
     Where where;
     uint64_t a, b;
     unsigned n;
+    bool transposed;
     std::shared_ptr<Sums> sums;
     unsigned joined;
     bool read, done;
@@ -237,35 +238,52 @@ void named_barrier(unsigned id, unsigned count, const Where& where) {
 
 namespace {
 
-// A matrix of rows × 16 elements, whose rows lie along the sum ("K-major"), as PTX ISA, "Matrix Descriptor
-// Format" and "Shared Memory Matrix Layout" have it, in a swizzled mode: rows as long as the swizzle, eight of
-// them a pattern, patterns a stride apart.
-void read_operand(std::vector<uint16_t>& to, unsigned rows, uint64_t descriptor, const Where& where) {
+// A matrix of `width` × 16 elements, the latter along the sum, as PTX ISA, "Matrix Descriptor Format" and "Shared
+// Memory Matrix Layout" have it, in a swizzled mode: rows as long as the swizzle, eight of them a pattern. Rows lie
+// along the sum ("K-major"), and patterns are a stride apart; or across it ("MN-major"), and patterns are a stride
+// apart along the sum, and the leading offset across it.
+void read_operand(std::vector<uint16_t>& to, unsigned width, uint64_t descriptor, bool transposed,
+                  const Where& where) {
     const auto field = [&](int bit) { return size_t(descriptor >> bit & 0x3fff) << 4; };
-    const size_t start = field(0), stride = field(32);
-    static constexpr size_t WIDTHS[] = {0, 128, 64, 32};
-    const size_t width = WIDTHS[descriptor >> 62];
-    if (width == 0) fail(where, "a matrix descriptor without a swizzle, which the stand-in does not have");
-    if (descriptor >> 49 & 7 || (start - start % width) % (8 * width) || stride % (8 * width))
+    const size_t start = field(0), leading = field(16), stride = field(32);
+    static constexpr size_t BYTES[] = {0, 128, 64, 32};
+    const size_t row_bytes = BYTES[descriptor >> 62], pattern = 8 * row_bytes;
+    if (row_bytes == 0) fail(where, "a matrix descriptor without a swizzle, which the stand-in does not have");
+    if (descriptor >> 49 & 7 || (start - start % row_bytes) % pattern || stride % pattern ||
+        (transposed && (start % row_bytes || leading % pattern)))
         fail(where, "a matrix descriptor for byte %zu, whose pattern of %zu bytes begins elsewhere", start,
-             8 * width);
-    if (start % width + 32 > width) fail(where, "a matrix descriptor beyond the rows of its pattern");
+             pattern);
+    if (!transposed && start % row_bytes + 32 > row_bytes)
+        fail(where, "a matrix descriptor beyond the rows of its pattern");
     const std::vector<unsigned char>& seen = mine().seen;
-    to.resize(rows * 16);
-    for (unsigned row = 0; row < rows; row++)
-        for (unsigned half = 0; half < 2; half++) {
-            const size_t plain = start + row / 8 * stride + row % 8 * width + 16 * half;
-            const size_t at = plain ^ (plain >> 7 & (width / 16 - 1)) << 4;
-            if (at + 16 > block.shared_bytes)
-                fail(where, "a matrix descriptor that reaches beyond shared memory");
-            memcpy(&to[row * 16 + 8 * half], &seen[at], 16);
+    to.resize(width * 16);
+    // Eight elements that lie side by side.
+    const auto piece = [&](size_t plain) {
+        const size_t at = plain ^ (plain >> 7 & (row_bytes / 16 - 1)) << 4;
+        if (at + 16 > block.shared_bytes)
+            fail(where, "a matrix descriptor that reaches beyond shared memory");
+        return &seen[at];
+    };
+    if (!transposed) {
+        for (unsigned row = 0; row < width; row++)
+            for (unsigned half = 0; half < 2; half++)
+                memcpy(&to[row * 16 + 8 * half],
+                       piece(start + row / 8 * stride + row % 8 * row_bytes + 16 * half), 16);
+        return;
+    }
+    for (unsigned k = 0; k < 16; k++)
+        for (unsigned first = 0; first < width; first += 8) {
+            const size_t across = 2 * first / row_bytes * leading + 2 * first % row_bytes;
+            uint16_t eight[8];
+            memcpy(eight, piece(start + k / 8 * stride + k % 8 * row_bytes + across), 16);
+            for (unsigned i = 0; i < 8; i++) to[(first + i) * 16 + k] = eight[i];
         }
 }
 
 void read_operands(Product& product) {
     product.read = true;
-    read_operand(product.left, 64, product.a, product.where);
-    read_operand(product.right, product.n, product.b, product.where);
+    read_operand(product.left, 64, product.a, product.transposed, product.where);
+    read_operand(product.right, product.n, product.b, product.transposed, product.where);
 }
 
 void compute(Product& product) {
@@ -299,7 +317,8 @@ std::shared_ptr<Sums> sums_of(const Group& group, unsigned number, const float* 
 
 }  // namespace
 
-void wgmma(float* d, unsigned n, uint64_t a, uint64_t b, PlaceOf place, const Where& where) {
+void wgmma(float* d, unsigned n, uint64_t a, uint64_t b, bool transposed, PlaceOf place,
+           const Where& where) {
     const size_t threads = size_t(block.size.x) * block.size.y * block.size.z;
     if (threads % GROUP) fail(where, "wgmma in a block of %zu threads, no warpgroups", threads);
     if (mine().seen.empty()) mine().seen.assign(MOST_SHARED, 0xff);
@@ -318,7 +337,8 @@ void wgmma(float* d, unsigned n, uint64_t a, uint64_t b, PlaceOf place, const Wh
             group.sums.push_back(sums);
             return sums;
         };
-        group.products.push_back({where, a, b, n, sums ? sums : fresh(), 0, false, false, {}, {}});
+        group.products.push_back(
+            {where, a, b, n, transposed, sums ? sums : fresh(), 0, false, false, {}, {}});
         if (chance()) read_operands(group.products.back());
     }
     Product& product = group.products[index];

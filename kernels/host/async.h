@@ -30,8 +30,8 @@ struct Place {
 using PlaceOf = Place (*)(int thread, int i);
 
 // d[64 × n] += a[64 × 16] · b[n × 16]ᵀ by the 128 threads of a warpgroup, bf16 from shared memory as the
-// descriptors say. The accumulators are NaN until a wait that covers it.
-void wgmma(float* d, unsigned n, uint64_t a, uint64_t b, PlaceOf place, const Where& where);
+// descriptors say; transposed: a[16 × 64]ᵀ · b[16 × n]. The accumulators are NaN until a wait that covers it.
+void wgmma(float* d, unsigned n, uint64_t a, uint64_t b, bool transposed, PlaceOf place, const Where& where);
 void wgmma_fence();
 void wgmma_commit();
 void wgmma_wait(unsigned youngest, const Where& where);

@@ -244,6 +244,21 @@ void good_kernels() {
         check(error(found, expected) < 1e-6, "check_warpgroup");
     }
     {
+        Floats a = normals(32 * 64, 14), b = normals(32 * 128, 15), transposed(a.size());
+        std::vector<uint16_t> left(a.size()), right(b.size());
+        for (size_t i = 0; i < a.size(); i++)
+            transposed[i % 64 * 32 + i / 64] = simt::float_of_bf16(left[i] = simt::bf16_of_float(a[i]));
+        for (size_t i = 0; i < b.size(); i++)
+            b[i] = simt::float_of_bf16(right[i] = simt::bf16_of_float(b[i]));
+        const Buffer<uint16_t> x(left), y(right);
+        const Buffer<float> into(64 * 128);
+        check(!context.run("check_warpgroup_transposed", {1}, {128}, 12296, x.address, y.address,
+                           into.address),
+              "transposed warpgroup");
+        check(error(into.values(), product(transposed, b, 64, 128, 32)) < 1e-6,
+              "check_warpgroup_transposed");
+    }
+    {
         const Buffer<int> into(128);
         check(!context.run("check_named", {1}, {128}, 512, into.address), "named");
         const std::vector<int> found = into.values();

@@ -334,6 +334,40 @@ KERNEL void __launch_bounds__(256)
 }
 EXPORT(check_warpgroup)
 
+// c[64,128] = a[32,64]ᵀ b[32,128], bf16. 128 threads, 12288 + 8 bytes of shared memory.
+KERNEL void check_warpgroup_transposed(const __nv_bfloat16* a, const __nv_bfloat16* b, float* c) {
+    constexpr int K = 32, BLOCK = K * SWIZZLED;
+    const Shared<__nv_bfloat16> left = shared<__nv_bfloat16>(0, 2 * BLOCK);
+    const Shared<__nv_bfloat16> right = shared<__nv_bfloat16>(4 * BLOCK, 4 * BLOCK);
+    const Shared<uint64_t> barrier = shared<uint64_t>(12 * BLOCK, 1);
+    const int thread = threadIdx.x;
+    // From here on the stand-in knows what is fenced.
+    if (thread == 0) mbarrier_init(barrier.at(0, 1), 1);
+    __syncthreads();
+    const auto put = [&](Shared<__nv_bfloat16> to, const __nv_bfloat16* from, int columns) {
+        for (int i = thread; i < K * columns; i += WARPGROUP) {
+            const int row = i / columns, column = i % columns;
+            to[column / SWIZZLED * BLOCK + swizzled(row, column % SWIZZLED)] = from[i];
+        }
+    };
+    put(left, a, 64);
+    put(right, b, 128);
+    proxy_fence();
+    __syncthreads();
+    float sums[64] = {};
+    wgmma_fence();
+    for (int k = 0; k < K / 16; k++)
+        wgmma<128, true>(sums, transposed_operand(left.at(0, 2 * BLOCK), 2 * BLOCK, k),
+                         transposed_operand(right.at(0, 4 * BLOCK), 2 * BLOCK, k));
+    wgmma_commit();
+    wgmma_wait<0>(sums);
+    for (int i = 0; i < 64; i++) {
+        const Element at = wgmma_element(thread, i);
+        c[at.row * 128 + at.column] = sums[i];
+    }
+}
+EXPORT(check_warpgroup_transposed)
+
 // Two halves of a block, each by itself, pass a value on by a barrier of its own.
 KERNEL void check_named(int* results) {
     const Shared<int> s = shared<int>(0, blockDim.x);

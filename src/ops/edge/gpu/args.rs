@@ -341,6 +341,10 @@ kernel_args! {
         sums: Pointer<f32>,
         owners: Pointer<u32>,
         masks: Pointer<u16>,
+        signs: Pointer<u32>,
+        shares: Pointer<f32>,
+        counts: Pointer<f32>,
+        penalties: Pointer<f64>,
         shift: [f32; 3],
         period: f32,
         n_features: u32,
@@ -351,5 +355,7 @@ kernel_args! {
         passes: u32,
         width: u32,
         mask_row: u32,
+        sign_columns: u32,
+        unused: u32,
     }
 }

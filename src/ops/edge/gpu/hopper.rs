@@ -4,8 +4,8 @@
 use half::bf16;
 
 use super::args::{EdgeHopperArgs, EdgeHopperWeightsArgs};
-use super::fused::Graph;
 use super::fused::training::Training;
+use super::fused::{Graph, deal};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer, Properties};
 use crate::error::Result;
@@ -22,8 +22,11 @@ const STRIP: usize = 16;
 const THREADS: u32 = 384;
 /// Columns of a block of operands in shared memory.
 const DEPTH: usize = 32;
-/// Stages of the ring of weights.
+/// Stages of the ring of weights, and units of a stage.
 const STAGES: usize = 4;
+const STAGE: usize = 256;
+/// Units of a pass of the last layer.
+const PASS: usize = 128;
 /// Barriers in shared memory: two for each stage, two for the inputs.
 const BARRIERS: usize = (2 * STAGES + 2) * size_of::<u64>();
 /// Edges of a warp, unless there are fewer.
@@ -43,7 +46,7 @@ pub(super) struct Plan {
     /// Bytes of shared memory of a block.
     shared: usize,
     /// Blocks that the device runs at a time.
-    blocks: usize,
+    pub blocks: usize,
 }
 
 impl Plan {
@@ -70,10 +73,10 @@ impl Plan {
         let plan = Plan { parts, units, layers: shape.layers, first_blocks, ..Plan::default() };
         let passes = match batch.penalty {
             Penalty::None => 0,
-            _ => shape.message_dim.div_ceil(plan.pass()),
+            _ => shape.message_dim.div_ceil(PASS),
         };
         let columns = plan.hidden() + first_blocks * DEPTH;
-        let numbers = WARPS * STRIP * columns + STAGES * units * DEPTH;
+        let numbers = WARPS * STRIP * columns + STAGES * STAGE * DEPTH;
         let shared = numbers * size_of::<bf16>() + BARRIERS;
         let fits = batch.precision == Precision::Bf16 && shared <= device.shared;
         fits.then_some(Plan { passes, shared, blocks: device.multiprocessors, ..plan })
@@ -82,11 +85,6 @@ impl Plan {
     /// Units of a hidden layer, padded.
     fn hidden(&self) -> usize {
         self.parts * self.units
-    }
-
-    /// Units of a pass of the last layer.
-    fn pass(&self) -> usize {
-        self.units.min(128)
     }
 
     fn kernel(&self) -> Kernel {
@@ -103,7 +101,7 @@ impl Plan {
         match index {
             0 => (self.parts, self.first_blocks, self.units),
             _ if index < self.layers => (self.parts, self.hidden() / DEPTH, self.units),
-            _ => (self.passes, self.hidden() / DEPTH, self.pass()),
+            _ => (self.passes, self.hidden() / DEPTH, PASS),
         }
     }
 }
@@ -116,7 +114,7 @@ pub(super) struct Hopper {
     ranges: Buffer<u32>,
     /// Blocks of the chunk at work.
     blocks: usize,
-    /// In training steps, which have no penalty: what the way back needs.
+    /// What a training step keeps.
     pub training: Option<Box<Training>>,
 }
 
@@ -174,13 +172,8 @@ impl Hopper {
 
     /// Deals the receivers of a chunk to warps: about as many edges to each.
     pub fn deal(&mut self, starts: &[u32]) -> Result<()> {
-        let receivers = starts.len() - 1;
-        let edges = starts[receivers] as usize;
-        let share = edges.div_ceil(WARPS * self.plan.blocks).max(FEWEST);
-        self.blocks = edges.div_ceil(WARPS * share).max(1);
-        let cut = |warp| starts[..receivers].partition_point(|&s| (s as usize) < warp * share);
-        let mut ranges: Vec<u32> = (0..WARPS * self.blocks).map(|warp| cut(warp) as u32).collect();
-        ranges.push(receivers as u32);
+        let ranges = deal(starts, self.plan.blocks, WARPS, FEWEST);
+        self.blocks = ranges.len() / WARPS;
         self.ranges.upload(&ranges)
     }
 
@@ -209,6 +202,10 @@ impl Hopper {
             sums,
             owners: kept.owners,
             masks: kept.masks,
+            signs: kept.signs,
+            shares: kept.shares,
+            counts: kept.counts,
+            penalties: kept.penalties,
             shift: batch.coordinates.shift,
             period: batch.coordinates.period,
             n_features: batch.shape.n_features as u32,
@@ -219,6 +216,8 @@ impl Hopper {
             passes: passes as u32,
             width: width as u32,
             mask_row: kept.mask_row,
+            sign_columns: kept.sign_columns,
+            unused: 0,
         };
         let grid = Grid { shared, ..Grid::new(self.blocks, THREADS) };
         // SAFETY: as the caller promises; the plan has the sizes of the kernel's shared memory.

@@ -16,7 +16,7 @@ mod training_tests;
 
 use std::ops::Range;
 
-use super::{Batch, Loss, Penalty};
+use super::{Batch, Loss};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Pointer};
 use crate::error::Result;
@@ -46,11 +46,7 @@ impl Way {
     /// Of a training step on a device.
     fn of(gpu: Gpu, batch: &Batch) -> Result<Way> {
         let Some(plan) = TrainingPlan::new(gpu, batch)? else { return Ok(Way::Layers) };
-        // Warpgroups do not form what a penalty needs.
-        let hopper = match batch.penalty {
-            Penalty::None => hopper::Plan::of(gpu, batch)?,
-            _ => None,
-        };
+        let hopper = hopper::Plan::of(gpu, batch)?;
         let forward = hopper.map_or(Plan::Fused(plan.forward), Plan::Hopper);
         Ok(Way::Training(plan, forward))
     }
@@ -195,6 +191,14 @@ impl Plan {
         match hopper::Plan::of(gpu, batch)? {
             Some(plan) => Ok(Some(Plan::Hopper(plan))),
             None => Ok(fused::Plan::new(gpu, batch)?.map(Plan::Fused)),
+        }
+    }
+
+    /// Blocks that the device runs at a time.
+    fn blocks(&self) -> usize {
+        match self {
+            Plan::Fused(plan) => plan.blocks,
+            Plan::Hopper(plan) => plan.blocks,
         }
     }
 }

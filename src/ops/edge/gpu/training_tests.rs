@@ -41,55 +41,92 @@ fn fused(plan: TrainingPlan) -> Way {
     Way::Training(plan, Plan::Fused(plan.forward))
 }
 
-/// Several cases of one size: every gradient, the predictions and the parts of the loss.
-fn compare(gpu: Gpu, kind: Kind, network: [usize; 2], degrees: &[usize], most: usize) {
+/// With the one of warpgroups forward, where the device has it.
+fn hopper(gpu: Gpu, case: &Case) -> Option<Way> {
+    Some(Way::Training(plan(gpu, case), hopper_plan(gpu, case)?))
+}
+
+/// Several cases of one size, layer by layer and in other ways: every gradient, the predictions and the parts of the
+/// loss, against the reference and against each way before.
+fn compare(
+    gpu: Gpu,
+    kind: Kind,
+    network: [usize; 2],
+    (degrees, most): (&[usize], usize),
+    ways: impl Fn(&Case) -> Vec<(Way, &'static str)>,
+) {
     let network = [network[0], 2, network[1]];
     // Several cases of small networks: the error of a few numbers would be luck.
-    let count = if network[0].min(network[2]) < 40 { 8 } else { 1 };
-    let cases = (0..count).map(|seed| Case::new(kind, network, degrees, seed).at(Precision::Bf16));
+    let few = network[0].min(network[2]) < 40 && degrees.iter().sum::<usize>() < 1000;
+    let cases = (0..if few { 8 } else { 1 })
+        .map(|seed| Case::new(kind, network, degrees, seed).at(Precision::Bf16));
     let cases: Vec<Case> = cases.collect();
     let expected = expected(&cases);
-    let plan = plan(gpu, &cases[0]);
-    let what = format!("{kind:?}, {network:?}, stars {degrees:?}, chunks of {most}");
-    let ways = [(fused(plan), "fused"), (fused(plan.alone()), "one block")];
-    let layers = cases.iter().map(|case| found((gpu, Way::Layers, most), case)).collect();
-    let checks = |found: &Vec<Vec<f32>>, how: &str| {
-        let checks = each(&cases, found, &expected, &format!("{what}, {how}"));
+    let mut before: Vec<Vec<Vec<f64>>> = Vec::new();
+    for (way, how) in [vec![(Way::Layers, "layers")], ways(&cases[0])].concat() {
+        let what = format!("{kind:?}, {network:?}, stars {degrees:?}, chunks of {most}, {how}");
+        let found: Vec<Vec<f32>> = cases.iter().map(|case| found((gpu, way, most), case)).collect();
+        let checks = each(&cases, &found, &expected, &what);
         for check in &checks {
             assert!(check.passed(), "against the reference: {check:?}");
         }
-        checks
-    };
-    checks(&layers, "layers");
-    let layers: Vec<Vec<f64>> = layers.iter().map(|found| wide(found)).collect();
-    for (way, how) in ways {
-        let found = cases.iter().map(|case| found((gpu, way, most), case)).collect();
-        let limits = checks(&found, how);
-        let between = each(&cases, &found, &[layers.clone(), layers.clone()], how);
-        for (check, limit) in between.iter().zip(limits) {
-            let (error, limit) = (check.error, limit.limit);
-            assert!(error <= limit, "against the layers: {error} of {limit}, {what}, {check:?}");
+        for other in &before {
+            let between = each(&cases, &found, &[other.clone(), other.clone()], &what);
+            for (check, limit) in between.iter().zip(&checks) {
+                let (error, limit) = (check.error, limit.limit);
+                assert!(error <= limit, "against another way: {error} of {limit}, {check:?}");
+            }
         }
+        before.push(found.iter().map(|found| wide(found)).collect());
     }
 }
 
 #[test]
 fn gpu_fused_step_agrees_with_the_chunked_one() {
     let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    let ways = |case: &Case| {
+        let plan = plan(gpu, case);
+        vec![(fused(plan), "fused"), (fused(plan.alone()), "one block")]
+    };
     for kind in [Kind::None, Kind::L1] {
         // Receivers without edges, several of them in a tile, one with many tiles.
         for degrees in &STARS[..5] {
-            compare(gpu, kind, [16, 3], degrees, usize::MAX);
+            compare(gpu, kind, [16, 3], (degrees, usize::MAX), ways);
         }
         // Widths that are no multiples of anything, chunks of several stars and of one.
-        compare(gpu, kind, [33, 31], &[9, 30, 0, 0, 7, 5, 12, 1], 22);
-        compare(gpu, kind, [65, 17], &[70, 3, 0, 130], usize::MAX);
-        compare(gpu, kind, [129, 100], &[70, 3], usize::MAX);
-        compare(gpu, kind, [130, 128], &[0, 65], usize::MAX);
-        compare(gpu, kind, [500, 100], &[3, 64, 0, 30], usize::MAX);
+        compare(gpu, kind, [33, 31], (&[9, 30, 0, 0, 7, 5, 12, 1], 22), ways);
+        compare(gpu, kind, [65, 17], (&[70, 3, 0, 130], usize::MAX), ways);
+        compare(gpu, kind, [130, 128], (&[0, 65], usize::MAX), ways);
+        // More units than a slice of the second layer's gradient has.
+        compare(gpu, kind, [260, 100], (&[3, 64, 0, 1], usize::MAX), ways);
         // More tiles than a chain of sums.
-        compare(gpu, kind, [16, 2], &[4300], usize::MAX);
+        compare(gpu, kind, [16, 2], (&[4100], usize::MAX), ways);
     }
+}
+
+#[test]
+fn gpu_hopper_step_agrees_with_the_fused_one_and_the_chunked_one() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    let ways = |case: &Case| {
+        let hopper = hopper(gpu, case).map(|way| (way, "warpgroups"));
+        [(fused(plan(gpu, case)), "fused")].into_iter().chain(hopper).collect()
+    };
+    for kind in [Kind::None, Kind::L1] {
+        compare(gpu, kind, [16, 3], (STARS[1], usize::MAX), ways);
+        compare(gpu, kind, [33, 31], (&[9, 30, 0, 0, 7, 5, 12, 1], 22), ways);
+        compare(gpu, kind, [65, 17], (&[170, 3, 0, 30], usize::MAX), ways);
+        compare(gpu, kind, [130, 128], (&[0, 65], usize::MAX), ways);
+        compare(gpu, kind, [260, 100], (&[3, 64, 0, 1], usize::MAX), ways);
+    }
+}
+
+/// Small integers, and a penalty of 1/8 on each message.
+fn integers_with(kind: Kind, network: [usize; 3], degrees: &[usize]) -> Case {
+    let mut case = integers(kind, network, degrees);
+    if kind == Kind::L1 {
+        case.penalty = Penalty::L1(degrees.iter().sum::<usize>() as f32 / 8.0);
+    }
+    case
 }
 
 #[test]
@@ -102,11 +139,7 @@ fn gpu_fused_step_is_exact_where_nothing_is_rounded() {
             ([128, 2, 40], &[63, 0, 0, 7, 8, 1, 1, 65]),
             ([500, 2, 100], &[66, 1]),
         ] {
-            let mut case = integers(kind, network, degrees);
-            if kind == Kind::L1 {
-                // Of each edge: 1/8.
-                case.penalty = Penalty::L1(degrees.iter().sum::<usize>() as f32 / 8.0);
-            }
+            let case = integers_with(kind, network, degrees);
             let batch = Batch { weight_decay: 0.0, ..case.batch() };
             let parameters = wide(&case.parameters);
             let exact = reference::gradient(&batch, &case.targets, &parameters, Rounding::Exact);
@@ -170,26 +203,29 @@ fn gpu_fused_step_is_for_shapes_that_fit() {
 }
 
 #[test]
-fn gpu_hopper_forward_of_a_step_leaves_what_the_fused_one_leaves() {
+fn gpu_hopper_step_is_exact_where_nothing_is_rounded() {
     let Some(Device::Gpu(gpu)) = test_gpu() else { return };
-    for (network, degrees) in [
-        ([16, 2, 3], &[9, 0, 64, 130][..]),
-        ([33, 2, 20], &[1]),
-        ([128, 2, 40], &[63, 0, 0, 7, 8, 1, 300, 65]),
-        // Padded more than on the way back.
-        ([300, 2, 5], &[40, 3]),
-        ([500, 2, 100], &[66, 1]),
-    ] {
-        let case = integers(Kind::None, network, degrees);
-        let batch = Batch { weight_decay: 0.0, ..case.batch() };
-        let Some(forward) = hopper_plan(gpu, &case) else { return };
-        let exact =
-            reference::gradient(&batch, &case.targets, &wide(&case.parameters), Rounding::Exact);
-        // Chunks of several stars, and one.
-        for most in [70, usize::MAX] {
-            let way = Way::Training(plan(gpu, &case), forward);
-            let (gradients, _) = step((gpu, way, most), &case, &batch);
-            assert_eq!(wide(&gradients), exact.gradients, "{network:?}, {degrees:?}");
+    for kind in [Kind::None, Kind::L1] {
+        for (network, degrees) in [
+            ([16, 2, 3], &[9, 0, 64, 130][..]),
+            ([33, 2, 20], &[1]),
+            ([128, 2, 40], &[63, 0, 0, 7, 8, 1, 300, 65]),
+            // Padded more than on the way back.
+            ([300, 2, 5], &[40, 3]),
+            ([500, 2, 100], &[66, 1]),
+        ] {
+            let case = integers_with(kind, network, degrees);
+            let batch = Batch { weight_decay: 0.0, ..case.batch() };
+            let Some(way) = hopper(gpu, &case) else { return };
+            let parameters = wide(&case.parameters);
+            let exact = reference::gradient(&batch, &case.targets, &parameters, Rounding::Exact);
+            // Chunks of several stars, and one.
+            for most in [70, usize::MAX] {
+                let (gradients, loss) = step((gpu, way, most), &case, &batch);
+                let what = format!("{kind:?}, {network:?}, {degrees:?}");
+                assert_eq!(wide(&gradients), exact.gradients, "{what}");
+                assert_eq!(f64::from(loss.penalty), exact.penalty, "{what}");
+            }
         }
     }
 }

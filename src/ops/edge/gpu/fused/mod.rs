@@ -48,7 +48,7 @@ pub(super) struct Plan {
     /// Bytes of shared memory of a block.
     shared: usize,
     /// Blocks that the device runs at a time.
-    blocks: usize,
+    pub blocks: usize,
 }
 
 impl Plan {
@@ -123,6 +123,17 @@ pub(super) struct Fused {
     blocks: usize,
     /// What a training step keeps.
     pub training: Option<Box<Training>>,
+}
+
+/// Deals the receivers of a chunk to up to so many blocks of so many parties each: about as many edges to each party, and
+/// no fewer than `fewest` while there are some. Where the receivers of each begin, and where all end.
+pub(super) fn deal(starts: &[u32], blocks: usize, parties: usize, fewest: usize) -> Vec<u32> {
+    let receivers = starts.len() - 1;
+    let edges = starts[receivers] as usize;
+    let share = edges.div_ceil(blocks * parties).max(fewest);
+    let count = edges.div_ceil(share).max(1).next_multiple_of(parties);
+    let cut = |party| starts[..receivers].partition_point(|&s| (s as usize) < party * share);
+    (0..count).map(cut).chain([receivers]).map(|receiver| receiver as u32).collect()
 }
 
 /// Where a chunk of the graph is on the device, and how many edges it has.
@@ -237,13 +248,8 @@ impl Fused {
 
     /// Deals the receivers of a chunk to blocks: about as many edges to each.
     pub fn deal(&mut self, starts: &[u32]) -> Result<()> {
-        let receivers = starts.len() - 1;
-        let edges = starts[receivers] as usize;
-        let share = edges.div_ceil(self.plan.blocks).max(FEWEST);
-        self.blocks = edges.div_ceil(share).max(1);
-        let cut = |block| starts[..receivers].partition_point(|&s| (s as usize) < block * share);
-        let mut ranges: Vec<u32> = (0..self.blocks).map(|block| cut(block) as u32).collect();
-        ranges.push(receivers as u32);
+        let ranges = deal(starts, self.plan.blocks, 1, FEWEST);
+        self.blocks = ranges.len() - 1;
         self.ranges.upload(&ranges)
     }
 

@@ -13,6 +13,8 @@ const COLLECT: Kernel = Kernel { module: "edge_fused_backward", name: "edge_fuse
 
 /// The most messages whose signs and weights fit into shared memory beside the rest.
 const MOST_MESSAGES: usize = 128;
+/// Warps of a block on the way forward, at most.
+const MOST_WARPS: usize = WIDEST / UNITS;
 /// A block's slice of the second layer's gradient, and its threads.
 const SLICE_OUT: usize = 128;
 const SLICE_IN: usize = 256;
@@ -168,14 +170,14 @@ impl Default for Kept {
 }
 
 impl Training {
-    /// Room for chunks of up to so many edges, and the weights of `parameters` `[arena.len]`, with a penalty
-    /// of so much an edge.
+    /// Room for chunks of up to so many edges, on which up to so many blocks go forward, and the weights of `parameters`
+    /// `[arena.len]`, with a penalty of so much an edge.
     pub fn new(
         gpu: Gpu,
         batch: &Batch,
         plan: TrainingPlan,
         parameters: &Buffer<f32>,
-        (edges, per_edge): (usize, f32),
+        (edges, blocks, per_edge): (usize, usize, f32),
     ) -> Result<Self> {
         let TrainingPlan { forward, sign_columns, words, first_blocks, splits, .. } = plan;
         let (hidden, arena) = (plan.hidden(), batch.shape.arena());
@@ -193,8 +195,7 @@ impl Training {
             (second, chunks(second, true, hidden / DEPTH)),
         ];
         let weights = layers.iter().map(|(_, chunks)| chunks.len()).sum();
-        let warps = forward.threads() as usize / 32;
-        let penalized = if words > 0 { forward.blocks } else { 0 };
+        let penalized = if words > 0 { blocks } else { 0 };
         let mut training = Training {
             plan,
             weights: gpu.buffer(weights)?,
@@ -205,7 +206,7 @@ impl Training {
             signs: gpu.buffer(edges * 2 * words)?,
             shares: gpu.buffer(penalized * plan.share_len())?,
             counts: gpu.buffer(penalized * sign_columns)?,
-            penalties: gpu.buffer(penalized * warps)?,
+            penalties: gpu.buffer(penalized * MOST_WARPS)?,
             first: gpu.buffer(first_blocks * plan.first_len())?,
             second: gpu.buffer(splits * plan.second_len())?,
             second_bias: gpu.buffer(splits * hidden)?,
@@ -355,7 +356,7 @@ impl Training {
             sums: self.shares.read(self.shares.len()),
             biases: self.counts.read(self.counts.len()),
             size: self.plan.share_len() as u64,
-            count: forward.blocks as u32,
+            count: (self.shares.len() / self.plan.share_len().max(1)) as u32,
             bias_stride: sign_columns as u32,
             fragments: (sign_columns / 8) as u32,
             columns: shape.message_dim as u32,

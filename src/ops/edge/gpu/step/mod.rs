@@ -308,8 +308,8 @@ impl<'a> Step<'a> {
             Penalty::None => 0.0,
             Penalty::L1(weight) | Penalty::Kl(weight) => weight / edges as f32,
         };
-        if let (Some(fused), Way::Training(plan, _)) = (&mut self.fused, self.way) {
-            let most = (self.chunk.senders.len(), self.per_edge);
+        if let (Some(fused), Way::Training(plan, forward)) = (&mut self.fused, self.way) {
+            let most = (self.chunk.senders.len(), forward.blocks(), self.per_edge);
             fused.prepare(Training::new(gpu, batch, plan, &self.parameters, most)?);
         }
         Ok(())
