@@ -157,3 +157,68 @@ fn gpu_too_little_memory_is_one_error_that_leaves_nothing() {
     short(&["regress", text(&run), "--evaluations", "200"], "2000");
     assert!(!run.join("laws.json").exists());
 }
+
+/// Halos in a box of 60 Mpc/h, with an overdensity that is as good as any other number.
+fn halos() -> String {
+    let mut random = lawsmith::random::Random::new(5, 0);
+    let mut table = String::from("x,y,z,vx,vy,vz,mass,delta\n");
+    for _ in 0..400 {
+        let [x, y, z] = [(); 3].map(|()| 60.0 * random.uniform());
+        let [vx, vy, vz] = [(); 3].map(|()| 300.0 * random.normal());
+        let mass = 1e13 * (1.0 + random.uniform());
+        table += &format!("{x},{y},{z},{vx},{vy},{vz},{mass},{}\n", (0.1 * x).sin() + mass / 1e13);
+    }
+    table
+}
+
+#[test]
+fn gpu_a_graph_of_halos_goes_through_every_stage() {
+    let Some(emulated) = gpu() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("halos.csv"), halos()).unwrap();
+    let (catalog, graph) = (path("halos.safetensors"), path("graph.safetensors"));
+    succeed(lawsmith(
+        "cpu",
+        &["catalog", text(&path("halos.csv")), "--box", "60", "-o", text(&catalog)],
+    ));
+    let build = |device: &str, to: &Path| {
+        succeed(lawsmith(device, &["graph", text(&catalog), "--radius", "11", "-o", text(to)]));
+        std::fs::read(to).unwrap()
+    };
+    assert!(build("cuda:0", &graph) == build("cpu", &path("again.safetensors")), "edges");
+
+    let train = |device: &str, run: &str, more: &[&str]| {
+        let output = path(run);
+        let arguments =
+            ["train", text(&graph), "--steps", "20", "--hidden", "17", "-o", text(&output)];
+        let mut command = lawsmith(device, &[&arguments[..], more].concat());
+        command.arg("--json");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let (here, there) = (train("cpu", "cpu", &[]), train("cuda:0", "gpu", &[]));
+    for key in ["train_loss", "validation_loss"] {
+        let (a, b) = (here[key].as_f64().unwrap(), there[key].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-4 * a, "{key}: {a} and {b}");
+    }
+    train("cuda:0", "bf16", &["--precision", "bf16"]);
+    let run = path("bf16");
+    succeed(lawsmith("cuda:0", &["messages", text(&run)]));
+    for stage in ["regress", "compose"] {
+        succeed(lawsmith("cuda:0", &[stage, text(&run), "--evaluations", "300"]));
+    }
+    succeed(lawsmith("cuda:0", &["report", text(&run)]));
+    assert!(run.join("report.html").metadata().unwrap().len() > 0);
+
+    // What does not fit is known before anything is removed.
+    if emulated {
+        let mut command =
+            lawsmith("cuda:0", &["train", text(&graph), "-o", text(&run), "--overwrite"]);
+        command.env("LAWSMITH_EMULATED_MEMORY", "100000");
+        let error = refused(command.output().unwrap());
+        assert!(error.contains("too little memory"), "{error}");
+        assert!(run.join("report.html").exists());
+    }
+}

@@ -8,7 +8,6 @@ use super::Context;
 use super::system::System;
 use crate::cosmology as on_graph;
 use crate::cosmology::graph::Graph;
-use crate::cosmology::split::Split;
 use crate::distill::laws::Search;
 use crate::distill::pipeline::{self, Settings};
 use crate::error::{Error, Result};
@@ -123,8 +122,6 @@ impl Distill {
     /// The stages on a graph of halos.
     fn run_on_graph(&self, path: &Path, context: &Context) -> Result<()> {
         let graph = Graph::open(path)?;
-        graph.targets()?;
-        Split::new(&graph, self.hide_above)?;
         let kind = self.model.unwrap_or(ModelKind::L1);
         let mut settings = TrainSettings::on_graph(self.preset, kind);
         settings.precision = self.precision;
@@ -132,11 +129,10 @@ impl Distill {
         if let Some(steps) = self.steps {
             settings.set_steps(steps);
         }
-        settings.check()?;
-        check_precision(&context.device, settings.precision)?;
         if self.evaluations == Some(0) {
             return Err(Error::usage("is 0; at least 1 is needed").field("evaluations"));
         }
+        on_graph::train::check(&context.device, &graph, &settings, self.hide_above)?;
         let model = clap::ValueEnum::to_possible_value(&kind).expect("no model is hidden");
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let name = format!("{stem}-{}", model.get_name());

@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::Context;
 use crate::cosmology::graph::Graph;
-use crate::cosmology::split::Split;
 use crate::cosmology::train as on_graph;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
@@ -139,13 +138,10 @@ impl Train {
             return Err(Error::usage(message).field("replicas"));
         }
         let graph = Graph::open(&self.dataset)?;
-        graph.targets()?;
         let mut settings = Settings::on_graph(self.preset, self.model.unwrap_or(ModelKind::L1));
         self.changes.apply(&mut settings);
         settings.seed = context.seed;
-        settings.check()?;
-        check_precision(&context.device, settings.precision)?;
-        Split::new(&graph, self.hide_above)?;
+        on_graph::check(&context.device, &graph, &settings, self.hide_above)?;
         context.progress.note(&settings.describe());
         let folder = RunFolder::create(&self.output, self.existing)?;
         let summary = on_graph::train(

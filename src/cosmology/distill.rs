@@ -184,7 +184,7 @@ pub fn is_on_graph(folder: &RunFolder) -> bool {
     model.is_ok_and(|model| model.about.graph.is_some())
 }
 
-/// `messages`: ranks the messages of a run's network on edges of the held-out slab.
+/// `messages`: ranks the messages of a run's network on edges of the nodes that it was trained on.
 ///
 /// # Errors
 /// Files of the run that cannot be read; messages that are not finite.

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::network::model::Model;
 use crate::network::settings::Settings;
 use crate::network::state;
-use crate::ops::edge;
+use crate::ops::{check_precision, edge};
 use crate::progress::Progress;
 use crate::store::run::RunFolder;
 
@@ -48,6 +48,22 @@ struct Config {
     hide_above: Option<f64>,
     #[serde(flatten)]
     settings: Settings,
+}
+
+/// All that a training can fail for but divergence later on, found by a first step of which nothing is kept.
+///
+/// # Errors
+/// Settings that make no sense or that the device cannot do; a graph without target or without halos to
+/// train on; too little memory.
+pub fn check(
+    device: &Device,
+    graph: &Graph,
+    settings: &Settings,
+    hide_above: Option<f64>,
+) -> Result<()> {
+    settings.check()?;
+    check_precision(device, settings.precision)?;
+    Trainer::check(device, graph, settings, hide_above)
 }
 
 /// Trains a network on `graph` into `folder`, nodes above `hide_above` hidden. With `resume` it goes on

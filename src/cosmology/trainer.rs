@@ -69,6 +69,33 @@ impl<'a> Trainer<'a> {
         hide_above: Option<f64>,
         folder: &RunFolder,
     ) -> Result<Self> {
+        let model = folder.file("model.safetensors");
+        let mut trainer = Self::with_model(device, graph, settings, hide_above, model)?;
+        let metrics = folder.file("metrics.csv");
+        let messages = shape(settings).message_dim;
+        trainer.metrics = Some(Metrics::open(&metrics, messages, trainer.step)?);
+        Ok(trainer)
+    }
+
+    /// Takes the first step of a new training, of which nothing is kept: what it fails for is known before
+    /// a file is touched.
+    pub fn check(
+        device: &Device,
+        graph: &Graph,
+        settings: &Settings,
+        hide_above: Option<f64>,
+    ) -> Result<()> {
+        Trainer::with_model(device, graph, settings, hide_above, PathBuf::new())?.take_step()
+    }
+
+    /// Without a place for metrics yet.
+    fn with_model(
+        device: &'a Device,
+        graph: &'a Graph,
+        settings: &Settings,
+        hide_above: Option<f64>,
+        path: PathBuf,
+    ) -> Result<Self> {
         let split = Split::new(graph, hide_above)?;
         // A halo without neighbours teaches φe nothing.
         let mut connected = split.train;
@@ -80,7 +107,6 @@ impl<'a> Trainer<'a> {
         let (train, validation) = validation(connected, settings.seed);
         let features = graph.scaled_features();
         let shape = shape(settings);
-        let path = folder.file("model.safetensors");
         let mut trainer = Trainer {
             device,
             graph,
@@ -117,8 +143,6 @@ impl<'a> Trainer<'a> {
             trainer.state = State::new(shape, parameters);
         }
         trainer.gradients = vec![0.0; trainer.state.parameters.len()];
-        let metrics = folder.file("metrics.csv");
-        trainer.metrics = Some(Metrics::open(&metrics, shape.message_dim, trainer.step)?);
         Ok(trainer)
     }
 
@@ -151,6 +175,37 @@ impl<'a> Trainer<'a> {
         receivers
     }
 
+    /// One step of the optimizer.
+    fn take_step(&mut self) -> Result<()> {
+        let receivers = self.receivers();
+        let shape = self.state.shape;
+        let arena = shape.arena();
+        let turn = Turn::random(&mut Random::new(self.settings.seed, self.step));
+        let mut turned = self.state.parameters.clone();
+        turn.apply(&arena, &mut turned);
+        let batch = batch(self.graph, &self.features, &self.settings, shape, &receivers, self.step);
+        self.loss = edge::gradient(
+            self.device,
+            &batch,
+            self.targets,
+            &turned,
+            &mut self.gradients,
+            &mut self.workspace,
+        )?;
+        self.sums.add(self.step, self.loss.prediction, self.loss.penalty)?;
+        turn.undo(&arena, &mut self.gradients);
+        symmetry::project(&arena, &mut self.gradients);
+        let args = rate(&self.settings, self.step);
+        let State { parameters, m, v, .. } = &mut self.state;
+        let gradients = &self.gradients;
+        adam::step(self.device, &args, 1, adam::Arenas { parameters, m, v, gradients })?;
+        let degree = |&node: &u32| self.graph.edges_of(node).len() as u64;
+        self.edges += receivers.iter().map(degree).sum::<u64>();
+        self.step += 1;
+        Ok(())
+    }
+
+    /// The row of metrics and the pruning decision that are due at this step.
     fn after_step(&mut self) -> Result<()> {
         let Settings { steps, metrics_every, prune, .. } = self.settings;
         let row = self.step.is_multiple_of(metrics_every) || self.step == steps;
@@ -240,31 +295,7 @@ impl Training for Trainer<'_> {
 
     /// One step of the optimizer, with what is due then.
     fn advance(&mut self, _until: u64) -> Result<()> {
-        let receivers = self.receivers();
-        let shape = self.state.shape;
-        let arena = shape.arena();
-        let turn = Turn::random(&mut Random::new(self.settings.seed, self.step));
-        let mut turned = self.state.parameters.clone();
-        turn.apply(&arena, &mut turned);
-        let batch = batch(self.graph, &self.features, &self.settings, shape, &receivers, self.step);
-        self.loss = edge::gradient(
-            self.device,
-            &batch,
-            self.targets,
-            &turned,
-            &mut self.gradients,
-            &mut self.workspace,
-        )?;
-        self.sums.add(self.step, self.loss.prediction, self.loss.penalty)?;
-        turn.undo(&arena, &mut self.gradients);
-        symmetry::project(&arena, &mut self.gradients);
-        let args = rate(&self.settings, self.step);
-        let State { parameters, m, v, .. } = &mut self.state;
-        let gradients = &self.gradients;
-        adam::step(self.device, &args, 1, adam::Arenas { parameters, m, v, gradients })?;
-        let degree = |&node: &u32| self.graph.edges_of(node).len() as u64;
-        self.edges += receivers.iter().map(degree).sum::<u64>();
-        self.step += 1;
+        self.take_step()?;
         self.after_step()
     }
 
