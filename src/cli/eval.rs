@@ -56,10 +56,16 @@ impl Eval {
         for law in &laws {
             let predicted = law.predict(&table)?;
             let truth = table.find(&law.target).map(|index| &table.columns[index]);
-            let name = match truth {
+            let mut name = match truth {
                 Some(_) => format!("{}_predicted", law.target),
                 None => law.target.clone(),
             };
+            // The table may be the output of an earlier call.
+            if out.find(&name).is_some() {
+                let free = |k: &u32| out.find(&format!("{name}_{k}")).is_none();
+                let k = (2..).find(free).unwrap_or_default();
+                name = format!("{name}_{k}");
+            }
             let invalid = predicted.iter().filter(|v| !v.is_finite()).count();
             let mut document = json!({
                 "target": law.target,
@@ -156,7 +162,10 @@ fn judged(truth: &[f64], predicted: &[f64]) -> Value {
         .zip(predicted.iter().copied())
         .filter(|(y, p)| y.is_finite() && p.is_finite())
         .collect();
-    let n = pairs.len().max(1) as f64;
+    if pairs.is_empty() {
+        return json!({ "mae": null, "rmse": null, "r2": null });
+    }
+    let n = pairs.len() as f64;
     let mean = pairs.iter().map(|p| p.0).sum::<f64>() / n;
     let squares: f64 = pairs.iter().map(|(y, p)| (y - p) * (y - p)).sum();
     let spread: f64 = pairs.iter().map(|(y, _)| (y - mean) * (y - mean)).sum();

@@ -366,10 +366,22 @@ fn latex_name(name: &str) -> String {
     let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
     let (stem, index) = name.split_at(name.len() - digits);
     let stem = match stem.trim_end_matches('_') {
-        single if single.chars().count() == 1 => single.to_string(),
-        long => format!(r"\mathrm{{{}}}", long.replace('_', r"\_")),
+        single if single.chars().count() == 1 => single.chars().map(latex_character).collect(),
+        long => format!(r"\mathrm{{{}}}", long.chars().map(latex_character).collect::<String>()),
     };
     if index.is_empty() { stem } else { format!("{stem}_{{{index}}}") }
+}
+
+/// A character of a column's name, which may be any.
+fn latex_character(c: char) -> String {
+    match c {
+        '_' | '%' | '&' | '#' | '$' | '{' | '}' => format!(r"\{c}"),
+        ' ' => r"\ ".to_string(),
+        '\\' => r"\backslash{}".to_string(),
+        '^' | '~' => format!(r"\text{{\{c}{{}}}}"),
+        c if c.is_control() => String::new(),
+        c => c.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -465,5 +477,7 @@ mod tests {
             "fn law(x: f64, m1: f64) -> f64 {\n    -x.powf(2.0_f64) + m1.ln()\n}\n"
         );
         assert_eq!(parse("1.23456e-7 * x").latex(&names), r"1.235 \cdot 10^{-7} \, x");
+        assert_eq!(latex_name("gain %"), r"\mathrm{gain\ \%}");
+        assert_eq!(latex_name("a_b&2"), r"\mathrm{a\_b\&}_{2}");
     }
 }

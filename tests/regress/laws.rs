@@ -37,20 +37,30 @@ fn laws_are_applied_and_exported() {
     place.write("other.csv", "a,b\n1,2\n");
     assert_eq!(place.error(&["eval", "run", "other.csv"])["field"], "c");
     assert_eq!(place.error(&["eval", "run", "fresh.csv", "--target", "z"])["field"], "z");
+    // On its own output, and where it has no value in any row.
+    place.document(&["eval", "run", "out.csv", "-o", "again.csv"]);
+    assert!(place.read("again.csv").starts_with("a,b,c,y,y_predicted,y_predicted_2\n"));
+    place.document(&["eval", "run", "again.csv", "-o", "third.csv"]);
+    place.write("zero.csv", "a,b,c,y\n1,2,0,1\n2,3,0,4\n");
+    let judged = place.document(&["eval", "run", "zero.csv", "-o", "nothing.csv"]);
+    let law = &judged["laws"][0];
+    assert_eq!((law["invalid"].as_u64(), &law["mae"]), (Some(2), &serde_json::Value::Null));
 
     assert!(place.read("run/laws.tex").starts_with("\\begin{equation}\n  y = "));
     python(&place, &predictions);
     compiled(&place, &predictions);
 }
 
+/// True where Python has a module.
+pub fn has_python(module: &str) -> bool {
+    let import = format!("import {module}");
+    let status = Command::new("python3").args(["-c", &import]).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
 /// The exported Python file, imported, where there is NumPy.
 fn python(place: &Place, predictions: &[f64]) {
-    let has = |module: &str| {
-        let import = format!("import {module}");
-        let status = Command::new("python3").args(["-c", &import]).stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    if !has("numpy") {
+    if !has_python("numpy") {
         eprintln!("skipped: python3 has no numpy");
         return;
     }
@@ -71,7 +81,7 @@ for value in laws.LAWS['y'](**columns):
         .unwrap();
     let found = numbers(&output);
     assert!(close(&found, predictions), "{}", text(&output));
-    if !has("sympy") {
+    if !has_python("sympy") {
         eprintln!("skipped: python3 has no sympy");
         return;
     }
@@ -131,12 +141,12 @@ fn compiled(place: &Place, predictions: &[f64]) {
     assert!(close(&numbers(&output), &predictions[..1]), "{}", text(&output));
 }
 
-fn numbers(output: &Output) -> Vec<f64> {
+pub fn numbers(output: &Output) -> Vec<f64> {
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-fn close(a: &[f64], b: &[f64]) -> bool {
+pub fn close(a: &[f64], b: &[f64]) -> bool {
     let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-9 * (1.0 + b.abs());
     a.len() == b.len() && a.iter().zip(b).all(near)
 }

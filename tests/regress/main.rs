@@ -1,6 +1,7 @@
 //! `lawsmith regress` through the command line: tables, losses, forms of laws, batches, interrupts, what laws are good for.
 
 mod batch;
+mod exports;
 mod forms;
 mod laws;
 mod losses;
