@@ -15,20 +15,28 @@ const LENGTHS: [f64; 7] = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4];
 /// Noise, as a share of the variance of the target.
 const NOISES: [f64; 7] = [1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5];
 
-/// The mean of the process in each row, in place of the target.
-pub fn denoised(columns: &[Vec<f32>], target: &[f32], seed: u64) -> Vec<f32> {
-    let rows = target.len();
+/// The mean of the process in each row, in place of the target. Rows without weight, which not all
+/// are, say nothing about the process; other weights do not matter.
+pub fn denoised(
+    columns: &[Vec<f32>],
+    target: &[f32],
+    weights: Option<&[f32]>,
+    seed: u64,
+) -> Vec<f32> {
+    let mut order: Vec<usize> = (0..target.len()).collect();
+    order.retain(|&row| weights.is_none_or(|weights| weights[row] > 0.0));
+    let rows = order.len();
+    let values = || order.iter().map(|&row| f64::from(target[row]));
+    let mean = values().sum::<f64>() / rows as f64;
+    let variance = values().map(|y| (y - mean).powi(2)).sum::<f64>() / rows as f64;
     let scaled: Vec<Vec<f64>> = columns.iter().map(|column| standardised(column)).collect();
     let point = |row: usize| -> Vec<f64> { scaled.iter().map(|column| column[row]).collect() };
     let mut random = Random::new(seed, 8 << 40);
-    let mut order: Vec<usize> = (0..rows).collect();
     for at in 0..ROWS.min(rows) {
         order.swap(at, at + random.below(rows - at));
     }
     order.truncate(ROWS);
     let points: Vec<Vec<f64>> = order.iter().map(|&row| point(row)).collect();
-    let mean = target.iter().map(|&y| f64::from(y)).sum::<f64>() / rows as f64;
-    let variance = target.iter().map(|&y| (f64::from(y) - mean).powi(2)).sum::<f64>() / rows as f64;
     let deviation = variance.sqrt().max(f64::MIN_POSITIVE);
     let y: Vec<f64> =
         order.iter().map(|&row| (f64::from(target[row]) - mean) / deviation).collect();
@@ -47,7 +55,7 @@ pub fn denoised(columns: &[Vec<f32>], target: &[f32], seed: u64) -> Vec<f32> {
         let sum: f64 = points.iter().zip(&alpha).map(|(p, a)| a * kernel(p, &here, length)).sum();
         (mean + deviation * sum) as f32
     };
-    (0..rows).into_par_iter().map(predict).collect()
+    (0..target.len()).into_par_iter().map(predict).collect()
 }
 
 fn standardised(column: &[f32]) -> Vec<f64> {
@@ -125,7 +133,15 @@ mod tests {
             let squares: f32 = y.iter().zip(&truth).map(|(a, b)| (a - b) * (a - b)).sum();
             (squares / 900.0).sqrt()
         };
-        let smooth = denoised(&[column], &noisy, 0);
+        let columns = [column];
+        let smooth = denoised(&columns, &noisy, None, 0);
         assert!(error(&smooth) < 0.4 * error(&noisy), "{} {}", error(&smooth), error(&noisy));
+        // Rows without weight say nothing.
+        let spoiled = |row: usize| row.is_multiple_of(3);
+        let spoil = |(row, &y): (usize, &f32)| if spoiled(row) { 300.0 } else { y };
+        let spoilt: Vec<f32> = noisy.iter().enumerate().map(spoil).collect();
+        let weights: Vec<f32> = (0..900).map(|row| f32::from(u8::from(!spoiled(row)))).collect();
+        let again = denoised(&columns, &spoilt, Some(&weights), 0);
+        assert!(error(&again) < 0.5 * error(&noisy), "{} {}", error(&again), error(&noisy));
     }
 }

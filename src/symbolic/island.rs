@@ -20,7 +20,7 @@ use crate::ops::expression::{Fitted, Rows};
 use crate::random::Random;
 
 /// Members of an island.
-const POPULATION: usize = 64;
+pub(super) const POPULATION: usize = 64;
 /// Children from one snapshot.
 pub(super) const BATCH: usize = 16;
 /// Members that compete to be a parent, and the chance of the best, of the next, ….
@@ -60,10 +60,10 @@ impl Member {
 }
 
 /// The same for expressions that differ in constants only (thresholds of comparisons count, because
-/// fitting does not move them).
-pub(super) fn structure(e: &Expression) -> u64 {
+/// fitting does not move them, and all constants where it is to be `exact`).
+pub(super) fn structure(e: &Expression, exact: bool) -> u64 {
     let compares = |node: &Node| matches!(node, Node::Op(Op::Greater | Op::Less));
-    let exact = e.nodes().iter().any(compares);
+    let exact = exact || e.nodes().iter().any(compares);
     let mut hasher = DefaultHasher::new();
     for node in e.nodes() {
         match *node {
@@ -87,6 +87,8 @@ pub(super) struct Task<'a> {
     pub frequency: &'a [f64],
     /// Expressions that some islands begin with.
     pub guesses: &'a [Expression],
+    /// Members that an island begins with.
+    pub population: usize,
     pub batches: usize,
     pub deadline: Option<Instant>,
 }
@@ -99,7 +101,7 @@ impl Task<'_> {
 
     /// The form under which an expression is a member, and the complexity of its formula.
     pub fn admit(&self, e: &Expression) -> Option<(Expression, u32)> {
-        let f = self.rules.canonical(e)?;
+        let f = self.rules.with_exponents(self.rules.canonical(e)?);
         let small = f.nodes().iter().all(|n| !matches!(n, Node::Constant(c) if !c.is_finite()));
         let complexity = self.rules.complexity(&self.rules.with_scale(&f, 2.0, 1.0));
         // Without its offset the formula may be two shorter.
@@ -153,15 +155,14 @@ impl Island {
         let mut seen = HashMap::new();
         if self.members.is_empty() {
             let mut children = Vec::with_capacity(POPULATION);
-            for k in 0..POPULATION {
+            for k in 0..task.population {
                 let guided = self.guided && k % 2 == 0;
                 let guess = guided.then(|| pick(task.guesses, &mut self.random)).flatten();
                 let child = guess.unwrap_or_else(|| task.rules.beginning(&mut self.random));
                 children.extend(task.admit(&child));
             }
-            for member in self.fit(children, task, &mut seen)? {
-                self.members.push_back(member);
-            }
+            let members = self.fit(children, task, &mut seen)?;
+            self.members.extend(members.into_iter().filter(|m| m.loss.is_finite()));
         }
         for batch in 0..task.batches {
             let late = task.deadline.is_some_and(|d| Instant::now() >= d);
@@ -279,7 +280,7 @@ impl Island {
         seen: &mut HashMap<u64, Fitted>,
     ) -> Result<Vec<Member>> {
         self.evaluations += children.len() as u64;
-        let keys: Vec<u64> = children.iter().map(|(f, _)| structure(f)).collect();
+        let keys: Vec<u64> = children.iter().map(|(f, _)| task.rules.structure(f)).collect();
         let mut fresh: Vec<usize> = Vec::new();
         for (i, key) in keys.iter().enumerate() {
             let known = seen.contains_key(key) || fresh.iter().any(|&j| keys[j] == *key);

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::export;
 use super::expression::Expression;
 use super::front::{Entry, Front, Select};
 use super::print::number;
-use super::search::{self, Moment, Outcome, Problem, Settings};
+use super::search::{self, Memories, Moment, Outcome, Problem, Settings};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::progress::{Bar, Progress};
@@ -65,7 +66,9 @@ pub fn run(
     assert_eq!(problems.len(), labels.targets.len(), "a label for each problem");
     let begun = Instant::now();
     let bar = match (settings.evaluations, settings.seconds) {
-        (Some(limit), _) => progress.bar("regress", limit * problems.len() as u64, "formulas"),
+        (Some(limit), _) => {
+            progress.bar("regress", limit.saturating_mul(problems.len() as u64), "formulas")
+        }
         (None, Some(seconds)) => progress.bar("regress", seconds.ceil() as u64, "s"),
         (None, None) => progress.bar("regress", 0, "s"),
     };
@@ -74,7 +77,7 @@ pub fn run(
         Some(name) => read_memory(&folder.file(name), fingerprint)?,
         None => None,
     };
-    let whole = settings.evaluations.map(|limit| limit * problems.len() as u64);
+    let whole = settings.evaluations.map(|limit| limit.saturating_mul(problems.len() as u64));
     let mut remembered: Option<Instant> = None;
     let others = other_rows(folder, &labels.targets)?;
     let mut laws = read_laws(folder)?;
@@ -98,7 +101,7 @@ pub fn run(
             let _ = write_fronts(folder, &others, problems, labels, moment.fronts);
         }
     };
-    let outcomes = search::search(device, problems, settings, memory.as_deref(), &mut observer)?;
+    let outcomes = search::search(device, problems, settings, memory, &mut observer)?;
     let fronts: Vec<Front> = outcomes.iter().map(|o| o.front.clone()).collect();
     write_fronts(folder, &others, problems, labels, &fronts)?;
     if settings.keep > 1 {
@@ -137,13 +140,16 @@ fn head(fingerprint: u64) -> String {
 
 /// What an interrupted search of the same problems with the same settings remembers; None where
 /// there is nothing of the kind.
-fn read_memory(path: &Path, fingerprint: u64) -> Result<Option<Vec<u8>>> {
+fn read_memory(path: &Path, fingerprint: u64) -> Result<Option<Memories>> {
     if !path.exists() {
         return Ok(None);
     }
     let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
     let memory = bytes.strip_prefix(head(fingerprint).as_bytes());
-    Ok(memory.and_then(|memory| memory.strip_suffix(b"}\n")).map(<[u8]>::to_vec))
+    let Some(memory) = memory else { return Ok(None) };
+    // The end comes with the rest: the file is written whole.
+    let memory = memory.strip_suffix(b"}\n").unwrap_or_default();
+    Memories::read(memory).map(Some).map_err(|e| e.file(path))
 }
 
 /// Writes `kept.csv`: the best few of each complexity.
@@ -184,8 +190,8 @@ pub fn law(target: &str, stage: &str, entry: &Entry, names: &[String], rule: &st
         "stage": stage,
         "equation": e.text(names),
         "latex": e.latex(names),
-        "python": e.python(names),
-        "rust": e.rust(names),
+        "python": export::python_law(e, names),
+        "rust": export::rust_law(e, names),
         "variables": variables,
         "constants": e.constants(),
         "complexity": entry.complexity,

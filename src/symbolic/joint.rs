@@ -25,13 +25,16 @@ pub struct Joint {
     spreads: Vec<f64>,
 }
 
-/// Mean absolute deviation from the median.
-fn spread(target: &[f32]) -> f64 {
-    let mut sorted = target.to_vec();
-    sorted.sort_by(f32::total_cmp);
-    let median = f64::from(sorted[sorted.len() / 2]);
-    let sum: f64 = target.iter().map(|&y| (f64::from(y) - median).abs()).sum();
-    (sum / target.len() as f64).max(f64::MIN_POSITIVE)
+/// Mean absolute deviation from the median, of the rows that have a weight.
+fn spread(component: &Problem) -> f64 {
+    let weight = |row: usize| component.weights.as_ref().map_or(1.0, |w| f64::from(w[row]));
+    let rows = component.target.iter().enumerate().map(|(row, &y)| (y, weight(row)));
+    let mut rows: Vec<(f32, f64)> = rows.filter(|row| row.1 > 0.0).collect();
+    rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let median = f64::from(rows[rows.len() / 2].0);
+    let sum: f64 = rows.iter().map(|&(y, w)| w * (f64::from(y) - median).abs()).sum();
+    let weights: f64 = rows.iter().map(|row| row.1).sum();
+    (sum / weights).max(f64::MIN_POSITIVE)
 }
 
 impl Joint {
@@ -59,7 +62,7 @@ impl Joint {
         if vector.is_empty() || others.is_empty() {
             return Err(error("a vector and at least one other column are needed".into()));
         }
-        let spreads: Vec<f64> = components.iter().map(|c| spread(&c.target)).collect();
+        let spreads: Vec<f64> = components.iter().map(spread).collect();
         let mut joined = Problem { names: first.names.clone(), ..Problem::default() };
         joined.names.push(COMPONENT.to_string());
         for column in 0..first.columns.len() {
@@ -87,7 +90,7 @@ impl Joint {
             arguments.join(", "),
             terms.join(" + ")
         );
-        joined.template = Some(Template::of_table(&text, &joined.names, &joined.columns)?);
+        joined.template = Some(Template::of_table(&text, &joined.names, &joined.columns, &[])?);
         Ok((Joint { vector, others, spreads }, joined))
     }
 
@@ -162,6 +165,16 @@ mod tests {
                 assert!((formula.eval(&values) - y).abs() < 1e-3 * (1.0 + y.abs()), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn rows_without_weight_say_nothing_about_the_spread() {
+        let mut component = components(200).remove(0);
+        component.weights = Some(vec![1.0; 200]);
+        let clean = spread(&component);
+        component.target.extend([1e6, -1e6]);
+        component.weights.as_mut().unwrap().extend([0.0, 0.0]);
+        assert_eq!(spread(&component), clean);
     }
 
     #[test]

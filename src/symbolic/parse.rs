@@ -5,6 +5,7 @@
 //! as in Python.
 
 use super::expression::{Expression, Node, Op};
+use super::settings::Definition;
 use crate::error::{Error, Result};
 
 /// Nesting beyond this is refused, so that the recursion below cannot overflow the stack.
@@ -23,13 +24,22 @@ impl Expression {
     /// # Errors
     /// With the position (from 1) and what is wrong there.
     pub fn parse(text: &str, names: &[&str]) -> Result<Self> {
-        Ok(read(text, names, None)?.0)
+        Expression::parse_with(text, names, &[])
+    }
+
+    /// The same, for a text that may also call the user's own operators: they are written out.
+    pub fn parse_with(text: &str, names: &[&str], definitions: &[Definition]) -> Result<Self> {
+        Ok(read(text, names, definitions, None)?.0)
     }
 
     /// The same, for a text that calls functions which do not exist yet: call k stands as variable
     /// `names.len()` + k; the calls with their operands follow.
-    pub(super) fn parse_with_calls(text: &str, names: &[&str]) -> Result<(Self, Calls)> {
-        read(text, names, Some(Vec::new()))
+    pub(super) fn parse_with_calls(
+        text: &str,
+        names: &[&str],
+        definitions: &[Definition],
+    ) -> Result<(Self, Calls)> {
+        read(text, names, definitions, Some(Vec::new()))
     }
 }
 
@@ -43,9 +53,15 @@ pub(super) struct Call {
 
 type Calls = Vec<Call>;
 
-fn read(text: &str, names: &[&str], calls: Option<Calls>) -> Result<(Expression, Calls)> {
+fn read(
+    text: &str,
+    names: &[&str],
+    definitions: &[Definition],
+    calls: Option<Calls>,
+) -> Result<(Expression, Calls)> {
     let tokens = tokens(text)?;
-    let mut parser = Parser { text, names, tokens, at: 0, nesting: 0, nodes: Vec::new(), calls };
+    let nodes = Vec::new();
+    let mut parser = Parser { text, names, definitions, tokens, at: 0, nesting: 0, nodes, calls };
     parser.comparison()?;
     if parser.at < parser.tokens.len() {
         return Err(parser.error("an operator is missing"));
@@ -109,6 +125,7 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>> {
 struct Parser<'a> {
     text: &'a str,
     names: &'a [&'a str],
+    definitions: &'a [Definition],
     tokens: Vec<(usize, Token)>,
     at: usize,
     nesting: usize,
@@ -248,8 +265,12 @@ impl Parser<'_> {
 
     fn call(&mut self, name: &str) -> Result<()> {
         let function = |op: &Op| op.name().starts_with(char::is_alphabetic);
+        let definitions = self.definitions;
         let Some(op) = Op::from_name(name).filter(function) else {
-            return self.unknown_call(name);
+            return match definitions.iter().find(|d| d.name == name) {
+                Some(definition) => self.own_call(definition),
+                None => self.unknown_call(name),
+            };
         };
         self.at += 2;
         for operand in 0..op.arity() {
@@ -260,6 +281,24 @@ impl Parser<'_> {
         }
         self.push(op);
         self.expect(')')
+    }
+
+    /// A call of one of the user's own operators.
+    fn own_call(&mut self, definition: &Definition) -> Result<()> {
+        self.at += 2;
+        let before = std::mem::take(&mut self.nodes);
+        let mut operands = Vec::with_capacity(definition.arity);
+        for operand in 0..definition.arity {
+            if operand > 0 {
+                self.expect(',')?;
+            }
+            self.comparison()?;
+            operands.push(Expression::new(std::mem::take(&mut self.nodes))?);
+        }
+        self.expect(')')?;
+        self.nodes = before;
+        self.nodes.extend_from_slice(definition.apply(&operands).nodes());
+        Ok(())
     }
 
     /// A call of a function that does not exist yet, or `name[column]`.

@@ -15,11 +15,32 @@ const SMALLEST: usize = 10;
 const DEPTH: u32 = 10;
 
 /// The share of each column in what a forest explains of the target; they add up to 1, or are all 0.
-pub fn relevance(columns: &[Vec<f32>], target: &[f32], seed: u64) -> Vec<f64> {
+/// Trees draw rows by their weights, which are not all 0.
+pub fn relevance(
+    columns: &[Vec<f32>],
+    target: &[f32],
+    weights: Option<&[f32]>,
+    seed: u64,
+) -> Vec<f64> {
+    let mut sum = 0.0;
+    let mut upto = |w: &f32| {
+        sum += f64::from(*w);
+        sum
+    };
+    let sums: Option<Vec<f64>> = weights.map(|weights| weights.iter().map(&mut upto).collect());
+    let draw = |random: &mut Random| match &sums {
+        None => random.below(target.len()),
+        Some(sums) => {
+            let at = random.uniform() * sums[sums.len() - 1];
+            // Rounding could reach the end, which may have no weight.
+            sums.partition_point(|s| *s <= at)
+                .min(sums.partition_point(|s| *s < sums[sums.len() - 1]))
+        }
+    };
     let tree = |index: u64| -> Vec<f64> {
         let mut random = Random::new(seed, (7 << 40) + index);
         let count = ROWS.min(target.len());
-        let mut rows: Vec<usize> = (0..count).map(|_| random.below(target.len())).collect();
+        let mut rows: Vec<usize> = (0..count).map(|_| draw(&mut random)).collect();
         let mut gains = vec![0.0; columns.len()];
         split(columns, target, &mut rows, DEPTH, &mut gains, &mut random);
         gains
@@ -88,12 +109,25 @@ mod tests {
             (0..20).map(|_| (0..800).map(|_| random.normal() as f32).collect()).collect();
         let law = |row: usize| columns[3][row] * columns[11][row].exp() + columns[17][row];
         let target: Vec<f32> = (0..800).map(law).collect();
-        let found = relevance(&columns, &target, 0);
+        let found = relevance(&columns, &target, None, 0);
         let mut order: Vec<usize> = (0..20).collect();
         order.sort_by(|&a, &b| found[b].total_cmp(&found[a]));
         let mut first = order[..3].to_vec();
         first.sort_unstable();
         assert_eq!(first, [3, 11, 17], "{found:?}");
         assert!((found.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn rows_without_weight_are_not_seen() {
+        let mut random = Random::new(3, 0);
+        let columns: Vec<Vec<f32>> =
+            (0..5).map(|_| (0..900).map(|_| random.normal() as f32).collect()).collect();
+        let spoiled = |row: usize| !row.is_multiple_of(3);
+        let law = |row: usize| if spoiled(row) { 50.0 * columns[4][row] } else { columns[1][row] };
+        let target: Vec<f32> = (0..900).map(law).collect();
+        let weights: Vec<f32> = (0..900).map(|row| f32::from(u8::from(!spoiled(row)))).collect();
+        let found = relevance(&columns, &target, Some(&weights), 0);
+        assert!(found[1] > 0.9, "{found:?}");
     }
 }

@@ -9,11 +9,13 @@
 
 use std::borrow::Cow;
 
-use super::expression::{Expression, Node, Op};
+use super::expression::{Expression, Node, Op, Weights};
+use super::island;
 use super::mutate::{Grammar, crossover};
 use super::search::Problem;
 use super::settings::Settings;
 use super::template::Part;
+use super::units::Units;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::expression::{self as op, Fit, Fitted, Loss, Program, Rows};
@@ -27,6 +29,10 @@ pub(super) struct Rules<'a> {
     pub settings: &'a Settings,
     problem: &'a Problem,
     grammars: Vec<Grammar>,
+    /// Complexities within each of the template's parts that are searched.
+    weights_of_parts: Vec<Weights>,
+    /// The rows that have a weight, where some have none.
+    weighty: Option<Vec<u32>>,
     columns: Cow<'a, [Vec<f32>]>,
     target: Cow<'a, [f32]>,
     weights: Option<&'a [f32]>,
@@ -45,20 +51,28 @@ impl<'a> Rules<'a> {
     /// with a constant target; settings without operators.
     pub fn new(problem: &'a Problem, settings: &'a Settings, random: &mut Random) -> Result<Self> {
         if settings.operators.is_empty() && settings.definitions.is_empty() {
-            return Err(Error::usage("at least one operator is needed"));
+            return Err(Error::usage("at least one operator is needed").field("operators"));
         }
         if problem.columns.is_empty() {
             return Err(Error::input("there are no input columns"));
         }
-        let rows = Rows::new(&problem.columns, &problem.target, problem.weights.as_deref())?;
+        let rules = Rules::to_judge(problem, settings, random)?;
         if problem.target.iter().all(|y| *y == problem.target[0]) {
             let message = format!("is {} in every row: there is no law to find", problem.target[0]);
             return Err(Error::input(message));
         }
+        Ok(rules)
+    }
+
+    /// The same for rows on which formulas are judged and none is searched: their target may be constant.
+    fn to_judge(problem: &'a Problem, settings: &'a Settings, random: &mut Random) -> Result<Self> {
+        let rows = Rows::new(&problem.columns, &problem.target, problem.weights.as_deref())?;
         let mut rules = Rules {
             settings,
             problem,
             grammars: Vec::new(),
+            weights_of_parts: Vec::new(),
+            weighty: None,
             columns: Cow::Borrowed(&problem.columns),
             target: Cow::Borrowed(&problem.target),
             weights: problem.weights.as_deref(),
@@ -69,7 +83,28 @@ impl<'a> Rules<'a> {
         drop(rows);
         rules.grammars = rules.grammars(random);
         rules.add_columns();
+        rules.weights_of_parts = rules.weights_of_parts();
+        // Without the weights that a loss of the user's own reads itself.
+        if let Some(weights) = rules.weights.filter(|weights| weights.contains(&0.0)) {
+            let rows = 0..weights.len() as u32;
+            rules.weighty = Some(rows.filter(|&row| weights[row as usize] > 0.0).collect());
+        }
         Ok(rules)
+    }
+
+    /// Variable k of a part costs what the column costs that stands for it in the part's first call.
+    fn weights_of_parts(&self) -> Vec<Weights> {
+        let all = &self.settings.weights;
+        let of = |operand: &Expression| match operand.root() {
+            Node::Variable(v) => all.variables.get(usize::from(v)).copied(),
+            _ => None,
+        };
+        let part = |operands: &Vec<Expression>| Weights {
+            variables: operands.iter().map(|o| of(o).unwrap_or(all.variable)).collect(),
+            ..all.clone()
+        };
+        let parts = self.problem.template.iter().flat_map(|template| &template.parts);
+        parts.filter_map(|p| p.operands.as_ref()).map(part).collect()
     }
 
     /// A grammar for each part; without a template, the formula is the only part.
@@ -144,9 +179,15 @@ impl<'a> Rules<'a> {
         Rows::gather(&self.columns, &self.target, self.weights, chosen)
     }
 
-    /// Number of rows.
+    /// Number of rows that have a weight.
     pub fn row_count(&self) -> usize {
-        self.problem.target.len()
+        self.weighty.as_ref().map_or(self.problem.target.len(), Vec::len)
+    }
+
+    /// One of those rows.
+    pub fn draw_row(&self, random: &mut Random) -> u32 {
+        let k = random.below(self.row_count());
+        self.weighty.as_ref().map_or(k as u32, |rows| rows[k])
     }
 
     /// True where a scale and an offset are fitted with each candidate.
@@ -206,13 +247,48 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// A sub-tree of a candidate in the table's columns.
+    pub fn in_columns(&self, candidate: &Expression, root: usize) -> Expression {
+        match &self.problem.template {
+            None => candidate.subtree(root),
+            Some(template) => template.in_columns(candidate, root),
+        }
+    }
+
+    /// The candidate with exponents that its units allow, where those are not fitted.
+    pub fn with_exponents(&self, candidate: Expression) -> Expression {
+        match self.units_of_exponents() {
+            None => candidate,
+            Some(units) => units.exponents(&candidate).0,
+        }
+    }
+
+    /// The units, where they hold exponents: constants are pure numbers, and the candidate is the formula.
+    fn units_of_exponents(&self) -> Option<&Units> {
+        let units = self.problem.units.as_ref().filter(|units| units.pure_constants());
+        units.filter(|_| self.problem.template.is_none())
+    }
+
+    /// The same for candidates that fitting makes one.
+    pub fn structure(&self, candidate: &Expression) -> u64 {
+        let power = |node: &Node| *node == Node::Op(Op::Pow);
+        let exact = self.units_of_exponents().is_some() && candidate.nodes().iter().any(power);
+        island::structure(candidate, exact)
+    }
+
+    /// True where the candidate may stand on the front.
+    pub fn admits(&self, candidate: &Expression) -> bool {
+        self.complexity(candidate) <= self.settings.max_complexity && self.allow(candidate)
+    }
+
     /// The complexity of what was to be found.
     pub fn complexity(&self, candidate: &Expression) -> u32 {
         let weights = &self.settings.weights;
         match &self.problem.template {
             None => candidate.complexity(weights),
             Some(template) => {
-                template.searched(candidate).iter().map(|part| part.complexity(weights)).sum()
+                let parts = template.searched(candidate);
+                parts.iter().zip(&self.weights_of_parts).map(|(p, w)| p.complexity(w)).sum()
             }
         }
     }
@@ -223,7 +299,8 @@ impl<'a> Rules<'a> {
         let shape = match &self.problem.template {
             None => constraints.allow(candidate, weights),
             Some(template) => {
-                template.searched(candidate).iter().all(|part| constraints.allow(part, weights))
+                let parts = template.searched(candidate);
+                parts.iter().zip(&self.weights_of_parts).all(|(p, w)| constraints.allow(p, w))
             }
         };
         let units = self.problem.units.as_ref();
@@ -233,8 +310,10 @@ impl<'a> Rules<'a> {
     /// What the operation evaluates for a candidate; its constants are the candidate's, then scale
     /// and offset if `scaled`.
     fn program(&self, candidate: &Expression, scaled: bool) -> Program {
+        let held = self.units_of_exponents().map(|units| units.exponents(candidate).1);
+        let held = held.unwrap_or_default();
         if self.row_loss.is_none() && self.problem.template.is_none() {
-            return Program::new(candidate);
+            return Program { held, ..Program::new(candidate) };
         }
         // While expressions are put together, each constant is its own number in the list.
         let mut values = candidate.constants();
@@ -254,13 +333,14 @@ impl<'a> Rules<'a> {
         if let Some(loss) = &self.row_loss {
             formula = loss.substitute(|variable| (variable == 0).then(|| formula.clone()));
         }
-        Program::new(&formula).tied(&values)
+        Program { held, ..Program::new(&formula).tied(&values) }
     }
 
-    /// The device that can evaluate the programs: kernels know no constant in two places.
+    /// The device that can evaluate the programs: kernels know no constant in two places, and none
+    /// that is held.
     fn device(&self, device: &Device) -> Device {
         let composed = self.row_loss.is_some() || self.problem.template.is_some();
-        if composed { Device::cpu() } else { *device }
+        if composed || self.units_of_exponents().is_some() { Device::cpu() } else { *device }
     }
 
     fn loss(&self) -> Loss {
@@ -307,7 +387,8 @@ impl<'a> Rules<'a> {
         held: Vec<u16>,
         (steps, tolerance): (u32, f64),
     ) -> Result<Fitted> {
-        let program = Program { held, ..self.program(candidate, false) };
+        let mut program = self.program(candidate, false);
+        program.held.extend(held);
         let fit = Fit { loss: self.loss(), steps, scaled: false, tolerance };
         let mut fitted = op::fit(&Device::cpu(), rows, &[program], fit)?;
         Ok(fitted.remove(0))
@@ -331,9 +412,29 @@ pub(super) fn losses_on_rest(
         weights: rest.weights,
         ..Problem::default()
     };
-    let rules = Rules::new(&problem, settings, &mut Random::new(0, 0)).map_err(|e| Error {
-        message: format!("among the rows to choose by: {}", e.message),
-        ..e
-    })?;
+    losses(device, &problem, settings, formulas)
+}
+
+/// Losses of formulas on the rows of a problem without a template.
+///
+/// # Errors
+/// Of the rows and of the device.
+pub fn losses(
+    device: &Device,
+    problem: &Problem,
+    settings: &Settings,
+    formulas: &[Expression],
+) -> Result<Vec<f64>> {
+    let rules = Rules::to_judge(problem, settings, &mut Random::new(0, 0))?;
     rules.score(device, &rules.rows()?, formulas)
+}
+
+/// Checks what a search of the problem would refuse; for each of its seeds, whether it may stand on
+/// the front.
+///
+/// # Errors
+/// Those of [`search`](super::search::search) before it begins.
+pub fn check(problem: &Problem, settings: &Settings) -> Result<Vec<bool>> {
+    let rules = Rules::new(problem, settings, &mut Random::new(0, 0))?;
+    Ok(problem.seeds.iter().map(|seed| rules.admits(seed)).collect())
 }

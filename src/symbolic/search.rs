@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 use super::enumerate;
 use super::expression::Expression;
 use super::front::{Entry, Front};
-use super::island::{BATCH, Island, Member, Task, structure};
+use super::island::{BATCH, Island, Member, POPULATION, Task};
 use super::round;
 use super::rules::{Rules, losses_on_rest};
+pub use super::rules::{check, losses};
 pub use super::settings::Settings;
 use super::template::Template;
 use super::threshold;
@@ -133,6 +134,20 @@ struct Memory {
     done: bool,
 }
 
+/// What the searches of several problems remember, read from what [`Moment::memory`] wrote.
+pub struct Memories(Vec<Memory>);
+
+impl Memories {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Bytes that are nothing of the kind.
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        let damaged = |_| Error::input("is no memory of a search: --overwrite starts again");
+        serde_json::from_slice(bytes).map(Memories).map_err(damaged)
+    }
+}
+
 /// One problem in work.
 struct State<'a> {
     problem: &'a Problem,
@@ -174,7 +189,7 @@ pub fn search(
     device: &Device,
     problems: &[Problem],
     settings: &Settings,
-    memory: Option<&[u8]>,
+    memory: Option<Memories>,
     observer: &mut dyn FnMut(&Moment),
 ) -> Result<Vec<Outcome>> {
     let begun = Instant::now();
@@ -182,6 +197,8 @@ pub fn search(
         return Err(Error::usage("at least one island is needed"));
     }
     let deadline = settings.seconds.map(|s| begun + Duration::from_secs_f64(s.clamp(0.0, 1e9)));
+    let late = || deadline.is_some_and(|d| Instant::now() >= d);
+    let stopped = || late() || crate::interrupt::requested();
     let mut states: Vec<State> = problems
         .iter()
         .enumerate()
@@ -189,34 +206,37 @@ pub fn search(
         .collect::<Result<_>>()?;
     match memory {
         Some(memory) => {
-            let damaged = |_| Error::input("is no memory of a search");
-            let memories: Vec<Memory> = serde_json::from_slice(memory).map_err(damaged)?;
-            if memories.len() != states.len() {
-                return Err(Error::input("is the memory of another search"));
+            if memory.0.len() != states.len() {
+                return Err(Error::input("the memory is that of another search"));
             }
-            for (state, memory) in states.iter_mut().zip(memories) {
+            for (state, memory) in states.iter_mut().zip(memory.0) {
                 state.memory = memory;
+                // The limits may have changed.
+                state.memory.done = state.finished();
             }
         }
         None => {
             for state in &mut states {
                 state.plant(device, deadline)?;
             }
+            tell(&states, !stopped(), observer);
         }
     }
     loop {
         let used = states.iter().filter(|s| !s.memory.done).map(State::evaluations).max();
-        let batches = match settings.evaluations {
-            None => BATCHES,
+        let (population, batches) = match settings.evaluations {
+            None => (POPULATION, BATCHES),
             Some(limit) => {
                 let left = limit.saturating_sub(used.unwrap_or(limit));
-                let each = left.div_ceil((settings.islands * BATCH) as u64);
-                BATCHES.min(each as usize)
+                let islands = settings.islands as u64;
+                let population = left.div_ceil(islands).min(POPULATION as u64);
+                let fresh = states.iter().any(|s| s.memory.epochs == 0);
+                let first = if fresh { population * islands } else { 0 };
+                let each = left.saturating_sub(first).div_ceil(islands * BATCH as u64);
+                (population as usize, each.min(BATCHES as u64) as usize)
             }
         };
-        let late = || deadline.is_some_and(|d| Instant::now() >= d);
-        let stopped = || late() || crate::interrupt::requested();
-        if batches == 0 || stopped() || states.iter().all(|s| s.memory.done) {
+        if population == 0 || stopped() || states.iter().all(|s| s.memory.done) {
             break;
         }
         let share = match (settings.evaluations, settings.seconds) {
@@ -226,14 +246,9 @@ pub fn search(
         };
         let work = states.par_iter_mut().filter(|s| !s.memory.done);
         let limit = settings.limit(share);
-        work.try_for_each(|state| state.epoch(device, limit, batches, deadline))?;
-        let fronts: Vec<Front> = states.iter().map(State::front).collect();
-        observer(&Moment {
-            fronts: &fronts,
-            evaluations: states.iter().map(State::evaluations).sum(),
-            whole: !stopped(),
-            states: &states,
-        });
+        let size = (population, batches);
+        work.try_for_each(|state| state.epoch(device, limit, size, deadline))?;
+        tell(&states, !stopped(), observer);
     }
     states.par_iter_mut().try_for_each(State::round)?;
     let seconds = begun.elapsed().as_secs_f64();
@@ -257,6 +272,13 @@ pub fn search(
         }
     }
     Ok(outcomes)
+}
+
+/// Shows the observer where all searches are.
+fn tell(states: &[State], whole: bool, observer: &mut dyn FnMut(&Moment)) {
+    let fronts: Vec<Front> = states.iter().map(State::front).collect();
+    let evaluations = states.iter().map(State::evaluations).sum();
+    observer(&Moment { fronts: &fronts, evaluations, whole, states });
 }
 
 impl<'a> State<'a> {
@@ -328,7 +350,7 @@ impl<'a> State<'a> {
 
     /// Puts the problem's seeds into the hall of fame: as they are, and fitted anew.
     fn plant(&mut self, device: &Device, deadline: Option<Instant>) -> Result<()> {
-        let seeds = self.problem.seeds.iter();
+        let seeds = self.problem.seeds.iter().filter(|seed| self.rules.admits(seed));
         let seeds = seeds.filter_map(|e| Some((e.clone(), self.rules.canonical(e)?)));
         let (candidates, shapes): (Vec<Expression>, Vec<Expression>) = seeds.unzip();
         let losses = self.rules.score(device, &self.rows, &candidates)?;
@@ -360,6 +382,7 @@ impl<'a> State<'a> {
             limit: settings.max_complexity,
             frequency: &[],
             guesses: &[],
+            population: 0,
             batches: 0,
             deadline: None,
         };
@@ -367,7 +390,7 @@ impl<'a> State<'a> {
         let admitted = found.iter().filter_map(|e| task.admit(e));
         let most = settings.evaluations.map_or(usize::MAX, |limit| limit as usize / 4);
         let (shapes, complexities): (Vec<Expression>, Vec<u32>) =
-            admitted.filter(|(f, _)| known.insert(structure(f))).take(most).unzip();
+            admitted.filter(|(f, _)| known.insert(self.rules.structure(f))).take(most).unzip();
         let (steps, tolerance) = MEMBER_STEPS;
         let how = (steps, self.rules.scaled(), tolerance);
         let fitted = self.rules.fit(device, task.rows, &shapes, how)?;
@@ -389,16 +412,16 @@ impl<'a> State<'a> {
 
     /// Puts a candidate into the hall of fame, if it is among the best of its complexity.
     fn honour(&mut self, famous: Famous) {
-        if !famous.loss.is_finite() {
+        if !(famous.loss.is_finite() && famous.member.loss.is_finite()) {
             return;
         }
         let keep = self.rules.settings.keep.max(1);
         let all = self.memory.hall.entry(famous.member.complexity).or_default();
         // Of each structure only the best; a loss that agrees is the same in other words.
-        let key = structure(&famous.expression);
+        let key = self.rules.structure(&famous.expression);
         let same = |f: &Famous| {
             let agrees = (f.loss - famous.loss).abs() <= 1e-6 * famous.loss;
-            agrees || structure(&f.expression) == key
+            agrees || self.rules.structure(&f.expression) == key
         };
         if let Some(same) = all.iter().position(same) {
             if famous.loss >= all[same].loss {
@@ -416,7 +439,7 @@ impl<'a> State<'a> {
         &mut self,
         device: &Device,
         limit: u32,
-        batches: usize,
+        (population, batches): (usize, usize),
         deadline: Option<Instant>,
     ) -> Result<()> {
         self.memory.epochs += 1;
@@ -433,6 +456,7 @@ impl<'a> State<'a> {
             limit,
             frequency: &frequency,
             guesses: &self.memory.guesses,
+            population,
             batches,
             deadline,
         };
@@ -449,16 +473,25 @@ impl<'a> State<'a> {
                 *count += 1.0;
             }
         }
-        let limit = self.rules.settings.target_loss;
-        let best = self.memory.hall.values().filter_map(|f| f.first());
-        let least = best.map(|f| f.loss).fold(f64::INFINITY, f64::min);
-        let epochs = self.memory.epochs;
-        if least <= self.resolution() {
-            let found = *self.memory.exact.get_or_insert(epochs);
-            self.memory.done = epochs >= found + found / 2 + AFTER_EXACT;
+        if self.least() <= self.resolution() {
+            self.memory.exact.get_or_insert(self.memory.epochs);
         }
-        self.memory.done |= limit.is_some_and(|limit| least <= limit);
+        self.memory.done = self.finished();
         Ok(())
+    }
+
+    /// The smallest loss so far.
+    fn least(&self) -> f64 {
+        let best = self.memory.hall.values().filter_map(|f| f.first());
+        best.map(|f| f.loss).fold(f64::INFINITY, f64::min)
+    }
+
+    /// True where there is nothing more to look for.
+    fn finished(&self) -> bool {
+        let Memory { exact, epochs, .. } = self.memory;
+        let limit = self.rules.settings.target_loss;
+        exact.is_some_and(|found| epochs >= found + found / 2 + AFTER_EXACT)
+            || limit.is_some_and(|limit| self.least() <= limit)
     }
 
     /// Puts rounded constants in place of those that the search fitted, where the loss bears it; what
@@ -474,6 +507,9 @@ impl<'a> State<'a> {
                 continue;
             };
             let expression = self.rules.simplified(&e);
+            if !self.rules.allow(&expression) {
+                continue;
+            }
             let found = slice::from_ref(&expression);
             let loss = self.rules.score(&Device::cpu(), &self.rows, found)?[0];
             if loss > round::limit(famous.loss, self.rows.rows(), resolution) {
@@ -494,18 +530,19 @@ impl<'a> State<'a> {
     /// Rows for the next epoch; None where the table is so short that all are used.
     fn some_rows(&mut self) -> Option<Rows> {
         let (n, some) = (self.rules.row_count(), self.rules.settings.batch_rows);
-        if n <= 2 * some {
+        if n <= some.saturating_mul(2) {
             return None;
         }
         Some(self.draw(some))
     }
 
-    /// So many different rows; there must be as many.
+    /// So many different rows that have a weight, or all of those.
     fn draw(&mut self, some: usize) -> Rows {
+        let some = some.min(self.rules.row_count());
         let mut chosen: HashSet<u32> = HashSet::with_capacity(some);
         let mut order = Vec::with_capacity(some);
         while order.len() < some {
-            let row = self.memory.random.below(self.rules.row_count()) as u32;
+            let row = self.rules.draw_row(&mut self.memory.random);
             if chosen.insert(row) {
                 order.push(row);
             }
@@ -516,7 +553,7 @@ impl<'a> State<'a> {
     /// The islands' best of each complexity, where no simpler one is clearly better, and not
     /// entered before.
     fn promising(&mut self) -> Vec<Member> {
-        let Memory { islands, tried, .. } = &mut self.memory;
+        let (rules, Memory { islands, tried, .. }) = (&self.rules, &mut self.memory);
         let mut all: Vec<Member> =
             islands.iter().flat_map(|i| i.best.iter().flatten().cloned()).collect();
         let keep = self.rules.settings.keep;
@@ -530,7 +567,7 @@ impl<'a> State<'a> {
             // Where several of each complexity are kept, the next best are entered as well.
             let same = found.iter().rev().take_while(|f| f.complexity == member.complexity);
             let hopeful = member.loss <= 1.1 * least || (keep > 1 && same.count() < keep);
-            if hopeful && tried.insert(structure(&member.f)) {
+            if hopeful && tried.insert(rules.structure(&member.f)) {
                 found.push(member.clone());
             }
             least = least.min(member.loss);

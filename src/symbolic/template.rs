@@ -7,6 +7,7 @@
 use super::expression::{Expression, Node, Op};
 use super::mutate::{Grammar, crossover};
 use super::parse::Call;
+use super::settings::Definition;
 use crate::error::{Error, Result};
 use crate::random::Random;
 
@@ -41,21 +42,33 @@ enum Place {
     Index { first: usize, column: u16, thresholds: Vec<f64> },
 }
 
+/// What is wrong with a column whose values single precision does not tell apart.
+pub fn too_close(column: &str) -> String {
+    format!("values of '{column}' are one in single precision: number the groups 0, 1, 2, …")
+}
+
 /// More values of a column have no numbers of their own.
 const MOST_VALUES: usize = 64;
 
 impl Template {
-    /// Reads a template over `columns` with these `names`. What is called and is no function is a
-    /// part, and `p[column]` stands for a number for each value of a column.
+    /// Reads a template over `columns` with these `names`. What is called and is neither a function
+    /// nor one of the `definitions` is a part, and `p[column]` stands for a number for each value of a
+    /// column.
     ///
     /// # Errors
     /// A text that cannot be read; a part with different numbers of operands, or within another's
-    /// operands; no part at all; an index with too many values.
-    pub fn of_table(text: &str, names: &[String], columns: &[Vec<f32>]) -> Result<Self> {
+    /// operands; no part at all; an index with too many values, or with values that single precision
+    /// does not tell apart.
+    pub fn of_table(
+        text: &str,
+        names: &[String],
+        columns: &[Vec<f32>],
+        definitions: &[Definition],
+    ) -> Result<Self> {
         let error = |message: String| Error::usage(message).field("template");
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
-        let (body, calls) =
-            Expression::parse_with_calls(text, &known).map_err(|e| error(e.message))?;
+        let (body, calls) = Expression::parse_with_calls(text, &known, definitions)
+            .map_err(|e| error(e.message))?;
         let mut template =
             Template { parts: Vec::new(), places: Vec::new(), body, columns: names.len() };
         for Call { name, operands, indexed } in calls {
@@ -116,6 +129,10 @@ impl Template {
             }
         }
         let between = |pair: &[f32]| 0.5 * (f64::from(pair[0]) + f64::from(pair[1]));
+        // A threshold is a column of f32 while the search runs.
+        if values.windows(2).any(|pair| between(pair) as f32 <= pair[0]) {
+            return Err(too_close(of_column));
+        }
         let part = |value: &f32| format!("{name}[{of_column}={value}]");
         let first = match self.parts.iter().position(|p| p.name == part(&values[0])) {
             Some(first) => first,
@@ -146,6 +163,29 @@ impl Template {
         }
         parts.push(rest);
         parts
+    }
+
+    /// The sub-tree of a candidate whose root is at `root`, within a part, in the table's columns: a
+    /// variable of the part is what stands for it in the part's first call.
+    pub fn in_columns(&self, candidate: &Expression, root: usize) -> Expression {
+        let mut end = 0;
+        for (e, part) in self.split(candidate).iter().zip(&self.parts) {
+            end += e.nodes().len();
+            if root < end {
+                let operands = part.operands.as_deref().unwrap_or_default();
+                let operand = |v: u16| operands.get(usize::from(v)).cloned();
+                return candidate.subtree(root).substitute(operand);
+            }
+        }
+        unreachable!("parts come before the sums of them")
+    }
+
+    /// The columns whose values have numbers of their own.
+    pub fn indexed(&self) -> impl Iterator<Item = u16> {
+        self.places.iter().filter_map(|place| match place {
+            Place::Index { column, .. } => Some(*column),
+            Place::Call { .. } => None,
+        })
     }
 
     /// The formula in the table's columns.
@@ -275,7 +315,7 @@ mod tests {
     fn template(text: &str) -> Result<Template> {
         let mut columns = vec![vec![1.0; 4]; 5];
         columns[1] = vec![2.0, 5.0, 1.0, 2.0];
-        Template::of_table(text, &names(), &columns)
+        Template::of_table(text, &names(), &columns, &[])
     }
 
     #[test]
@@ -331,6 +371,20 @@ mod tests {
     }
 
     #[test]
+    fn definitions_are_no_parts() {
+        let twice = Definition::parse("twice(x, y) = 2 * x + y").unwrap();
+        let columns = vec![vec![1.0; 4]; 5];
+        let read =
+            |text| Template::of_table(text, &names(), &columns, std::slice::from_ref(&twice));
+        let template = read("f(twice(r, m1)) * twice(dx, 3)").unwrap();
+        assert_eq!(template.parts.len(), 1);
+        let f = Expression::parse("a^2", &["a"]).unwrap();
+        assert_eq!(template.formula(&f).text(&names()), "(2 * r + m1)^2 * (2 * dx + 3)");
+        let error = read("f(twice(r))").unwrap_err();
+        assert!(error.message.contains("',' is missing"), "{error}");
+    }
+
+    #[test]
     fn templates_without_sense_are_refused() {
         let error = |text: &str| template(text).unwrap_err().to_string();
         assert!(error("r * dx").contains("no part"));
@@ -339,5 +393,9 @@ mod tests {
         assert!(error("p[m1] * r").contains("no part"));
         assert!(error("f(r) * p[m1 + 1]").contains("one column"));
         assert!(error("f(r) * q").contains("'q' is no variable"));
+        let close = vec![vec![0.0, 1.0], vec![16_777_216.0, 16_777_218.0]];
+        let names = ["r", "u"].map(String::from);
+        let error = Template::of_table("f(r) + p[u]", &names, &close, &[]).unwrap_err();
+        assert!(error.message.contains("single precision"), "{error}");
     }
 }

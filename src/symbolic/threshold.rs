@@ -43,7 +43,7 @@ pub(super) fn settle(
     candidate: &mut Expression,
 ) -> Result<()> {
     for at in thresholds(candidate) {
-        let compared = candidate.subtree(at - 1);
+        let compared = rules.in_columns(candidate, at - 1);
         let mut values: Vec<f64> =
             (0..rows.rows()).map(|row| compared.eval(&rows.row(row))).collect();
         values.retain(|v| v.is_finite());
@@ -82,12 +82,48 @@ pub(super) fn settle(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
+    use crate::symbolic::search::Problem;
+    use crate::symbolic::settings::Settings;
+    use crate::symbolic::template::Template;
 
     #[test]
     fn thresholds_are_short_numbers_between_two() {
         assert_eq!(between(1.9996, 2.0003), 2.0);
         assert_eq!(between(-0.13, -0.11), -0.12);
         assert_eq!(between(1.0, 1.0 + 1e-12), 1.0 + 0.5e-12);
+    }
+
+    /// The part's variable is not the table's first column.
+    #[test]
+    fn thresholds_of_a_part_lie_among_the_values_of_its_operand() {
+        let names = ["a", "b"].map(String::from);
+        let a: Vec<f32> = (0..60).map(|row| (row % 7) as f32 - 3.0).collect();
+        let b: Vec<f32> = (0..60).map(|row| 10.0 + 0.5 * row as f32).collect();
+        let y = |(a, b): (&f32, &f32)| a * if *b > 20.3 { 2.0 } else { 5.0 };
+        let problem = Problem {
+            target: a.iter().zip(&b).map(y).collect(),
+            template: Some(
+                Template::of_table("f(b) * a", &names, &[a.clone(), b.clone()], &[]).unwrap(),
+            ),
+            names: names.to_vec(),
+            columns: vec![a, b],
+            ..Problem::default()
+        };
+        let settings = Settings::default();
+        let rules = Rules::new(&problem, &settings, &mut Random::new(0, 0)).unwrap();
+        let rows = rules.rows().unwrap();
+        let mut candidate = Expression::parse("IF(v > 13, 2, 5)", &["v"]).unwrap();
+        settle(&rules, &Device::cpu(), &rows, &mut candidate).unwrap();
+        let threshold = candidate.constants()[0];
+        assert!(threshold > 20.0 && threshold < 20.5, "{threshold}");
+        // Operands that no column of the table has the number of.
+        let text = "f(a, b, a * b)";
+        let template = Template::of_table(text, &names, &problem.columns, &[]).unwrap();
+        let problem = Problem { template: Some(template), ..problem.clone() };
+        let rules = Rules::new(&problem, &settings, &mut Random::new(0, 0)).unwrap();
+        let mut candidate = Expression::parse("u + v + (w > 2)", &["u", "v", "w"]).unwrap();
+        settle(&rules, &Device::cpu(), &rules.rows().unwrap(), &mut candidate).unwrap();
     }
 
     #[test]

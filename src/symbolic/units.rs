@@ -12,6 +12,9 @@ type Dimension = Vec<f64>;
 /// Powers closer than this are the same: a fitted exponent is no exact number.
 const SAME: f64 = 1e-3;
 
+/// Exponents of what has a unit, at most.
+const MOST: f64 = 6.0;
+
 /// Units that are products of others.
 const DERIVED: [(&str, &str); 9] = [
     ("N", "kg * m / s^2"),
@@ -38,14 +41,15 @@ pub struct Units {
 
 impl Units {
     /// Reads `column=unit` pairs such as `r=m`, `F=kg*m/s^2`, `phi=1`, with commas between. Columns
-    /// that are not named may have any dimension.
+    /// that are not named may have any dimension, and units of `others` say nothing here.
     ///
     /// # Errors
-    /// A column that is neither an input nor the target, twice the same, a unit that cannot be read.
+    /// A column that is none of these, twice the same, a unit that cannot be read.
     pub fn parse(
         text: &str,
         inputs: &[String],
         target: &str,
+        others: &[String],
         pure_constants: bool,
     ) -> Result<Self> {
         let error = |message: String| Error::usage(message).field("units");
@@ -66,6 +70,7 @@ impl Units {
             let place = match inputs.iter().position(|name| name == column) {
                 Some(index) => &mut units.inputs[index],
                 None if column == target => &mut units.target,
+                None if others.iter().any(|name| name == column) => continue,
                 None => return Err(error(format!("'{column}' is no input and not the target"))),
             };
             if place.replace(dimension).is_some() {
@@ -122,6 +127,39 @@ impl Units {
         });
         let products = "only products, quotients and powers of names may stand here";
         combined.map(|c| c.0).ok_or_else(|| products.to_string())
+    }
+
+    /// True where constants are pure numbers.
+    pub fn pure_constants(&self) -> bool {
+        self.pure_constants
+    }
+
+    /// The expression with small fractions for exponents of what has a unit, and which of its
+    /// constants those are: a fitted one would fit no unit.
+    pub fn exponents(&self, e: &Expression) -> (Expression, Vec<u16>) {
+        let mut nodes = e.nodes().to_vec();
+        let (mut constants, mut held) = (0, Vec::new());
+        let mut stack: Vec<Option<Found>> = Vec::new();
+        for at in 0..nodes.len() {
+            let first = stack.len() - nodes[at].arity();
+            if let Node::Constant(_) = nodes[at] {
+                constants += 1;
+            }
+            let unit = |base: &Found| base.dimension.as_ref().is_some_and(|d| !is_number(d));
+            if nodes[at] == Node::Op(Op::Pow)
+                && let Node::Constant(power) = nodes[at - 1]
+                && stack[first].as_ref().is_some_and(unit)
+            {
+                nodes[at - 1] = Node::Constant(fraction(power));
+                stack[first + 1] = self.of(nodes[at - 1], &[]);
+                held.push(constants - 1);
+            }
+            let operands: Option<Vec<&Found>> = stack[first..].iter().map(Option::as_ref).collect();
+            let found = operands.and_then(|operands| self.of(nodes[at], &operands));
+            stack.truncate(first);
+            stack.push(found);
+        }
+        (Expression::from_nodes(nodes), held)
     }
 
     /// True where the formula makes sense and can be the target.
@@ -196,6 +234,18 @@ struct Found {
     value: Option<f64>,
 }
 
+/// The nearest of the numbers k, k/2 and k/3, not 0 and at most [`MOST`].
+fn fraction(power: f64) -> f64 {
+    let near = |denominator: f64| {
+        let numerator = (power.clamp(-MOST, MOST) * denominator).round();
+        let numerator = if numerator == 0.0 { 1f64.copysign(power) } else { numerator };
+        numerator / denominator
+    };
+    let all = [1.0, 2.0, 3.0].map(near);
+    let far = |f: &f64| (f - power).abs();
+    all.into_iter().min_by(|a, b| far(a).total_cmp(&far(b))).expect("three")
+}
+
 fn add(a: &[f64], b: &[f64], sign: f64) -> Dimension {
     a.iter().zip(b).map(|(a, b)| a + sign * b).collect()
 }
@@ -226,7 +276,7 @@ mod tests {
     }
 
     fn units(text: &str, pure_constants: bool) -> Units {
-        Units::parse(text, &names(), "F", pure_constants).unwrap()
+        Units::parse(text, &names(), "F", &[], pure_constants).unwrap()
     }
 
     #[test]
@@ -258,6 +308,19 @@ mod tests {
     }
 
     #[test]
+    fn exponents_of_units_are_small_fractions() {
+        let units = units("m=kg, r=m, a=1, F=kg*m^1.5", true);
+        let names = names();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let parse = |text: &str| Expression::parse(text, &names).unwrap();
+        let (e, held) = units.exponents(&parse("0.3 * m * r^1.43 * a^0.77 + t^0.1"));
+        assert_eq!((e.text(&names).as_str(), held), ("0.3 * m * r^1.5 * a^0.77 + t^0.1", vec![1]));
+        assert!(units.allow(&parse("m * r^1.5 * a^0.77")));
+        let fractions = [0.1, -0.1, 1.34, 9.0, -2.1].map(fraction);
+        assert_eq!(fractions, [1.0 / 3.0, -1.0 / 3.0, 4.0 / 3.0, 6.0, -2.0]);
+    }
+
+    #[test]
     fn columns_without_a_unit_fit_everywhere() {
         let some = units("r=m, F=m", true);
         let e = Expression::parse("r + t * a", &["m", "r", "t", "a"]).unwrap();
@@ -266,7 +329,10 @@ mod tests {
 
     #[test]
     fn units_that_cannot_be_read_are_refused() {
-        let error = |text: &str| Units::parse(text, &names(), "F", false).unwrap_err().to_string();
+        let others = ["G".to_string()];
+        let parse = |text: &str| Units::parse(text, &names(), "F", &others, false);
+        let error = |text: &str| parse(text).unwrap_err().to_string();
+        assert!(parse("r=m, G=kg").is_ok(), "another target of the same table");
         assert!(error("r").contains("no pair"));
         assert!(error("q=m").contains("'q' is no input"));
         assert!(error("r=m, r=s").contains("two units"));

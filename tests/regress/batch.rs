@@ -66,6 +66,28 @@ fn a_batch_goes_on_after_a_kill() {
 }
 
 #[test]
+fn results_of_another_table_are_not_taken_for_new() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("data")).unwrap();
+    place.table("data/one.csv", 100, &[("y", &|a, b, _, _, _| a + b)]);
+    let jobs = |table: &str| {
+        let text = format!("[[job]]\ntable = \"{table}\"\ntarget = \"y\"\nevaluations = 400\n");
+        place.write("jobs.toml", &text);
+    };
+    jobs("data/one.csv");
+    let batch = ["regress", "--batch", "jobs.toml", "-o", "out"];
+    let first = place.document(&batch);
+    // The same table by another path is the same.
+    jobs("./data/../data/one.csv");
+    assert_eq!(place.document(&batch), first);
+    place.table("data/one.csv", 100, &[("y", &|a, b, _, _, _| a - b)]);
+    let e = place.error(&batch);
+    assert!(e["message"].as_str().unwrap().contains("another table"), "{e}");
+    let again = place.document(&[&batch[..], &["--overwrite"]].concat());
+    assert_ne!(again["fits"][0]["equation"], first["fits"][0]["equation"]);
+}
+
+#[test]
 fn a_batch_of_a_folder_and_its_errors() {
     let place = Place::new();
     std::fs::create_dir(place.path("data")).unwrap();

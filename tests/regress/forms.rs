@@ -2,7 +2,7 @@
 
 use lawsmith::random::Random;
 
-use crate::{Law, Place, chosen, exact, search};
+use crate::{Law, Place, chosen, exact, search, text};
 
 #[test]
 fn units_refuse_what_mixes_them() {
@@ -28,11 +28,22 @@ fn units_refuse_what_mixes_them() {
     let (front, best) = with("a=m,b=kg,t=s,y=kg/s^2", &["--pure-constants"]);
     assert!(front.iter().all(|e| !e.contains('a') && e.contains('b')), "{front:?}");
     assert!(best.starts_with('b'), "{best}");
-    // A constant may carry units unless it is said not to.
+    // A constant may carry units unless it is said not to: a number of metres for a second.
     let (front, _) = with("a=m,b=kg,t=s,y=m/s^2", &[]);
-    assert!(front.iter().any(|e| e.parse::<f64>().is_ok() || !e.contains("t * t")), "{front:?}");
+    assert!(front.iter().any(|e| !e.contains('a')), "{front:?}");
     let e = place.error(&search(&["--target", "y", "--units", "q=m"]));
     assert_eq!(e["field"], "units");
+}
+
+#[test]
+fn a_front_that_no_unit_fits_says_so() {
+    let place = Place::new();
+    place.table("table.csv", 100, &[("y", &|a, _, c, _, _| a * c)]);
+    let units = ["--units", "a=kg,b=s,c=m,y=A", "--pure-constants"];
+    let mut command =
+        place.lawsmith(&search(&[&["--target", "y", "--evaluations", "600"], &units[..]].concat()));
+    let text = text(&command.output().unwrap());
+    assert!(text.contains("no formula fits the units"), "{text}");
 }
 
 #[test]
@@ -106,7 +117,7 @@ fn a_part_of_a_template_may_be_called_twice() {
 }
 
 #[test]
-fn operators_of_the_users_own_and_constraints() {
+fn operators_of_the_users_own() {
     let place = Place::new();
     place.table("table.csv", 300, &[("y", &|a, b, _, _, _| 3.0 * (-a * a).exp() + 0.0 * b)]);
     let document = place.document(&[
@@ -131,33 +142,6 @@ fn operators_of_the_users_own_and_constraints() {
     assert!(best["loss"].as_f64().unwrap() < 1e-3, "{document}");
     // 3 · bell(a): three nodes beside bell, which counts 2.
     assert_eq!(best["complexity"].as_u64(), Some(5), "{document}");
-    let document = place.document(&search(&[
-        "--target",
-        "y",
-        "--evaluations",
-        "8000",
-        "--max-depth",
-        "3",
-        "--limit-nesting",
-        "/:/=0",
-        "--limit-operands",
-        "/=:1",
-        "--max-complexity",
-        "12",
-        "--warm-up",
-        "0.5",
-        "--mutations",
-        "grow=3",
-        "-o",
-        "limits",
-    ]));
-    let names = ["a", "b", "c"];
-    for entry in document["front"].as_array().unwrap() {
-        let text = entry["equation"].as_str().unwrap();
-        let e = lawsmith::symbolic::expression::Expression::parse(text, &names).unwrap();
-        assert!(e.depth() <= 3, "{text}");
-        assert!(!text.contains("/ ("), "{text}");
-    }
 }
 
 #[test]

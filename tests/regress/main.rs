@@ -1,9 +1,12 @@
 //! `lawsmith regress` through the command line: tables, losses, forms of laws, batches, interrupts, what laws are good for.
 
 mod batch;
+mod checks;
 mod exports;
 mod forms;
+mod held_out;
 mod laws;
+mod limits;
 mod losses;
 mod resume;
 mod tables;
@@ -98,12 +101,16 @@ fn chosen<'a>(document: &'a Value, rule: &str) -> &'a Value {
     &document["front"][document["selected"][rule].as_u64().unwrap() as usize]
 }
 
-/// The simplest formula of a front that fits to rounding.
-fn exact(document: &Value) -> &str {
+/// The simplest entry of a front that fits to rounding.
+fn exact_entry(document: &Value) -> &Value {
     let front = document["front"].as_array().unwrap();
     let fits = |entry: &&Value| entry["loss"].as_f64().unwrap() < 1e-4;
-    let entry = front.iter().find(fits).unwrap_or_else(|| panic!("{document}"));
-    entry["equation"].as_str().unwrap()
+    front.iter().find(fits).unwrap_or_else(|| panic!("{document}"))
+}
+
+/// Its formula.
+fn exact(document: &Value) -> &str {
+    exact_entry(document)["equation"].as_str().unwrap()
 }
 
 const SEARCH: [&str; 4] = ["regress", "table.csv", "--operators", "+,-,*,/"];

@@ -2,6 +2,8 @@
 
 use std::process::{Child, Stdio};
 
+use serde_json::Value;
+
 use crate::{Place, chosen, search, text, wait, weighted_search};
 
 /// Waits for the first front of a search that runs without end.
@@ -47,6 +49,37 @@ fn a_kill_leaves_a_front_to_resume() {
     place.document(&weighted_search(&more));
     let after = smallest(&place.read("run/hall_of_fame.csv"));
     assert!(after <= before, "{after} {before}");
+}
+
+/// Beginnings that are invalid on some row have no loss to remember, and less than a whole epoch is
+/// all that was done.
+#[test]
+fn a_short_run_goes_on_with_larger_limits() {
+    let place = Place::new();
+    let law = |a: f64, b: f64, c: f64| (a * b - 0.3 * c).exp() / (1.0 + c * c) + a / (b * b + c);
+    place.table("table.csv", 200, &[("y", &|a, b, c, _, _| law(a, b, c))]);
+    // With logarithms and powers of negative numbers.
+    let run = |more: &[&str]| {
+        let fixed = ["regress", "table.csv", "--target", "y", "-o", "run"];
+        place.document(&[&fixed[..], more].concat())
+    };
+    let considered = |document: &Value| document["evaluations"].as_u64().unwrap();
+    let loss = |document: &Value| chosen(document, "accuracy")["loss"].as_f64().unwrap();
+    let short = run(&["--evaluations", "500"]);
+    assert!((400..=640).contains(&considered(&short)), "{short}");
+    let long = run(&["--resume", "--evaluations", "5000"]);
+    assert!(considered(&long) >= 5000 && loss(&long) <= loss(&short), "{long}");
+    // What was enough before need not be enough now.
+    let loose = run(&["--overwrite", "--target-loss", "1e3", "--evaluations", "20000"]);
+    assert!(considered(&loose) < 15_000, "{loose}");
+    let strict = run(&["--resume", "--target-loss", "1e-9", "--evaluations", "20000"]);
+    assert!(considered(&strict) >= 20_000, "{strict}");
+    // A memory that is none is named.
+    let memory = place.read("run/memory.json");
+    place.write("run/memory.json", &memory[..memory.len() / 2]);
+    let again = ["regress", "table.csv", "--target", "y", "-o", "run", "--resume"];
+    let e = place.error(&again);
+    assert!(e["file"].as_str().unwrap().ends_with("memory.json"), "{e}");
 }
 
 #[test]

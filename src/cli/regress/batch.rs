@@ -14,7 +14,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::fit::{self, Config, Fit};
-use super::options::Options;
+use super::options::{Arguments, Options};
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
@@ -33,16 +33,6 @@ struct Job {
     config: Config,
 }
 
-/// Reads the options of a job as the command line reads them.
-#[derive(Parser)]
-#[command(no_binary_name = true)]
-struct Arguments {
-    #[command(flatten)]
-    options: Options,
-    #[arg(long)]
-    seed: Option<u64>,
-}
-
 /// Runs the jobs of a file or a folder into folders below `output`.
 pub fn run(
     jobs: &Path,
@@ -54,6 +44,8 @@ pub fn run(
     let jobs = if jobs.is_dir() {
         tables(jobs, options, context.seed)?
     } else {
+        options
+            .only(&[], "the jobs of a file say this themselves: it belongs in its [defaults]")?;
         read(jobs, context.seed)?
     };
     // Everything is checked before anything is written.
@@ -131,11 +123,17 @@ fn check(job: &Job, path: &Path) -> Result<()> {
     let folder = RunFolder::open(path)?;
     let earlier: Option<Config> = folder.read_config("regress")?;
     match earlier {
-        Some(config) if config != job.config => {
-            let message = "was fitted with other settings: --overwrite fits it again";
-            Err(Error::usage(message).file(path))
+        Some(earlier) => {
+            // A table is known by what it holds; one that cannot be read fails later, by itself.
+            let table = earlier.table.clone();
+            let data = fit::fingerprint(&job.config.table).unwrap_or(earlier.data.clone());
+            if earlier != (Config { table, data, ..job.config.clone() }) {
+                let message =
+                    "was fitted with other settings or another table: --overwrite fits it again";
+                return Err(Error::usage(message).file(path));
+            }
+            Ok(())
         }
-        Some(_) => Ok(()),
         None => match std::fs::read_dir(path).map_err(|e| Error::io("read", path, e))?.next() {
             Some(_) => Err(Error::usage("holds something else than a fit").file(path)),
             None => Ok(()),
@@ -157,7 +155,7 @@ fn tables(folder: &Path, options: &Options, seed: u64) -> Result<Vec<Job>> {
     }
     let job = |table: PathBuf| {
         let name = table.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Job { name, config: Config { table, options: options.clone(), seed } }
+        Job { name, config: Config::new(table, options.clone(), seed) }
     };
     distinct(paths.into_iter().map(job).collect(), folder)
 }
@@ -223,10 +221,8 @@ fn read(path: &Path, seed: u64) -> Result<Vec<Job>> {
         if let Some(folder) = &options.warm_start {
             options.warm_start = Some(base.join(folder));
         }
-        jobs.push(Job {
-            name,
-            config: Config { table, options, seed: parsed.seed.unwrap_or(seed) },
-        });
+        let config = Config::new(table, options, parsed.seed.unwrap_or(seed));
+        jobs.push(Job { name, config });
     }
     distinct(jobs, path)
 }

@@ -1,6 +1,8 @@
 //! One fit: a table and options become problems, the problems a run folder.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -8,7 +10,6 @@ use serde_json::{Value, json};
 use super::options::Options;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::expression::{self as op, Program, Rows};
 use crate::progress::Progress;
 use crate::random::Random;
 use crate::store::run::RunFolder;
@@ -20,8 +21,8 @@ use crate::symbolic::front::{Front, Select};
 use crate::symbolic::job::{self, Labels};
 use crate::symbolic::joint::Joint;
 use crate::symbolic::relevance::relevance;
-use crate::symbolic::search::{Outcome, Problem, Rest, Settings};
-use crate::symbolic::template::{Part, Template};
+use crate::symbolic::search::{self, Outcome, Problem, Rest, Settings};
+use crate::symbolic::template::{Part, Template, too_close};
 use crate::symbolic::units::Units;
 
 /// The file of what a search remembers, for `--resume`.
@@ -41,6 +42,24 @@ pub struct Config {
     pub options: Options,
     /// Seed of everything random.
     pub seed: u64,
+    /// Of what the table held when it was fitted, see [`fingerprint`].
+    #[serde(default)]
+    pub data: String,
+}
+
+impl Config {
+    /// A fit that is yet to be made.
+    pub fn new(table: PathBuf, options: Options, seed: u64) -> Self {
+        Config { table, options, seed, data: String::new() }
+    }
+}
+
+/// A text that differs where the bytes of two tables do.
+pub fn fingerprint(table: &Path) -> Result<String> {
+    let bytes = std::fs::read(table).map_err(|e| Error::io("read", table, e))?;
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
 }
 
 /// A fit that is ready to run: everything about it has been checked.
@@ -48,6 +67,8 @@ pub struct Fit {
     config: Config,
     problems: Vec<Problem>,
     settings: Settings,
+    /// Formulas of an earlier run that break the rules of this one.
+    refused: usize,
     /// Under `--joint`: how the targets become one problem, and that.
     joint: Option<(Joint, Problem)>,
 }
@@ -62,6 +83,9 @@ pub struct Fitted {
     /// The inputs that were left after `--select-features`, where it was given.
     inputs: Option<Vec<String>>,
     template: Option<Template>,
+    /// True where formulas had to fit units.
+    units: bool,
+    refused: usize,
 }
 
 impl Fit {
@@ -69,18 +93,24 @@ impl Fit {
     ///
     /// # Errors
     /// Naming file, field and row, or the option.
-    pub fn new(config: Config) -> Result<Self> {
+    pub fn new(mut config: Config) -> Result<Self> {
         let options = &config.options;
         if options.target.is_empty() {
             let message = "--target must name the column to explain";
             return Err(Error::usage(message).field("target"));
         }
+        let mut targets = HashSet::new();
+        if let Some(twice) = options.target.iter().find(|target| !targets.insert(*target)) {
+            return Err(Error::usage(format!("names '{twice}' twice")).field("target"));
+        }
         // Before a long table is read.
-        options.settings(&[], config.seed).or_else(|e| match e.field.as_deref() {
+        options.settings(&[], &[], config.seed).or_else(|e| match e.field.as_deref() {
             Some("complexity") => Ok(Settings::default()),
             _ => Err(e),
         })?;
         let table = Table::read(&config.table)?;
+        config.data = fingerprint(&config.table)?;
+        let options = &config.options;
         let mut inputs = options.inputs.clone();
         if inputs.is_empty() {
             let taken = |name: &&String| {
@@ -92,20 +122,36 @@ impl Fit {
         let problem = |target: &String| job::problem_of_table(&table, target, &inputs, weights);
         let mut problems: Vec<Problem> =
             options.target.iter().map(problem).collect::<Result<_>>()?;
-        drop(table);
+        if let Some(template) = template(&problems[0], &table, options)? {
+            problems.iter_mut().for_each(|problem| problem.template = Some(template.clone()));
+        }
+        let names = table.names;
+        drop(table.columns);
+        // From here on nothing sees the rows that are held out.
+        if let Some(share) = options.validation.filter(|share| *share > 0.0) {
+            problems.iter_mut().try_for_each(|problem| hold_out(problem, share, config.seed))?;
+        }
         select_features(&mut problems, options, config.seed)?;
-        let settings = options.settings(&problems[0].names, config.seed)?;
+        let settings = options.settings(&problems[0].names, &names, config.seed)?;
         for (problem, target) in problems.iter_mut().zip(&options.target) {
             if options.denoise {
-                problem.target = denoised(&problem.columns, &problem.target, config.seed);
+                let Problem { columns, target, weights, .. } = &*problem;
+                problem.target = denoised(columns, target, weights.as_deref(), config.seed);
             }
-            complete(problem, target, options)?;
-            if let Some(share) = options.validation.filter(|share| *share > 0.0) {
-                hold_out(problem, share, config.seed)?;
-            }
+            groups_are_seen(problem)?;
+            complete(problem, target, &names, options)?;
         }
         let joint = joined(&problems, options)?;
-        Ok(Fit { config, problems, settings, joint })
+        let mut refused = 0;
+        match &joint {
+            Some((_, problem)) => drop(search::check(problem, &settings)?),
+            None => {
+                for problem in &mut problems {
+                    refused += admitted(problem, &settings, options)?;
+                }
+            }
+        }
+        Ok(Fit { config, problems, settings, refused, joint })
     }
 
     /// Searches, and writes everything into the folder; `resume` goes on from what is there.
@@ -122,11 +168,18 @@ impl Fit {
         let options = &self.config.options;
         let labels =
             Labels { targets: options.target.clone(), stage: "table", memory: Some(MEMORY) };
-        if resume && options.template.is_none() && self.joint.is_none() {
+        // Without a memory the search had not come to its first: from nothing it ends where it would have.
+        let begun = resume && folder.file(MEMORY).exists();
+        if begun && options.template.is_none() && self.joint.is_none() {
             job::resume(&mut self.problems, &labels.targets, folder)?;
         }
         folder.write_config("regress", &self.config)?;
         let select = options.select;
+        if self.refused > 0 {
+            let message =
+                "formulas of the earlier run break the rules of this one and are left out";
+            progress.note(&format!("{} {message}", self.refused));
+        }
         let outcomes = match &self.joint {
             None => {
                 job::run(device, &self.problems, &labels, &self.settings, select, folder, progress)?
@@ -148,11 +201,13 @@ impl Fit {
             select,
             inputs: options.select_features.map(|_| self.problems[0].names.clone()),
             template: self.problems[0].template.clone(),
+            units: options.units.is_some(),
+            refused: self.refused,
         };
         for (name, text) in export::files(&fitted.laws()) {
             folder.write(name, text.as_bytes())?;
         }
-        if crate::interrupt::requested() {
+        if fitted.outcomes.iter().any(|outcome| outcome.interrupted) {
             return Err(Error::interrupted(format!(
                 "stopped; what was found is in {}, --resume goes on from there",
                 folder.path().display()
@@ -171,9 +226,7 @@ impl Fit {
             found.parts.iter().map(|parts| joint.formulas(parts)).collect();
         let outcome = |(k, problem): (usize, &Problem)| {
             let own: Vec<Expression> = formulas.iter().map(|f| f[k].clone()).collect();
-            let programs: Vec<Program> = own.iter().map(Program::new).collect();
-            let rows = Rows::new(&problem.columns, &problem.target, problem.weights.as_deref())?;
-            let losses = op::score(&Device::cpu(), &rows, &programs, self.settings.loss)?;
+            let losses = search::losses(&Device::cpu(), problem, &self.settings, &own)?;
             let complexity = |e: &Expression| e.complexity(&self.settings.weights);
             let entries = own.into_iter().zip(losses).map(|(e, loss)| (complexity(&e), loss, e));
             let front = Front::new(entries.collect());
@@ -231,7 +284,8 @@ fn select_features(problems: &mut [Problem], options: &Options, seed: u64) -> Re
     }
     let mut most = vec![0.0f64; problems[0].columns.len()];
     for problem in problems.iter() {
-        let found = relevance(&problem.columns, &problem.target, seed);
+        let Problem { columns, target, weights, .. } = problem;
+        let found = relevance(columns, target, weights.as_deref(), seed);
         most.iter_mut().zip(found).for_each(|(most, share)| *most = most.max(share));
     }
     let mut order: Vec<usize> = (0..most.len()).collect();
@@ -247,22 +301,78 @@ fn select_features(problems: &mut [Problem], options: &Options, seed: u64) -> Re
     Ok(())
 }
 
-/// Template, units, guesses and the formulas of an earlier run.
-fn complete(problem: &mut Problem, target: &str, options: &Options) -> Result<()> {
-    if let Some(text) = &options.template {
-        problem.template = Some(Template::of_table(text, &problem.names, &problem.columns)?);
-        if !options.guess.is_empty() || options.warm_start.is_some() {
-            let message = "a search under a template begins from nothing";
+/// The template, of all rows of the table.
+fn template(problem: &Problem, table: &Table, options: &Options) -> Result<Option<Template>> {
+    let Some(text) = &options.template else { return Ok(None) };
+    let error = |message: String| Error::usage(message).field("template");
+    if !options.guess.is_empty() || options.warm_start.is_some() {
+        return Err(error("a search under a template begins from nothing".to_string()));
+    }
+    let definitions = options.definitions()?;
+    let template = Template::of_table(text, &problem.names, &problem.columns, &definitions)?;
+    for column in template.indexed() {
+        let name = &problem.names[usize::from(column)];
+        let values = table.column(name)?;
+        let exact: HashSet<u64> = values.iter().map(|v| v.to_bits()).collect();
+        let single: HashSet<u32> = values.iter().map(|&v| (v as f32).to_bits()).collect();
+        if exact.len() > single.len() {
+            return Err(error(too_close(name)));
+        }
+    }
+    Ok(Some(template))
+}
+
+/// An error where a number of a template belongs to rows that the search does not see.
+fn groups_are_seen(problem: &Problem) -> Result<()> {
+    for column in problem.template.iter().flat_map(Template::indexed) {
+        let (name, column) = (&problem.names[usize::from(column)], usize::from(column));
+        let weighs = |row: usize| problem.weights.as_ref().is_none_or(|w| w[row] > 0.0);
+        let all = &problem.columns[column];
+        let seen = all.iter().enumerate().filter(|(row, _)| weighs(*row));
+        let seen: HashSet<u32> = seen.map(|(_, v)| v.to_bits()).collect();
+        let held = problem.rest.iter().flat_map(|rest| &rest.columns[column]);
+        if let Some(value) = all.iter().chain(held).find(|v| !seen.contains(&v.to_bits())) {
+            let message = format!(
+                "the search sees no row with {name} = {value}, whose number is to be fitted: all \
+                 such rows have no weight or are held out"
+            );
             return Err(Error::usage(message).field("template"));
         }
     }
+    Ok(())
+}
+
+/// Checks a problem as a whole, and leaves out formulas of an earlier run that break its rules: how
+/// many.
+fn admitted(problem: &mut Problem, settings: &Settings, options: &Options) -> Result<usize> {
+    let may = search::check(problem, settings)?;
+    if let Some((guess, _)) = options.guess.iter().zip(&may).find(|(_, may)| !**may) {
+        let message = format!(
+            "'{guess}' breaks --units, --max-complexity, --max-depth or another limit on formulas"
+        );
+        return Err(Error::usage(message).field("guess"));
+    }
+    let mut kept = may.iter();
+    problem.seeds.retain(|_| kept.next() == Some(&true));
+    Ok(may.len() - problem.seeds.len())
+}
+
+/// Units, guesses and the formulas of an earlier run; `table` names all columns.
+fn complete(
+    problem: &mut Problem,
+    target: &str,
+    table: &[String],
+    options: &Options,
+) -> Result<()> {
     if let Some(text) = &options.units {
-        problem.units = Some(Units::parse(text, &problem.names, target, options.pure_constants)?);
+        let (names, pure) = (&problem.names, options.pure_constants);
+        problem.units = Some(Units::parse(text, names, target, table, pure)?);
     }
     let names: Vec<&str> = problem.names.iter().map(String::as_str).collect();
+    let definitions = options.definitions()?;
     for text in &options.guess {
-        let guess =
-            Expression::parse(text, &names).map_err(|e| Error::usage(e.message).field("guess"))?;
+        let guess = Expression::parse_with(text, &names, &definitions)
+            .map_err(|e| Error::usage(e.message).field("guess"))?;
         problem.seeds.push(guess);
     }
     if let Some(path) = &options.warm_start {
@@ -278,6 +388,10 @@ fn complete(problem: &mut Problem, target: &str, options: &Options) -> Result<()
 }
 
 /// Takes a share of the rows, drawn at random, from the search.
+///
+/// # Errors
+/// Where what is left to search, or to choose by, is too little: few rows, a constant target, no
+/// weight.
 fn hold_out(problem: &mut Problem, share: f64, seed: u64) -> Result<()> {
     let rows = problem.target.len();
     let mut order: Vec<usize> = (0..rows).collect();
@@ -310,6 +424,19 @@ fn hold_out(problem: &mut Problem, share: f64, seed: u64) -> Result<()> {
         target: divide(&mut problem.target),
         weights: problem.weights.as_mut().map(divide),
     });
+    let error = |message: &str| Err(Error::usage(message).field("validation"));
+    let weightless = |weights: &Option<Vec<f32>>| {
+        weights.as_ref().is_some_and(|weights| weights.iter().all(|w| *w == 0.0))
+    };
+    if weightless(&problem.weights) || problem.rest.as_ref().is_some_and(|r| weightless(&r.weights))
+    {
+        return error(
+            "all rows of one part have weight 0: another share or --seed divides otherwise",
+        );
+    }
+    if problem.target.iter().all(|y| *y == problem.target[0]) {
+        return error("the target is constant in the rows that are left to the search");
+    }
     Ok(())
 }
 
@@ -342,6 +469,9 @@ impl Fitted {
                 if let Some(inputs) = &self.inputs {
                     document["inputs"] = json!(inputs);
                 }
+                if self.refused > 0 {
+                    document["refused"] = json!(self.refused);
+                }
                 document
             })
             .collect();
@@ -372,7 +502,12 @@ impl Fitted {
         let several = self.targets.len() > 1;
         let front = |(outcome, target): (&Outcome, &String)| {
             let title = if several { format!("{target}\n") } else { String::new() };
-            title + &super::table_of(&outcome.front, &self.names, self.select)
+            let empty = if self.units {
+                "no formula fits the units and is valid on all rows"
+            } else {
+                "no formula was valid on all rows"
+            };
+            title + &super::table_of(&outcome.front, &self.names, self.select, empty)
         };
         let inputs = self.inputs.iter().map(|i| format!("inputs: {}", i.join(", ")));
         let fronts = self.outcomes.iter().zip(&self.targets).map(front);

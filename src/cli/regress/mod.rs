@@ -10,7 +10,7 @@ use super::Context;
 use crate::cosmology::distill as on_graph;
 use crate::distill::laws::Search;
 use crate::distill::pipeline;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::settings::Preset;
 use crate::store::run::{Existing, RunFolder};
 use crate::symbolic::front::{Front, Select};
@@ -35,9 +35,9 @@ pub struct Regress {
     batch: Option<PathBuf>,
     #[command(flatten)]
     options: Options,
-    /// How hard to search for the laws of a run's messages
-    #[arg(long, value_enum, default_value_t = Preset::Quick)]
-    preset: Preset,
+    /// How hard to search for the laws of a run's messages; quick, if nothing is said
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
     /// The run folder; runs/<table>, if none is named
     #[arg(short, long)]
     output: Option<PathBuf>,
@@ -50,16 +50,21 @@ impl Regress {
     pub fn run(self, context: &Context) -> Result<()> {
         let default =
             |path: &Path| PathBuf::from("runs").join(path.file_stem().unwrap_or_default());
+        let of_run = self.table.as_ref().is_some_and(|table| table.is_dir());
+        if !of_run && self.preset.is_some() {
+            let message = "is for the messages of a run; a table has --evaluations and --seconds";
+            return Err(Error::usage(message).field("--preset"));
+        }
         if let Some(jobs) = &self.batch {
             let output = self.output.clone().unwrap_or_else(|| default(jobs));
             return batch::run(jobs, &self.options, &output, self.existing, context);
         }
         let table = self.table.clone().expect("required without --batch");
-        if table.is_dir() {
+        if of_run {
             return self.run_folder(&table, context);
         }
         let output = self.output.clone().unwrap_or_else(|| default(&table));
-        let config = Config { table, options: self.options, seed: context.seed };
+        let config = Config::new(table, self.options, context.seed);
         let fit = Fit::new(config)?;
         let folder = RunFolder::create(&output, self.existing)?;
         let fitted = fit.run(&context.device, &folder, self.existing.resume, context.progress)?;
@@ -69,8 +74,18 @@ impl Regress {
 
     /// A law for each kept message of a run.
     fn run_folder(&self, path: &Path, context: &Context) -> Result<()> {
+        let message = "does not apply to the messages of a run, whose laws stay in its folder";
+        self.options.only(&["evaluations", "select"], message)?;
+        for (field, given) in
+            [("--output", self.output.is_some()), ("--overwrite", self.existing.overwrite)]
+        {
+            if given {
+                return Err(Error::usage(message).field(field));
+            }
+        }
         let folder = RunFolder::open(path)?;
-        let search = Search::new(self.preset, self.options.evaluations, self.options.select);
+        let preset = self.preset.unwrap_or(Preset::Quick);
+        let search = Search::new(preset, self.options.evaluations, self.options.select);
         let search = Search { resume: self.existing.resume, ..search };
         if on_graph::is_on_graph(&folder) {
             let summary = on_graph::regress(context.setting(), &folder, search)?;
@@ -113,8 +128,8 @@ fn document(outcome: &Outcome, names: &[String]) -> serde_json::Value {
     })
 }
 
-/// The front as a table, the rules' choices marked.
-fn table_of(front: &Front, names: &[String], select: Select) -> String {
+/// The front as a table, the rules' choices marked, or what to say of an empty one.
+fn table_of(front: &Front, names: &[String], select: Select, empty: &str) -> String {
     let unseen = !front.validation.is_empty();
     let title = if unseen { "  validation" } else { "" };
     let mut text = format!("complexity       loss{title}   score  equation\n");
@@ -137,7 +152,9 @@ fn table_of(front: &Front, names: &[String], select: Select) -> String {
             let equation = front.entries[index].expression.text(names);
             let _ = write!(text, "\n{}: {equation}", select.name());
         }
-        None => text.push_str("\nno formula was valid on all rows"),
+        None => {
+            let _ = write!(text, "\n{empty}");
+        }
     }
     text
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -14,6 +14,13 @@ use crate::symbolic::settings::{Constraints, Definition, Settings};
 
 /// Formulas to consider where neither --evaluations nor --seconds says.
 const EVALUATIONS: u64 = 500_000;
+
+/// The longest formulas and the most islands: more than a search can use, little enough to be held.
+const MOST_COMPLEX: u64 = 10_000;
+const MOST_ISLANDS: u64 = 10_000;
+
+/// The largest number in a TOML file.
+const LARGEST: u64 = i64::MAX as u64;
 
 /// What a search of a table is asked for.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,12 +129,51 @@ pub struct Options {
     pub select: Select,
 }
 
+/// Options as the command line reads them: those of a job, and their defaults.
+#[derive(Parser)]
+#[command(no_binary_name = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub options: Options,
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+impl Arguments {
+    fn default_options() -> Options {
+        Arguments::try_parse_from([""; 0]).expect("every option has a default").options
+    }
+}
+
 impl Options {
-    /// Settings for formulas of `inputs`.
+    /// An error where an option is given, with another value than its default, that is none of those
+    /// `allowed`.
+    pub fn only(&self, allowed: &[&str], why: &str) -> Result<()> {
+        let value = |options| serde_json::to_value(options).expect("plain data");
+        let (own, default) = (value(self), value(&Arguments::default_options()));
+        let none = serde_json::Map::new();
+        let own = own.as_object().unwrap_or(&none);
+        let given = |(key, value): &(&String, &serde_json::Value)| {
+            default.get(key.as_str()) != Some(*value) && !allowed.contains(&key.as_str())
+        };
+        match own.iter().find(given) {
+            Some((key, _)) => Err(Error::usage(why).field(format!("--{}", key.replace('_', "-")))),
+            None => Ok(()),
+        }
+    }
+
+    /// The user's own operators.
+    pub fn definitions(&self) -> Result<Vec<Definition>> {
+        let define = |text: &String| Definition::parse(text).map_err(|e| e.field("define"));
+        self.define.iter().map(define).collect()
+    }
+
+    /// Settings for formulas of `inputs`; what is said about other columns of the `table` is left out.
     ///
     /// # Errors
-    /// A list that cannot be read, a limit that is 0, a name that nothing has.
-    pub fn settings(&self, inputs: &[String], seed: u64) -> Result<Settings> {
+    /// A list that cannot be read, a limit that is 0 or beyond what fits a computer, a name that
+    /// nothing has.
+    pub fn settings(&self, inputs: &[String], table: &[String], seed: u64) -> Result<Settings> {
         let seconds = self.seconds.filter(|s| !(s.is_finite() && *s > 0.0));
         if seconds.is_some() || self.evaluations == Some(0) || self.max_complexity == 0 {
             return Err(Error::usage("limits must be larger than 0"));
@@ -137,22 +183,35 @@ impl Options {
                 return Err(Error::usage("a share lies from 0 to below 1").field(field));
             }
         }
-        if self.keep == 0 || self.batch_rows == 0 {
-            return Err(Error::usage("--keep and --batch-rows must be larger than 0"));
+        if self.keep == 0 || self.batch_rows == 0 || self.islands == 0 {
+            return Err(Error::usage("--keep, --batch-rows and --islands must be larger than 0"));
         }
-        let definitions: Vec<Definition> = self
-            .define
-            .iter()
-            .map(|text| Definition::parse(text).map_err(|e| e.field("define")))
-            .collect::<Result<_>>()?;
-        let (loss, row_loss) = loss(&self.loss)?;
+        let limits = [
+            ("max-complexity", u64::from(self.max_complexity), MOST_COMPLEX),
+            ("islands", self.islands as u64, MOST_ISLANDS),
+            ("seed", seed, LARGEST),
+            ("evaluations", self.evaluations.unwrap_or(0), LARGEST),
+            ("batch-rows", self.batch_rows as u64, LARGEST),
+            ("keep", self.keep as u64, LARGEST),
+            ("max-depth", self.max_depth.unwrap_or(0) as u64, LARGEST),
+            ("select-features", self.select_features.unwrap_or(0) as u64, LARGEST),
+        ];
+        if let Some((field, _, most)) = limits.into_iter().find(|(_, value, most)| value > most) {
+            return Err(Error::usage(format!("must not be larger than {most}")).field(field));
+        }
+        let definitions = self.definitions()?;
+        let operators = operators(&self.operators)?;
+        if operators.is_empty() && definitions.is_empty() {
+            return Err(Error::usage("at least one operator is needed").field("operators"));
+        }
+        let (loss, row_loss) = loss(&self.loss, &definitions)?;
         let evaluations = match (self.evaluations, self.seconds) {
             (None, None) => Some(EVALUATIONS),
             (evaluations, _) => evaluations,
         };
         Ok(Settings {
-            operators: operators(&self.operators)?,
-            weights: self.complexities(inputs, &definitions)?,
+            operators,
+            weights: self.complexities(inputs, table, &definitions)?,
             definitions,
             loss,
             row_loss,
@@ -170,7 +229,12 @@ impl Options {
         })
     }
 
-    fn complexities(&self, inputs: &[String], definitions: &[Definition]) -> Result<Weights> {
+    fn complexities(
+        &self,
+        inputs: &[String],
+        table: &[String],
+        definitions: &[Definition],
+    ) -> Result<Weights> {
         let mut weights = Weights {
             definitions: definitions.iter().map(|d| (d.body.clone(), 1)).collect(),
             ..Weights::default()
@@ -179,6 +243,11 @@ impl Options {
         for item in &self.complexity {
             let (name, value) = pair(item, "complexity")?;
             let value = number::<u16>(value, item, "complexity")?;
+            if value == 0 {
+                let message =
+                    format!("'{item}': a complexity is at least 1, or no limit would hold");
+                return Err(Error::usage(message).field("complexity"));
+            }
             let input = inputs.iter().position(|input| input == name);
             let own = definitions.iter().position(|d| d.name == name);
             match (Op::from_name(name), own, input) {
@@ -187,6 +256,7 @@ impl Options {
                 (Some(op), ..) => weights.op[op as usize] = value,
                 (None, Some(own), _) => weights.definitions[own].1 = value,
                 (None, None, Some(input)) => columns[input] = Some(value),
+                (None, None, None) if table.iter().any(|column| column == name) => {}
                 (None, None, None) => {
                     let message = format!("'{name}' is no operator and no column");
                     return Err(Error::usage(message).field("complexity"));
@@ -284,7 +354,7 @@ pub fn operators(text: &str) -> Result<Vec<Op>> {
 }
 
 /// A loss by its name, or the loss of a row.
-fn loss(text: &str) -> Result<(Loss, Option<Expression>)> {
+fn loss(text: &str, definitions: &[Definition]) -> Result<(Loss, Option<Expression>)> {
     let error = |message: String| Error::usage(message).field("loss");
     let (name, parameter) = text.split_once(':').unwrap_or((text, ""));
     let parameter = || -> Result<f64> { number(parameter, text, "loss") };
@@ -309,7 +379,8 @@ fn loss(text: &str) -> Result<(Loss, Option<Expression>)> {
         }
         _ => text.to_string(),
     };
-    let row = Expression::parse(&row, &["prediction", "target", "weight"]).map_err(|e| {
+    let names = ["prediction", "target", "weight"];
+    let row = Expression::parse_with(&row, &names, definitions).map_err(|e| {
         let names =
             "mae, mse, huber:DELTA, quantile:Q or an expression in prediction, target, weight";
         error(format!("is {names}; {}", e.message))
@@ -335,7 +406,7 @@ mod tests {
     }
 
     fn settings(arguments: &[&str]) -> Result<Settings> {
-        options(arguments).settings(&["x".into(), "y".into()], 0)
+        options(arguments).settings(&["x".into(), "y".into()], &["z".into()], 0)
     }
 
     #[test]
@@ -368,16 +439,20 @@ mod tests {
 
     #[test]
     fn losses_of_rows() {
-        let value = |text: &str, p: f64, y: f64| loss(text).unwrap().1.unwrap().eval(&[p, y, 2.0]);
+        let value =
+            |text: &str, p: f64, y: f64| loss(text, &[]).unwrap().1.unwrap().eval(&[p, y, 2.0]);
         assert_eq!(value("huber:2", 1.0, 2.5), 0.5 * 1.5 * 1.5);
         assert_eq!(value("huber:2", 1.0, -4.0), 2.0 * (5.0 - 1.0));
         assert_eq!(value("huber", 0.0, 3.0), 2.5);
         assert!((value("quantile:0.9", 1.0, 3.0) - 1.8).abs() < 1e-12);
         assert!((value("quantile:0.9", 3.0, 1.0) - 0.2).abs() < 1e-12);
         assert_eq!(value("weight * (prediction - target)^4", 1.0, 3.0), 32.0);
-        assert_eq!(loss("mse").unwrap(), (Loss::Mse, None));
+        assert_eq!(loss("mse", &[]).unwrap(), (Loss::Mse, None));
+        let own = [Definition::parse("off(p, y) = abs(p - y)").unwrap()];
+        let (_, row) = loss("off(prediction, target)^2", &own).unwrap();
+        assert_eq!(row.unwrap().eval(&[1.0, 4.0, 1.0]), 9.0);
         for bad in ["mape", "huber:0", "huber:x", "quantile", "quantile:1", "target^2"] {
-            assert_eq!(loss(bad).unwrap_err().field.as_deref(), Some("loss"), "{bad}");
+            assert_eq!(loss(bad, &[]).unwrap_err().field.as_deref(), Some("loss"), "{bad}");
         }
     }
 
@@ -386,10 +461,28 @@ mod tests {
         let field = |arguments: &[&str]| settings(arguments).unwrap_err().field.unwrap();
         assert_eq!(field(&["--complexity=q=2"]), "complexity");
         assert_eq!(field(&["--complexity=x=-2"]), "complexity");
+        assert_eq!(field(&["--complexity=x=0"]), "complexity");
+        assert!(settings(&["--complexity=z=2"]).is_ok(), "a column that is no input");
         assert_eq!(field(&["--limit-nesting=exp=0"]), "limit-nesting");
         assert_eq!(field(&["--mutations=jump=1"]), "mutations");
         assert_eq!(field(&["--define=g(x)"]), "define");
         assert_eq!(field(&["--operators=+,%"]), "operators");
         assert_eq!(field(&["--warm-up=2"]), "warm-up");
+        assert_eq!(field(&["--operators="]), "operators");
+        assert_eq!(field(&["--max-complexity=4000000000"]), "max-complexity");
+        assert_eq!(field(&["--batch-rows=9223372036854775808"]), "batch-rows");
+        assert_eq!(field(&["--evaluations=9223372036854775808"]), "evaluations");
+        assert!(settings(&["--islands=0"]).is_err());
+        let seed = options(&[]).settings(&[], &[], 1 << 63).unwrap_err();
+        assert_eq!(seed.field.as_deref(), Some("seed"));
+    }
+
+    #[test]
+    fn options_that_are_given_are_known() {
+        assert!(options(&["--select=best", "--evaluations=5"]).only(&["evaluations"], "").is_ok());
+        let e = options(&["--batch-rows=5"]).only(&["evaluations"], "not here").unwrap_err();
+        assert_eq!(e.field.as_deref(), Some("--batch-rows"));
+        assert!(options(&["--target=y"]).only(&[], "").is_err());
+        assert!(options(&["--units=x=m"]).only(&[], "").is_err());
     }
 }
