@@ -8,7 +8,6 @@ use serde_json::json;
 use super::Context;
 use crate::cosmology::graph::Graph;
 use crate::cosmology::table6;
-use crate::device::{Cpu, Device, Simd};
 use crate::error::Result;
 use crate::store::run::RunFolder;
 
@@ -40,14 +39,11 @@ impl Reproduce {
     pub fn run(self, context: &Context) -> Result<()> {
         let Table::Table6 = self.table;
         let graph = Graph::open(&self.graph)?;
-        let cpu = match context.device {
-            Device::Cpu(cpu) => cpu,
-            Device::Gpu(_) => Cpu { simd: Simd::detect() },
-        };
+        let device = &context.device;
         let run = self.run.as_deref().map(RunFolder::open).transpose()?;
-        let mut rows = table6::published(cpu, &graph, self.hide_above, context.progress)?;
+        let mut rows = table6::published(device, &graph, self.hide_above, context.progress)?;
         if let Some(folder) = run {
-            rows.extend(table6::of_run(&context.device, cpu, &graph, &folder, self.hide_above)?);
+            rows.extend(table6::of_run(device, &graph, &folder, self.hide_above)?);
         }
         context.print(&json!({"table6": rows}), table6::text(&rows, self.hide_above));
         Ok(())

@@ -19,13 +19,11 @@ use super::split::{Split, mean_and_jackknife};
 use super::table6::{Measure, measure};
 use super::train::losses;
 use super::trainer::predict;
-use crate::device::{Cpu, Device, Simd};
 use crate::distill::laws::Search;
 use crate::distill::pipeline::Setting;
 use crate::error::{Error, Result};
 use crate::network::model::{Model, OnGraph};
 use crate::network::settings::Settings as TrainSettings;
-use crate::ops::expression::Program;
 use crate::ops::{edge, formula};
 use crate::random::Random;
 use crate::store::run::RunFolder;
@@ -119,14 +117,6 @@ impl Summary {
             lines.push(format!("  formula, where it was fitted: {}", one(train)));
         }
         lines.join("\n")
-    }
-}
-
-/// The processor: where formulas are summed over edges.
-fn cpu(device: &Device) -> Cpu {
-    match device {
-        Device::Cpu(cpu) => *cpu,
-        Device::Gpu(_) => Cpu { simd: Simd::detect() },
     }
 }
 
@@ -340,7 +330,6 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     let Measured { kept, inputs, .. } = summary.messages.clone();
     let components: Vec<usize> = kept.iter().map(|c| c.index).collect();
     let features = graph.scaled_features();
-    let cpu = cpu(&at.device);
     // Expressions of each kept message; their sums stand in for the network's, which differ by what the
     // laws leave out.
     let fronts = components
@@ -367,7 +356,7 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
         })
         .collect();
     let sampled = draw(&split.train, ROWS, at.seed);
-    let nodes = Nodes::new(cpu, graph, &features, &sampled)?;
+    let nodes = Nodes::new(&at.device, graph, &features, &sampled)?;
     let problem = node_problem(at, &run, &features, &nodes, &sampled, &chosen, &components)?;
     let labels = Labels { targets: vec!["delta".to_string()], stage: "node", memory: None };
     let node_front = search(at, folder, how, std::slice::from_ref(&problem), &labels)?.remove(0);
@@ -391,8 +380,8 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     let far: Vec<u32> = judging.iter().copied().filter(apart).collect();
     let judging = if far.is_empty() { judging } else { far };
     let [fitting, judging] = [fitting, judging].map(|part| draw(&part, COMPARED, at.seed));
-    let fit = Nodes::new(cpu, graph, &features, &fitting)?;
-    let judge = Nodes::new(cpu, graph, &features, &judging)?;
+    let fit = Nodes::new(&at.device, graph, &features, &fitting)?;
+    let judge = Nodes::new(&at.device, graph, &features, &judging)?;
     let bar = at.progress.bar("compose", (messages[0].len() * node_laws.len()) as u64, "pairs");
     let mut pairs: Vec<Pair> = Vec::new();
     for first in &messages[0] {
@@ -418,14 +407,14 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
         let message = "no pair of laws is defined on all edges of the training nodes";
         Error::input(message).file(folder.file(job::HALL_OF_FAME))
     })?;
-    let train = Nodes::new(cpu, graph, &features, &split.train)?;
+    let train = Nodes::new(&at.device, graph, &features, &split.train)?;
     let error = formula.refit(&train).map_err(|e| e.file(folder.path()))?;
     if !error.is_finite() {
         let message = "the composed formula is undefined on some edge of the training nodes";
         return Err(Error::input(message).file(folder.file(job::HALL_OF_FAME)));
     }
     write_laws(folder, &formula, error)?;
-    let on = |nodes: &[u32]| measure(cpu, graph, &features, nodes, &formula);
+    let on = |nodes: &[u32]| measure(&at.device, graph, &features, nodes, &formula);
     summary.formula =
         Some(formula.equations().iter().map(|(left, right)| format!("{left} {right}")).collect());
     summary.formula_train = Some(on(&split.train)?);
@@ -435,7 +424,7 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     };
     summary.formula_test = Some((on(&split.test)?, hidden));
     let found = (&run.model, &formula);
-    slab::write(&at.device, cpu, graph, &features, &split.test, found, folder)?;
+    slab::write(&at.device, graph, &features, &split.test, found, folder)?;
     summary.write(folder)?;
     Ok(summary)
 }
@@ -464,11 +453,9 @@ fn node_problem(
     components: &[usize],
 ) -> Result<Problem> {
     let Run { model, graph, .. } = run;
-    let programs: Vec<Program> = messages.iter().map(Program::new).collect();
-    let sums =
-        formula::sums(cpu(&at.device), nodes.edges(), &programs, false)?.ok_or_else(|| {
-            Error::input("the law of a message is undefined on some edge").file(graph.path())
-        })?;
+    let sums = nodes.sums(messages, false)?.ok_or_else(|| {
+        Error::input("the law of a message is undefined on some edge").file(graph.path())
+    })?;
     let mut workspace = edge::Workspace::default();
     let target = predict(&at.device, graph, features, model, receivers, &mut workspace)?;
     let mut columns = vec![Vec::with_capacity(receivers.len()); 2 + messages.len()];

@@ -4,12 +4,11 @@
 use rayon::prelude::*;
 
 use super::graph::Graph;
-use crate::device::Cpu;
-use crate::distill::refit::{self, Normal, Parametric, damped_step, move_constants, settled};
-use crate::error::{Error, Result};
-use crate::interrupt;
+use crate::device::Device;
+use crate::distill::refit::{Normal, Parametric, RESIDUAL_FLOOR, Refit};
+use crate::error::Result;
 use crate::ops::expression::Program;
-use crate::ops::formula::{self, Edges, N_FEATURES, Sums, VARIABLES};
+use crate::ops::formula::{Edges, Loaded, N_FEATURES, Sums, VARIABLES};
 use crate::symbolic::expression::Expression;
 
 /// Nodes of a task: fixed, so that sums do not depend on the number of threads.
@@ -34,19 +33,18 @@ pub fn node_names(components: &[usize]) -> Vec<String> {
 
 /// What formulas are evaluated on.
 pub struct Nodes<'a> {
-    cpu: Cpu,
-    edges: Edges<'a>,
+    on: Loaded<'a>,
     /// `[receiver]`
     targets: Vec<f32>,
 }
 
 impl<'a> Nodes<'a> {
-    /// Some nodes of a graph, `features` being its [`Graph::scaled_features`].
+    /// Some nodes of a graph on a device, `features` being its [`Graph::scaled_features`].
     ///
     /// # Errors
-    /// A graph without target.
+    /// A graph without target; on a GPU too little memory.
     pub fn new(
-        cpu: Cpu,
+        device: &Device,
         graph: &'a Graph,
         features: &'a [f32],
         receivers: &'a [u32],
@@ -60,7 +58,7 @@ impl<'a> Nodes<'a> {
             period: (graph.about.edge / graph.about.scales.length) as f32,
         };
         let targets = receivers.iter().map(|&r| targets[r as usize]).collect();
-        Ok(Nodes { cpu, edges, targets })
+        Ok(Nodes { on: Loaded::new(device, edges)?, targets })
     }
 
     /// `[receiver]`
@@ -68,15 +66,20 @@ impl<'a> Nodes<'a> {
         &self.targets
     }
 
-    /// The edges of the nodes.
-    pub fn edges(&self) -> &Edges<'a> {
-        &self.edges
+    /// The sums of expressions in [`VARIABLES`] over the edges of each node; see [`Loaded::sums`].
+    ///
+    /// # Errors
+    /// Those of [`Loaded::sums`].
+    pub fn sums(&self, expressions: &[Expression], gradient: bool) -> Result<Option<Sums>> {
+        let programs: Vec<Program> = expressions.iter().map(Program::new).collect();
+        self.on.sums(&programs, gradient)
     }
 
     /// The mass and the speed of a receiver, scaled.
     pub fn own(&self, row: usize) -> [f64; 2] {
-        let at = self.edges.receivers[row] as usize * N_FEATURES;
-        let [vx, vy, vz, m] = [3, 4, 5, 6].map(|k| f64::from(self.edges.features[at + k]));
+        let Edges { receivers, features, .. } = self.on.edges();
+        let at = receivers[row] as usize * N_FEATURES;
+        let [vx, vy, vz, m] = [3, 4, 5, 6].map(|k| f64::from(features[at + k]));
         [m, (vx * vx + vy * vy + vz * vz).sqrt()]
     }
 }
@@ -110,16 +113,12 @@ impl Formula {
         sums.chain([("delta".to_string(), format!("= {node}"))]).collect()
     }
 
-    fn programs(&self) -> Vec<Program> {
-        self.messages.iter().map(Program::new).collect()
-    }
-
     /// The prediction of each receiver; `None` where the formula is undefined on some edge.
     ///
     /// # Errors
-    /// Those of [`formula::sums`].
+    /// Those of [`Nodes::sums`].
     pub fn predictions(&self, nodes: &Nodes) -> Result<Option<Vec<f64>>> {
-        let found = formula::sums(nodes.cpu, &nodes.edges, &self.programs(), false)?;
+        let found = nodes.sums(&self.messages, false)?;
         let Some(Sums { values, width }) = found else { return Ok(None) };
         let rows = 0..nodes.targets.len();
         let value = |row: usize| {
@@ -149,41 +148,16 @@ impl Formula {
     /// # Errors
     /// `interrupted` after Ctrl-C; those of [`Formula::predictions`].
     pub fn refit(&mut self, nodes: &Nodes) -> Result<f64> {
-        let mut loss = self.error(nodes)?;
-        let mut damping = refit::DAMPING;
-        for _ in 0..refit::ROUNDS {
-            if interrupt::requested() {
-                return Err(Error::interrupted(
-                    "stopped while refitting the constants; the laws are kept: distill --resume \
-                     goes on from there, compose begins anew",
-                ));
-            }
-            let Some(system) = self.normal_equations(nodes, loss)? else { break };
-            let moved = |step: &[f64]| {
-                let mut next = self.clone();
-                move_constants(next.messages.iter_mut().chain([&mut next.node]), step);
-                next
-            };
-            let judge = |formula: &Formula| formula.error(nodes).unwrap_or(f64::INFINITY);
-            let (next, next_loss, next_damping) = damped_step(&system, loss, damping, moved, judge);
-            damping = next_damping;
-            let Some(next) = next else { break };
-            let gain = 1.0 - next_loss / loss;
-            (*self, loss) = (next, next_loss);
-            if gain < refit::GAIN {
-                break;
-            }
-        }
-        for expression in self.messages.iter_mut().chain([&mut self.node]) {
-            *expression = settled(expression);
-        }
-        self.error(nodes)
+        self.refit_by(
+            |formula| formula.error(nodes),
+            |formula, loss| formula.normal_equations(nodes, loss),
+        )
     }
 
     /// One round's normal equations: rows of the Jacobian with respect to the messages' constants, through
     /// the sums, then the node's.
     fn normal_equations(&self, nodes: &Nodes, loss: f64) -> Result<Option<Normal>> {
-        let found = formula::sums(nodes.cpu, &nodes.edges, &self.programs(), true)?;
+        let found = nodes.sums(&self.messages, true)?;
         let Some(Sums { values, width }) = found else { return Ok(None) };
         let variables = 2 + self.messages.len();
         let node = Parametric::new(&self.node, variables);
@@ -191,7 +165,7 @@ impl Formula {
             (0..self.messages.len()).map(|k| node.value.derivative((2 + k) as u16)).collect();
         let counts: Vec<usize> = self.messages.iter().map(|m| m.constants().len()).collect();
         let count = counts.iter().sum::<usize>() + node.constants.len();
-        let floor = (refit::RESIDUAL_FLOOR * loss).max(1e-12);
+        let floor = (RESIDUAL_FLOOR * loss).max(1e-12);
         let add = |row: usize, normal: &mut Normal| {
             let sums = &values[row * width..][..width];
             let mut all = nodes.own(row).to_vec();
@@ -227,12 +201,18 @@ impl Formula {
     }
 }
 
+impl Refit for Formula {
+    fn expressions(&mut self) -> Vec<&mut Expression> {
+        self.messages.iter_mut().chain([&mut self.node]).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cosmology::catalog::{self, Catalog};
     use crate::cosmology::graph;
-    use crate::device::{Device, Simd};
+    use crate::device::Simd;
     use crate::random::Random;
 
     /// A graph of random halos in a box of 100 Mpc/h.
@@ -258,22 +238,22 @@ mod tests {
         Graph::open(&graph).unwrap()
     }
 
-    #[test]
-    fn a_refit_finds_the_constants_through_the_sums() {
+    /// A formula with other constants than those of the data, refitted on a device: its errors before
+    /// and after, and what became of it.
+    fn refitted(device: &Device, count: usize) -> (f64, f64, Formula) {
         let folder = tempfile::tempdir().unwrap();
-        let cpu = Cpu { simd: Simd::detect() };
         let truth = Formula::parse(
             &["(0.4 + m2) / (3.0 + (20.0 * r) ^ 6.0)"],
             "0.2 * e0 / (1.0 + 0.3 * m) - 0.1",
         )
         .unwrap();
-        let graph = random_graph(folder.path(), &[], 600);
-        let (features, all): (_, Vec<u32>) = (graph.scaled_features(), (0..600).collect());
-        let nodes = Nodes::new(cpu, &graph, &features, &all).unwrap();
+        let graph = random_graph(folder.path(), &[], count);
+        let (features, all): (_, Vec<u32>) = (graph.scaled_features(), (0..count as u32).collect());
+        let nodes = Nodes::new(device, &graph, &features, &all).unwrap();
         let delta = truth.predictions(&nodes).unwrap().unwrap();
-        let graph = random_graph(folder.path(), &delta, 600);
+        let graph = random_graph(folder.path(), &delta, count);
         let features = graph.scaled_features();
-        let nodes = Nodes::new(cpu, &graph, &features, &all).unwrap();
+        let nodes = Nodes::new(device, &graph, &features, &all).unwrap();
         assert!(truth.error(&nodes).unwrap() < 1e-5);
         let mut start = Formula::parse(
             &["(0.6 + m2) / (2.5 + (18.0 * r) ^ 7.0)"],
@@ -282,7 +262,25 @@ mod tests {
         .unwrap();
         let before = start.error(&nodes).unwrap();
         let after = start.refit(&nodes).unwrap();
+        (before, after, start)
+    }
+
+    #[test]
+    fn a_refit_finds_the_constants_through_the_sums() {
+        let (before, after, _) = refitted(&Device::cpu(), 600);
         assert!(before > 0.02 && after < 1e-4, "{before} became {after}");
+    }
+
+    #[test]
+    fn gpu_a_refit_is_that_of_the_processor() {
+        let Some(gpu) = crate::device::test_gpu() else { return };
+        let (before, after, formula) = refitted(&gpu, 150);
+        let (_, twin, expected) = refitted(&Device::cpu(), 150);
+        assert!(after < 0.02 * before, "{before} became {after}");
+        if Simd::detect() >= Simd::Avx2 {
+            // The same bits on every edge, so the same steps.
+            assert_eq!((after, formula), (twin, expected));
+        }
     }
 
     #[test]

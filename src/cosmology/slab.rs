@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::formula::{Formula, Nodes};
 use super::graph::Graph;
 use super::trainer::predict;
-use crate::device::{Cpu, Device};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::network::model::Model;
 use crate::ops::edge;
@@ -46,14 +46,13 @@ pub struct Halos {
 /// Those of the operations and of writing.
 pub fn write(
     device: &Device,
-    cpu: Cpu,
     graph: &Graph,
     features: &[f32],
     nodes: &[u32],
     (model, formula): (&Model, &Formula),
     folder: &RunFolder,
 ) -> Result<()> {
-    let on = Nodes::new(cpu, graph, features, nodes)?;
+    let on = Nodes::new(device, graph, features, nodes)?;
     let mut workspace = edge::Workspace::default();
     let network = predict(device, graph, features, model, nodes, &mut workspace)?;
     let nowhere = || vec![f64::NAN; nodes.len()];

@@ -11,7 +11,7 @@ use super::formula::{Formula, Nodes};
 use super::graph::Graph;
 use super::split::{Split, mean_and_jackknife};
 use super::train;
-use crate::device::{Cpu, Device};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::network::model::Model;
 use crate::progress::Progress;
@@ -115,13 +115,13 @@ impl Measure {
 /// # Errors
 /// Those of [`Formula::predictions`].
 pub fn measure(
-    cpu: Cpu,
+    device: &Device,
     graph: &Graph,
     features: &[f32],
     nodes: &[u32],
     formula: &Formula,
 ) -> Result<Measure> {
-    let on = Nodes::new(cpu, graph, features, nodes)?;
+    let on = Nodes::new(device, graph, features, nodes)?;
     let Some(found) = formula.predictions(&on)? else {
         return Ok(Measure { error: f64::INFINITY, jackknife: f64::INFINITY });
     };
@@ -135,7 +135,7 @@ pub fn measure(
 /// # Errors
 /// Those of [`Formula::refit`].
 pub fn row(
-    cpu: Cpu,
+    device: &Device,
     graph: &Graph,
     features: &[f32],
     name: &str,
@@ -143,10 +143,10 @@ pub fn row(
     hide_above: f64,
 ) -> Result<Row> {
     let all: Vec<u32> = (0..graph.about.nodes as u32).collect();
-    let on = |nodes: &'_ [u32], formula: &Formula| measure(cpu, graph, features, nodes, formula);
+    let on = |nodes: &'_ [u32], formula: &Formula| measure(device, graph, features, nodes, formula);
     let fitted = |nodes: &[u32]| -> Result<Formula> {
         let mut fitted = formula.clone();
-        fitted.refit(&Nodes::new(cpu, graph, features, nodes)?)?;
+        fitted.refit(&Nodes::new(device, graph, features, nodes)?)?;
         Ok(fitted)
     };
     let everywhere = fitted(&all)?;
@@ -176,7 +176,12 @@ pub fn row(
 ///
 /// # Errors
 /// A graph without target; a radius that is below 20 Mpc/h; `interrupted`.
-pub fn published(cpu: Cpu, graph: &Graph, hide_above: f64, progress: Progress) -> Result<Vec<Row>> {
+pub fn published(
+    device: &Device,
+    graph: &Graph,
+    hide_above: f64,
+    progress: Progress,
+) -> Result<Vec<Row>> {
     if graph.about.radius < BALL {
         let message = format!(
             "is {} Mpc/h; the formulas of the paper sum over the ball of {BALL}",
@@ -190,9 +195,9 @@ pub fn published(cpu: Cpu, graph: &Graph, hide_above: f64, progress: Progress) -
     let mut rows = Vec::new();
     for published in &PUBLISHED {
         let formula = published.formula();
-        let mut found = row(cpu, graph, &features, published.name, &formula, hide_above)?;
+        let mut found = row(device, graph, &features, published.name, &formula, hide_above)?;
         found.published = Some(published.error);
-        found.as_published = Some(measure(cpu, graph, &features, &all, &formula)?.error);
+        found.as_published = Some(measure(device, graph, &features, &all, &formula)?.error);
         rows.push(found);
         bar.add(1);
     }
@@ -206,14 +211,13 @@ pub fn published(cpu: Cpu, graph: &Graph, hide_above: f64, progress: Progress) -
 /// Files of the run that cannot be read; those of [`row`].
 pub fn of_run(
     device: &Device,
-    cpu: Cpu,
     graph: &Graph,
     folder: &RunFolder,
     hide_above: f64,
 ) -> Result<[Row; 2]> {
     let features = graph.scaled_features();
     let formula = distill::composed(folder)?;
-    let found = row(cpu, graph, &features, "found by this run", &formula, hide_above)?;
+    let found = row(device, graph, &features, "found by this run", &formula, hide_above)?;
     let model = Model::load(&folder.file("model.safetensors"))?;
     distill::check_graph(&model, graph)?;
     let (test, hidden) = train::losses(device, graph, &model)?;

@@ -4,8 +4,8 @@
 use rayon::prelude::*;
 
 use super::edges::{Inputs, body, node_names};
-use super::refit::{self, Normal, Parametric, damped_step, move_constants, settled};
-use crate::error::{Error, Result};
+use super::refit::{Normal, Parametric, RESIDUAL_FLOOR, Refit};
+use crate::error::Result;
 use crate::symbolic::expression::Expression;
 
 /// A law of motion in closed form: acceleration_d = nodes[d](features, Σ over senders of messages).
@@ -74,38 +74,19 @@ impl Formula {
     /// # Errors
     /// `interrupted` after Ctrl-C; the constants are those of the last round then.
     pub fn refit(&mut self, features: &[f32], targets: &[f32], bodies: usize) -> Result<f64> {
-        let mut loss = self.loss(features, targets, bodies);
-        let mut damping = refit::DAMPING;
-        for _ in 0..refit::ROUNDS {
-            if crate::interrupt::requested() {
-                return Err(Error::interrupted(
-                    "stopped while refitting the constants; the laws are kept: distill --resume \
-                     goes on from there, compose begins anew",
-                ));
-            }
-            let system = Linearised::new(self).normal_equations(features, targets, bodies);
-            let moved = |step: &[f64]| self.moved(step);
-            let judge = |formula: &Formula| formula.loss(features, targets, bodies);
-            let (next, next_loss, next_damping) = damped_step(&system, loss, damping, moved, judge);
-            damping = next_damping;
-            let Some(next) = next else { break };
-            let gain = 1.0 - next_loss / loss;
-            (*self, loss) = (next, next_loss);
-            if gain < refit::GAIN {
-                break;
-            }
-        }
-        for expression in self.messages.iter_mut().chain(&mut self.nodes) {
-            *expression = settled(expression);
-        }
-        Ok(self.loss(features, targets, bodies))
+        self.refit_by(
+            |formula| Ok(formula.loss(features, targets, bodies)),
+            |formula, loss| {
+                let linearised = Linearised::new(formula);
+                Ok(Some(linearised.normal_equations(features, targets, bodies, loss)))
+            },
+        )
     }
+}
 
-    /// The formula with `step` added to its constants, messages first.
-    fn moved(&self, step: &[f64]) -> Formula {
-        let mut next = self.clone();
-        move_constants(next.messages.iter_mut().chain(&mut next.nodes), step);
-        next
+impl Refit for Formula {
+    fn expressions(&mut self) -> Vec<&mut Expression> {
+        self.messages.iter_mut().chain(&mut self.nodes).collect()
     }
 }
 
@@ -139,11 +120,16 @@ impl<'a> Linearised<'a> {
         Linearised { formula, messages, nodes, by_sum, count }
     }
 
-    fn normal_equations(&self, features: &[f32], targets: &[f32], bodies: usize) -> Normal {
+    fn normal_equations(
+        &self,
+        features: &[f32],
+        targets: &[f32],
+        bodies: usize,
+        loss: f64,
+    ) -> Normal {
         let n_features = self.formula.n_features();
         let dim = self.nodes.len();
-        let mean = self.formula.loss(features, targets, bodies) / dim as f64;
-        let floor = (refit::RESIDUAL_FLOOR * mean).max(1e-12);
+        let floor = (RESIDUAL_FLOOR * loss / dim as f64).max(1e-12);
         let tasks = features.par_chunks(GRAPHS_PER_TASK * bodies * n_features);
         let goals = targets.par_chunks(GRAPHS_PER_TASK * bodies * dim);
         let parts: Vec<Normal> = tasks

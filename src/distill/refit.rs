@@ -2,14 +2,16 @@
 //! graphs share. Levenberg–Marquardt on the L1 loss, weights 1/|residual| renewed every round.
 
 use super::linear::solve_spd;
+use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::symbolic::expression::{Expression, Node, Weights};
 
 /// Rounds of a refit.
-pub(crate) const ROUNDS: usize = 60;
+const ROUNDS: usize = 60;
 /// Relative gain of a round below which refitting ends.
-pub(crate) const GAIN: f64 = 1e-6;
+const GAIN: f64 = 1e-6;
 /// Damping of the first step.
-pub(crate) const DAMPING: f64 = 1e-3;
+const DAMPING: f64 = 1e-3;
 /// Smallest |residual| in the weights, relative to the mean.
 pub(crate) const RESIDUAL_FLOOR: f64 = 1e-3;
 /// Steps, each five times as damped as the one before, that are tried.
@@ -54,40 +56,86 @@ impl Normal {
     }
 }
 
-/// The first of a series of ever more damped steps that lowers the loss: what `moved` makes of it, its
-/// loss, and the damping to begin the next round with.
-pub(crate) fn damped_step<T>(
-    system: &Normal,
-    loss: f64,
-    mut damping: f64,
-    moved: impl Fn(&[f64]) -> T,
-    judge: impl Fn(&T) -> f64,
-) -> (Option<T>, f64, f64) {
-    let count = system.gradient.len();
-    for _ in 0..DAMPINGS {
-        let mut matrix = system.matrix.clone();
-        let largest = (0..count).map(|k| matrix[k * count + k]).fold(0.0, f64::max);
-        for k in 0..count {
-            // The messages' scale and the nodes' cancel: a floor keeps such directions still.
-            matrix[k * count + k] += damping * matrix[k * count + k] + 1e-12 * largest + 1e-300;
-        }
-        if let Some(step) = solve_spd(&matrix, &system.gradient) {
-            let next = moved(&step);
-            let next_loss = judge(&next);
-            if next_loss < loss {
-                return (Some(next), next_loss, damping * 0.2);
+/// A formula whose constants are refitted on the data that go with it.
+pub(crate) trait Refit: Clone {
+    /// All expressions, in the order in which the normal equations have their constants.
+    fn expressions(&mut self) -> Vec<&mut Expression>;
+
+    /// Refits all constants, one round after the other until none gains much, and drops what they have made
+    /// idle. `loss` is the mean absolute error, infinite where a formula is undefined; `equations` are the
+    /// normal equations of a formula with that loss, none where it is undefined. Returns the loss, which is
+    /// never larger than before but for the rounding of constants to the precision of the data.
+    ///
+    /// # Errors
+    /// `interrupted` after Ctrl-C, the constants being those of the last round; those of the closures.
+    fn refit_by(
+        &mut self,
+        loss: impl Fn(&Self) -> Result<f64>,
+        equations: impl Fn(&Self, f64) -> Result<Option<Normal>>,
+    ) -> Result<f64> {
+        let mut present = loss(self)?;
+        let mut damping = DAMPING;
+        for _ in 0..ROUNDS {
+            if interrupt::requested() {
+                return Err(Error::interrupted(
+                    "stopped while refitting the constants; the laws are kept: distill --resume \
+                     goes on from there, compose begins anew",
+                ));
+            }
+            let Some(system) = equations(self, present)? else { break };
+            let Some((next, lower)) = self.step(&system, present, &mut damping, &loss)? else {
+                break;
+            };
+            let gain = 1.0 - lower / present;
+            (*self, present) = (next, lower);
+            if gain < GAIN {
+                break;
             }
         }
-        damping *= 5.0;
+        for expression in self.expressions() {
+            *expression = settled(expression);
+        }
+        loss(self)
     }
-    (None, loss, damping)
+
+    /// The first of a series of ever more damped steps that lowers the loss, and the loss; leaves the
+    /// damping to begin the next round with.
+    ///
+    /// # Errors
+    /// Those of `judge`.
+    fn step(
+        &self,
+        system: &Normal,
+        loss: f64,
+        damping: &mut f64,
+        judge: impl Fn(&Self) -> Result<f64>,
+    ) -> Result<Option<(Self, f64)>> {
+        let count = system.gradient.len();
+        for _ in 0..DAMPINGS {
+            let mut matrix = system.matrix.clone();
+            let largest = (0..count).map(|k| matrix[k * count + k]).fold(0.0, f64::max);
+            for k in 0..count {
+                // The messages' scale and the nodes' cancel: a floor keeps such directions still.
+                matrix[k * count + k] +=
+                    *damping * matrix[k * count + k] + 1e-12 * largest + 1e-300;
+            }
+            if let Some(step) = solve_spd(&matrix, &system.gradient) {
+                let mut next = self.clone();
+                move_constants(next.expressions(), &step);
+                let lower = judge(&next)?;
+                if lower < loss {
+                    *damping *= 0.2;
+                    return Ok(Some((next, lower)));
+                }
+            }
+            *damping *= 5.0;
+        }
+        Ok(None)
+    }
 }
 
 /// Adds `step` to the constants of the expressions, one after the other.
-pub(crate) fn move_constants<'a>(
-    expressions: impl Iterator<Item = &'a mut Expression>,
-    step: &[f64],
-) {
+fn move_constants(expressions: Vec<&mut Expression>, step: &[f64]) {
     let mut steps = step.iter();
     for expression in expressions {
         let constants: Vec<f64> =
@@ -98,7 +146,7 @@ pub(crate) fn move_constants<'a>(
 
 /// The expression with constants as precise as the data, which are f32, and as short as that makes it:
 /// where a refit has made the branches of an IF equal, one of them is left.
-pub(crate) fn settled(expression: &Expression) -> Expression {
+fn settled(expression: &Expression) -> Expression {
     let length = |e: &Expression| e.complexity(&Weights::default());
     let mut settled = rounded(expression);
     loop {

@@ -42,10 +42,11 @@ impl Check {
 /// An operation that fails altogether is a check that did not pass: the others are still compared.
 pub fn selftest(device: &Device) -> Vec<Check> {
     type Checks = fn(&Device) -> Result<Vec<Check>>;
-    let operations: [(&str, Checks); 8] = [
+    let operations: [(&str, Checks); 9] = [
         ("adam", adam::selftest::checks),
         ("edge", edge::selftest::checks),
         ("expression", expression::selftest::checks),
+        ("formula", formula::selftest::checks),
         ("mlp", mlp::selftest::checks),
         ("neighbours", neighbours::selftest::checks),
         ("rk4", rk4::selftest::checks),

@@ -5,8 +5,10 @@ use crate::bench::{Arithmetic, Harness, Measurement, Work};
 use crate::device::Device;
 use crate::error::Result;
 use crate::network::spec::{Precision, Shape};
-use crate::ops::{edge, neighbours, scatter};
+use crate::ops::expression::Program;
+use crate::ops::{edge, formula, neighbours, scatter};
 use crate::random::Random;
+use crate::symbolic::expression::Expression;
 
 /// Halos of a (1000 Mpc/h)³ box, and the neighbours of each up to 50 Mpc/h.
 const HALOS: usize = 215_854;
@@ -93,6 +95,52 @@ pub fn stars(
         Device::Gpu(gpu) => {
             let mut step = edge::gpu::Loaded::new(*gpu, &batch, edges, &targets, &parameters)?;
             harness.measure(work, || step.step().map(drop))?
+        }
+    });
+    Ok(())
+}
+
+/// A message of the paper's form, summed over the edges of 2¹⁵ halos, with or without derivatives.
+pub fn formula(
+    harness: &Harness,
+    gradient: bool,
+    report: &mut impl FnMut(Measurement),
+) -> Result<()> {
+    let nodes = harness.size(1 << 15);
+    let edges = nodes * NEIGHBOURS;
+    let features = random(nodes * formula::N_FEATURES, 1, 1.0);
+    let row_start: Vec<u64> = (0..=nodes).map(|node| (node * NEIGHBOURS) as u64).collect();
+    let mut numbers = Random::new(1, 4);
+    let sender: Vec<u32> = (0..edges).map(|_| numbers.word() % nodes as u32).collect();
+    let receivers: Vec<u32> = (0..nodes as u32).collect();
+    let (row_start, sender, receivers, features) = (&row_start, &sender, &receivers, &features);
+    let graph = formula::Edges { row_start, sender, receivers, features, period: 3.46 };
+    let message = "(0.44 + m2) / (7.0 + (1.5 * r) ^ 3.3)";
+    let programs = [Program::new(&Expression::parse(message, &formula::VARIABLES)?)];
+    // The nearest image and its length 18, the message 5, the sum 1; its four derivatives 11 and theirs 4.
+    // A root, a division or a power counts as one.
+    let each = if gradient { 39 } else { 24 };
+    let width = if gradient { 5 } else { 1 };
+    let what = if gradient { "sums and 4 derivatives" } else { "sums" };
+    let work = Work {
+        op: "formula",
+        size: format!("{edges} edges, {message}, {what}"),
+        precision: Arithmetic::F32,
+        count: edges as f64,
+        unit: "edges/s",
+        flops: Some((edges * each) as f64),
+        bytes: (4 * (edges + features.len()) + 8 * (nodes + 1 + nodes * width)) as f64,
+    };
+    report(match harness.device {
+        Device::Cpu(_) => {
+            let loaded = formula::Loaded::new(harness.device, graph)?;
+            harness.measure(work, || loaded.sums(&programs, gradient).map(drop))?
+        }
+        Device::Gpu(gpu) => {
+            let loaded = formula::gpu::Loaded::new(*gpu, &graph)?;
+            let mut sweep = formula::gpu::Sweep::new(&loaded, graph.period, &programs, gradient)?;
+            let mut sums = sweep.room()?;
+            harness.measure(work, || sweep.resident(&mut sums))?
         }
     });
     Ok(())

@@ -15,8 +15,18 @@ use crate::random::Random;
 use crate::symbolic::expression::{Expression, Node};
 
 /// The names that `bench` takes, in the order of measuring.
-pub const NAMES: [&str; 9] =
-    ["ceilings", "rk4", "tiny", "edge", "adam", "mlp", "expression", "neighbours", "scatter"];
+pub const NAMES: [&str; 10] = [
+    "ceilings",
+    "rk4",
+    "tiny",
+    "edge",
+    "adam",
+    "mlp",
+    "expression",
+    "formula",
+    "neighbours",
+    "scatter",
+];
 
 /// Measures all cases of the operation `name`.
 pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
@@ -64,6 +74,10 @@ pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measuremen
             perceptron(harness, Precision::Bf16, report)
         }
         "expression" => population(harness, report),
+        "formula" => {
+            graphs::formula(harness, false, report)?;
+            graphs::formula(harness, true, report)
+        }
         "neighbours" => graphs::neighbours(harness, report),
         _ => {
             graphs::sums(harness, 64, report)?;

@@ -251,10 +251,10 @@ impl Room {
     }
 }
 
-/// The programs as the kernels read them: eight words each (`Program` in `kernels/expression.cu`), then
+/// The programs as the kernels read them: eight words each (`Program` in `kernels/common/evaluate.cuh`), then
 /// the instructions, four words each, then the constants. On a tape a result's place is the number
 /// of its instruction, else its slot.
-fn encode(programs: &[Program], tape: bool) -> Vec<u32> {
+pub(crate) fn encode(programs: &[Program], tape: bool) -> Vec<u32> {
     const WORDS: usize = 4;
     let all: usize = programs.iter().map(|p| p.instructions.len()).sum();
     let mut first = 2 * WORDS * programs.len();

@@ -70,8 +70,7 @@ impl<'a> Gather<'a> {
             edges.features[at..at + N_FEATURES].try_into().expect("a row of features")
         };
         let own = features(receiver);
-        let span = edges.row_start[receiver as usize]..edges.row_start[receiver as usize + 1];
-        for &sender in &edges.sender[span.start as usize..span.end as usize] {
+        for &sender in &edges.sender[edges.span(receiver)] {
             let values = variables(own, features(sender), edges.period);
             let at = self.rows.len();
             for (k, value) in values.into_iter().enumerate() {

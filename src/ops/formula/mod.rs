@@ -9,10 +9,16 @@
 //! box.
 
 mod cpu;
+pub(crate) mod gpu;
+pub mod selftest;
 #[cfg(test)]
 mod tests;
 
-use crate::device::Cpu;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
 use crate::ops::check_len;
 use crate::ops::expression::Program;
@@ -48,24 +54,85 @@ pub struct Sums {
     pub width: usize,
 }
 
-/// The sums of `programs` over the edges of each receiver; `None` where a value on some edge is not
-/// finite. Arithmetic is f32 on each edge, sums are f64.
-///
-/// # Errors
-/// Features of another length, a receiver or sender that does not exist.
-pub fn sums(cpu: Cpu, edges: &Edges, programs: &[Program], gradient: bool) -> Result<Option<Sums>> {
-    let nodes = edges.row_start.len().saturating_sub(1);
-    check_len("features", edges.features.len(), nodes * N_FEATURES)?;
-    if let Some(row) = edges.receivers.iter().position(|&r| r as usize >= nodes) {
-        let message = format!("is node {} of {nodes}", edges.receivers[row]);
-        return Err(Error::input(message).field("receivers").row(row as u64 + 1));
+impl Edges<'_> {
+    /// The edges of a node.
+    fn span(&self, node: u32) -> Range<usize> {
+        let rows = self.row_start;
+        rows[node as usize] as usize..rows[node as usize + 1] as usize
     }
-    let used = programs.iter().flat_map(Program::variables).max().unwrap_or(0);
-    if usize::from(used) >= VARIABLES.len() {
-        let message = format!("has variable {used}, an edge has {}", VARIABLES.len());
-        return Err(Error::input(message).field("expression"));
+
+    fn check(&self) -> Result<()> {
+        let Edges { row_start, sender, receivers, features, .. } = *self;
+        let nodes = row_start.len().saturating_sub(1);
+        check_len("features", features.len(), nodes * N_FEATURES)?;
+        if let Some(row) = receivers.iter().position(|&r| r as usize >= nodes) {
+            let message = format!("is node {} of {nodes}", receivers[row]);
+            return Err(Error::input(message).field("receivers").row(row as u64 + 1));
+        }
+        let fits = |ends: &[u64]| ends[0] <= ends[1] && ends[1] <= sender.len() as u64;
+        if let Some(row) = row_start.windows(2).position(|ends| !fits(ends)) {
+            let [start, end] = [row_start[row], row_start[row + 1]];
+            let message = format!("goes from {start} to {end} of {} edges", sender.len());
+            return Err(Error::input(message).field("row_start").row(row as u64 + 1));
+        }
+        let outside =
+            |&receiver: &u32| self.span(receiver).find(|&edge| sender[edge] as usize >= nodes);
+        if let Some(edge) = receivers.par_iter().find_map_first(outside) {
+            let message = format!("is node {} of {nodes}", sender[edge]);
+            return Err(Error::input(message).field("sender").row(edge as u64 + 1));
+        }
+        Ok(())
     }
-    Ok(cpu::sums(cpu, edges, programs, gradient))
+}
+
+/// Edges where they are summed over.
+pub struct Loaded<'a> {
+    edges: Edges<'a>,
+    on: On,
+}
+
+enum On {
+    Cpu(Cpu),
+    Gpu(gpu::Loaded),
+}
+
+impl<'a> Loaded<'a> {
+    /// Brings edges to a device.
+    ///
+    /// # Errors
+    /// Features of another length, a receiver or sender that does not exist, rows that end before they
+    /// begin; on a GPU too little memory.
+    pub fn new(device: &Device, edges: Edges<'a>) -> Result<Self> {
+        edges.check()?;
+        let on = match device {
+            Device::Cpu(cpu) => On::Cpu(*cpu),
+            Device::Gpu(gpu) => On::Gpu(gpu::Loaded::new(*gpu, &edges)?),
+        };
+        Ok(Loaded { edges, on })
+    }
+
+    /// What was loaded.
+    pub fn edges(&self) -> &Edges<'a> {
+        &self.edges
+    }
+
+    /// The sums of `programs` over the edges of each receiver; `None` where a value on some edge is not
+    /// finite. Arithmetic is f32 on each edge, sums are f64 in the order of the edges: the same bits on a
+    /// GPU and on a processor with vectors.
+    ///
+    /// # Errors
+    /// A variable that edges do not have; on a GPU programs that are too long, or too little memory.
+    pub fn sums(&self, programs: &[Program], gradient: bool) -> Result<Option<Sums>> {
+        let used = programs.iter().flat_map(Program::variables).max().unwrap_or(0);
+        if usize::from(used) >= VARIABLES.len() {
+            let message = format!("has variable {used}, an edge has {}", VARIABLES.len());
+            return Err(Error::input(message).field("expression"));
+        }
+        match &self.on {
+            On::Cpu(cpu) => Ok(cpu::sums(*cpu, &self.edges, programs, gradient)),
+            On::Gpu(loaded) => loaded.sums(&self.edges, programs, gradient),
+        }
+    }
 }
 
 /// The variables of an edge between two rows of features.
@@ -85,9 +152,7 @@ pub fn variables(
             plain
         }
     };
-    let length = |x: f32, y: f32, z: f32| (x * x + y * y + z * z).sqrt();
     let (dx, dy, dz) = (delta(0), delta(1), delta(2));
-    let speed = |v: &[f32; N_FEATURES]| length(v[3], v[4], v[5]);
     let dv = |k: usize| sender[k] - receiver[k];
     [
         receiver[6],
@@ -100,4 +165,15 @@ pub fn variables(
         speed(receiver),
         speed(sender),
     ]
+}
+
+#[inline(always)]
+fn length(x: f32, y: f32, z: f32) -> f32 {
+    (x * x + y * y + z * z).sqrt()
+}
+
+/// |v| of a row of features.
+#[inline(always)]
+fn speed(node: &[f32; N_FEATURES]) -> f32 {
+    length(node[3], node[4], node[5])
 }
