@@ -197,6 +197,7 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     same_layout::<crate::ops::adam::gpu::AdamArgs>();
     same_layout::<crate::ops::adam::Rates>();
     same_layout::<crate::ops::expression::gpu::ExpressionArgs>();
+    same_layout::<crate::ops::formula::gpu::FormulaArgs>();
     same_layout::<crate::ops::rk4::gpu::Rk4Args>();
     same_layout::<crate::ops::mlp::gpu::LayerArgs>();
     same_layout::<crate::ops::mlp::gpu::InputGradientArgs>();
