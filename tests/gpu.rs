@@ -85,6 +85,38 @@ fn gpu_every_stage_of_distill_and_the_formulas_of_the_processor() {
     }
 }
 
+#[test]
+fn gpu_refits_on_a_graph_of_halos_are_those_of_the_processor() {
+    if gpu().is_none() || Simd::detect() < Simd::Avx2 {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (csv, halos, graph) =
+        (path("halos.csv"), path("halos.safetensors"), path("graph.safetensors"));
+    let mut table = "x,y,z,vx,vy,vz,mass,delta\n".to_string();
+    for k in 0..150u32 {
+        // Anywhere in the box, by the fractions of multiples.
+        let part = |by: f64| (f64::from(k) * by).fract();
+        let [x, y, z] = [0.618_034, 0.414_214, 0.732_051].map(|by| 100.0 * part(by));
+        let [u, v, w] = [0.236_068, 0.645_751, 0.316_625].map(|by| 600.0 * (part(by) - 0.5));
+        let (mass, delta) = (1e13 * (1.0 + part(0.259_921)), part(0.442_25));
+        table += &format!("{x},{y},{z},{u},{v},{w},{mass},{delta}\n");
+    }
+    std::fs::write(&csv, table).unwrap();
+    succeed(lawsmith("cpu", &["catalog", text(&csv), "--box", "100", "-o", text(&halos)]));
+    succeed(lawsmith("cpu", &["graph", text(&halos), "--radius", "20", "-o", text(&graph)]));
+    let table = |device: &str| {
+        let output =
+            lawsmith(device, &["reproduce", "table6", text(&graph), "--json"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (here, there) = (table("cpu"), table("cuda:0"));
+    assert!(here.contains("found, with mass"), "{here}");
+    assert_eq!(here, there);
+}
+
 /// The one line of an error.
 fn refused(output: Output) -> String {
     let text = String::from_utf8(output.stderr).unwrap();

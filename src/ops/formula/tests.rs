@@ -63,6 +63,23 @@ fn an_edge_that_is_not_finite_makes_everything_invalid() {
     }
 }
 
+/// What fills up a block is none of a receiver behind the last edge, here at no distance from the sender.
+#[test]
+fn receivers_without_edges_do_not_make_sums_invalid() {
+    let features = [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.5, 0.0, 0.0, 0.0, 1.0, 0.0, 2.0];
+    let edges = Edges {
+        row_start: &[0, 1, 1],
+        sender: &[1],
+        receivers: &[0, 1],
+        features: &features,
+        period: 2.0,
+    };
+    for device in [Some(Device::cpu()), test_gpu()].into_iter().flatten() {
+        let found = sums(&device, edges, &[program("m2 / r")], false).unwrap();
+        assert_eq!(found.values, [4.0, 0.0]);
+    }
+}
+
 #[test]
 fn edges_of_no_graph_are_refused() {
     let case = Case::new(150, 40);
