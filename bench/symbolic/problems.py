@@ -11,6 +11,8 @@ import numpy as np
 ARITHMETIC = ["+", "-", "*", "/"]
 LAWS_OPERATORS = ARITHMETIC + ["^", "exp", "log", ">", "<", "IF"]
 OPERATORS = ARITHMETIC + ["sqrt", "square", "exp", "log", "sin", "cos"]
+# With the inverse functions, and tanh, which one of the formulas has.
+FEYNMAN_OPERATORS = OPERATORS + ["asin", "acos", "tanh"]
 
 FUNCTIONS = {name: getattr(np, name) for name in "sqrt exp log sin cos tanh arcsin where abs square".split()} | {"pi": np.pi}
 
@@ -231,9 +233,9 @@ def ranges_of(text):
     return [(name, float(low), float(high)) for name, low, high in (v.split() for v in text.split(","))]
 
 
-def problem(name, formula, ranges, rows):
+def problem(name, formula, ranges, rows, operators=OPERATORS):
     ranges = ranges_of(ranges)
-    return Problem(name, formula, [r[0] for r in ranges], uniform(ranges), rows)
+    return Problem(name, formula, [r[0] for r in ranges], uniform(ranges), rows, operators)
 
 
 def right_hand_sides(formulas):
@@ -247,7 +249,7 @@ def lines(text):
 
 def suites():
     """Name of a suite: its problems."""
-    feynman = [problem(name, formula, ranges, 2000) for name, formula, ranges in lines(FEYNMAN)]
+    feynman = [problem(name, formula, ranges, 2000, FEYNMAN_OPERATORS) for name, formula, ranges in lines(FEYNMAN)]
     return {
         "laws": [Problem(name, formula, PAIR, pairs, 5000, LAWS_OPERATORS) for name, formula in LAWS.items()],
         "nguyen": [problem(f"nguyen-{i + 1}", f, ranges, 200) for i, (f, ranges) in enumerate(lines(NGUYEN))],

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::enumerate::Library;
+use super::library::Library;
 use super::settings::Settings;
 use crate::device::Simd;
 use crate::symbolic::expression::Op;
@@ -199,8 +199,14 @@ fn on(simd: Simd, table: &Table, i: usize, j: usize) -> Shares {
     }
 }
 
-/// The best single features and pairs of each complexity, those that explain more first.
-pub(super) fn best(library: &Library, target: &[f32], settings: &Settings) -> Vec<Pair> {
+/// The best single features and pairs of each complexity, those that explain more first; of some
+/// only, where it gets `late`.
+pub(super) fn best(
+    library: &Library,
+    target: &[f32],
+    settings: &Settings,
+    late: &(impl Fn() -> bool + Sync),
+) -> Vec<Pair> {
     let Some(table) = Table::new(library, target) else { return Vec::new() };
     let simd = Simd::detect();
     let m = library.features.len();
@@ -211,6 +217,9 @@ pub(super) fn best(library: &Library, target: &[f32], settings: &Settings) -> Ve
     let task = |&begin: &usize| -> Best {
         let mut best = Best::new(most);
         for i in begin..(begin + TASK).min(m) {
+            if late() {
+                break;
+            }
             let own = library.complexities[i];
             let explained = table.correlations[i] * table.correlations[i];
             best.put(Pair {

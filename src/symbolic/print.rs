@@ -480,4 +480,18 @@ mod tests {
         assert_eq!(latex_name("gain %"), r"\mathrm{gain\ \%}");
         assert_eq!(latex_name("a_b&2"), r"\mathrm{a\_b\&}_{2}");
     }
+
+    #[test]
+    fn inverse_functions_have_the_name_of_each_language() {
+        let (names, e) = (["x", "m1"], parse("asin(x) + acos(m1) - atan(x)"));
+        assert_eq!(e.text(&names), "asin(x) + acos(m1) - atan(x)");
+        assert_eq!(
+            e.latex(&names),
+            r"\arcsin\left(x\right) + \arccos\left(m_{1}\right) - \arctan\left(x\right)"
+        );
+        assert_eq!(e.numpy(&names), "np.arcsin(x) + np.arccos(m1) - np.arctan(x)");
+        assert_eq!(e.sympy(&names), "sp.asin(x) + sp.acos(m1) - sp.atan(x)");
+        assert_eq!(e.rust_body(&names), "x.asin() + m1.acos() - x.atan()");
+        assert_eq!(e.c(&names), "asin(x) + acos(m1) - atan(x)");
+    }
 }

@@ -45,6 +45,8 @@ const LONG: usize = 50_000;
 const LAST_STEPS: u32 = 3;
 /// Rows of a long table on which constants are fitted first, and rounded ones tried.
 const SOME_ROWS: usize = 20_000;
+/// Members that are fitted on all rows together; after that the search looks at the clock.
+const TOGETHER: usize = 16;
 /// Epochs after which a structure may be fitted on all rows again: another start may do better.
 const FORGET_EVERY: u64 = 12;
 /// Steps and tolerance of fitting on all rows: a member, and what enters the hall of fame.
@@ -365,7 +367,7 @@ impl<'a> State<'a> {
             self.honour(Famous { loss, expression, member: member.clone() });
             members.push(member);
         }
-        self.enter(device, members)?;
+        self.enter(device, members, deadline)?;
         self.enumerate(device, deadline)
     }
 
@@ -407,7 +409,7 @@ impl<'a> State<'a> {
         let groups = members.chunk_by(|a, b| a.complexity == b.complexity);
         let best: Vec<Member> = groups.flat_map(|g| g.iter().take(GUESSES).cloned()).collect();
         self.memory.guesses = best.iter().map(|m| m.f.clone()).collect();
-        self.enter(device, best)
+        self.enter(device, best, deadline)
     }
 
     /// Puts a candidate into the hall of fame, if it is among the best of its complexity.
@@ -462,7 +464,7 @@ impl<'a> State<'a> {
         };
         self.memory.islands.par_iter_mut().try_for_each(|island| island.evolve(&task))?;
         let found = self.promising();
-        self.enter(device, found)?;
+        self.enter(device, found, deadline)?;
         self.migrate();
         let Memory { counts, islands, .. } = &mut self.memory;
         for count in counts.iter_mut() {
@@ -575,19 +577,37 @@ impl<'a> State<'a> {
         found
     }
 
-    /// Fits members on all rows, with and without offset; the best of each complexity stay.
-    fn enter(&mut self, device: &Device, found: Vec<Member>) -> Result<()> {
+    /// Fits members on all rows, with and without offset; the best of each complexity stay. The most
+    /// promising come first: a long table may have time for few.
+    fn enter(
+        &mut self,
+        device: &Device,
+        mut found: Vec<Member>,
+        deadline: Option<Instant>,
+    ) -> Result<()> {
+        found.sort_by(|a, b| a.loss.total_cmp(&b.loss).then(a.complexity.cmp(&b.complexity)));
+        for some in found.chunks(TOGETHER) {
+            self.enter_some(device, some)?;
+            if deadline.is_some_and(|d| Instant::now() >= d) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for a few.
+    fn enter_some(&mut self, device: &Device, found: &[Member]) -> Result<()> {
         let scaled = self.rules.scaled();
         let settings = self.rules.settings;
         let (steps, tolerance) = MEMBER_STEPS;
         let shapes: Vec<Expression> = found.iter().map(|m| m.f.clone()).collect();
         let first = self.fit(device, &shapes, (steps, scaled, tolerance))?;
         let mut entering: Vec<(Expression, Member)> = Vec::new();
-        for (member, fitted) in found.into_iter().zip(&first) {
+        for (member, fitted) in found.iter().zip(&first) {
             if !fitted.loss.is_finite() {
                 continue;
             }
-            let with = Member::fitted(member.f, fitted, 0);
+            let with = Member::fitted(member.f.clone(), fitted, 0);
             let without = Member { offset: 0.0, ..with.clone() };
             for member in if scaled { vec![with, without] } else { vec![with] } {
                 let candidate = self.rules.simplified(&member.candidate(&self.rules));

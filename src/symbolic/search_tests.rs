@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::device::Simd;
+use crate::symbolic::expression::Op;
 use crate::symbolic::front::Select;
 
 /// Rows as pairs of bodies have them: masses, charges, a distance vector and its length.
@@ -94,6 +95,24 @@ fn the_front_is_the_same_on_any_number_of_threads() {
     }
     let other = run(&problems, &Settings { seed: 1, ..settings.clone() });
     assert_ne!(one[0].front, other[0].front, "the seed matters");
+}
+
+/// A long table must not hold a search up: at its deadline few members are fitted on all rows.
+#[test]
+fn members_enter_until_the_deadline() {
+    let problem = pairs(300, 4, |x| x[5] / x[6]);
+    let settings = settings(1000);
+    let product = |k: u16| {
+        let f = Expression::apply(Op::Mul, &[k / 7, k % 7].map(Expression::variable));
+        Member { f, scale: 1.0, offset: 0.0, loss: 1.0, complexity: 3 }
+    };
+    let work = |deadline| {
+        let mut state = State::new(0, &problem, &settings).unwrap();
+        state.enter(&Device::cpu(), (0..49).map(product).collect(), deadline).unwrap();
+        state.memory.node_evaluations
+    };
+    let (all, some) = (work(None), work(Some(Instant::now())));
+    assert!(some > 0 && 2 * some < all, "{some} of {all}");
 }
 
 /// Sums on the GPU are taken in the order of vectors of sixteen.
