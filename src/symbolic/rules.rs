@@ -259,7 +259,7 @@ impl<'a> Rules<'a> {
     pub fn with_exponents(&self, candidate: Expression) -> Expression {
         match self.units_of_exponents() {
             None => candidate,
-            Some(units) => units.exponents(&candidate).0,
+            Some(units) => units.with_exponents(&candidate),
         }
     }
 

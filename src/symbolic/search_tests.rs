@@ -115,6 +115,17 @@ fn members_enter_until_the_deadline() {
     assert!(some > 0 && 2 * some < all, "{some} of {all}");
 }
 
+#[test]
+fn rows_without_weight_are_not_drawn() {
+    let mut problem = pairs(3000, 1, |x| x[0]);
+    problem.weights = Some((0..3000).map(|row| f32::from(u8::from(row % 300 == 7))).collect());
+    let settings = Settings::default();
+    let mut state = State::new(0, &problem, &settings).unwrap();
+    assert!(state.some_rows().is_none(), "ten rows are less than a batch");
+    assert_eq!(state.draw(64).rows(), 10);
+    assert!((0..100).all(|_| state.rules.draw_row(&mut state.memory.random) % 300 == 7));
+}
+
 /// Sums on the GPU are taken in the order of vectors of sixteen.
 #[test]
 fn gpu_finds_the_front_of_a_processor_with_avx_512() {

@@ -162,6 +162,33 @@ impl Units {
         (Expression::from_nodes(nodes), held)
     }
 
+    /// The same, with another fraction for one of those exponents where only so the formula fits: the
+    /// nearest.
+    pub fn with_exponents(&self, e: &Expression) -> Expression {
+        let (e, held) = self.exponents(e);
+        if held.is_empty() || self.allow(&e) {
+            return e;
+        }
+        let values = e.constants();
+        for k in held.into_iter().map(usize::from) {
+            let mut trials: Vec<f64> = (1..=3)
+                .flat_map(|d| (1..=3 * d).map(move |n| f64::from(n) / f64::from(d)))
+                .flat_map(|power| [power, -power])
+                .collect();
+            trials.sort_by(|a, b| (a - values[k]).abs().total_cmp(&(b - values[k]).abs()));
+            for power in trials {
+                let mut constants = values.clone();
+                constants[k] = power;
+                let mut trial = e.clone();
+                trial.set_constants(&constants);
+                if self.allow(&trial) {
+                    return trial;
+                }
+            }
+        }
+        e
+    }
+
     /// True where the formula makes sense and can be the target.
     pub fn allow(&self, formula: &Expression) -> bool {
         let Some(found) = formula.fold(|node, operands: &[Option<Found>]| {
@@ -316,6 +343,9 @@ mod tests {
         let (e, held) = units.exponents(&parse("0.3 * m * r^1.43 * a^0.77 + t^0.1"));
         assert_eq!((e.text(&names).as_str(), held), ("0.3 * m * r^1.5 * a^0.77 + t^0.1", vec![1]));
         assert!(units.allow(&parse("m * r^1.5 * a^0.77")));
+        let fits = |text| units.with_exponents(&parse(text)).text(&names);
+        assert_eq!(fits("0.3 * m * r^-0.4"), "0.3 * m * r^1.5");
+        assert_eq!(fits("m^2 * r^0.7"), "m^2 * r^0.6666666666666666", "no one exponent mends it");
         let fractions = [0.1, -0.1, 1.34, 9.0, -2.1].map(fraction);
         assert_eq!(fractions, [1.0 / 3.0, -1.0 / 3.0, 4.0 / 3.0, 6.0, -2.0]);
     }

@@ -35,6 +35,19 @@ fn units_refuse_what_mixes_them() {
     assert_eq!(e["field"], "units");
 }
 
+/// A fitted exponent of a length fits no unit: those that are tried are small fractions.
+#[test]
+fn powers_of_what_has_a_unit_are_found() {
+    let place = Place::new();
+    place.table("table.csv", 300, &[("y", &|a, _, c, _, _| 0.7 * a * c.powf(1.5))]);
+    let arguments = ["regress", "table.csv", "--target", "y", "--operators", "+,*,^", "-o", "run"];
+    let units = ["--units", "a=kg,b=s,c=m,y=kg*m^1.5", "--pure-constants"];
+    let limits = ["--evaluations", "30000", "--target-loss", "1e-5"];
+    let document = place.document(&[&arguments[..], &units, &limits].concat());
+    let equation = exact(&document);
+    assert!(equation.contains("^1.5"), "{document}");
+}
+
 #[test]
 fn a_front_that_no_unit_fits_says_so() {
     let place = Place::new();
@@ -163,4 +176,25 @@ fn components_of_one_force_share_a_factor() {
     assert!(hall.lines().skip(1).all(|line| line.starts_with("joint,")), "{hall}");
     let bad = ["--target", "y,z", "--joint", "a,d", "-o", "bad"];
     assert!(place.error(&search(&bad))["message"].as_str().unwrap().contains("'d'"));
+}
+
+/// What is reported for each target, and chosen by, is the loss that was asked for.
+#[test]
+fn joint_targets_are_judged_by_the_loss() {
+    let place = Place::new();
+    let laws: [(&str, &Law); 2] = [
+        ("y", &|a, b, c, _, random| c * (2.0 * a - b) + 0.1 * random.normal()),
+        ("z", &|a, b, c, _, random| c * (a + 3.0 * b) + 0.1 * random.normal()),
+    ];
+    place.table("table.csv", 200, &laws);
+    let limits = ["--target", "y,z", "--joint", "a,b", "--evaluations", "2000", "-o", "run"];
+    let own = ["--loss", "3 * (prediction - target)^2"];
+    let document = place.document(&search(&[&limits[..], &own].concat()));
+    let judged = place.document(&["eval", "run", "table.csv"]);
+    let targets = document["targets"].as_array().unwrap();
+    for (target, law) in targets.iter().zip(judged["laws"].as_array().unwrap()) {
+        let loss = chosen(target, "best")["loss"].as_f64().unwrap();
+        let expected = 3.0 * law["rmse"].as_f64().unwrap().powi(2);
+        assert!((loss - expected).abs() < 1e-3 * expected, "{loss} {expected}");
+    }
 }

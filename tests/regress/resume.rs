@@ -117,6 +117,25 @@ fn a_killed_search_ends_like_one_that_was_not() {
     }
 }
 
+/// Without a memory a search had found nothing that it would not find again.
+#[test]
+fn what_was_interrupted_before_its_first_memory_begins_anew() {
+    let place = Place::new();
+    let law = |a: f64, b: f64, c: f64| (a * b - 0.3 * c).exp() / (1.0 + c * c) + a / (b * b + c);
+    place.table("table.csv", 200, &[("y", &|a, b, c, _, _| law(a, b, c))]);
+    let run = |more: &[&str]| {
+        place.document(&search(
+            &[&["--target", "y", "--evaluations", "6000", "-o", "run"], more].concat(),
+        ))
+    };
+    let whole = run(&[]);
+    std::fs::remove_file(place.path("run/memory.json")).unwrap();
+    let again = run(&["--resume"]);
+    for key in ["front", "evaluations", "node_evaluations"] {
+        assert_eq!(again[key], whole[key], "{key}");
+    }
+}
+
 #[test]
 fn guesses_and_an_earlier_run_begin_a_search() {
     let place = Place::new();
