@@ -19,6 +19,7 @@ use crate::symbolic::search::Outcome;
 mod batch;
 mod fit;
 mod options;
+mod prepare;
 
 use fit::{Config, Fit};
 use options::Options;

@@ -1,0 +1,214 @@
+//! What becomes of a table before the search: rows that are held out, inputs that are left, template, units
+//! and formulas to begin with.
+
+use std::collections::HashSet;
+
+use super::options::Options;
+use crate::error::{Error, Result};
+use crate::random::Random;
+use crate::store::run::RunFolder;
+use crate::store::table::Table;
+use crate::symbolic::expression::Expression;
+use crate::symbolic::job;
+use crate::symbolic::joint::Joint;
+use crate::symbolic::relevance::relevance;
+use crate::symbolic::search::{self, Problem, Rest, Settings};
+use crate::symbolic::template::{Template, too_close};
+use crate::symbolic::units::Units;
+
+/// The targets as one problem, under `--joint`.
+pub(super) fn joined(problems: &[Problem], options: &Options) -> Result<Option<(Joint, Problem)>> {
+    if options.joint.is_empty() {
+        return Ok(None);
+    }
+    let alone = options.template.is_none()
+        && options.units.is_none()
+        && options.validation.is_none()
+        && options.guess.is_empty()
+        && options.warm_start.is_none();
+    if !alone {
+        let message = "does not go with --template, --units, --validation, --guess or --warm-start";
+        return Err(Error::usage(message).field("joint"));
+    }
+    Joint::new(problems, &options.joint).map(Some)
+}
+
+/// Leaves only the inputs that say most about any of the targets.
+pub(super) fn select_features(
+    problems: &mut [Problem],
+    options: &Options,
+    seed: u64,
+) -> Result<()> {
+    let Some(count) = options.select_features else { return Ok(()) };
+    let error = |message: &str| Err(Error::usage(message).field("select-features"));
+    if count == 0 {
+        return error("at least one input must stay");
+    }
+    if options.template.is_some() {
+        return error("a template names its inputs itself");
+    }
+    let mut most = vec![0.0f64; problems[0].columns.len()];
+    for problem in problems.iter() {
+        let Problem { columns, target, weights, .. } = problem;
+        let found = relevance(columns, target, weights.as_deref(), seed);
+        most.iter_mut().zip(found).for_each(|(most, share)| *most = most.max(share));
+    }
+    let mut order: Vec<usize> = (0..most.len()).collect();
+    order.sort_by(|&a, &b| most[b].total_cmp(&most[a]));
+    order.truncate(count);
+    order.sort_unstable();
+    for problem in problems {
+        problem.names = order.iter().map(|&index| problem.names[index].clone()).collect();
+        let columns = std::mem::take(&mut problem.columns);
+        let kept = columns.into_iter().enumerate().filter(|(index, _)| order.contains(index));
+        problem.columns = kept.map(|(_, column)| column).collect();
+    }
+    Ok(())
+}
+
+/// The template, of all rows of the table.
+pub(super) fn template(
+    problem: &Problem,
+    table: &Table,
+    options: &Options,
+) -> Result<Option<Template>> {
+    let Some(text) = &options.template else { return Ok(None) };
+    let error = |message: String| Error::usage(message).field("template");
+    if !options.guess.is_empty() || options.warm_start.is_some() {
+        return Err(error("a search under a template begins from nothing".to_string()));
+    }
+    let definitions = options.definitions()?;
+    let template = Template::of_table(text, &problem.names, &problem.columns, &definitions)?;
+    for column in template.indexed() {
+        let name = &problem.names[usize::from(column)];
+        let values = table.column(name)?;
+        let exact: HashSet<u64> = values.iter().map(|v| v.to_bits()).collect();
+        let single: HashSet<u32> = values.iter().map(|&v| (v as f32).to_bits()).collect();
+        if exact.len() > single.len() {
+            return Err(error(too_close(name)));
+        }
+    }
+    Ok(Some(template))
+}
+
+/// An error where a number of a template belongs to rows that the search does not see.
+pub(super) fn groups_are_seen(problem: &Problem) -> Result<()> {
+    for column in problem.template.iter().flat_map(Template::indexed) {
+        let (name, column) = (&problem.names[usize::from(column)], usize::from(column));
+        let weighs = |row: usize| problem.weights.as_ref().is_none_or(|w| w[row] > 0.0);
+        let all = &problem.columns[column];
+        let seen = all.iter().enumerate().filter(|(row, _)| weighs(*row));
+        let seen: HashSet<u32> = seen.map(|(_, v)| v.to_bits()).collect();
+        let held = problem.rest.iter().flat_map(|rest| &rest.columns[column]);
+        if let Some(value) = all.iter().chain(held).find(|v| !seen.contains(&v.to_bits())) {
+            let message = format!(
+                "the search sees no row with {name} = {value}, whose number is to be fitted: all \
+                 such rows have no weight or are held out"
+            );
+            return Err(Error::usage(message).field("template"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks a problem as a whole, and leaves out formulas of an earlier run that break its rules: how
+/// many.
+pub(super) fn admitted(
+    problem: &mut Problem,
+    settings: &Settings,
+    options: &Options,
+) -> Result<usize> {
+    let may = search::check(problem, settings)?;
+    if let Some((guess, _)) = options.guess.iter().zip(&may).find(|(_, may)| !**may) {
+        let message = format!(
+            "'{guess}' breaks --units, --max-complexity, --max-depth or another limit on formulas"
+        );
+        return Err(Error::usage(message).field("guess"));
+    }
+    let mut kept = may.iter();
+    problem.seeds.retain(|_| kept.next() == Some(&true));
+    Ok(may.len() - problem.seeds.len())
+}
+
+/// Units, guesses and the formulas of an earlier run; `table` names all columns.
+pub(super) fn complete(
+    problem: &mut Problem,
+    target: &str,
+    table: &[String],
+    options: &Options,
+) -> Result<()> {
+    if let Some(text) = &options.units {
+        let (names, pure) = (&problem.names, options.pure_constants);
+        problem.units = Some(Units::parse(text, names, target, table, pure)?);
+    }
+    let names: Vec<&str> = problem.names.iter().map(String::as_str).collect();
+    let definitions = options.definitions()?;
+    for text in &options.guess {
+        let guess = Expression::parse_with(text, &names, &definitions)
+            .map_err(|e| Error::usage(e.message).field("guess"))?;
+        problem.seeds.push(guess);
+    }
+    if let Some(path) = &options.warm_start {
+        let earlier = RunFolder::open(path)?;
+        let before = problem.seeds.len();
+        job::resume(std::slice::from_mut(problem), &[target.to_string()], &earlier)?;
+        if problem.seeds.len() == before {
+            let message = format!("has no formulas for '{target}' to begin with");
+            return Err(Error::input(message).file(earlier.file(job::HALL_OF_FAME)));
+        }
+    }
+    Ok(())
+}
+
+/// Takes a share of the rows, drawn at random, from the search.
+///
+/// # Errors
+/// Where what is left to search, or to choose by, is too little: few rows, a constant target, no
+/// weight.
+pub(super) fn hold_out(problem: &mut Problem, share: f64, seed: u64) -> Result<()> {
+    let rows = problem.target.len();
+    let mut order: Vec<usize> = (0..rows).collect();
+    let mut random = Random::new(seed, 6 << 40);
+    let held = (share * rows as f64).round() as usize;
+    if held < 2 || rows - held < job::FEWEST_ROWS {
+        let message = format!("leaves {held} of {rows} rows to choose by; both parts need more");
+        return Err(Error::usage(message).field("validation"));
+    }
+    for at in 0..held {
+        order.swap(at, at + random.below(rows - at));
+    }
+    let mut out = vec![false; rows];
+    order[..held].iter().for_each(|&row| out[row] = true);
+    let divide = |column: &mut Vec<f32>| -> Vec<f32> {
+        let whole = std::mem::take(column);
+        let part = |wanted: bool| {
+            whole
+                .iter()
+                .zip(&out)
+                .filter(move |(_, out)| **out == wanted)
+                .map(|(v, _)| *v)
+                .collect()
+        };
+        *column = part(false);
+        part(true)
+    };
+    problem.rest = Some(Rest {
+        columns: problem.columns.iter_mut().map(divide).collect(),
+        target: divide(&mut problem.target),
+        weights: problem.weights.as_mut().map(divide),
+    });
+    let error = |message: &str| Err(Error::usage(message).field("validation"));
+    let weightless = |weights: &Option<Vec<f32>>| {
+        weights.as_ref().is_some_and(|weights| weights.iter().all(|w| *w == 0.0))
+    };
+    if weightless(&problem.weights) || problem.rest.as_ref().is_some_and(|r| weightless(&r.weights))
+    {
+        return error(
+            "all rows of one part have weight 0: another share or --seed divides otherwise",
+        );
+    }
+    if problem.target.iter().all(|y| *y == problem.target[0]) {
+        return error("the target is constant in the rows that are left to the search");
+    }
+    Ok(())
+}
