@@ -129,6 +129,21 @@ fn a_graph_goes_through_every_stage() {
         assert!(report.contains(&format!("id=\"{id}\"")), "{id}");
     }
     assert!(fails(at, &["predict", "run"]).contains("graph"));
+    // The same without masses.
+    let measured = run(at, &["messages", "run", "--without-mass"]);
+    let inputs = measured["messages"]["inputs"].as_array().unwrap();
+    let has = |name: &str| inputs.iter().any(|input| input == name);
+    assert!(has("r") && has("dv") && has("v1") && !has("m1") && !has("m2"), "{inputs:?}");
+    run(at, &["regress", "run", "--evaluations", "3000"]);
+    let bare = run(at, &["compose", "run", "--evaluations", "3000"]);
+    assert!(bare["formula_test"][0]["error"].as_f64().unwrap() < constant, "{bare}");
+    let laws: Value =
+        serde_json::from_slice(&std::fs::read(at.join("run/laws.json")).unwrap()).unwrap();
+    for law in laws.as_array().unwrap() {
+        let expression = law["equation"].as_str().unwrap();
+        let mut names = expression.split(|c: char| !c.is_ascii_alphanumeric());
+        assert!(!names.any(|name| ["m", "m1", "m2"].contains(&name)), "{law}");
+    }
     // All of it by one command, twice: what has ended stays.
     let distill = ["distill", "graph.safetensors", "--steps", "200", "--evaluations", "2000"];
     let distill = |more: &[&'static str]| [&distill[..], &["-o", "all"], more].concat();

@@ -54,6 +54,9 @@ pub struct Distill {
     /// On a graph: hide the nodes above this overdensity from training and fits
     #[arg(long, value_name = "DELTA")]
     hide_above: Option<f64>,
+    /// On a graph: laws without masses
+    #[arg(long)]
+    without_mass: bool,
     /// The run folder; by default runs/LAW-DIMd-MODEL
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -72,6 +75,10 @@ impl Distill {
         if self.hide_above.is_some() {
             let message = "hides nodes of a graph; this is a system of bodies";
             return Err(Error::usage(message).field("hide-above"));
+        }
+        if self.without_mass {
+            let message = "is of graphs of halos; this is a system of bodies";
+            return Err(Error::usage(message).field("without-mass"));
         }
         let kind = self.model.unwrap_or(ModelKind::Bottleneck);
         let model = clap::ValueEnum::to_possible_value(&kind).expect("no model is hidden");
@@ -142,6 +149,7 @@ impl Distill {
             graph: graph.absolute_path(),
             hide_above: self.hide_above,
             components: self.components,
+            without_mass: self.without_mass,
             select: self.select,
             evaluations: self.evaluations,
             training: settings.clone(),
@@ -168,7 +176,10 @@ impl Distill {
         let summary = on_graph::distill::distill(
             context.setting(),
             &folder,
-            self.components,
+            on_graph::messages::Wanted {
+                components: self.components,
+                without_mass: self.without_mass,
+            },
             search,
             trained.seconds,
         )?;

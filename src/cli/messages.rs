@@ -6,8 +6,9 @@ use clap::Args;
 
 use super::Context;
 use crate::cosmology::distill as on_graph;
+use crate::cosmology::messages::Wanted;
 use crate::distill::pipeline;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::run::RunFolder;
 
 /// Ranks the messages of a run's network and fits them to the true forces
@@ -19,6 +20,9 @@ pub struct Messages {
     /// more than 1 % of the largest significance
     #[arg(long)]
     components: Option<usize>,
+    /// On a graph: laws without masses
+    #[arg(long)]
+    without_mass: bool,
 }
 
 impl Messages {
@@ -26,9 +30,15 @@ impl Messages {
     pub fn run(self, context: &Context) -> Result<()> {
         let folder = RunFolder::open(&self.run)?;
         if on_graph::is_on_graph(&folder) {
-            let summary = on_graph::messages(context.setting(), &folder, self.components)?;
+            let Messages { components, without_mass, .. } = self;
+            let wanted = Wanted { components, without_mass };
+            let summary = on_graph::messages(context.setting(), &folder, wanted)?;
             context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
             return Ok(());
+        }
+        if self.without_mass {
+            let message = "is of runs on graphs of halos; this is one of a system of bodies";
+            return Err(Error::usage(message).field("without-mass"));
         }
         let summary = pipeline::messages(context.setting(), &folder, self.components)?;
         context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::formula::{Formula, Nodes, node_names};
 use super::graph::Graph;
-use super::messages::{self, Measured, Table, positions};
+use super::messages::{self, Measured, Table, Wanted, positions};
 use super::slab;
 use super::split::{Split, mean_and_jackknife};
 use super::table6::{Measure, measure};
@@ -81,7 +81,7 @@ impl Summary {
         let summary: Summary =
             serde_json::from_str(&text).map_err(|e| bad(format!("cannot be read: {e}")))?;
         let Measured { kept, inputs, .. } = &summary.messages;
-        if kept.is_empty() || positions(inputs).len() != inputs.len() {
+        if kept.is_empty() || positions(inputs, &formula::VARIABLES).len() != inputs.len() {
             return Err(bad("names no kept message, or no variables of an edge".into()));
         }
         Ok(summary)
@@ -160,6 +160,9 @@ pub struct Settings {
     pub hide_above: Option<f64>,
     /// Message components to keep; by default those with more than 1 % of the largest significance.
     pub components: Option<usize>,
+    /// Laws have no masses in them.
+    #[serde(default)]
+    pub without_mass: bool,
     /// The rule that chooses from a Pareto front.
     pub select: Select,
     /// Candidates of each search; by default what the preset says.
@@ -174,14 +177,15 @@ pub fn is_on_graph(folder: &RunFolder) -> bool {
     model.is_ok_and(|model| model.about.graph.is_some())
 }
 
-/// `messages`: ranks the messages of a run's network on edges of the nodes that it was trained on.
+/// `messages`: ranks the messages of a run's network on edges of the nodes that it was trained on, and
+/// settles which variables the laws may have.
 ///
 /// # Errors
 /// Files of the run that cannot be read; messages that are not finite.
-pub fn messages(at: Setting, folder: &RunFolder, components: Option<usize>) -> Result<Summary> {
+pub fn messages(at: Setting, folder: &RunFolder, wanted: Wanted) -> Result<Summary> {
     let Run { model, graph, split } = Run::open(folder)?;
     let measured =
-        messages::measure(&at.device, &graph, &model, &split.train, components, at.seed, folder)?;
+        messages::measure(&at.device, &graph, &model, &split.train, wanted, at.seed, folder)?;
     let survivors = measured.survivors();
     let summary = Summary {
         messages: measured,
@@ -309,9 +313,13 @@ fn read_front(folder: &RunFolder, target: &str, names: &[String]) -> Result<Fron
     Ok(front)
 }
 
-/// The expression with its variables, named `names`, numbered as in [`formula::VARIABLES`].
-fn in_all_variables(expression: &Expression, names: &[String]) -> Expression {
-    let at = positions(names);
+/// The expression with its variables, named `names`, numbered as in `all`.
+fn in_all_variables<S: AsRef<str>>(
+    expression: &Expression,
+    names: &[String],
+    all: &[S],
+) -> Expression {
+    let at = positions(names, all);
     let nodes = expression.nodes().iter().map(|node| match *node {
         Node::Variable(k) => Node::Variable(at[usize::from(k)] as u16),
         other => other,
@@ -327,6 +335,7 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     let run = Run::open(folder)?;
     let Run { graph, split, .. } = &run;
     let mut summary = Summary::read(folder)?;
+    let with_masses = summary.messages.with_masses();
     let Measured { kept, inputs, .. } = summary.messages.clone();
     let components: Vec<usize> = kept.iter().map(|c| c.index).collect();
     let features = graph.scaled_features();
@@ -340,7 +349,8 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
         .iter()
         .map(|front| {
             let entries = candidates(front);
-            entries.iter().map(|e| in_all_variables(&e.expression, &inputs)).collect()
+            let law = |e: &Entry| in_all_variables(&e.expression, &inputs, &formula::VARIABLES);
+            entries.iter().map(law).collect()
         })
         .collect();
     let chosen: Vec<Expression> = fronts
@@ -348,7 +358,7 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
         .zip(&mut messages)
         .map(|(front, candidates)| {
             let entry = &front.entries[front.select(how.select).unwrap_or(0)];
-            let law = in_all_variables(&entry.expression, &inputs);
+            let law = in_all_variables(&entry.expression, &inputs, &formula::VARIABLES);
             if !candidates.contains(&law) {
                 candidates.push(law.clone());
             }
@@ -357,11 +367,19 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
         .collect();
     let sampled = draw(&split.train, ROWS, at.seed);
     let nodes = Nodes::new(&at.device, graph, &features, &sampled)?;
-    let problem = node_problem(at, &run, &features, &nodes, &sampled, &chosen, &components)?;
+    let names = node_names(&components);
+    let mut problem = node_problem(at, &run, &features, &nodes, &sampled, &chosen)?;
+    problem.names = names.clone();
+    if !with_masses {
+        problem.names.remove(0);
+        problem.columns.remove(0);
+    }
     let labels = Labels { targets: vec!["delta".to_string()], stage: "node", memory: None };
     let node_front = search(at, folder, how, std::slice::from_ref(&problem), &labels)?.remove(0);
-    let node_laws: Vec<Expression> =
-        candidates(&node_front).into_iter().map(|entry| entry.expression).collect();
+    let node_laws: Vec<Expression> = candidates(&node_front)
+        .iter()
+        .map(|entry| in_all_variables(&entry.expression, &problem.names, &names))
+        .collect();
 
     let left =
         |&node: &u32| f64::from(graph.positions()[3 * node as usize]) < FITTED * graph.about.edge;
@@ -442,7 +460,8 @@ fn draw(nodes: &[u32], count: usize, seed: u64) -> Vec<u32> {
     nodes
 }
 
-/// The network's output on some nodes in their mass, their speed and the sums of the messages' laws.
+/// The network's output on some nodes in their mass, their speed and the sums of the messages' laws, which
+/// have no names yet.
 fn node_problem(
     at: Setting,
     run: &Run,
@@ -450,7 +469,6 @@ fn node_problem(
     nodes: &Nodes,
     receivers: &[u32],
     messages: &[Expression],
-    components: &[usize],
 ) -> Result<Problem> {
     let Run { model, graph, .. } = run;
     let sums = nodes.sums(messages, false)?.ok_or_else(|| {
@@ -466,7 +484,7 @@ fn node_problem(
             column.push(*value as f32);
         }
     }
-    Ok(Problem { names: node_names(components), columns, target, ..Problem::default() })
+    Ok(Problem { columns, target, ..Problem::default() })
 }
 
 /// A pair of laws with its constants fitted.
@@ -551,7 +569,7 @@ pub fn composed(folder: &RunFolder) -> Result<Formula> {
 pub fn distill(
     at: Setting,
     folder: &RunFolder,
-    components: Option<usize>,
+    wanted: Wanted,
     how: Search,
     trained: f64,
 ) -> Result<Summary> {
@@ -559,7 +577,7 @@ pub fn distill(
     // Only `--resume` gets here with messages of the same settings. The summary is written behind them.
     let how = Search { resume: folder.file(SUMMARY).exists(), ..how };
     if !how.resume {
-        messages(at, folder, components)?;
+        messages(at, folder, wanted)?;
     }
     regress(at, folder, how)?;
     let mut summary = compose(at, folder, how)?;

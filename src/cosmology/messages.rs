@@ -91,6 +91,16 @@ pub struct Component {
     pub significance: f64,
 }
 
+/// Which messages get laws, and what may be in them.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// How many messages, the most significant ones; by default those with more than 1 % of the largest
+    /// significance.
+    pub components: Option<usize>,
+    /// No law has a mass in it; the network saw masses all the same.
+    pub without_mass: bool,
+}
+
 /// What `messages` found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
@@ -103,13 +113,19 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Whether laws may have masses in them.
+    pub fn with_masses(&self) -> bool {
+        self.inputs.iter().any(|name| name == "m1")
+    }
+
     /// How many messages have more than 1 % of the largest significance.
     pub fn survivors(&self) -> usize {
         self.ranking.iter().filter(|(_, s)| *s > SURVIVES * self.ranking[0].1).count()
     }
 }
 
-/// Ranks the messages on random edges of `receivers` and writes `messages.safetensors`.
+/// Ranks the messages on random edges of `receivers` and writes `messages.safetensors`. Without masses
+/// the laws have all speeds to explain the messages with.
 ///
 /// # Errors
 /// Messages that are not finite.
@@ -118,7 +134,7 @@ pub fn measure(
     graph: &Graph,
     model: &Model,
     receivers: &[u32],
-    components: Option<usize>,
+    wanted: Wanted,
     seed: u64,
     folder: &RunFolder,
 ) -> Result<Measured> {
@@ -137,7 +153,7 @@ pub fn measure(
     }
     ranking.sort_by(|a, b| b.1.total_cmp(&a.1));
     let survivors = ranking.iter().filter(|(_, s)| *s > SURVIVES * ranking[0].1).count();
-    let keep = components.unwrap_or(survivors).clamp(1, message_dim);
+    let keep = wanted.components.unwrap_or(survivors).clamp(1, message_dim);
     let kept: Vec<Component> = ranking[..keep]
         .iter()
         .map(|&(column, significance)| Component {
@@ -147,12 +163,14 @@ pub fn measure(
         })
         .collect();
     let messages = model.messages(device, &edges.inputs)?.values;
-    let mut inputs = vec!["m1", "m2"];
+    let mut inputs = if wanted.without_mass { vec![] } else { vec!["m1", "m2"] };
     if depends(device, model, &edges.inputs, &messages, &kept, turned)? {
         inputs.extend(["dx", "dy", "dz"]);
     }
     inputs.push("r");
-    if depends(device, model, &edges.inputs, &messages, &kept, other_velocities)? {
+    if wanted.without_mass
+        || depends(device, model, &edges.inputs, &messages, &kept, other_velocities)?
+    {
         inputs.extend(["dv", "v1", "v2"]);
     }
     let inputs: Vec<String> = inputs.into_iter().map(String::from).collect();
@@ -229,7 +247,7 @@ fn write(
     let mut writer = TensorWriter::create(&path, "messages", entry, &specs)?;
     writer.slice("features").copy_from_slice(&edges.inputs);
     writer.slice("messages").copy_from_slice(messages);
-    let columns = positions(&measured.inputs);
+    let columns = positions(&measured.inputs, &VARIABLES);
     let rows = edges.inputs.chunks_exact(2 * N_FEATURES).flat_map(|row| {
         let all = edge_variables(row);
         columns.iter().map(move |&k| all[k]).collect::<Vec<_>>()
@@ -240,9 +258,9 @@ fn write(
     writer.finish()
 }
 
-/// Where names are among [`VARIABLES`].
-pub fn positions(names: &[String]) -> Vec<usize> {
-    let position = |name: &String| VARIABLES.iter().position(|v| v == name);
+/// Where names are among all variables, which are those of an edge ([`VARIABLES`]) or of a node.
+pub fn positions<S: AsRef<str>>(names: &[String], all: &[S]) -> Vec<usize> {
+    let position = |name: &String| all.iter().position(|v| v.as_ref() == name);
     names.iter().filter_map(position).collect()
 }
 
