@@ -10,9 +10,6 @@ use crate::ops::expression::Rows;
 
 /// A constant may move by this part of itself.
 const NEAR: f64 = 0.02;
-/// Loss may rise by a factor of e to this over the number of rows: two standard deviations of one
-/// parameter.
-const RISE: f64 = 4.0;
 /// Steps and tolerance of refitting the constants that are left.
 const STEPS: (u32, f64) = (20, 1e-6);
 
@@ -47,9 +44,11 @@ fn simple(value: f64) -> Vec<f64> {
     found
 }
 
-/// The largest loss that passes for the same as `loss`. One of `resolution` is as good as 0.
+/// The largest loss that passes for the same as `loss`, by what the Bayesian information criterion asks of a
+/// parameter: n rows have to gain ln n in n ln(loss). One of `resolution` is as good as 0.
 pub(super) fn limit(loss: f64, rows: usize, resolution: f64) -> f64 {
-    (loss * (RISE / rows as f64).exp()).max(resolution)
+    let rows = rows as f64;
+    (loss * (rows.ln() / rows).exp()).max(resolution)
 }
 
 /// The expression with as many rounded constants as its loss on `rows` bears, the others refitted;
@@ -96,6 +95,15 @@ pub(super) fn rounded(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A true 1 that noise shows as 1 ± 2.5 standard deviations passes for 1; at 4 it does not.
+    #[test]
+    fn noise_does_not_hide_a_simple_number() {
+        let n = 2000.0f64;
+        let rise = |deviations: f64| 1.0 + deviations * deviations / n;
+        assert!(rise(2.5) < limit(1.0, 2000, 0.0) && rise(4.0) > limit(1.0, 2000, 0.0));
+        assert_eq!(limit(1e-20, 2000, 1e-10), 1e-10);
+    }
 
     #[test]
     fn simple_numbers_are_near_and_few() {

@@ -262,17 +262,26 @@ impl Whole {
     }
 }
 
-/// The receivers in chunks of up to `most` edges, or of as many as take half of the free memory at so
-/// many bytes each. The order of sums, hence the last bits, depends on the chunks: on the memory only
+/// Memory that a receiver takes, at most: sums over its edges, φv's layers, and the gradients of all.
+fn receiver_bytes(shape: &Shape) -> usize {
+    let inputs = shape.n_features + shape.message_dim;
+    let hidden = (2 * shape.layers + 2) * shape.hidden;
+    (2 * (inputs + shape.message_dim + shape.outputs) + hidden) * size_of::<f32>()
+}
+
+/// The receivers in chunks of up to `most` edges, or of as many as take half of the free memory with so
+/// many bytes for each edge. The order of sums, hence the last bits, depends on the chunks: on the memory only
 /// where it is short.
 fn chunks(gpu: Gpu, batch: &Batch, most: usize, bytes: usize) -> Result<Vec<Range<usize>>> {
-    let fit = gpu.free_memory()? / 2 / bytes;
-    let most = most.min(fit);
+    let room = gpu.free_memory()? / 2;
+    let per_receiver = receiver_bytes(&batch.shape);
     let (mut chunks, mut first, mut edges) = (Vec::new(), 0, 0);
     for (index, &receiver) in batch.receivers.iter().enumerate() {
         let degree = batch.edges_of(receiver).len();
+        let needed = (edges + degree) * bytes + (index - first + 1) * per_receiver;
         // Receivers without edges are some work too.
-        if index > first && (edges + degree > most || index - first >= CHUNK_EDGES) {
+        let full = edges + degree > most || needed > room || index - first >= CHUNK_EDGES;
+        if index > first && full {
             chunks.push(first..index);
             (first, edges) = (index, 0);
         }
