@@ -500,15 +500,16 @@ impl<'a> State<'a> {
     /// becomes shorter by that is one more point of the front.
     fn round(&mut self) -> Result<()> {
         let resolution = self.resolution();
-        let rows = (self.rules.row_count() > SOME_ROWS).then(|| self.draw(SOME_ROWS));
-        let rows = rows.as_ref().unwrap_or(&self.rows);
-        let mut shorter = Vec::new();
-        for (&complexity, all) in &mut self.memory.hall {
-            let Some(famous) = all.first_mut() else { continue };
-            let Some(e) = round::rounded(&self.rules, rows, &famous.expression, resolution)? else {
-                continue;
-            };
-            let expression = self.rules.simplified(&e);
+        let drawn = (self.rules.row_count() > SOME_ROWS).then(|| self.draw(SOME_ROWS));
+        // The longest first: what becomes shorter may beat a formula that is rounded already, by what is
+        // left to round in itself.
+        let mut next = self.memory.hall.keys().next_back().copied();
+        while let Some(complexity) = next {
+            next = self.memory.hall.range(..complexity).next_back().map(|(&shorter, _)| shorter);
+            let Some(famous) = self.memory.hall[&complexity].first() else { continue };
+            let rows = drawn.as_ref().unwrap_or(&self.rows);
+            let rounded = round::rounded(&self.rules, rows, &famous.expression, resolution)?;
+            let Some(expression) = rounded.map(|e| self.rules.simplified(&e)) else { continue };
             if !self.rules.allow(&expression) {
                 continue;
             }
@@ -518,14 +519,16 @@ impl<'a> State<'a> {
                 continue;
             }
             let new = self.rules.complexity(&expression);
+            let member = Member { complexity: new, ..famous.member.clone() };
+            let rounded = Famous { loss, expression, member };
             if new == complexity {
-                (famous.expression, famous.loss) = (expression, loss);
+                let all = self.memory.hall.get_mut(&complexity).expect("it has a formula");
+                all[0] = rounded;
             } else {
-                let member = Member { complexity: new, ..famous.member.clone() };
-                shorter.push(Famous { loss, expression, member });
+                self.honour(rounded);
+                next = self.memory.hall.range(..complexity).next_back().map(|(&k, _)| k);
             }
         }
-        shorter.into_iter().for_each(|famous| self.honour(famous));
         Ok(())
     }
 
