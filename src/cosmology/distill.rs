@@ -421,16 +421,19 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
         }
     }
     drop(bar);
-    let mut formula = choose(pairs, graph, &judging).ok_or_else(|| {
-        let message = "no pair of laws is defined on all edges of the training nodes";
-        Error::input(message).file(folder.file(job::HALL_OF_FAME))
-    })?;
     let train = Nodes::new(&at.device, graph, &features, &split.train)?;
-    let error = formula.refit(&train).map_err(|e| e.file(folder.path()))?;
-    if !error.is_finite() {
-        let message = "the composed formula is undefined on some edge of the training nodes";
-        return Err(Error::input(message).file(folder.file(job::HALL_OF_FAME)));
-    }
+    let (formula, error) = loop {
+        let Some(best) = choose(&pairs, graph, &judging) else {
+            let message = "no pair of laws is defined on all edges of the training nodes";
+            return Err(Error::input(message).file(folder.file(job::HALL_OF_FAME)));
+        };
+        let mut formula = pairs.remove(best).formula;
+        // What was defined on the nodes that judged may not be on all.
+        let error = formula.refit(&train).map_err(|e| e.file(folder.path()))?;
+        if error.is_finite() {
+            break (formula, error);
+        }
+    };
     write_laws(folder, &formula, error)?;
     let on = |nodes: &[u32]| measure(&at.device, graph, &features, nodes, &formula);
     summary.formula =
@@ -496,19 +499,21 @@ struct Pair {
 }
 
 /// The simplest pair that is as good as the best one, but for the jackknife error of the difference.
-fn choose(pairs: Vec<Pair>, graph: &Graph, nodes: &[u32]) -> Option<Formula> {
-    let mean = |pair: &Pair| pair.errors.iter().sum::<f64>() / pair.errors.len() as f64;
-    let best = pairs.iter().min_by(|a, b| mean(a).total_cmp(&mean(b)))?;
-    let as_good = |pair: &&Pair| {
-        let worse: Vec<f64> = pair.errors.iter().zip(&best.errors).map(|(a, b)| a - b).collect();
+fn choose(pairs: &[Pair], graph: &Graph, nodes: &[u32]) -> Option<usize> {
+    let mean = |&k: &usize| pairs[k].errors.iter().sum::<f64>() / pairs[k].errors.len() as f64;
+    let all = 0..pairs.len();
+    let best = all.clone().min_by(|a, b| mean(a).total_cmp(&mean(b)))?;
+    let as_good = |&k: &usize| {
+        let both = pairs[k].errors.iter().zip(&pairs[best].errors);
+        let worse: Vec<f64> = both.map(|(a, b)| a - b).collect();
         let (mean, jackknife) = mean_and_jackknife(graph, nodes, &worse);
         mean <= jackknife
     };
-    let simplest = pairs
-        .iter()
+    let order = |&k: &usize| pairs[k].complexity;
+    let simplest = all
         .filter(as_good)
-        .min_by(|a, b| a.complexity.cmp(&b.complexity).then(mean(a).total_cmp(&mean(b))));
-    Some(simplest.unwrap_or(best).formula.clone())
+        .min_by(|a, b| order(a).cmp(&order(b)).then(mean(a).total_cmp(&mean(b))));
+    simplest.or(Some(best))
 }
 
 /// The composed formula in `laws.json`.
