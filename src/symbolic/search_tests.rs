@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::device::Simd;
+use crate::random::Random;
 use crate::symbolic::expression::Op;
 use crate::symbolic::front::Select;
+use crate::symbolic::island::Member;
 
 /// Rows as pairs of bodies have them: masses, charges, a distance vector and its length.
 fn pairs(n: usize, seed: u64, target: impl Fn(&[f64; 7]) -> f64) -> Problem {

@@ -1,0 +1,286 @@
+//! The search of one problem: what it remembers, what it begins with, and an epoch of its islands.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::enumerate;
+use super::expression::Expression;
+use super::hall::{Famous, MEMBER_STEPS};
+use super::island::{Island, Member, Task};
+use super::rules::Rules;
+use super::search::Problem;
+use super::settings::Settings;
+use crate::device::Device;
+use crate::error::Result;
+use crate::ops::expression::Rows;
+use crate::random::Random;
+
+/// Members of an island that the hall of fame replaces at a synchronisation.
+const REINJECTED: usize = 3;
+/// Enumerated expressions of each complexity that islands begin with.
+const GUESSES: usize = 8;
+/// A search goes on for half as many epochs, and so many, once a formula is exact to rounding: a
+/// shorter one may turn up.
+const AFTER_EXACT: u64 = 6;
+/// Epochs after which a structure may be fitted on all rows again: another start may do better.
+const FORGET_EVERY: u64 = 12;
+
+/// Everything that the search of one problem remembers from one synchronisation to the next: with it
+/// a search goes on as if it had not been interrupted.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Memory {
+    pub(super) islands: Vec<Island>,
+    /// The best of each complexity, the best first.
+    pub(super) hall: BTreeMap<u32, Vec<Famous>>,
+    /// Structures that were fitted on all rows of late.
+    pub(super) tried: HashSet<u64>,
+    pub(super) epochs: u64,
+    /// Members of each complexity, fading.
+    pub(super) counts: Vec<f64>,
+    /// Small expressions that explain much, for the islands to begin with.
+    pub(super) guesses: Vec<Expression>,
+    /// Candidates considered beside those of the islands.
+    pub(super) planted: u64,
+    pub(super) node_evaluations: u64,
+    pub(super) random: Random,
+    /// Epochs until a formula that is exact to rounding was found.
+    pub(super) exact: Option<u64>,
+    pub(super) done: bool,
+}
+
+/// One problem in work.
+pub(super) struct State<'a> {
+    pub(super) problem: &'a Problem,
+    pub(super) rules: Rules<'a>,
+    pub(super) rows: Rows,
+    pub(super) memory: Memory,
+}
+
+impl<'a> State<'a> {
+    pub(super) fn new(index: u64, problem: &'a Problem, settings: &'a Settings) -> Result<Self> {
+        let mut random = Random::new(settings.seed, index << 32);
+        let rules = Rules::new(problem, settings, &mut random)?;
+        let stream = |island: usize| (index << 32) + 1 + island as u64;
+        Ok(State {
+            problem,
+            rows: rules.rows()?,
+            rules,
+            memory: Memory {
+                islands: (0..settings.islands)
+                    .map(|i| Island::new(settings.seed, stream(i), i % 2 == 0))
+                    .collect(),
+                hall: BTreeMap::new(),
+                tried: HashSet::new(),
+                epochs: 0,
+                counts: vec![1.0; settings.max_complexity as usize + 3],
+                guesses: Vec::new(),
+                planted: 0,
+                node_evaluations: 0,
+                random,
+                exact: None,
+                done: false,
+            },
+        })
+    }
+
+    pub(super) fn evaluations(&self) -> u64 {
+        self.memory.planted + self.memory.islands.iter().map(|i| i.evaluations).sum::<u64>()
+    }
+
+    /// Puts the problem's seeds into the hall of fame: as they are, and fitted anew.
+    pub(super) fn plant(&mut self, device: &Device, deadline: Option<Instant>) -> Result<()> {
+        let seeds = self.problem.seeds.iter().filter(|seed| self.rules.admits(seed));
+        let seeds = seeds.filter_map(|e| Some((e.clone(), self.rules.canonical(e)?)));
+        let (candidates, shapes): (Vec<Expression>, Vec<Expression>) = seeds.unzip();
+        let losses = self.rules.score(device, &self.rows, &candidates)?;
+        let (steps, tolerance) = MEMBER_STEPS;
+        let how = (steps, self.rules.scaled(), tolerance);
+        let fitted = self.rules.fit(device, &self.rows, &shapes, how)?;
+        let mut members = Vec::new();
+        for (((expression, loss), f), fitted) in
+            candidates.into_iter().zip(losses).zip(shapes).zip(fitted)
+        {
+            let member = Member::fitted(f, &fitted, self.rules.complexity(&expression));
+            self.honour(Famous { loss, expression, member: member.clone() });
+            members.push(member);
+        }
+        self.enter(device, members, deadline)?;
+        self.enumerate(device, deadline)
+    }
+
+    /// Puts what small expressions and pairs of them explain into the hall of fame, and keeps the
+    /// best of each complexity for the islands to begin with.
+    fn enumerate(&mut self, device: &Device, deadline: Option<Instant>) -> Result<()> {
+        let settings = self.rules.settings;
+        let found = enumerate::seeds(self.problem, settings, &mut self.memory.random, deadline);
+        let rows = self.some_rows();
+        let task = Task {
+            device,
+            rows: rows.as_ref().unwrap_or(&self.rows),
+            rules: &self.rules,
+            limit: settings.max_complexity,
+            frequency: &[],
+            guesses: &[],
+            population: 0,
+            batches: 0,
+            deadline: None,
+        };
+        let mut known = HashSet::new();
+        let admitted = found.iter().filter_map(|e| task.admit(e));
+        let most = settings.evaluations.map_or(usize::MAX, |limit| limit as usize / 4);
+        let (shapes, complexities): (Vec<Expression>, Vec<u32>) =
+            admitted.filter(|(f, _)| known.insert(self.rules.structure(f))).take(most).unzip();
+        let (steps, tolerance) = MEMBER_STEPS;
+        let how = (steps, self.rules.scaled(), tolerance);
+        let fitted = self.rules.fit(device, task.rows, &shapes, how)?;
+        let rows = task.rows.rows() as u64;
+        self.memory.planted += shapes.len() as u64;
+        let mut members: Vec<Member> = Vec::new();
+        for ((f, complexity), fitted) in shapes.into_iter().zip(complexities).zip(&fitted) {
+            self.memory.node_evaluations +=
+                u64::from(fitted.evaluations) * f.nodes().len() as u64 * rows;
+            members.push(Member::fitted(f, fitted, complexity));
+        }
+        members.retain(|m| m.loss.is_finite());
+        members.sort_by(|a, b| a.complexity.cmp(&b.complexity).then(a.loss.total_cmp(&b.loss)));
+        let groups = members.chunk_by(|a, b| a.complexity == b.complexity);
+        let best: Vec<Member> = groups.flat_map(|g| g.iter().take(GUESSES).cloned()).collect();
+        self.memory.guesses = best.iter().map(|m| m.f.clone()).collect();
+        self.enter(device, best, deadline)
+    }
+
+    /// Until the next synchronisation, and that.
+    pub(super) fn epoch(
+        &mut self,
+        device: &Device,
+        limit: u32,
+        (population, batches): (usize, usize),
+        deadline: Option<Instant>,
+    ) -> Result<()> {
+        self.memory.epochs += 1;
+        if self.memory.epochs.is_multiple_of(FORGET_EVERY) {
+            self.memory.tried.clear();
+        }
+        let rows = self.some_rows();
+        let total: f64 = self.memory.counts.iter().sum();
+        let frequency: Vec<f64> = self.memory.counts.iter().map(|c| c / total).collect();
+        let task = Task {
+            device,
+            rows: rows.as_ref().unwrap_or(&self.rows),
+            rules: &self.rules,
+            limit,
+            frequency: &frequency,
+            guesses: &self.memory.guesses,
+            population,
+            batches,
+            deadline,
+        };
+        self.memory.islands.par_iter_mut().try_for_each(|island| island.evolve(&task))?;
+        let found = self.promising();
+        self.enter(device, found, deadline)?;
+        self.migrate();
+        let Memory { counts, islands, .. } = &mut self.memory;
+        for count in counts.iter_mut() {
+            *count = 1.0 + 0.8 * (*count - 1.0);
+        }
+        for member in islands.iter().flat_map(|i| &i.members) {
+            if let Some(count) = counts.get_mut(member.complexity as usize) {
+                *count += 1.0;
+            }
+        }
+        if self.least() <= self.resolution() {
+            self.memory.exact.get_or_insert(self.memory.epochs);
+        }
+        self.memory.done = self.finished();
+        Ok(())
+    }
+
+    /// True where there is nothing more to look for.
+    pub(super) fn finished(&self) -> bool {
+        let Memory { exact, epochs, .. } = self.memory;
+        let limit = self.rules.settings.target_loss;
+        exact.is_some_and(|found| epochs >= found + found / 2 + AFTER_EXACT)
+            || limit.is_some_and(|limit| self.least() <= limit)
+    }
+
+    /// Rows for the next epoch; None where the table is so short that all are used.
+    pub(super) fn some_rows(&mut self) -> Option<Rows> {
+        let (n, some) = (self.rules.row_count(), self.rules.settings.batch_rows);
+        if n <= some.saturating_mul(2) {
+            return None;
+        }
+        Some(self.draw(some))
+    }
+
+    /// So many different rows that have a weight, or all of those.
+    pub(super) fn draw(&mut self, some: usize) -> Rows {
+        let some = some.min(self.rules.row_count());
+        let mut chosen: HashSet<u32> = HashSet::with_capacity(some);
+        let mut order = Vec::with_capacity(some);
+        while order.len() < some {
+            let row = self.rules.draw_row(&mut self.memory.random);
+            if chosen.insert(row) {
+                order.push(row);
+            }
+        }
+        self.rules.gather(&order)
+    }
+
+    /// The islands' best of each complexity, where no simpler one is clearly better, and not
+    /// entered before.
+    fn promising(&mut self) -> Vec<Member> {
+        let (rules, Memory { islands, tried, .. }) = (&self.rules, &mut self.memory);
+        let mut all: Vec<Member> =
+            islands.iter().flat_map(|i| i.best.iter().flatten().cloned()).collect();
+        let keep = self.rules.settings.keep;
+        if keep > 1 {
+            all.extend(islands.iter().flat_map(|i| i.members.iter().cloned()));
+        }
+        all.sort_by(|a, b| a.complexity.cmp(&b.complexity).then(a.loss.total_cmp(&b.loss)));
+        let mut least = f64::INFINITY;
+        let mut found: Vec<Member> = Vec::new();
+        for member in all {
+            // Where several of each complexity are kept, the next best are entered as well.
+            let same = found.iter().rev().take_while(|f| f.complexity == member.complexity);
+            let hopeful = member.loss <= 1.1 * least || (keep > 1 && same.count() < keep);
+            if hopeful && tried.insert(rules.structure(&member.f)) {
+                found.push(member.clone());
+            }
+            least = least.min(member.loss);
+        }
+        found
+    }
+
+    /// The hall of fame returns to the islands, and each island's best visits the next.
+    fn migrate(&mut self) {
+        let Memory { hall, islands, random, .. } = &mut self.memory;
+        let mut least = f64::INFINITY;
+        let mut famous: Vec<Member> = Vec::new();
+        for entry in hall.values().filter_map(|f| f.first()) {
+            if entry.loss < least {
+                least = entry.loss;
+                famous.push(entry.member.clone());
+            }
+        }
+        let count = islands.len();
+        let visitors: Vec<Option<Member>> = islands
+            .iter()
+            .map(|island| {
+                let members = island.members.iter();
+                members.min_by(|a, b| a.loss.total_cmp(&b.loss)).cloned()
+            })
+            .collect();
+        for (i, island) in islands.iter_mut().enumerate() {
+            for _ in 0..REINJECTED.min(famous.len()) {
+                let chosen = random.below(famous.len());
+                island.receive(famous[chosen].clone());
+            }
+            if let Some(visitor) = &visitors[(i + 1) % count] {
+                island.receive(visitor.clone());
+            }
+        }
+    }
+}
