@@ -89,7 +89,7 @@ fn find_nvcc() -> Option<PathBuf> {
 }
 
 /// What nvcc is told, besides the targets and the files.
-const FLAGS: [&str; 4] = ["-fatbin", "-std=c++20", "-O3", "-lineinfo"];
+const FLAGS: [&str; 5] = ["-fatbin", "-std=c++20", "-O3", "-lineinfo", "-Xptxas=-v"];
 
 /// The fatbin of each kernel, in their order. Two compilers at a time: each takes some hundred megabytes.
 ///
@@ -123,7 +123,9 @@ fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>,
         let mut command = Command::new(nvcc);
         command.args(FLAGS).arg("-o").arg(&unfinished).arg(kernel);
         for arch in archs.split_whitespace() {
-            command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
+            // No kernel asks whether it is on 8.0, 8.6 or 8.9: one way to PTX for all of these.
+            let base = if arch.starts_with('8') { "80" } else { arch };
+            command.arg(format!("-gencode=arch=compute_{base},code=sm_{arch}"));
         }
         command.arg("-gencode=arch=compute_80,code=compute_80");
         let output = command.output().map_err(|e| failed(e.to_string()))?;
@@ -131,12 +133,18 @@ fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>,
             let text = String::from_utf8_lossy(&output.stderr);
             return Err(failed(text.lines().take(5).collect::<Vec<_>>().join(" | ")));
         }
+        fs::write(report(fatbin), &output.stderr).map_err(|e| failed(e.to_string()))?;
         fs::rename(&unfinished, fatbin).map_err(|e| failed(e.to_string()))?;
     };
     std::thread::scope(|scope| {
         let workers = [0, 1].map(|_| scope.spawn(work));
         workers.into_iter().try_for_each(|worker| worker.join().expect("no compiler panics"))
     })?;
+    // What ptxas said of all of them, for scripts/registers: target/PROFILE/ptxas.log.
+    let said: Vec<u8> =
+        fatbins.iter().flat_map(|f| fs::read(report(f)).unwrap_or_default()).collect();
+    let log = out.ancestors().nth(3).unwrap_or(out).join("ptxas.log");
+    fs::write(&log, said).map_err(|e| format!("cannot write {}: {e}", log.display()))?;
     tidy(&store, &fatbins);
     // Each build has its own: what another one tidies away may be embedded here.
     let own = kernels.iter().zip(&fatbins).map(|(kernel, fatbin)| {
@@ -147,11 +155,16 @@ fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>,
     own.collect()
 }
 
+/// Registers and spills of a compiled kernel, as ptxas reports them.
+fn report(fatbin: &Path) -> PathBuf {
+    fatbin.with_extension("log")
+}
+
 /// What no build has used for three days goes; what this one uses is as new as this build.
 fn tidy(store: &Path, used: &[PathBuf]) {
     let now = SystemTime::now();
-    for fatbin in used {
-        let _ = fs::File::open(fatbin).and_then(|file| file.set_modified(now));
+    for file in used.iter().flat_map(|fatbin| [fatbin.clone(), report(fatbin)]) {
+        let _ = fs::File::open(file).and_then(|file| file.set_modified(now));
     }
     for entry in fs::read_dir(store).into_iter().flatten().flatten() {
         let modified = entry.metadata().and_then(|about| about.modified());

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
-use crate::cosmology::distill as on_graph;
+use crate::cosmology::compose as on_graph;
+use crate::cosmology::distill::is_on_graph;
 use crate::distill::laws::Search;
 use crate::distill::pipeline;
 use crate::error::Result;
@@ -34,7 +35,7 @@ impl Compose {
     pub fn run(self, context: &Context) -> Result<()> {
         let folder = RunFolder::open(&self.run)?;
         let search = Search::new(self.preset, self.evaluations, self.select);
-        if on_graph::is_on_graph(&folder) {
+        if is_on_graph(&folder) {
             let summary = on_graph::compose(context.setting(), &folder, search)?;
             context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
             return Ok(());

@@ -208,7 +208,7 @@ impl Refit for Formula {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cosmology::catalog::{self, Catalog};
     use crate::cosmology::graph;
@@ -216,7 +216,7 @@ mod tests {
     use crate::random::Random;
 
     /// A graph of random halos in a box of 100 Mpc/h.
-    fn random_graph(folder: &std::path::Path, delta: &[f64], count: usize) -> Graph {
+    pub fn random_graph(folder: &std::path::Path, delta: &[f64], count: usize) -> Graph {
         let mut random = Random::new(7, 0);
         let mut text = "x,y,z,vx,vy,vz,mass,delta\n".to_string();
         for row in 0..count {

@@ -6,6 +6,7 @@
 //! ([`overdensity`]). [`graph`] joins the halos that are near each other.
 
 pub mod catalog;
+pub mod compose;
 pub mod distill;
 pub mod fof;
 pub mod formula;

@@ -6,11 +6,11 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::distill;
 use super::formula::{Formula, Nodes};
 use super::graph::Graph;
 use super::split::{Split, mean_and_jackknife};
 use super::train;
+use super::{compose, distill};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::network::model::Model;
@@ -216,7 +216,7 @@ pub fn of_run(
     hide_above: f64,
 ) -> Result<[Row; 2]> {
     let features = graph.scaled_features();
-    let formula = distill::composed(folder)?;
+    let formula = compose::composed(folder)?;
     let found = row(device, graph, &features, "found by this run", &formula, hide_above)?;
     let model = Model::load(&folder.file("model.safetensors"))?;
     distill::check_graph(&model, graph)?;

@@ -191,11 +191,11 @@ pub fn compose(at: Setting, folder: &RunFolder, search: Search) -> Result<(Summa
     let (trained, _) = split(&data, model.about.settings.seed)?;
     let table = MessageTable::read(folder, ROWS)?;
     let kept = table.kept();
+    let messages = laws::read_messages(folder, &table.inputs, &kept)?;
     let components: Vec<usize> = kept.iter().map(|c| c.index).collect();
     let graphs = Graphs::sample(&test, &runs, ROWS, at.seed.wrapping_add(1));
     let nodes = NodeTable::new(&at.device, &model, &graphs, &kept, at.seed)?;
     let nodes = laws::nodes(at, folder, &nodes, &components, search)?;
-    let messages = laws::read_messages(folder, &table.inputs, &kept)?;
     let mut formula = Formula { inputs: table.inputs, components, messages, nodes };
     let train = Graphs::sample(&data, &trained.runs, REFIT_GRAPHS, at.seed.wrapping_add(2));
     let loss = formula
