@@ -30,7 +30,7 @@ pub fn checks(device: &Device) -> Result<Vec<Check>> {
                 degrees.iter().max().unwrap_or(&0)
             );
             // Several of the small ones: the error of a few numbers would be luck.
-            let count = if hidden < 100 { 8 } else { 2 };
+            let count = if hidden < 100 { 4 } else { 1 };
             let cases = || (0..count).map(|seed| Case::new(kind, network, degrees, seed));
             for precision in precisions(device) {
                 let cases: Vec<Case> = cases().map(|case| case.at(precision)).collect();

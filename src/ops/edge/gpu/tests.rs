@@ -39,7 +39,7 @@ pub(super) fn wide(x: &[f32]) -> Vec<f64> {
 /// Several cases of one size.
 fn compare(gpu: Gpu, kind: Kind, network: [usize; 3], degrees: &[usize]) {
     // Several cases of small networks: the error of a few numbers would be luck.
-    let count = if network[0] < 40 { 8 } else { 2 };
+    let count = if network[0] < 40 { 4 } else { 1 };
     let cases = (0..count).map(|seed| Case::new(kind, network, degrees, seed).at(Precision::Bf16));
     let cases: Vec<Case> = cases.collect();
     let of = |rounding: Rounding| -> Vec<f64> {

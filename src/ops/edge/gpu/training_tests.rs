@@ -58,7 +58,7 @@ fn compare(
     let network = [network[0], 2, network[1]];
     // Several cases of small networks: the error of a few numbers would be luck.
     let few = network[0].min(network[2]) < 40 && degrees.iter().sum::<usize>() < 1000;
-    let cases = (0..if few { 8 } else { 1 })
+    let cases = (0..if few { 4 } else { 1 })
         .map(|seed| Case::new(kind, network, degrees, seed).at(Precision::Bf16));
     let cases: Vec<Case> = cases.collect();
     let expected = expected(&cases);
@@ -84,23 +84,25 @@ fn compare(
 #[test]
 fn gpu_fused_step_agrees_with_the_chunked_one() {
     let Some(Device::Gpu(gpu)) = test_gpu() else { return };
-    let ways = |case: &Case| {
+    let fused_alone = |case: &Case| vec![(fused(plan(gpu, case)), "fused")];
+    let and_one_block = |case: &Case| {
         let plan = plan(gpu, case);
         vec![(fused(plan), "fused"), (fused(plan.alone()), "one block")]
     };
     for kind in [Kind::None, Kind::L1] {
         // Receivers without edges, several of them in a tile, one with many tiles.
-        for degrees in &STARS[..5] {
-            compare(gpu, kind, [16, 3], (degrees, usize::MAX), ways);
+        for degrees in &STARS[..4] {
+            compare(gpu, kind, [16, 3], (degrees, usize::MAX), fused_alone);
         }
+        compare(gpu, kind, [16, 3], (STARS[4], usize::MAX), and_one_block);
         // Widths that are no multiples of anything, chunks of several stars and of one.
-        compare(gpu, kind, [33, 31], (&[9, 30, 0, 0, 7, 5, 12, 1], 22), ways);
-        compare(gpu, kind, [65, 17], (&[70, 3, 0, 130], usize::MAX), ways);
-        compare(gpu, kind, [130, 128], (&[0, 65], usize::MAX), ways);
+        compare(gpu, kind, [33, 31], (&[9, 30, 0, 0, 7, 5, 12, 1], 22), and_one_block);
+        compare(gpu, kind, [65, 17], (&[70, 3, 0, 130], usize::MAX), and_one_block);
+        compare(gpu, kind, [130, 128], (&[0, 65], usize::MAX), fused_alone);
         // More units than a slice of the second layer's gradient has.
-        compare(gpu, kind, [260, 100], (&[3, 64, 0, 1], usize::MAX), ways);
+        compare(gpu, kind, [260, 100], (&[3, 64, 0, 1], usize::MAX), fused_alone);
         // More tiles than a chain of sums.
-        compare(gpu, kind, [16, 2], (&[4100], usize::MAX), ways);
+        compare(gpu, kind, [16, 2], (&[4100], usize::MAX), fused_alone);
     }
 }
 
