@@ -143,6 +143,7 @@ impl<'a> Trainer<'a> {
             trainer.state = State::new(shape, parameters);
         }
         trainer.gradients = vec![0.0; trainer.state.parameters.len()];
+        trainer.workspace.keep(device, &trainer.features, trainer.targets)?;
         Ok(trainer)
     }
 

@@ -65,10 +65,35 @@ pub struct Batch<'a> {
     pub step: u64,
 }
 
-/// Buffers that steps on the processor reuse.
+/// What steps reuse: buffers on the processor, and on a GPU what [`Workspace::keep`] uploaded.
 #[derive(Default)]
 pub struct Workspace {
     cpu: cpu::Buffers,
+    kept: Option<gpu::Kept>,
+}
+
+impl Workspace {
+    /// Uploads features `[node, n_features]` and targets `[node, outputs]` of all nodes once, for steps on
+    /// a GPU: those with this workspace read them in place of their batch's and their own, which must be the
+    /// same. Does nothing on the processor.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub fn keep(&mut self, device: &Device, features: &[f32], targets: &[f32]) -> Result<()> {
+        if let Device::Gpu(gpu) = device {
+            self.kept = Some(gpu::Kept::new(*gpu, features, targets)?);
+        }
+        Ok(())
+    }
+
+    /// What was kept, if it has these lengths.
+    fn kept(&self, features: usize, targets: Option<usize>) -> Result<Option<&gpu::Kept>> {
+        if let Some(kept) = &self.kept {
+            check_len("kept features", kept.features(), features)?;
+            check_len("kept targets", kept.targets(), targets.unwrap_or(kept.targets()))?;
+        }
+        Ok(self.kept.as_ref())
+    }
 }
 
 /// Loss and gradient on the receivers of the batch, for `targets` `[node, outputs]` of all nodes.
@@ -96,7 +121,10 @@ pub fn gradient(
         Device::Cpu(cpu) => {
             cpu::gradient(cpu, batch, edges, targets, parameters, gradients, workspace)
         }
-        Device::Gpu(gpu) => gpu::gradient(*gpu, batch, edges, targets, parameters, gradients),
+        Device::Gpu(gpu) => {
+            let kept = workspace.kept(batch.features.len(), Some(targets.len()))?;
+            gpu::gradient((*gpu, kept), batch, edges, targets, parameters, gradients)
+        }
     }
 }
 
@@ -114,7 +142,10 @@ pub fn predict(
     check_len("predictions", predictions.len(), batch.receivers.len() * batch.shape.outputs)?;
     match device {
         Device::Cpu(cpu) => cpu::predict(cpu, batch, parameters, predictions, workspace),
-        Device::Gpu(gpu) => gpu::predict(*gpu, batch, parameters, predictions),
+        Device::Gpu(gpu) => {
+            let kept = workspace.kept(batch.features.len(), None)?;
+            gpu::predict((*gpu, kept), batch, parameters, predictions)
+        }
     }
 }
 

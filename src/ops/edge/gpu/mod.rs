@@ -15,6 +15,7 @@ mod tests;
 mod training_tests;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{Batch, Loss};
 use crate::device::Gpu;
@@ -70,8 +71,29 @@ impl Way {
     }
 }
 
+/// Features and targets of all nodes, which stay on the device from step to step.
+pub(super) struct Kept {
+    features: Arc<Buffer<f32>>,
+    targets: Arc<Buffer<f32>>,
+}
+
+impl Kept {
+    pub fn new(gpu: Gpu, features: &[f32], targets: &[f32]) -> Result<Self> {
+        let upload = |values: &[f32]| gpu.upload(values).map(Arc::new);
+        Ok(Kept { features: upload(features)?, targets: upload(targets)? })
+    }
+
+    pub fn features(&self) -> usize {
+        self.features.len()
+    }
+
+    pub fn targets(&self) -> usize {
+        self.targets.len()
+    }
+}
+
 pub(super) fn gradient(
-    gpu: Gpu,
+    (gpu, kept): (Gpu, Option<&Kept>),
     batch: &Batch,
     edges: usize,
     targets: &[f32],
@@ -79,19 +101,21 @@ pub(super) fn gradient(
     gradients: &mut [f32],
 ) -> Result<Loss> {
     let way = Way::of(gpu, batch)?;
-    gradient_by((gpu, way, way.edges()), batch, edges, targets, parameters, gradients)
+    let how = (gpu, way, way.edges());
+    gradient_by(how, kept, batch, edges, targets, parameters, gradients)
 }
 
 /// In a way, in chunks of up to so many edges.
 fn gradient_by(
     how: (Gpu, Way, usize),
+    kept: Option<&Kept>,
     batch: &Batch,
     edges: usize,
     targets: &[f32],
     parameters: &[f32],
     gradients: &mut [f32],
 ) -> Result<Loss> {
-    let mut loaded = Loaded::by(how, batch, edges, targets, parameters)?;
+    let mut loaded = Loaded::by(how, kept, batch, edges, targets, parameters)?;
     let [losses, penalties] = loaded.step()?;
     loaded.step.gradients(gradients)?;
     let squares: f64 = parameters.iter().map(|&w| f64::from(w).powi(2)).sum();
@@ -121,20 +145,21 @@ impl<'a> Loaded<'a> {
         parameters: &[f32],
     ) -> Result<Self> {
         let way = Way::of(gpu, batch)?;
-        Loaded::by((gpu, way, way.edges()), batch, edges, targets, parameters)
+        Loaded::by((gpu, way, way.edges()), None, batch, edges, targets, parameters)
     }
 
     /// In a way, in chunks of up to `most` edges.
     fn by(
         (gpu, way, most): (Gpu, Way, usize),
+        kept: Option<&Kept>,
         batch: &'a Batch<'a>,
         edges: usize,
         targets: &[f32],
         parameters: &[f32],
     ) -> Result<Self> {
         let chunks = chunks(gpu, batch, most, way.edge_bytes(&batch.shape))?;
-        let mut step = Step::new(gpu, batch, parameters, &chunks, way)?;
-        step.prepare_gradient(targets, edges)?;
+        let mut step = Step::new((gpu, kept), batch, parameters, &chunks, way)?;
+        step.prepare_gradient(kept, targets, edges)?;
         Ok(Loaded { step, chunks })
     }
 
@@ -152,23 +177,24 @@ impl<'a> Loaded<'a> {
 }
 
 pub(super) fn predict(
-    gpu: Gpu,
+    (gpu, kept): (Gpu, Option<&Kept>),
     batch: &Batch,
     parameters: &[f32],
     predictions: &mut [f32],
 ) -> Result<()> {
     let way = Plan::new(gpu, batch)?.map_or(Way::Layers, Way::Predictions);
-    predict_by((gpu, way), batch, parameters, predictions)
+    predict_by((gpu, way), kept, batch, parameters, predictions)
 }
 
 fn predict_by(
     (gpu, way): (Gpu, Way),
+    kept: Option<&Kept>,
     batch: &Batch,
     parameters: &[f32],
     predictions: &mut [f32],
 ) -> Result<()> {
     let chunks = chunks(gpu, batch, way.edges(), way.edge_bytes(&batch.shape))?;
-    let mut step = Step::new(gpu, batch, parameters, &chunks, way)?;
+    let mut step = Step::new((gpu, kept), batch, parameters, &chunks, way)?;
     for chunk in chunks {
         let width = batch.shape.outputs;
         let to = &mut predictions[chunk.start * width..chunk.end * width];

@@ -12,7 +12,7 @@ use crate::ops::relative_error;
 fn found_by(gpu: Gpu, case: &Case, plan: Option<Plan>) -> Vec<f32> {
     let mut found = vec![f32::NAN; case.receivers.len() * case.shape.outputs];
     let way = plan.map_or(Way::Layers, Way::Predictions);
-    predict_by((gpu, way), &case.batch(), &case.parameters, &mut found).unwrap();
+    predict_by((gpu, way), None, &case.batch(), &case.parameters, &mut found).unwrap();
     found
 }
 

@@ -5,7 +5,7 @@ use super::*;
 use crate::device::{Device, test_gpu};
 use crate::network::spec::Precision;
 use crate::ops::edge::selftest::{Case, KINDS, Kind, each, expected};
-use crate::ops::edge::{Penalty, reference};
+use crate::ops::edge::{self, Penalty, Workspace, reference};
 use crate::ops::mlp::Rounding;
 use crate::ops::relative_error;
 
@@ -14,7 +14,7 @@ fn step(how: (Gpu, Way, usize), case: &Case, batch: &Batch) -> (Vec<f32>, Loss) 
     let mut gradients = vec![f32::NAN; case.parameters.len()];
     let edges = batch.check(&case.parameters).unwrap();
     let (targets, parameters) = (&case.targets, &case.parameters);
-    let loss = gradient_by(how, batch, edges, targets, parameters, &mut gradients).unwrap();
+    let loss = gradient_by(how, None, batch, edges, targets, parameters, &mut gradients).unwrap();
     (gradients, loss)
 }
 
@@ -22,7 +22,7 @@ fn step(how: (Gpu, Way, usize), case: &Case, batch: &Batch) -> (Vec<f32>, Loss) 
 fn found(how: (Gpu, Way, usize), case: &Case) -> Vec<f32> {
     let batch = case.batch();
     let mut found = vec![f32::NAN; case.receivers.len() * case.shape.outputs];
-    predict(how.0, &batch, &case.parameters, &mut found).unwrap();
+    predict((how.0, None), &batch, &case.parameters, &mut found).unwrap();
     let (gradients, loss) = step(how, case, &batch);
     found.extend(gradients);
     found.extend([loss.prediction, loss.penalty, loss.decay]);
@@ -229,5 +229,32 @@ fn gpu_hopper_step_is_exact_where_nothing_is_rounded() {
                 assert_eq!(f64::from(loss.penalty), exact.penalty, "{what}");
             }
         }
+    }
+}
+
+#[test]
+fn gpu_steps_read_what_was_kept() {
+    let Some(gpu) = test_gpu() else { return };
+    for precision in [Precision::F32, Precision::Bf16] {
+        let case = Case::new(Kind::L1, [16, 2, 3], &[9, 30, 0, 7], 1).at(precision);
+        let mut other = Case::new(Kind::L1, [16, 2, 3], &[9, 30, 0, 7], 1).at(precision);
+        other.features.iter_mut().for_each(|x| *x += 0.25);
+        other.targets.iter_mut().for_each(|y| *y -= 1.0);
+        let found = |case: &Case, workspace: &mut Workspace| {
+            let mut outputs = vec![f32::NAN; case.receivers.len() * case.shape.outputs];
+            let (batch, w) = (case.batch(), &case.parameters);
+            edge::predict(&gpu, &batch, w, &mut outputs, workspace).unwrap();
+            (case.step(&gpu, workspace).unwrap(), outputs)
+        };
+        let mut workspace = Workspace::default();
+        workspace.keep(&gpu, &case.features, &case.targets).unwrap();
+        let expected = found(&case, &mut Workspace::default());
+        assert_eq!(found(&case, &mut workspace), expected);
+        // They do not look at the batch's own.
+        assert_eq!(found(&other, &mut workspace), expected);
+        assert_ne!(found(&other, &mut Workspace::default()), expected);
+        workspace.keep(&gpu, &case.features[1..], &case.targets).unwrap();
+        let error = case.step(&gpu, &mut workspace).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("kept features"));
     }
 }

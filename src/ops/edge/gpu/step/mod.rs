@@ -4,13 +4,14 @@ mod backward;
 mod forward;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use half::bf16;
 
 use super::args::*;
 use super::fused::Graph;
 use super::fused::training::Training;
-use super::{Way, Whole};
+use super::{Kept, Way, Whole};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
@@ -53,7 +54,7 @@ pub(super) struct Step<'a> {
     padded: Padded,
     wide: Buffer<f32>,
     rounded: Buffer<bf16>,
-    features: Buffer<f32>,
+    features: Arc<Buffer<f32>>,
     chunk: Chunk,
     inputs: Buffer<f32>,
     hidden: Vec<Operands>,
@@ -136,7 +137,7 @@ struct Chunk {
 
 /// What only a gradient needs.
 struct Backward {
-    targets: Buffer<f32>,
+    targets: Arc<Buffer<f32>>,
     scale: f32,
     /// Sums of gradients `[splits, stride]`; behind the arena is room for a sum that nobody needs.
     partials: Buffer<f32>,
@@ -154,9 +155,9 @@ struct Backward {
 }
 
 impl<'a> Step<'a> {
-    /// Uploads the parameters and the features; there is room for each of the chunks.
+    /// Uploads the parameters, and the features unless they are kept; there is room for each of the chunks.
     pub fn new(
-        gpu: Gpu,
+        (gpu, all): (Gpu, Option<&Kept>),
         batch: &'a Batch<'a>,
         parameters: &[f32],
         chunks: &[Range<usize>],
@@ -181,6 +182,10 @@ impl<'a> Step<'a> {
         let kept = only(plan.is_none(), edges);
         let hidden = |_| Operands::new(gpu, batch.precision, kept * padded.hidden());
         let parameters = gpu.upload(parameters)?;
+        let features = match all {
+            Some(all) => all.features.clone(),
+            None => Arc::new(gpu.upload(batch.features)?),
+        };
         let fused = plan.map(|plan| Whole::new(gpu, batch, plan, &parameters)).transpose()?;
         let mut step = Step {
             gpu,
@@ -195,7 +200,7 @@ impl<'a> Step<'a> {
             wide: gpu.buffer(padded.len)?,
             rounded: gpu
                 .buffer(only(batch.precision == Precision::Bf16 && plan.is_none(), padded.len))?,
-            features: gpu.upload(batch.features)?,
+            features,
             chunk: Chunk {
                 receivers: gpu.buffer(receivers)?,
                 starts: gpu.buffer(receivers + 1)?,
@@ -272,7 +277,12 @@ impl<'a> Step<'a> {
     }
 
     /// Makes room for the gradient on a batch of so many edges.
-    pub fn prepare_gradient(&mut self, targets: &[f32], edges: usize) -> Result<()> {
+    pub fn prepare_gradient(
+        &mut self,
+        all: Option<&Kept>,
+        targets: &[f32],
+        edges: usize,
+    ) -> Result<()> {
         let (gpu, batch, by_message) = (self.gpu, self.batch, self.by_message);
         let shape = &batch.shape;
         // Of the largest chunk; edges whose activations are kept.
@@ -285,7 +295,10 @@ impl<'a> Step<'a> {
         let d_hidden = |layer| Operands::new(gpu, self.precision(layer), rows * hidden);
         let widths = self.arena.node.iter().map(|layer| layer.inputs);
         self.backward = Some(Backward {
-            targets: gpu.upload(targets)?,
+            targets: match all {
+                Some(all) => all.targets.clone(),
+                None => Arc::new(gpu.upload(targets)?),
+            },
             scale: 1.0 / batch.receivers.len() as f32,
             partials: gpu.buffer(splits * stride)?,
             // What lies between the tensors is zero.
