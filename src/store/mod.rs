@@ -18,6 +18,13 @@ pub(crate) fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// True for what a process that ended left of writing a file called `name`.
+pub(crate) fn is_temporary_of(path: &Path, name: &str) -> bool {
+    let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+    let id = file.strip_prefix(name).and_then(|rest| rest.strip_prefix(".tmp"));
+    id.is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// Writes a whole file at once: temporary name, flush to disk, rename.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     use std::io::Write;

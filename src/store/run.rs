@@ -36,13 +36,17 @@ impl RunFolder {
         }
         std::fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
         let run = RunFolder { path: path.to_path_buf() };
-        let mut entries = std::fs::read_dir(path).map_err(|e| Error::io("read", path, e))?;
-        let empty = entries.next().is_none();
+        let left = run.left_by_a_kill()?;
+        let empty = left.is_some();
+        for file in left.iter().flatten() {
+            std::fs::remove_file(file).map_err(|e| Error::io("remove", file, e))?;
+        }
         if existing.resume && !empty && !run.file("config.toml").exists() {
             return Err(Error::usage("has no config.toml: there is no run to resume").file(path));
         }
         if existing.overwrite {
-            for name in FILES {
+            // By its config.toml, the last to go, a folder is known where a kill comes in between.
+            for name in FILES.iter().rev() {
                 let file = run.file(name);
                 if file.exists() {
                     std::fs::remove_file(&file).map_err(|e| Error::io("remove", &file, e))?;
@@ -63,6 +67,21 @@ impl RunFolder {
             return Err(Error::input("there is no such run folder").file(path));
         }
         Ok(RunFolder { path: path.to_path_buf() })
+    }
+
+    /// Where no run has begun in the folder: what a kill left of a config.toml that was not yet whole, the
+    /// first file of a run. `None` where there is anything else.
+    pub fn left_by_a_kill(&self) -> Result<Option<Vec<PathBuf>>> {
+        let failed = |e| Error::io("read", &self.path, e);
+        let mut left = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if !super::is_temporary_of(&path, "config.toml") {
+                return Ok(None);
+            }
+            left.push(path);
+        }
+        Ok(Some(left))
     }
 
     /// The folder.
@@ -181,5 +200,19 @@ mod tests {
         let run = RunFolder::create(&path, Existing { resume: false, overwrite: true }).unwrap();
         assert!(!run.file("config.toml").exists());
         assert!(run.file("mine.txt").exists(), "files that are not ours stay");
+    }
+
+    #[test]
+    fn what_a_kill_left_of_the_first_file_is_no_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join("config.toml.tmp4711");
+        std::fs::write(&left, "[regr").unwrap();
+        let run = RunFolder::create(folder.path(), Existing::default()).unwrap();
+        assert!(!left.exists());
+        for other in ["config.toml.tmp", "config.toml.tmp1x", "laws.json.tmp1", "config.toml"] {
+            std::fs::write(run.file(other), "").unwrap();
+            assert!(RunFolder::create(folder.path(), Existing::default()).is_err(), "{other}");
+            std::fs::remove_file(run.file(other)).unwrap();
+        }
     }
 }
