@@ -11,6 +11,7 @@
 //! And all of that again in the smaller problems that `powers.rs` finds in the table. This is a guess on
 //! some rows: the search fits and judges what comes out.
 
+use std::borrow::Cow;
 use std::f64::consts::FRAC_PI_2;
 use std::time::Instant;
 
@@ -27,6 +28,8 @@ use crate::random::Random;
 
 /// Rows on which features are compared.
 const ROWS: usize = 64;
+/// Of a table with weights, rows at most: no part looks at more.
+const WEIGHED: usize = 2000;
 /// Features at most.
 const MOST: usize = 12_000;
 /// Pairs, under all outer functions, for each candidate that the search may consider: about a tenth of
@@ -67,6 +70,7 @@ pub(super) fn seeds(
     if !settings.scaled() || problem.template.is_some() || problem.target.len() < 8 {
         return Vec::new();
     }
+    let problem = &*weighed(problem, random);
     let views = powers::views(problem, &settings.operators, random);
     let parts = 1 + views.len();
     let mut found: Vec<Vec<Expression>> = Vec::new();
@@ -81,6 +85,29 @@ pub(super) fn seeds(
     }
     found.extend(seeds_of(problem, settings, parts, random, deadline));
     in_turn(found)
+}
+
+/// Of a problem with weights as many rows as those are worth, (Σ w)² / Σ w², drawn by weight: what follows
+/// counts rows alike.
+fn weighed<'a>(problem: &'a Problem, random: &mut Random) -> Cow<'a, Problem> {
+    let Some(weights) = &problem.weights else { return Cow::Borrowed(problem) };
+    let sum = |power: i32| weights.iter().map(|&w| f64::from(w).powi(power)).sum::<f64>();
+    let worth = (sum(1).powi(2) / sum(2)).round() as usize;
+    // The least times of events of these rates are a draw without replacement.
+    let mut times: Vec<(f64, usize)> = Vec::new();
+    for (row, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+        times.push((-(1.0 - random.uniform()).ln() / f64::from(weight), row));
+    }
+    times.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let mut rows: Vec<usize> = times.iter().map(|time| time.1).collect();
+    rows.truncate(worth.max(ROWS).min(WEIGHED));
+    rows.sort_unstable();
+    let pick = |column: &Vec<f32>| rows.iter().map(|&row| column[row]).collect();
+    Cow::Owned(Problem {
+        columns: problem.columns.iter().map(pick).collect(),
+        target: pick(&problem.target),
+        ..Problem::default()
+    })
 }
 
 /// The first of each list, then the second of each, ….
@@ -303,6 +330,39 @@ mod tests {
         let seeds = seeds(&problem, &settings, &mut Random::new(1, 1), None);
         let errors = seeds.iter().map(error).filter(|e| e.is_finite());
         errors.fold(f64::INFINITY, f64::min)
+    }
+
+    /// Without the weights the law would be that of the other rows.
+    #[test]
+    fn rows_count_by_their_weights() {
+        let mut random = Random::new(8, 0);
+        let mut problem = Problem {
+            columns: vec![Vec::new(); 2],
+            weights: Some(Vec::new()),
+            ..Problem::default()
+        };
+        for row in 0..600 {
+            let (x, y) = (0.2 + 2.0 * random.uniform(), 0.2 + random.uniform());
+            let light = row % 3 > 0;
+            problem.columns[0].push(x as f32);
+            problem.columns[1].push(y as f32);
+            problem.target.push(if light { x + y * y } else { 3.0 * x / y } as f32);
+            problem.weights.as_mut().unwrap().push(if light { 1e-3 } else { 2.0 });
+        }
+        let settings = Settings {
+            operators: vec![Op::Add, Op::Mul, Op::Div],
+            evaluations: Some(5_000),
+            ..Settings::default()
+        };
+        let found = seeds(&problem, &settings, &mut Random::new(1, 1), None);
+        let law = |e: &Expression| {
+            let error = |x: f64, y: f64| (e.eval(&[x, y]) / (3.0 * x / y) - 1.0).abs();
+            error(0.7, 0.4) + error(2.0, 1.1) < 1e-4
+        };
+        assert!(found.iter().any(law));
+        assert_eq!(weighed(&problem, &mut Random::new(1, 1)).target.len(), 200);
+        problem.weights = Some(vec![1.0; 600]);
+        assert_eq!(weighed(&problem, &mut Random::new(1, 1)).target, problem.target);
     }
 
     #[test]
