@@ -11,25 +11,33 @@
 #include "common/device.cuh"
 #include "common/evaluate.cuh"
 
-struct ExpressionArgs {
+// What is asked about some of the programs. One launch takes what several callers ask for, each of its own
+// table: a block reads the task of its program, and no block depends on another's.
+struct ExpressionTask {
     const float* table;        // [variables + 2, rows]: the columns, the target, the weights
-    const unsigned* programs;  // [programs, 8] a `Program` each, then what they point to
-    double* results;           // [programs, stride]: loss, evaluations, parameters
     unsigned rows;             // with the padding: whole lines of 16
     unsigned variables;
     unsigned tile;             // lines that a block takes at a time, at most 64; four threads each
-    unsigned stride;
     unsigned squared;          // the loss is MSE, not MAE
     // Of fits only.
     unsigned scaled;           // fits scale and offset too
     unsigned steps;
-    unsigned reserved;
     double tolerance;
     double median;             // of the target
     double deviation;          // its mean absolute deviation from the median
+    uint64_t reserved;
 };
-LAYOUT(ExpressionArgs, table, programs, results, rows, variables, tile, stride, squared, scaled, steps,
-       reserved, tolerance, median, deviation)
+LAYOUT(ExpressionTask, table, rows, variables, tile, squared, scaled, steps, tolerance, median, deviation,
+       reserved)
+
+struct ExpressionArgs {
+    const ExpressionTask* tasks;
+    const unsigned* programs;  // [programs, 8] a `Program` each, then what they point to
+    double* results;           // [programs, stride]: loss, evaluations, parameters
+    unsigned stride;
+    unsigned reserved;
+};
+LAYOUT(ExpressionArgs, tasks, programs, results, stride, reserved)
 
 namespace {
 
@@ -74,12 +82,16 @@ DEVICE const float4& quad_at(const float* column, size_t row) {
     return *reinterpret_cast<const float4*>(column + row);
 }
 
-// The block's program, copied into shared memory from byte `at` on.
+// The block's program and its task, copied into shared memory from byte `at` on.
 template <bool TAPE>
-DEVICE Evaluator load(const ExpressionArgs& args, size_t& at) {
+DEVICE Evaluator load(const ExpressionArgs& args, size_t& at, Shared<ExpressionTask>& task) {
     const uint4* words = reinterpret_cast<const uint4*>(args.programs);
     const uint4 first = words[2 * blockIdx.x], second = words[2 * blockIdx.x + 1];
-    const Program program{first.x, first.y, first.z, first.w, second.x, second.y, {0, 0}};
+    const Program program{first.x, first.y, first.z, first.w, second.x, second.y, {second.z, 0}};
+    // The word that is reserved elsewhere is the number of the task.
+    const ExpressionTask& asked = args.tasks[second.z];
+    task = take<ExpressionTask>(at, 1);
+    if (threadIdx.x == 0) task[0] = asked;
     const Shared<uint4> code = take<uint4>(at, program.instructions);
     for (unsigned i = threadIdx.x; i < program.instructions; i += blockDim.x)
         code[i] = words[program.code + i];
@@ -87,10 +99,10 @@ DEVICE Evaluator load(const ExpressionArgs& args, size_t& at) {
     for (unsigned i = threadIdx.x; i < program.constants; i += blockDim.x)
         constants[i] = __uint_as_float(args.programs[program.constant + i]);
     const size_t places = TAPE ? program.instructions : program.slots;
-    const unsigned length = length_of(args.tile);
+    const unsigned length = length_of(asked.tile);
     const Shared<float> results = take<float>(at, places * length);
     __syncthreads();
-    return {program, code, constants, results, args.table, args.rows, length, place_of(4 * threadIdx.x)};
+    return {program, code, constants, results, asked.table, asked.rows, length, place_of(4 * threadIdx.x)};
 }
 
 // ---------------------------------------------------------------- the fit
@@ -144,32 +156,32 @@ struct Fit {
 
 // The loss at e.constants, scale and offset, infinite where the program is invalid; the normal
 // equations in fit.sums.
-DEVICE double evaluate(const ExpressionArgs& args, Evaluator& e, const Fit& fit, float scale,
+DEVICE double evaluate(const ExpressionTask& task, Evaluator& e, const Fit& fit, float scale,
                        float offset, float smallest) {
-    const float* target = args.table + size_t(args.variables) * args.rows;
-    const float* weights = target + args.rows;
-    const unsigned all_lines = args.rows / LINE, thread = threadIdx.x;
+    const float* target = task.table + size_t(task.variables) * task.rows;
+    const float* weights = target + task.rows;
+    const unsigned all_lines = task.rows / LINE, thread = threadIdx.x;
     const unsigned warp = thread / 32, warps = blockDim.x / 32;
     for (unsigned i = thread; i <= fit.equations; i += blockDim.x) fit.sums[i] = 0.0;
-    for (unsigned first = 0; first < all_lines; first += args.tile) {
-        const unsigned lines = min(args.tile, all_lines - first);
+    for (unsigned first = 0; first < all_lines; first += task.tile) {
+        const unsigned lines = min(task.tile, all_lines - first);
         const size_t row = size_t(first) * LINE + 4 * thread;
         float flag = 0.0f;
         if (thread < 4 * lines) {
-            e.columns = args.table + row;
+            e.columns = task.table + row;
             const float4 value = forward<true>(e, flag);
             const float4 r = each(quad_at(target, row), value, [=](float y, float v) {
                 return y - fmaf(v, scale, offset);
             });
-            const float4 weight = quad_at(weights, row), size = size_of(r, args.squared);
-            const float4 w = args.squared ? weight : each(weight, size, [=](float w, float size) {
+            const float4 weight = quad_at(weights, row), size = size_of(r, task.squared);
+            const float4 w = task.squared ? weight : each(weight, size, [=](float w, float size) {
                 return w / fmaxf(size, smallest);
             });
             flag = tested(flag, size);
             quad_at(fit.size, e.place) = size;
             quad_at(fit.omega, e.place) = w;
             quad_at(fit.omega_r, e.place) = each(w, r, [](float w, float r) { return w * r; });
-            if (args.scaled) {
+            if (task.scaled) {
                 quad_at(fit.jacobian, fit.thetas * e.length + e.place) = value;
                 quad_at(fit.jacobian, (fit.thetas + 1) * e.length + e.place) = all(1.0f);
             }
@@ -211,22 +223,24 @@ DEVICE double evaluate(const ExpressionArgs& args, Evaluator& e, const Fit& fit,
 // Losses: results[program, 0].
 KERNEL void __launch_bounds__(256, 4) expression_score(ExpressionArgs args) {
     size_t at = 0;
+    Shared<ExpressionTask> shared_task;
+    Evaluator e = load<false>(args, at, shared_task);
+    const ExpressionTask& task = shared_task[0];
     const Shared<double> loss = take<double>(at, 1);
-    const Shared<float> size = take<float>(at, length_of(args.tile));
-    Evaluator e = load<false>(args, at);
-    const float* target = args.table + size_t(args.variables) * args.rows;
-    const float* weights = target + args.rows;
-    const unsigned all_lines = args.rows / LINE, thread = threadIdx.x;
+    const Shared<float> size = take<float>(at, e.length);
+    const float* target = task.table + size_t(task.variables) * task.rows;
+    const float* weights = target + task.rows;
+    const unsigned all_lines = task.rows / LINE, thread = threadIdx.x;
     if (thread == 0) loss[0] = 0.0;
-    for (unsigned first = 0; first < all_lines; first += args.tile) {
-        const unsigned lines = min(args.tile, all_lines - first);
+    for (unsigned first = 0; first < all_lines; first += task.tile) {
+        const unsigned lines = min(task.tile, all_lines - first);
         const size_t row = size_t(first) * LINE + 4 * thread;
         float flag = 0.0f;
         if (thread < 4 * lines) {
-            e.columns = args.table + row;
+            e.columns = task.table + row;
             const float4 value = forward<false>(e, flag);
             const float4 r = each(quad_at(target, row), value, [](float y, float v) { return y - v; });
-            const float4 sizes = size_of(r, args.squared);
+            const float4 sizes = size_of(r, task.squared);
             flag = tested(flag, sizes);
             quad_at(size, e.place) = sizes;
         }
@@ -249,8 +263,10 @@ EXPORT(expression_score)
 // the target, so that the first step is a linear fit: results[program, ..].
 KERNEL void __launch_bounds__(256, 2) expression_fit(ExpressionArgs args) {
     size_t at = 0;
-    Evaluator e = load<true>(args, at);
-    const unsigned thetas = e.program.constants, n = thetas + (args.scaled ? 2 : 0);
+    Shared<ExpressionTask> shared_task;
+    Evaluator e = load<true>(args, at, shared_task);
+    const ExpressionTask& task = shared_task[0];
+    const unsigned thetas = e.program.constants, n = thetas + (task.scaled ? 2 : 0);
     Fit fit;
     fit.thetas = thetas;
     fit.parameters = n;
@@ -269,22 +285,22 @@ KERNEL void __launch_bounds__(256, 2) expression_fit(ExpressionArgs args) {
 
     const unsigned thread = threadIdx.x, threads = blockDim.x;
     for (unsigned i = thread; i < n; i += threads)
-        fit.present[i] = i < thetas ? double(e.constants[i]) : i == thetas ? 0.0 : args.median;
+        fit.present[i] = i < thetas ? double(e.constants[i]) : i == thetas ? 0.0 : task.median;
     // Every thread follows the fit; the first solves the equations.
-    double best_loss = INFINITE, damping = 1e-3, smallest = SMALL * fmax(args.deviation, 1e-30);
+    double best_loss = INFINITE, damping = 1e-3, smallest = SMALL * fmax(task.deviation, 1e-30);
     unsigned evaluations = 0;
     for (;;) {
         __syncthreads();
         for (unsigned i = thread; i < thetas; i += threads) e.constants[i] = float(fit.present[i]);
-        const float scale = args.scaled ? float(fit.present[thetas]) : 1.0f;
-        const float offset = args.scaled ? float(fit.present[thetas + 1]) : 0.0f;
+        const float scale = task.scaled ? float(fit.present[thetas]) : 1.0f;
+        const float offset = task.scaled ? float(fit.present[thetas + 1]) : 0.0f;
         __syncthreads();
-        const double loss = evaluate(args, e, fit, scale, offset, float(smallest));
+        const double loss = evaluate(task, e, fit, scale, offset, float(smallest));
         evaluations++;
         bool stop = false;
         if (evaluations == 1 || loss < best_loss) {
             if (evaluations > 1) {
-                stop = 1.0 - loss / best_loss < args.tolerance;
+                stop = 1.0 - loss / best_loss < task.tolerance;
                 damping = fmax(damping * 0.1, 1e-9);
                 smallest = fmax(SMALL * loss, 1e-30);
             }
@@ -296,7 +312,7 @@ KERNEL void __launch_bounds__(256, 2) expression_fit(ExpressionArgs args) {
         } else {
             damping *= 30.0;
         }
-        if (stop || evaluations > args.steps || !is_finite(best_loss) || !(best_loss > 0.0)) break;
+        if (stop || evaluations > task.steps || !is_finite(best_loss) || !(best_loss > 0.0)) break;
         __syncthreads();
         bool solved = true;
         if (thread == 0) solved = solve(n, fit.kept, damping, fit.factor, fit.step);

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use lawsmith::symbolic::expression::Expression;
 use serde_json::Value;
 
 fn lawsmith(arguments: &[&str]) -> Output {
@@ -94,6 +95,48 @@ fn every_stage_as_a_command_of_its_own() {
         assert!(!law["equation"].as_str().unwrap().is_empty());
     }
     assert!(report.contains("<svg") && report.contains("formula"));
+}
+
+/// Whatever a network says that has hardly been trained: f(m, q, r) is the same in both laws.
+#[test]
+fn messages_of_a_run_share_one_factor_under_joint() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, run) = (folder.path().join("data.safetensors"), folder.path().join("run"));
+    let (data, run) = (text(&data), text(&run));
+    succeed(&["simulate", "--runs", "20", "--frames", "20", "-o", data]);
+    let training = ["--model", "bottleneck", "--steps", "20", "--hidden", "16"];
+    succeed(&[&["train", data, "-o", run], &training[..]].concat());
+    succeed(&["messages", run]);
+    let found = succeed(&["regress", run, "--joint", "dx,dy", "--evaluations", "1000"]);
+    let names = "m1 m2 q1 q2 dx dy r vx1 vy1 vx2 vy2";
+    let names: Vec<&str> = names.split(' ').collect();
+    let laws: Vec<Expression> = found["components"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|component| component["law"]["equation"].as_str().unwrap())
+        .map(|law| Expression::parse(law, &names).unwrap())
+        .collect();
+    assert_eq!(laws.len(), 2);
+    // Without the offset the laws are in the same ratio wherever dx : dy is the same.
+    let ratio = |m1: f64, q2: f64, r: f64, size: f64| {
+        let at = |law: &Expression, size: f64| {
+            law.eval(&[m1, 0.7, 1.0, q2, 0.6 * size, -0.8 * size, r, 0.1, -0.2, 0.3, 0.4])
+        };
+        let along = |law: &Expression| at(law, size) - at(law, 0.0);
+        along(&laws[0]) / along(&laws[1])
+    };
+    let expected = ratio(1.0, 1.0, 1.0, 1.0);
+    for (m1, q2, r, size) in [(2.5, 1.0, 1.0, 1.0), (1.0, -1.0, 2.0, 1.0), (0.4, 1.0, 0.6, 3.0)] {
+        let here = ratio(m1, q2, r, size);
+        assert!((here / expected - 1.0).abs() < 1e-3, "{here} {expected} {laws:?}");
+    }
+    let laws = || std::fs::read(format!("{run}/laws.json")).unwrap();
+    let before = laws();
+    let e = error(&["regress", run, "--joint", "dx,dz"]);
+    assert!(e["message"].as_str().unwrap().contains("'dz'"), "{e}");
+    assert!(laws() == before, "the error comes before anything is removed");
+    succeed(&["compose", run, "--evaluations", "400"]);
 }
 
 #[test]

@@ -86,6 +86,51 @@ fn gpu_every_stage_of_distill_and_the_formulas_of_the_processor() {
 }
 
 #[test]
+fn gpu_fits_of_a_batch_share_launches_and_end_as_each_alone() {
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut random = lawsmith::random::Random::new(3, 1);
+    let mut jobs = String::new();
+    for (name, rows, loss) in [("one", 40, "mae"), ("two", 90, "mse"), ("three", 60, "huber:0.5")] {
+        let mut table = String::from("a,b,y\n");
+        for _ in 0..rows {
+            let (a, b) = (random.normal(), 0.5 + random.uniform());
+            table += &format!("{a},{b},{}\n", a / b + rows as f64 * b.sin());
+        }
+        std::fs::write(path(&format!("{name}.csv")), table).unwrap();
+        jobs += &format!("[[job]]\ntable = \"{name}.csv\"\ntarget = \"y\"\nloss = \"{loss}\"\n");
+        jobs += "evaluations = 200\nislands = 2\n";
+    }
+    std::fs::write(path("jobs.toml"), jobs).unwrap();
+    let (list, whole) = (path("jobs.toml"), path("all"));
+    let batch = ["regress", "--batch", text(&list), "-o", text(&whole)];
+    // One thread is enough for the fits side by side.
+    let mut command = lawsmith("cuda:0", &[&batch[..], &["--json", "--threads", "1"]].concat());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let [requests, launches] =
+        ["requests", "launches"].map(|key| document["device"][key].as_u64().unwrap());
+    assert!(0 < launches && launches < requests, "{document}");
+    for (name, loss) in [("one", "mae"), ("two", "mse"), ("three", "huber:0.5")] {
+        let (table, run) = (path(&format!("{name}.csv")), path(name));
+        let limits = ["--evaluations", "200", "--islands", "2", "--loss", loss];
+        let alone = ["regress", text(&table), "--target", "y", "-o", text(&run)];
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("lawsmith"));
+        command.args(alone).args(limits).args(["--device", "cuda:0"]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said.contains("computed on the processor"), loss == "huber:0.5", "{said}");
+        let hall = |folder: &Path| std::fs::read(folder.join("hall_of_fame.csv")).unwrap();
+        assert!(hall(&run) == hall(&whole.join(name)), "{name}");
+    }
+}
+
+#[test]
 fn gpu_refits_on_a_graph_of_halos_are_those_of_the_processor() {
     if gpu().is_none() || Simd::detect() < Simd::Avx2 {
         return;

@@ -19,6 +19,7 @@ use crate::distill::pipeline::Setting;
 use crate::error::{Error, Result};
 use crate::network::model::{Model, OnGraph};
 use crate::network::settings::Settings as TrainSettings;
+use crate::ops::expression::Evaluator;
 use crate::ops::formula;
 use crate::store::run::RunFolder;
 use crate::symbolic::expression::{Expression, Node};
@@ -215,8 +216,15 @@ pub(super) fn search(
         seed: at.seed,
         ..SearchSettings::default()
     };
-    let outcomes =
-        job::run(&at.device, &problems, labels, &settings, search.select, folder, at.progress)?;
+    let outcomes = job::run(
+        &Evaluator::new(&at.device),
+        &problems,
+        labels,
+        &settings,
+        search.select,
+        folder,
+        at.progress,
+    )?;
     if outcomes.iter().any(|outcome| outcome.interrupted) {
         // In laws.json they would pass for those of a search that had ended.
         let mut laws = job::read_laws(folder)?;

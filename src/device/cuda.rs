@@ -131,6 +131,11 @@ impl<T> Clone for Pointer<T> {
 
 impl<T> Copy for Pointer<T> {}
 
+// SAFETY: an address is a number until a kernel takes it, for which the caller of the launch answers.
+unsafe impl<T> Send for Pointer<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Pointer<T> {}
+
 impl<T> Pointer<T> {
     /// What a kernel recognises as 'not given'.
     pub const NULL: Self = Pointer { address: 0, of: PhantomData };

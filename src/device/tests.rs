@@ -196,6 +196,7 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     same_layout::<crate::bench::ceilings::gpu::FlopArgs>();
     same_layout::<crate::ops::adam::gpu::AdamArgs>();
     same_layout::<crate::ops::adam::Rates>();
+    same_layout::<crate::ops::expression::gpu::ExpressionTask>();
     same_layout::<crate::ops::expression::gpu::ExpressionArgs>();
     same_layout::<crate::ops::formula::gpu::FormulaArgs>();
     same_layout::<crate::ops::rk4::gpu::Rk4Args>();

@@ -7,10 +7,12 @@ use super::nodes::NodeTable;
 use super::pipeline::Setting;
 use crate::error::{Error, Result};
 use crate::network::settings::Preset;
+use crate::ops::expression::Evaluator;
 use crate::store::run::RunFolder;
 use crate::symbolic::expression::{Expression, Weights};
 use crate::symbolic::front::{Entry, Select};
-use crate::symbolic::job::{self, LAWS, Labels};
+use crate::symbolic::job::{self, LAWS, Labels, MEMORY};
+use crate::symbolic::joint::{self, Joint};
 use crate::symbolic::search::{Outcome, Problem, Settings};
 
 /// Stages in `laws.json`: the laws of the kept messages, …
@@ -25,16 +27,19 @@ const OUTPUTS: [&str; 3] = ["ax", "ay", "az"];
 
 /// How to search for the laws of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Search {
+pub struct Search<'a> {
     /// Candidates that are considered for each target.
     pub evaluations: u64,
     /// The rule that chooses from a Pareto front.
     pub select: Select,
     /// True to keep what an interrupted search of the same messages left in the folder.
     pub resume: bool,
+    /// Where it names a vector among the inputs, all messages have one factor in common, as a
+    /// [`Joint`] says.
+    pub joint: &'a [String],
 }
 
-impl Search {
+impl Search<'_> {
     /// As hard as `preset` says, unless `evaluations` does.
     pub fn new(preset: Preset, evaluations: Option<u64>, select: Select) -> Self {
         let of_preset = match preset {
@@ -42,7 +47,7 @@ impl Search {
             Preset::Standard => 1_500_000,
             Preset::Paper => 5_000_000,
         };
-        Search { evaluations: evaluations.unwrap_or(of_preset), select, resume: false }
+        Search { evaluations: evaluations.unwrap_or(of_preset), select, resume: false, joint: &[] }
     }
 }
 
@@ -50,38 +55,54 @@ impl Search {
 struct Job<'a> {
     at: Setting,
     folder: &'a RunFolder,
-    search: Search,
+    search: Search<'a>,
+}
+
+/// A problem for each target.
+fn problems(names: &[String], columns: &[Vec<f32>], targets: &[Vec<f32>]) -> Vec<Problem> {
+    let problem = |target: &Vec<f32>| Problem {
+        names: names.to_vec(),
+        columns: columns.to_vec(),
+        target: target.clone(),
+        ..Problem::default()
+    };
+    targets.iter().map(problem).collect()
 }
 
 impl Job<'_> {
-    /// Searches every target; the chosen entries.
+    /// Searches every target, or all that are `joined`; the chosen entries.
     fn run(
         &self,
         stage: &'static str,
         labels: Vec<String>,
-        names: &[String],
-        columns: &[Vec<f32>],
-        targets: &[Vec<f32>],
+        mut problems: Vec<Problem>,
+        joined: Option<(Joint, Problem)>,
     ) -> Result<Vec<Entry>> {
-        let Job { at, folder, search: Search { evaluations, select, resume } } = *self;
-        let problem = |target: &Vec<f32>| Problem {
-            names: names.to_vec(),
-            columns: columns.to_vec(),
-            target: target.clone(),
-            ..Problem::default()
-        };
-        let mut problems: Vec<Problem> = targets.iter().map(problem).collect();
+        let Job { at, folder, search: Search { evaluations, select, resume, .. } } = *self;
         if resume {
-            if let Some(entries) = finished(folder, stage, &labels, names)? {
+            if let Some(entries) = finished(folder, stage, &labels, &problems[0].names)? {
                 return Ok(entries);
             }
-            job::resume(&mut problems, &labels, folder)?;
+            if joined.is_none() {
+                job::resume(&mut problems, &labels, folder)?;
+            }
         }
         let settings =
             Settings { evaluations: Some(evaluations), seed: at.seed, ..Settings::default() };
-        let labels = Labels { targets: labels, stage, memory: None };
-        let outcomes =
-            job::run(&at.device, &problems, &labels, &settings, select, folder, at.progress)?;
+        let evaluator = &Evaluator::new(&at.device);
+        let progress = at.progress;
+        // Formulas do not say all about a joint search, what it remembers does.
+        let memory = joined.is_some().then_some(MEMORY);
+        let labels = Labels { targets: labels, stage, memory };
+        let outcomes = match &joined {
+            None => job::run(evaluator, &problems, &labels, &settings, select, folder, progress)?,
+            Some(joined) => {
+                let settings = &settings;
+                joint::run(
+                    evaluator, &problems, joined, &labels, settings, select, folder, progress,
+                )?
+            }
+        };
         if outcomes.iter().any(|outcome| outcome.interrupted) {
             // In laws.json they would pass for those of a search that had ended.
             let mut laws = job::read_laws(folder)?;
@@ -132,17 +153,20 @@ pub fn messages(
     table: &MessageTable,
     search: Search,
 ) -> Result<Vec<Entry>> {
+    let targets: Vec<Vec<f32>> = table.targets.iter().map(|(_, target)| target.clone()).collect();
+    let problems = problems(&table.inputs.names(), &table.columns, &targets);
+    let joint = (!search.joint.is_empty()).then(|| Joint::new(&problems, search.joint));
+    let joint = joint.transpose()?;
     // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
-    for name in [LAWS, job::HALL_OF_FAME] {
+    for name in [LAWS, job::HALL_OF_FAME, MEMORY] {
         let path = folder.file(name);
         if path.exists() && !search.resume {
             std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
         }
     }
     let labels = table.targets.iter().map(|(c, _)| c.index.to_string()).collect();
-    let targets: Vec<Vec<f32>> = table.targets.iter().map(|(_, target)| target.clone()).collect();
     let job = Job { at, folder, search };
-    job.run(MESSAGE, labels, &table.inputs.names(), &table.columns, &targets)
+    job.run(MESSAGE, labels, problems, joint)
 }
 
 /// Searches an expression for each output of φv and adds them to `hall_of_fame.csv` and `laws.json`.
@@ -156,8 +180,8 @@ pub fn nodes(
     let dim = table.targets.len();
     let labels = OUTPUTS[..dim].iter().map(|name| name.to_string()).collect();
     let job = Job { at, folder, search };
-    let names = node_names(dim, components);
-    let chosen = job.run(NODE, labels, &names, &table.columns, &table.targets)?;
+    let problems = problems(&node_names(dim, components), &table.columns, &table.targets);
+    let chosen = job.run(NODE, labels, problems, None)?;
     Ok(chosen.into_iter().map(|entry| entry.expression).collect())
 }
 

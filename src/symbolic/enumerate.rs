@@ -100,7 +100,7 @@ fn weighed<'a>(problem: &'a Problem, random: &mut Random) -> Cow<'a, Problem> {
     }
     times.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let mut rows: Vec<usize> = times.iter().map(|time| time.1).collect();
-    rows.truncate(worth.max(ROWS).min(WEIGHED));
+    rows.truncate(worth.clamp(ROWS, WEIGHED));
     rows.sort_unstable();
     let pick = |column: &Vec<f32>| rows.iter().map(|&row| column[row]).collect();
     Cow::Owned(Problem {

@@ -23,6 +23,10 @@ pub struct Front {
     pub entries: Vec<Entry>,
     /// Their losses on rows that the search did not see; empty where there are none.
     pub validation: Vec<f64>,
+    /// What the rules choose, in the order of [`Select::ALL`], where more counts than the losses here: the
+    /// law of a component that shares a part with others is chosen with theirs, and the entries are those
+    /// of all components together, also where one is no better for this component than a simpler one.
+    pub shared: Option<[Option<usize>; 3]>,
 }
 
 /// Which entry of a front is the law.
@@ -82,12 +86,15 @@ impl Front {
             };
             entries.push(Entry { complexity, loss, score, expression });
         }
-        Front { entries, validation: Vec::new() }
+        Front { entries, validation: Vec::new(), shared: None }
     }
 
     /// The entry that a rule chooses; None on an empty front. Where there are losses on unseen rows
     /// they are what the rule reads, and entries that do not lower them are no candidates.
     pub fn select(&self, rule: Select) -> Option<usize> {
+        if let Some(shared) = &self.shared {
+            return Select::ALL.iter().zip(shared).find(|(r, _)| **r == rule)?.1.to_owned();
+        }
         if self.validation.is_empty() {
             return choose(&self.entries, rule);
         }

@@ -12,9 +12,8 @@ use super::island::Member;
 use super::round;
 use super::state::State;
 use super::threshold;
-use crate::device::Device;
 use crate::error::Result;
-use crate::ops::expression::{Fitted, Loss, Rows};
+use crate::ops::expression::{Evaluator, Fitted, Loss, Rows};
 
 /// Of a table with more rows than this, constants are fitted on some first, then with a few steps on
 /// all.
@@ -108,13 +107,13 @@ impl State<'_> {
     /// promising come first: a long table may have time for few.
     pub(super) fn enter(
         &mut self,
-        device: &Device,
+        evaluator: &Evaluator,
         mut found: Vec<Member>,
         deadline: Option<Instant>,
     ) -> Result<()> {
         found.sort_by(|a, b| a.loss.total_cmp(&b.loss).then(a.complexity.cmp(&b.complexity)));
         for some in found.chunks(TOGETHER) {
-            self.enter_some(device, some)?;
+            self.enter_some(evaluator, some)?;
             if deadline.is_some_and(|d| Instant::now() >= d) {
                 break;
             }
@@ -123,12 +122,12 @@ impl State<'_> {
     }
 
     /// The same for a few.
-    fn enter_some(&mut self, device: &Device, found: &[Member]) -> Result<()> {
+    fn enter_some(&mut self, evaluator: &Evaluator, found: &[Member]) -> Result<()> {
         let scaled = self.rules.scaled();
         let settings = self.rules.settings;
         let (steps, tolerance) = MEMBER_STEPS;
         let shapes: Vec<Expression> = found.iter().map(|m| m.f.clone()).collect();
-        let first = self.fit(device, &shapes, (steps, scaled, tolerance))?;
+        let first = self.fit(evaluator, &shapes, (steps, scaled, tolerance))?;
         let mut entering: Vec<(Expression, Member)> = Vec::new();
         for (member, fitted) in found.iter().zip(&first) {
             if !fitted.loss.is_finite() {
@@ -151,15 +150,15 @@ impl State<'_> {
         }
         let mut candidates: Vec<Expression> = entering.iter().map(|e| e.0.clone()).collect();
         let (steps, tolerance) = FAMOUS_STEPS;
-        let fitted = self.fit(device, &candidates, (steps, false, tolerance))?;
+        let fitted = self.fit(evaluator, &candidates, (steps, false, tolerance))?;
         for (candidate, fitted) in candidates.iter_mut().zip(&fitted) {
             let rounded: Vec<f64> = fitted.constants.iter().map(|&c| round::digits(c)).collect();
             candidate.set_constants(&rounded);
-            threshold::settle(&self.rules, device, &self.rows, candidate)?;
+            threshold::settle(&self.rules, evaluator, &self.rows, candidate)?;
             // A factor of 1 or an offset of 0 may have appeared.
             *candidate = self.rules.simplified(candidate);
         }
-        let losses = self.rules.score(device, &self.rows, &candidates)?;
+        let losses = self.rules.score(evaluator, &self.rows, &candidates)?;
         for ((expression, (_, member)), loss) in candidates.into_iter().zip(entering).zip(losses) {
             let member = Member { complexity: self.rules.complexity(&expression), ..member };
             self.honour(Famous { loss, expression, member });
@@ -171,7 +170,7 @@ impl State<'_> {
     /// all are left.
     fn fit(
         &mut self,
-        device: &Device,
+        evaluator: &Evaluator,
         candidates: &[Expression],
         (steps, scaled, tolerance): (u32, bool, f64),
     ) -> Result<Vec<Fitted>> {
@@ -180,14 +179,15 @@ impl State<'_> {
         if long {
             let some = self.draw(SOME_ROWS);
             let how = (steps, scaled, tolerance);
-            for (e, fitted) in begun.iter_mut().zip(self.rules.fit(device, &some, candidates, how)?)
+            for (e, fitted) in
+                begun.iter_mut().zip(self.rules.fit(evaluator, &some, candidates, how)?)
             {
                 e.set_constants(&fitted.constants);
                 self.memory.node_evaluations += cost(e, fitted.evaluations, &some);
             }
         }
         let how = (if long { LAST_STEPS } else { steps }, scaled, tolerance);
-        let fitted = self.rules.fit(device, &self.rows, &begun, how)?;
+        let fitted = self.rules.fit(evaluator, &self.rows, &begun, how)?;
         for (e, fitted) in begun.iter().zip(&fitted) {
             self.memory.node_evaluations += cost(e, fitted.evaluations, &self.rows);
         }
@@ -212,7 +212,7 @@ impl State<'_> {
                 continue;
             }
             let found = slice::from_ref(&expression);
-            let loss = self.rules.score(&Device::cpu(), &self.rows, found)?[0];
+            let loss = self.rules.score(&Evaluator::cpu(), &self.rows, found)?[0];
             if loss > round::limit(famous.loss, self.rows.rows(), resolution) {
                 continue;
             }

@@ -1,8 +1,9 @@
 //! One island: a small population that evolves on its own between two synchronisations.
 //!
 //! Regularised evolution: each batch of children comes from tournaments on one snapshot, all are
-//! fitted at once (one call of the operation, so that a GPU could take it), and those that are
-//! accepted replace the oldest members in order. A member is a shape f whose scale and offset are
+//! fitted at once, and those that are accepted replace the oldest members in order. On a processor
+//! each island goes at its own pace; on a GPU all go in step, and one call of the operation takes the
+//! children of all. A member is a shape f whose scale and offset are
 //! fitted with its constants, so that a right shape ranks high at once; its complexity is that of the
 //! whole formula offset + scale · f.
 
@@ -10,13 +11,13 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::expression::{Expression, Node, Op};
 use super::rules::Rules;
-use crate::device::Device;
 use crate::error::Result;
-use crate::ops::expression::{Fitted, Rows};
+use crate::ops::expression::{Evaluator, Fitted, Rows};
 use crate::random::Random;
 
 /// Members of an island.
@@ -78,7 +79,7 @@ pub(super) fn structure(e: &Expression, exact: bool) -> u64 {
 
 /// What an island works on until the next synchronisation.
 pub(super) struct Task<'a> {
-    pub device: &'a Device,
+    pub evaluator: &'a Evaluator,
     pub rows: &'a Rows,
     pub rules: &'a Rules<'a>,
     /// No formula is longer for now.
@@ -123,6 +124,90 @@ pub(super) struct Island {
     random: Random,
 }
 
+/// Children that are to be fitted.
+#[derive(Default)]
+struct Brood {
+    /// With the complexity of their formulas.
+    children: Vec<(Expression, u32)>,
+    /// Loss and complexity of the parent, of children that have one.
+    parents: Vec<Option<(f64, u32)>>,
+    /// Structures of the children.
+    keys: Vec<u64>,
+    /// Numbers of the children that are fitted and not taken from what was.
+    fresh: Vec<usize>,
+}
+
+/// Fits of this epoch by structure.
+type Seen = HashMap<u64, Fitted>;
+
+/// Evolves islands in step until the next synchronisation.
+pub(super) fn evolve(islands: &mut [Island], task: &Task) -> Result<()> {
+    judge_again(islands, task)?;
+    let mut seen = vec![Seen::new(); islands.len()];
+    let first = |island: &mut Island| island.first(task);
+    fit(islands, &mut seen, task, first, |island, members, _| {
+        island.members.extend(members.into_iter().filter(|m| m.loss.is_finite()));
+    })?;
+    for batch in 0..task.batches {
+        let late = task.deadline.is_some_and(|d| Instant::now() >= d);
+        if late || crate::interrupt::requested() {
+            break;
+        }
+        let temperature = 1.0 - batch as f64 / task.batches as f64;
+        let breed = |island: &mut Island| island.generation(task);
+        fit(islands, &mut seen, task, breed, |island, members, parents| {
+            island.select(members, parents, temperature, task);
+        })?;
+    }
+    Ok(())
+}
+
+/// Losses of the members on new rows; those that are invalid there go.
+fn judge_again(islands: &mut [Island], task: &Task) -> Result<()> {
+    let candidates: Vec<Vec<Expression>> =
+        islands.par_iter().map(|island| island.candidates(task)).collect();
+    let losses = task.rules.score(task.evaluator, task.rows, &candidates.concat())?;
+    let mut losses = losses.into_iter();
+    for (island, candidates) in islands.iter_mut().zip(&candidates) {
+        island.judged(candidates, losses.by_ref().take(candidates.len()), task);
+    }
+    Ok(())
+}
+
+/// Fits the children that `make` makes of each island, and gives each island its own.
+fn fit(
+    islands: &mut [Island],
+    seen: &mut [Seen],
+    task: &Task,
+    make: impl Fn(&mut Island) -> Brood + Sync,
+    take: impl Fn(&mut Island, Vec<Member>, Vec<Option<(f64, u32)>>) + Sync,
+) -> Result<()> {
+    let each = islands.par_iter_mut().zip(&*seen);
+    let broods: Vec<Brood> = each
+        .map(|(island, seen)| {
+            let mut brood = make(island);
+            island.choose(&mut brood, task, seen);
+            brood
+        })
+        .collect();
+    let fresh = |brood: &Brood| -> Vec<Expression> {
+        brood.fresh.iter().map(|&i| brood.children[i].0.clone()).collect()
+    };
+    let fresh: Vec<Vec<Expression>> = broods.iter().map(fresh).collect();
+    let how = (STEPS, task.rules.scaled(), 1e-3);
+    let fitted = task.rules.fit(task.evaluator, task.rows, &fresh.concat(), how)?;
+    let mut fitted = fitted.into_iter();
+    let fitted: Vec<Vec<Fitted>> =
+        fresh.iter().map(|own| fitted.by_ref().take(own.len()).collect()).collect();
+    let each = islands.par_iter_mut().zip(seen).zip(broods).zip(fitted);
+    each.for_each(|(((island, seen), mut brood), fitted)| {
+        let parents = std::mem::take(&mut brood.parents);
+        let members = island.fitted(brood, fitted, task, seen);
+        take(island, members, parents);
+    });
+    Ok(())
+}
+
 fn pick(list: &[Expression], random: &mut Random) -> Option<Expression> {
     (!list.is_empty()).then(|| list[random.below(list.len())].clone())
 }
@@ -148,46 +233,26 @@ impl Island {
         }
     }
 
-    /// Evolves until the next synchronisation.
-    pub fn evolve(&mut self, task: &Task) -> Result<()> {
-        self.best = vec![None; task.rules.settings.max_complexity as usize + 3];
-        self.judge_again(task)?;
-        let mut seen = HashMap::new();
-        if self.members.is_empty() {
-            let mut children = Vec::with_capacity(POPULATION);
-            for k in 0..task.population {
-                let guided = self.guided && k % 2 == 0;
-                let guess = guided.then(|| pick(task.guesses, &mut self.random)).flatten();
-                let child = guess.unwrap_or_else(|| task.rules.beginning(&mut self.random));
-                children.extend(task.admit(&child));
-            }
-            let members = self.fit(children, task, &mut seen)?;
-            self.members.extend(members.into_iter().filter(|m| m.loss.is_finite()));
-        }
-        for batch in 0..task.batches {
-            let late = task.deadline.is_some_and(|d| Instant::now() >= d);
-            if late || crate::interrupt::requested() {
-                break;
-            }
-            let temperature = 1.0 - batch as f64 / task.batches as f64;
-            self.generation(task, temperature, &mut seen)?;
-        }
-        Ok(())
+    /// The formulas of the members, for an epoch that begins.
+    fn candidates(&self, task: &Task) -> Vec<Expression> {
+        self.members.iter().map(|m| m.candidate(task.rules)).collect()
     }
 
-    /// Losses of the members on new rows; those that are invalid there go.
-    fn judge_again(&mut self, task: &Task) -> Result<()> {
-        let candidates: Vec<Expression> =
-            self.members.iter().map(|m| m.candidate(task.rules)).collect();
-        let losses = task.rules.score(task.device, task.rows, &candidates)?;
-        for (member, (loss, e)) in self.members.iter_mut().zip(losses.iter().zip(&candidates)) {
-            member.loss = *loss;
+    /// Takes the losses of its members on the rows of the epoch.
+    fn judged(
+        &mut self,
+        candidates: &[Expression],
+        losses: impl Iterator<Item = f64>,
+        task: &Task,
+    ) {
+        self.best = vec![None; task.rules.settings.max_complexity as usize + 3];
+        for (member, (loss, e)) in self.members.iter_mut().zip(losses.zip(candidates)) {
+            member.loss = loss;
             self.node_evaluations += (e.nodes().len() * task.rows.rows()) as u64;
         }
         self.members.retain(|m| m.loss.is_finite());
         let members: Vec<Member> = self.members.iter().cloned().collect();
         members.iter().for_each(|m| self.record(m));
-        Ok(())
     }
 
     fn record(&mut self, member: &Member) {
@@ -198,26 +263,45 @@ impl Island {
         }
     }
 
+    /// The members that an island begins with; none where it has some.
+    fn first(&mut self, task: &Task) -> Brood {
+        let mut brood = Brood::default();
+        if !self.members.is_empty() {
+            return brood;
+        }
+        for k in 0..task.population {
+            let guided = self.guided && k % 2 == 0;
+            let guess = guided.then(|| pick(task.guesses, &mut self.random)).flatten();
+            let child = guess.unwrap_or_else(|| task.rules.beginning(&mut self.random));
+            brood.children.extend(task.admit(&child));
+        }
+        brood
+    }
+
     /// One batch of children.
-    fn generation(
-        &mut self,
-        task: &Task,
-        temperature: f64,
-        seen: &mut HashMap<u64, Fitted>,
-    ) -> Result<()> {
-        let mut parents = Vec::with_capacity(BATCH);
-        let mut children = Vec::with_capacity(BATCH);
+    fn generation(&mut self, task: &Task) -> Brood {
+        let mut brood = Brood::default();
         for _ in 0..BATCH {
             let (parent, child) = self.breed(task);
             if let Some(child) = child.and_then(|c| task.admit(&c)) {
-                parents.push(parent);
-                children.push(child);
+                brood.parents.push(parent);
+                brood.children.push(child);
             }
         }
         // Attempts count, or a language of few expressions would never reach its limit.
-        self.evaluations += (BATCH - children.len()) as u64;
-        let fitted = self.fit(children, task, seen)?;
-        for (child, parent) in fitted.into_iter().zip(parents) {
+        self.evaluations += (BATCH - brood.children.len()) as u64;
+        brood
+    }
+
+    /// Accepts some of a batch in place of the oldest members.
+    fn select(
+        &mut self,
+        children: Vec<Member>,
+        parents: Vec<Option<(f64, u32)>>,
+        temperature: f64,
+        task: &Task,
+    ) {
+        for (child, parent) in children.into_iter().zip(parents) {
             if !child.loss.is_finite() {
                 continue;
             }
@@ -233,7 +317,6 @@ impl Island {
                 self.members.push_back(child);
             }
         }
-        Ok(())
     }
 
     /// A child, with its parent's loss and complexity where it has one parent.
@@ -272,29 +355,34 @@ impl Island {
         rivals[rank].1
     }
 
-    /// Fits `children`; a structure that was fitted on these rows before is taken from `seen`.
-    fn fit(
-        &mut self,
-        children: Vec<(Expression, u32)>,
-        task: &Task,
-        seen: &mut HashMap<u64, Fitted>,
-    ) -> Result<Vec<Member>> {
-        self.evaluations += children.len() as u64;
-        let keys: Vec<u64> = children.iter().map(|(f, _)| task.rules.structure(f)).collect();
-        let mut fresh: Vec<usize> = Vec::new();
-        for (i, key) in keys.iter().enumerate() {
-            let known = seen.contains_key(key) || fresh.iter().any(|&j| keys[j] == *key);
+    /// Chooses which of the children are fitted: a structure that was fitted on these rows before is in
+    /// `seen`.
+    fn choose(&mut self, brood: &mut Brood, task: &Task, seen: &Seen) {
+        self.evaluations += brood.children.len() as u64;
+        brood.keys = brood.children.iter().map(|(f, _)| task.rules.structure(f)).collect();
+        for (i, key) in brood.keys.iter().enumerate() {
+            let known =
+                seen.contains_key(key) || brood.fresh.iter().any(|&j| brood.keys[j] == *key);
             // Another start may find better constants.
             if !known || self.random.uniform() < 0.1 {
-                fresh.push(i);
+                brood.fresh.push(i);
             }
         }
-        let some: Vec<Expression> = fresh.iter().map(|&i| children[i].0.clone()).collect();
-        let how = (STEPS, task.rules.scaled(), 1e-3);
-        let fitted = task.rules.fit(task.device, task.rows, &some, how)?;
-        for ((i, fitted), e) in fresh.into_iter().zip(fitted).zip(some) {
+    }
+
+    /// The children as members, with the fits of those that were chosen.
+    fn fitted(
+        &mut self,
+        brood: Brood,
+        fitted: Vec<Fitted>,
+        task: &Task,
+        seen: &mut Seen,
+    ) -> Vec<Member> {
+        let Brood { children, keys, fresh, .. } = brood;
+        for (i, fitted) in fresh.into_iter().zip(fitted) {
             let times = u64::from(fitted.evaluations);
-            self.node_evaluations += times * (e.nodes().len() * task.rows.rows()) as u64;
+            let nodes = children[i].0.nodes().len();
+            self.node_evaluations += times * (nodes * task.rows.rows()) as u64;
             let known = seen.get(&keys[i]).map_or(f64::INFINITY, |k| k.loss);
             if fitted.loss < known || !known.is_finite() {
                 seen.insert(keys[i], fitted);
@@ -306,6 +394,6 @@ impl Island {
             .map(|((f, complexity), key)| Member::fitted(f, &seen[&key], complexity))
             .collect();
         members.iter().filter(|m| m.loss.is_finite()).for_each(|m| self.record(m));
-        Ok(members)
+        members
     }
 }

@@ -14,8 +14,8 @@ use super::expression::Expression;
 use super::front::{Entry, Front, Select};
 use super::print::number;
 use super::search::{self, Memories, Moment, Outcome, Problem, Settings};
-use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::ops::expression::Evaluator;
 use crate::progress::{Bar, Progress};
 use crate::store::run::RunFolder;
 use crate::store::table::Table;
@@ -25,6 +25,9 @@ pub const HALL_OF_FAME: &str = "hall_of_fame.csv";
 
 /// The chosen expressions.
 pub const LAWS: &str = "laws.json";
+
+/// What a search remembers, where it is kept: see [`Labels::memory`].
+pub const MEMORY: &str = "memory.json";
 
 /// The best few of each complexity, where more than one is kept.
 const KEPT: &str = "kept.csv";
@@ -55,7 +58,7 @@ pub struct Labels {
 /// # Errors
 /// Those of [`search::search`], and of reading and writing the files.
 pub fn run(
-    device: &Device,
+    evaluator: &Evaluator,
     problems: &[Problem],
     labels: &Labels,
     settings: &Settings,
@@ -101,7 +104,7 @@ pub fn run(
             let _ = write_fronts(folder, &others, problems, labels, moment.fronts);
         }
     };
-    let outcomes = search::search(device, problems, settings, memory, &mut observer)?;
+    let outcomes = search::search(evaluator, problems, settings, memory, &mut observer)?;
     let fronts: Vec<Front> = outcomes.iter().map(|o| o.front.clone()).collect();
     write_fronts(folder, &others, problems, labels, &fronts)?;
     if settings.keep > 1 {

@@ -6,10 +6,20 @@
 //! number of the component. On them the law is a template whose one part is searched and whose other
 //! parts are numbers of each component.
 
+use std::slice;
+
 use super::expression::{Expression, Op};
-use super::search::Problem;
+use super::front::{Entry, Front, Select};
+use super::job::{self, Labels};
+use super::search::{self, Outcome, Problem, Settings};
 use super::template::Template;
 use crate::error::{Error, Result};
+use crate::ops::expression::Evaluator;
+use crate::progress::Progress;
+use crate::store::run::RunFolder;
+
+/// What the search for all targets at once is called in the run folder.
+const JOINT: &str = "joint";
 
 /// The column for the number of the component.
 const COMPONENT: &str = "component";
@@ -116,16 +126,82 @@ impl Joint {
         };
         self.spreads.iter().enumerate().map(component).collect()
     }
+
+    /// The outcome of the search of all for each of the components: the same entries and choices for all.
+    fn apart(
+        &self,
+        components: &[Problem],
+        settings: &Settings,
+        found: &Outcome,
+    ) -> Result<Vec<Outcome>> {
+        let formulas: Vec<Vec<Expression>> =
+            found.parts.iter().map(|parts| self.formulas(parts)).collect();
+        let losses = |(k, component): (usize, &Problem)| {
+            let own: Vec<Expression> = formulas.iter().map(|f| f[k].clone()).collect();
+            search::losses(&Evaluator::cpu(), component, settings, &own)
+        };
+        let losses: Vec<Vec<f64>> =
+            components.iter().enumerate().map(losses).collect::<Result<_>>()?;
+        // What has a value in every row of all together may have none in some row as it is written out.
+        let valid = |&entry: &usize| losses.iter().all(|own| own[entry].is_finite());
+        let valid: Vec<usize> = (0..formulas.len()).filter(valid).collect();
+        let all = valid.iter().map(|&entry| found.front.entries[entry].clone());
+        let all = Front::new(all.map(|e| (e.complexity, e.loss, e.expression)).collect());
+        let shared = Some(Select::ALL.map(|rule| all.select(rule)));
+        let outcome = |(k, own): (usize, &Vec<f64>)| {
+            let entry = |(&entry, joint): (&usize, &Entry)| {
+                let expression = formulas[entry][k].clone();
+                let complexity = expression.complexity(&settings.weights);
+                Entry { complexity, loss: own[entry], score: joint.score, expression }
+            };
+            let entries = valid.iter().zip(&all.entries).map(entry).collect();
+            let front = Front { entries, validation: Vec::new(), shared };
+            Outcome { front, kept: Vec::new(), parts: Vec::new(), ..found.clone() }
+        };
+        Ok(losses.iter().enumerate().map(outcome).collect())
+    }
+}
+
+/// Searches for the laws of `components` as one problem, made of them by [`Joint::new`], and keeps the run
+/// folder up to date as [`job::run`] does; in `laws.json` are the laws of the components.
+///
+/// # Errors
+/// Those of [`job::run`].
+#[expect(clippy::too_many_arguments, reason = "those of job::run, and how the problems became one")]
+pub fn run(
+    evaluator: &Evaluator,
+    components: &[Problem],
+    (joint, problem): &(Joint, Problem),
+    labels: &Labels,
+    settings: &Settings,
+    select: Select,
+    folder: &RunFolder,
+    progress: Progress,
+) -> Result<Vec<Outcome>> {
+    let together = Labels { targets: vec![JOINT.to_string()], ..labels.clone() };
+    let problem = slice::from_ref(problem);
+    let found = job::run(evaluator, problem, &together, settings, select, folder, progress)?;
+    let outcomes = joint.apart(components, settings, &found[0])?;
+    let mut laws = job::read_laws(folder)?;
+    laws.retain(|law| {
+        let target = law["target"].as_str().unwrap_or_default();
+        target != JOINT && !labels.targets.iter().any(|t| t == target)
+    });
+    for ((outcome, target), component) in outcomes.iter().zip(&labels.targets).zip(components) {
+        if let Some(chosen) = outcome.front.select(select) {
+            let entry = &outcome.front.entries[chosen];
+            laws.push(job::law(target, labels.stage, entry, &component.names, select.name()));
+        }
+    }
+    job::write_laws(folder, &laws)?;
+    Ok(outcomes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Device;
     use crate::random::Random;
-    use crate::symbolic::front::Select;
     use crate::symbolic::search::search;
-    use crate::symbolic::settings::Settings;
 
     /// Two components of m (1 − 1/r²) (dx, dy), rotated and sheared.
     fn components(rows: usize) -> Vec<Problem> {
@@ -153,7 +229,7 @@ mod tests {
         let (joint, problem) = Joint::new(&components, &vector).unwrap();
         assert_eq!((problem.target.len(), problem.columns.len()), (2000, 5));
         let settings = Settings { evaluations: Some(40_000), ..Settings::default() };
-        let outcome = search(&Device::cpu(), &[problem], &settings, None, &mut |_| {}).unwrap();
+        let outcome = search(&Evaluator::cpu(), &[problem], &settings, None, &mut |_| {}).unwrap();
         let chosen = outcome[0].front.select(Select::Best).unwrap();
         let formulas = joint.formulas(&outcome[0].parts[chosen]);
         for (formula, component) in formulas.iter().zip(&components) {

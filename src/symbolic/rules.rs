@@ -16,9 +16,8 @@ use super::search::Problem;
 use super::settings::Settings;
 use super::template::Part;
 use super::units::Units;
-use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::expression::{self as op, Fit, Fitted, Loss, Program, Rows};
+use crate::ops::expression::{Evaluator, Fit, Fitted, Loss, Program, Rows};
 use crate::random::Random;
 
 /// Values of each variable from which thresholds are drawn.
@@ -336,11 +335,14 @@ impl<'a> Rules<'a> {
         Program { held, ..Program::new(&formula).tied(&values) }
     }
 
-    /// The device that can evaluate the programs: kernels know no constant in two places, and none
-    /// that is held.
-    fn device(&self, device: &Device) -> Device {
+    /// Where the programs can be evaluated: kernels know no constant in two places, and none that is
+    /// held.
+    pub fn evaluator<'e>(&self, evaluator: &'e Evaluator) -> Cow<'e, Evaluator> {
         let composed = self.row_loss.is_some() || self.problem.template.is_some();
-        if composed || self.units_of_exponents().is_some() { Device::cpu() } else { *device }
+        if composed || self.units_of_exponents().is_some() {
+            return Cow::Owned(Evaluator::cpu());
+        }
+        Cow::Borrowed(evaluator)
     }
 
     fn loss(&self) -> Loss {
@@ -350,18 +352,18 @@ impl<'a> Rules<'a> {
     /// Losses of candidates as they are.
     pub fn score(
         &self,
-        device: &Device,
+        evaluator: &Evaluator,
         rows: &Rows,
         candidates: &[Expression],
     ) -> Result<Vec<f64>> {
         let programs: Vec<Program> = candidates.iter().map(|e| self.program(e, false)).collect();
-        op::score(&self.device(device), rows, &programs, self.loss())
+        self.evaluator(evaluator).score(rows, &programs, self.loss())
     }
 
     /// Fits the constants of candidates, with scale and offset if `scaled`.
     pub fn fit(
         &self,
-        device: &Device,
+        evaluator: &Evaluator,
         rows: &Rows,
         candidates: &[Expression],
         (steps, scaled, tolerance): (u32, bool, f64),
@@ -369,7 +371,7 @@ impl<'a> Rules<'a> {
         let programs: Vec<Program> = candidates.iter().map(|e| self.program(e, scaled)).collect();
         let inside = self.row_loss.is_some() && scaled;
         let fit = Fit { loss: self.loss(), steps, scaled: scaled && !inside, tolerance };
-        let mut fitted = op::fit(&self.device(device), rows, &programs, fit)?;
+        let mut fitted = self.evaluator(evaluator).fit(rows, &programs, fit)?;
         if inside {
             for fitted in &mut fitted {
                 fitted.offset = fitted.constants.pop().unwrap_or(0.0);
@@ -390,7 +392,7 @@ impl<'a> Rules<'a> {
         let mut program = self.program(candidate, false);
         program.held.extend(held);
         let fit = Fit { loss: self.loss(), steps, scaled: false, tolerance };
-        let mut fitted = op::fit(&Device::cpu(), rows, &[program], fit)?;
+        let mut fitted = Evaluator::cpu().fit(rows, &[program], fit)?;
         Ok(fitted.remove(0))
     }
 }
@@ -400,7 +402,7 @@ impl<'a> Rules<'a> {
 /// # Errors
 /// Of the device.
 pub(super) fn losses_on_rest(
-    device: &Device,
+    evaluator: &Evaluator,
     problem: &Problem,
     settings: &Settings,
     formulas: &[Expression],
@@ -412,7 +414,7 @@ pub(super) fn losses_on_rest(
         weights: rest.weights,
         ..Problem::default()
     };
-    losses(device, &problem, settings, formulas)
+    losses(evaluator, &problem, settings, formulas)
 }
 
 /// Losses of formulas on the rows of a problem without a template.
@@ -420,13 +422,13 @@ pub(super) fn losses_on_rest(
 /// # Errors
 /// Of the rows and of the device.
 pub fn losses(
-    device: &Device,
+    evaluator: &Evaluator,
     problem: &Problem,
     settings: &Settings,
     formulas: &[Expression],
 ) -> Result<Vec<f64>> {
     let rules = Rules::to_judge(problem, settings, &mut Random::new(0, 0))?;
-    rules.score(device, &rules.rows()?, formulas)
+    rules.score(evaluator, &rules.rows()?, formulas)
 }
 
 /// Checks what a search of the problem would refuse; for each of its seeds, whether it may stand on

@@ -19,8 +19,8 @@ pub use super::settings::Settings;
 use super::state::{Memory, State};
 use super::template::Template;
 use super::units::Units;
-use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::ops::expression::{Evaluator, side_by_side};
 
 /// Batches of an island between two synchronisations.
 const BATCHES: usize = 32;
@@ -121,7 +121,7 @@ impl Moment<'_> {
 /// A problem without rows or columns, with lengths that disagree or values that are not finite, or
 /// with a constant target; settings without operators; a memory that is none of these problems.
 pub fn search(
-    device: &Device,
+    evaluator: &Evaluator,
     problems: &[Problem],
     settings: &Settings,
     memory: Option<Memories>,
@@ -152,7 +152,7 @@ pub fn search(
         }
         None => {
             for state in &mut states {
-                state.plant(device, deadline)?;
+                state.plant(evaluator, deadline)?;
             }
             tell(&states, !stopped(), observer);
         }
@@ -179,10 +179,21 @@ pub fn search(
             (None, Some(seconds)) => begun.elapsed().as_secs_f64() / seconds,
             (None, None) => 1.0,
         };
-        let work = states.par_iter_mut().filter(|s| !s.memory.done);
+        let work: Vec<&mut State> = states.iter_mut().filter(|s| !s.memory.done).collect();
         let limit = settings.limit(share);
         let size = (population, batches);
-        work.try_for_each(|state| state.epoch(device, limit, size, deadline))?;
+        let epoch = |(state, evaluator): (&mut State, Evaluator)| {
+            state.epoch(&evaluator, limit, size, deadline)
+        };
+        // All have a seat before the first begins.
+        let seated = |state: &State| state.rules.evaluator(evaluator).seated();
+        let seats: Vec<Evaluator> = work.iter().map(|state| seated(state)).collect();
+        let work: Vec<(&mut State, Evaluator)> = work.into_iter().zip(seats).collect();
+        if evaluator.is_gpu() {
+            side_by_side(work, epoch).into_iter().collect::<Result<()>>()?;
+        } else {
+            work.into_par_iter().try_for_each(epoch)?;
+        }
         tell(&states, !stopped(), observer);
     }
     states.par_iter_mut().try_for_each(State::round)?;
@@ -203,7 +214,7 @@ pub fn search(
         if problem.rest.is_some() {
             let entries = outcome.front.entries.iter();
             let formulas: Vec<Expression> = entries.map(|e| e.expression.clone()).collect();
-            outcome.front.validation = losses_on_rest(device, problem, settings, &formulas)?;
+            outcome.front.validation = losses_on_rest(evaluator, problem, settings, &formulas)?;
         }
     }
     Ok(outcomes)

@@ -1,7 +1,8 @@
 //! The search as a whole: recovery with small budgets, determinism.
 
 use super::*;
-use crate::device::Simd;
+use crate::device::{Device, Simd};
+use crate::ops::expression::Loss;
 use crate::random::Random;
 use crate::symbolic::expression::Op;
 use crate::symbolic::front::Select;
@@ -32,7 +33,7 @@ fn settings(evaluations: u64) -> Settings {
 }
 
 fn run(problems: &[Problem], settings: &Settings) -> Vec<Outcome> {
-    search(&Device::cpu(), problems, settings, None, &mut |_| {}).unwrap()
+    search(&Evaluator::cpu(), problems, settings, None, &mut |_| {}).unwrap()
 }
 
 /// Largest relative error on fresh pairs.
@@ -110,7 +111,7 @@ fn members_enter_until_the_deadline() {
     };
     let work = |deadline| {
         let mut state = State::new(0, &problem, &settings).unwrap();
-        state.enter(&Device::cpu(), (0..49).map(product).collect(), deadline).unwrap();
+        state.enter(&Evaluator::cpu(), (0..49).map(product).collect(), deadline).unwrap();
         state.memory.node_evaluations
     };
     let (all, some) = (work(None), work(Some(Instant::now())));
@@ -135,12 +136,49 @@ fn gpu_finds_the_front_of_a_processor_with_avx_512() {
     let target = |x: &[f64; 7]| (x[5] + 0.4 * x[4]) * (1.0 - 1.0 / x[6]) - 0.25;
     let problems = [pairs(300, 4, target), pairs(1100, 5, target)];
     let settings = Settings { islands: 2, ..settings(600) };
-    let [found, twin] = [gpu, Device::cpu()]
-        .map(|device| search(&device, &problems, &settings, None, &mut |_| {}).unwrap());
+    let [found, twin] = [gpu, Device::cpu()].map(|device| {
+        search(&Evaluator::new(&device), &problems, &settings, None, &mut |_| {}).unwrap()
+    });
     assert!(found.iter().all(|outcome| outcome.front.entries.len() > 3), "{found:?}");
     if Simd::detect() >= Simd::Avx512 {
         for (found, twin) in found.iter().zip(twin) {
             assert_eq!(found.front, twin.front);
         }
     }
+}
+
+/// Tables of other lengths, losses and limits; also several targets of one search.
+#[test]
+fn gpu_searches_side_by_side_share_launches_and_find_what_each_finds_alone() {
+    let Some(gpu) = crate::device::test_gpu() else { return };
+    let all: Vec<(Vec<Problem>, Settings)> =
+        [(60, Loss::Mae, 2), (350, Loss::Mse, 1), (30, Loss::Mae, 1)]
+            .into_iter()
+            .enumerate()
+            .map(|(k, (rows, loss, targets))| {
+                let law = |x: &[f64; 7]| (x[5] + 0.4 * x[4]) * (1.0 - 1.0 / x[6]) - 0.2 * k as f64;
+                let problem = |target| pairs(rows, (3 * k + target) as u64, law);
+                let limits = Settings { islands: 2, ..settings(250 + 50 * k as u64) };
+                ((0..targets).map(problem).collect(), Settings { loss, ..limits })
+            })
+            .collect();
+    let find = |evaluator: &Evaluator, (problems, settings): &(Vec<Problem>, Settings)| {
+        let found = search(evaluator, problems, settings, None, &mut |_| {}).unwrap();
+        found.into_iter().map(|o| Outcome { seconds: 0.0, ..o }).collect::<Vec<_>>()
+    };
+    let mut alone = Vec::new();
+    let (mut requests, mut launches) = (0, 0);
+    for one in &all {
+        let evaluator = Evaluator::new(&gpu);
+        alone.push(find(&evaluator, one));
+        let took = evaluator.launches().unwrap();
+        (requests, launches) = (requests + took.requests, launches + took.launches);
+    }
+    let evaluator = Evaluator::new(&gpu);
+    let together = side_by_side(all.iter().collect(), |one| find(&evaluator, one));
+    assert_eq!(together, alone);
+    assert!(alone.iter().flatten().all(|outcome| outcome.front.entries.len() > 2), "{alone:?}");
+    let took = evaluator.launches().unwrap();
+    assert_eq!(took.requests, requests);
+    assert!(took.launches < launches && launches < requests, "{took:?} {launches}");
 }

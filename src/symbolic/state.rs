@@ -9,13 +9,12 @@ use serde::{Deserialize, Serialize};
 use super::enumerate;
 use super::expression::Expression;
 use super::hall::{Famous, MEMBER_STEPS};
-use super::island::{Island, Member, Task};
+use super::island::{self, Island, Member, Task};
 use super::rules::Rules;
 use super::search::Problem;
 use super::settings::Settings;
-use crate::device::Device;
 use crate::error::Result;
-use crate::ops::expression::Rows;
+use crate::ops::expression::{Evaluator, Rows};
 use crate::random::Random;
 
 /// Members of an island that the hall of fame replaces at a synchronisation.
@@ -91,14 +90,15 @@ impl<'a> State<'a> {
     }
 
     /// Puts the problem's seeds into the hall of fame: as they are, and fitted anew.
-    pub(super) fn plant(&mut self, device: &Device, deadline: Option<Instant>) -> Result<()> {
+    pub(super) fn plant(&mut self, evaluator: &Evaluator, deadline: Option<Instant>) -> Result<()> {
         let seeds = self.problem.seeds.iter().filter(|seed| self.rules.admits(seed));
         let seeds = seeds.filter_map(|e| Some((e.clone(), self.rules.canonical(e)?)));
         let (candidates, shapes): (Vec<Expression>, Vec<Expression>) = seeds.unzip();
-        let losses = self.rules.score(device, &self.rows, &candidates)?;
+        let seated = self.rules.evaluator(evaluator).seated();
+        let losses = self.rules.score(&seated, &self.rows, &candidates)?;
         let (steps, tolerance) = MEMBER_STEPS;
         let how = (steps, self.rules.scaled(), tolerance);
-        let fitted = self.rules.fit(device, &self.rows, &shapes, how)?;
+        let fitted = self.rules.fit(&seated, &self.rows, &shapes, how)?;
         let mut members = Vec::new();
         for (((expression, loss), f), fitted) in
             candidates.into_iter().zip(losses).zip(shapes).zip(fitted)
@@ -107,18 +107,21 @@ impl<'a> State<'a> {
             self.honour(Famous { loss, expression, member: member.clone() });
             members.push(member);
         }
-        self.enter(device, members, deadline)?;
-        self.enumerate(device, deadline)
+        self.enter(&seated, members, deadline)?;
+        // What follows is long, and others should not wait for it.
+        drop(seated);
+        self.enumerate(evaluator, deadline)
     }
 
     /// Puts what small expressions and pairs of them explain into the hall of fame, and keeps the
     /// best of each complexity for the islands to begin with.
-    fn enumerate(&mut self, device: &Device, deadline: Option<Instant>) -> Result<()> {
+    fn enumerate(&mut self, evaluator: &Evaluator, deadline: Option<Instant>) -> Result<()> {
         let settings = self.rules.settings;
         let found = enumerate::seeds(self.problem, settings, &mut self.memory.random, deadline);
         let rows = self.some_rows();
+        let evaluator = &self.rules.evaluator(evaluator).seated();
         let task = Task {
-            device,
+            evaluator,
             rows: rows.as_ref().unwrap_or(&self.rows),
             rules: &self.rules,
             limit: settings.max_complexity,
@@ -135,7 +138,7 @@ impl<'a> State<'a> {
             admitted.filter(|(f, _)| known.insert(self.rules.structure(f))).take(most).unzip();
         let (steps, tolerance) = MEMBER_STEPS;
         let how = (steps, self.rules.scaled(), tolerance);
-        let fitted = self.rules.fit(device, task.rows, &shapes, how)?;
+        let fitted = self.rules.fit(evaluator, task.rows, &shapes, how)?;
         let rows = task.rows.rows() as u64;
         self.memory.planted += shapes.len() as u64;
         let mut members: Vec<Member> = Vec::new();
@@ -149,13 +152,13 @@ impl<'a> State<'a> {
         let groups = members.chunk_by(|a, b| a.complexity == b.complexity);
         let best: Vec<Member> = groups.flat_map(|g| g.iter().take(GUESSES).cloned()).collect();
         self.memory.guesses = best.iter().map(|m| m.f.clone()).collect();
-        self.enter(device, best, deadline)
+        self.enter(evaluator, best, deadline)
     }
 
     /// Until the next synchronisation, and that.
     pub(super) fn epoch(
         &mut self,
-        device: &Device,
+        evaluator: &Evaluator,
         limit: u32,
         (population, batches): (usize, usize),
         deadline: Option<Instant>,
@@ -168,7 +171,7 @@ impl<'a> State<'a> {
         let total: f64 = self.memory.counts.iter().sum();
         let frequency: Vec<f64> = self.memory.counts.iter().map(|c| c / total).collect();
         let task = Task {
-            device,
+            evaluator,
             rows: rows.as_ref().unwrap_or(&self.rows),
             rules: &self.rules,
             limit,
@@ -178,9 +181,14 @@ impl<'a> State<'a> {
             batches,
             deadline,
         };
-        self.memory.islands.par_iter_mut().try_for_each(|island| island.evolve(&task))?;
+        let islands = &mut self.memory.islands;
+        if evaluator.is_gpu() {
+            island::evolve(islands, &task)?;
+        } else {
+            islands.par_chunks_mut(1).try_for_each(|one| island::evolve(one, &task))?;
+        }
         let found = self.promising();
-        self.enter(device, found, deadline)?;
+        self.enter(evaluator, found, deadline)?;
         self.migrate();
         let Memory { counts, islands, .. } = &mut self.memory;
         for count in counts.iter_mut() {

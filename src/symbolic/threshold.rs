@@ -3,9 +3,8 @@
 
 use super::expression::{Expression, Node, Op};
 use super::rules::Rules;
-use crate::device::Device;
 use crate::error::Result;
-use crate::ops::expression::Rows;
+use crate::ops::expression::{Evaluator, Rows};
 
 /// Rounds of climbing at most.
 const ROUNDS: usize = 8;
@@ -38,7 +37,7 @@ fn between(low: f64, high: f64) -> f64 {
 /// Moves the thresholds of a candidate to where its loss on `rows` is smallest.
 pub(super) fn settle(
     rules: &Rules,
-    device: &Device,
+    evaluator: &Evaluator,
     rows: &Rows,
     candidate: &mut Expression,
 ) -> Result<()> {
@@ -67,7 +66,7 @@ pub(super) fn settle(
             let mut trials: Vec<Expression> =
                 places.iter().map(|&k| with(candidate, at, gap(k))).collect();
             trials.push(candidate.clone());
-            let losses = rules.score(device, rows, &trials)?;
+            let losses = rules.score(evaluator, rows, &trials)?;
             let best = (0..trials.len()).min_by(|&a, &b| losses[a].total_cmp(&losses[b]));
             let best = best.expect("one at least");
             if losses[best] >= losses[trials.len() - 1] {
@@ -114,7 +113,7 @@ mod tests {
         let rules = Rules::new(&problem, &settings, &mut Random::new(0, 0)).unwrap();
         let rows = rules.rows().unwrap();
         let mut candidate = Expression::parse("IF(v > 13, 2, 5)", &["v"]).unwrap();
-        settle(&rules, &Device::cpu(), &rows, &mut candidate).unwrap();
+        settle(&rules, &Evaluator::cpu(), &rows, &mut candidate).unwrap();
         let threshold = candidate.constants()[0];
         assert!(threshold > 20.0 && threshold < 20.5, "{threshold}");
         // Operands that no column of the table has the number of.
@@ -123,7 +122,7 @@ mod tests {
         let problem = Problem { template: Some(template), ..problem.clone() };
         let rules = Rules::new(&problem, &settings, &mut Random::new(0, 0)).unwrap();
         let mut candidate = Expression::parse("u + v + (w > 2)", &["u", "v", "w"]).unwrap();
-        settle(&rules, &Device::cpu(), &rules.rows().unwrap(), &mut candidate).unwrap();
+        settle(&rules, &Evaluator::cpu(), &rules.rows().unwrap(), &mut candidate).unwrap();
     }
 
     #[test]

@@ -65,6 +65,31 @@ fn a_batch_goes_on_after_a_kill() {
     assert!(e["message"].as_str().unwrap().contains("other settings"), "{e}");
 }
 
+/// A kill that comes while the first file of a fit is written.
+#[test]
+fn a_folder_that_a_batch_had_only_begun_is_its_own() {
+    let place = Place::new();
+    for name in ["one", "two", "three"] {
+        place.table(&format!("{name}.csv"), 60, &[("y", &|a, b, _, _, _| a + b)]);
+    }
+    let job = |name| format!("[[job]]\ntable = \"{name}.csv\"\ntarget = \"y\"\n");
+    let jobs = ["one", "two", "three"].map(job).concat();
+    place.write("jobs.toml", &format!("[defaults]\nevaluations = 300\n{jobs}"));
+    for folder in ["out", "out/one", "out/two", "out/three"] {
+        std::fs::create_dir(place.path(folder)).unwrap();
+    }
+    place.write("out/two/config.toml.tmp4711", "[regress]\ntab");
+    place.write("out/three/notes.txt", "mine");
+    let batch = ["regress", "--batch", "jobs.toml", "-o", "out"];
+    let e = place.error(&batch);
+    assert!(e["message"].as_str().unwrap().contains("something else than a fit"), "{e}");
+    assert!(e["file"].as_str().unwrap().ends_with("three"), "{e}");
+    std::fs::remove_file(place.path("out/three/notes.txt")).unwrap();
+    assert_eq!(place.document(&batch)["fits"].as_array().unwrap().len(), 3);
+    let left = place.path("out/two/config.toml.tmp4711");
+    assert!(place.path("out/two/fit.json").exists() && !left.exists());
+}
+
 #[test]
 fn results_of_another_table_are_not_taken_for_new() {
     let place = Place::new();

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::nbody::law::Law;
 use crate::nbody::simulate::{Settings, energy, initial_state};
 use crate::network::spec::{Layer, Precision, Shape};
+use crate::ops::expression::gpu::{Population, Request};
 use crate::ops::rk4::{Batch, Frames, Integrator, TOLERANCE};
 use crate::ops::{adam, edge, expression, mlp, rk4, tiny};
 use crate::random::Random;
@@ -398,7 +399,7 @@ fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result
             expression::score(harness.device, &table, &programs, loss).map(drop)
         })?,
         Device::Gpu(gpu) => {
-            let mut all = expression::gpu::Population::to_score(*gpu, &table, &programs, loss)?;
+            let mut all = Population::new(&[Request::to_score(*gpu, &table, &programs, loss)?])?;
             harness.measure(scoring, || all.launch())?
         }
     });
@@ -410,7 +411,7 @@ fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result
             expression::fit(harness.device, &table, &programs, fit).map(drop)
         })?,
         Device::Gpu(gpu) => {
-            let mut all = expression::gpu::Population::to_fit(*gpu, &table, &programs, fit)?;
+            let mut all = Population::new(&[Request::to_fit(*gpu, &table, &programs, fit)?])?;
             harness.measure(fitting, || all.launch())?
         }
     });

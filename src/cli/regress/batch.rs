@@ -2,8 +2,8 @@
 //!
 //! Each fit has a folder of its own. A folder whose fit has ended is left alone by the next run of the
 //! same command, one that was interrupted or killed goes on from what its search remembered: so the
-//! command itself is what resumes a batch. As many fits run side by side as there are threads, and the
-//! islands of all share the threads.
+//! command itself is what resumes a batch. On a processor as many fits run side by side as there are
+//! threads, and the islands of all share the threads; on a GPU sixteen, which share launches.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,16 @@ use super::fit::{self, Config, Fit};
 use super::options::{Arguments, Options};
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
+use crate::ops::expression::{Evaluator, side_by_side};
 use crate::progress::Progress;
 use crate::store::run::{Existing, RunFolder};
 use crate::store::write_atomic;
 
 /// The summary of all fits, in the folder of the batch.
 const SUMMARY: &str = "summary.csv";
+
+/// Fits side by side on a GPU: their islands' children, about two thousand a launch, fill it.
+const ON_GPU: usize = 16;
 
 /// Extensions of tables in a folder.
 const TABLES: [&str; 4] = ["csv", "npz", "npy", "parquet"];
@@ -55,6 +59,7 @@ pub fn run(
         }
     }
     std::fs::create_dir_all(output).map_err(|e| Error::io("create", output, e))?;
+    let evaluator = Evaluator::new(&context.device);
     let bar = context.progress.bar("batch", jobs.len() as u64, "fits");
     let (next, writing) = (AtomicUsize::new(0), Mutex::new(()));
     let results: Vec<Mutex<Option<Result<Value>>>> =
@@ -66,7 +71,7 @@ pub fn run(
             if crate::interrupt::requested() {
                 return;
             }
-            let result = one(job, &output.join(&job.name), existing.overwrite, context);
+            let result = one(job, &output.join(&job.name), existing.overwrite, &evaluator);
             *results[index].lock().expect("no panic holds it") = Some(result);
             bar.add(1);
             let _one_at_a_time = writing.lock().expect("no panic holds it");
@@ -74,14 +79,18 @@ pub fn run(
             let _ = write_summary(output, &jobs, &results);
         }
     };
-    // The thread that is here works as well; each of the others waits while the pool works for it.
-    let workers = rayon::current_num_threads().min(jobs.len());
-    std::thread::scope(|scope| {
-        for _ in 1..workers {
-            scope.spawn(work);
-        }
-        work();
-    });
+    if evaluator.is_gpu() {
+        side_by_side(vec![(); ON_GPU.min(jobs.len())], |()| work());
+    } else {
+        // The thread that is here works as well; each of the others waits while the pool works for it.
+        let workers = rayon::current_num_threads().min(jobs.len());
+        std::thread::scope(|scope| {
+            for _ in 1..workers {
+                scope.spawn(work);
+            }
+            work();
+        });
+    }
     drop(bar);
     let rows = write_summary(output, &jobs, &results)?;
     if crate::interrupt::requested() {
@@ -96,13 +105,18 @@ pub fn run(
         let message = format!("{failed} fits failed ({place}), the first so: {}", error.message);
         return Err(Error { message, ..error });
     }
-    let text = format!("{} fits: {}", jobs.len(), path.display());
-    context.print(&json!({ "fits": rows }), text);
+    let mut text = format!("{} fits: {}", jobs.len(), path.display());
+    let mut document = json!({ "fits": rows });
+    if let Some(launches) = evaluator.launches() {
+        text += &format!(" ({} requests in {} launches)", launches.requests, launches.launches);
+        document["device"] = json!(launches);
+    }
+    context.print(&document, text);
     Ok(())
 }
 
 /// One fit: what an earlier run of it found, or a new one.
-fn one(job: &Job, path: &Path, overwrite: bool, context: &Context) -> Result<Value> {
+fn one(job: &Job, path: &Path, overwrite: bool, evaluator: &Evaluator) -> Result<Value> {
     let done = path.join(fit::RESULT);
     if done.exists() && !overwrite {
         let text = std::fs::read_to_string(&done).map_err(|e| Error::io("read", &done, e))?;
@@ -112,7 +126,7 @@ fn one(job: &Job, path: &Path, overwrite: bool, context: &Context) -> Result<Val
     let ready = Fit::new(job.config.clone())?;
     let resume = !overwrite && path.join("config.toml").exists();
     let folder = RunFolder::create(path, Existing { resume, overwrite })?;
-    Ok(ready.run(&context.device, &folder, resume, Progress::Quiet)?.document())
+    Ok(ready.run(evaluator, &folder, resume, Progress::Quiet)?.document())
 }
 
 /// An error where the folder of a job holds something else.
@@ -134,10 +148,9 @@ fn check(job: &Job, path: &Path) -> Result<()> {
             }
             Ok(())
         }
-        None => match std::fs::read_dir(path).map_err(|e| Error::io("read", path, e))?.next() {
-            Some(_) => Err(Error::usage("holds something else than a fit").file(path)),
-            None => Ok(()),
-        },
+        // A kill may have come before the first file was whole.
+        None if folder.left_by_a_kill()?.is_some() => Ok(()),
+        None => Err(Error::usage("holds something else than a fit").file(path)),
     }
 }
 

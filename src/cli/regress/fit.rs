@@ -9,24 +9,20 @@ use serde_json::{Value, json};
 
 use super::options::Options;
 use super::prepare;
-use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::ops::expression::Evaluator;
 use crate::progress::Progress;
 use crate::store::run::RunFolder;
 use crate::store::table::Table;
 use crate::symbolic::denoise::denoised;
 use crate::symbolic::export::{self, Law};
 use crate::symbolic::expression::{Expression, Node};
-use crate::symbolic::front::{Front, Select};
-use crate::symbolic::job::{self, Labels};
-use crate::symbolic::joint::Joint;
+use crate::symbolic::front::Select;
+use crate::symbolic::job::{self, Labels, MEMORY};
+use crate::symbolic::joint::{self, Joint};
 use crate::symbolic::search::{self, Outcome, Problem, Settings};
 use crate::symbolic::template::{Part, Template};
 
-/// The file of what a search remembers, for `--resume`.
-const MEMORY: &str = "memory.json";
-/// What the search for all targets at once is called in the run folder.
-const JOINT: &str = "joint";
 /// The document of a fit that has ended.
 pub const RESULT: &str = "fit.json";
 
@@ -160,7 +156,7 @@ impl Fit {
     /// [`crate::error::Kind::Interrupted`] after Ctrl-C, once everything is written.
     pub fn run(
         mut self,
-        device: &Device,
+        evaluator: &Evaluator,
         folder: &RunFolder,
         resume: bool,
         progress: Progress,
@@ -180,18 +176,27 @@ impl Fit {
                 "formulas of the earlier run break the rules of this one and are left out";
             progress.note(&format!("{} {message}", self.refused));
         }
+        let composed = options.template.is_some() || self.joint.is_some() || options.pure_constants;
+        if evaluator.is_gpu() && (composed || self.settings.row_loss.is_some()) {
+            let message = "losses other than mae and mse, templates, --joint and --pure-constants are \
+                           computed on the processor";
+            progress.note(message);
+        }
         let outcomes = match &self.joint {
-            None => {
-                job::run(device, &self.problems, &labels, &self.settings, select, folder, progress)?
-            }
-            Some((joint, problem)) => {
-                let together = Labels { targets: vec![JOINT.to_string()], ..labels.clone() };
-                let problem = std::slice::from_ref(problem);
-                let found =
-                    job::run(device, problem, &together, &self.settings, select, folder, progress)?;
-                let outcomes = self.apart(joint, &found[0])?;
-                self.write_apart(&outcomes, folder)?;
-                outcomes
+            None => job::run(
+                evaluator,
+                &self.problems,
+                &labels,
+                &self.settings,
+                select,
+                folder,
+                progress,
+            )?,
+            Some(joined) => {
+                let (problems, settings) = (&self.problems, &self.settings);
+                joint::run(
+                    evaluator, problems, joined, &labels, settings, select, folder, progress,
+                )?
             }
         };
         let fitted = Fitted {
@@ -216,42 +221,6 @@ impl Fit {
         let document = serde_json::to_string_pretty(&fitted.document()).expect("plain data");
         folder.write(RESULT, format!("{document}\n").as_bytes())?;
         Ok(fitted)
-    }
-}
-
-impl Fit {
-    /// The outcome of the joint search for each target.
-    fn apart(&self, joint: &Joint, found: &Outcome) -> Result<Vec<Outcome>> {
-        let formulas: Vec<Vec<Expression>> =
-            found.parts.iter().map(|parts| joint.formulas(parts)).collect();
-        let outcome = |(k, problem): (usize, &Problem)| {
-            let own: Vec<Expression> = formulas.iter().map(|f| f[k].clone()).collect();
-            let losses = search::losses(&Device::cpu(), problem, &self.settings, &own)?;
-            let complexity = |e: &Expression| e.complexity(&self.settings.weights);
-            let entries = own.into_iter().zip(losses).map(|(e, loss)| (complexity(&e), loss, e));
-            let front = Front::new(entries.collect());
-            Ok(Outcome { front, kept: Vec::new(), parts: Vec::new(), ..found.clone() })
-        };
-        self.problems.iter().enumerate().map(outcome).collect()
-    }
-
-    /// Puts the laws of the targets in the place of the joint one.
-    fn write_apart(&self, outcomes: &[Outcome], folder: &RunFolder) -> Result<()> {
-        let options = &self.config.options;
-        let mut laws = job::read_laws(folder)?;
-        laws.retain(|law| {
-            let target = law["target"].as_str().unwrap_or_default();
-            target != JOINT && !options.target.iter().any(|t| t == target)
-        });
-        for ((outcome, target), problem) in outcomes.iter().zip(&options.target).zip(&self.problems)
-        {
-            if let Some(chosen) = outcome.front.select(options.select) {
-                let entry = &outcome.front.entries[chosen];
-                let rule = options.select.name();
-                laws.push(job::law(target, "table", entry, &problem.names, rule));
-            }
-        }
-        job::write_laws(folder, &laws)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::distill::laws::Search;
 use crate::distill::pipeline;
 use crate::error::{Error, Result};
 use crate::network::settings::Preset;
+use crate::ops::expression::Evaluator;
 use crate::store::run::{Existing, RunFolder};
 use crate::symbolic::front::{Front, Select};
 use crate::symbolic::search::Outcome;
@@ -68,7 +69,8 @@ impl Regress {
         let config = Config::new(table, self.options, context.seed);
         let fit = Fit::new(config)?;
         let folder = RunFolder::create(&output, self.existing)?;
-        let fitted = fit.run(&context.device, &folder, self.existing.resume, context.progress)?;
+        let evaluator = Evaluator::new(&context.device);
+        let fitted = fit.run(&evaluator, &folder, self.existing.resume, context.progress)?;
         context.print(&fitted.document(), fitted.text());
         Ok(())
     }
@@ -76,7 +78,7 @@ impl Regress {
     /// A law for each kept message of a run.
     fn run_folder(&self, path: &Path, context: &Context) -> Result<()> {
         let message = "does not apply to the messages of a run, whose laws stay in its folder";
-        self.options.only(&["evaluations", "select"], message)?;
+        self.options.only(&["evaluations", "select", "joint"], message)?;
         for (field, given) in
             [("--output", self.output.is_some()), ("--overwrite", self.existing.overwrite)]
         {
@@ -87,8 +89,14 @@ impl Regress {
         let folder = RunFolder::open(path)?;
         let preset = self.preset.unwrap_or(Preset::Quick);
         let search = Search::new(preset, self.options.evaluations, self.options.select);
-        let search = Search { resume: self.existing.resume, ..search };
+        let joint = &self.options.joint;
+        let search = Search { resume: self.existing.resume, joint, ..search };
         if on_graph::is_on_graph(&folder) {
+            if !joint.is_empty() {
+                let message =
+                    "does not apply to messages on a graph, each of which has inputs of its own";
+                return Err(Error::usage(message).field("--joint"));
+            }
             let summary = on_graph::regress(context.setting(), &folder, search)?;
             context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
             return Ok(());

@@ -1,10 +1,13 @@
 //! Expressions on a CUDA device: `kernels/expression.cu`.
 //!
-//! A call sends the programs up, launches once and brings the losses down; the table stays on the
-//! device with its [`Rows`].
+//! A launch takes requests of one kind, each some programs on a table of its own: the programs go up,
+//! the results come down, and the tables stay on the device with their [`Rows`]. A program's result does
+//! not depend on what else is in the launch.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use bytemuck::{Pod, Zeroable};
 
 use super::{Fit, Fitted, LINE, Loss, Operand, Program, Rows};
 use crate::device::Gpu;
@@ -21,30 +24,48 @@ const THREADS: usize = 4;
 /// Lines over which sums are f32, as in the kernel.
 const SCORE_LINES: usize = 32;
 const FIT_LINES: usize = 16;
+/// Words of a program before its instructions.
+const HEAD: usize = 8;
+/// The word there that is the number of the task.
+const TASK: usize = 6;
 
 kernel_args! {
-    /// What `expression_score` and `expression_fit` take.
-    struct ExpressionArgs {
+    /// What is asked about the programs of a request.
+    struct ExpressionTask {
         /// `[variables + 2, rows]`: the columns, the target, the weights.
         table: Pointer<f32>,
-        /// What [`encode`] makes.
-        programs: Pointer<u32>,
-        /// `[programs, stride]`: loss, evaluations, parameters.
-        results: Pointer<f64>,
         /// With the padding.
         rows: u32,
         variables: u32,
         /// Lines that a block takes at a time.
         tile: u32,
-        stride: u32,
         /// The loss is MSE and not MAE.
         squared: u32,
         scaled: u32,
         steps: u32,
-        reserved: u32,
         tolerance: f64,
         median: f64,
         deviation: f64,
+        reserved: u64,
+    }
+}
+
+// SAFETY: an address and numbers without padding, for which any bits are a value.
+unsafe impl Zeroable for ExpressionTask {}
+// SAFETY: as above.
+unsafe impl Pod for ExpressionTask {}
+
+kernel_args! {
+    /// What `expression_score` and `expression_fit` take.
+    struct ExpressionArgs {
+        /// One for each request.
+        tasks: Pointer<ExpressionTask>,
+        /// What [`encode`] makes, each with the number of its task.
+        programs: Pointer<u32>,
+        /// `[programs, stride]`: loss, evaluations, parameters.
+        results: Pointer<f64>,
+        stride: u32,
+        reserved: u32,
     }
 }
 
@@ -80,23 +101,33 @@ impl Resident {
     }
 }
 
-pub(super) fn score(gpu: Gpu, rows: &Rows, programs: &[Program], loss: Loss) -> Result<Vec<f64>> {
+/// Losses of programs; `launch` gets the results of the request.
+pub(super) fn score(
+    gpu: Gpu,
+    rows: &Rows,
+    programs: &[Program],
+    loss: Loss,
+    launch: impl FnOnce(Request) -> Result<Vec<f64>>,
+) -> Result<Vec<f64>> {
     if programs.is_empty() {
         return Ok(Vec::new());
     }
-    let mut population = Population::to_score(gpu, rows, programs, loss)?;
-    population.launch()?;
-    let results = population.results.to_vec()?;
+    let results = launch(Request::to_score(gpu, rows, programs, loss)?)?;
     Ok(results.into_iter().map(|l| if l.is_finite() { l } else { f64::INFINITY }).collect())
 }
 
-pub(super) fn fit(gpu: Gpu, rows: &Rows, programs: &[Program], fit: Fit) -> Result<Vec<Fitted>> {
+/// Fits of programs; `launch` gets the results of the request.
+pub(super) fn fit(
+    gpu: Gpu,
+    rows: &Rows,
+    programs: &[Program],
+    fit: Fit,
+    launch: impl FnOnce(Request) -> Result<Vec<f64>>,
+) -> Result<Vec<Fitted>> {
     if programs.is_empty() {
         return Ok(Vec::new());
     }
-    let mut population = Population::to_fit(gpu, rows, programs, fit)?;
-    population.launch()?;
-    let results = population.results.to_vec()?;
+    let results = launch(Request::to_fit(gpu, rows, programs, fit)?)?;
     let fitted = |(program, result): (&Program, &[f64])| {
         let (constants, rest) = result[2..].split_at(program.constants.len());
         let (scale, offset) = if fit.scaled { (rest[0], rest[1]) } else { (1.0, 0.0) };
@@ -110,20 +141,25 @@ pub(super) fn fit(gpu: Gpu, rows: &Rows, programs: &[Program], fit: Fit) -> Resu
         .collect())
 }
 
-/// Programs on the device with their table, and room for their results.
-pub(crate) struct Population {
+/// Programs that one caller wants to have scored or fitted on one table, ready to be launched.
+pub(crate) struct Request {
     gpu: Gpu,
     kernel: Kernel,
-    grid: Grid,
-    /// Without the addresses.
-    args: ExpressionArgs,
     table: Arc<Buffer<f32>>,
-    words: Buffer<u32>,
-    /// `[programs, stride]`
-    results: Buffer<f64>,
+    task: ExpressionTask,
+    /// What [`encode`] makes.
+    words: Vec<u32>,
+    programs: usize,
+    /// Instructions of all programs.
+    instructions: usize,
+    /// Results of each program.
+    stride: usize,
+    /// What the largest block needs.
+    threads: u32,
+    shared: usize,
 }
 
-impl Population {
+impl Request {
     /// One or more programs whose losses are asked for.
     pub(crate) fn to_score(
         gpu: Gpu,
@@ -169,43 +205,129 @@ impl Population {
             }
         }
         let table = rows.resident.table(gpu, rows)?;
-        let words = gpu.upload(&encode(programs, tape))?;
-        let results = gpu.buffer::<f64>(programs.len() * stride)?;
-        let args = ExpressionArgs {
-            table: Pointer::NULL,
-            programs: Pointer::NULL,
-            results: Pointer::NULL,
+        let task = ExpressionTask {
+            table: table.read(table.len()),
             rows: (rows.lines * LINE) as u32,
             variables: rows.variables as u32,
             tile: tile as u32,
-            stride: stride as u32,
             squared: (fit.loss == Loss::Mse).into(),
             scaled: fit.scaled.into(),
             steps: fit.steps,
-            reserved: 0,
             tolerance: fit.tolerance,
             median: rows.median,
             deviation: rows.deviation,
+            reserved: 0,
         };
-        let shared = rooms.iter().map(|room| room.bytes(tile)).max().unwrap_or(0);
-        let threads = (THREADS * tile).next_multiple_of(32) as u32;
-        let grid = Grid { shared, ..Grid::new(programs.len(), threads) };
-        Ok(Population { gpu, kernel, grid, args, table, words, results })
+        Ok(Request {
+            gpu,
+            kernel,
+            table,
+            task,
+            words: encode(programs, tape),
+            programs: programs.len(),
+            instructions: programs.iter().map(|p| p.instructions.len()).sum(),
+            stride,
+            threads: (THREADS * tile).next_multiple_of(32) as u32,
+            shared: rooms.iter().map(|room| room.bytes(tile)).max().unwrap_or(0),
+        })
+    }
+
+    /// True where one launch can take both.
+    pub(super) fn goes_with(&self, other: &Request) -> bool {
+        self.gpu == other.gpu && self.kernel == other.kernel
+    }
+}
+
+/// Requests of one kind on the device, and room for their results.
+pub(crate) struct Population {
+    gpu: Gpu,
+    kernel: Kernel,
+    grid: Grid,
+    /// For as long as there are tasks.
+    _tables: Vec<Arc<Buffer<f32>>>,
+    tasks: Buffer<ExpressionTask>,
+    words: Buffer<u32>,
+    /// `[programs, stride]`
+    results: Buffer<f64>,
+    stride: usize,
+}
+
+impl Population {
+    /// Uploads one or more requests that go with each other.
+    pub(crate) fn new(requests: &[Request]) -> Result<Self> {
+        let Request { gpu, kernel, .. } = requests[0];
+        let programs = requests.iter().map(|r| r.programs).sum();
+        let most = |of: fn(&Request) -> usize| requests.iter().map(of).max().unwrap_or(0);
+        let stride = most(|r| r.stride);
+        let tasks: Vec<ExpressionTask> = requests.iter().map(|r| r.task).collect();
+        let grid = Grid::new(programs, most(|r| r.threads as usize) as u32);
+        Ok(Population {
+            gpu,
+            kernel,
+            grid: Grid { shared: most(|r| r.shared), ..grid },
+            _tables: requests.iter().map(|r| r.table.clone()).collect(),
+            tasks: gpu.upload(&tasks)?,
+            words: gpu.upload(&joined(requests))?,
+            results: gpu.buffer::<f64>(programs * stride)?,
+            stride,
+        })
     }
 
     /// Enqueues the work, a block a program.
     pub(crate) fn launch(&mut self) -> Result<()> {
-        let Population { table, words, results, .. } = self;
+        let Population { tasks, words, results, .. } = self;
         let args = ExpressionArgs {
-            table: table.read(table.len()),
+            tasks: tasks.read(tasks.len()),
             programs: words.read(words.len()),
             results: results.write(results.len()),
-            ..self.args
+            stride: self.stride as u32,
+            reserved: 0,
         };
         // SAFETY: the lengths are those that the kernel documents, the programs are as `encode` makes
-        // them and within the shared memory; the buffers are those of this population.
+        // them and within the shared memory; the buffers are those of this population, which keeps the
+        // tables that the tasks name.
         unsafe { self.gpu.launch(self.kernel, self.grid, &args) }
     }
+}
+
+/// Launches requests that go with each other; the results of each, `[programs, stride]`.
+pub(super) fn launch(requests: &[Request]) -> Result<Vec<Vec<f64>>> {
+    let mut population = Population::new(requests)?;
+    population.launch()?;
+    let results = population.results.to_vec()?;
+    let mut rows = results.chunks_exact(population.stride);
+    let of = |request: &Request| {
+        let own = rows.by_ref().take(request.programs);
+        own.flat_map(|row| &row[..request.stride]).copied().collect()
+    };
+    Ok(requests.iter().map(of).collect())
+}
+
+/// The programs of all requests as those of one, each with the number of its request.
+fn joined(requests: &[Request]) -> Vec<u32> {
+    const WORDS: usize = 4;
+    let programs: usize = requests.iter().map(|r| r.programs).sum();
+    let instructions: usize = requests.iter().map(|r| r.instructions).sum();
+    // Heads, instructions and constants lie one after the other, in a request and in all.
+    let mut code = HEAD * programs;
+    let mut constant = code + WORDS * instructions;
+    let mut parts = [Vec::new(), Vec::new(), Vec::new()];
+    for (number, request) in requests.iter().enumerate() {
+        let (heads, rest) = request.words.split_at(HEAD * request.programs);
+        let (instructions, constants) = rest.split_at(WORDS * request.instructions);
+        for head in heads.chunks_exact(HEAD) {
+            let mut head = head.to_vec();
+            head[0] += ((code - heads.len()) / WORDS) as u32;
+            head[2] += (constant - heads.len() - instructions.len()) as u32;
+            head[TASK] = number as u32;
+            parts[0].extend(head);
+        }
+        parts[1].extend_from_slice(instructions);
+        parts[2].extend_from_slice(constants);
+        code += instructions.len();
+        constant += constants.len();
+    }
+    parts.concat()
 }
 
 /// What is fitted of a program.
@@ -232,7 +354,9 @@ impl Room {
         let up = |bytes: usize| bytes.next_multiple_of(16);
         let doubles = |count: usize| up(count * size_of::<f64>());
         let (code, slots) = (program.instructions.len(), slots(program));
-        let program_bytes = code * 16 + up(program.constants.len() * size_of::<f32>());
+        let program_bytes = size_of::<ExpressionTask>()
+            + code * 16
+            + up(program.constants.len() * size_of::<f32>());
         match fit.map(|fit| parameters(program, fit)) {
             None => Room { fixed: program_bytes + doubles(1), columns: slots + 1 },
             Some(n) => {
@@ -251,13 +375,13 @@ impl Room {
     }
 }
 
-/// The programs as the kernels read them: eight words each (`Program` in `kernels/common/evaluate.cuh`), then
-/// the instructions, four words each, then the constants. On a tape a result's place is the number
+/// The programs as the kernels read them: eight words each (`Program` in `kernels/common/evaluate.cuh`, the
+/// number of its task 0), then the instructions, four words each, then the constants. On a tape a result's place is the number
 /// of its instruction, else its slot.
 pub(crate) fn encode(programs: &[Program], tape: bool) -> Vec<u32> {
     const WORDS: usize = 4;
     let all: usize = programs.iter().map(|p| p.instructions.len()).sum();
-    let mut first = 2 * WORDS * programs.len();
+    let mut first = HEAD * programs.len();
     let mut constant = first + WORDS * all;
     let mut words = Vec::with_capacity(constant);
     for program in programs {

@@ -18,6 +18,7 @@ mod lanes;
 mod math;
 mod normal;
 mod program;
+mod rounds;
 pub mod selftest;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,8 @@ use bytemuck::{Pod, Zeroable};
 use crate::device::Device;
 use crate::error::{Error, Result};
 pub use program::{Instruction, Operand, Program};
+pub(crate) use rounds::side_by_side;
+pub use rounds::{Evaluator, Launches};
 
 /// What a prediction is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -212,7 +215,7 @@ pub fn score(device: &Device, rows: &Rows, programs: &[Program], loss: Loss) -> 
     check(rows, programs)?;
     match device {
         Device::Cpu(cpu) => Ok(cpu::score(*cpu, rows, programs, loss, true)),
-        Device::Gpu(gpu) => gpu::score(*gpu, rows, programs, loss),
+        Device::Gpu(gpu) => gpu::score(*gpu, rows, programs, loss, alone),
     }
 }
 
@@ -231,8 +234,13 @@ pub fn fit(device: &Device, rows: &Rows, programs: &[Program], fit: Fit) -> Resu
     check(rows, programs)?;
     match device {
         Device::Cpu(cpu) => Ok(cpu::fit(*cpu, rows, programs, fit)),
-        Device::Gpu(gpu) => gpu::fit(*gpu, rows, programs, fit),
+        Device::Gpu(gpu) => gpu::fit(*gpu, rows, programs, fit, alone),
     }
+}
+
+/// A launch of one request.
+fn alone(request: gpu::Request) -> Result<Vec<f64>> {
+    gpu::launch(&[request]).map(|mut results| results.remove(0))
 }
 
 fn check(rows: &Rows, programs: &[Program]) -> Result<()> {
