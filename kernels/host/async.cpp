@@ -5,6 +5,8 @@
 #include <map>
 #include <memory>
 
+#include "races.h"
+
 namespace simt {
 
 namespace {
@@ -32,6 +34,7 @@ struct Barrier {
     int64_t bytes;   // that are missing
     unsigned phase;  // that is going on
     Waiters waiters;
+    races::Clock arrived, passed;  // of the phase that is going on, and of those before
 };
 
 struct Bulk {
@@ -39,11 +42,13 @@ struct Bulk {
     const void* source;
     size_t bytes;
     size_t barrier;
+    races::Clock written;
 };
 
 struct Named {
     unsigned count, arrived;
     Waiters waiters;
+    races::Clock coming, passed;  // of those that wait, and of those that have met
 };
 
 // Accumulators of a warpgroup that are on their way through some operations.
@@ -111,12 +116,15 @@ size_t place_of(const volatile void* pointer) {
 Barrier& barrier_at(const void* pointer, const char* what, const Where& where) {
     const auto found = mine().barriers.find(place_of(pointer));
     if (found == mine().barriers.end()) fail(where, "%s on what is no mbarrier", what);
+    // Who uses a barrier must know that it has been made; in this sense users only read it.
+    races::read(pointer, 8, where);
     return found->second;
 }
 
 void end_phase(Barrier& barrier) {
     if (barrier.pending || barrier.bytes) return;
     barrier.phase++;
+    races::join(barrier.passed, barrier.arrived);
     barrier.pending = int(barrier.count);
     wake_all(barrier.waiters);
 }
@@ -129,6 +137,7 @@ void make(size_t index) {
     memcpy(&u.seen[place_of(copy.target)], copy.source, copy.bytes);
     Barrier& barrier = u.barriers.at(copy.barrier);
     barrier.bytes -= int64_t(copy.bytes);
+    races::join(barrier.arrived, copy.written);
     end_phase(barrier);
 }
 
@@ -179,8 +188,9 @@ void mbarrier_init(void* barrier, unsigned count, const Where& where) {
     Units& u = mine();
     if (u.seen.empty()) u.seen.assign(MOST_SHARED, 0xff);
     block.watched = true;
-    if (!u.barriers.emplace(place_of(barrier), Barrier{count, int(count), 0, 0, {}}).second)
+    if (!u.barriers.emplace(place_of(barrier), Barrier{count, int(count), 0, 0, {}, {}, {}}).second)
         fail(where, "mbarrier.init of a barrier that is in use");
+    races::write(barrier, 8, where);
     memcpy(barrier, &MARK, 8);
     touched(barrier, 8);
 }
@@ -190,6 +200,7 @@ void mbarrier_arrive(void* pointer, unsigned bytes, const char* what, const Wher
     if (barrier.pending == 0) fail(where, "%s: more arrivals than the barrier counts", what);
     barrier.bytes += bytes;
     barrier.pending--;
+    races::release(barrier.arrived);
     end_phase(barrier);
 }
 
@@ -197,6 +208,7 @@ void mbarrier_wait(void* pointer, unsigned parity, const Where& where) {
     const char* what = "mbarrier.try_wait";
     Barrier& barrier = barrier_at(pointer, what, where);
     while (barrier.phase % 2 == parity) sleep_among(barrier.waiters, what, where);
+    races::acquire(barrier.passed);
 }
 
 void bulk_copy(void* target, const void* source, unsigned bytes, void* pointer, const Where& where) {
@@ -212,7 +224,9 @@ void bulk_copy(void* target, const void* source, unsigned bytes, void* pointer, 
         fail(where, "%s on an mbarrier that no fence has made visible to it", what);
     memset(target, 0xff, bytes);
     memset(&u.seen[at], 0xff, bytes);
-    u.copies.push_back({target, source, bytes, place_of(pointer)});
+    u.copies.push_back({target, source, bytes, place_of(pointer), {}});
+    races::write(target, bytes, where);
+    races::release(u.copies.back().written);
     if (chance()) make(u.copies.size() - 1);
 }
 
@@ -229,9 +243,15 @@ void named_barrier(unsigned id, unsigned count, const Where& where) {
     if (barrier.arrived == 0) barrier.count = count;
     if (barrier.count != count || count % 32)
         fail(where, "barrier %u for %u threads, before for %u", id, count, barrier.count);
-    if (++barrier.arrived < count) return sleep_among(barrier.waiters, "bar.sync", where);
-    barrier.arrived = 0;
-    wake_all(barrier.waiters);
+    races::release(barrier.coming);
+    if (++barrier.arrived < count) {
+        sleep_among(barrier.waiters, "bar.sync", where);
+    } else {
+        barrier.arrived = 0;
+        barrier.passed = std::exchange(barrier.coming, {});
+        wake_all(barrier.waiters);
+    }
+    races::acquire(barrier.passed);
 }
 
 // ---------------------------------------------------------------- products of a warpgroup
@@ -242,8 +262,10 @@ namespace {
 // Memory Matrix Layout" have it, in a swizzled mode: rows as long as the swizzle, eight of them a pattern. Rows lie
 // along the sum ("K-major"), and patterns are a stride apart; or across it ("MN-major"), and patterns are a stride
 // apart along the sum, and the leading offset across it.
-void read_operand(std::vector<uint16_t>& to, unsigned width, uint64_t descriptor, bool transposed,
-                  const Where& where) {
+// Calls `use(first, second, at)` for each eight elements that lie side by side, at byte `at` of shared memory: in row
+// `first` from `second` along the sum on; with rows across the sum, of eight rows from `first` on.
+template <class Use>
+void each_piece(unsigned width, uint64_t descriptor, bool transposed, const Where& where, Use use) {
     const auto field = [&](int bit) { return size_t(descriptor >> bit & 0x3fff) << 4; };
     const size_t start = field(0), leading = field(16), stride = field(32);
     static constexpr size_t BYTES[] = {0, 128, 64, 32};
@@ -255,29 +277,38 @@ void read_operand(std::vector<uint16_t>& to, unsigned width, uint64_t descriptor
              pattern);
     if (!transposed && start % row_bytes + 32 > row_bytes)
         fail(where, "a matrix descriptor beyond the rows of its pattern");
-    const std::vector<unsigned char>& seen = mine().seen;
-    to.resize(width * 16);
-    // Eight elements that lie side by side.
-    const auto piece = [&](size_t plain) {
+    const auto piece = [&](unsigned first, unsigned second, size_t plain) {
         const size_t at = plain ^ (plain >> 7 & (row_bytes / 16 - 1)) << 4;
         if (at + 16 > block.shared_bytes)
             fail(where, "a matrix descriptor that reaches beyond shared memory");
-        return &seen[at];
+        use(first, second, at);
     };
     if (!transposed) {
         for (unsigned row = 0; row < width; row++)
             for (unsigned half = 0; half < 2; half++)
-                memcpy(&to[row * 16 + 8 * half],
-                       piece(start + row / 8 * stride + row % 8 * row_bytes + 16 * half), 16);
+                piece(row, 8 * half, start + row / 8 * stride + row % 8 * row_bytes + 16 * half);
         return;
     }
     for (unsigned k = 0; k < 16; k++)
         for (unsigned first = 0; first < width; first += 8) {
             const size_t across = 2 * first / row_bytes * leading + 2 * first % row_bytes;
-            uint16_t eight[8];
-            memcpy(eight, piece(start + k / 8 * stride + k % 8 * row_bytes + across), 16);
-            for (unsigned i = 0; i < 8; i++) to[(first + i) * 16 + k] = eight[i];
+            piece(first, k, start + k / 8 * stride + k % 8 * row_bytes + across);
         }
+}
+
+void read_operand(std::vector<uint16_t>& to, unsigned width, uint64_t descriptor, bool transposed,
+                  const Where& where) {
+    const std::vector<unsigned char>& seen = mine().seen;
+    to.resize(width * 16);
+    each_piece(width, descriptor, transposed, where, [&](unsigned first, unsigned second, size_t at) {
+        if (!transposed) {
+            memcpy(&to[first * 16 + second], &seen[at], 16);
+            return;
+        }
+        uint16_t eight[8];
+        memcpy(eight, &seen[at], 16);
+        for (unsigned i = 0; i < 8; i++) to[(first + i) * 16 + second] = eight[i];
+    });
 }
 
 void read_operands(Product& product) {
@@ -345,6 +376,14 @@ void wgmma(float* d, unsigned n, uint64_t a, uint64_t b, bool transposed, PlaceO
     if (product.where.line() != where.line() || product.a != a || product.b != b || product.n != n)
         fail(where, "threads of a warpgroup ask for different products, here and at %s:%u",
              product.where.file_name(), product.where.line());
+    // A thread of each warp must know who has written the operands.
+    const auto reads = [&](unsigned, unsigned, size_t at) {
+        races::read(thread->linear / GROUP, group.first + index, block.shared + at, 16, where);
+    };
+    if (races::on && number % 32 == 0) {
+        each_piece(64, a, transposed, where, reads);
+        each_piece(n, b, transposed, where, reads);
+    }
     Sums& own = *product.sums;
     if (!sums && !own.of[number]) {
         if (!group.fenced[number]) fail(where, "wgmma on accumulators that no wgmma.fence precedes");
@@ -383,6 +422,7 @@ void wgmma_wait(unsigned youngest, const Where& where) {
         if (i >= group.first && !group.products[i - group.first].done)
             compute(group.products[i - group.first]);
     }
+    races::have_read(thread->linear / GROUP, end);
     // Accumulators that nothing of this thread's is under way to.
     for (const auto& sums : group.sums) {
         if (!sums->of[number] || sums->back[number]) continue;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "races.h"
+
 using namespace driver;
 
 // ---------------------------------------------------------------- modules and kernels
@@ -129,6 +131,8 @@ struct Launch {
         for (const auto& argument : arguments)
             pointers.push_back(const_cast<uint64_t*>(argument.data()));
         simt::Failure failure;
+        simt::races::device_begin = memory.region();
+        simt::races::device_bytes = DeviceMemory::SIZE;
         lock.unlock();
         const bool good = simt::run(*function->code, grid, block, shared, pointers.data(), failure);
         lock.lock();

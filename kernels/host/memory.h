@@ -40,8 +40,11 @@ public:
     // Where `address` is, for reports.
     std::string describe(uintptr_t address);
 
-private:
+    // The addresses that it could have.
     static constexpr size_t SIZE = size_t(1) << 40;
+    uintptr_t region() const { return region_; }
+
+private:
     uintptr_t region_ = 0, next_ = 0;
     size_t used_ = 0;
     std::map<uintptr_t, Buffer> buffers_;  // by begin

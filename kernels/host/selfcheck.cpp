@@ -1,8 +1,9 @@
 // Checks the stand-in driver through its own interface: that good kernels compute what they should
 // under every order of threads, that each mistake of a bad one is reported, and that memory,
 // streams, events and graphs behave like a driver's. Run by `scripts/emulated --selfcheck`, once
-// with eager and once with late streams.
+// with eager and once with late streams; with `--races` only good kernels and what orders threads.
 #include "driver.h"
+#include "races.h"
 #include "simt.h"
 
 #include <sys/wait.h>
@@ -328,6 +329,35 @@ void reported(const char* name, CUresult code, std::vector<const char*> words,
     check(good, std::string(name) + " is reported (" + std::to_string(result) + ": " + text + ")");
     size_t free, total;
     check(cuMemGetInfo_v2(&free, &total) == code, std::string(name) + " kills the context");
+}
+
+// Numbers as in selfcheck.cu.
+void orders() {
+    enum { BY_BLOCK, BY_NAMED, BY_MBARRIER, BY_WARP, BY_SHUFFLE, BY_NOTHING };
+    const auto run = [](const Context& context, int order) {
+        const Buffer<int> y(std::vector<int>(65, 0));
+        const CUresult result = context.run("check_order", {1}, {64}, 8, y.address, order);
+        if (!result) check(y.values()[0] == 2, "check_order");
+        return result;
+    };
+    for (const int order : {BY_BLOCK, BY_NAMED, BY_MBARRIER, BY_WARP})
+        check(!run(Context(), order), "two threads, one after the other");
+    if (!simt::races::on) return;
+    for (const int order : {BY_SHUFFLE, BY_NOTHING})
+        reported("check_order", CUDA_ERROR_LAUNCH_FAILED,
+                 {"a race", "device memory", "selfcheck.cu:", "nothing orders them"},
+                 [&](const Context& context) { return run(context, order); });
+    const int no_barrier = 4;
+    reported("bad_product", CUDA_ERROR_LAUNCH_FAILED, {"a race", "of shared memory", "selfcheck.cu:"},
+             [&](const Context& context) {
+                 const Buffer<float> y(128);
+                 return context.run("bad_product", {1}, {128}, 8200, y.address, no_barrier);
+             });
+    reported("bad_race", CUDA_ERROR_LAUNCH_FAILED, {"a race", "of shared memory", "selfcheck.cu:"},
+             [](const Context& context) {
+                 const Buffer<float> x(normals(128, 1)), y(128);
+                 return context.run("bad_race", {1}, {128}, 512, x.address, y.address);
+             });
 }
 
 // Numbers as in selfcheck.cu.
@@ -801,15 +831,19 @@ int main() {
     }
     const char* streams = getenv("LAWSMITH_EMULATED_STREAMS");
     const bool late = streams && std::string(streams) == "late";
-    for (const char* schedule : {"forward", "reverse", "random:1", "random:2", "random:3", "greedy",
-                                 "greedy-reverse", "greedy-random:1", "greedy-random:2"})
+    std::vector<const char*> schedules = {"forward", "random:1"};
+    if (!simt::races::on)
+        schedules.insert(schedules.end(), {"reverse", "random:2", "random:3", "greedy", "greedy-reverse",
+                                           "greedy-random:1", "greedy-random:2"});
+    for (const char* schedule : schedules)
         for (const unsigned workers : {1u, 2u}) {
             simt::parse_schedule(schedule, simt::options);
             simt::options.workers = workers;
             setting = std::string(schedule) + ", " + std::to_string(workers) + " workers, " +
                       (late ? "late" : "eager");
             good_kernels();
-            bad_kernels();
+            orders();
+            if (!simt::races::on) bad_kernels();
         }
     calls();
     two_streams(late);

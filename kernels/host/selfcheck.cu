@@ -381,6 +381,26 @@ KERNEL void check_named(int* results) {
 }
 EXPORT(check_named)
 
+// Two threads add to y, one after the other if something orders them. 64 threads, 8 bytes.
+enum Order { BY_BLOCK, BY_NAMED, BY_MBARRIER, BY_WARP, BY_SHUFFLE, BY_NOTHING };
+KERNEL void check_order(int* y, int order) {
+    const Shared<uint64_t> barrier = shared<uint64_t>(0, 1);
+    if (threadIdx.x == 0) mbarrier_init(barrier.at(0, 1), 1);
+    __syncthreads();
+    const bool other = threadIdx.x == (order == BY_WARP || order == BY_SHUFFLE ? 1 : 32);
+    if (threadIdx.x == 0) {
+        y[0] += 1;
+        if (order == BY_MBARRIER) mbarrier_arrive(barrier.at(0, 1));
+    }
+    if (order == BY_BLOCK) __syncthreads();
+    if (order == BY_NAMED) named_barrier(1, 64);
+    if (order == BY_WARP) __syncwarp();
+    if (order == BY_SHUFFLE) y[1 + threadIdx.x] = __shfl_xor_sync(~0u, int(threadIdx.x), 1);
+    if (other && order == BY_MBARRIER) mbarrier_wait(barrier.at(0, 1), 0);
+    if (other) y[0] += 1;
+}
+EXPORT(check_order)
+
 // ---------------------------------------------------------------- bad kernels
 
 // A barrier is missing: wrong under some order of threads, right under others.

@@ -14,6 +14,8 @@
 #include <string>
 #include <thread>
 
+#include "races.h"
+
 #if defined(__SANITIZE_ADDRESS__)
 extern "C" void __sanitizer_start_switch_fiber(void** fake_stack, const void* bottom, size_t size);
 extern "C" void __sanitizer_finish_switch_fiber(void* fake_stack, const void** bottom,
@@ -390,6 +392,14 @@ void fail(const Where& where, const char* format, ...) {
     leave_failed();
 }
 
+void fail(const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    report(719, nullptr, format, arguments);
+    va_end(arguments);
+    leave_failed();
+}
+
 [[gnu::format(printf, 2, 3)]] static void report_block(int code, const char* format, ...) {
     va_list arguments;
     va_start(arguments, format);
@@ -486,6 +496,11 @@ void collective(unsigned mask, void* mine, const char* what, const Where& where,
     meet(mask, false, mine, what, where, perform);
 }
 
+// The lanes bring themselves.
+void sync_warp(unsigned mask, const Where& where) {
+    meet(mask, false, nullptr, "__syncwarp", where, races::meet);
+}
+
 void warp_collective(void* mine, const char* what, const Where& where, Perform perform) {
     if (thread->warp->live != ~0u) fail(where, "%s in a warp with fewer than 32 threads", what);
     meet(~0u, true, mine, what, where, perform);
@@ -496,6 +511,7 @@ static void open_barrier(unsigned self) {
     w.yields = 0;
     w.result_votes = w.votes;
     w.votes = w.n_waiting = 0;
+    races::next_interval();
     for (unsigned i = 0; i < w.n_warps; i++) w.warps[i].ready = w.warps[i].live;
     w.warps[self / 32].ready &= ~(1u << (self % 32));
 }
@@ -562,6 +578,7 @@ void copy_async(void* target, const void* source, size_t bytes, const Where& whe
     check_shared(target, bytes, "cp.async", where);
     if (reinterpret_cast<uintptr_t>(source) % bytes)
         fail(where, "cp.async from an address that is not aligned to %zu", bytes);
+    races::write(target, bytes, where);
     if (chance()) {
         memcpy(target, source, bytes);
         return;
@@ -574,10 +591,12 @@ void copy_wait(unsigned youngest) {
     std::vector<Copy>& copies = thread->copies;
     size_t kept = 0;
     for (const Copy& copy : copies)
-        if (copy.group + youngest < thread->open_group)
+        if (copy.group + youngest < thread->open_group) {
+            races::write(copy.target, copy.bytes, Where::current());
             memcpy(copy.target, copy.source, copy.bytes);
-        else
+        } else {
             copies[kept++] = copy;
+        }
     copies.resize(kept);
 }
 
@@ -648,6 +667,7 @@ static bool run_block(uint64_t number) {
             }
     if (block.shared_bytes) memset(block.shared, 0xff, block.shared_bytes);
     begin_units();
+    races::next_interval();
 
     // The round-robin orders go on after the last thread, that is with the first (or last) one.
     w.last = options.policy == Policy::reverse ? 0 : w.n_threads - 1;

@@ -84,11 +84,13 @@ extern thread_local constinit Block block;
 
 // Ends the kernel with an error that names kernel, block, thread and `where`.
 [[noreturn, gnu::format(printf, 2, 3)]] void fail(const Where& where, const char* format, ...);
+[[noreturn, gnu::format(printf, 1, 2)]] void fail(const char* format, ...);
 
 // Blocks until every live lane of `mask` has called; the last one runs `perform` on what all
 // brought (indexed by lane, null for lanes that are not in it).
 using Perform = void (*)(void** lanes);
 void collective(unsigned mask, void* mine, const char* what, const Where& where, Perform perform);
+void sync_warp(unsigned mask, const Where& where);
 
 // The same for instructions that need all 32 lanes.
 void warp_collective(void* mine, const char* what, const Where& where, Perform perform);
@@ -259,7 +261,7 @@ inline void __nanosleep(unsigned) { simt::yield(); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 inline void __syncwarp(unsigned mask = ~0u, SIMT_WHERE) {
-    simt::collective(mask, nullptr, "__syncwarp", where, [](void**) {});
+    simt::sync_warp(mask, where);
 }
 
 namespace simt {
