@@ -10,28 +10,6 @@
 #include "common/gemm.cuh"
 #include "common/fused.cuh"
 
-struct EdgeFusedBackwardArgs {
-    const float* features;      // [nodes, n_features]
-    const unsigned* receivers;  // [receivers]
-    const unsigned* senders;    // [edges]
-    const unsigned* owners;     // [edges] among the receivers
-    const uint16_t* masks;      // [edges, hidden / 16], as in EdgeFusedArgs
-    const unsigned* signs;      // [edges, words, 2], as there; or null
-    const float* passed;        // [receivers, hidden]: what φe's last layer passes back
-    const Bf16* weights;        // chunks of W1, of the penalty's weight · W3ᵀ (words), of W2ᵀ
-    const float* bias;          // [hidden] of the first layer
-    float* sums;                // first layer: [blocks, hidden · inputs]; second: [splits, slices]:
-                                // fused_accumulate
-    float* biases;              // [splits, hidden] of the second layer
-    float shift[3];
-    float period;               // 0 in open space
-    unsigned n_features, dim;
-    unsigned edges, hidden;
-    unsigned inputs;            // width of a part of the inputs
-    unsigned first_chunks;      // of the first layer
-    unsigned words;             // of the signs; 0: no penalty
-    unsigned tiles;             // of a block, or of a split
-};
 LAYOUT(EdgeFusedBackwardArgs, features, receivers, senders, owners, masks, signs, passed, weights, bias,
        sums, biases, shift, period, n_features, dim, edges, hidden, inputs, first_chunks, words, tiles)
 
@@ -68,19 +46,8 @@ DEVICE void fused_signs(const EdgeFusedBackwardArgs& args, unsigned begin, unsig
         if (edge < end)
             bits = *reinterpret_cast<const uint2*>(args.signs + (size_t(edge) * args.words + word) * 2);
         UNROLL
-        for (unsigned k = 0; k < 32; k += 8) {
-            uint32_t x[4];
-            UNROLL
-            for (unsigned j = 0; j < 4; j++) {
-                const unsigned place = k + 2 * j;
-                const auto number = [&](unsigned bit) {
-                    return (bits.x >> bit & 1) * 0x3f80u + (bits.y >> bit & 1) * 0xbf80u;
-                };
-                x[j] = number(place) | number(place + 1) << 16;
-            }
-            *reinterpret_cast<uint4*>(to.at(row * row_size + 32 * word + k, 8)) =
-                make_uint4(x[0], x[1], x[2], x[3]);
-        }
+        for (unsigned k = 0; k < 32; k += 8)
+            *reinterpret_cast<uint4*>(to.at(row * row_size + 32 * word + k, 8)) = sign_numbers(bits, k);
     }
 }
 

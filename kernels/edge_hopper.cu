@@ -21,21 +21,22 @@ constexpr int HOPPER_SLICE = 64;
 // stage of the ring.
 constexpr int HOPPER_PASS = 128;
 static_assert(HOPPER_ROWS * HOPPER_PASS == HOPPER_STAGE);
-// Threads that make inputs: of the last warpgroup all but the first warp.
-constexpr int HOPPER_GATHERERS = WARPGROUP - 32;
 
 struct EdgeHopperWeightsArgs {
     const float* parameters;  // of the arena, from the layer's first weight and bias on
     const float* bias;
     Bf16* weights;            // [parts][blocks][units, SWIZZLED], swizzled
-    float* padded_bias;       // [parts, units]
-    unsigned out_width;       // units that count
-    unsigned in_width, parts, blocks, units;
+    float* padded_bias;       // [parts, units], or null
+    unsigned rows, columns;   // units that count, and summed indices
+    unsigned row_step, column_step;  // from one of them to the next in the arena
+    unsigned parts, blocks, units;
     unsigned n_features, dim;  // dim > 0: coordinates in φe's first layer, as in EdgeOperandsArgs
-    unsigned split;            // the first layer: columns [high, high, low], each in_width wide
+    unsigned split;            // > 0: the first layer, columns [high, high, low], each so wide
+    unsigned mixed;            // of these the first two lie as hopper_mixed has them
+    float scale;
 };
-LAYOUT(EdgeHopperWeightsArgs, parameters, bias, weights, padded_bias, out_width, in_width, parts, blocks,
-       units, n_features, dim, split)
+LAYOUT(EdgeHopperWeightsArgs, parameters, bias, weights, padded_bias, rows, columns, row_step, column_step,
+       parts, blocks, units, n_features, dim, split, mixed, scale)
 
 // A layer's parameters in the order of `edge_hopper_*`, with zeros around them. Any grid.
 KERNEL void edge_hopper_weights(EdgeHopperWeightsArgs args) {
@@ -46,18 +47,22 @@ KERNEL void edge_hopper_weights(EdgeHopperWeightsArgs args) {
         const unsigned own = unsigned(row % args.units);
         const size_t unit = row / args.units / args.blocks * args.units + own;
         const size_t place = block * SWIZZLED + i % SWIZZLED;
-        const size_t part = args.split ? place / args.in_width : 0;
-        const size_t column = place - part * args.in_width;
+        const size_t part = args.split ? place / args.split : 0;
+        const bool mixed = args.mixed && part < 2;
+        const size_t column =
+            mixed ? place / SWIZZLED * HOPPER_MIXED + place % HOPPER_MIXED : place - part * args.split;
         float w = 0;
-        if (unit < args.out_width && column < args.in_width && part < 3) {
-            const float* from = args.parameters + unit * args.in_width + column;
+        if (unit < args.rows && column < args.columns && part < 3) {
+            const float* from = args.parameters + unit * args.row_step + column * args.column_step;
             w = *from;
             if (column < args.dim) w += from[args.n_features];
+            w *= args.scale;
             if (part == 2) w -= __bfloat162float(__float2bfloat16_rn(w));
         }
         const size_t first = (row - own) * SWIZZLED;
         narrow(w, args.weights[first + swizzled(int(own), int(i % SWIZZLED))]);
-        if (place == 0) args.padded_bias[unit] = unit < args.out_width ? args.bias[unit] : 0.0f;
+        if (args.padded_bias && place == 0)
+            args.padded_bias[unit] = unit < args.rows ? args.bias[unit] : 0.0f;
     }
 }
 EXPORT(edge_hopper_weights)
@@ -146,9 +151,8 @@ DEVICE void hopper_input(const Hopper<N>& it, unsigned row, unsigned edge, unsig
         to[column / SWIZZLED * HOPPER_BLOCK + swizzled(own_row, int(column % SWIZZLED))] = value;
     };
     const unsigned width = args.n_features, columns = args.first_blocks * SWIZZLED;
-    const bool counts = edge < end;
-    size_t own_at = 0, other_at = 0;
-    if (counts) {
+    const float *own_at = nullptr, *other_at = nullptr;
+    if (edge < end) {
         // The last receiver that starts at this edge or before it.
         while (last - receiver > 1) {
             const unsigned middle = (receiver + last) / 2;
@@ -158,29 +162,16 @@ DEVICE void hopper_input(const Hopper<N>& it, unsigned row, unsigned edge, unsig
                 last = middle;
         }
         if (args.owners) args.owners[edge] = receiver;
-        own_at = size_t(args.receivers[receiver]) * width;
-        other_at = size_t(args.senders[edge]) * width;
+        own_at = args.features + size_t(args.receivers[receiver]) * width;
+        other_at = args.features + size_t(args.senders[edge]) * width;
     }
-    for (unsigned k = 0; k < width; k++) {
-        float own = 0, other = 0;
-        if (counts) {
-            own = args.features[own_at + k], other = args.features[other_at + k];
-            if (k < args.dim) {
-                other -= own;
-                if (args.period > 0) other -= args.period * roundf(other / args.period);
-                UNROLL
-                for (unsigned d = 0; d < 3; d++)
-                    if (k == d) own += args.shift[d];
-            }
-        }
-        const auto split = [&](unsigned column, float value) {
-            const Bf16 high = __float2bfloat16_rn(value);
-            put(column, high);
-            put(2 * width + column, __float2bfloat16_rn(value - __bfloat162float(high)));
-            put(4 * width + column, high);
-        };
-        split(k, own);
-        split(width + k, other);
+    ROLLED
+    for (unsigned column = 0; column < 2 * width; column++) {
+        const float value = hopper_feature(args, own_at, other_at, column);
+        const Bf16 high = __float2bfloat16_rn(value);
+        put(column, high);
+        put(2 * width + column, __float2bfloat16_rn(value - __bfloat162float(high)));
+        put(4 * width + column, high);
     }
     for (unsigned column = 6 * width; column < columns; column++) put(column, __float2bfloat16_rn(0));
 }
@@ -313,7 +304,7 @@ DEVICE unsigned hopper_layer(const Hopper<N>& it, HopperRing& ring, Shared<Bf16>
             if (args.masks) hopper_masks<N>(args, begin, sums, part * N);
             next = hopper_add<N>(args, begin, receiver, sums, part * N);
         }
-        if (KEEP) hopper_pack<N>(held, sums);
+        if (KEEP) hopper_pack<true, N>(held, sums);
     }
     if (KEEP) {
         hopper_store<N>(activations, (args.parts - 1) * N, held);

@@ -219,6 +219,45 @@ DEVICE void fused_inputs(const FusedInputs& it, Shared<Bf16> to, int row_size, u
     }
 }
 
+// ---------------------------------------------------------------- the way back
+
+// What the kernels of edge_fused_backward.cu and edge_hopper_backward.cu take.
+struct EdgeFusedBackwardArgs {
+    const float* features;      // [nodes, n_features]
+    const unsigned* receivers;  // [receivers]
+    const unsigned* senders;    // [edges]
+    const unsigned* owners;     // [edges] among the receivers
+    const uint16_t* masks;      // [edges, hidden / 16], as in EdgeFusedArgs
+    const unsigned* signs;      // [edges, words, 2], as there; or null
+    const float* passed;        // [receivers, hidden]: what φe's last layer passes back
+    const Bf16* weights;        // chunks of W1, of the penalty's weight · W3ᵀ (words), of W2ᵀ
+    const float* bias;          // of the first layer, of all units of the weights
+    float* sums;                // first layer: [blocks, hidden · inputs], warpgroups instead of blocks in
+                                // edge_hopper_first; second: [splits, slices]: fused_accumulate
+    float* biases;              // [splits, hidden] of the second layer
+    float shift[3];
+    float period;               // 0 in open space
+    unsigned n_features, dim;
+    unsigned edges, hidden;
+    unsigned inputs;            // width of a part of the inputs
+    unsigned first_chunks;      // of the first layer
+    unsigned words;             // of the signs; 0: no penalty
+    unsigned tiles;             // of a block, or of a split
+};
+
+// Signs first … first + 8 of 32, of which x has the positive ones and y the negative ones, as bf16.
+DEVICE uint4 sign_numbers(uint2 bits, unsigned first) {
+    uint32_t x[4];
+    UNROLL
+    for (unsigned j = 0; j < 4; j++) {
+        const auto number = [&](unsigned bit) {
+            return (bits.x >> bit & 1) * 0x3f80u + (bits.y >> bit & 1) * 0xbf80u;
+        };
+        x[j] = number(first + 2 * j) | number(first + 2 * j + 1) << 16;
+    }
+    return make_uint4(x[0], x[1], x[2], x[3]);
+}
+
 // ---------------------------------------------------------------- sums of many tiles
 
 // Sums of outer products lie as the fragments do: [tile of 64 units × 8 N columns][m][n][lane][4].

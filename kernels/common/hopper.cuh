@@ -6,12 +6,15 @@
 #if defined(__CUDACC__)
 #define WHERE
 #define NOWHERE
+// Before a loop that would take too many registers of a warpgroup with few of them if the compiler unrolled it.
+#define ROLLED _Pragma("unroll 1")
 // Of code that other architectures do not have.
 #define HOPPER_ONLY (!defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL))
 #else
 #include "../host/async.h"
 #define WHERE , const simt::Where& where = simt::Where::current()
 #define NOWHERE const simt::Where& where = simt::Where::current()
+#define ROLLED
 #define HOPPER_ONLY 1
 #endif
 
@@ -170,6 +173,18 @@ DEVICE void wgmma_fence() {
 #endif
 }
 
+// The compiler must have these ready before what follows: it would put them off to the product that they are for,
+// behind the fence.
+template <int COUNT>
+DEVICE void accumulators(float (&d)[COUNT]) {
+#if defined(__CUDACC__)
+    UNROLL
+    for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(d[i])::"memory");
+#else
+    (void)d;
+#endif
+}
+
 // Closes a group of products.
 DEVICE void wgmma_commit() {
 #if defined(__CUDACC__)
@@ -185,10 +200,7 @@ template <int N, int COUNT>
 DEVICE void wgmma_wait(float (&d)[COUNT] WHERE) {
 #if defined(__CUDACC__)
     asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(N) : "memory");
-    if constexpr (N == 0) {
-        UNROLL
-        for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(d[i])::"memory");
-    }
+    if constexpr (N == 0) accumulators(d);
 #else
     (void)d;
     simt::wgmma_wait(N, where);
@@ -205,7 +217,14 @@ DEVICE void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b WHERE) {
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
         "+f"(d[i + 6]), "+f"(d[i + 7]), "+f"(d[i + 8]), "+f"(d[i + 9]), "+f"(d[i + 10]), \
         "+f"(d[i + 11]), "+f"(d[i + 12]), "+f"(d[i + 13]), "+f"(d[i + 14]), "+f"(d[i + 15])
-    if constexpr (N == 64)
+    if constexpr (N == 32)
+        asm volatile(
+            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+            "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
+            "}, %16, %17, 1, 1, 1, %18, %18;\n"
+            : WGMMA_16(0)
+            : "l"(a), "l"(b), "n"(int(TRANSPOSED)));
+    else if constexpr (N == 64)
         asm volatile(
             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
             "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"

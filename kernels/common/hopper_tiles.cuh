@@ -7,11 +7,16 @@ constexpr int HOPPER_GROUPS = 2;                       // warpgroups that multip
 constexpr int HOPPER_WARPS = 4 * HOPPER_GROUPS;
 constexpr int HOPPER_THREADS = WARPGROUP * (HOPPER_GROUPS + 1);
 constexpr int HOPPER_ROWS = 64, HOPPER_STRIP = 16;     // edges of a warpgroup, of a warp
+constexpr int HOPPER_TILE = HOPPER_GROUPS * HOPPER_ROWS;
 // Activations of a warpgroup are blocks of SWIZZLED columns, of so many numbers and bytes.
 constexpr int HOPPER_BLOCK = HOPPER_ROWS * SWIZZLED, HOPPER_BLOCK_BYTES = HOPPER_BLOCK * 2;
 constexpr int HOPPER_STAGES = 4, HOPPER_STAGE = 256 * SWIZZLED;
 // Barriers of a ring.
 constexpr int HOPPER_RING = 2 * HOPPER_STAGES;
+// Threads that make inputs: of the warpgroup that brings all but the first warp.
+constexpr int HOPPER_GATHERERS = WARPGROUP - 32;
+// On the way back high and low parts of inputs lie in turn, so many columns of each: a block has both parts of some.
+constexpr int HOPPER_MIXED = SWIZZLED / 2;
 
 // ---------------------------------------------------------------- weights on their way
 
@@ -55,6 +60,28 @@ DEVICE void hopper_lend(HopperRing& ring) {
     ring.advance();
 }
 
+// ---------------------------------------------------------------- inputs
+
+// Column `column` of an edge's [receiver's features, sender's, whose coordinates are relative to the receiver]. 0 where
+// there is no receiver.
+template <class Args>
+DEVICE float hopper_feature(const Args& args, const float* receiver, const float* sender, unsigned column) {
+    if (!receiver) return 0;
+    const bool other = column >= args.n_features;
+    const unsigned k = other ? column - args.n_features : column;
+    float value = other ? sender[k] : receiver[k];
+    if (k >= args.dim) return value;
+    if (other) {
+        value -= receiver[k];
+        if (args.period > 0) value -= args.period * roundf(value / args.period);
+    } else {
+        UNROLL
+        for (unsigned d = 0; d < 3; d++)
+            if (k == d) value += args.shift[d];
+    }
+    return value;
+}
+
 // ---------------------------------------------------------------- products
 
 // The bias of each column, for accumulators of 64 edges.
@@ -92,11 +119,12 @@ DEVICE void hopper_product(float (&sums)[COUNT / 2], HopperRing& ring, Shared<Bf
     if (lane == 0) mbarrier_arrive(ring.empty(before));
 }
 
-// Pairs of neighbours in a row of the results, as bf16 of their ReLU.
-template <int N>
+// Pairs of neighbours in a row of the results, as bf16; RELU: zeros for what is negative.
+template <bool RELU, int N>
 DEVICE void hopper_pack(uint32_t (&pairs)[N / 4], const float (&sums)[N / 2]) {
     UNROLL
-    for (int i = 0; i < N / 4; i++) pairs[i] = relu_bf16x2(sums[2 * i], sums[2 * i + 1]);
+    for (int i = 0; i < N / 4; i++)
+        pairs[i] = RELU ? relu_bf16x2(sums[2 * i], sums[2 * i + 1]) : bf16x2(sums[2 * i], sums[2 * i + 1]);
 }
 
 // These as activations, from column `column` on, a multiple of SWIZZLED.

@@ -72,10 +72,20 @@ impl Case {
     /// hidden, layers, message_dim; then the degrees of some receivers, which are listed in reverse,
     /// among nodes that are none.
     pub fn new(kind: Kind, network: [usize; 3], degrees: &[usize], seed: u64) -> Case {
+        Case::of_features(FEATURES, kind, network, degrees, seed)
+    }
+
+    /// The same with other than [`FEATURES`] features.
+    pub fn of_features(
+        n_features: usize,
+        kind: Kind,
+        network: [usize; 3],
+        degrees: &[usize],
+        seed: u64,
+    ) -> Case {
         let [hidden, layers, message_dim] = network;
         let sampled = kind == Kind::Kl;
-        let shape =
-            Shape { n_features: FEATURES, message_dim, outputs: 2, hidden, layers, sampled };
+        let shape = Shape { n_features, message_dim, outputs: 2, hidden, layers, sampled };
         let mut random = Random::new(seed, (hidden * 1000 + layers * 100 + message_dim) as u64);
         // Every other node is no receiver of the batch, and has two edges all the same.
         let nodes = 2 * degrees.len() + 3;
@@ -92,7 +102,7 @@ impl Case {
             |count: usize| (0..count).map(|_| random.normal() as f32).collect::<Vec<f32>>();
         // Far from the predictions, or else the sign of the difference would be luck.
         let targets = normals(nodes * 2).iter().map(|x| x + 200.0 * x.signum()).collect();
-        let features = normals(nodes * FEATURES);
+        let features = normals(nodes * n_features);
         let mut parameters = vec![0.0; shape.arena().len];
         for layer in shape.arena().edge.iter().chain(&shape.arena().node) {
             let scale = 1.0 / (layer.inputs as f32).sqrt();

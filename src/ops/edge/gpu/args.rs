@@ -263,7 +263,7 @@ kernel_args! {
 }
 
 kernel_args! {
-    /// What `edge_fused_first` and `edge_fused_second` take.
+    /// What `edge_fused_first`, `edge_fused_second` and `edge_hopper_first_*` take.
     struct EdgeFusedBackwardArgs {
         features: Pointer<f32>,
         receivers: Pointer<u32>,
@@ -317,14 +317,18 @@ kernel_args! {
         bias: Pointer<f32>,
         weights: Pointer<bf16>,
         padded_bias: Pointer<f32>,
-        out_width: u32,
-        in_width: u32,
+        rows: u32,
+        columns: u32,
+        row_step: u32,
+        column_step: u32,
         parts: u32,
         blocks: u32,
         units: u32,
         n_features: u32,
         dim: u32,
         split: u32,
+        mixed: u32,
+        scale: f32,
     }
 }
 

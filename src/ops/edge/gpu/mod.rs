@@ -47,9 +47,12 @@ impl Way {
     /// Of a training step on a device.
     fn of(gpu: Gpu, batch: &Batch) -> Result<Way> {
         let Some(plan) = TrainingPlan::new(gpu, batch)? else { return Ok(Way::Layers) };
-        let hopper = hopper::Plan::of(gpu, batch)?;
-        let forward = hopper.map_or(Plan::Fused(plan.forward), Plan::Hopper);
-        Ok(Way::Training(plan, forward))
+        Ok(match hopper::Plan::of(gpu, batch)? {
+            Some(hopper) => {
+                Way::Training(plan.by_warpgroups(&gpu.properties()?), Plan::Hopper(hopper))
+            }
+            None => Way::Training(plan, Plan::Fused(plan.forward)),
+        })
     }
 
     /// Edges of a chunk.

@@ -84,8 +84,12 @@ fn gpu_fused_agrees_with_the_reference_and_the_layers() {
 
 /// A case of integers, for which nothing is rounded: the result is exact, whatever the order.
 pub(super) fn integers(kind: Kind, network: [usize; 3], degrees: &[usize]) -> Case {
-    let mut case = Case::new(kind, network, degrees, 1).at(Precision::Bf16);
-    let mut random = crate::random::Random::new(5, network[0] as u64);
+    integral(Case::new(kind, network, degrees, 1).at(Precision::Bf16))
+}
+
+/// A case with integers instead of its numbers.
+pub(super) fn integral(mut case: Case) -> Case {
+    let mut random = crate::random::Random::new(5, case.shape.hidden as u64);
     let mut digit = |most: u32| (random.word() % (2 * most + 1)) as f32 - most as f32;
     case.coordinates.period = 8.0;
     case.coordinates.shift = [1.0, -3.0, 2.0];

@@ -1,6 +1,6 @@
 //! Training steps in every way: against the reference and against each other, and digit by digit.
 
-use super::tests::{STARS, hopper_plan, integers, wide};
+use super::tests::{STARS, hopper_plan, integers, integral, wide};
 use super::*;
 use crate::device::{Device, test_gpu};
 use crate::network::spec::Precision;
@@ -30,10 +30,8 @@ fn found(how: (Gpu, Way, usize), case: &Case) -> Vec<f32> {
 }
 
 fn plan(gpu: Gpu, case: &Case) -> TrainingPlan {
-    let Way::Training(plan, _) = Way::of(gpu, &case.batch()).unwrap() else {
-        panic!("{:?} is not fused", case.shape);
-    };
-    plan
+    let plan = TrainingPlan::new(gpu, &case.batch()).unwrap();
+    plan.unwrap_or_else(|| panic!("{:?} is not fused", case.shape))
 }
 
 /// With its own kernel forward.
@@ -41,9 +39,17 @@ fn fused(plan: TrainingPlan) -> Way {
     Way::Training(plan, Plan::Fused(plan.forward))
 }
 
-/// With the one of warpgroups forward, where the device has it.
+/// By warpgroups on the way back, and the plan of the way forward, where the device has them.
+fn warpgroups(gpu: Gpu, case: &Case) -> Option<(TrainingPlan, Plan)> {
+    let forward = hopper_plan(gpu, case)?;
+    let plan = plan(gpu, case).by_warpgroups(&gpu.properties().unwrap());
+    assert!(plan.hopper.is_some(), "{:?} is not for warpgroups on the way back", case.shape);
+    Some((plan, forward))
+}
+
+/// By warpgroups in both directions.
 fn hopper(gpu: Gpu, case: &Case) -> Option<Way> {
-    Some(Way::Training(plan(gpu, case), hopper_plan(gpu, case)?))
+    warpgroups(gpu, case).map(|(plan, forward)| Way::Training(plan, forward))
 }
 
 /// Several cases of one size, layer by layer and in other ways: every gradient, the predictions and the parts of the
@@ -124,11 +130,28 @@ fn gpu_hopper_step_agrees_with_the_fused_one_and_the_chunked_one() {
 
 /// Small integers, and a penalty of 1/8 on each message.
 fn integers_with(kind: Kind, network: [usize; 3], degrees: &[usize]) -> Case {
-    let mut case = integers(kind, network, degrees);
-    if kind == Kind::L1 {
-        case.penalty = Penalty::L1(degrees.iter().sum::<usize>() as f32 / 8.0);
+    eighths(integers(kind, network, degrees))
+}
+
+fn eighths(mut case: Case) -> Case {
+    if let Penalty::L1(_) = case.penalty {
+        case.penalty = Penalty::L1(case.batch().check(&case.parameters).unwrap() as f32 / 8.0);
     }
     case
+}
+
+/// A step in some ways against the reference, digit by digit; in chunks of up to so many edges.
+fn exact(gpu: Gpu, case: &Case, ways: &[Way], most: usize) {
+    let batch = Batch { weight_decay: 0.0, ..case.batch() };
+    let parameters = wide(&case.parameters);
+    let exact = reference::gradient(&batch, &case.targets, &parameters, Rounding::Exact);
+    assert!(exact.gradients.iter().filter(|&&g| g != 0.0).count() > 20);
+    for &way in ways {
+        let (gradients, loss) = step((gpu, way, most), case, &batch);
+        let what = format!("{:?}, {:?}, chunks of {most}, {way:?}", case.shape, case.penalty);
+        assert_eq!(wide(&gradients), exact.gradients, "{what}");
+        assert_eq!(f64::from(loss.penalty), exact.penalty, "{what}");
+    }
 }
 
 #[test]
@@ -142,18 +165,8 @@ fn gpu_fused_step_is_exact_where_nothing_is_rounded() {
             ([500, 2, 100], &[66, 1]),
         ] {
             let case = integers_with(kind, network, degrees);
-            let batch = Batch { weight_decay: 0.0, ..case.batch() };
-            let parameters = wide(&case.parameters);
-            let exact = reference::gradient(&batch, &case.targets, &parameters, Rounding::Exact);
-            assert!(exact.gradients.iter().filter(|&&g| g != 0.0).count() > 20);
             let plan = plan(gpu, &case);
-            for plan in [plan, plan.alone()] {
-                let how = (gpu, fused(plan), usize::MAX);
-                let (gradients, loss) = step(how, &case, &batch);
-                let what = format!("{kind:?}, {network:?}, {degrees:?}");
-                assert_eq!(wide(&gradients), exact.gradients, "{what}");
-                assert_eq!(f64::from(loss.penalty), exact.penalty, "{what}");
-            }
+            exact(gpu, &case, &[fused(plan), fused(plan.alone())], usize::MAX);
         }
     }
 }
@@ -217,16 +230,10 @@ fn gpu_hopper_step_is_exact_where_nothing_is_rounded() {
             ([500, 2, 100], &[66, 1]),
         ] {
             let case = integers_with(kind, network, degrees);
-            let batch = Batch { weight_decay: 0.0, ..case.batch() };
             let Some(way) = hopper(gpu, &case) else { return };
-            let parameters = wide(&case.parameters);
-            let exact = reference::gradient(&batch, &case.targets, &parameters, Rounding::Exact);
             // Chunks of several stars, and one.
             for most in [70, usize::MAX] {
-                let (gradients, loss) = step((gpu, way, most), &case, &batch);
-                let what = format!("{kind:?}, {network:?}, {degrees:?}");
-                assert_eq!(wide(&gradients), exact.gradients, "{what}");
-                assert_eq!(f64::from(loss.penalty), exact.penalty, "{what}");
+                exact(gpu, &case, &[way], most);
             }
         }
     }
@@ -257,4 +264,64 @@ fn gpu_steps_read_what_was_kept() {
         let error = case.step(&gpu, &mut workspace).unwrap_err();
         assert_eq!(error.field.as_deref(), Some("kept features"));
     }
+}
+
+#[test]
+fn gpu_hopper_way_back_agrees_with_the_fused_one() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    // The same way forward.
+    let ways = |case: &Case| {
+        let mut ways = vec![(fused(plan(gpu, case)), "fused")];
+        if let Some((plan, _)) = warpgroups(gpu, case) {
+            ways.extend([(fused(plan), "warpgroups"), (fused(plan.alone()), "one block")]);
+        }
+        ways
+    };
+    for kind in [Kind::None, Kind::L1] {
+        compare(gpu, kind, [16, 3], (STARS[1], usize::MAX), ways);
+        compare(gpu, kind, [33, 31], (&[9, 30, 0, 0, 7, 5, 12, 1], 22), ways);
+        compare(gpu, kind, [130, 128], (&[0, 65], usize::MAX), ways);
+    }
+}
+
+#[test]
+fn gpu_hopper_way_back_is_exact_where_nothing_is_rounded() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    let check = |case: Case| {
+        let case = eighths(integral(case.at(Precision::Bf16)));
+        if let Some((plan, _)) = warpgroups(gpu, &case) {
+            exact(gpu, &case, &[fused(plan), fused(plan.alone())], usize::MAX);
+        }
+    };
+    for kind in [Kind::None, Kind::L1] {
+        // One block has several rounds of its buffers, and a tile that is not full.
+        check(Case::new(kind, [16, 2, 3], &[300, 0, 9, 350], 1));
+        check(Case::new(kind, [128, 2, 40], &[63, 0, 0, 7, 8, 1, 1, 65], 1));
+        // Padded more than on the way forward.
+        check(Case::new(kind, [300, 2, 5], &[40, 3], 1));
+    }
+    // More messages than hidden units; parts of the other sizes, one and two.
+    check(Case::new(Kind::L1, [33, 2, 128], &[130, 1], 1));
+    check(Case::new(Kind::L1, [150, 2, 3], &[40], 1));
+    check(Case::new(Kind::L1, [250, 2, 3], &[33], 1));
+    check(Case::new(Kind::L1, [500, 2, 100], &[6, 1], 1));
+    // More inputs than one block has in both parts.
+    check(Case::of_features(9, Kind::L1, [64, 2, 40], &[140, 2], 1));
+}
+
+#[test]
+fn gpu_hopper_way_back_is_chosen_where_it_fits() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    let planned = |features: usize| {
+        let case = Case::of_features(features, Kind::L1, [512, 2, 128], &[2], 0);
+        let case = case.at(Precision::Bf16);
+        let Way::Training(plan, forward) = Way::of(gpu, &case.batch()).unwrap() else {
+            panic!("{:?} is not fused", case.shape);
+        };
+        (matches!(forward, Plan::Hopper(_)), plan.hopper.is_some())
+    };
+    let hopper = gpu.properties().unwrap().capability == hopper::CAPABILITY;
+    assert_eq!(planned(7), (hopper, hopper));
+    // Two buffers of inputs are too much.
+    assert_eq!(planned(8), (hopper, false));
 }

@@ -5,6 +5,7 @@
 use half::bf16;
 
 use super::super::args::{EdgeFusedBackwardArgs, EdgeFusedCollectArgs};
+use super::super::hopper::backward as hopper;
 use super::*;
 
 const FIRST: Kernel = Kernel { module: "edge_fused_backward", name: "edge_fused_first" };
@@ -34,6 +35,8 @@ pub(in super::super) struct TrainingPlan {
     /// Slices of the second layer's gradient along inputs and outputs, and into how many sums each is split.
     slices: [usize; 2],
     splits: usize,
+    /// The kernel of warpgroups for the first layer, instead of its own.
+    pub hopper: Option<hopper::Plan>,
 }
 
 impl TrainingPlan {
@@ -81,15 +84,28 @@ impl TrainingPlan {
             first_blocks,
             slices,
             splits,
+            hopper: None,
         };
         Ok((first_blocks > 0 && second <= device.shared).then_some(plan))
+    }
+
+    /// The same with the kernel of warpgroups on the way back, where it fits. Whether the device has such instructions is
+    /// up to the caller.
+    pub fn by_warpgroups(self, device: &Properties) -> Self {
+        let Plan { inputs, first_chunks, .. } = self.forward;
+        let hopper = hopper::Plan::new(device, self.hidden(), (inputs, first_chunks), self.words);
+        TrainingPlan { hopper, ..self }
     }
 
     /// The same with one block, which then has every tile.
     #[cfg(test)]
     pub fn alone(self) -> Self {
         let forward = Plan { blocks: 1, ..self.forward };
-        TrainingPlan { forward, first_blocks: 1, splits: 1, ..self }
+        let hopper = self.hopper.map(|mut plan| {
+            plan.blocks = 1;
+            plan
+        });
+        TrainingPlan { forward, first_blocks: 1, splits: 1, hopper, ..self }
     }
 
     /// Units of a hidden layer, padded.
@@ -116,6 +132,11 @@ impl TrainingPlan {
         self.hidden() * self.forward.inputs
     }
 
+    /// Sums of the first layer's gradient.
+    fn first_sums(&self) -> usize {
+        self.hopper.map_or(self.first_blocks, |plan| plan.sums())
+    }
+
     fn share_len(&self) -> usize {
         self.hidden() * self.sign_columns
     }
@@ -128,6 +149,7 @@ pub(in super::super) struct Training {
     /// two transposed; the first layer's bias.
     weights: Buffer<bf16>,
     bias: Buffer<f32>,
+    hopper: Option<hopper::Weights>,
     per_edge: f32,
     owners: Buffer<u32>,
     masks: Buffer<u16>,
@@ -179,7 +201,7 @@ impl Training {
         parameters: &Buffer<f32>,
         (edges, blocks, per_edge): (usize, usize, f32),
     ) -> Result<Self> {
-        let TrainingPlan { forward, sign_columns, words, first_blocks, splits, .. } = plan;
+        let TrainingPlan { forward, sign_columns, words, splits, .. } = plan;
         let (hidden, arena) = (plan.hidden(), batch.shape.arena());
         let [first, second, last] = [0, 1, 2].map(|index| &arena.edge[index]);
         let chunks = |layer: &Layer, transposed: bool, chunks: usize| {
@@ -196,10 +218,12 @@ impl Training {
         ];
         let weights = layers.iter().map(|(_, chunks)| chunks.len()).sum();
         let penalized = if words > 0 { blocks } else { 0 };
+        let hopper = |plan| hopper::Weights::new(gpu, batch, plan, parameters, per_edge);
         let mut training = Training {
             plan,
             weights: gpu.buffer(weights)?,
             bias: gpu.buffer(hidden)?,
+            hopper: plan.hopper.map(hopper).transpose()?,
             per_edge,
             owners: gpu.buffer(edges)?,
             masks: gpu.buffer(edges * plan.masks())?,
@@ -207,7 +231,7 @@ impl Training {
             shares: gpu.buffer(penalized * plan.share_len())?,
             counts: gpu.buffer(penalized * sign_columns)?,
             penalties: gpu.buffer(penalized * MOST_WARPS)?,
-            first: gpu.buffer(first_blocks * plan.first_len())?,
+            first: gpu.buffer(plan.first_sums() * plan.first_len())?,
             second: gpu.buffer(splits * plan.second_len())?,
             second_bias: gpu.buffer(splits * hidden)?,
         };
@@ -262,8 +286,7 @@ impl Training {
     ) -> Result<()> {
         let TrainingPlan { forward, words, first_blocks, slices, splits, .. } = self.plan;
         let (edges, hidden) = (graph.edges, self.plan.hidden());
-        let tiles = edges.div_ceil(TILE);
-        let args = |sums: Pointer<f32>, biases: Pointer<f32>, parts: usize| EdgeFusedBackwardArgs {
+        let first = EdgeFusedBackwardArgs {
             features: graph.features,
             receivers: graph.receivers,
             senders: graph.senders,
@@ -273,8 +296,8 @@ impl Training {
             passed,
             weights: self.weights.read(self.weights.len()),
             bias: self.bias.read(hidden),
-            sums,
-            biases,
+            sums: self.first.write(self.first.len()),
+            biases: Pointer::NULL,
             shift: batch.coordinates.shift,
             period: batch.coordinates.period,
             n_features: batch.shape.n_features as u32,
@@ -284,23 +307,41 @@ impl Training {
             inputs: forward.inputs as u32,
             first_chunks: forward.first_chunks as u32,
             words: words as u32,
-            tiles: tiles.div_ceil(parts) as u32,
+            tiles: 0,
         };
-        let first = self.first.write(first_blocks * self.plan.first_len());
-        let second = self.second.write(splits * self.plan.second_len());
-        let second_bias = self.second_bias.write(splits * hidden);
-        let blocks = first_blocks.min(tiles);
-        let grid = Grid { shared: self.plan.first, ..Grid::new(blocks, forward.threads()) };
-        // SAFETY: as the caller promises; the plan has the sizes of the kernels' shared memory, and blocks
-        // have sums of their own.
-        unsafe { gpu.launch(FIRST, grid, &args(first, Pointer::NULL, blocks))? };
-        let parts = splits.min(tiles);
+        // Tiles of a block or of a split.
+        let dealt = |tiles: usize, parts: usize| tiles.div_ceil(parts) as u32;
+        let tiles = edges.div_ceil(TILE);
+        let second = EdgeFusedBackwardArgs {
+            sums: self.second.write(self.second.len()),
+            biases: self.second_bias.write(self.second_bias.len()),
+            tiles: dealt(tiles, splits.min(tiles)),
+            ..first
+        };
+        // SAFETY: as the caller promises; the plans have the sizes of the kernels' shared memory, and blocks, or their
+        // warpgroups, have sums of their own.
+        if let (Some(plan), Some(hopper)) = (self.plan.hopper, &self.hopper) {
+            let tiles = edges.div_ceil(hopper::TILE);
+            let blocks = plan.blocks.min(tiles);
+            let args = EdgeFusedBackwardArgs {
+                weights: hopper.weights.read(hopper.weights.len()),
+                bias: hopper.bias.read(hopper.bias.len()),
+                tiles: dealt(tiles, blocks),
+                ..first
+            };
+            unsafe { gpu.launch(plan.kernel(), plan.grid(blocks), &args)? };
+        } else {
+            let blocks = first_blocks.min(tiles);
+            let args = EdgeFusedBackwardArgs { tiles: dealt(tiles, blocks), ..first };
+            let grid = Grid { shared: self.plan.first, ..Grid::new(blocks, forward.threads()) };
+            unsafe { gpu.launch(FIRST, grid, &args)? };
+        }
         let grid = Grid {
-            blocks: [slices[0] as u32, slices[1] as u32, parts as u32],
+            blocks: [slices[0] as u32, slices[1] as u32, splits.min(tiles) as u32],
             threads: SLICE_THREADS,
             shared: self.plan.second,
         };
-        unsafe { gpu.launch(SECOND, grid, &args(second, second_bias, parts)) }
+        unsafe { gpu.launch(SECOND, grid, &second) }
     }
 
     /// Adds the gradients of all chunks to those of φe's layers, which begin at `gradients`.
@@ -314,7 +355,7 @@ impl Training {
         layers: &[Layer],
         gradients: Pointer<f32>,
     ) -> Result<()> {
-        let TrainingPlan { forward, sign_columns, first_blocks, slices, splits, .. } = self.plan;
+        let TrainingPlan { forward, sign_columns, slices, splits, .. } = self.plan;
         let (shape, hidden) = (&batch.shape, self.plan.hidden());
         let nothing = |layer: &Layer| EdgeFusedCollectArgs {
             sums: Pointer::NULL,
@@ -337,7 +378,7 @@ impl Training {
         let first = EdgeFusedCollectArgs {
             sums: self.first.read(self.first.len()),
             size: self.plan.first_len() as u64,
-            count: first_blocks as u32,
+            count: self.plan.first_sums() as u32,
             fragments: (forward.inputs / 8) as u32,
             ..nothing(&layers[0])
         };

@@ -1,5 +1,7 @@
 //! φe from features to sums at the receivers in one kernel of sm_90a, `kernels/edge_hopper.cu`: what
-//! [`fused`](super::fused) does, with products of warpgroups.
+//! [`fused`](super::fused) does, with products of warpgroups; [`backward`]: the way back.
+
+pub(super) mod backward;
 
 use half::bf16;
 
@@ -9,7 +11,7 @@ use super::fused::{Graph, deal};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer, Properties};
 use crate::error::Result;
-use crate::network::spec::Precision;
+use crate::network::spec::{Layer, Precision};
 use crate::ops::edge::{Batch, Penalty};
 
 const WEIGHTS: Kernel = Kernel { module: "edge_hopper", name: "edge_hopper_weights" };
@@ -31,6 +33,19 @@ const PASS: usize = 128;
 const BARRIERS: usize = (2 * STAGES + 2) * size_of::<u64>();
 /// Edges of a warp, unless there are fewer.
 const FEWEST: usize = 2 * STRIP;
+
+/// Parts of a hidden layer, and units of each; None for very wide ones.
+fn parts(hidden: usize) -> Option<(usize, usize)> {
+    match hidden {
+        0..=64 => Some((1, 64)),
+        65..=128 => Some((2, 64)),
+        129..=192 => Some((1, 192)),
+        193..=256 => Some((1, 256)),
+        257..=384 => Some((2, 192)),
+        385..=512 => Some((2, 256)),
+        _ => None,
+    }
+}
 
 /// Sizes of the kernel for a batch.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,15 +75,7 @@ impl Plan {
     /// Whether the device has such instructions is up to the caller.
     pub fn new(device: &Properties, batch: &Batch) -> Option<Plan> {
         let shape = &batch.shape;
-        let (parts, units) = match shape.hidden {
-            0..=64 => (1, 64),
-            65..=128 => (2, 64),
-            129..=192 => (1, 192),
-            193..=256 => (1, 256),
-            257..=384 => (2, 192),
-            385..=512 => (2, 256),
-            _ => return None,
-        };
+        let (parts, units) = parts(shape.hidden)?;
         let first_blocks = (3 * 2 * shape.n_features).div_ceil(DEPTH);
         let plan = Plan { parts, units, layers: shape.layers, first_blocks, ..Plan::default() };
         let passes = match batch.penalty {
@@ -96,12 +103,85 @@ impl Plan {
         Kernel { module: "edge_hopper", name }
     }
 
-    /// Parts, blocks of each, and units, of φe's layer `index`.
-    fn layer(&self, index: usize) -> (usize, usize, usize) {
-        match index {
-            0 => (self.parts, self.first_blocks, self.units),
-            _ if index < self.layers => (self.parts, self.hidden() / DEPTH, self.units),
-            _ => (self.passes, self.hidden() / DEPTH, PASS),
+    /// φe's layer `index`.
+    fn layer(&self, index: usize, layer: &Layer, batch: &Batch) -> Operand {
+        let blocks = if index == 0 { self.first_blocks } else { self.hidden() / DEPTH };
+        let last = index == self.layers;
+        Operand {
+            // Of sampled messages only the means, which come first.
+            rows: if last { batch.shape.message_dim } else { layer.outputs },
+            columns: layer.inputs,
+            steps: [layer.inputs, 1],
+            parts: if last { self.passes } else { self.parts },
+            blocks,
+            units: if last { PASS } else { self.units },
+            split: if index == 0 { layer.inputs } else { 0 },
+            mixed: false,
+            scale: 1.0,
+        }
+    }
+}
+
+/// A layer's weights as the kernels take them, units × summed indices.
+struct Operand {
+    rows: usize,
+    columns: usize,
+    /// From one of them to the next in the layer.
+    steps: [usize; 2],
+    parts: usize,
+    blocks: usize,
+    units: usize,
+    /// The first layer: width of a part of its inputs, and whether high and low parts lie in turn.
+    split: usize,
+    mixed: bool,
+    scale: f32,
+}
+
+impl Operand {
+    fn len(&self) -> usize {
+        self.parts * self.blocks * self.units * DEPTH
+    }
+
+    /// All units.
+    fn biases(&self) -> usize {
+        self.parts * self.units
+    }
+
+    /// Enqueues them.
+    ///
+    /// # Safety
+    /// The layer is inside the arena that begins at `parameters`; behind `weights` there is room for
+    /// `len`, behind `padded_bias`, if not null, for `biases`.
+    unsafe fn make(
+        &self,
+        gpu: Gpu,
+        batch: &Batch,
+        (parameters, layer): (Pointer<f32>, &Layer),
+        weights: Pointer<bf16>,
+        padded_bias: Pointer<f32>,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise; in the rows of the first layer a coordinate of the receiver is
+        // followed by one of the sender.
+        unsafe {
+            let args = EdgeHopperWeightsArgs {
+                parameters: parameters.add(layer.weight.start),
+                bias: parameters.add(layer.bias.start),
+                weights,
+                padded_bias,
+                rows: self.rows as u32,
+                columns: self.columns as u32,
+                row_step: self.steps[0] as u32,
+                column_step: self.steps[1] as u32,
+                parts: self.parts as u32,
+                blocks: self.blocks as u32,
+                units: self.units as u32,
+                n_features: batch.shape.n_features as u32,
+                dim: if self.split > 0 { batch.coordinates.dim as u32 } else { 0 },
+                split: self.split as u32,
+                mixed: u32::from(self.mixed),
+                scale: self.scale,
+            };
+            gpu.launch(WEIGHTS, Grid::cover(self.len(), 256), &args)
         }
     }
 }
@@ -121,13 +201,11 @@ pub(super) struct Hopper {
 impl Hopper {
     /// Makes the weights of `parameters` `[arena.len]`.
     pub fn new(gpu: Gpu, batch: &Batch, plan: Plan, parameters: &Buffer<f32>) -> Result<Self> {
-        let (shape, arena) = (&batch.shape, batch.shape.arena());
-        let sizes = |index: usize| {
-            let (parts, blocks, units) = plan.layer(index);
-            (parts * blocks * units * DEPTH, parts * units)
-        };
-        let all = (0..=plan.layers).map(sizes);
-        let (weights, biases) = all.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let arena = batch.shape.arena();
+        let layer = |(index, layer)| plan.layer(index, layer, batch);
+        let operands: Vec<Operand> = arena.edge.iter().enumerate().map(layer).collect();
+        let weights = operands.iter().map(Operand::len).sum();
+        let biases = operands.iter().map(Operand::biases).sum();
         let mut hopper = Hopper {
             plan,
             weights: gpu.buffer(weights)?,
@@ -137,35 +215,13 @@ impl Hopper {
             training: None,
         };
         let from = parameters.read(arena.len);
-        let (to, padded_bias) = (hopper.weights.write(weights), hopper.biases.write(biases));
-        let mut at = (0, 0);
-        for (index, layer) in arena.edge.iter().enumerate() {
-            let ((parts, blocks, units), size) = (plan.layer(index), sizes(index));
-            if parts == 0 {
-                continue;
-            }
-            // Of sampled messages only the means, which come first.
-            let out_width = if index < plan.layers { layer.outputs } else { shape.message_dim };
-            // SAFETY: a layer is inside the arena, what is made of it inside the buffers; in the rows of
-            // the first layer a coordinate of the receiver is followed by one of the sender.
+        let (mut to, mut bias) = (hopper.weights.write(weights), hopper.biases.write(biases));
+        for (operand, layer) in operands.iter().zip(&arena.edge).filter(|(it, _)| it.parts > 0) {
+            // SAFETY: the buffers have the sizes of all layers one after the other.
             unsafe {
-                let args = EdgeHopperWeightsArgs {
-                    parameters: from.add(layer.weight.start),
-                    bias: from.add(layer.bias.start),
-                    weights: to.add(at.0),
-                    padded_bias: padded_bias.add(at.1),
-                    out_width: out_width as u32,
-                    in_width: layer.inputs as u32,
-                    parts: parts as u32,
-                    blocks: blocks as u32,
-                    units: units as u32,
-                    n_features: shape.n_features as u32,
-                    dim: if index == 0 { batch.coordinates.dim as u32 } else { 0 },
-                    split: u32::from(index == 0),
-                };
-                gpu.launch(WEIGHTS, Grid::cover(size.0, 256), &args)?;
+                operand.make(gpu, batch, (from, layer), to, bias)?;
+                (to, bias) = (to.add(operand.len()), bias.add(operand.biases()));
             }
-            at = (at.0 + size.0, at.1 + size.1);
         }
         Ok(hopper)
     }
