@@ -292,7 +292,7 @@ DEVICE void hopper_first_multiply(const HopperFirst<N>& it) {
         });
         hopper_first_sums(it, activations, inputs, sums);
         if (threadIdx.x % 32 == 0) mbarrier_arrive(it.empty(buffer));
-        // Everyone is done with dz1.
+        // Everyone is done with dz1, should a wait speak for its own warp only.
         named_barrier(1 + group, WARPGROUP);
     }
 }
