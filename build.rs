@@ -131,7 +131,10 @@ fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>,
         let output = command.output().map_err(|e| failed(e.to_string()))?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
-            return Err(failed(text.lines().take(5).collect::<Vec<_>>().join(" | ")));
+            // ptxas reports on every target before the one that failed.
+            let wrong = |line: &&str| line.contains("error") || line.contains("fatal");
+            let lines: Vec<&str> = text.lines().filter(wrong).take(5).collect();
+            return Err(failed(lines.join(" | ")));
         }
         fs::write(report(fatbin), &output.stderr).map_err(|e| failed(e.to_string()))?;
         fs::rename(&unfinished, fatbin).map_err(|e| failed(e.to_string()))?;
@@ -141,8 +144,11 @@ fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>,
         workers.into_iter().try_for_each(|worker| worker.join().expect("no compiler panics"))
     })?;
     // What ptxas said of all of them, for scripts/registers: target/PROFILE/ptxas.log.
-    let said: Vec<u8> =
-        fatbins.iter().flat_map(|f| fs::read(report(f)).unwrap_or_default()).collect();
+    let said = |fatbin: &PathBuf| {
+        let path = report(fatbin);
+        fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+    };
+    let said = fatbins.iter().map(said).collect::<Result<Vec<_>, _>>()?.concat();
     let log = out.ancestors().nth(3).unwrap_or(out).join("ptxas.log");
     fs::write(&log, said).map_err(|e| format!("cannot write {}: {e}", log.display()))?;
     tidy(&store, &fatbins);

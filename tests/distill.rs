@@ -136,6 +136,16 @@ fn messages_of_a_run_share_one_factor_under_joint() {
     let e = error(&["regress", run, "--joint", "dx,dz"]);
     assert!(e["message"].as_str().unwrap().contains("'dz'"), "{e}");
     assert!(laws() == before, "the error comes before anything is removed");
+    // What is there goes on only as what it is.
+    let again = |more: &[&str]| {
+        succeed(&[&["regress", run, "--evaluations", "1000", "--resume"], more].concat());
+        laws()
+    };
+    assert!(again(&["--joint", "dx,dy"]) == before);
+    assert!(again(&["--joint", "vx1,vy1"]) != before, "another vector");
+    assert!(again(&[]) != before, "no vector");
+    assert!(!std::path::Path::new(&format!("{run}/memory.json")).exists());
+    assert!(again(&["--joint", "dx,dy"]) == before);
     succeed(&["compose", run, "--evaluations", "400"]);
 }
 

@@ -79,13 +79,12 @@ impl Job<'_> {
         joined: Option<(Joint, Problem)>,
     ) -> Result<Vec<Entry>> {
         let Job { at, folder, search: Search { evaluations, select, resume, .. } } = *self;
-        if resume {
+        // What a joint search remembers knows of which search it is, laws and formulas do not.
+        if resume && joined.is_none() {
             if let Some(entries) = finished(folder, stage, &labels, &problems[0].names)? {
                 return Ok(entries);
             }
-            if joined.is_none() {
-                job::resume(&mut problems, &labels, folder)?;
-            }
+            job::resume(&mut problems, &labels, folder)?;
         }
         let settings =
             Settings { evaluations: Some(evaluations), seed: at.seed, ..Settings::default() };
@@ -157,6 +156,9 @@ pub fn messages(
     let problems = problems(&table.inputs.names(), &table.columns, &targets);
     let joint = (!search.joint.is_empty()).then(|| Joint::new(&problems, search.joint));
     let joint = joint.transpose()?;
+    // Only a joint search leaves a memory: without one where it should be, the other kind was interrupted.
+    let resume = search.resume && folder.file(MEMORY).exists() == joint.is_some();
+    let search = Search { resume, ..search };
     // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
     for name in [LAWS, job::HALL_OF_FAME, MEMORY] {
         let path = folder.file(name);

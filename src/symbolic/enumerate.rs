@@ -67,10 +67,13 @@ pub(super) fn seeds(
     random: &mut Random,
     deadline: Option<Instant>,
 ) -> Vec<Expression> {
-    if !settings.scaled() || problem.template.is_some() || problem.target.len() < 8 {
+    if !settings.scaled() || problem.template.is_some() {
         return Vec::new();
     }
     let problem = &*weighed(problem, random);
+    if problem.target.len() < 8 {
+        return Vec::new();
+    }
     let views = powers::views(problem, &settings.operators, random);
     let parts = 1 + views.len();
     let mut found: Vec<Vec<Expression>> = Vec::new();

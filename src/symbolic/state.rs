@@ -119,7 +119,6 @@ impl<'a> State<'a> {
         let settings = self.rules.settings;
         let found = enumerate::seeds(self.problem, settings, &mut self.memory.random, deadline);
         let rows = self.some_rows();
-        let evaluator = &self.rules.evaluator(evaluator).seated();
         let task = Task {
             evaluator,
             rows: rows.as_ref().unwrap_or(&self.rows),
@@ -136,6 +135,8 @@ impl<'a> State<'a> {
         let most = settings.evaluations.map_or(usize::MAX, |limit| limit as usize / 4);
         let (shapes, complexities): (Vec<Expression>, Vec<u32>) =
             admitted.filter(|(f, _)| known.insert(self.rules.structure(f))).take(most).unzip();
+        // Only now: others would wait for all of the above.
+        let evaluator = &self.rules.evaluator(evaluator).seated();
         let (steps, tolerance) = MEMBER_STEPS;
         let how = (steps, self.rules.scaled(), tolerance);
         let fitted = self.rules.fit(evaluator, task.rows, &shapes, how)?;

@@ -153,17 +153,23 @@ impl Rounds {
                 same.into_iter().map(|w| (w.request, w.answer)).unzip();
             self.requests.fetch_add(requests.len() as u64, Ordering::Relaxed);
             self.launches.fetch_add(1, Ordering::Relaxed);
-            // Nobody listens where a thread has panicked.
-            match gpu::launch(&requests) {
-                Ok(results) => answers.iter().zip(results).for_each(|(answer, result)| {
-                    let _ = answer.send(Ok(result));
-                }),
-                Err(error) => answers.iter().for_each(|answer| {
-                    let _ = answer.send(Err(Error::device(error.message.clone())));
-                }),
+            let results: Vec<Result<Vec<f64>>> = match gpu::launch(&requests) {
+                Ok(results) => results.into_iter().map(Ok).collect(),
+                Err(error) if requests.len() == 1 => vec![Err(error)],
+                // There may be memory for each of them.
+                Err(_) => requests.iter().map(alone).collect(),
+            };
+            for (answer, result) in answers.iter().zip(results) {
+                // Nobody listens where a thread has panicked.
+                let _ = answer.send(result);
             }
         }
     }
+}
+
+/// A launch for one request.
+fn alone(request: &Request) -> Result<Vec<f64>> {
+    Ok(gpu::launch(std::slice::from_ref(request))?.remove(0))
 }
 
 /// A part in the rounds.
