@@ -347,8 +347,11 @@ pub fn problem_of_table(
             let message = "cannot stand in an equation: rename it to letters, digits and _";
             return Err(error(name, message.to_string()));
         }
-        if name == target || inputs[..index].contains(name) {
-            return Err(error(name, "cannot be an input as well".to_string()));
+        if name == target {
+            return Err(error(name, "is the target and cannot be an input as well".to_string()));
+        }
+        if inputs[..index].contains(name) {
+            return Err(error(name, "is named twice among the inputs".to_string()));
         }
     }
     let w = weights.map(column).transpose()?;

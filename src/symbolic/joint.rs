@@ -11,6 +11,7 @@ use std::slice;
 use super::expression::{Expression, Op};
 use super::front::{Entry, Front, Select};
 use super::job::{self, Labels};
+use super::round::digits;
 use super::search::{self, Outcome, Problem, Settings};
 use super::template::Template;
 use crate::error::{Error, Result};
@@ -66,6 +67,9 @@ impl Joint {
             let found = first.names.iter().position(|n| n == name).map(|at| at as u16);
             found.ok_or_else(|| error(format!("there is no column '{name}'")))
         };
+        if let Some(k) = (1..vector.len()).find(|&k| vector[..k].contains(&vector[k])) {
+            return Err(error(format!("names column '{}' twice", vector[k])));
+        }
         let vector = vector.iter().map(position).collect::<Result<Vec<u16>>>()?;
         let others = (0..first.names.len() as u16).filter(|c| !vector.contains(c));
         let others: Vec<u16> = others.collect();
@@ -113,7 +117,7 @@ impl Joint {
         let component = |(k, spread): (usize, &f64)| {
             let number = |j: usize| {
                 let fitted = parts[1 + j * count + k].as_constant().unwrap_or(0.0);
-                Expression::constant(fitted * spread)
+                Expression::constant(digits(fitted * spread))
             };
             let term = |(j, &v): (usize, &u16)| {
                 Expression::apply(Op::Mul, &[number(j), Expression::variable(v)])
@@ -261,6 +265,7 @@ mod tests {
             Joint::new(components, &vector).unwrap_err().to_string()
         };
         assert!(error(&components, &["dz"]).contains("'dz'"));
+        assert!(error(&components, &["dx", "dy", "dx"]).contains("'dx' twice"));
         assert!(error(&components, &["m", "dx", "dy", "r"]).contains("other column"));
         components[1].names[0] = "mass".into();
         assert!(error(&components, &["dx"]).contains("different columns"));

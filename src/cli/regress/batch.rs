@@ -102,7 +102,11 @@ pub fn run(
     let first = results.into_iter().find_map(|r| r.into_inner().ok().flatten()?.err());
     if let Some(error) = first {
         let place = path.display();
-        let message = format!("{failed} fits failed ({place}), the first so: {}", error.message);
+        let message = format!(
+            "{failed} of {} fits failed ({place}), the first so: {}",
+            jobs.len(),
+            error.message
+        );
         return Err(Error { message, ..error });
     }
     let mut text = format!("{} fits: {}", jobs.len(), path.display());

@@ -174,30 +174,34 @@ impl Options {
     /// A list that cannot be read, a limit that is 0 or beyond what fits a computer, a name that
     /// nothing has.
     pub fn settings(&self, inputs: &[String], table: &[String], seed: u64) -> Result<Settings> {
-        let seconds = self.seconds.filter(|s| !(s.is_finite() && *s > 0.0));
-        if seconds.is_some() || self.evaluations == Some(0) || self.max_complexity == 0 {
-            return Err(Error::usage("limits must be larger than 0"));
+        if self.seconds.is_some_and(|s| !(s.is_finite() && s > 0.0)) {
+            return Err(Error::usage("must be a number larger than 0").field("seconds"));
+        }
+        // Not above 0 where the user's own loss goes below.
+        if self.target_loss.is_some_and(|loss| !loss.is_finite()) {
+            return Err(Error::usage("must be a number").field("target-loss"));
         }
         for (field, share) in [("warm-up", Some(self.warm_up)), ("validation", self.validation)] {
             if share.is_some_and(|share| !(0.0..1.0).contains(&share)) {
                 return Err(Error::usage("a share lies from 0 to below 1").field(field));
             }
         }
-        if self.keep == 0 || self.batch_rows == 0 || self.islands == 0 {
-            return Err(Error::usage("--keep, --batch-rows and --islands must be larger than 0"));
-        }
-        let limits = [
-            ("max-complexity", u64::from(self.max_complexity), MOST_COMPLEX),
-            ("islands", self.islands as u64, MOST_ISLANDS),
-            ("seed", seed, LARGEST),
-            ("evaluations", self.evaluations.unwrap_or(0), LARGEST),
-            ("batch-rows", self.batch_rows as u64, LARGEST),
-            ("keep", self.keep as u64, LARGEST),
-            ("max-depth", self.max_depth.unwrap_or(0) as u64, LARGEST),
-            ("select-features", self.select_features.unwrap_or(0) as u64, LARGEST),
+        let counts = [
+            ("max-complexity", Some(u64::from(self.max_complexity)), MOST_COMPLEX),
+            ("max-depth", self.max_depth.map(|v| v as u64), LARGEST),
+            ("islands", Some(self.islands as u64), MOST_ISLANDS),
+            ("evaluations", self.evaluations, LARGEST),
+            ("batch-rows", Some(self.batch_rows as u64), LARGEST),
+            ("keep", Some(self.keep as u64), LARGEST),
+            ("select-features", self.select_features.map(|v| v as u64), LARGEST),
         ];
-        if let Some((field, _, most)) = limits.into_iter().find(|(_, value, most)| value > most) {
-            return Err(Error::usage(format!("must not be larger than {most}")).field(field));
+        for (field, value, most) in counts {
+            if value.is_some_and(|v| v == 0 || v > most) {
+                return Err(Error::usage(format!("must be from 1 to {most}")).field(field));
+            }
+        }
+        if seed > LARGEST {
+            return Err(Error::usage(format!("must not be larger than {LARGEST}")).field("seed"));
         }
         let definitions = self.definitions()?;
         let operators = operators(&self.operators)?;
@@ -472,7 +476,14 @@ mod tests {
         assert_eq!(field(&["--max-complexity=4000000000"]), "max-complexity");
         assert_eq!(field(&["--batch-rows=9223372036854775808"]), "batch-rows");
         assert_eq!(field(&["--evaluations=9223372036854775808"]), "evaluations");
-        assert!(settings(&["--islands=0"]).is_err());
+        for count in ["islands", "keep", "batch-rows", "evaluations", "max-depth", "max-complexity"]
+        {
+            assert_eq!(field(&[&format!("--{count}=0")]), count);
+        }
+        for number in ["seconds", "target-loss"] {
+            assert_eq!(field(&[&format!("--{number}=nan")]), number);
+        }
+        assert_eq!(field(&["--seconds=0"]), "seconds");
         let seed = options(&[]).settings(&[], &[], 1 << 63).unwrap_err();
         assert_eq!(seed.field.as_deref(), Some("seed"));
     }

@@ -40,12 +40,8 @@ pub(super) fn select_features(
     seed: u64,
 ) -> Result<()> {
     let Some(count) = options.select_features else { return Ok(()) };
-    let error = |message: &str| Err(Error::usage(message).field("select-features"));
-    if count == 0 {
-        return error("at least one input must stay");
-    }
     if options.template.is_some() {
-        return error("a template names its inputs itself");
+        return Err(Error::usage("a template names its inputs itself").field("select-features"));
     }
     let mut most = vec![0.0f64; problems[0].columns.len()];
     for problem in problems.iter() {
