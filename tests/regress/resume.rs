@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
-use crate::{Place, chosen, search, text, wait, weighted_search};
+use crate::{Law, Place, chosen, search, text, wait, weighted_search};
 
 /// Waits for the first front of a search that runs without end.
 fn started(place: &Place) -> Child {
@@ -82,23 +82,16 @@ fn a_short_run_goes_on_with_larger_limits() {
     assert!(e["file"].as_str().unwrap().ends_with("memory.json"), "{e}");
 }
 
-#[test]
-fn a_killed_search_ends_like_one_that_was_not() {
-    let place = Place::new();
-    place.table(
-        "table.csv",
-        1500,
-        &[("y", &|a, b, c, _, random| (a - 0.3 * b) / c + a * b * c + 0.1 * random.normal())],
-    );
-    fn arguments(folder: &str) -> Vec<&str> {
-        search(&["--target", "y", "--evaluations", "80000", "-q", "-o", folder])
-    }
+/// A search that was killed, or stopped by Ctrl-C, ends in the files of one that was not.
+fn ends_like_one_that_was_not(place: &Place, targets: &[&str]) {
+    let arguments = |folder: &'static str| {
+        search(&[targets, &["--evaluations", "80000", "-q", "-o", folder]].concat())
+    };
     let whole = place.lawsmith(&arguments("whole")).output().unwrap();
     assert!(whole.status.success(), "{}", text(&whole));
-    for signal in [libc::SIGKILL, libc::SIGINT] {
-        let folder = format!("killed{signal}");
+    for (signal, folder) in [(libc::SIGKILL, "killed"), (libc::SIGINT, "stopped")] {
         let mut child = place
-            .lawsmith(&arguments(&folder))
+            .lawsmith(&arguments(folder))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -108,13 +101,35 @@ fn a_killed_search_ends_like_one_that_was_not() {
         unsafe { libc::kill(child.id() as i32, signal) };
         child.wait().unwrap();
         assert!(!place.path(&format!("{folder}/fit.json")).exists(), "it ended before the signal");
-        let resumed = [&arguments(&folder)[..], &["--resume"]].concat();
+        let resumed = [&arguments(folder)[..], &["--resume"]].concat();
         let resumed = place.lawsmith(&resumed).output().unwrap();
         assert!(resumed.status.success(), "{}", text(&resumed));
-        let [a, b] = ["whole", &folder].map(|f| place.read(&format!("{f}/hall_of_fame.csv")));
+        let [a, b] = ["whole", folder].map(|f| place.read(&format!("{f}/hall_of_fame.csv")));
         assert_eq!(a, b);
         assert_eq!(place.read("whole/laws.json"), place.read(&format!("{folder}/laws.json")));
     }
+}
+
+#[test]
+fn a_killed_search_ends_like_one_that_was_not() {
+    let place = Place::new();
+    place.table(
+        "table.csv",
+        1500,
+        &[("y", &|a, b, c, _, random| (a - 0.3 * b) / c + a * b * c + 0.1 * random.normal())],
+    );
+    ends_like_one_that_was_not(&place, &["--target", "y"]);
+}
+
+#[test]
+fn a_killed_joint_search_ends_like_one_that_was_not() {
+    let place = Place::new();
+    let laws: [(&str, &Law); 2] = [
+        ("y", &|a, b, c, _, random| (a - 0.3 * b) * (c - 1.0 / c) + 0.1 * random.normal()),
+        ("z", &|a, b, c, _, random| (0.2 * a + b) * (c - 1.0 / c) + 0.1 * random.normal()),
+    ];
+    place.table("table.csv", 1500, &laws);
+    ends_like_one_that_was_not(&place, &["--target", "y,z", "--joint", "a,b"]);
 }
 
 /// Without a memory a search had found nothing that it would not find again.
