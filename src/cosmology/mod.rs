@@ -15,7 +15,8 @@ pub mod messages;
 pub mod overdensity;
 pub mod slab;
 pub mod split;
-mod symmetry;
 pub mod table6;
+#[cfg(test)]
+mod tests;
 pub mod train;
 mod trainer;

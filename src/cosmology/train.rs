@@ -88,8 +88,9 @@ pub fn train(
     let mut trainer = Trainer::new(device, graph, settings, hide_above, folder)?;
     state::train(&mut trainer, settings, folder, progress)?;
     let seconds = begun.elapsed().as_secs_f64();
-    let edges = trainer.edges() as f64;
-    let model = trainer.model();
+    let (edges, model) = (trainer.edges() as f64, trainer.model());
+    // What it holds on a device is room for the errors of the rest.
+    drop(trainer);
     let (test, hidden) = losses(device, graph, &model)?;
     Ok(Summary {
         steps: settings.steps,

@@ -4,13 +4,15 @@
 //! As in the training on small systems everything random comes from (seed, step), and a checkpoint
 //! holds what metrics and pruning have accumulated, so that a resumed training is bit-identical to an
 //! uninterrupted one.
+//!
+//! On a GPU the network and its moments stay on the device, and of a step only its receivers go there, until
+//! something is due.
 
 use std::path::PathBuf;
 
 use super::graph::{Graph, N_FEATURES};
 use super::split::Split;
-use super::symmetry::{self, Turn};
-use crate::device::Device;
+use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
 use crate::network::forward::{self, Evaluation};
 use crate::network::metrics::Metrics;
@@ -18,8 +20,9 @@ use crate::network::model::{About, Model, OnGraph};
 use crate::network::pruning;
 use crate::network::settings::Settings;
 use crate::network::spec::Shape;
-use crate::network::state::{State, Sums, Training};
+use crate::network::state::{State, Sums, Training, next_due};
 use crate::network::trainer::{initial, rate};
+use crate::ops::edge::symmetry::{self, Turn};
 use crate::ops::{adam, edge};
 use crate::random::Random;
 use crate::store::run::RunFolder;
@@ -52,12 +55,16 @@ pub(super) struct Trainer<'a> {
     sums: Sums,
     /// Opened behind the last step that the checkpoint has.
     metrics: Option<Metrics>,
-    loss: edge::Loss,
+    /// The loss of the last step.
+    loss: f32,
     step: u64,
     edges: u64,
     state: State,
     gradients: Vec<f32>,
     workspace: edge::Workspace,
+    /// Where the training goes on on a GPU; parameters and moments above are then copies, as old as the
+    /// last look at them.
+    on_gpu: Option<edge::gpu::Resident>,
 }
 
 impl<'a> Trainer<'a> {
@@ -78,14 +85,23 @@ impl<'a> Trainer<'a> {
     }
 
     /// Takes the first step of a new training, of which nothing is kept: what it fails for is known before
-    /// a file is touched.
+    /// a file is touched. On a GPU that is a step on the receivers with the most edges, and an evaluation: no
+    /// later one needs more memory.
     pub fn check(
         device: &Device,
         graph: &Graph,
         settings: &Settings,
         hide_above: Option<f64>,
     ) -> Result<()> {
-        Trainer::with_model(device, graph, settings, hide_above, PathBuf::new())?.take_step()
+        let mut trainer = Trainer::with_model(device, graph, settings, hide_above, PathBuf::new())?;
+        if trainer.on_gpu.is_none() {
+            return trainer.take_step();
+        }
+        let mut order = trainer.train.clone();
+        order.sort_by_key(|&node| std::cmp::Reverse(graph.edges_of(node).len()));
+        trainer.order = (0, order);
+        trainer.take_steps(1)?;
+        trainer.evaluate().map(drop)
     }
 
     /// Without a place for metrics yet.
@@ -127,12 +143,13 @@ impl<'a> Trainer<'a> {
             order: (u64::MAX, Vec::new()),
             sums: Sums::default(),
             metrics: None,
-            loss: edge::Loss::default(),
+            loss: 0.0,
             step: 0,
             edges: 0,
             state: State::new(shape, Vec::new()),
             gradients: Vec::new(),
             workspace: edge::Workspace::default(),
+            on_gpu: None,
             path,
         };
         if trainer.path.exists() {
@@ -143,8 +160,19 @@ impl<'a> Trainer<'a> {
             trainer.state = State::new(shape, parameters);
         }
         trainer.gradients = vec![0.0; trainer.state.parameters.len()];
-        trainer.workspace.keep(device, &trainer.features, trainer.targets)?;
+        trainer.workspace.keep(device, &trainer.features, trainer.targets, graph.senders())?;
+        if let Device::Gpu(gpu) = device {
+            trainer.on_gpu = Some(trainer.move_to(*gpu)?);
+        }
         Ok(trainer)
+    }
+
+    /// The training on the device, as it is here.
+    fn move_to(&self, gpu: Gpu) -> Result<edge::gpu::Resident> {
+        let settings = &self.settings;
+        let rates: Vec<adam::Args> = (0..settings.steps).map(|step| rate(settings, step)).collect();
+        let State { parameters, m, v, .. } = &self.state;
+        edge::gpu::Resident::new(gpu, &rates, [parameters, m, v])
     }
 
     fn load(&mut self) -> Result<()> {
@@ -162,10 +190,10 @@ impl<'a> Trainer<'a> {
     }
 
     /// The receivers of a step: the next of a random order of all, which each epoch draws anew.
-    fn receivers(&mut self) -> Vec<u32> {
+    fn receivers(&mut self, step: u64) -> Vec<u32> {
         let count = self.settings.graphs.min(self.train.len());
         let steps = (self.train.len() / count) as u64;
-        let (epoch, at) = (self.step / steps, (self.step % steps) as usize);
+        let (epoch, at) = (step / steps, (step % steps) as usize);
         if self.order.0 != epoch {
             let mut order = self.train.clone();
             shuffle(&mut order, &mut Random::new(self.settings.seed, EPOCH + epoch));
@@ -178,14 +206,14 @@ impl<'a> Trainer<'a> {
 
     /// One step of the optimizer.
     fn take_step(&mut self) -> Result<()> {
-        let receivers = self.receivers();
+        let receivers = self.receivers(self.step);
         let shape = self.state.shape;
         let arena = shape.arena();
-        let turn = Turn::random(&mut Random::new(self.settings.seed, self.step));
+        let turn = self.turn(self.step);
         let mut turned = self.state.parameters.clone();
         turn.apply(&arena, &mut turned);
         let batch = batch(self.graph, &self.features, &self.settings, shape, &receivers, self.step);
-        self.loss = edge::gradient(
+        let loss = edge::gradient(
             self.device,
             &batch,
             self.targets,
@@ -193,17 +221,67 @@ impl<'a> Trainer<'a> {
             &mut self.gradients,
             &mut self.workspace,
         )?;
-        self.sums.add(self.step, self.loss.prediction, self.loss.penalty)?;
+        let number = self.step;
+        self.note_loss([loss.prediction, loss.penalty])?;
         turn.undo(&arena, &mut self.gradients);
         symmetry::project(&arena, &mut self.gradients);
-        let args = rate(&self.settings, self.step);
+        let args = rate(&self.settings, number);
         let State { parameters, m, v, .. } = &mut self.state;
         let gradients = &self.gradients;
         adam::step(self.device, &args, 1, adam::Arenas { parameters, m, v, gradients })?;
-        let degree = |&node: &u32| self.graph.edges_of(node).len() as u64;
-        self.edges += receivers.iter().map(degree).sum::<u64>();
+        self.count(&receivers);
+        Ok(())
+    }
+
+    /// Steps on the GPU, at least one.
+    fn take_steps(&mut self, until: u64) -> Result<()> {
+        let most = self.step + edge::gpu::MOST_STEPS as u64;
+        let next = until.min(next_due(self.step, &self.settings)).min(most);
+        for step in self.step..next {
+            let (receivers, turn) = (self.receivers(step), self.turn(step));
+            let shape = self.state.shape;
+            let batch = batch(self.graph, &self.features, &self.settings, shape, &receivers, step);
+            let training = self.on_gpu.as_mut().expect("a training that is on a GPU");
+            training.step(&self.workspace, &batch, self.targets, &turn)?;
+            self.count(&receivers);
+        }
+        let training = self.on_gpu.as_mut().expect("a training that is on a GPU");
+        training.losses()?.into_iter().try_for_each(|loss| self.note_loss(loss))
+    }
+
+    /// How the graph is turned at a step.
+    fn turn(&self, step: u64) -> Turn {
+        Turn::random(&mut Random::new(self.settings.seed, step))
+    }
+
+    /// Adds loss and penalty of a step to the sums; with that it is done.
+    fn note_loss(&mut self, [loss, penalty]: [f32; 2]) -> Result<()> {
+        self.loss = loss;
+        self.sums.add(self.step, loss, penalty)?;
         self.step += 1;
         Ok(())
+    }
+
+    /// Counts the edges of a batch.
+    fn count(&mut self, receivers: &[u32]) {
+        let degree = |&node: &u32| self.graph.edges_of(node).len() as u64;
+        self.edges += receivers.iter().map(degree).sum::<u64>();
+    }
+
+    /// Copies the parameters back from the GPU.
+    fn fetch_parameters(&mut self) -> Result<()> {
+        match &self.on_gpu {
+            None => Ok(()),
+            Some(training) => training.parameters(&mut self.state.parameters),
+        }
+    }
+
+    /// Copies the moments back from the GPU.
+    fn fetch_moments(&mut self) -> Result<()> {
+        match &self.on_gpu {
+            None => Ok(()),
+            Some(training) => training.moments(&mut self.state.m, &mut self.state.v),
+        }
     }
 
     /// The row of metrics and the pruning decision that are due at this step.
@@ -214,6 +292,7 @@ impl<'a> Trainer<'a> {
         if !row && !decision {
             return Ok(());
         }
+        self.fetch_parameters()?;
         let evaluation = self.evaluate()?;
         if prune {
             self.state.note(evaluation.loss);
@@ -247,13 +326,20 @@ impl<'a> Trainer<'a> {
 
     /// Judges the last cut, and makes the next one.
     fn decide(&mut self, mut evaluation: Evaluation) -> Result<()> {
-        if self.state.take_back() {
+        self.fetch_moments()?;
+        let taken_back = self.state.take_back();
+        if taken_back {
             evaluation = self.evaluate()?;
         }
         let received = self.graph.about.edges as f64 / self.graph.about.nodes as f64;
-        self.state.cut(&evaluation, received, self.step, self.settings.steps);
+        let cut = self.state.cut(&evaluation, received, self.step, self.settings.steps);
         self.gradients.resize(self.state.parameters.len(), 0.0);
-        Ok(())
+        match &mut self.on_gpu {
+            Some(training) if taken_back || cut => {
+                training.replace([&self.state.parameters, &self.state.m, &self.state.v])
+            }
+            _ => Ok(()),
+        }
     }
 
     fn about(&self) -> About {
@@ -291,16 +377,22 @@ impl Training for Trainer<'_> {
     }
 
     fn recent_loss(&self) -> f64 {
-        f64::from(self.loss.prediction)
+        self.loss.into()
     }
 
-    /// One step of the optimizer, with what is due then.
-    fn advance(&mut self, _until: u64) -> Result<()> {
-        self.take_step()?;
+    /// One step of the optimizer, on a GPU as many as there are before `until` or before something else is
+    /// due, with what is due then.
+    fn advance(&mut self, until: u64) -> Result<()> {
+        match self.on_gpu {
+            None => self.take_step()?,
+            Some(_) => self.take_steps(until)?,
+        }
         self.after_step()
     }
 
     fn save(&mut self) -> Result<()> {
+        self.fetch_parameters()?;
+        self.fetch_moments()?;
         self.state.save(&self.path, &self.model(), 0, &self.sums)
     }
 }

@@ -490,6 +490,8 @@ impl<T: Pod> Buffer<T> {
         if bytes.is_empty() {
             return Ok(());
         }
+        #[cfg(test)]
+        copied::count(0, bytes.len());
         let mut target = self.slice.slice_mut(..bytes.len());
         let copied = self.gpu.inner.stream.memcpy_htod(bytes, &mut target);
         copied.map_err(|e| self.gpu.failed("copy to the device", e))
@@ -515,6 +517,8 @@ impl<T: Pod> Buffer<T> {
         if bytes.is_empty() {
             return self.gpu.synchronize();
         }
+        #[cfg(test)]
+        copied::count(1, bytes.len());
         let stream = &self.gpu.inner.stream;
         let copied = stream.memcpy_dtoh(&self.slice.slice(..bytes.len()), bytes);
         copied.map_err(|e| self.gpu.failed("copy from the device", e))?;
@@ -588,4 +592,25 @@ fn text(error: DriverError) -> String {
         text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
     };
     format!("{} ({})", owned(error.error_string()), owned(error.error_name()))
+}
+
+/// What a thread has copied between its buffers and the host, for tests.
+#[cfg(test)]
+pub(crate) mod copied {
+    use std::cell::Cell;
+
+    thread_local! {
+        static BYTES: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
+    }
+
+    pub(super) fn count(direction: usize, bytes: usize) {
+        let mut all = BYTES.get();
+        all[direction] += bytes;
+        BYTES.set(all);
+    }
+
+    /// Bytes to devices and back.
+    pub(crate) fn bytes() -> [usize; 2] {
+        BYTES.get()
+    }
 }

@@ -62,6 +62,14 @@ pub(crate) fn train(
     Ok(())
 }
 
+/// The step behind `step` at which something else is due: a row of metrics, a pruning decision, the end.
+pub(crate) fn next_due(step: u64, settings: &Settings) -> u64 {
+    let Settings { steps, metrics_every, prune, .. } = *settings;
+    let row = (step / metrics_every + 1) * metrics_every;
+    let decision = pruning::next_decision(step, steps).filter(|_| prune);
+    steps.min(row).min(decision.unwrap_or(steps))
+}
+
 /// Networks of one shape and their moments. Only a single one can be pruned.
 #[derive(Debug)]
 pub(crate) struct State {

@@ -20,7 +20,7 @@ use super::model::{About, Model};
 use super::pruning;
 use super::settings::Settings;
 use super::spec::Shape;
-use super::state::{State, Sums, Training};
+use super::state::{State, Sums, Training, next_due};
 use crate::device::{Device, Gpu};
 use crate::error::Result;
 use crate::nbody::dataset::Dataset;
@@ -215,11 +215,8 @@ impl<'a> Trainer<'a> {
 
     /// Steps on the GPU, at least one.
     fn take_steps(&mut self, until: u64) -> Result<()> {
-        let Settings { steps, metrics_every, prune, .. } = self.settings[0];
-        let row = (self.step / metrics_every + 1) * metrics_every;
-        let decision = pruning::next_decision(self.step, steps).filter(|_| prune);
         let most = self.step + tiny::gpu::MOST_STEPS as u64;
-        let next = until.min(steps).min(row).min(decision.unwrap_or(steps)).min(most);
+        let next = until.min(next_due(self.step, &self.settings[0])).min(most);
         let training = self.on_gpu.as_mut().expect("a training that is on a GPU");
         let losses = training.advance((next - self.step) as usize)?;
         for losses in losses.chunks_exact(self.settings.len()) {

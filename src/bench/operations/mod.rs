@@ -315,10 +315,10 @@ fn update(harness: &Harness, count: usize, report: &mut impl FnMut(Measurement))
         })?,
         Device::Gpu(gpu) => {
             args.step = 1;
-            let [parameters, m, v] = [&mut parameters, &mut m, &mut v].map(Vec::as_mut_slice);
-            let arenas = adam::Arenas { parameters, m, v, gradients: &gradients };
-            let mut stack = adam::gpu::Stack::new(*gpu, &adam::Rates::new(&args), 1, &arenas)?;
-            harness.measure(work, || stack.step())?
+            let (rates, arenas) = ([adam::Rates::new(&args)], [&parameters[..], &m, &v]);
+            let mut stack = adam::gpu::Stack::new(*gpu, &rates, 1, arenas)?;
+            stack.gradients.upload(&gradients)?;
+            harness.measure(work, || stack.step(0))?
         }
     });
     Ok(())

@@ -51,31 +51,55 @@ pub(crate) unsafe fn enqueue(gpu: Gpu, runs: usize, args: &AdamArgs) -> Result<(
 /// Arenas on the device, `[runs, len]` each.
 pub(crate) struct Stack {
     gpu: Gpu,
-    parameters: Buffer<f32>,
-    m: Buffer<f32>,
-    v: Buffer<f32>,
-    gradients: Buffer<f32>,
+    pub(crate) parameters: Buffer<f32>,
+    pub(crate) m: Buffer<f32>,
+    pub(crate) v: Buffer<f32>,
+    pub(crate) gradients: Buffer<f32>,
+    /// One entry for each step.
     rates: Buffer<Rates>,
     /// `[runs]`
     scales: Buffer<f32>,
 }
 
 impl Stack {
-    /// A copy of the arenas of `runs` models.
-    pub(crate) fn new(gpu: Gpu, rates: &Rates, runs: usize, arenas: &Arenas) -> Result<Self> {
+    /// A copy of parameters and moments of `runs` models; gradients of 0.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub(crate) fn new(
+        gpu: Gpu,
+        rates: &[Rates],
+        runs: usize,
+        [parameters, m, v]: [&[f32]; 3],
+    ) -> Result<Self> {
         Ok(Stack {
             gpu,
-            parameters: gpu.upload(arenas.parameters)?,
-            m: gpu.upload(arenas.m)?,
-            v: gpu.upload(arenas.v)?,
-            gradients: gpu.upload(arenas.gradients)?,
-            rates: gpu.upload(&[*rates])?,
+            parameters: gpu.upload(parameters)?,
+            m: gpu.upload(m)?,
+            v: gpu.upload(v)?,
+            gradients: gpu.zeros(parameters.len())?,
+            rates: gpu.upload(rates)?,
             scales: gpu.buffer(runs)?,
         })
     }
 
-    /// Enqueues a step.
-    pub(crate) fn step(&mut self) -> Result<()> {
+    /// Goes on with a copy of other arenas.
+    ///
+    /// # Errors
+    /// As [`Stack::new`].
+    pub(crate) fn replace(&mut self, [parameters, m, v]: [&[f32]; 3]) -> Result<()> {
+        self.parameters = self.gpu.upload(parameters)?;
+        self.m = self.gpu.upload(m)?;
+        self.v = self.gpu.upload(v)?;
+        self.gradients = self.gpu.zeros(parameters.len())?;
+        Ok(())
+    }
+
+    /// Enqueues a step at entry `step` of the rates.
+    ///
+    /// # Panics
+    /// If there is no such entry: a programming error.
+    pub(crate) fn step(&mut self, step: usize) -> Result<()> {
         let (total, runs) = (self.parameters.len(), self.scales.len());
         let args = AdamArgs {
             parameters: self.parameters.write(total),
@@ -84,7 +108,8 @@ impl Stack {
             gradients: self.gradients.read(total),
             operands: Pointer::NULL,
             scales: self.scales.write(runs),
-            rates: self.rates.read(1),
+            // SAFETY: there is such an entry, or else `read` had panicked.
+            rates: unsafe { self.rates.read(step + 1).add(step) },
             step: Pointer::NULL,
             len: (total / runs) as u64,
         };
@@ -97,9 +122,11 @@ pub(super) fn step(gpu: Gpu, rates: &Rates, runs: usize, arenas: Arenas) -> Resu
     if arenas.parameters.is_empty() {
         return Ok(());
     }
-    let mut stack = Stack::new(gpu, rates, runs, &arenas)?;
-    stack.step()?;
-    stack.parameters.download(arenas.parameters)?;
-    stack.m.download(arenas.m)?;
-    stack.v.download(arenas.v)
+    let Arenas { parameters, m, v, gradients } = arenas;
+    let mut stack = Stack::new(gpu, &[*rates], runs, [parameters, m, v])?;
+    stack.gradients.upload(gradients)?;
+    stack.step(0)?;
+    stack.parameters.download(parameters)?;
+    stack.m.download(m)?;
+    stack.v.download(v)
 }

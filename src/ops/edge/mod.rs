@@ -18,6 +18,7 @@ mod plan;
 pub mod reference;
 pub mod selftest;
 mod stars;
+pub mod symmetry;
 #[cfg(test)]
 mod tests;
 
@@ -74,23 +75,37 @@ pub struct Workspace {
 
 impl Workspace {
     /// Uploads features `[node, n_features]` and targets `[node, outputs]` of all nodes once, for steps on
-    /// a GPU: those with this workspace read them in place of their batch's and their own, which must be the
-    /// same. Does nothing on the processor.
+    /// a GPU, and the senders `[edge]` of the graph, if they take no more than a quarter of the memory that is
+    /// then free: steps with this workspace read them in place of their batch's and their own, which must be
+    /// the same. Does nothing on the processor.
     ///
     /// # Errors
     /// Too little memory.
-    pub fn keep(&mut self, device: &Device, features: &[f32], targets: &[f32]) -> Result<()> {
+    pub fn keep(
+        &mut self,
+        device: &Device,
+        features: &[f32],
+        targets: &[f32],
+        senders: &[u32],
+    ) -> Result<()> {
         if let Device::Gpu(gpu) = device {
-            self.kept = Some(gpu::Kept::new(*gpu, features, targets)?);
+            self.kept = Some(gpu::Kept::new(*gpu, features, targets, senders)?);
         }
         Ok(())
     }
 
-    /// What was kept, if it has these lengths.
-    fn kept(&self, features: usize, targets: Option<usize>) -> Result<Option<&gpu::Kept>> {
+    /// What was kept, if it is as long as what a batch has.
+    fn kept(&self, batch: &Batch, targets: Option<usize>) -> Result<Option<&gpu::Kept>> {
         if let Some(kept) = &self.kept {
-            check_len("kept features", kept.features(), features)?;
+            check_len("kept features", kept.features(), batch.features.len())?;
             check_len("kept targets", kept.targets(), targets.unwrap_or(kept.targets()))?;
+            if let Some((senders, largest)) = kept.senders() {
+                check_len("kept senders", senders, batch.sender.len())?;
+                if largest as usize >= batch.nodes() {
+                    let message = format!("hold node {largest} of {}", batch.nodes());
+                    return Err(Error::input(message).field("kept senders"));
+                }
+            }
         }
         Ok(self.kept.as_ref())
     }
@@ -111,18 +126,14 @@ pub fn gradient(
     gradients: &mut [f32],
     workspace: &mut Workspace,
 ) -> Result<Loss> {
-    let edges = batch.check(parameters)?;
-    if edges == 0 {
-        return Err(Error::input("none of the receivers has an edge").field("receivers"));
-    }
-    check_len("targets", targets.len(), batch.nodes() * batch.shape.outputs)?;
+    let edges = batch.check_step(parameters.len(), targets)?;
     check_len("gradients", gradients.len(), parameters.len())?;
     match device {
         Device::Cpu(cpu) => {
             cpu::gradient(cpu, batch, edges, targets, parameters, gradients, workspace)
         }
         Device::Gpu(gpu) => {
-            let kept = workspace.kept(batch.features.len(), Some(targets.len()))?;
+            let kept = workspace.kept(batch, Some(targets.len()))?;
             gpu::gradient((*gpu, kept), batch, edges, targets, parameters, gradients)
         }
     }
@@ -138,12 +149,12 @@ pub fn predict(
     predictions: &mut [f32],
     workspace: &mut Workspace,
 ) -> Result<()> {
-    batch.check(parameters)?;
+    batch.check(parameters.len())?;
     check_len("predictions", predictions.len(), batch.receivers.len() * batch.shape.outputs)?;
     match device {
         Device::Cpu(cpu) => cpu::predict(cpu, batch, parameters, predictions, workspace),
         Device::Gpu(gpu) => {
-            let kept = workspace.kept(batch.features.len(), None)?;
+            let kept = workspace.kept(batch, None)?;
             gpu::predict((*gpu, kept), batch, parameters, predictions)
         }
     }
@@ -161,10 +172,20 @@ impl Batch<'_> {
         self.row_start[node] as usize..self.row_start[node + 1] as usize
     }
 
+    /// The number of edges of a step, if there are any, and everything is as [`gradient`] asks for.
+    fn check_step(&self, parameters: usize, targets: &[f32]) -> Result<usize> {
+        let edges = self.check(parameters)?;
+        if edges == 0 {
+            return Err(Error::input("none of the receivers has an edge").field("receivers"));
+        }
+        check_len("targets", targets.len(), self.nodes() * self.shape.outputs)?;
+        Ok(edges)
+    }
+
     /// The number of edges of the receivers, if every buffer has its length and the settings agree.
     ///
     /// Of the graph only what the receivers touch is looked at: a step must not read 30 million edges.
-    fn check(&self, parameters: &[f32]) -> Result<usize> {
+    fn check(&self, parameters: usize) -> Result<usize> {
         let shape = &self.shape;
         let widths = [shape.n_features, shape.message_dim, shape.outputs, shape.hidden];
         if widths.contains(&0) || shape.layers == 0 {
@@ -191,7 +212,7 @@ impl Batch<'_> {
             ))
             .field("coordinates"));
         }
-        check_len("parameters", parameters.len(), shape.arena().len)?;
+        check_len("parameters", parameters, shape.arena().len)?;
         check_len("features", self.features.len(), self.nodes() * shape.n_features)?;
         let mut edges = 0;
         for (row, &receiver) in self.receivers.iter().enumerate() {

@@ -1,5 +1,4 @@
-//! What the kernels of `kernels/edge.cu`, `kernels/edge_fused.cu` and `kernels/edge_fused_backward.cu` take:
-//! the twins of their structs, whose comments say what each field is.
+//! What the kernels of `kernels/edge*.cu` take: the twins of their structs, whose comments say what each field is.
 
 use half::bf16;
 
@@ -361,5 +360,43 @@ kernel_args! {
         mask_row: u32,
         sign_columns: u32,
         unused: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_senders` takes.
+    struct EdgeSendersArgs {
+        all: Pointer<u32>,
+        firsts: Pointer<u32>,
+        starts: Pointer<u32>,
+        senders: Pointer<u32>,
+        edges: Pointer<u32>,
+    }
+}
+
+kernel_args! {
+    /// What `edge_turn` and `edge_turn_back` take.
+    struct EdgeTurnArgs {
+        from: Pointer<f32>,
+        to: Pointer<f32>,
+        edge: u64,
+        node: u64,
+        rows: u32,
+        n_features: u32,
+        message_dim: u32,
+        axis: [u32; 3],
+        sign: [f32; 3],
+        unused: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_totals` takes.
+    struct EdgeTotalsArgs {
+        losses: Pointer<f64>,
+        penalties: Pointer<f64>,
+        totals: Pointer<f64>,
+        n_losses: u32,
+        n_penalties: u32,
     }
 }

@@ -8,6 +8,9 @@
 pub(crate) mod args;
 mod fused;
 mod hopper;
+mod resident;
+#[cfg(test)]
+mod resident_tests;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -25,6 +28,7 @@ use crate::network::spec::Shape;
 use fused::training::{Training, TrainingPlan};
 use fused::{Fused, Graph};
 use hopper::Hopper;
+pub(crate) use resident::{MOST_STEPS, Resident};
 use step::Step;
 
 /// Edges of a chunk, unless one star has more or memory is short.
@@ -74,16 +78,27 @@ impl Way {
     }
 }
 
-/// Features and targets of all nodes, which stay on the device from step to step.
+/// Features and targets of all nodes, which stay on the device from step to step, and the senders of all edges
+/// if there is room.
 pub(super) struct Kept {
     features: Arc<Buffer<f32>>,
     targets: Arc<Buffer<f32>>,
+    /// And the largest of them.
+    senders: Option<(Arc<Buffer<u32>>, u32)>,
 }
 
 impl Kept {
-    pub fn new(gpu: Gpu, features: &[f32], targets: &[f32]) -> Result<Self> {
+    pub fn new(gpu: Gpu, features: &[f32], targets: &[f32], senders: &[u32]) -> Result<Self> {
         let upload = |values: &[f32]| gpu.upload(values).map(Arc::new);
-        Ok(Kept { features: upload(features)?, targets: upload(targets)? })
+        let (features, targets) = (upload(features)?, upload(targets)?);
+        // What was freed is free when the device is done.
+        gpu.synchronize()?;
+        let fits = size_of_val(senders) <= gpu.free_memory()? / 4;
+        let senders = fits.then(|| -> Result<_> {
+            let largest = senders.iter().max().copied().unwrap_or(0);
+            Ok((Arc::new(gpu.upload(senders)?), largest))
+        });
+        Ok(Kept { features, targets, senders: senders.transpose()? })
     }
 
     pub fn features(&self) -> usize {
@@ -92,6 +107,11 @@ impl Kept {
 
     pub fn targets(&self) -> usize {
         self.targets.len()
+    }
+
+    /// How many senders there are, and the largest.
+    pub fn senders(&self) -> Option<(usize, u32)> {
+        self.senders.as_ref().map(|(senders, largest)| (senders.len(), *largest))
     }
 }
 
@@ -120,7 +140,7 @@ fn gradient_by(
 ) -> Result<Loss> {
     let mut loaded = Loaded::by(how, kept, batch, edges, targets, parameters)?;
     let [losses, penalties] = loaded.step()?;
-    loaded.step.gradients(gradients)?;
+    loaded.gradients.download(gradients)?;
     let squares: f64 = parameters.iter().map(|&w| f64::from(w).powi(2)).sum();
     Ok(Loss {
         prediction: (losses / batch.receivers.len() as f64) as f32,
@@ -133,6 +153,10 @@ fn gradient_by(
 pub(crate) struct Loaded<'a> {
     step: Step<'a>,
     chunks: Vec<Range<usize>>,
+    /// `[arena.len]`
+    gradients: Buffer<f32>,
+    /// Sums of the loss and of the penalty.
+    totals: Buffer<f64>,
 }
 
 impl<'a> Loaded<'a> {
@@ -160,22 +184,20 @@ impl<'a> Loaded<'a> {
         targets: &[f32],
         parameters: &[f32],
     ) -> Result<Self> {
-        let chunks = chunks(gpu, batch, most, way.edge_bytes(&batch.shape))?;
-        let mut step = Step::new((gpu, kept), batch, parameters, &chunks, way)?;
+        let chunks = chunks(room(gpu)?, batch, most, way.edge_bytes(&batch.shape));
+        let mut step = Step::new((gpu, kept), batch, gpu.upload(parameters)?, &chunks, way)?;
         step.prepare_gradient(kept, targets, edges)?;
-        Ok(Loaded { step, chunks })
+        let (gradients, totals) = (gpu.zeros(parameters.len())?, gpu.buffer(2)?);
+        Ok(Loaded { step, chunks, gradients, totals })
     }
 
     /// Computes the gradient, which stays on the device; returns the sums of |target − prediction| and
     /// of the penalty.
     pub(crate) fn step(&mut self) -> Result<[f64; 2]> {
-        self.step.begin()?;
-        for chunk in &self.chunks {
-            self.step.forward(chunk.clone())?;
-            self.step.backward()?;
-        }
-        self.step.finish()?;
-        self.step.losses()
+        self.step.gradient(&self.chunks, &mut self.gradients, self.totals.write(2))?;
+        let mut totals = [0.0; 2];
+        self.totals.download(&mut totals)?;
+        Ok(totals)
     }
 }
 
@@ -196,8 +218,8 @@ fn predict_by(
     parameters: &[f32],
     predictions: &mut [f32],
 ) -> Result<()> {
-    let chunks = chunks(gpu, batch, way.edges(), way.edge_bytes(&batch.shape))?;
-    let mut step = Step::new((gpu, kept), batch, parameters, &chunks, way)?;
+    let chunks = chunks(room(gpu)?, batch, way.edges(), way.edge_bytes(&batch.shape));
+    let mut step = Step::new((gpu, kept), batch, gpu.upload(parameters)?, &chunks, way)?;
     for chunk in chunks {
         let width = batch.shape.outputs;
         let to = &mut predictions[chunk.start * width..chunk.end * width];
@@ -298,11 +320,14 @@ fn receiver_bytes(shape: &Shape) -> usize {
     (2 * (inputs + shape.message_dim + shape.outputs) + hidden) * size_of::<f32>()
 }
 
-/// The receivers in chunks of up to `most` edges, or of as many as take half of the free memory with so
-/// many bytes for each edge. The order of sums, hence the last bits, depends on the chunks: on the memory only
-/// where it is short.
-fn chunks(gpu: Gpu, batch: &Batch, most: usize, bytes: usize) -> Result<Vec<Range<usize>>> {
-    let room = gpu.free_memory()? / 2;
+/// Memory for the edges and receivers of a chunk: half of what is free.
+fn room(gpu: Gpu) -> Result<usize> {
+    Ok(gpu.free_memory()? / 2)
+}
+
+/// The receivers in chunks of up to `most` edges, or of as many as have room with so many bytes for each edge.
+/// The order of sums, hence the last bits, depends on the chunks: on the memory only where it is short.
+fn chunks(room: usize, batch: &Batch, most: usize, bytes: usize) -> Vec<Range<usize>> {
     let per_receiver = receiver_bytes(&batch.shape);
     let (mut chunks, mut first, mut edges) = (Vec::new(), 0, 0);
     for (index, &receiver) in batch.receivers.iter().enumerate() {
@@ -317,5 +342,5 @@ fn chunks(gpu: Gpu, batch: &Batch, most: usize, bytes: usize) -> Result<Vec<Rang
         edges += degree;
     }
     chunks.push(first..batch.receivers.len());
-    Ok(chunks)
+    chunks
 }

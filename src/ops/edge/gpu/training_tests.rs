@@ -12,7 +12,7 @@ use crate::ops::relative_error;
 /// The step of a case into poisoned buffers.
 fn step(how: (Gpu, Way, usize), case: &Case, batch: &Batch) -> (Vec<f32>, Loss) {
     let mut gradients = vec![f32::NAN; case.parameters.len()];
-    let edges = batch.check(&case.parameters).unwrap();
+    let edges = batch.check(case.parameters.len()).unwrap();
     let (targets, parameters) = (&case.targets, &case.parameters);
     let loss = gradient_by(how, None, batch, edges, targets, parameters, &mut gradients).unwrap();
     (gradients, loss)
@@ -135,7 +135,7 @@ fn integers_with(kind: Kind, network: [usize; 3], degrees: &[usize]) -> Case {
 
 fn eighths(mut case: Case) -> Case {
     if let Penalty::L1(_) = case.penalty {
-        case.penalty = Penalty::L1(case.batch().check(&case.parameters).unwrap() as f32 / 8.0);
+        case.penalty = Penalty::L1(case.batch().check(case.parameters.len()).unwrap() as f32 / 8.0);
     }
     case
 }
@@ -247,6 +247,7 @@ fn gpu_steps_read_what_was_kept() {
         let mut other = Case::new(Kind::L1, [16, 2, 3], &[9, 30, 0, 7], 1).at(precision);
         other.features.iter_mut().for_each(|x| *x += 0.25);
         other.targets.iter_mut().for_each(|y| *y -= 1.0);
+        other.sender.rotate_left(1);
         let found = |case: &Case, workspace: &mut Workspace| {
             let mut outputs = vec![f32::NAN; case.receivers.len() * case.shape.outputs];
             let (batch, w) = (case.batch(), &case.parameters);
@@ -254,15 +255,22 @@ fn gpu_steps_read_what_was_kept() {
             (case.step(&gpu, workspace).unwrap(), outputs)
         };
         let mut workspace = Workspace::default();
-        workspace.keep(&gpu, &case.features, &case.targets).unwrap();
+        workspace.keep(&gpu, &case.features, &case.targets, &case.sender).unwrap();
         let expected = found(&case, &mut Workspace::default());
         assert_eq!(found(&case, &mut workspace), expected);
         // They do not look at the batch's own.
         assert_eq!(found(&other, &mut workspace), expected);
         assert_ne!(found(&other, &mut Workspace::default()), expected);
-        workspace.keep(&gpu, &case.features[1..], &case.targets).unwrap();
-        let error = case.step(&gpu, &mut workspace).unwrap_err();
-        assert_eq!(error.field.as_deref(), Some("kept features"));
+        let mut refused = |features: &[f32], senders: &[u32], field: &str| {
+            workspace.keep(&gpu, features, &case.targets, senders).unwrap();
+            let error = case.step(&gpu, &mut workspace).unwrap_err();
+            assert_eq!(error.field.as_deref(), Some(field));
+        };
+        refused(&case.features[1..], &case.sender, "kept features");
+        refused(&case.features, &case.sender[1..], "kept senders");
+        let mut behind = case.sender.clone();
+        behind[0] = 11;
+        refused(&case.features, &behind, "kept senders");
     }
 }
 

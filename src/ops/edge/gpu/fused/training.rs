@@ -414,8 +414,8 @@ impl Training {
         Ok(())
     }
 
-    /// The penalty of all edges, not weighted.
-    pub fn penalty(&self) -> Result<f64> {
-        Ok(self.penalties.to_vec()?.iter().sum())
+    /// Parts of the penalty of all edges, not weighted.
+    pub fn penalties(&self) -> &Buffer<f64> {
+        &self.penalties
     }
 }

@@ -14,7 +14,7 @@ const WEIGHT_GRADIENT: Kernel = Kernel { module: "edge", name: "edge_weight_grad
 
 impl Step<'_> {
     /// Begins a gradient.
-    pub fn begin(&mut self) -> Result<()> {
+    pub(super) fn begin(&mut self) -> Result<()> {
         if let Some(training) = self.fused.as_mut().and_then(Whole::training) {
             training.begin()?;
         }
@@ -22,7 +22,7 @@ impl Step<'_> {
     }
 
     /// Enqueues the chunk's part of the gradient.
-    pub fn backward(&mut self) -> Result<()> {
+    pub(super) fn backward(&mut self) -> Result<()> {
         let Some(mut to) = self.backward.take() else { return Ok(()) };
         let done = self.nodes_backward(&mut to).and_then(|()| self.edges_backward(&mut to));
         let done = done.and_then(|()| self.fused_backward(&to));
@@ -251,21 +251,21 @@ impl Step<'_> {
         }
     }
 
-    /// Enqueues the sum of all chunks.
-    pub fn finish(&mut self) -> Result<()> {
+    /// Enqueues the sum of all chunks, `[arena.len]`. What lies between the tensors stays as it is.
+    pub(super) fn finish(&mut self, gradients: &mut Buffer<f32>) -> Result<()> {
         let Some(mut from) = self.backward.take() else { return Ok(()) };
-        let finished = self.finish_into(&mut from);
+        let finished = self.finish_into(&mut from, gradients);
         self.backward = Some(from);
         finished
     }
 
-    fn finish_into(&mut self, from: &mut Backward) -> Result<()> {
+    fn finish_into(&mut self, from: &mut Backward, gradients: &mut Buffer<f32>) -> Result<()> {
         if let Some(training) = self.fused.as_mut().and_then(Whole::training) {
             let first = from.partials.write(from.stride);
             // SAFETY: the first of the partial sums has the whole arena.
             unsafe { training.collect(self.gpu, self.batch, &self.padded.edge, first)? };
         }
-        let to: Pointer<f32> = from.gradients.write(self.arena.len);
+        let to: Pointer<f32> = gradients.write(self.arena.len);
         let parameters = self.parameters.read(self.arena.len);
         let partials = from.partials.read(from.splits * from.stride);
         for (layer, padded) in self.layers() {
@@ -291,10 +291,5 @@ impl Step<'_> {
             }
         }
         Ok(())
-    }
-
-    /// What was finished.
-    pub fn gradients(&self, to: &mut [f32]) -> Result<()> {
-        self.backward.as_ref().map_or(Ok(()), |from| from.gradients.download(to))
     }
 }

@@ -11,6 +11,9 @@ const SUM_HIDDEN: [&str; 2] = ["edge_sum_hidden_f32", "edge_sum_hidden_bf16"];
 const SUM_MESSAGES: Kernel = Kernel { module: "edge", name: "edge_sum_messages" };
 const NODE_INPUTS: Kernel = Kernel { module: "edge", name: "edge_node_inputs" };
 const LAYER: Kernel = Kernel { module: "edge", name: "edge_layer" };
+const SENDERS: Kernel = Kernel { module: "edge_training", name: "edge_senders" };
+/// Threads for a receiver's senders.
+const SENDERS_THREADS: u32 = 64;
 
 impl Step<'_> {
     /// Uploads a chunk and enqueues it up to the outputs of φv.
@@ -182,27 +185,40 @@ impl Step<'_> {
         }
     }
 
-    /// The graph of a chunk.
+    /// The graph of a chunk: of its edges no more than where they begin, if the senders are kept.
     fn upload(&mut self, chunk: &Range<usize>) -> Result<()> {
         let (batch, buffers) = (self.batch, &mut self.chunk);
         let receivers = &batch.receivers[chunk.clone()];
-        let (mut starts, mut senders, mut edges) = (vec![0], Vec::new(), Vec::new());
-        for &receiver in receivers {
-            let own = batch.edges_of(receiver);
-            senders.extend(&batch.sender[own.clone()]);
-            if batch.shape.sampled {
-                edges.extend(own.map(|edge| edge as u32));
-            }
-            starts.push(senders.len() as u32);
+        let own = || receivers.iter().map(|&receiver| batch.edges_of(receiver));
+        let (mut starts, mut edges) = (vec![0], 0);
+        for own in own() {
+            edges += own.len();
+            starts.push(edges as u32);
         }
-        (self.first, self.receivers, self.edges) = (chunk.start, receivers.len(), senders.len());
+        (self.first, self.receivers, self.edges) = (chunk.start, receivers.len(), edges);
         if let Some(fused) = &mut self.fused {
             fused.deal(&starts)?;
         }
         buffers.receivers.upload(receivers)?;
         buffers.starts.upload(&starts)?;
-        buffers.senders.upload(&senders)?;
-        buffers.edges.upload(&edges)
+        let sampled = batch.shape.sampled;
+        let Some(all) = &buffers.all else {
+            let senders: Vec<u32> = own().flat_map(|own| &batch.sender[own]).copied().collect();
+            buffers.senders.upload(&senders)?;
+            let numbers = own().flatten().filter(|_| sampled).map(|edge| edge as u32);
+            return buffers.edges.upload(&numbers.collect::<Vec<u32>>());
+        };
+        let firsts: Vec<u32> = own().map(|own| own.start as u32).collect();
+        buffers.firsts.upload(&firsts)?;
+        let args = EdgeSendersArgs {
+            all: all.read(all.len()),
+            firsts: buffers.firsts.read(firsts.len()),
+            starts: buffers.starts.read(starts.len()),
+            senders: buffers.senders.write(edges),
+            edges: if sampled { buffers.edges.write(edges) } else { Pointer::NULL },
+        };
+        // SAFETY: as in `forward`; edges of the batch are inside the graph.
+        unsafe { self.gpu.launch(SENDERS, Grid::new(receivers.len(), SENDERS_THREADS), &args) }
     }
 
     /// Messages that were formed edge by edge: their sums, and the penalty.

@@ -23,6 +23,7 @@ use crate::ops::mlp::gpu::{
 };
 
 const OPERANDS: Kernel = Kernel { module: "edge", name: "edge_operands" };
+const TOTALS: Kernel = Kernel { module: "edge_training", name: "edge_totals" };
 
 /// Results of a block of `edge_layer` and of the two gradients in bf16, its threads, and their shared memory:
 /// `kernels/common/large.cuh`.
@@ -133,6 +134,9 @@ struct Chunk {
     senders: Buffer<u32>,
     /// Numbers of the edges in the graph, where messages are sampled.
     edges: Buffer<u32>,
+    /// The senders of the whole graph, where they are kept, and the first of each receiver.
+    all: Option<Arc<Buffer<u32>>>,
+    firsts: Buffer<u32>,
 }
 
 /// What only a gradient needs.
@@ -141,8 +145,6 @@ struct Backward {
     scale: f32,
     /// Sums of gradients `[splits, stride]`; behind the arena is room for a sum that nobody needs.
     partials: Buffer<f32>,
-    /// `[arena.len]`
-    gradients: Buffer<f32>,
     splits: usize,
     stride: usize,
     losses: Buffer<f64>,
@@ -155,11 +157,12 @@ struct Backward {
 }
 
 impl<'a> Step<'a> {
-    /// Uploads the parameters, and the features unless they are kept; there is room for each of the chunks.
+    /// Of these parameters `[arena.len]`; uploads the features unless they are kept. There is room for each of
+    /// the chunks.
     pub fn new(
         (gpu, all): (Gpu, Option<&Kept>),
         batch: &'a Batch<'a>,
-        parameters: &[f32],
+        parameters: Buffer<f32>,
         chunks: &[Range<usize>],
         way: Way,
     ) -> Result<Self> {
@@ -181,7 +184,8 @@ impl<'a> Step<'a> {
         // Edges whose activations are kept.
         let kept = only(plan.is_none(), edges);
         let hidden = |_| Operands::new(gpu, batch.precision, kept * padded.hidden());
-        let parameters = gpu.upload(parameters)?;
+        let senders = all.and_then(|all| all.senders.as_ref());
+        let senders = senders.map(|(senders, _)| senders.clone());
         let features = match all {
             Some(all) => all.features.clone(),
             None => Arc::new(gpu.upload(batch.features)?),
@@ -206,6 +210,8 @@ impl<'a> Step<'a> {
                 starts: gpu.buffer(receivers + 1)?,
                 senders: gpu.buffer(edges)?,
                 edges: gpu.buffer(only(shape.sampled, edges))?,
+                firsts: gpu.buffer(only(senders.is_some(), receivers))?,
+                all: senders,
             },
             inputs: gpu.buffer(kept * 2 * shape.n_features)?,
             hidden: (0..shape.layers).map(hidden).collect::<Result<_>>()?,
@@ -301,8 +307,6 @@ impl<'a> Step<'a> {
             },
             scale: 1.0 / batch.receivers.len() as f32,
             partials: gpu.buffer(splits * stride)?,
-            // What lies between the tensors is zero.
-            gradients: gpu.zeros(self.arena.len)?,
             splits,
             stride,
             losses: gpu.buffer(batch.receivers.len())?,
@@ -349,15 +353,40 @@ impl<'a> Step<'a> {
         self.predictions.download(to)
     }
 
-    /// Sums over all chunks of |target − prediction| and of the penalty.
-    pub fn losses(&mut self) -> Result<[f64; 2]> {
-        let Some(backward) = &self.backward else { return Ok([0.0; 2]) };
-        let sum = |buffer: &Buffer<f64>| Ok(buffer.to_vec()?.iter().sum());
-        let penalty = match self.fused.as_mut().and_then(Whole::training) {
-            Some(training) => training.penalty()?,
-            None => sum(&self.penalties)?,
+    /// Enqueues the gradient of the batch in these chunks, and its `totals`: the sums of
+    /// |target − prediction| and of the penalty.
+    pub fn gradient(
+        &mut self,
+        chunks: &[Range<usize>],
+        gradients: &mut Buffer<f32>,
+        totals: Pointer<f64>,
+    ) -> Result<()> {
+        self.begin()?;
+        for chunk in chunks {
+            self.forward(chunk.clone())?;
+            self.backward()?;
+        }
+        self.finish(gradients)?;
+        self.totals(totals)
+    }
+
+    fn totals(&mut self, totals: Pointer<f64>) -> Result<()> {
+        let Some(backward) = &self.backward else { return Ok(()) };
+        let penalties = match self.fused.as_mut().and_then(Whole::training) {
+            Some(training) => training.penalties(),
+            None => &self.penalties,
         };
-        Ok([sum(&backward.losses)?, penalty])
+        let (n_losses, n_penalties) = (backward.losses.len(), penalties.len());
+        let args = EdgeTotalsArgs {
+            losses: backward.losses.read(n_losses),
+            penalties: penalties.read(n_penalties),
+            totals,
+            n_losses: n_losses as u32,
+            n_penalties: n_penalties as u32,
+        };
+        let grid = Grid { shared: BLOCK_SUM, ..Grid::new(1, THREADS) };
+        // SAFETY: the caller has two places for the totals.
+        unsafe { self.gpu.launch(TOTALS, grid, &args) }
     }
 }
 

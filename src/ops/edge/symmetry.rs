@@ -7,9 +7,10 @@
 //! No preferred axis: exchanging and mirroring the axes of a cube maps the box onto itself. A network
 //! that sees its inputs turned is one whose first layers have their columns turned the other way, so
 //! each step turns the weights and turns the gradient back, and no feature is touched.
+//!
+//! The first features of a node are its position and its velocity.
 
 use crate::network::spec::{Arena, Layer};
-use crate::ops::formula::N_FEATURES;
 use crate::random::Random;
 
 /// Axes of space.
@@ -18,8 +19,8 @@ const DIM: usize = 3;
 /// One of the 48 maps of a cube onto itself: x'[k] = sign[k] · x[axis[k]].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Turn {
-    axis: [usize; DIM],
-    sign: [f32; DIM],
+    pub(super) axis: [usize; DIM],
+    pub(super) sign: [f32; DIM],
 }
 
 impl Turn {
@@ -72,8 +73,8 @@ impl Turn {
                 }
             }
         };
-        let vectors = [0, DIM];
-        let both = [0, DIM, N_FEATURES, N_FEATURES + DIM];
+        let (vectors, sender) = ([0, DIM], features(arena));
+        let both = [0, DIM, sender, sender + DIM];
         layer(&arena.edge[0], &both);
         layer(&arena.node[0], &vectors);
     }
@@ -81,10 +82,10 @@ impl Turn {
 
 /// Makes a network one of displacements.
 pub fn centre(arena: &Arena, parameters: &mut [f32]) {
-    let layer = &arena.edge[0];
+    let (layer, sender) = (&arena.edge[0], features(arena));
     for row in parameters[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
         for k in 0..DIM {
-            row[k] = -row[N_FEATURES + k];
+            row[k] = -row[sender + k];
         }
     }
     forget_place(arena, parameters);
@@ -92,14 +93,19 @@ pub fn centre(arena: &Arena, parameters: &mut [f32]) {
 
 /// The part of a gradient that leaves a network one of displacements.
 pub fn project(arena: &Arena, gradients: &mut [f32]) {
-    let layer = &arena.edge[0];
+    let (layer, sender) = (&arena.edge[0], features(arena));
     for row in gradients[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
         for k in 0..DIM {
-            let along = 0.5 * (row[N_FEATURES + k] - row[k]);
-            (row[N_FEATURES + k], row[k]) = (along, -along);
+            let along = 0.5 * (row[sender + k] - row[k]);
+            (row[sender + k], row[k]) = (along, -along);
         }
     }
     forget_place(arena, gradients);
+}
+
+/// Features of a node.
+fn features(arena: &Arena) -> usize {
+    arena.edge[0].inputs / 2
 }
 
 fn forget_place(arena: &Arena, values: &mut [f32]) {
