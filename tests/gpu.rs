@@ -289,13 +289,33 @@ fn gpu_a_graph_of_halos_goes_through_every_stage() {
     succeed(lawsmith("cuda:0", &["report", text(&run)]));
     assert!(run.join("report.html").metadata().unwrap().len() > 0);
 
-    // What does not fit is known before anything is removed.
+    // Killed behind some checkpoints, and resumed.
+    let killed = path("killed");
+    let sizes = ["--steps", "20", "--hidden", "17"];
+    let train = [&["train", text(&graph), "-o", text(&killed)], &sizes[..]].concat();
+    let mut child = lawsmith("cuda:0", &train).spawn().unwrap();
+    let rows = || std::fs::read_to_string(killed.join("metrics.csv")).unwrap_or_default();
+    while rows().lines().count() < 6 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let _ = child.kill();
+    assert!(child.wait().unwrap().code().is_none(), "it ended before it was killed");
+    succeed(lawsmith("cuda:0", &[&train[..], &["--resume"]].concat()));
+    for file in ["model.safetensors", "metrics.csv"] {
+        let [a, b] = ["gpu", "killed"].map(|run| std::fs::read(path(run).join(file)).unwrap());
+        assert!(a == b, "{file} differs after a kill");
+    }
+
+    // What does not fit is known before anything is removed: the graph, the network, a step.
     if emulated {
-        let mut command =
-            lawsmith("cuda:0", &["train", text(&graph), "-o", text(&run), "--overwrite"]);
-        command.env("LAWSMITH_EMULATED_MEMORY", "100000");
-        let error = refused(command.output().unwrap());
-        assert!(error.contains("too little memory"), "{error}");
-        assert!(run.join("report.html").exists());
+        for memory in ["10000", "100000", "1000000"] {
+            let arguments = ["train", text(&graph), "-o", text(&run), "--overwrite"];
+            let mut command = lawsmith("cuda:0", &arguments);
+            command.env("LAWSMITH_EMULATED_MEMORY", memory);
+            let error = refused(command.output().unwrap());
+            assert!(error.contains("too little memory"), "{error}");
+            assert!(error.contains(" more are needed, "), "{error}");
+            assert!(run.join("report.html").exists());
+        }
     }
 }
