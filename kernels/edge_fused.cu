@@ -1,7 +1,8 @@
 // φe on the edges of a large graph, from the features straight to sums over the edges of each receiver:
 // what lies between stays in shared memory and registers. In bf16, for predictions and for the way
 // forward of a training step, which leaves for the way back (edge_fused_backward.cu) one bit for each
-// unit of the last hidden layer, and where messages have an L1 penalty their signs.
+// unit of the last hidden layer, and where messages have an L1 penalty their signs. Where messages are
+// sampled, φe's outputs go to memory, and edge.cu does the rest.
 // Argument structs in Rust, launches and tests: src/ops/edge/; design: notes/edge.md.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
@@ -56,13 +57,15 @@ struct EdgeFusedArgs {
     const unsigned* ranges;     // [blocks + 1]: block b has the receivers ranges[b] … ranges[b + 1]
     const Bf16* weights;        // of all layers: [layer][pass][chunk][unit][FUSED_DEPTH]
     const float* biases;        // [layers, hidden], [passes, hidden / 4]
-    float* sums;                // [receivers, width]
+    float* sums;                // [receivers, width]; edge_fused_sampled: φe's outputs, [edges, width]
+    const Bf16* d_outputs;      // edge_fused_last: their gradients, [edges, sign_columns]
     // For the way back; null for predictions.
     unsigned* owners;           // [edges] among the receivers
     uint16_t* masks;            // [edges, hidden / 16]: [64 units][thread of four], bits 2 n + i
     unsigned* signs;            // [edges, words, 2]: messages that are positive, negative; or null
-    float* shares;              // [blocks, hidden · sign_columns] Σ sign(message) · unit: fused_accumulate
-    float* counts;              // [blocks, sign_columns] Σ sign(message)
+    float* shares;              // [blocks, hidden · sign_columns] Σ sign(message) · unit, or
+                                // Σ d_output · unit: fused_accumulate
+    float* counts;              // [blocks, sign_columns] Σ sign(message), or Σ d_output
     double* penalties;          // [blocks, warps] Σ |message|
     float shift[3];
     float period;               // 0 in open space
@@ -73,11 +76,11 @@ struct EdgeFusedArgs {
     unsigned passes;            // of the last layer; 0: sums are those of the last hidden layer
     unsigned width;             // of what is summed
     unsigned row;               // of the activations in shared memory
-    unsigned sign_columns;      // messages, to a multiple of 16
+    unsigned sign_columns;      // messages, or, where these are sampled, φe's outputs, to a multiple of 16
 };
-LAYOUT(EdgeFusedArgs, features, receivers, starts, senders, ranges, weights, biases, sums, owners, masks,
-       signs, shares, counts, penalties, shift, period, n_features, dim, hidden, layers, inputs,
-       first_chunks, passes, width, row, sign_columns)
+LAYOUT(EdgeFusedArgs, features, receivers, starts, senders, ranges, weights, biases, sums, d_outputs,
+       owners, masks, signs, shares, counts, penalties, shift, period, n_features, dim, hidden, layers,
+       inputs, first_chunks, passes, width, row, sign_columns)
 
 // Some whole stars on their way through one block.
 struct Fused {
@@ -248,6 +251,21 @@ DEVICE void fused_messages(const EdgeFusedArgs& args, FusedTile<FUSED_PASS>& til
     if (sums.mine) counts[unit] += sums.value[0];
 }
 
+// Adds the products of the last hidden layer, which lies in the activations, with `count` columns of a
+// tile to those from `column` on of the sums of the block.
+DEVICE void fused_products(const Fused& it, Shared<Bf16> tile, unsigned row, unsigned column,
+                           unsigned count) {
+    const EdgeFusedArgs& args = it.args;
+    const unsigned warp = threadIdx.x / 32, fragments = args.sign_columns / 8;
+    float* const sums =
+        args.shares + (size_t(blockIdx.x) * args.hidden + 64 * warp) * args.sign_columns;
+    for (unsigned n = 0; n < count / 8; n += 2) {
+        FusedTile<2> part = {};
+        fused_outer(part, it.activations + 64 * warp, int(args.row), tile + 8 * n, int(row));
+        fused_accumulate(part, sums + (column / 8 + n) * 128, fragments);
+    }
+}
+
 // The signs of a tile as bits, and their products with the last hidden layer, which lies in the
 // activations. Every thread of the block calls.
 DEVICE void fused_shares(const Fused& it, Shared<Bf16> signs, unsigned begin, unsigned end) {
@@ -266,24 +284,68 @@ DEVICE void fused_shares(const Fused& it, Shared<Bf16> signs, unsigned begin, un
         unsigned* to = args.signs + (size_t(begin + edge) * words + word) * 2;
         *reinterpret_cast<uint2*>(to) = make_uint2(positive, negative);
     }
-    const unsigned warp = threadIdx.x / 32, fragments = columns / 8;
-    float* const sums = args.shares + (size_t(blockIdx.x) * args.hidden + 64 * warp) * columns;
-    for (unsigned n = 0; n < fragments; n += 2) {
-        FusedTile<2> tile = {};
-        fused_outer(tile, it.activations + 64 * warp, int(args.row), signs + 8 * n, int(row));
-        fused_accumulate(tile, sums + n * 128, fragments);
+    fused_products(it, signs, row, 0, columns);
+}
+
+// φe's outputs on the edges from `begin` on, in columns `column` ….
+DEVICE void fused_outputs(const EdgeFusedArgs& args, FusedTile<FUSED_PASS>& tile, unsigned begin,
+                          unsigned end, unsigned column) {
+    fused_each(tile, [&](int row, int unit, float first, float second) {
+        const unsigned edge = begin + row, at = column + fused_corner<FUSED_PASS>() + unit;
+        if (edge < end && at < args.width)
+            *reinterpret_cast<float2*>(args.sums + size_t(edge) * args.width + at) =
+                make_float2(first, second);
+    });
+}
+
+// Sums of the gradients of φe's outputs on the edges from `begin` on, and of their products with the last
+// hidden layer. Every thread of the block calls.
+DEVICE void fused_last(const Fused& it, unsigned begin, unsigned end) {
+    const EdgeFusedArgs& args = it.args;
+    const unsigned columns = args.sign_columns, most = args.hidden / 4, row = most + 8;
+    // Where the weights were that were used last: what is on its way goes to the other stage.
+    const Shared<Bf16> tile = it.weights.stages + it.weights.stage * args.hidden * FUSED_ROW;
+    for (unsigned column = 0; column < columns; column += most) {
+        const unsigned count = min(most, columns - column);
+        // Everyone is done with the columns before.
+        __syncthreads();
+        for (unsigned i = threadIdx.x; i < FUSED * (count / 8); i += blockDim.x) {
+            const unsigned edge = i / (count / 8), unit = i % (count / 8) * 8;
+            uint4 numbers = make_uint4(0, 0, 0, 0);
+            if (begin + edge < end)
+                numbers = *reinterpret_cast<const uint4*>(
+                    args.d_outputs + size_t(begin + edge) * columns + column + unit);
+            *reinterpret_cast<uint4*>(tile.at(edge * row + unit, 8)) = numbers;
+        }
+        // Everyone has written these columns, and its part of the hidden layer.
+        __syncthreads();
+        for (unsigned unit = threadIdx.x; unit < count; unit += blockDim.x) {
+            float sum = 0;
+            for (unsigned edge = 0; edge < FUSED; edge++) sum += widened(tile[edge * row + unit]);
+            args.counts[size_t(blockIdx.x) * columns + column + unit] += sum;
+        }
+        fused_products(it, tile, row, column, count);
     }
 }
 
-// TRAINING: sums are those of the last hidden layer, and what the way back needs is kept; messages only
-// for their penalty.
-template <bool TRAINING>
+// What a way forward is for.
+enum class Forward {
+    predictions,
+    training,  // sums are those of the last hidden layer, and what the way back needs is kept; messages
+               // only for their penalty
+    sampled,   // φe's outputs in place of sums, and what the way back needs
+    last,      // once more, for the gradient of φe's last layer
+};
+
+template <Forward WAY>
 DEVICE void fused_forward(const EdgeFusedArgs& args) {
+    constexpr bool TRAINING = WAY == Forward::training, SAMPLED = WAY == Forward::sampled;
+    constexpr bool LAST = WAY == Forward::last, SUMS = !SAMPLED && !LAST;
     const unsigned hidden = args.hidden, last = args.ranges[blockIdx.x + 1];
     unsigned receiver = args.ranges[blockIdx.x];
     const unsigned first = args.starts[receiver], end = args.starts[last];
     const unsigned pass = hidden / 4, depth = hidden / FUSED_DEPTH, messages = args.passes * pass;
-    const unsigned sums = TRAINING ? hidden : max(hidden, messages);
+    const unsigned sums = !SUMS ? 0 : TRAINING ? hidden : max(hidden, messages);
     const unsigned wide_chunks = args.first_chunks + (args.layers - 1) * depth;
     size_t at = 0;
     const auto bytes = [&](size_t count) {
@@ -297,7 +359,8 @@ DEVICE void fused_forward(const EdgeFusedArgs& args) {
         shared<Bf16>(bytes(2 * hidden * FUSED_ROW * sizeof(Bf16)), 2 * hidden * FUSED_ROW);
     Fused it = {args, activations, shared<float>(bytes(sums * sizeof(float)), sums),
                 shared<unsigned>(bytes(2 * FUSED * sizeof(unsigned)), 2 * FUSED),
-                {args.weights, stages, hidden, wide_chunks, wide_chunks + args.passes * depth, 0, 0}};
+                {args.weights, stages, hidden, wide_chunks,
+                 wide_chunks + (LAST ? 0 : args.passes * depth), 0, 0}};
     // Of messages in training: sums of signs, and signs.
     const unsigned kept = TRAINING ? messages : 0, sign_row = kept > 0 ? args.sign_columns + 8 : 0;
     const Shared<float> counts = shared<float>(bytes(kept * sizeof(float)), kept);
@@ -307,12 +370,12 @@ DEVICE void fused_forward(const EdgeFusedArgs& args) {
     for (unsigned unit = threadIdx.x; unit < sums; unit += blockDim.x) it.running[unit] = 0;
     if (TRAINING)
         for (unsigned unit = threadIdx.x; unit < messages; unit += blockDim.x) counts[unit] = 0;
-    if (first == end) {
+    if (first < end) {
+        fused_fetch(it.weights);
+    } else if (SUMS) {
         const size_t stop = size_t(last) * args.width;
         for (size_t i = size_t(receiver) * args.width + threadIdx.x; i < stop; i += blockDim.x)
             args.sums[i] = 0;
-    } else {
-        fused_fetch(it.weights);
     }
     for (unsigned begin = first; begin < end; begin += FUSED) {
         const unsigned stop = min(begin + FUSED, end), from = receiver;
@@ -323,7 +386,7 @@ DEVICE void fused_forward(const EdgeFusedArgs& args) {
                                                                 fused_corner<FUSED_WIDE>());
             fused_product(it.weights, tile, it.activations, int(args.row),
                           layer == 0 ? args.first_chunks : depth, more);
-            if (layer + 1 < args.layers || (!TRAINING && args.passes > 0)) {
+            if (layer + 1 < args.layers || LAST || (WAY == Forward::predictions && args.passes > 0)) {
                 fused_store(it, tile);
                 continue;
             }
@@ -332,9 +395,13 @@ DEVICE void fused_forward(const EdgeFusedArgs& args) {
                 one = one <= 0 ? 0.0f : one;
                 other = other <= 0 ? 0.0f : other;
             });
-            if (TRAINING) fused_masks(args, tile, begin, stop);
-            receiver = fused_add(it, tile, begin, stop, from, last, 0);
-            if (TRAINING && args.passes > 0) fused_store(it, tile);
+            if (TRAINING || SAMPLED) fused_masks(args, tile, begin, stop);
+            if (SUMS) receiver = fused_add(it, tile, begin, stop, from, last, 0);
+            if ((TRAINING && args.passes > 0) || SAMPLED) fused_store(it, tile);
+        }
+        if (LAST) {
+            fused_last(it, begin, stop);
+            continue;
         }
         for (unsigned p = 0; p < args.passes; p++) {
             FusedTile<FUSED_PASS> tile = fused_bias<FUSED_PASS>(
@@ -342,6 +409,8 @@ DEVICE void fused_forward(const EdgeFusedArgs& args) {
             fused_product(it.weights, tile, it.activations, int(args.row), depth, more);
             if (TRAINING)
                 fused_messages(args, tile, signs, counts, int(p * pass), int(stop - begin), penalty);
+            else if (SAMPLED)
+                fused_outputs(args, tile, begin, stop, p * pass);
             else
                 receiver = fused_add(it, tile, begin, stop, from, last, p * pass);
         }
@@ -359,9 +428,19 @@ DEVICE void fused_forward(const EdgeFusedArgs& args) {
 }
 
 // Grid: ranges; a warp for each 64 hidden units.
-KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused(EdgeFusedArgs args) { fused_forward<false>(args); }
+KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused(EdgeFusedArgs args) {
+    fused_forward<Forward::predictions>(args);
+}
 KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_training(EdgeFusedArgs args) {
-    fused_forward<true>(args);
+    fused_forward<Forward::training>(args);
+}
+KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_sampled(EdgeFusedArgs args) {
+    fused_forward<Forward::sampled>(args);
+}
+KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_last(EdgeFusedArgs args) {
+    fused_forward<Forward::last>(args);
 }
 EXPORT(edge_fused)
 EXPORT(edge_fused_training)
+EXPORT(edge_fused_sampled)
+EXPORT(edge_fused_last)

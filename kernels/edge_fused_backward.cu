@@ -5,13 +5,14 @@
 //
 // With x an edge's inputs, h1 and h2 the hidden layers, dz2 = [h2 > 0] · (what the receiver gets + the
 // penalty's part from the signs of the messages), dz1 = [h1 > 0] · W2ᵀ dz2: one kernel sums dz1 xᵀ, another
-// dz2 h1ᵀ.
+// dz2 h1ᵀ. Where messages are sampled, what is in the brackets comes from the gradients of φe's outputs.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
 #include "common/fused.cuh"
 
-LAYOUT(EdgeFusedBackwardArgs, features, receivers, senders, owners, masks, signs, passed, weights, bias,
-       sums, biases, shift, period, n_features, dim, edges, hidden, inputs, first_chunks, words, tiles)
+LAYOUT(EdgeFusedBackwardArgs, features, receivers, senders, owners, masks, signs, d_outputs, passed, weights,
+       bias, sums, biases, shift, period, n_features, dim, edges, hidden, inputs, first_chunks, words, tiles,
+       outputs, unused)
 
 DEVICE FusedInputs fused_inputs_of(const EdgeFusedBackwardArgs& args, unsigned columns) {
     return {args.features, {args.shift[0], args.shift[1], args.shift[2]},
@@ -20,13 +21,11 @@ DEVICE FusedInputs fused_inputs_of(const EdgeFusedBackwardArgs& args, unsigned c
             columns};
 }
 
-// Rows `first` … + `rows` of the tile of edges from `begin` on: inputs, and the receiver of each edge; 0
-// where there is none. Thread `thread` of `threads` calls.
+// Of the tile of edges from `begin` on, inputs of rows `first` … + `rows`; 0 where there is none. Thread
+// `thread` of `threads` calls.
 DEVICE void fused_gather(const EdgeFusedBackwardArgs& args, unsigned begin, unsigned end, unsigned first,
                          unsigned rows, unsigned thread, unsigned threads, const FusedInputs& inputs,
-                         Shared<Bf16> to, int row_size, Shared<unsigned> owners) {
-    for (unsigned row = first + thread; row < first + rows; row += threads)
-        owners[row] = begin + row < end ? args.owners[begin + row] : 0;
+                         Shared<Bf16> to, int row_size) {
     fused_inputs(inputs, to + first * row_size, row_size, rows, thread, threads,
                  [&](unsigned row, unsigned& receiver, unsigned& sender) {
                      const unsigned edge = begin + first + row;
@@ -35,6 +34,27 @@ DEVICE void fused_gather(const EdgeFusedBackwardArgs& args, unsigned begin, unsi
                      sender = args.senders[edge];
                      return true;
                  });
+}
+
+// The receivers of the same rows.
+DEVICE void fused_owners(const EdgeFusedBackwardArgs& args, unsigned begin, unsigned end, unsigned first,
+                         unsigned rows, unsigned thread, unsigned threads, Shared<unsigned> owners) {
+    for (unsigned row = first + thread; row < first + rows; row += threads)
+        owners[row] = begin + row < end ? args.owners[begin + row] : 0;
+}
+
+// The gradients of φe's outputs of the same rows, `columns` of them.
+DEVICE void fused_d_outputs(const EdgeFusedBackwardArgs& args, unsigned begin, unsigned end, unsigned first,
+                            unsigned rows, unsigned thread, unsigned threads, unsigned columns,
+                            Shared<Bf16> to, int row_size) {
+    for (unsigned i = thread; i < rows * (columns / 8); i += threads) {
+        const unsigned row = first + i / (columns / 8), column = i % (columns / 8) * 8, edge = begin + row;
+        uint4 numbers = make_uint4(0, 0, 0, 0);
+        if (edge < end && column < args.outputs)
+            numbers =
+                *reinterpret_cast<const uint4*>(args.d_outputs + size_t(edge) * args.outputs + column);
+        *reinterpret_cast<uint4*>(to.at(row * row_size + column, 8)) = numbers;
+    }
 }
 
 // The signs of the messages of the same rows, as numbers.
@@ -89,9 +109,9 @@ DEVICE unsigned fused_bits(const EdgeFusedBackwardArgs& args, unsigned begin, un
 
 // ---------------------------------------------------------------- the first layer
 
-// Σ dz1 xᵀ, to which the bias adds a column. Grid: blocks of `tiles` tiles of edges; a warp for each 64
-// hidden units.
-KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_first(EdgeFusedBackwardArgs args) {
+// Σ dz1 xᵀ, to which the bias adds a column.
+template <bool SAMPLED>
+DEVICE void fused_first(const EdgeFusedBackwardArgs& args) {
     const unsigned hidden = args.hidden, depth = hidden / FUSED_DEPTH, columns = args.first_chunks * FUSED_DEPTH;
     const unsigned chunks = args.first_chunks + args.words + depth;
     const int row = int(max(hidden, 32 * args.words)) + 8, input_row = int(columns) + 8;
@@ -122,8 +142,14 @@ KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_first(EdgeFusedBackwardA
         // Everyone is done with the tile before.
         __syncthreads();
         fused_gather(args, begin, end, 0, FUSED, threadIdx.x, blockDim.x, fused_inputs_of(args, columns), inputs,
-                     input_row, owners);
-        fused_signs(args, begin, end, 0, FUSED, threadIdx.x, blockDim.x, activations, row);
+                     input_row);
+        if (SAMPLED) {
+            fused_d_outputs(args, begin, end, 0, FUSED, threadIdx.x, blockDim.x, 32 * args.words, activations,
+                            row);
+        } else {
+            fused_owners(args, begin, end, 0, FUSED, threadIdx.x, blockDim.x, owners);
+            fused_signs(args, begin, end, 0, FUSED, threadIdx.x, blockDim.x, activations, row);
+        }
         {
             FusedTile<FUSED_WIDE> tile = fused_bias<FUSED_WIDE>(args.bias + corner);
             fused_product(weights, tile, inputs, input_row, args.first_chunks, more);
@@ -140,12 +166,13 @@ KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_first(EdgeFusedBackwardA
             }
         }
         {
-            FusedTile<FUSED_WIDE> tile = fused_passed<FUSED_WIDE>(args.passed + corner, hidden, owners);
+            FusedTile<FUSED_WIDE> tile = {};
+            if (!SAMPLED) tile = fused_passed<FUSED_WIDE>(args.passed + corner, hidden, owners);
             fused_product(weights, tile, activations, row, args.words, more);
             fused_mask(tile, [&](int m, int half) {
                 return fused_bits(args, begin, threadIdx.x / 32, m, half);
             });
-            // Everyone is done with the signs.
+            // Everyone is done with the signs or gradients.
             __syncthreads();
             fused_put<false>(tile, activations + corner, row);
         }
@@ -168,7 +195,15 @@ KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_first(EdgeFusedBackwardA
         }
     }
 }
+// Grid: blocks of `tiles` tiles of edges; a warp for each 64 hidden units.
+KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_first(EdgeFusedBackwardArgs args) {
+    fused_first<false>(args);
+}
+KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_first_sampled(EdgeFusedBackwardArgs args) {
+    fused_first<true>(args);
+}
 EXPORT(edge_fused_first)
+EXPORT(edge_fused_first_sampled)
 
 // ---------------------------------------------------------------- the second layer
 
@@ -177,25 +212,30 @@ constexpr int SLICE_OUT = 128, SLICE_IN = 256;
 // Tiles whose sums stay in registers, where longer chains of sums would lose digits.
 constexpr unsigned SLICE_TILES = 64;
 
-// Rows `first` … + `rows` of a layer's weights in chunks; zeros beyond `hidden`.
+// Rows `first` … + `rows` and columns `begin` … + `columns` of a layer's weights in chunks; zeros beyond
+// `hidden`.
 DEVICE void fused_slice(Shared<Bf16> to, int row_size, const Bf16* from, unsigned hidden, unsigned first,
-                        unsigned rows, unsigned columns) {
+                        unsigned rows, unsigned begin, unsigned columns) {
     for (unsigned i = threadIdx.x; i < rows * columns; i += blockDim.x) {
         const unsigned row = i / columns, column = i % columns, unit = first + row;
-        const size_t chunk = column / FUSED_DEPTH;
+        const size_t chunk = (begin + column) / FUSED_DEPTH;
         if (unit < hidden)
             to[row * row_size + column] =
-                from[(chunk * hidden + unit) * FUSED_DEPTH + column % FUSED_DEPTH];
+                from[(chunk * hidden + unit) * FUSED_DEPTH + (begin + column) % FUSED_DEPTH];
         else
             narrow(0, to[row * row_size + column]);
     }
 }
 
-// Σ dz2 h1ᵀ and Σ dz2. Grid: slices of the first layer's units, of the second's, splits of `tiles` tiles.
-KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_second(EdgeFusedBackwardArgs args) {
-    const unsigned hidden = args.hidden, columns = 3 * args.inputs, messages = 32 * args.words;
+// Σ dz2 h1ᵀ and Σ dz2.
+template <bool SAMPLED>
+DEVICE void fused_second(const EdgeFusedBackwardArgs& args) {
+    const unsigned hidden = args.hidden, columns = 3 * args.inputs;
+    const unsigned messages = SAMPLED ? args.outputs : 32 * args.words;
     const unsigned in = blockIdx.x * SLICE_IN, out = blockIdx.y * SLICE_OUT;
     const int input_row = int(columns) + 8, sign_row = int(messages) + 8;
+    // Of the inputs' high, low and high parts the first two meet the high parts of the weights.
+    const int high = int(args.inputs), weight_row = 2 * high + 8;
     const int in_row = SLICE_IN + 8, out_row = SLICE_OUT + 8;
     size_t at = 0;
     const auto numbers = [&](size_t count) {
@@ -203,7 +243,7 @@ KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_second(EdgeFusedBackward
         at += count * sizeof(Bf16);
         return shared<Bf16>(from, count);
     };
-    const Shared<Bf16> first_weights = numbers(size_t(SLICE_IN) * input_row);
+    const Shared<Bf16> first_weights = numbers(size_t(SLICE_IN) * weight_row);
     const Shared<Bf16> last_weights = numbers(size_t(SLICE_OUT) * sign_row);
     const Shared<Bf16> inputs = numbers(size_t(FUSED) * input_row);
     const Shared<Bf16> signs = numbers(size_t(FUSED) * sign_row);
@@ -213,17 +253,18 @@ KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_second(EdgeFusedBackward
     at += SLICE_IN * sizeof(float);
     // Sums of dz2, of each thread its own: registers are scarce.
     const Shared<float> sums = shared<float>(at, 2 * FUSED_PASS * FUSED_THREADS) + threadIdx.x;
-    const Shared<unsigned> owners =
-        shared<unsigned>(at + 2 * FUSED_PASS * FUSED_THREADS * sizeof(float), FUSED);
+    at += 2 * FUSED_PASS * FUSED_THREADS * sizeof(float);
+    const Shared<unsigned> owners = shared<unsigned>(at, SAMPLED ? 0 : FUSED);
 
     const unsigned warp = threadIdx.x / 32;
     const unsigned begin = blockIdx.z * args.tiles * FUSED;
     const unsigned end = min(begin + args.tiles * FUSED, args.edges);
     if (begin < end) {
-        fused_slice(first_weights, input_row, args.weights, hidden, in, SLICE_IN, columns);
+        fused_slice(first_weights, weight_row, args.weights, hidden, in, SLICE_IN, args.inputs,
+                    2 * args.inputs);
         fused_slice(last_weights, sign_row,
                     args.weights + size_t(args.first_chunks) * hidden * FUSED_DEPTH, hidden, out,
-                    SLICE_OUT, messages);
+                    SLICE_OUT, 0, messages);
         for (unsigned unit = threadIdx.x; unit < SLICE_IN; unit += blockDim.x)
             bias[unit] = in + unit < hidden ? args.bias[in + unit] : 0.0f;
     }
@@ -234,9 +275,15 @@ KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_second(EdgeFusedBackward
         if (tile >= end) return;
         // Half of the block has half of the rows.
         const unsigned half = blockDim.x / 2, first = threadIdx.x / half * (FUSED / 2);
-        fused_gather(args, tile, end, first, FUSED / 2, threadIdx.x % half, half,
-                     fused_inputs_of(args, columns), inputs, input_row, owners);
-        fused_signs(args, tile, end, first, FUSED / 2, threadIdx.x % half, half, signs, sign_row);
+        const unsigned thread = threadIdx.x % half;
+        fused_gather(args, tile, end, first, FUSED / 2, thread, half, fused_inputs_of(args, columns), inputs,
+                     input_row);
+        if (SAMPLED) {
+            fused_d_outputs(args, tile, end, first, FUSED / 2, thread, half, messages, signs, sign_row);
+        } else {
+            fused_owners(args, tile, end, first, FUSED / 2, thread, half, owners);
+            fused_signs(args, tile, end, first, FUSED / 2, thread, half, signs, sign_row);
+        }
         bits = 0;
         UNROLL
         for (int row = 0; own < hidden && row < FUSED / 8; row++)
@@ -259,12 +306,13 @@ KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_second(EdgeFusedBackward
                 second = bias[unit + column + 1];
             });
             for (int k = 0; k < int(columns); k += 16)
-                fused_multiply(part, inputs + k, input_row, first_weights + (unit * input_row + k),
-                               input_row);
+                fused_multiply(part, inputs + k, input_row,
+                               first_weights + (unit * weight_row + (k < high ? k : k - high)), weight_row);
             fused_put<true>(part, hidden_at + unit, in_row);
         }
         FusedTile<FUSED_PASS> part = {};
-        if (own < hidden) part = fused_passed<FUSED_PASS>(args.passed + own, hidden, owners);
+        if (!SAMPLED && own < hidden)
+            part = fused_passed<FUSED_PASS>(args.passed + own, hidden, owners);
         for (int k = 0; k < int(messages); k += 16)
             fused_multiply(part, signs + k, sign_row, last_weights + (16 * int(warp) * sign_row + k),
                            sign_row);
@@ -306,7 +354,15 @@ KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_second(EdgeFusedBackward
         }
     }
 }
+// Grid: slices of the first layer's units, of the second's, splits of `tiles` tiles.
+KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_second(EdgeFusedBackwardArgs args) {
+    fused_second<false>(args);
+}
+KERNEL void __launch_bounds__(FUSED_THREADS) edge_fused_second_sampled(EdgeFusedBackwardArgs args) {
+    fused_second<true>(args);
+}
 EXPORT(edge_fused_second)
+EXPORT(edge_fused_second_sampled)
 
 // ---------------------------------------------------------------- sums of all blocks
 

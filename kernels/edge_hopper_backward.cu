@@ -12,8 +12,9 @@
 #if HOPPER_ONLY
 #include "common/hopper_tiles.cuh"
 
-LAYOUT(EdgeFusedBackwardArgs, features, receivers, senders, owners, masks, signs, passed, weights, bias,
-       sums, biases, shift, period, n_features, dim, edges, hidden, inputs, first_chunks, words, tiles)
+LAYOUT(EdgeFusedBackwardArgs, features, receivers, senders, owners, masks, signs, d_outputs, passed, weights,
+       bias, sums, biases, shift, period, n_features, dim, edges, hidden, inputs, first_chunks, words, tiles,
+       outputs, unused)
 
 // Inputs of the next tile are made while those of this one are multiplied.
 constexpr unsigned HOPPER_BUFFERS = 2;

@@ -229,8 +229,9 @@ struct EdgeFusedBackwardArgs {
     const unsigned* owners;     // [edges] among the receivers
     const uint16_t* masks;      // [edges, hidden / 16], as in EdgeFusedArgs
     const unsigned* signs;      // [edges, words, 2], as there; or null
-    const float* passed;        // [receivers, hidden]: what φe's last layer passes back
-    const Bf16* weights;        // chunks of W1, of the penalty's weight · W3ᵀ (words), of W2ᵀ
+    const Bf16* d_outputs;      // [edges, outputs] of φe, where messages are sampled; or null
+    const float* passed;        // [receivers, hidden]: what φe's last layer passes back; or null
+    const Bf16* weights;        // chunks of W1, of the penalty's weight · W3ᵀ or of W3ᵀ (words), of W2ᵀ
     const float* bias;          // of the first layer, of all units of the weights
     float* sums;                // first layer: [blocks, hidden · inputs], warpgroups instead of blocks in
                                 // edge_hopper_first; second: [splits, slices]: fused_accumulate
@@ -241,8 +242,10 @@ struct EdgeFusedBackwardArgs {
     unsigned edges, hidden;
     unsigned inputs;            // width of a part of the inputs
     unsigned first_chunks;      // of the first layer
-    unsigned words;             // of the signs; 0: no penalty
+    unsigned words;             // of the signs, or 32 outputs each; 0: no penalty
     unsigned tiles;             // of a block, or of a split
+    unsigned outputs;           // of φe where messages are sampled, to a multiple of 16
+    unsigned unused;
 };
 
 // Signs first … first + 8 of 32, of which x has the positive ones and y the negative ones, as bf16.

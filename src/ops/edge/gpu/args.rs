@@ -230,7 +230,7 @@ kernel_args! {
 }
 
 kernel_args! {
-    /// What `edge_fused` and `edge_fused_training` take.
+    /// What `edge_fused`, `edge_fused_training`, `edge_fused_sampled` and `edge_fused_last` take.
     struct EdgeFusedArgs {
         features: Pointer<f32>,
         receivers: Pointer<u32>,
@@ -240,6 +240,7 @@ kernel_args! {
         weights: Pointer<bf16>,
         biases: Pointer<f32>,
         sums: Pointer<f32>,
+        d_outputs: Pointer<bf16>,
         owners: Pointer<u32>,
         masks: Pointer<u16>,
         signs: Pointer<u32>,
@@ -262,7 +263,7 @@ kernel_args! {
 }
 
 kernel_args! {
-    /// What `edge_fused_first`, `edge_fused_second` and `edge_hopper_first_*` take.
+    /// What `edge_fused_first*`, `edge_fused_second*` and `edge_hopper_first_*` take.
     struct EdgeFusedBackwardArgs {
         features: Pointer<f32>,
         receivers: Pointer<u32>,
@@ -270,6 +271,7 @@ kernel_args! {
         owners: Pointer<u32>,
         masks: Pointer<u16>,
         signs: Pointer<u32>,
+        d_outputs: Pointer<bf16>,
         passed: Pointer<f32>,
         weights: Pointer<bf16>,
         bias: Pointer<f32>,
@@ -285,6 +287,8 @@ kernel_args! {
         first_chunks: u32,
         words: u32,
         tiles: u32,
+        outputs: u32,
+        unused: u32,
     }
 }
 

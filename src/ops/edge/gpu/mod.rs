@@ -11,6 +11,8 @@ mod hopper;
 mod resident;
 #[cfg(test)]
 mod resident_tests;
+#[cfg(test)]
+mod sampled_tests;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -20,7 +22,9 @@ mod training_tests;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Batch, Loss};
+use half::bf16;
+
+use super::{Batch, Loss, Penalty};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Pointer};
 use crate::error::Result;
@@ -33,8 +37,9 @@ use step::Step;
 
 /// Edges of a chunk, unless one star has more or memory is short.
 const CHUNK_EDGES: usize = 1 << 15;
-/// The same where φe is fused.
+/// The same where φe is fused, and where it is and its outputs are kept.
 const FUSED_EDGES: usize = 1 << 22;
+const SAMPLED_EDGES: usize = 1 << 20;
 
 /// How φe goes over the edges.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +56,9 @@ impl Way {
     /// Of a training step on a device.
     fn of(gpu: Gpu, batch: &Batch) -> Result<Way> {
         let Some(plan) = TrainingPlan::new(gpu, batch)? else { return Ok(Way::Layers) };
-        Ok(match hopper::Plan::of(gpu, batch)? {
+        // For sampled messages there are no kernels of warpgroups.
+        let hopper = if plan.sampled { None } else { hopper::Plan::of(gpu, batch)? };
+        Ok(match hopper {
             Some(hopper) => {
                 Way::Training(plan.by_warpgroups(&gpu.properties()?), Plan::Hopper(hopper))
             }
@@ -61,7 +68,20 @@ impl Way {
 
     /// Edges of a chunk.
     fn edges(&self) -> usize {
-        if let Way::Layers = self { CHUNK_EDGES } else { FUSED_EDGES }
+        match self {
+            Way::Layers => CHUNK_EDGES,
+            Way::Training(plan, _) if plan.sampled => SAMPLED_EDGES,
+            Way::Predictions(_) | Way::Training(..) => FUSED_EDGES,
+        }
+    }
+
+    /// Whether messages are formed edge by edge, from φe's outputs in memory.
+    fn keeps_outputs(&self, batch: &Batch) -> bool {
+        match self {
+            Way::Layers => batch.penalty != Penalty::None,
+            Way::Predictions(_) => false,
+            Way::Training(plan, _) => plan.sampled,
+        }
     }
 
     /// Memory that an edge takes, at most.
@@ -277,8 +297,7 @@ impl Whole {
         }
     }
 
-    /// Sums at the receivers of the chunk, `[receivers, width]`: of the last hidden layer, of which
-    /// `width` units are wanted, or of the messages.
+    /// As [`Fused::sums`].
     ///
     /// # Safety
     /// The graph is the one that was dealt, with receivers and senders among the features' nodes.
@@ -293,6 +312,26 @@ impl Whole {
         match self {
             Whole::Fused(fused) => unsafe { fused.sums(gpu, batch, graph, to) },
             Whole::Hopper(hopper) => unsafe { hopper.sums(gpu, batch, graph, to) },
+        }
+    }
+
+    /// From what φe's last layer passes back, as [`Training::backward`] has it, to the gradients of its layers.
+    ///
+    /// # Safety
+    /// The graph is the one that went forward last.
+    unsafe fn backward(
+        &mut self,
+        gpu: Gpu,
+        batch: &Batch,
+        graph: Graph,
+        from: (Pointer<f32>, Pointer<bf16>),
+    ) -> Result<()> {
+        let Some(training) = self.training() else { return Ok(()) };
+        // SAFETY: as the caller promises.
+        unsafe { training.backward(gpu, batch, graph, from)? };
+        match self {
+            Whole::Fused(fused) => unsafe { fused.last(gpu, batch, graph, from.1) },
+            Whole::Hopper(_) => Ok(()),
         }
     }
 

@@ -17,6 +17,8 @@ use training::Training;
 const WEIGHTS: Kernel = Kernel { module: "edge_fused", name: "edge_fused_weights" };
 const FUSED: Kernel = Kernel { module: "edge_fused", name: "edge_fused" };
 const TRAINING: Kernel = Kernel { module: "edge_fused", name: "edge_fused_training" };
+const SAMPLED: Kernel = Kernel { module: "edge_fused", name: "edge_fused_sampled" };
+const LAST: Kernel = Kernel { module: "edge_fused", name: "edge_fused_last" };
 
 /// Edges of a tile, and the depth of a chunk of weights.
 const TILE: usize = 64;
@@ -41,7 +43,9 @@ pub(super) struct Plan {
     inputs: usize,
     /// Chunks of the first layer's weights, along its inputs.
     first_chunks: usize,
-    /// Passes over the units of φe's last layer; 0 where it acts on sums over edges.
+    /// Units of φe's last layer that are formed: in predictions, of sampled messages the means, which come first.
+    outputs: usize,
+    /// Passes over them; 0 where the layer acts on sums over edges.
     passes: usize,
     /// Numbers in a row of activations in shared memory.
     row: usize,
@@ -71,20 +75,26 @@ impl Plan {
         // With one more column, from which the gradient of the bias comes.
         let inputs = (2 * shape.n_features + 1).next_multiple_of(16);
         let columns = (3 * inputs).next_multiple_of(DEPTH);
-        let passes = match batch.penalty {
-            Penalty::None => 0,
-            _ => shape.message_dim.div_ceil(hidden / 4),
-        };
-        Some(Plan {
+        let plan = Plan {
             hidden,
             layers: shape.layers,
             inputs,
             first_chunks: columns / DEPTH,
-            passes,
+            outputs: 0,
+            passes: 0,
             row: hidden.max(columns) + BEYOND,
             shared: 0,
             blocks: 0,
+        };
+        Some(match batch.penalty {
+            Penalty::None => plan,
+            _ => plan.forming(shape.message_dim),
         })
+    }
+
+    /// With so many units of φe's last layer.
+    fn forming(self, outputs: usize) -> Self {
+        Plan { outputs, passes: outputs.div_ceil(self.hidden / 4), ..self }
     }
 
     /// Shared memory of activations, of two stages of weights, and of a receiver and a sender for each edge.
@@ -208,12 +218,11 @@ impl Fused {
     /// Makes the weights of `parameters` `[arena.len]`.
     pub fn new(gpu: Gpu, batch: &Batch, plan: Plan, parameters: &Buffer<f32>) -> Result<Self> {
         let Plan { hidden, layers, passes, blocks, .. } = plan;
-        let (shape, arena) = (&batch.shape, batch.shape.arena());
+        let arena = batch.shape.arena();
         let of = |(index, layer): (usize, &Layer)| {
             let last = index == layers;
             Chunks {
-                // Of sampled messages only the means, which come first.
-                rows: if last { shape.message_dim } else { layer.outputs },
+                rows: if last { plan.outputs } else { layer.outputs },
                 columns: layer.inputs,
                 steps: [layer.inputs, 1],
                 passes: if last { passes } else { 1 },
@@ -254,7 +263,8 @@ impl Fused {
     }
 
     /// Sums at the receivers of the chunk, `[receivers, width]`: of the last hidden layer, of which
-    /// `width` units are wanted, or, in predictions with a penalty, of the messages.
+    /// `width` units are wanted, or, in predictions with a penalty, of the messages. In training steps with
+    /// sampled messages φe's outputs instead, `[edges, width]`.
     ///
     /// # Safety
     /// The graph is the one that was dealt, with receivers and senders among the features' nodes.
@@ -263,11 +273,49 @@ impl Fused {
         gpu: Gpu,
         batch: &Batch,
         graph: Graph,
+        to: (Pointer<f32>, usize),
+    ) -> Result<()> {
+        let kernel = match &self.training {
+            None => FUSED,
+            Some(training) if training.sampled() => SAMPLED,
+            Some(_) => TRAINING,
+        };
+        // SAFETY: as the caller promises.
+        unsafe { self.launch(gpu, batch, kernel, graph, to, Pointer::NULL) }
+    }
+
+    /// Where messages are sampled, adds the gradient of φe's last layer, for the gradients of its outputs,
+    /// `[edges, outputs]`.
+    ///
+    /// # Safety
+    /// The graph is the one that went forward last.
+    pub unsafe fn last(
+        &mut self,
+        gpu: Gpu,
+        batch: &Batch,
+        graph: Graph,
+        d_outputs: Pointer<bf16>,
+    ) -> Result<()> {
+        if !self.training.as_ref().is_some_and(|training| training.sampled()) {
+            return Ok(());
+        }
+        // SAFETY: as the caller promises.
+        unsafe { self.launch(gpu, batch, LAST, graph, (Pointer::NULL, 0), d_outputs) }
+    }
+
+    /// # Safety
+    /// As the kernel's caller promises.
+    unsafe fn launch(
+        &mut self,
+        gpu: Gpu,
+        batch: &Batch,
+        kernel: Kernel,
+        graph: Graph,
         (sums, width): (Pointer<f32>, usize),
+        d_outputs: Pointer<bf16>,
     ) -> Result<()> {
         let Plan { hidden, layers, inputs, first_chunks, passes, row, shared, .. } = self.plan;
         let kept = self.training.as_mut().map(|training| training.kept(graph.edges));
-        let kernel = if kept.is_some() { TRAINING } else { FUSED };
         let kept = kept.unwrap_or_default();
         let args = EdgeFusedArgs {
             features: graph.features,
@@ -278,6 +326,7 @@ impl Fused {
             weights: self.weights.read(self.weights.len()),
             biases: self.biases.read(self.biases.len()),
             sums,
+            d_outputs,
             owners: kept.owners,
             masks: kept.masks,
             signs: kept.signs,

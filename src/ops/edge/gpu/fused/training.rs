@@ -1,6 +1,6 @@
 //! A training step with φe fused, `kernels/edge_fused_backward.cu`: of each edge the way forward leaves one
-//! bit for each unit of the last hidden layer and two for each message, which a penalty needs; activations
-//! are formed again on the way back.
+//! bit for each unit of the last hidden layer and two for each message, which a penalty needs, or, where
+//! messages are sampled, φe's outputs; activations are formed again on the way back.
 
 use half::bf16;
 
@@ -10,6 +10,10 @@ use super::*;
 
 const FIRST: Kernel = Kernel { module: "edge_fused_backward", name: "edge_fused_first" };
 const SECOND: Kernel = Kernel { module: "edge_fused_backward", name: "edge_fused_second" };
+const FIRST_SAMPLED: Kernel =
+    Kernel { module: "edge_fused_backward", name: "edge_fused_first_sampled" };
+const SECOND_SAMPLED: Kernel =
+    Kernel { module: "edge_fused_backward", name: "edge_fused_second_sampled" };
 const COLLECT: Kernel = Kernel { module: "edge_fused_backward", name: "edge_fused_collect" };
 
 /// The most messages whose signs and weights fit into shared memory beside the rest.
@@ -25,7 +29,9 @@ const SLICE_THREADS: u32 = 256;
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct TrainingPlan {
     pub forward: Plan,
-    /// Messages, to a multiple of 16, and words of their signs; 0 without a penalty.
+    /// Messages are sampled: of each edge there are φe's outputs and their gradients in place of signs.
+    pub sampled: bool,
+    /// Messages, or φe's outputs, to a multiple of 16, and words of 32 of them; 0 without a penalty.
     sign_columns: usize,
     words: usize,
     /// Shared memory of the kernels of the two layers.
@@ -41,35 +47,41 @@ pub(in super::super) struct TrainingPlan {
 
 impl TrainingPlan {
     /// None where the chunks of [`Step`](super::super::step::Step) have to do: where there are none for
-    /// predictions, with other than two hidden layers, with sampled messages, whose gradients need more than
-    /// signs, and with more than [`MOST_MESSAGES`].
+    /// predictions, with other than two hidden layers, with more signs than of [`MOST_MESSAGES`], and where a
+    /// block of the device has too little shared memory.
     pub fn new(gpu: Gpu, batch: &Batch) -> Result<Option<TrainingPlan>> {
         let shape = &batch.shape;
         let Some(mut forward) = Plan::sizes(batch) else { return Ok(None) };
-        let signs = forward.passes > 0;
-        let too_many = signs && shape.message_dim > MOST_MESSAGES;
-        if shape.layers != 2 || shape.sampled || too_many {
+        let sampled = shape.sampled;
+        if sampled {
+            forward = forward.forming(shape.edge_outputs());
+        }
+        let signs = forward.passes > 0 && !sampled;
+        if shape.layers != 2 || (signs && forward.outputs > MOST_MESSAGES) {
             return Ok(None);
         }
         let only = |condition: bool, count: usize| if condition { count } else { 0 };
-        let (messages, hidden) = (only(signs, shape.message_dim), forward.hidden);
-        let (sign_columns, words) = (messages.next_multiple_of(16), messages.div_ceil(32));
+        let (outputs, hidden) = (forward.outputs, forward.hidden);
+        let (sign_columns, words) = (outputs.next_multiple_of(16), outputs.div_ceil(32));
         let (number, wide) = (size_of::<bf16>(), size_of::<f32>());
         forward.shared = forward.tile_bytes()
-            + (hidden + forward.passes * hidden / 4) * wide
+            + only(!sampled, hidden * wide)
+            + only(signs, forward.passes * hidden / 4 * wide)
             + only(signs, TILE * (sign_columns + BEYOND) * number);
         let first = TILE * (hidden.max(DEPTH * words) + BEYOND) * number
             + forward.stages()
             + TILE * (forward.first_chunks * DEPTH + BEYOND) * number
             + TILE * size_of::<u32>()
             + TILE / 16 * forward.threads() as usize * size_of::<u32>();
-        let (input_row, sign_row) = (3 * forward.inputs + BEYOND, DEPTH * words + BEYOND);
-        let second = ((SLICE_IN + TILE) * input_row
+        let (weight_row, input_row) = (2 * forward.inputs + BEYOND, 3 * forward.inputs + BEYOND);
+        let sign_row = if sampled { sign_columns } else { DEPTH * words } + BEYOND;
+        let second = (SLICE_IN * weight_row
+            + TILE * input_row
             + (SLICE_OUT + TILE) * sign_row
             + TILE * (SLICE_IN + SLICE_OUT + 2 * BEYOND))
             * number
             + (SLICE_IN + 4 * SLICE_THREADS as usize) * wide
-            + TILE * size_of::<u32>();
+            + only(!sampled, TILE * size_of::<u32>());
         let device = gpu.properties()?;
         let slices = [hidden.div_ceil(SLICE_IN), hidden.div_ceil(SLICE_OUT)];
         let splits = (device.multiprocessors / (slices[0] * slices[1])).max(1);
@@ -77,6 +89,7 @@ impl TrainingPlan {
         let Some(forward) = forward.fit(&device) else { return Ok(None) };
         let plan = TrainingPlan {
             forward,
+            sampled,
             sign_columns,
             words,
             first,
@@ -108,14 +121,40 @@ impl TrainingPlan {
         TrainingPlan { forward, first_blocks: 1, splits: 1, hopper, ..self }
     }
 
+    /// The shared memory that a block needs, of the kernel that needs most.
+    #[cfg(test)]
+    pub fn most_shared(&self) -> usize {
+        self.forward.shared.max(self.first).max(self.second)
+    }
+
     /// Units of a hidden layer, padded.
     pub fn hidden(&self) -> usize {
         self.forward.hidden
     }
 
-    /// Memory that an edge takes: its sender and its receiver, and the bits.
+    /// Numbers in a row of φe's outputs, where messages are sampled.
+    pub fn outputs(&self) -> usize {
+        self.sign_columns
+    }
+
+    /// Memory that an edge takes: its sender and its receiver, the bits, and of sampled messages its number, φe's
+    /// outputs, their gradients and the deviations.
     pub fn edge_bytes(&self) -> usize {
-        (2 + 2 * self.words) * size_of::<u32>() + self.masks() * size_of::<u16>()
+        let (number, wide) = (size_of::<bf16>(), size_of::<f32>());
+        let message = match self.sampled {
+            true => {
+                size_of::<u32>()
+                    + self.outputs() * (wide + number)
+                    + self.forward.outputs / 2 * wide
+            }
+            false => 2 * self.words * size_of::<u32>(),
+        };
+        2 * size_of::<u32>() + self.masks() * size_of::<u16>() + message
+    }
+
+    /// Words of signs of an edge.
+    fn sign_words(&self) -> usize {
+        if self.sampled { 0 } else { 2 * self.words }
     }
 
     /// Of an edge, in parts of 16 bits.
@@ -139,6 +178,11 @@ impl TrainingPlan {
 
     fn share_len(&self) -> usize {
         self.hidden() * self.sign_columns
+    }
+
+    /// Of what comes from the messages' penalty, which gradients of φe's outputs have in them.
+    fn scale(&self, per_edge: f32) -> f32 {
+        if self.sampled { 1.0 } else { per_edge }
     }
 }
 
@@ -213,7 +257,7 @@ impl Training {
         };
         let layers = [
             (first, Chunks { split: forward.inputs, ..chunks(first, false, forward.first_chunks) }),
-            (last, Chunks { scale: per_edge, ..chunks(last, true, words) }),
+            (last, Chunks { scale: plan.scale(per_edge), ..chunks(last, true, words) }),
             (second, chunks(second, true, hidden / DEPTH)),
         ];
         let weights = layers.iter().map(|(_, chunks)| chunks.len()).sum();
@@ -227,7 +271,7 @@ impl Training {
             per_edge,
             owners: gpu.buffer(edges)?,
             masks: gpu.buffer(edges * plan.masks())?,
-            signs: gpu.buffer(edges * 2 * words)?,
+            signs: gpu.buffer(edges * plan.sign_words())?,
             shares: gpu.buffer(penalized * plan.share_len())?,
             counts: gpu.buffer(penalized * sign_columns)?,
             penalties: gpu.buffer(penalized * MOST_WARPS)?,
@@ -260,11 +304,11 @@ impl Training {
 
     /// Where a chunk of so many edges leaves what the way back needs.
     pub fn kept(&mut self, edges: usize) -> Kept {
-        let TrainingPlan { words, sign_columns, .. } = self.plan;
+        let TrainingPlan { sign_columns, .. } = self.plan;
         Kept {
             owners: self.owners.write(edges),
             masks: self.masks.write(edges * self.plan.masks()),
-            signs: self.signs.write(edges * 2 * words),
+            signs: self.signs.write(edges * self.plan.sign_words()),
             shares: self.shares.write(self.shares.len()),
             counts: self.counts.write(self.counts.len()),
             penalties: self.penalties.write(self.penalties.len()),
@@ -273,7 +317,8 @@ impl Training {
         }
     }
 
-    /// From what φe's last layer passes back to each receiver, `[receivers, hidden]`, to the hidden layers.
+    /// To the hidden layers from what φe's last layer passes back to each receiver, `[receivers, hidden]`, or, of
+    /// sampled messages, from the gradients of its outputs, `[edges, outputs]`; the other is null.
     ///
     /// # Safety
     /// The graph is the one that went forward last.
@@ -282,9 +327,9 @@ impl Training {
         gpu: Gpu,
         batch: &Batch,
         graph: Graph,
-        passed: Pointer<f32>,
+        (passed, d_outputs): (Pointer<f32>, Pointer<bf16>),
     ) -> Result<()> {
-        let TrainingPlan { forward, words, first_blocks, slices, splits, .. } = self.plan;
+        let TrainingPlan { forward, sampled, words, first_blocks, slices, splits, .. } = self.plan;
         let (edges, hidden) = (graph.edges, self.plan.hidden());
         let first = EdgeFusedBackwardArgs {
             features: graph.features,
@@ -292,7 +337,8 @@ impl Training {
             senders: graph.senders,
             owners: self.owners.read(edges),
             masks: self.masks.read(edges * self.plan.masks()),
-            signs: self.signs.read(edges * 2 * words),
+            signs: self.signs.read(edges * self.plan.sign_words()),
+            d_outputs,
             passed,
             weights: self.weights.read(self.weights.len()),
             bias: self.bias.read(hidden),
@@ -308,6 +354,8 @@ impl Training {
             first_chunks: forward.first_chunks as u32,
             words: words as u32,
             tiles: 0,
+            outputs: if sampled { self.plan.outputs() as u32 } else { 0 },
+            unused: 0,
         };
         // Tiles of a block or of a split.
         let dealt = |tiles: usize, parts: usize| tiles.div_ceil(parts) as u32;
@@ -334,14 +382,14 @@ impl Training {
             let blocks = first_blocks.min(tiles);
             let args = EdgeFusedBackwardArgs { tiles: dealt(tiles, blocks), ..first };
             let grid = Grid { shared: self.plan.first, ..Grid::new(blocks, forward.threads()) };
-            unsafe { gpu.launch(FIRST, grid, &args)? };
+            unsafe { gpu.launch(if sampled { FIRST_SAMPLED } else { FIRST }, grid, &args)? };
         }
         let grid = Grid {
             blocks: [slices[0] as u32, slices[1] as u32, splits.min(tiles) as u32],
             threads: SLICE_THREADS,
             shared: self.plan.second,
         };
-        unsafe { gpu.launch(SECOND, grid, &second) }
+        unsafe { gpu.launch(if sampled { SECOND_SAMPLED } else { SECOND }, grid, &second) }
     }
 
     /// Adds the gradients of all chunks to those of φe's layers, which begin at `gradients`.
@@ -400,11 +448,11 @@ impl Training {
             count: (self.shares.len() / self.plan.share_len().max(1)) as u32,
             bias_stride: sign_columns as u32,
             fragments: (sign_columns / 8) as u32,
-            columns: shape.message_dim as u32,
+            columns: forward.outputs as u32,
             row_step: 1,
             column_step: layers[2].inputs as u32,
-            bias_count: shape.message_dim as u32,
-            scale: self.per_edge,
+            bias_count: forward.outputs as u32,
+            scale: self.plan.scale(self.per_edge),
             ..nothing(&layers[2])
         };
         for args in [first, second, last].into_iter().filter(|args| args.size > 0) {
@@ -414,7 +462,11 @@ impl Training {
         Ok(())
     }
 
-    /// Parts of the penalty of all edges, not weighted.
+    pub fn sampled(&self) -> bool {
+        self.plan.sampled
+    }
+
+    /// Parts of the penalty of all edges, not weighted; sampled messages have theirs elsewhere.
     pub fn penalties(&self) -> &Buffer<f64> {
         &self.penalties
     }

@@ -91,6 +91,9 @@ impl Step<'_> {
                 unused: 0,
             };
             unsafe { gpu.launch(MESSAGE_GRADIENTS, stars, &args)? };
+            if self.fused.is_some() {
+                return Ok(());
+            }
             (layers, to.d_outputs.read())
         } else {
             let partials = to.partials.write(to.splits * to.stride);
@@ -156,11 +159,13 @@ impl Step<'_> {
     /// From what φe's last layer passes back through its hidden layers, where they are fused.
     fn fused_backward(&mut self, to: &Backward) -> Result<()> {
         let graph = self.graph();
-        let training = self.fused.as_mut().and_then(Whole::training);
-        let Some(training) = training.filter(|_| graph.edges > 0) else { return Ok(()) };
-        let passed = to.passed.read(self.receivers * self.padded.hidden());
+        let Some(fused) = self.fused.as_mut().filter(|_| graph.edges > 0) else { return Ok(()) };
+        let from = match self.by_message {
+            true => (Pointer::NULL, to.d_outputs.read().cast()),
+            false => (to.passed.read(self.receivers * self.padded.hidden()), Pointer::NULL),
+        };
         // SAFETY: the chunk has just gone forward.
-        unsafe { training.backward(self.gpu, self.batch, graph, passed) }
+        unsafe { fused.backward(self.gpu, self.batch, graph, from) }
     }
 
     /// Adds the gradient of a layer's parameters.

@@ -109,17 +109,20 @@ impl Step<'_> {
         unsafe { gpu.launch(self.stored(SUM_HIDDEN), self.stars(), &args) }
     }
 
-    /// The same in one kernel.
+    /// The same in one kernel, or all but the sums of messages that are sampled.
     fn fused_sums(&mut self) -> Result<()> {
         let graph = self.graph();
-        let (to, width) = match self.by_message {
-            true => (&mut self.sums, self.batch.shape.message_dim),
-            false => (&mut self.hidden_sums, self.padded.hidden()),
+        let keeps_outputs = self.way.keeps_outputs(self.batch);
+        let (to, rows, width) = match (keeps_outputs, self.by_message) {
+            (true, _) => (&mut self.outputs, self.edges, self.padded.outputs()),
+            (_, true) => (&mut self.sums, self.receivers, self.batch.shape.message_dim),
+            (_, false) => (&mut self.hidden_sums, self.receivers, self.padded.hidden()),
         };
-        let sums = (to.write(self.receivers * width), width);
+        let to = (to.write(rows * width), width);
         let Some(fused) = &mut self.fused else { return Ok(()) };
         // SAFETY: as in `forward`; the chunk was dealt when it was uploaded.
-        unsafe { fused.sums(self.gpu, self.batch, graph, sums) }
+        unsafe { fused.sums(self.gpu, self.batch, graph, to)? };
+        if keeps_outputs { self.sum_messages() } else { Ok(()) }
     }
 
     /// The chunk at work.

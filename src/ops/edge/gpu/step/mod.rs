@@ -107,7 +107,10 @@ impl Padded {
             let outputs = match (index == layers, by_message) {
                 (false, _) => hidden,
                 (true, false) => message_dim,
-                (true, true) => width(layer.outputs),
+                (true, true) => match way {
+                    Way::Training(plan, _) => plan.outputs(),
+                    _ => width(layer.outputs),
+                },
             };
             place(inputs, outputs)
         });
@@ -172,17 +175,20 @@ impl<'a> Step<'a> {
             batch.receivers[chunk.clone()].iter().map(|&r| batch.edges_of(r).len()).sum()
         };
         let edges = chunks.iter().map(count).max().unwrap_or(0);
-        let (plan, sum_first) = match way {
-            Way::Layers => (None, false),
-            Way::Predictions(plan) => (Some(plan), false),
-            Way::Training(_, forward) => (Some(forward), true),
+        let plan = match way {
+            Way::Layers => None,
+            Way::Predictions(plan) | Way::Training(_, plan) => Some(plan),
         };
-        let by_message = batch.penalty != Penalty::None && !sum_first;
+        let keeps_outputs = way.keeps_outputs(batch);
+        let by_message = match way {
+            Way::Predictions(_) => batch.penalty != Penalty::None,
+            Way::Layers | Way::Training(..) => keeps_outputs,
+        };
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
         let arena = shape.arena();
         let padded = Padded::new(&arena, batch, &way, by_message);
-        // Edges whose activations are kept.
-        let kept = only(plan.is_none(), edges);
+        // Edges whose activations are kept, and whose outputs are.
+        let (kept, formed) = (only(plan.is_none(), edges), only(keeps_outputs, edges));
         let hidden = |_| Operands::new(gpu, batch.precision, kept * padded.hidden());
         let senders = all.and_then(|all| all.senders.as_ref());
         let senders = senders.map(|(senders, _)| senders.clone());
@@ -215,8 +221,8 @@ impl<'a> Step<'a> {
             },
             inputs: gpu.buffer(kept * 2 * shape.n_features)?,
             hidden: (0..shape.layers).map(hidden).collect::<Result<_>>()?,
-            outputs: gpu.buffer(only(by_message, kept * padded.outputs()))?,
-            deviations: gpu.buffer(only(shape.sampled, kept * shape.message_dim))?,
+            outputs: gpu.buffer(formed * padded.outputs())?,
+            deviations: gpu.buffer(only(shape.sampled, formed * shape.message_dim))?,
             penalties: gpu.zeros(batch.receivers.len())?,
             hidden_sums: gpu.buffer(only(!by_message, receivers * padded.hidden()))?,
             sums: gpu.buffer(receivers * shape.message_dim)?,
@@ -314,11 +320,7 @@ impl<'a> Step<'a> {
             d_node: widths.map(|width| gpu.buffer(receivers * width)).collect::<Result<_>>()?,
             d_sums: gpu.buffer(only(!by_message, receivers * shape.message_dim))?,
             passed: gpu.buffer(only(!by_message, receivers * hidden))?,
-            d_outputs: Operands::new(
-                gpu,
-                batch.precision,
-                only(by_message, rows * self.padded.outputs()),
-            )?,
+            d_outputs: Operands::new(gpu, batch.precision, self.outputs.len())?,
             d_hidden: (0..shape.layers).map(d_hidden).collect::<Result<_>>()?,
         });
         self.per_edge = match batch.penalty {
@@ -373,8 +375,8 @@ impl<'a> Step<'a> {
     fn totals(&mut self, totals: Pointer<f64>) -> Result<()> {
         let Some(backward) = &self.backward else { return Ok(()) };
         let penalties = match self.fused.as_mut().and_then(Whole::training) {
-            Some(training) => training.penalties(),
-            None => &self.penalties,
+            Some(training) if !training.sampled() => training.penalties(),
+            _ => &self.penalties,
         };
         let (n_losses, n_penalties) = (backward.losses.len(), penalties.len());
         let args = EdgeTotalsArgs {
