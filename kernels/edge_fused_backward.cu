@@ -234,7 +234,7 @@ DEVICE void fused_second(const EdgeFusedBackwardArgs& args) {
     const unsigned messages = SAMPLED ? args.outputs : 32 * args.words;
     const unsigned in = blockIdx.x * SLICE_IN, out = blockIdx.y * SLICE_OUT;
     const int input_row = int(columns) + 8, sign_row = int(messages) + 8;
-    // Of the inputs' high, low and high parts the first two meet the high parts of the weights.
+    // Of the first layer's weights there are high and low parts, each once.
     const int high = int(args.inputs), weight_row = 2 * high + 8;
     const int in_row = SLICE_IN + 8, out_row = SLICE_OUT + 8;
     size_t at = 0;
@@ -305,9 +305,13 @@ DEVICE void fused_second(const EdgeFusedBackwardArgs& args) {
                 first = bias[unit + column];
                 second = bias[unit + column + 1];
             });
-            for (int k = 0; k < int(columns); k += 16)
+            // High parts of the weights with both parts of the inputs, low ones with high ones.
+            for (int k = 0; k < 2 * high; k += 16)
                 fused_multiply(part, inputs + k, input_row,
                                first_weights + (unit * weight_row + (k < high ? k : k - high)), weight_row);
+            for (int k = 0; k < high; k += 16)
+                fused_multiply(part, inputs + k, input_row,
+                               first_weights + (unit * weight_row + high + k), weight_row);
             fused_put<true>(part, hidden_at + unit, in_row);
         }
         FusedTile<FUSED_PASS> part = {};

@@ -1,7 +1,8 @@
 //! The step on a CUDA device: `kernels/edge.cu`, and between its kernels the layers of
 //! `kernels/mlp.cu`, on chunks of whole stars, so that memory does not grow with the batch. In bf16 φe is
 //! in one kernel forward, `kernels/edge_fused.cu`, and in two on the way back,
-//! `kernels/edge_fused_backward.cu`, where the device and the shape allow it.
+//! `kernels/edge_fused_backward.cu`, where the device and the shape allow it; with sampled messages its
+//! outputs reach memory, and the last layer's gradient takes a third.
 //!
 //! As on the processor, φe's first layer and φv work in f32 at every precision.
 
@@ -43,6 +44,7 @@ const SAMPLED_EDGES: usize = 1 << 20;
 
 /// How φe goes over the edges.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one a step")]
 enum Way {
     /// Layer by layer through memory.
     Layers,
