@@ -11,6 +11,7 @@
 
 #if HOPPER_ONLY
 #include "common/hopper_tiles.cuh"
+#include "common/hopper_back.cuh"
 
 LAYOUT(EdgeFusedBackwardArgs, features, receivers, senders, owners, masks, signs, d_outputs, passed, weights,
        bias, sums, biases, shift, period, n_features, dim, edges, hidden, inputs, first_chunks, words, tiles,
@@ -18,8 +19,6 @@ LAYOUT(EdgeFusedBackwardArgs, features, receivers, senders, owners, masks, signs
 
 // Inputs of the next tile are made while those of this one are multiplied.
 constexpr unsigned HOPPER_BUFFERS = 2;
-// Words of the signs of 64 edges that a thread of a warpgroup spreads: of up to 128 messages.
-constexpr int HOPPER_SIGNS = HOPPER_ROWS * 4 / WARPGROUP;
 
 // N: units of a part of a hidden layer.
 template <int N>
@@ -97,12 +96,6 @@ DEVICE void hopper_first_gather(const HopperFirst<N>& it, unsigned thread) {
 
 // ---------------------------------------------------------------- multiplying
 
-// What the threads of a warpgroup have written to its activations, for its products and for each other.
-DEVICE void hopper_written() {
-    proxy_fence();
-    named_barrier(1 + threadIdx.x / WARPGROUP, WARPGROUP);
-}
-
 // Both parts of a layer as activations, over those that they are made of: `make(part, sums)` has the results.
 template <int N, class Make>
 DEVICE void hopper_parts(unsigned parts, Shared<Bf16> activations, Make make) {
@@ -115,76 +108,6 @@ DEVICE void hopper_parts(unsigned parts, Shared<Bf16> activations, Make make) {
     }
     hopper_store<N>(activations, (parts - 1) * N, held);
     hopper_written();
-}
-
-// The signs of the messages of 64 edges as a thread loads them, which spreads them later.
-struct HopperSigns {
-    uint2 bits[HOPPER_SIGNS];
-};
-DEVICE HopperSigns hopper_load_signs(const EdgeFusedBackwardArgs& args, unsigned begin) {
-    HopperSigns signs = {};
-    UNROLL
-    for (int i = 0; i < HOPPER_SIGNS; i++) {
-        const unsigned index = threadIdx.x % WARPGROUP + i * WARPGROUP;
-        const size_t at = size_t(begin) * args.words + index;
-        if (index < HOPPER_ROWS * args.words && at < size_t(args.edges) * args.words)
-            signs.bits[i] = *reinterpret_cast<const uint2*>(args.signs + 2 * at);
-    }
-    return signs;
-}
-DEVICE void hopper_spread_signs(const EdgeFusedBackwardArgs& args, const HopperSigns& signs, Shared<Bf16> to) {
-    UNROLL
-    for (int i = 0; i < HOPPER_SIGNS; i++) {
-        const unsigned index = threadIdx.x % WARPGROUP + i * WARPGROUP;
-        if (index >= HOPPER_ROWS * args.words) continue;
-        const Shared<Bf16> block = to + index % args.words * HOPPER_BLOCK;
-        UNROLL
-        for (int k = 0; k < SWIZZLED; k += 8)
-            *reinterpret_cast<uint4*>(block.at(swizzled(int(index / args.words), k), 8)) =
-                sign_numbers(signs.bits[i], unsigned(k));
-    }
-    hopper_written();
-}
-
-// What the receivers of the thread's two edges get, in units `first` ….
-template <int N>
-DEVICE void hopper_passed(const EdgeFusedBackwardArgs& args, const unsigned (&owners)[2], unsigned first,
-                          float (&sums)[N / 2]) {
-    const unsigned column = first + accumulator_element(int(threadIdx.x) % 32, 0).column;
-    UNROLL
-    for (int half = 0; half < 2; half++) {
-        const float* from = args.passed + size_t(owners[half]) * args.hidden + column;
-        UNROLL
-        for (int j = 0; j < N / 8; j++) {
-            float2 pair = make_float2(0, 0);
-            // Units are padded to 64 there, and here to more.
-            if (first + j / 8 * 64 < args.hidden) pair = *reinterpret_cast<const float2*>(from + 8 * j);
-            sums[4 * j + 2 * half] = pair.x;
-            sums[4 * j + 2 * half + 1] = pair.y;
-        }
-    }
-}
-
-// Bits of the second hidden layer on the same edges, from `begin` + `row` and + `row` + 8, in units `first` …: those of
-// 64 units as in EdgeFusedArgs.
-template <int N>
-struct HopperMask {
-    unsigned bits[2][N / 64];
-};
-template <int N>
-DEVICE HopperMask<N> hopper_mask(const EdgeFusedBackwardArgs& args, unsigned edge, unsigned first) {
-    HopperMask<N> mask = {};
-    UNROLL
-    for (int half = 0; half < 2; half++) {
-        const size_t at = size_t(edge + 8 * half) * (args.hidden / 16) + threadIdx.x % 4;
-        UNROLL
-        for (int block = 0; block < N / 64; block++) {
-            const unsigned unit = first + 64 * block;
-            if (edge + 8 * half < args.edges && unit < args.hidden)
-                mask.bits[half][block] = args.masks[at + unit / 16];
-        }
-    }
-    return mask;
 }
 
 // Adds Σ dz1 xᵀ over 64 edges to the sums of a warpgroup, as fused_accumulate has them.

@@ -293,6 +293,47 @@ kernel_args! {
 }
 
 kernel_args! {
+    /// What `edge_hopper_inputs` takes.
+    struct EdgeHopperInputsArgs {
+        features: Pointer<f32>,
+        receivers: Pointer<u32>,
+        senders: Pointer<u32>,
+        owners: Pointer<u32>,
+        inputs: Pointer<bf16>,
+        shift: [f32; 3],
+        period: f32,
+        n_features: u32,
+        dim: u32,
+        edges: u32,
+        width: u32,
+        blocks: u32,
+        unused: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_hopper_second` takes.
+    struct EdgeHopperSecondArgs {
+        inputs: Pointer<bf16>,
+        owners: Pointer<u32>,
+        masks: Pointer<u16>,
+        signs: Pointer<u32>,
+        passed: Pointer<f32>,
+        first_weights: Pointer<bf16>,
+        last_weights: Pointer<bf16>,
+        bias: Pointer<f32>,
+        sums: Pointer<f32>,
+        biases: Pointer<f32>,
+        edges: u32,
+        hidden: u32,
+        first_blocks: u32,
+        first_steps: u32,
+        words: u32,
+        tiles: u32,
+    }
+}
+
+kernel_args! {
     /// What `edge_fused_collect` takes.
     struct EdgeFusedCollectArgs {
         sums: Pointer<f32>,

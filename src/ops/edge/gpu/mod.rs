@@ -62,7 +62,8 @@ impl Way {
         let hopper = if plan.sampled { None } else { hopper::Plan::of(gpu, batch)? };
         Ok(match hopper {
             Some(hopper) => {
-                Way::Training(plan.by_warpgroups(&gpu.properties()?), Plan::Hopper(hopper))
+                let plan = plan.by_warpgroups(&gpu.properties()?, batch.shape.n_features);
+                Way::Training(plan, Plan::Hopper(hopper))
             }
             None => Way::Training(plan, Plan::Fused(plan.forward)),
         })

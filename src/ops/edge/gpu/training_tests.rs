@@ -42,8 +42,9 @@ pub(super) fn fused(plan: TrainingPlan) -> Way {
 /// By warpgroups on the way back, and the plan of the way forward, where the device has them.
 fn warpgroups(gpu: Gpu, case: &Case) -> Option<(TrainingPlan, Plan)> {
     let forward = hopper_plan(gpu, case)?;
-    let plan = plan(gpu, case).by_warpgroups(&gpu.properties().unwrap());
-    assert!(plan.hopper.is_some(), "{:?} is not for warpgroups on the way back", case.shape);
+    let plan = plan(gpu, case).by_warpgroups(&gpu.properties().unwrap(), case.shape.n_features);
+    let both = plan.hopper.is_some() && plan.hopper_second.is_some();
+    assert!(both, "{:?} is not for warpgroups on the way back", case.shape);
     Some((plan, forward))
 }
 
@@ -329,6 +330,63 @@ fn gpu_hopper_way_back_is_exact_where_nothing_is_rounded() {
     check(Case::of_features(9, Kind::L1, [64, 2, 40], &[140, 2], 1));
 }
 
+/// With the difference of the feature that has more digits than bf16 in every third unit of φe's first layer.
+fn with_low_parts(mut case: Case) -> Case {
+    let (width, first) = (case.shape.n_features, &case.shape.arena().edge[0]);
+    let units = case.parameters[first.weight.clone()].chunks_mut(first.inputs);
+    for weights in units.step_by(3) {
+        weights[width - 1] = 1.0;
+        weights[2 * width - 1] = -1.0;
+    }
+    case
+}
+
+/// By warpgroups on the way back through the second layer only, where the device has them.
+fn second(gpu: Gpu, case: &Case) -> Option<TrainingPlan> {
+    warpgroups(gpu, case).map(|(plan, _)| plan.own_first())
+}
+
+#[test]
+fn gpu_hopper_second_agrees_with_the_fused_one() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    let ways = |case: &Case| {
+        let mut ways = vec![(fused(plan(gpu, case)), "fused")];
+        if let Some(plan) = second(gpu, case) {
+            ways.extend([(fused(plan), "warpgroups"), (fused(plan.alone()), "one split")]);
+        }
+        ways
+    };
+    for kind in [Kind::None, Kind::L1] {
+        compare(gpu, kind, [16, 3], (STARS[1], usize::MAX), ways);
+        compare(gpu, kind, [33, 31], (&[9, 30, 0, 0, 7, 5, 12, 1], 22), ways);
+        compare(gpu, kind, [260, 100], (&[3, 64, 0, 1], usize::MAX), ways);
+    }
+}
+
+#[test]
+fn gpu_hopper_second_is_exact_where_nothing_is_rounded() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    let check = |case: Case| {
+        let case = with_low_parts(eighths(integral(case.at(Precision::Bf16))));
+        if let Some(plan) = second(gpu, &case) {
+            exact(gpu, &case, &[fused(plan), fused(plan.alone())], usize::MAX);
+        }
+    };
+    for kind in [Kind::None, Kind::L1] {
+        // One split has several tiles for each warpgroup that forms them, one that is not full, and an odd number.
+        check(Case::new(kind, [16, 2, 3], &[300, 0, 9, 350], 1));
+        check(Case::new(kind, [128, 2, 40], &[63, 0, 0, 7, 8, 1, 1, 65], 1));
+        // Slices along inputs and outputs.
+        check(Case::new(kind, [300, 2, 5], &[40, 3], 1));
+    }
+    // All messages that there may be; all slices; more tiles than a chain of sums.
+    check(Case::new(Kind::L1, [33, 2, 128], &[130, 1], 1));
+    check(Case::new(Kind::L1, [500, 2, 100], &[6, 1], 1));
+    check(Case::new(Kind::L1, [16, 2, 3], &[300, 0, 9, 4350], 1));
+    // Several blocks of inputs.
+    check(Case::of_features(9, Kind::L1, [64, 2, 40], &[140, 2], 1));
+}
+
 #[test]
 fn gpu_hopper_way_back_is_chosen_where_it_fits() {
     let Some(Device::Gpu(gpu)) = test_gpu() else { return };
@@ -338,10 +396,12 @@ fn gpu_hopper_way_back_is_chosen_where_it_fits() {
         let Way::Training(plan, forward) = Way::of(gpu, &case.batch()).unwrap() else {
             panic!("{:?} is not fused", case.shape);
         };
-        (matches!(forward, Plan::Hopper(_)), plan.hopper.is_some())
+        let back = [plan.hopper.is_some(), plan.hopper_second.is_some()];
+        (matches!(forward, Plan::Hopper(_)), back)
     };
     let hopper = gpu.properties().unwrap().capability == hopper::CAPABILITY;
-    assert_eq!(planned(7), (hopper, hopper));
-    // Two buffers of inputs are too much.
-    assert_eq!(planned(8), (hopper, false));
+    assert_eq!(planned(7), (hopper, [hopper; 2]));
+    // Two buffers of inputs are too much for the first layer; then a slice's weights for the second one.
+    assert_eq!(planned(8), (hopper, [false, hopper]));
+    assert_eq!(planned(9), (hopper, [false; 2]));
 }

@@ -5,7 +5,7 @@
 use half::bf16;
 
 use super::super::args::{EdgeFusedBackwardArgs, EdgeFusedCollectArgs};
-use super::super::hopper::backward as hopper;
+use super::super::hopper::{backward as hopper, second};
 use super::*;
 
 const FIRST: Kernel = Kernel { module: "edge_fused_backward", name: "edge_fused_first" };
@@ -21,8 +21,8 @@ const MOST_MESSAGES: usize = 128;
 /// Warps of a block on the way forward, at most.
 const MOST_WARPS: usize = WIDEST / UNITS;
 /// A block's slice of the second layer's gradient, and its threads.
-const SLICE_OUT: usize = 128;
-const SLICE_IN: usize = 256;
+pub(in super::super) const SLICE_OUT: usize = 128;
+pub(in super::super) const SLICE_IN: usize = 256;
 const SLICE_THREADS: u32 = 256;
 
 /// Sizes of the kernels of a training step for a batch.
@@ -41,8 +41,9 @@ pub(in super::super) struct TrainingPlan {
     /// Slices of the second layer's gradient along inputs and outputs, and into how many sums each is split.
     slices: [usize; 2],
     splits: usize,
-    /// The kernel of warpgroups for the first layer, instead of its own.
+    /// The kernels of warpgroups for the two layers, instead of its own.
     pub hopper: Option<hopper::Plan>,
+    pub hopper_second: Option<second::Plan>,
 }
 
 impl TrainingPlan {
@@ -98,16 +99,18 @@ impl TrainingPlan {
             slices,
             splits,
             hopper: None,
+            hopper_second: None,
         };
         Ok((first_blocks > 0 && second <= device.shared).then_some(plan))
     }
 
-    /// The same with the kernel of warpgroups on the way back, where it fits. Whether the device has such instructions is
-    /// up to the caller.
-    pub fn by_warpgroups(self, device: &Properties) -> Self {
+    /// The same with kernels of warpgroups on the way back of so many features, where they fit. Whether the device has such
+    /// instructions is up to the caller.
+    pub fn by_warpgroups(self, device: &Properties, n_features: usize) -> Self {
         let Plan { inputs, first_chunks, .. } = self.forward;
         let hopper = hopper::Plan::new(device, self.hidden(), (inputs, first_chunks), self.words);
-        TrainingPlan { hopper, ..self }
+        let hopper_second = second::Plan::new(device, n_features, self.slices, self.words);
+        TrainingPlan { hopper, hopper_second, ..self }
     }
 
     /// The same with one block, which then has every tile.
@@ -127,6 +130,12 @@ impl TrainingPlan {
         self.forward.shared.max(self.first).max(self.second)
     }
 
+    /// The same with its own kernel for the first layer.
+    #[cfg(test)]
+    pub fn own_first(self) -> Self {
+        TrainingPlan { hopper: None, ..self }
+    }
+
     /// Units of a hidden layer, padded.
     pub fn hidden(&self) -> usize {
         self.forward.hidden
@@ -138,7 +147,7 @@ impl TrainingPlan {
     }
 
     /// Memory that an edge takes: its sender and its receiver, the bits, and of sampled messages its number, φe's
-    /// outputs, their gradients and the deviations.
+    /// outputs, their gradients and the deviations; inputs for warpgroups.
     pub fn edge_bytes(&self) -> usize {
         let (number, wide) = (size_of::<bf16>(), size_of::<f32>());
         let message = match self.sampled {
@@ -149,7 +158,8 @@ impl TrainingPlan {
             }
             false => 2 * self.words * size_of::<u32>(),
         };
-        2 * size_of::<u32>() + self.masks() * size_of::<u16>() + message
+        let inputs = self.hopper_second.map_or(0, |plan| plan.edge_bytes());
+        2 * size_of::<u32>() + self.masks() * size_of::<u16>() + message + inputs
     }
 
     /// Words of signs of an edge.
@@ -194,6 +204,7 @@ pub(in super::super) struct Training {
     weights: Buffer<bf16>,
     bias: Buffer<f32>,
     hopper: Option<hopper::Weights>,
+    hopper_second: Option<second::Second>,
     per_edge: f32,
     owners: Buffer<u32>,
     masks: Buffer<u16>,
@@ -263,11 +274,13 @@ impl Training {
         let weights = layers.iter().map(|(_, chunks)| chunks.len()).sum();
         let penalized = if words > 0 { blocks } else { 0 };
         let hopper = |plan| hopper::Weights::new(gpu, batch, plan, parameters, per_edge);
+        let second_of = |plan| second::Second::new(gpu, batch, plan, parameters, (edges, per_edge));
         let mut training = Training {
             plan,
             weights: gpu.buffer(weights)?,
             bias: gpu.buffer(hidden)?,
             hopper: plan.hopper.map(hopper).transpose()?,
+            hopper_second: plan.hopper_second.map(second_of).transpose()?,
             per_edge,
             owners: gpu.buffer(edges)?,
             masks: gpu.buffer(edges * plan.masks())?,
@@ -384,8 +397,12 @@ impl Training {
             let grid = Grid { shared: self.plan.first, ..Grid::new(blocks, forward.threads()) };
             unsafe { gpu.launch(if sampled { FIRST_SAMPLED } else { FIRST }, grid, &args)? };
         }
+        let splits = splits.min(tiles);
+        if let Some(hopper) = &mut self.hopper_second {
+            return unsafe { hopper.launch(gpu, &second, splits) };
+        }
         let grid = Grid {
-            blocks: [slices[0] as u32, slices[1] as u32, splits.min(tiles) as u32],
+            blocks: [slices[0] as u32, slices[1] as u32, splits as u32],
             threads: SLICE_THREADS,
             shared: self.plan.second,
         };

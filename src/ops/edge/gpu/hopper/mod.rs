@@ -1,7 +1,8 @@
 //! φe from features to sums at the receivers in one kernel of sm_90a, `kernels/edge_hopper.cu`: what
-//! [`fused`](super::fused) does, with products of warpgroups; [`backward`]: the way back.
+//! [`fused`](super::fused) does, with products of warpgroups; [`backward`] and [`second`]: the way back.
 
 pub(super) mod backward;
+pub(super) mod second;
 
 use half::bf16;
 
