@@ -225,6 +225,8 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     same_layout::<crate::ops::edge::gpu::args::EdgeFusedArgs>();
     same_layout::<crate::ops::edge::gpu::args::EdgeHopperWeightsArgs>();
     same_layout::<crate::ops::edge::gpu::args::EdgeHopperArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeHopperInputsArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeHopperSecondArgs>();
     same_layout::<crate::ops::edge::gpu::args::EdgeFusedBackwardArgs>();
     same_layout::<crate::ops::edge::gpu::args::EdgeFusedCollectArgs>();
     same_layout::<crate::ops::edge::gpu::args::EdgeSendersArgs>();
