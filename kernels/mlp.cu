@@ -74,27 +74,27 @@ EACH_PRECISION(mlp_input_gradient, InputGradientArgs, input_gradient, __launch_b
 
 struct WeightGradientArgs {
     const void* d_outputs;  // [runs, rows, out], f32 or bf16
-    const void* inputs;     // [runs, rows, group, in], as d_outputs
+    const void* inputs;     // [runs, rows, in], as d_outputs
     float* partials;        // [runs, splits, arena]
     unsigned long long arena, weight, bias;
-    unsigned rows, group, in_width, out_width;
+    unsigned rows, in_width, out_width;
     unsigned rows_per_split;
-    unsigned column_tiles;  // of the inputs
 };
-LAYOUT(WeightGradientArgs, d_outputs, inputs, partials, arena, weight, bias, rows, group, in_width, out_width,
-       rows_per_split, column_tiles)
+LAYOUT(WeightGradientArgs, d_outputs, inputs, partials, arena, weight, bias, rows, in_width, out_width,
+       rows_per_split)
 
-// dW += d_outputsᵀ · inputs and db += Σ d_outputs, a sum for each range of rows. Grid: tiles of outputs ×
-// column_tiles, splits, runs.
+// dW += d_outputsᵀ · inputs and db += Σ d_outputs, a sum for each range of rows. Grid: tiles of outputs × tiles
+// of inputs, splits, runs.
 template <class T>
 DEVICE void weight_gradient(const WeightGradientArgs& args) {
-    const size_t run = blockIdx.z, in = args.in_width, out = args.out_width, inputs = in * args.group;
+    const size_t run = blockIdx.z, in = args.in_width, out = args.out_width;
     const Stored<T>* d = static_cast<const Stored<T>*>(args.d_outputs) + run * args.rows * out;
-    const Stored<T>* x = static_cast<const Stored<T>*>(args.inputs) + run * args.rows * inputs;
+    const Stored<T>* x = static_cast<const Stored<T>*>(args.inputs) + run * args.rows * in;
     float* to = args.partials + (run * gridDim.y + blockIdx.y) * args.arena;
     const unsigned begin = blockIdx.y * args.rows_per_split;
-    const unsigned column = blockIdx.x % args.column_tiles;
-    const Part part = {int(blockIdx.x / args.column_tiles) * TILE_ROWS,
+    const unsigned column_tiles = (args.in_width + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    const unsigned column = blockIdx.x % column_tiles;
+    const Part part = {int(blockIdx.x / column_tiles) * TILE_ROWS,
                        int(args.out_width),
                        int(column) * TILE_COLUMNS,
                        int(args.in_width),
@@ -102,10 +102,10 @@ DEVICE void weight_gradient(const WeightGradientArgs& args) {
                        int(min(begin + args.rows_per_split, args.rows))};
     const Tile<T> tile = product<T, Inner::result, Inner::result>(
         part, column == 0, [&](int m, int k) { return widened(d[k * out + m]); },
-        [&](int n, int k) { return summed(x + k * inputs, args.group, in, n); });
+        [&](int n, int k) { return widened(x[k * in + n]); });
     each(tile, part, [&](int m, int n, float value) { to[args.weight + m * in + n] += value; });
     if (column == 0)
-        each_sum(tile, part, [&](int m, float sum) { to[args.bias + m] += float(args.group) * sum; });
+        each_sum(tile, part, [&](int m, float sum) { to[args.bias + m] += sum; });
 }
 EACH_PRECISION(mlp_weight_gradient, WeightGradientArgs, weight_gradient, __launch_bounds__(TILE_THREADS))
 

@@ -9,6 +9,8 @@
 #include "common/gemm.cuh"
 #include "common/noise.cuh"
 
+#include <type_traits>
+
 // ---------------------------------------------------------------- the batch
 
 struct GatherArgs {
@@ -82,8 +84,12 @@ struct EdgeArgs {
 LAYOUT(EdgeArgs, features, parameters, outputs, rounded, arena, weight, bias, nodes, bodies, n_features,
        hidden)
 
+// Blocks of a multiprocessor, for whose shared memory there is room on compute capability 8.0; the compiler, who does
+// not know of it, would have more at the price of spilled registers.
+constexpr int TINY_BLOCKS = 5;
+
 // φe's first layer, in f32: features may be absolute coordinates. Grid: tiles of edges, of units, runs.
-KERNEL void __launch_bounds__(TILE_THREADS) tiny_edges(EdgeArgs args) {
+KERNEL void __launch_bounds__(TILE_THREADS, TINY_BLOCKS) tiny_edges(EdgeArgs args) {
     const size_t run = blockIdx.z, edges = size_t(args.nodes) * (args.bodies - 1);
     const float* features = args.features + run * args.nodes * args.n_features;
     const float* w = args.parameters + run * args.arena + args.weight;
@@ -192,7 +198,7 @@ LAYOUT(NodeArgs, messages, deviations, features, parameters, outputs, rounded, a
 template <class T>
 DEVICE void nodes(const NodeArgs& args) {
     const size_t run = blockIdx.z, n_features = args.n_features, dim = args.message_dim;
-    const size_t inputs = n_features + dim;
+    const unsigned inputs = args.n_features + args.message_dim;
     const float* sent = args.messages + run * args.nodes * args.terms * args.row;
     const float* random =
         args.deviations ? args.deviations + run * args.nodes * args.terms * dim : nullptr;
@@ -270,8 +276,10 @@ LAYOUT(MessageGradientArgs, d_hidden, parameters, messages, deviations, d_messag
 // the penalty's part is not. Grid: tiles of nodes, of messages, runs.
 template <class T>
 DEVICE void message_gradients(const MessageGradientArgs& args) {
-    const size_t run = blockIdx.z, hidden = args.hidden, dim = args.message_dim;
-    const size_t inputs = args.n_features + dim;
+    const size_t run = blockIdx.z, dim = args.message_dim;
+    // Of 32 bits, which saves registers; in bf16 the compiler then spills, unless the other one has 64.
+    const unsigned hidden = args.hidden;
+    const std::conditional_t<std::is_same_v<T, Bf16>, size_t, unsigned> inputs = args.n_features + dim;
     const float penalty = float(args.penalty);
     const Stored<T>* d = static_cast<const Stored<T>*>(args.d_hidden) + run * args.nodes * hidden;
     const float* w = args.parameters + run * args.arena + args.weight + args.n_features;

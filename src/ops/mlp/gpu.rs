@@ -107,11 +107,9 @@ kernel_args! {
         weight: u64,
         bias: u64,
         rows: u32,
-        group: u32,
         in_width: u32,
         out_width: u32,
         rows_per_split: u32,
-        column_tiles: u32,
     }
 }
 
@@ -355,11 +353,9 @@ pub(super) fn gradient(
             weight: at.weight.start as u64,
             bias: at.bias.start as u64,
             rows: rows as u32,
-            group: 1,
             in_width: at.inputs as u32,
             out_width: at.outputs as u32,
             rows_per_split: rows.div_ceil(splits) as u32,
-            column_tiles: at.inputs.div_ceil(TILE[1]) as u32,
         };
         // SAFETY: the buffers live to the end, and the grid covers the weights.
         unsafe { weight_gradient(gpu, precision, splits, &args)? };
@@ -413,7 +409,8 @@ pub(crate) unsafe fn weight_gradient(
     args: &WeightGradientArgs,
 ) -> Result<()> {
     let outputs = (args.out_width as usize).div_ceil(TILE[0]);
-    let mut grid = Grid::new(outputs * args.column_tiles as usize, THREADS);
+    let inputs = (args.in_width as usize).div_ceil(TILE[1]);
+    let mut grid = Grid::new(outputs * inputs, THREADS);
     (grid.blocks[1], grid.shared) = (splits as u32, SHARED);
     // SAFETY: the caller's promise; the grid covers the weights and the rows.
     unsafe { gpu.launch(WEIGHT_GRADIENT.at(precision), grid, args) }

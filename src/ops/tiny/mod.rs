@@ -130,7 +130,16 @@ impl Batch<'_> {
             ))
             .field("precision"));
         }
-        let nodes = self.runs * self.graphs * self.bodies;
+        // Kernels count a run's numbers in a hidden layer of φv with 32 bits.
+        let nodes = self.graphs * self.bodies;
+        if nodes.saturating_mul(shape.hidden) > u32::MAX as usize {
+            return Err(Error::input(format!(
+                "a batch of {nodes} nodes is too large for layers of {} units",
+                shape.hidden
+            ))
+            .field("graphs"));
+        }
+        let nodes = self.runs * nodes;
         check_len("features", self.features.len(), nodes * shape.n_features)?;
         check_len("targets", self.targets.len(), nodes * shape.outputs)?;
         if shape.sampled {

@@ -215,6 +215,8 @@ fn wrong_buffers_are_errors_that_name_them() {
     assert_eq!(call(&batch, len, len, 2), "penalty");
     let batch = Batch { bodies: 1, ..case.batch() };
     assert_eq!(call(&batch, len, len, 2), "bodies");
+    let batch = Batch { graphs: 1 << 31, ..case.batch() };
+    assert_eq!(call(&batch, len, len, 2), "graphs");
     let batch = Batch { precision: Precision::Bf16, ..case.batch() };
     let without = Device::Cpu(Cpu { simd: Simd::Avx512 });
     let (mut gradients, mut losses) = (vec![0.0; len], vec![Loss::default(); 2]);

@@ -186,11 +186,9 @@ impl Step<'_> {
             weight: at.weight.start as u64,
             bias: at.bias.start as u64,
             rows: rows as u32,
-            group: 1,
             in_width: at.inputs as u32,
             out_width: at.outputs as u32,
             rows_per_split: rows.div_ceil(to.splits) as u32,
-            column_tiles: at.inputs.div_ceil(TILE[1]) as u32,
         };
         // SAFETY: as in `forward`; the partial sums have room for every split.
         unsafe { weight_gradient(self.gpu, precision, to.splits, &args) }

@@ -18,8 +18,8 @@ use crate::error::Result;
 use crate::network::spec::{ALIGN, Arena, Layer, Precision, Shape};
 use crate::ops::edge::{Batch, Penalty};
 use crate::ops::mlp::gpu::{
-    InputGradientArgs, LayerArgs, Operands, THREADS, TILE, WeightGradientArgs, input_gradient,
-    layer, splits, weight_gradient,
+    InputGradientArgs, LayerArgs, Operands, THREADS, WeightGradientArgs, input_gradient, layer,
+    splits, weight_gradient,
 };
 
 const OPERANDS: Kernel = Kernel { module: "edge", name: "edge_operands" };
