@@ -172,7 +172,7 @@ fn gradient_by(
     })
 }
 
-/// A step whose features, targets and parameters are on the device.
+/// A step whose graph, targets and parameters are on the device.
 pub(crate) struct Loaded<'a> {
     step: Step<'a>,
     chunks: Vec<Range<usize>>,
@@ -195,7 +195,8 @@ impl<'a> Loaded<'a> {
         parameters: &[f32],
     ) -> Result<Self> {
         let way = Way::of(gpu, batch)?;
-        Loaded::by((gpu, way, way.edges()), None, batch, edges, targets, parameters)
+        let kept = Kept::new(gpu, batch.features, targets, batch.sender)?;
+        Loaded::by((gpu, way, way.edges()), Some(&kept), batch, edges, targets, parameters)
     }
 
     /// In a way, in chunks of up to `most` edges.
