@@ -47,7 +47,8 @@ pub(super) struct Inner {
     ordinal: usize,
     pub(super) context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
-    functions: Mutex<HashMap<Kernel, CudaFunction>>,
+    /// Kernels that are loaded, and the shared memory that each was allowed.
+    functions: Mutex<HashMap<Kernel, (CudaFunction, usize)>>,
 }
 
 /// A kernel: the stem of its file in `kernels/`, and its name there.
@@ -416,22 +417,25 @@ impl Gpu {
         self.inner.context.load_module(Ptx::from_binary(image.to_vec()))
     }
 
-    /// The kernel, its module loaded at the first call, allowed as much shared memory.
-    fn function(self, kernel: Kernel, shared: usize) -> Result<CudaFunction> {
+    /// The kernel, its module loaded at the first call, allowed as much shared memory. What it was once allowed it
+    /// keeps: another thread may be about to launch it with more.
+    pub(super) fn function(self, kernel: Kernel, shared: usize) -> Result<CudaFunction> {
         let failed = |e| self.failed(&format!("load the kernel {}", kernel.name), e);
         let mut functions = lock(&self.inner.functions);
-        let function = match functions.entry(kernel) {
-            Entry::Occupied(loaded) => loaded.get().clone(),
+        let (function, allowed) = match functions.entry(kernel) {
+            Entry::Occupied(loaded) => loaded.into_mut(),
             Entry::Vacant(place) => {
                 let module = self.load(kernel.module).map_err(failed)?;
-                place.insert(module.load_function(kernel.name).map_err(failed)?).clone()
+                let function = module.load_function(kernel.name).map_err(failed)?;
+                place.insert((function, SHARED_BY_DEFAULT))
             }
         };
-        if shared > SHARED_BY_DEFAULT {
+        if shared > *allowed {
             let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(limit, shared as i32).map_err(failed)?;
+            *allowed = shared;
         }
-        Ok(function)
+        Ok(function.clone())
     }
 
     fn raw_stream(self) -> cudarc::driver::sys::CUstream {

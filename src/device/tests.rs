@@ -86,6 +86,18 @@ fn gpu_kernels_get_no_pointer_to_a_buffer_that_is_too_short() {
     gpu.upload(&[1u8, 2, 3]).unwrap().read(4);
 }
 
+/// Another thread may be between asking for a kernel with more shared memory and its launch.
+#[test]
+fn gpu_kernels_keep_the_shared_memory_that_they_were_allowed() {
+    use cudarc::driver::sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as LIMIT;
+    let Some(gpu) = gpu() else { return };
+    let kernel = cuda::Kernel { module: "adam", name: "adam_step" };
+    for shared in [96 << 10, 64 << 10, 0] {
+        let function = gpu.function(kernel, shared).unwrap();
+        assert_eq!(function.get_attribute(LIMIT).unwrap(), 96 << 10, "after {shared}");
+    }
+}
+
 #[test]
 fn gpu_recordings_run_when_replayed_and_leave_other_threads_alone() {
     use crate::ops::mlp::gpu::{SumArgs, sum};
