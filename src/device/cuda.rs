@@ -363,7 +363,6 @@ impl Gpu {
         let failed = |e| self.failed(&format!("launch {} with {grid:?}", kernel.name), e);
         let mut args = *args;
         let mut pointers = [(&raw mut args).cast::<std::ffi::c_void>()];
-        self.inner.context.bind_to_thread().map_err(failed)?;
         let recorded = RECORDED.with_borrow(|stream| stream.as_ref().map(|s| s.cu_stream()));
         // SAFETY: the caller's promise; the driver copies the argument struct before it returns.
         let launched = unsafe {
@@ -417,10 +416,11 @@ impl Gpu {
         self.inner.context.load_module(Ptx::from_binary(image.to_vec()))
     }
 
-    /// The kernel, its module loaded at the first call, allowed as much shared memory. What it was once allowed it
-    /// keeps: another thread may be about to launch it with more.
+    /// The kernel, its module loaded at the first call, allowed as much shared memory, for this thread to launch. What it
+    /// was once allowed it keeps: another thread may be about to launch it with more.
     pub(super) fn function(self, kernel: Kernel, shared: usize) -> Result<CudaFunction> {
         let failed = |e| self.failed(&format!("load the kernel {}", kernel.name), e);
+        self.inner.context.bind_to_thread().map_err(failed)?;
         let mut functions = lock(&self.inner.functions);
         let (function, allowed) = match functions.entry(kernel) {
             Entry::Occupied(loaded) => loaded.into_mut(),
