@@ -218,8 +218,10 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     if gpu().is_none() {
         return;
     }
+    same_layout::<crate::bench::ceilings::gpu::BulkArgs>();
     same_layout::<crate::bench::ceilings::gpu::CopyArgs>();
     same_layout::<crate::bench::ceilings::gpu::FlopArgs>();
+    same_layout::<crate::bench::ceilings::gpu::WgmmaArgs>();
     same_layout::<crate::ops::adam::gpu::AdamArgs>();
     same_layout::<crate::ops::adam::Rates>();
     same_layout::<crate::ops::expression::gpu::ExpressionTask>();
