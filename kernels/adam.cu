@@ -17,28 +17,43 @@ struct AdamArgs {
     float* v;                        // [runs, len] mean of its square
     const float* gradients;          // [runs, len]
     unsigned short* operands;        // [runs, len] bf16 copy of the parameters, or null
-    float* scales;                   // [runs] 1 / norm of the gradient: from adam_norm to adam_step
+    double* squares;                 // [runs, parts] |g|² of each part: from adam_norm to adam_step
     const Rates* rates;              // a table, of which this step uses entry *step
     const unsigned long long* step;  // or null, for entry 0
-    unsigned long long len;
+    unsigned long long len;          // of a run
+    unsigned long long parts;        // of a run's gradient; they depend on `len` alone
 };
-LAYOUT(AdamArgs, parameters, m, v, gradients, operands, scales, rates, step, len)
+LAYOUT(AdamArgs, parameters, m, v, gradients, operands, squares, rates, step, len, parts)
 
-// One block of NORM_THREADS for each run; the order of the sum is fixed.
-KERNEL void adam_norm(AdamArgs args) {
-    constexpr unsigned NORM_THREADS = 1024;
-    const unsigned thread = threadIdx.x, run = blockIdx.x;
-    const float* gradients = args.gradients + run * args.len;
-    double sum = 0;
-    for (size_t i = thread; i < args.len; i += NORM_THREADS)
-        sum += double(gradients[i]) * double(gradients[i]);
-    const Shared<double> sums = shared<double>(0, NORM_THREADS);
-    sums[thread] = sum;
-    for (unsigned half = NORM_THREADS / 2; half > 0; half /= 2) {
+// `sums[0]` becomes the sum over the threads of the block, of which there are a power of two, in a fixed order; thread
+// 0 may read it.
+DEVICE void add_up(Shared<double> sums, double own) {
+    sums[threadIdx.x] = own;
+    for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
         __syncthreads();
-        if (thread < half) sums[thread] += sums[thread + half];
+        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
     }
-    if (thread == 0) args.scales[run] = sums[0] > 0 ? float(1 / sqrt(sums[0])) : 0;
+}
+
+// A block for each part along x and each run along y.
+KERNEL void adam_norm(AdamArgs args) {
+    constexpr unsigned AT_ONCE = 8;
+    const size_t length = (args.len + args.parts - 1) / args.parts;
+    const size_t begin = blockIdx.x * length, end = min(size_t(args.len), begin + length);
+    const float* gradients = args.gradients + blockIdx.y * args.len;
+    double sum = 0;
+    for (size_t first = begin + threadIdx.x; first < end; first += AT_ONCE * blockDim.x) {
+        // Loaded together: one after the other they would wait for each other's way from memory.
+        float g[AT_ONCE];
+        UNROLL for (unsigned k = 0; k < AT_ONCE; k++) {
+            const size_t i = first + k * blockDim.x;
+            g[k] = i < end ? gradients[i] : 0;
+        }
+        UNROLL for (unsigned k = 0; k < AT_ONCE; k++) sum += double(g[k]) * double(g[k]);
+    }
+    const Shared<double> sums = shared<double>(0, blockDim.x);
+    add_up(sums, sum);
+    if (threadIdx.x == 0) args.squares[blockIdx.y * args.parts + blockIdx.x] = sums[0];
 }
 EXPORT(adam_norm)
 
@@ -56,12 +71,22 @@ DEVICE bool aligned(const void* pointer, size_t bytes) {
     return reinterpret_cast<size_t>(pointer) % bytes == 0;
 }
 
-// Any grid of one-dimensional blocks along x, one run for each block along y.
+// Any number of blocks along x, one run for each along y. All blocks of a run add up the same squares in the same
+// order: a kernel for that would take longer to start than they do.
 KERNEL void adam_step(AdamArgs args) {
+    const Rates rates = args.rates[args.step ? *args.step : 0];
+    double sum = 0;
+    for (size_t part = threadIdx.x; part < args.parts; part += blockDim.x)
+        sum += args.squares[blockIdx.y * args.parts + part];
+    const Shared<double> sums = shared<double>(0, blockDim.x);
+    add_up(sums, sum);
+    const Shared<float> shared_scale = shared<float>(blockDim.x * sizeof(double), 1);
+    if (threadIdx.x == 0) shared_scale[0] = sums[0] > 0 ? float(1 / sqrt(sums[0])) : 0;
+    __syncthreads();
+    const float scale = shared_scale[0];
+
     const size_t thread = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const size_t threads = size_t(gridDim.x) * blockDim.x;
-    const Rates rates = args.rates[args.step ? *args.step : 0];
-    const float scale = args.scales[blockIdx.y];
     const size_t first = blockIdx.y * args.len;
     float* parameters = args.parameters + first;
     float* ms = args.m + first;

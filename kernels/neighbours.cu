@@ -165,15 +165,16 @@ EXPORT(neighbours_count)
 
 // Sorts `len` numbers by one warp: a bitonic network in which the smaller number always moves down, so
 // that what is beyond the end, which would be larger than all, need not exist.
-DEVICE void sort(unsigned* numbers, size_t len) {
+template <class Numbers>
+DEVICE void sort(Numbers numbers, unsigned len) {
     const unsigned lane = threadIdx.x % WARP;
-    // Orders the numbers whose places differ by the bits of `mirror`, of which `top` is the highest.
-    const auto step = [&](size_t top, size_t mirror) {
-        for (size_t k = lane;; k += WARP) {
-            // The k-th place without the bit `top`.
-            const size_t low = (k / top) * 2 * top + k % top;
+    // Orders the numbers whose places differ by the bits of `mirror`, of which bit `top` is the highest.
+    const auto step = [&](unsigned top, unsigned mirror) {
+        for (unsigned k = lane;; k += WARP) {
+            // The k-th place without the bit.
+            const unsigned low = k >> top << (top + 1) | (k & ((1u << top) - 1));
             if (low >= len) break;
-            const size_t high = low ^ mirror;
+            const unsigned high = low ^ mirror;
             if (high < len && numbers[high] < numbers[low]) {
                 const unsigned larger = numbers[low];
                 numbers[low] = numbers[high];
@@ -182,25 +183,36 @@ DEVICE void sort(unsigned* numbers, size_t len) {
         }
         __syncwarp(ALL);
     };
-    for (size_t top = 1; top < len; top *= 2) {
-        step(top, 2 * top - 1);
-        for (size_t next = top / 2; next > 0; next /= 2) step(next, next);
+    for (unsigned top = 0; len > 1u << top; top++) {
+        step(top, (2u << top) - 1);
+        for (unsigned next = top; next-- > 0;) step(next, 1u << next);
     }
 }
+
+// The longest row that is sorted in shared memory.
+constexpr unsigned ROOM = 512;
 
 // The senders of each node, ascending, a warp for each.
 KERNEL void neighbours_write(NeighboursArgs args) {
     const size_t place = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
     if (place >= args.nodes) return;
     const float4 centre = args.sorted[place];
-    const unsigned below = (1u << threadIdx.x % WARP) - 1;
-    unsigned* row = args.senders + args.row_start[__float_as_uint(centre.w)];
-    size_t len = 0;
-    candidates(args, centre, [&](unsigned mask, unsigned number) {
-        if (mask & (below + 1)) row[len + __popc(mask & below)] = number;
-        len += __popc(mask);
-    });
-    __syncwarp(ALL);
-    sort(row, len);
+    const unsigned lane = threadIdx.x % WARP, below = (1u << lane) - 1;
+    const unsigned long long* ends = args.row_start + __float_as_uint(centre.w);
+    unsigned* row = args.senders + ends[0];
+    const unsigned len = unsigned(ends[1] - ends[0]);
+    const auto list = [&](auto numbers) {
+        unsigned found = 0;
+        candidates(args, centre, [&](unsigned mask, unsigned number) {
+            if (mask & (below + 1)) numbers[found + __popc(mask & below)] = number;
+            found += __popc(mask);
+        });
+        __syncwarp(ALL);
+        sort(numbers, len);
+    };
+    if (len > ROOM) return list(row);
+    const Shared<unsigned> numbers = shared<unsigned>(threadIdx.x / WARP * ROOM * sizeof(unsigned), ROOM);
+    list(numbers);
+    for (unsigned k = lane; k < len; k += WARP) row[k] = numbers[k];
 }
 EXPORT(neighbours_write)

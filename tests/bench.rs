@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Output;
 
 use assert_cmd::Command;
-use lawsmith::device::Device;
+use lawsmith::device::{Device, Gpu};
 use serde_json::{Value, json};
 
 fn lawsmith(arguments: &[&str]) -> Output {
@@ -124,19 +124,49 @@ fn auto_says_once_what_computes_where_that_matters() {
     assert_eq!(stderr(&["report", "nowhere"]).lines().count(), 1);
 }
 
+fn gpu() -> Option<Gpu> {
+    match Device::pick("cuda:0") {
+        Ok(Device::Gpu(gpu)) => Some(gpu),
+        Ok(Device::Cpu(_)) => unreachable!("cuda:0 is a GPU"),
+        Err(error) => {
+            assert!(std::env::var_os("LAWSMITH_REQUIRE_GPU").is_none(), "{error}");
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+/// What compute capability 9.0 has beyond the others, on the stand-in for such a device.
 #[test]
-fn gpu_bench_measures_every_operation() {
-    if let Err(error) = Device::pick("cuda:0") {
-        assert!(std::env::var_os("LAWSMITH_REQUIRE_GPU").is_none(), "{error}");
-        eprintln!("skipped: {error}");
+fn gpu_ceilings_of_capability_9_are_those_of_its_own_instructions_too() {
+    if !gpu().is_some_and(Gpu::is_emulated) {
         return;
     }
+    let mut command = Command::cargo_bin("lawsmith").unwrap();
+    command.args(["bench", "ceilings", "--device", "cuda:0", "--json", "-q"]);
+    let output = command.env("LAWSMITH_EMULATED_CAPABILITY", "90").output().unwrap();
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let row = |what: &str| {
+        let found = rows.iter().find(|row| row["size"].as_str().unwrap().starts_with(what));
+        let found = found.unwrap_or_else(|| panic!("no {what}: {rows:?}"));
+        (found["precision"].as_str().unwrap(), found["unit"].as_str().unwrap())
+    };
+    assert_eq!(rows.len(), 7);
+    assert_eq!(row("wgmma m64n256k16"), ("bf16", "flop/s"));
+    assert_eq!(row("bulk copies"), ("f32", "byte/s"));
+}
+
+#[test]
+fn gpu_bench_measures_every_operation() {
+    let Some(gpu) = gpu() else { return };
     let measured = measured(&["bench", "--device", "cuda:0", "--json", "-q"]);
     let of = |op: &str, precision: &str| {
         let is = |m: &&Value| m["op"] == op && m["precision"] == precision;
         measured.iter().filter(is).count()
     };
-    assert_eq!([of("ceilings", "f32"), of("ceilings", "bf16"), of("ceilings", "f64")], [3, 1, 1]);
+    let ceilings = [of("ceilings", "f32"), of("ceilings", "bf16"), of("ceilings", "f64")];
+    let hopper = gpu.properties().unwrap().capability == (9, 0);
+    assert_eq!(ceilings, if hopper { [4, 2, 1] } else { [3, 1, 1] });
     assert_eq!([of("rk4", "f64"), of("adam", "f32"), of("expression", "f32")], [5, 2, 2]);
     assert_eq!([of("tiny", "f32"), of("tiny", "bf16")], [2, 2]);
     assert_eq!([of("mlp", "f32"), of("mlp", "bf16")], [1, 1]);

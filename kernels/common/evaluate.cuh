@@ -126,11 +126,11 @@ DEVICE float4 forward(const Evaluator& e, float& flag) {
             break;
         case MIN:
             flag = tested(tested(flag, x), y);
-            v = each(x, y, [](float a, float b) { return fminf(a, b); });
+            v = each(x, y, [](float a, float b) { return smaller(a, b); });
             break;
         case MAX:
             flag = tested(tested(flag, x), y);
-            v = each(x, y, [](float a, float b) { return fmaxf(a, b); });
+            v = each(x, y, [](float a, float b) { return larger(a, b); });
             break;
         case EXP:
             flag = tested(flag, x);

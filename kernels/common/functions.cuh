@@ -3,6 +3,11 @@
 // fused with a sum that follows are __fmul_rn.
 #pragma once
 
+// The second where they are equal, as 0 and −0 are, or one is NaN: what x86 has as min and max. CUDA's take −0 for
+// the smaller, and of a NaN and a number the number.
+DEVICE float smaller(float a, float b) { return a < b ? a : b; }
+DEVICE float larger(float a, float b) { return a > b ? a : b; }
+
 // c[0] xⁿ + … + c[n].
 template <class T, int N>
 DEVICE T polynomial(T x, const T (&c)[N]) {

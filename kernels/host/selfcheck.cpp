@@ -218,6 +218,17 @@ void good_kernels() {
                                                     0x7fffffff, 0x7f7fc000, 0x3f802000, 0x00012000},
             "to tf32");
     }
+    {
+        // Of equal numbers, and beside a NaN, the second: as x86 has it.
+        const float nan = __builtin_bit_cast(float, 0x7fffffff);
+        const Buffer<float> from(Floats{0.0f, -0.0f, -0.0f, 0.0f, nan, 1, 1, nan, 2, 1, -3, -2});
+        const Buffer<uint32_t> words(12);
+        check(!context.run("check_extremes", {1}, {6}, 0, from.address, words.address), "extremes");
+        check(words.values() == std::vector<uint32_t>{0x80000000, 0x80000000, 0, 0, 0x3f800000, 0x3f800000,
+                                                      0x7fffffff, 0x7fffffff, 0x3f800000, 0x40000000,
+                                                      0xc0400000, 0xc0000000},
+              "smaller and larger");
+    }
     for (const int k : {32, 64, 96, 160}) {
         const int m = 64, n = 128;
         Floats a = normals(m * k, 11), b = normals(n * k, 12);

@@ -2,6 +2,7 @@
 // and bad ones, each with one mistake that must be reported. They are in no build but that of
 // `scripts/emulated --selfcheck`.
 #include "../common/device.cuh"
+#include "../common/functions.cuh"
 #include "../common/hopper.cuh"
 
 // Literals from the figures of the PTX ISA: kernels and twins use the same maps, and would agree on
@@ -189,6 +190,14 @@ KERNEL void check_conversions(const float* x, uint32_t* pairs, uint32_t* words) 
     words[2 * i + 1] = tf32(x[2 * i + 1]);
 }
 EXPORT(check_conversions)
+
+// Of each pair of x the smaller and the larger, as bits.
+KERNEL void check_extremes(const float* x, uint32_t* words) {
+    const int i = threadIdx.x;
+    words[2 * i] = __float_as_uint(smaller(x[2 * i], x[2 * i + 1]));
+    words[2 * i + 1] = __float_as_uint(larger(x[2 * i], x[2 * i + 1]));
+}
+EXPORT(check_extremes)
 
 // The kinds of votes and shuffles, each lane's results in a row of 10.
 KERNEL void check_votes(int* results) {

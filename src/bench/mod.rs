@@ -176,14 +176,12 @@ impl Harness<'_> {
         }
         let gpu = meter.map(|meter| meter.read(calls * times.len()));
         let floor = work.flops.map(|flops| {
-            let Ceilings { f32_flops, bf16_flops, f64_flops, .. } = &self.ceilings;
             let peak = match work.precision {
-                Arithmetic::F32 => f32_flops,
-                // Without instructions for it, bf16 is widened to f32.
-                Arithmetic::Bf16 => bf16_flops.as_ref().unwrap_or(f32_flops),
-                Arithmetic::F64 => f64_flops,
+                Arithmetic::F32 => self.ceilings.f32_flops.rate(),
+                Arithmetic::Bf16 => self.ceilings.bf16_rate(),
+                Arithmetic::F64 => self.ceilings.f64_flops.rate(),
             };
-            (flops / peak.rate()).max(work.bytes / self.ceilings.bandwidth(work.bytes))
+            (flops / peak).max(work.bytes / self.ceilings.bandwidth(work.bytes))
         });
         Ok(Measurement { gpu, ..measurement(self.device, &work, times, floor) })
     }

@@ -511,6 +511,19 @@ impl<T: Pod> Buffer<T> {
         copied.map_err(|e| self.gpu.failed("copy its memory", e))
     }
 
+    /// Enqueues a copy of `len` elements of `other`, from `first` on, to the first ones.
+    ///
+    /// # Panics
+    /// If one of both has not so many: a programming error.
+    pub fn copy_part(&mut self, other: &Buffer<T>, first: usize, len: usize) -> Result<()> {
+        assert!(first + len <= other.len && len <= self.len, "{len} elements from {first} on");
+        let bytes = |elements: usize| elements * size_of::<T>();
+        let from = other.slice.slice(bytes(first)..bytes(first + len));
+        let mut to = self.slice.slice_mut(..bytes(len));
+        let copied = self.gpu.inner.stream.memcpy_dtod(&from, &mut to);
+        copied.map_err(|e| self.gpu.failed("copy its memory", e))
+    }
+
     /// Waits for the work and copies the first elements back.
     ///
     /// # Panics

@@ -1,4 +1,4 @@
-//! Results that stream back while the device goes on working.
+//! Results that stream back while the device goes on working, or while the host takes them to where they belong.
 //!
 //! Three chunks of device memory and as many of pinned host memory: while a kernel fills one, a copy in
 //! a stream of its own empties another, and the host takes the third to where it belongs. (The mapped
@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 use cudarc::driver::{CudaEvent, CudaStream, DriverError, PinnedHostSlice};
+use rayon::prelude::*;
 
 use super::cuda::{Buffer, Gpu};
 use crate::error::Result;
@@ -48,6 +49,46 @@ pub fn stream<T: Pod, J>(
         take(&job, ring.wait_for(at, used)?);
     }
     Ok(())
+}
+
+/// Bytes of a chunk of [`download`]: enough to keep the bus busy, and few, since memory takes time to pin.
+const CHUNK: usize = 2 << 20;
+/// Bytes that a thread copies at a time.
+const PAGES: usize = 64 << 10;
+
+/// As [`Buffer::download`], for large arrays that are not pinned, as in a mapped file, and that all threads fill.
+///
+/// # Errors
+/// Too little memory on the device or of the host.
+///
+/// # Panics
+/// If more values are asked for than there are: a programming error.
+pub fn download<T: Pod + Send + Sync>(gpu: Gpu, from: &Buffer<T>, to: &mut [T]) -> Result<()> {
+    download_in_parts(gpu, from, to, CHUNK / size_of::<T>())
+}
+
+/// The same, `len` elements at a time.
+pub(super) fn download_in_parts<T: Pod + Send + Sync>(
+    gpu: Gpu,
+    from: &Buffer<T>,
+    to: &mut [T],
+    len: usize,
+) -> Result<()> {
+    if to.is_empty() {
+        return gpu.synchronize();
+    }
+    let count = to.len();
+    let launch = |&first: &usize, chunk: &mut Buffer<T>| {
+        let used = len.min(count - first);
+        chunk.copy_part(from, first, used)?;
+        Ok(used)
+    };
+    let take = |&first: &usize, chunk: &[T]| {
+        let each = PAGES / size_of::<T>();
+        let to = to[first..][..chunk.len()].par_chunks_mut(each);
+        to.zip(chunk.par_chunks(each)).for_each(|(to, from)| to.copy_from_slice(from));
+    };
+    stream(gpu, len.min(count), (0..count).step_by(len), launch, take)
 }
 
 struct Ring<T> {

@@ -99,6 +99,20 @@ fn gpu_kernels_keep_the_shared_memory_that_they_were_allowed() {
 }
 
 #[test]
+fn gpu_downloads_in_parts_bring_every_element_to_its_place() {
+    let Some(gpu) = gpu() else { return };
+    let values: Vec<u32> = (0..50_000u32).map(|k| k.wrapping_mul(2_654_435_761)).collect();
+    let buffer = gpu.upload(&values).unwrap();
+    // One chunk and many, full and not, fewer than there are at a time.
+    for (count, at_once) in [(50_000, 1 << 20), (50_000, 17_000), (49_999, 1000), (2, 1), (0, 5)] {
+        let mut found = vec![7; 50_000];
+        ring::download_in_parts(gpu, &buffer, &mut found[..count], at_once).unwrap();
+        assert!(found[..count] == values[..count], "{count} elements, {at_once} at a time");
+        assert!(found[count..].iter().all(|&value| value == 7));
+    }
+}
+
+#[test]
 fn gpu_recordings_run_when_replayed_and_leave_other_threads_alone() {
     use crate::ops::mlp::gpu::{SumArgs, sum};
     let Some(gpu) = gpu() else { return };
@@ -204,8 +218,10 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     if gpu().is_none() {
         return;
     }
+    same_layout::<crate::bench::ceilings::gpu::BulkArgs>();
     same_layout::<crate::bench::ceilings::gpu::CopyArgs>();
     same_layout::<crate::bench::ceilings::gpu::FlopArgs>();
+    same_layout::<crate::bench::ceilings::gpu::WgmmaArgs>();
     same_layout::<crate::ops::adam::gpu::AdamArgs>();
     same_layout::<crate::ops::adam::Rates>();
     same_layout::<crate::ops::expression::gpu::ExpressionTask>();

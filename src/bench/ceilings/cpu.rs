@@ -15,8 +15,10 @@ pub(super) fn measure(cpu: &Cpu) -> Result<Ceilings> {
     Ok(Ceilings {
         f32_flops: flops("multiply-add", |rounds| f32_round(simd, rounds))?,
         bf16_flops: bf16.transpose()?,
+        wgmma_flops: None,
         f64_flops: flops("multiply-add", |rounds| f64_round(simd, rounds))?,
         cache_bandwidth: bandwidth(2 << 20),
+        bulk_bandwidth: None,
         memory_bandwidth: bandwidth(256 << 20),
         cached: 8e6,
     })

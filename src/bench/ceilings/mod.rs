@@ -52,10 +52,14 @@ pub struct Ceilings {
     pub f32_flops: Ceiling,
     /// bf16 operations, where there are instructions for products of them.
     pub bf16_flops: Option<Ceiling>,
+    /// The same of the products of whole warpgroups that a GPU of compute capability 9.0 has.
+    pub wgmma_flops: Option<Ceiling>,
     /// f64 operations.
     pub f64_flops: Ceiling,
     /// Bytes read and written by a copy that stays in caches.
     pub cache_bandwidth: Ceiling,
+    /// Bytes that arrive in the shared memory of a GPU of compute capability 9.0 by bulk copies from its cache.
+    pub bulk_bandwidth: Option<Ceiling>,
     /// Bytes read and written by a copy in memory.
     pub memory_bandwidth: Ceiling,
     /// Working sets of fewer bytes stay in caches.
@@ -71,6 +75,12 @@ impl Ceilings {
         }
     }
 
+    /// bf16 operations a second by the fastest instruction; without one, bf16 is widened to f32.
+    pub fn bf16_rate(&self) -> f64 {
+        let rates = [&self.bf16_flops, &self.wgmma_flops].into_iter().flatten().map(Ceiling::rate);
+        rates.reduce(f64::max).unwrap_or(self.f32_flops.rate())
+    }
+
     /// Bytes a second for a working set of this many bytes.
     pub fn bandwidth(&self, bytes: f64) -> f64 {
         if bytes < self.cached { self.cache_bandwidth.rate() } else { self.memory_bandwidth.rate() }
@@ -84,6 +94,26 @@ fn copy_of(bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bf16_is_judged_by_the_fastest_instruction_for_it() {
+        let of = |count| Ceiling { what: String::new(), count, times: vec![2.0, 1.0] };
+        let none = Ceilings {
+            f32_flops: of(1.0),
+            bf16_flops: None,
+            wgmma_flops: None,
+            f64_flops: of(9.0),
+            cache_bandwidth: of(9.0),
+            bulk_bandwidth: None,
+            memory_bandwidth: of(9.0),
+            cached: 0.0,
+        };
+        assert_eq!(none.bf16_rate(), 1.0);
+        let mma = Ceilings { bf16_flops: Some(of(4.0)), ..none };
+        assert_eq!(mma.bf16_rate(), 4.0);
+        let both = |rate| Ceilings { wgmma_flops: Some(of(rate)), ..mma.clone() }.bf16_rate();
+        assert_eq!([both(3.0), both(6.0)], [4.0, 6.0]);
+    }
 
     #[test]
     fn ceilings_are_what_hardware_can_have() {

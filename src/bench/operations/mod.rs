@@ -89,8 +89,16 @@ pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measuremen
 
 /// The limits of the machine: the others are judged by them.
 fn ceilings(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
-    let Ceilings { f32_flops, bf16_flops, f64_flops, cache_bandwidth, memory_bandwidth, .. } =
-        &harness.ceilings;
+    let Ceilings {
+        f32_flops,
+        bf16_flops,
+        wgmma_flops,
+        f64_flops,
+        cache_bandwidth,
+        bulk_bandwidth,
+        memory_bandwidth,
+        cached: _,
+    } = &harness.ceilings;
     let mut row = |precision, ceiling: &Ceiling, unit| {
         let work = Work {
             op: "ceilings",
@@ -105,11 +113,14 @@ fn ceilings(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<(
         report(super::measurement(harness.device, &work, ceiling.times.clone(), floor));
     };
     row(Arithmetic::F32, f32_flops, "flop/s");
-    if let Some(flops) = bf16_flops {
+    for flops in [bf16_flops, wgmma_flops].into_iter().flatten() {
         row(Arithmetic::Bf16, flops, "flop/s");
     }
     row(Arithmetic::F64, f64_flops, "flop/s");
     row(Arithmetic::F32, cache_bandwidth, "byte/s");
+    if let Some(bandwidth) = bulk_bandwidth {
+        row(Arithmetic::F32, bandwidth, "byte/s");
+    }
     row(Arithmetic::F32, memory_bandwidth, "byte/s");
     Ok(())
 }

@@ -8,9 +8,13 @@ use crate::kernel_args;
 
 const NORM: Kernel = Kernel { module: "adam", name: "adam_norm" };
 const STEP: Kernel = Kernel { module: "adam", name: "adam_step" };
-/// Threads of a block of `adam_norm`, which also has a sum in f64 for each.
+/// Threads of a block of `adam_norm` and of `adam_step`, powers of two. Each block has a sum in f64 for each of them.
 const NORM_THREADS: u32 = 1024;
 const THREADS: u32 = 256;
+/// Elements of a part of the gradient whose squares a block adds up, at least, and parts of one run at most: a sum
+/// for each thread of `adam_step`.
+const PART: usize = 8192;
+const MOST_PARTS: usize = THREADS as usize;
 
 kernel_args! {
     /// What `adam_norm` and `adam_step` take.
@@ -21,27 +25,46 @@ kernel_args! {
         gradients: Pointer<f32>,
         /// The parameters rounded to bf16; may be null.
         operands: Pointer<half::bf16>,
-        /// `[runs]`, from `adam_norm` to `adam_step`.
-        scales: Pointer<f32>,
+        /// `[runs, parts]`: |g|² of each part, from `adam_norm` to `adam_step`.
+        squares: Pointer<f64>,
         /// A table, of which the step uses entry `*step`.
         rates: Pointer<Rates>,
         /// May be null, for entry 0.
         step: Pointer<u64>,
         /// Of one run.
         len: u64,
+        /// Of the gradient of one run: [`parts`] of `len`.
+        parts: u64,
     }
+}
+
+/// Parts of a gradient of `len` elements, of which each has a sum in [`AdamArgs::squares`]. It depends on nothing else, so
+/// a step has the same bits on every device.
+pub(crate) fn parts(len: usize) -> usize {
+    len.div_ceil(PART).clamp(1, MOST_PARTS)
+}
+
+/// Room for [`AdamArgs::squares`] of `runs` gradients of `total` elements together.
+///
+/// # Errors
+/// Too little memory.
+pub(crate) fn squares(gpu: Gpu, runs: usize, total: usize) -> Result<Buffer<f64>> {
+    gpu.buffer(runs * parts(total / runs))
 }
 
 /// Enqueues a step on arenas `[runs, len]` that are on the device.
 ///
 /// # Safety
-/// The pointers of `args` are those of living buffers of at least `runs · len` elements.
+/// The pointers of `args` are those of living buffers of at least `runs · len` elements, `squares` of `runs · parts`, and
+/// `parts` is that of `len`.
 pub(crate) unsafe fn enqueue(gpu: Gpu, runs: usize, args: &AdamArgs) -> Result<()> {
-    let shared = NORM_THREADS as usize * size_of::<f64>();
-    let norm = Grid { shared, ..Grid::new(runs, NORM_THREADS) };
-    let mut step = Grid::cover(args.len as usize, THREADS);
-    step.blocks[1] = runs as u32;
-    // SAFETY: the caller's promise; threads stride over `len`, blocks over `runs`.
+    let sums = |threads: u32| threads as usize * size_of::<f64>();
+    let mut norm = Grid::new(args.parts as usize, NORM_THREADS);
+    let mut step = Grid::cover(args.len.div_ceil(4) as usize, THREADS);
+    (norm.blocks[1], step.blocks[1]) = (runs as u32, runs as u32);
+    // The scale lies behind the sums.
+    (norm.shared, step.shared) = (sums(NORM_THREADS), sums(THREADS) + size_of::<f32>());
+    // SAFETY: the caller's promise; blocks stride over `len` and `runs`.
     unsafe {
         gpu.launch(NORM, norm, args)?;
         gpu.launch(STEP, step, args)
@@ -57,8 +80,9 @@ pub(crate) struct Stack {
     pub(crate) gradients: Buffer<f32>,
     /// One entry for each step.
     rates: Buffer<Rates>,
-    /// `[runs]`
-    scales: Buffer<f32>,
+    /// `[runs, parts]`
+    squares: Buffer<f64>,
+    runs: usize,
 }
 
 impl Stack {
@@ -79,7 +103,8 @@ impl Stack {
             v: gpu.upload(v)?,
             gradients: gpu.zeros(parameters.len())?,
             rates: gpu.upload(rates)?,
-            scales: gpu.buffer(runs)?,
+            squares: squares(gpu, runs, parameters.len())?,
+            runs,
         })
     }
 
@@ -92,6 +117,7 @@ impl Stack {
         self.m = self.gpu.upload(m)?;
         self.v = self.gpu.upload(v)?;
         self.gradients = self.gpu.zeros(parameters.len())?;
+        self.squares = squares(self.gpu, self.runs, parameters.len())?;
         Ok(())
     }
 
@@ -100,18 +126,20 @@ impl Stack {
     /// # Panics
     /// If there is no such entry: a programming error.
     pub(crate) fn step(&mut self, step: usize) -> Result<()> {
-        let (total, runs) = (self.parameters.len(), self.scales.len());
+        let (total, runs) = (self.parameters.len(), self.runs);
+        let (len, parts) = (total / runs, parts(total / runs));
         let args = AdamArgs {
             parameters: self.parameters.write(total),
             m: self.m.write(total),
             v: self.v.write(total),
             gradients: self.gradients.read(total),
             operands: Pointer::NULL,
-            scales: self.scales.write(runs),
+            squares: self.squares.write(runs * parts),
             // SAFETY: there is such an entry, or else `read` had panicked.
             rates: unsafe { self.rates.read(step + 1).add(step) },
             step: Pointer::NULL,
-            len: (total / runs) as u64,
+            len: len as u64,
+            parts: parts as u64,
         };
         // SAFETY: the buffers are those of this stack.
         unsafe { enqueue(self.gpu, runs, &args) }

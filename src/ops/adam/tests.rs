@@ -27,7 +27,7 @@ fn gpu_steps_write_the_operands_in_bf16_and_read_the_rates_of_their_step() {
     let gradients = gpu.upload(&values).unwrap();
     let table = [1.0, 0.25].map(|rate| Rates::new(&Args::new(rate, 1)));
     let (rates, step) = (gpu.upload(&table).unwrap(), gpu.upload(&[1u64]).unwrap());
-    let mut scales = gpu.buffer(1).unwrap();
+    let mut squares = gpu.buffer(1).unwrap();
     let mut operands = gpu.upload(&vec![half::bf16::NAN; len + 1]).unwrap();
     let args = gpu::AdamArgs {
         parameters: parameters.write(len),
@@ -35,10 +35,11 @@ fn gpu_steps_write_the_operands_in_bf16_and_read_the_rates_of_their_step() {
         v: v.write(len),
         gradients: gradients.read(len),
         operands: operands.write(len),
-        scales: scales.write(1),
+        squares: squares.write(1),
         rates: rates.read(2),
         step: step.read(1),
         len: len as u64,
+        parts: 1,
     };
     // SAFETY: all buffers are longer than `len` and live to the end.
     unsafe { gpu::enqueue(gpu, 1, &args).unwrap() };
@@ -48,6 +49,34 @@ fn gpu_steps_write_the_operands_in_bf16_and_read_the_rates_of_their_step() {
     for (f32, bf16) in found.iter().zip(&rounded[..len]) {
         assert_eq!(*bf16, half::bf16::from_f32(*f32));
     }
+}
+
+/// Sums of squares that f64 holds exactly: any order gives them, and each element has to be there once.
+#[test]
+fn gpu_norms_are_exact_where_nothing_is_rounded() {
+    let Some(Device::Gpu(gpu)) = crate::device::test_gpu() else { return };
+    for (runs, len) in [(1, 1), (3, 8191), (2, 8193), (3, 50_001), (1, 40 * 8192 + 5)] {
+        // |g|² of run r is 4^r · len, and after a step from 0, m is (1 − β₁) g / |g|.
+        let gradient = |k: usize| f32::exp2((k / len) as f32) * if k % 3 == 0 { -1.0 } else { 1.0 };
+        let gradients: Vec<f32> = (0..runs * len).map(gradient).collect();
+        let zeros = vec![0.0; runs * len];
+        let rates = Rates::new(&Args::new(0.1, 1));
+        let mut stack = gpu::Stack::new(gpu, &[rates], runs, [&zeros; 3]).unwrap();
+        stack.gradients.upload(&gradients).unwrap();
+        stack.step(0).unwrap();
+        let m = stack.m.to_vec().unwrap();
+        for (k, (&m, &g)) in m.iter().zip(&gradients).enumerate() {
+            let norm = f64::exp2((k / len) as f64) * (len as f64).sqrt();
+            let expected = rates.fresh1 * ((1.0 / norm) as f32 * g);
+            assert_eq!(m, expected, "element {k} of {runs} × {len}");
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_gradient_are_one_at_least_and_a_block_adds_them_up() {
+    let parts = [0, 1, 8192, 8193, 100_000, 1 << 21, (1 << 21) + 1, 1 << 40].map(gpu::parts);
+    assert_eq!(parts, [1, 1, 1, 2, 13, 256, 256, 256]);
 }
 
 /// A step on one model.

@@ -30,7 +30,9 @@ pub(super) unsafe trait Lanes: Copy {
     fn div(self, b: Self) -> Self;
     /// self · b + c, rounded once (twice in the scalar reference).
     fn fma(self, b: Self, c: Self) -> Self;
+    /// The smaller one; `b` where they are equal, as 0 and −0 are, or one is NaN.
     fn min(self, b: Self) -> Self;
+    /// The larger one; `b` as in `min`.
     fn max(self, b: Self) -> Self;
     fn abs(self) -> Self;
     fn sqrt(self) -> Self;
@@ -102,11 +104,11 @@ unsafe impl Lanes for f32 {
     }
     #[inline(always)]
     fn min(self, b: Self) -> Self {
-        f32::min(self, b)
+        if self < b { self } else { b }
     }
     #[inline(always)]
     fn max(self, b: Self) -> Self {
-        f32::max(self, b)
+        if self > b { self } else { b }
     }
     #[inline(always)]
     fn abs(self) -> Self {

@@ -101,6 +101,31 @@ fn ulps(found: f32, exact: f64) -> f64 {
     (f64::from(found) - exact).abs() / f64::from((exponent - 23.0).exp2())
 }
 
+/// The kernels' `smaller` and `larger` are the same to the bit (`kernels/host/selfcheck.cpp`).
+#[test]
+fn of_equal_operands_and_beside_a_nan_min_and_max_are_the_second() {
+    let values = [0.0, -0.0, 1.5, f32::NAN];
+    let x: [f32; 16] = std::array::from_fn(|i| values[i / 4]);
+    let y: [f32; 16] = std::array::from_fn(|i| values[i % 4]);
+    let second = |x: f32, y: f32| x == y || x.is_nan() || y.is_nan();
+    let check = |op: &str, level: Simd, [x, y, found]: [f32; 3], other: f32| {
+        let expected = if second(x, y) { y } else { other };
+        assert_eq!(found.to_bits(), expected.to_bits(), "{op} of {x}, {y}: {found}, {level:?}");
+    };
+    at_every_level!(
+        |l, x: f32, y: f32, f: f32| check("min", l, [x, y, f], if x < y { x } else { y }),
+        &x,
+        &y,
+        |a, b| a.min(b)
+    );
+    at_every_level!(
+        |l, x: f32, y: f32, f: f32| check("max", l, [x, y, f], if x > y { x } else { y }),
+        &x,
+        &y,
+        |a, b| a.max(b)
+    );
+}
+
 #[test]
 fn functions_are_within_four_ulp() {
     let mut random = Random::new(5, 0);

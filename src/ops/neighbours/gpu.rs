@@ -3,6 +3,7 @@
 use super::{Grid, Reach};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid as Blocks, Kernel, Pointer};
+use crate::device::ring;
 use crate::error::Result;
 use crate::kernel_args;
 
@@ -17,6 +18,8 @@ const THREADS: u32 = 256;
 const SCAN_THREADS: u32 = 1024;
 /// A warp for each node.
 const WARP: usize = 32;
+/// The longest row that a warp of `neighbours_write` sorts in shared memory.
+pub(super) const ROOM: usize = 512;
 
 kernel_args! {
     /// What all kernels take but the scan.
@@ -130,10 +133,10 @@ impl Cells {
         let row_scan = ScanArgs { counts: args.degree, starts: args.row_start, len: count as u64 };
         // SAFETY: the buffers are as long as the kernels expect, and freed in the order of the stream.
         unsafe {
-            self.launch(PLACE, count, &args)?;
+            self.launch(PLACE, Blocks::cover(count, THREADS), &args)?;
             self.scan(&cell_scan)?;
-            self.launch(SORT, count, &args)?;
-            self.launch(COUNT, count * WARP, &args)?;
+            self.launch(SORT, Blocks::cover(count, THREADS), &args)?;
+            self.launch(COUNT, Blocks::cover(count * WARP, THREADS), &args)?;
             self.scan(&row_scan)
         }
     }
@@ -148,7 +151,7 @@ impl Cells {
         let mut written = self.gpu.buffer(senders.len())?;
         // SAFETY: there is one for each edge.
         unsafe { self.list(&mut written)? };
-        written.download(senders)
+        ring::download(self.gpu, &written, senders)
     }
 
     /// Enqueues the list of senders.
@@ -157,8 +160,10 @@ impl Cells {
     /// There is room for one of each edge.
     pub(crate) unsafe fn list(&self, senders: &mut Buffer<u32>) -> Result<()> {
         let args = NeighboursArgs { senders: senders.write(senders.len()), ..self.args() };
+        let shared = THREADS as usize / WARP * ROOM * size_of::<u32>();
+        let grid = Blocks { shared, ..Blocks::cover(self.nodes * WARP, THREADS) };
         // SAFETY: the caller's promise.
-        unsafe { self.launch(WRITE, self.nodes * WARP, &args) }
+        unsafe { self.launch(WRITE, grid, &args) }
     }
 
     /// What is there in any case.
@@ -180,16 +185,16 @@ impl Cells {
         }
     }
 
-    /// Enqueues a kernel on `threads` threads.
+    /// Enqueues a kernel, unless there are no nodes.
     ///
     /// # Safety
     /// As for [`Gpu::launch`].
-    unsafe fn launch(&self, kernel: Kernel, threads: usize, args: &NeighboursArgs) -> Result<()> {
-        if threads == 0 {
+    unsafe fn launch(&self, kernel: Kernel, grid: Blocks, args: &NeighboursArgs) -> Result<()> {
+        if self.nodes == 0 {
             return Ok(());
         }
         // SAFETY: the caller's promise.
-        unsafe { self.gpu.launch(kernel, Blocks::cover(threads, THREADS), args) }
+        unsafe { self.gpu.launch(kernel, grid, args) }
     }
 
     /// Enqueues a scan.

@@ -1,5 +1,6 @@
 //! Boxes of few and many cells against every pair in turn: the edges have to be the same, bit for bit.
 
+use super::gpu::ROOM;
 use super::{Reach, count, reference};
 use crate::device::Device;
 use crate::error::Result;
@@ -33,6 +34,12 @@ pub fn checks(device: &Device) -> Result<Vec<Check>> {
     checks.push(check(device, "pairs exactly at the radius".into(), &points(8), lattice)?);
     let crowd = Reach { edge: 1e3, radius: 50.0 };
     checks.push(check(device, "clusters across the faces".into(), &clusters(600, 1e3), crowd)?);
+    // Every node beside every other: a row as long as a warp of a GPU sorts in shared memory, and a longer one.
+    for nodes in [ROOM + 1, ROOM + 2] {
+        let case = format!("rows of {}", nodes - 1);
+        let reach = Reach { edge: 1.0, radius: 0.2 };
+        checks.push(check(device, case, &uniform(nodes, 0.1), reach)?);
+    }
     checks.push(last_bits(device)?);
     Ok(checks)
 }

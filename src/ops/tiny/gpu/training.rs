@@ -68,8 +68,8 @@ pub(crate) struct Training {
     /// Moments, `[runs, arena.len]`.
     m: Buffer<f32>,
     v: Buffer<f32>,
-    /// What Adam scales each run's gradient by.
-    scales: Buffer<f32>,
+    /// From which Adam has the norm of each run's gradient.
+    squares: Buffer<f64>,
     done: u64,
 }
 
@@ -112,7 +112,7 @@ impl Training {
             step: Step::new(gpu, problem, MOST_STEPS)?,
             m: gpu.buffer(len)?,
             v: gpu.buffer(len)?,
-            scales: gpu.buffer(problem.runs)?,
+            squares: adam::gpu::squares(gpu, problem.runs, len)?,
             done,
         };
         training.upload(arenas)?;
@@ -128,6 +128,7 @@ impl Training {
         let len = arenas[0].len();
         self.step = Step::new(self.gpu, Problem { shape, ..self.step.problem }, MOST_STEPS)?;
         (self.m, self.v) = (self.gpu.buffer(len)?, self.gpu.buffer(len)?);
+        self.squares = adam::gpu::squares(self.gpu, self.step.problem.runs, len)?;
         self.upload(arenas)
     }
 
@@ -181,10 +182,11 @@ impl Training {
             v: all_mut(&mut self.v),
             gradients: all(&self.step.gradients),
             operands: Pointer::NULL,
-            scales: all_mut(&mut self.scales),
+            squares: all_mut(&mut self.squares),
             rates: all(&self.rates),
             step: all(&self.step.counter),
             len: self.step.arena.len as u64,
+            parts: adam::gpu::parts(self.step.arena.len) as u64,
         };
         // SAFETY: the buffers are those of this training, and there is a rate for every step.
         unsafe { adam::gpu::enqueue(self.gpu, self.step.problem.runs, &args)? };
