@@ -3,8 +3,11 @@
 //!
 //! nvcc is looked for in NVCC, CUDA_HOME, CUDA_PATH, `target/cuda` (filled by `scripts/get-nvcc`),
 //! PATH and /usr/local/cuda. Without one the build is for the CPU and says so once;
-//! `REQUIRE_CUDA=1` makes that an error. `GPU_ARCHS="90a"` shortens the list of targets.
+//! `REQUIRE_CUDA=1` makes that an error. `GPU_ARCHS="90a"` shortens the list of targets, all of which must then be
+//! compiled. `GPU_TRAP_WAITS=1` is for the first runs on a device: kernels for sm_90a that wait in vain for a barrier
+//! then end with an error, after 2³¹ cycles (a good second), instead of hanging.
 
+use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +21,9 @@ const ARCHS: &str = "80 86 89 90a";
 fn main() {
     commit();
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    for name in ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH", "REQUIRE_CUDA", "GPU_ARCHS"] {
+    for name in
+        ["NVCC", "CUDA_HOME", "CUDA_PATH", "PATH", "REQUIRE_CUDA", "GPU_ARCHS", "GPU_TRAP_WAITS"]
+    {
         println!("cargo::rerun-if-env-changed={name}");
     }
     println!("cargo::rerun-if-changed=kernels");
@@ -28,8 +33,9 @@ fn main() {
     }
 
     let kernels = kernels();
+    let archs = archs().unwrap_or_else(|message| panic!("{message}"));
     let compiled = match find_nvcc() {
-        Some(nvcc) => compile(&nvcc, &kernels, &out).map(Some),
+        Some(nvcc) => compile(&nvcc, &archs, &kernels, &out).map(Some),
         None => Ok(None),
     };
     let problem = match &compiled {
@@ -41,7 +47,9 @@ fn main() {
         Err(message) => Some(message.clone()),
     };
     if let Some(problem) = &problem {
-        assert!(env::var_os("REQUIRE_CUDA").is_none(), "{problem}");
+        let asked_for =
+            ["REQUIRE_CUDA", "GPU_ARCHS"].into_iter().any(|name| env::var_os(name).is_some());
+        assert!(!asked_for, "{problem}");
         println!("cargo::warning={problem}");
     }
     list(&kernels, compiled.ok().flatten().as_deref(), &out);
@@ -72,8 +80,36 @@ fn kernels() -> Vec<PathBuf> {
     files
 }
 
+/// Whose code the fatbins hold.
+fn archs() -> Result<String, String> {
+    let Ok(archs) = env::var("GPU_ARCHS") else { return Ok(ARCHS.into()) };
+    if archs.trim().is_empty() {
+        return Err(format!(
+            "GPU_ARCHS names no architecture; leave it out, or write some of {ARCHS}"
+        ));
+    }
+    for arch in archs.split_whitespace() {
+        let number = arch.strip_suffix(['a', 'f']).unwrap_or(arch);
+        if number == "90" && arch != "90a" {
+            return Err(format!(
+                "GPU_ARCHS has {arch}: write 90a, without which the kernels for H100 and H200 are left out"
+            ));
+        }
+        if !number.parse::<u32>().is_ok_and(|number| number >= 80) {
+            return Err(format!(
+                "GPU_ARCHS has {arch:?}: architectures are numbers from 80 on, as in {ARCHS:?}"
+            ));
+        }
+    }
+    Ok(archs)
+}
+
+/// An environment variable that is not empty.
+fn named(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
 fn find_nvcc() -> Option<PathBuf> {
-    let named = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
     let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(named);
     let homes = homes.map(|home| Path::new(&home).join("bin/nvcc"));
     let on_path = named("PATH").into_iter();
@@ -88,15 +124,23 @@ fn find_nvcc() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// What nvcc is told, besides the targets and the files.
+/// What nvcc is always told, besides the targets and the files.
 const FLAGS: [&str; 5] = ["-fatbin", "-std=c++20", "-O3", "-lineinfo", "-Xptxas=-v"];
 
 /// The fatbin of each kernel, in their order. Two compilers at a time: each takes some hundred megabytes.
 ///
 /// This script runs at every commit, for every profile and set of features; a kernel is compiled when it,
 /// a header or the compiler changed. $OUT_DIR is target/PROFILE/build/PACKAGE/out.
-fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>, String> {
-    let archs = env::var("GPU_ARCHS").unwrap_or(ARCHS.into());
+fn compile(
+    nvcc: &Path,
+    archs: &str,
+    kernels: &[PathBuf],
+    out: &Path,
+) -> Result<Vec<PathBuf>, String> {
+    let mut flags = FLAGS.to_vec();
+    if named("GPU_TRAP_WAITS").is_some() {
+        flags.push("-DLAWSMITH_BOUNDED_WAITS");
+    }
     let store = out.ancestors().nth(4).unwrap_or(out).join("kernels");
     fs::create_dir_all(&store).map_err(|e| format!("cannot write {}: {e}", store.display()))?;
     let version = Command::new(nvcc).arg("--version").output();
@@ -104,7 +148,7 @@ fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>,
     let fatbins = kernels.iter().map(|kernel| -> Result<PathBuf, String> {
         let unreadable = |e| format!("cannot read {}: {e}", kernel.display());
         let mut hasher = DefaultHasher::new();
-        (&version.stdout, FLAGS, &archs).hash(&mut hasher);
+        (&version.stdout, &flags, archs).hash(&mut hasher);
         hash_source(kernel, &mut hasher).map_err(unreadable)?;
         let name = kernel.file_stem().expect("a file").to_string_lossy();
         Ok(store.join(format!("{name}-{:016x}.fatbin", hasher.finish())))
@@ -121,7 +165,7 @@ fn compile(nvcc: &Path, kernels: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>,
         let failed = |why: String| format!("{} on {}: {why}", nvcc.display(), kernel.display());
         let unfinished = fatbin.with_extension(format!("tmp{}", std::process::id()));
         let mut command = Command::new(nvcc);
-        command.args(FLAGS).arg("-o").arg(&unfinished).arg(kernel);
+        command.args(&flags).arg("-o").arg(&unfinished).arg(kernel);
         for arch in archs.split_whitespace() {
             // No kernel asks whether it is on 8.0, 8.6 or 8.9: one way to PTX for all of these.
             let base = if arch.starts_with('8') { "80" } else { arch };

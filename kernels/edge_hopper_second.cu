@@ -203,13 +203,11 @@ DEVICE void hopper_second_form(const HopperSecond& it) {
 // Adds 64 units × HOPPER_FORMED columns to sums in tiles of 64 × 64, which begin at `to`.
 DEVICE void hopper_second_add(const float (&sums)[HOPPER_FORMED / 2], float* to) {
     UNROLL
-    for (int i = 0; i < HOPPER_FORMED / 32; i++) {
-        float part[16];
+    for (int i = 0; i < HOPPER_FORMED / 64; i++) {
+        float part[32];
         UNROLL
-        for (int k = 0; k < 16; k++) part[k] = sums[16 * i + k];
-        hopper_accumulate<32>(part, to + i / 2 * 64 * 64 + i % 2 * 4 * 128, 8);
-        // So the compiler does not load more at a time than registers hold.
-        __syncwarp();
+        for (int k = 0; k < 32; k++) part[k] = sums[32 * i + k];
+        hopper_accumulate<64>(part, to + i * 64 * 64, 8);
     }
 }
 

@@ -90,11 +90,16 @@ DEVICE void mbarrier_expect(uint64_t* barrier, unsigned bytes WHERE) {
 }
 
 // Waits for the end of the phase of parity `parity`, of which the first is 0. Before the first phase has ended, that
-// of parity 1 counts as ended.
+// of parity 1 counts as ended. With LAWSMITH_BOUNDED_WAITS (build.rs: GPU_TRAP_WAITS) one that takes too long ends the
+// launch with an error.
 DEVICE void mbarrier_wait(uint64_t* barrier, unsigned parity WHERE) {
 #if defined(__CUDACC__)
+#if defined(LAWSMITH_BOUNDED_WAITS)
+    // By the clock, not by the number of polls: how long a poll may take is the device's affair.
+    const uint32_t begin = uint32_t(clock64());
+#endif
     uint32_t done = 0;
-    while (!done)
+    while (!done) {
         asm volatile(
             "{\n"
             ".reg .pred p;\n"
@@ -104,6 +109,11 @@ DEVICE void mbarrier_wait(uint64_t* barrier, unsigned parity WHERE) {
             : "=r"(done)
             : "r"(shared_address(barrier)), "r"(parity)
             : "memory");
+#if defined(LAWSMITH_BOUNDED_WAITS)
+        // 1.2 s at 1.75 GHz. The instruction is that of __trap(), behind which the compiler sees an end, and spills.
+        if (uint32_t(clock64()) - begin > 1u << 31) __brkpt();
+#endif
+    }
 #else
     simt::mbarrier_wait(barrier, parity, where);
 #endif

@@ -159,15 +159,13 @@ DEVICE void hopper_outer(float (&sums)[COUNT / 2], Shared<Bf16> left, Shared<Bf1
 }
 
 // Adds 64 units × 8 `fragments` columns, at most COUNT, to sums that begin at `to` and lie as fused_accumulate has
-// them.
+// them. L2 adds: nothing waits for what was there. Each sum belongs to one thread, so the order is that of its tiles.
 template <int COUNT>
 DEVICE void hopper_accumulate(const float (&sums)[COUNT / 2], float* to, unsigned fragments) {
     float4* const at = reinterpret_cast<float4*>(to) + threadIdx.x / 32 % 4 * fragments * 32 + threadIdx.x % 32;
     UNROLL
     for (int n = 0; n < COUNT / 8; n++) {
-        if (n >= int(fragments)) continue;
-        const float4 old = at[n * 32];
-        at[n * 32] = make_float4(old.x + sums[4 * n], old.y + sums[4 * n + 1], old.z + sums[4 * n + 2],
-                                 old.w + sums[4 * n + 3]);
+        if (n < int(fragments))
+            atomicAdd(at + n * 32, make_float4(sums[4 * n], sums[4 * n + 1], sums[4 * n + 2], sums[4 * n + 3]));
     }
 }

@@ -42,3 +42,9 @@ void named_barrier(unsigned id, unsigned count, const Where& where);
 void set_registers(unsigned count, const Where& where);
 
 }  // namespace simt
+
+// Four additions, each of them atomic, as sm_90 has them.
+inline float4 atomicAdd(float4* target, float4 value) {
+    return {atomicAdd(&target->x, value.x), atomicAdd(&target->y, value.y), atomicAdd(&target->z, value.z),
+            atomicAdd(&target->w, value.w)};
+}

@@ -304,6 +304,11 @@ void good_kernels() {
               "check_atomics");
     }
     {
+        const Buffer<float> into(std::vector<float>{0, 0, 3, 0, 0, 0, 0, -2});
+        check(!context.run("check_vector_add", {10}, {100}, 0, into.address), "vector additions");
+        check(into.values() == std::vector<float>{500, 249500, -247, 0, 500, 250000, -250, -2}, "check_vector_add");
+    }
+    {
         const Buffer<int> into(32);
         check(!context.run("check_flag", {1}, {64}, 4, into.address) &&
                   into.values() == std::vector<int>(32, 7),

@@ -235,6 +235,12 @@ KERNEL void check_atomics(int* results) {
 }
 EXPORT(check_atomics)
 
+KERNEL void check_vector_add(float4* sums) {
+    const float i = float(blockIdx.x * blockDim.x + threadIdx.x);
+    atomicAdd(sums + threadIdx.x % 2, make_float4(1, i, -0.5f, 0));
+}
+EXPORT(check_vector_add)
+
 // Warp 0 polls a flag that the last thread sets.
 KERNEL void check_flag(int* results) {
     const Shared<volatile int> flag = shared<volatile int>(0, 1);

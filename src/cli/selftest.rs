@@ -44,7 +44,11 @@ fn table(device: &str, checks: &[Check]) -> String {
     let width = checks.iter().map(|check| check.case.chars().count()).max().unwrap_or(0);
     let line = |check: &Check| {
         let Check { operation, case, error, limit } = check;
-        let verdict = if check.passed() { "ok" } else { "FAILED" };
+        let verdict = match (check.passed(), check.suspect()) {
+            (true, _) => "ok".to_string(),
+            (false, None) => "FAILED".to_string(),
+            (false, Some(suspect)) => format!("FAILED ({suspect})"),
+        };
         format!("{operation:<12}{case:<width$}  error {error:<9.1e} limit {limit:<9.1e} {verdict}")
     };
     let lines: Vec<String> = checks.iter().map(line).collect();

@@ -260,6 +260,9 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     same_layout::<crate::ops::edge::gpu::args::EdgeSendersArgs>();
     same_layout::<crate::ops::edge::gpu::args::EdgeTurnArgs>();
     same_layout::<crate::ops::edge::gpu::args::EdgeTotalsArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeReceiversLayerArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeReceiversInputGradientArgs>();
+    same_layout::<crate::ops::edge::gpu::args::EdgeReceiversWeightGradientArgs>();
     same_layout::<crate::ops::tiny::gpu::args::EdgeArgs>();
     same_layout::<crate::ops::tiny::gpu::args::MessagesArgs>();
     same_layout::<crate::ops::tiny::gpu::args::NodeArgs>();

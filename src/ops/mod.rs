@@ -34,6 +34,15 @@ impl Check {
     pub fn passed(&self) -> bool {
         self.error <= self.limit
     }
+
+    /// What to suspect of a slight failure where sums on tensor cores are expected to be nearly those of f32: tensor
+    /// cores truncate the terms that they align, where the stand-in driver, for which limits were found, rounds.
+    pub fn suspect(&self) -> Option<&'static str> {
+        let slight = self.error > self.limit && self.error <= 2.0 * self.limit;
+        let close = ["Bf16x3", "nearly f32"].iter().any(|what| self.case.contains(what));
+        (slight && close)
+            .then_some("tensor cores truncate in their sums: suspect this before a layout")
+    }
 }
 
 /// Compares every operation on `device` with its reference, on sizes that do not fit blocks and
@@ -109,5 +118,23 @@ pub(crate) fn assert_gpu_passes(checks: fn(&Device) -> Result<Vec<Check>>) {
     let checks = checks(&gpu).unwrap();
     assert!(!checks.is_empty());
     let failed: Vec<&Check> = checks.iter().filter(|check| !check.passed()).collect();
-    assert!(failed.is_empty(), "{failed:#?}");
+    let suspects: Vec<&str> = failed.iter().filter_map(|check| check.suspect()).collect();
+    assert!(failed.is_empty(), "{failed:#?} {suspects:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slight_failures_of_nearly_exact_sums_have_a_suspect() {
+        let suspect = |case: &str, error: f64| {
+            let check = Check { operation: "mlp", case: case.into(), error, limit: 1e-6 };
+            check.suspect().is_some()
+        };
+        assert!(suspect("3 rows, Bf16x3", 1.9e-6));
+        // A layout, a check that passed, and sums that round more.
+        assert!(!suspect("3 rows, Bf16x3", 2.1e-6) && !suspect("3 rows, Bf16x3", f64::NAN));
+        assert!(!suspect("3 rows, Bf16x3", 1e-6) && !suspect("3 rows, Bf16", 1.9e-6));
+    }
 }

@@ -3,7 +3,7 @@
 use super::{arithmetic, random, weights};
 use crate::bench::{Arithmetic, Harness, Measurement, Work};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::spec::{Precision, Shape};
 use crate::ops::expression::Program;
 use crate::ops::{edge, formula, neighbours, scatter};
@@ -94,10 +94,29 @@ pub fn stars(
         }
         Device::Gpu(gpu) => {
             let mut step = edge::gpu::Loaded::new(*gpu, &batch, edges, &targets, &parameters)?;
-            harness.measure(work, || step.step().map(drop))?
+            step.step()?;
+            let first = step.gradients()?;
+            let measured = harness.measure(work, || step.step().map(drop))?;
+            same_bits(&first, &step.gradients()?)?;
+            measured
         }
     });
     Ok(())
+}
+
+/// An error if a step that was measured gives another gradient at its end: the same sums in the same order have the
+/// same bits.
+fn same_bits(first: &[f32], last: &[f32]) -> Result<()> {
+    let pairs = first.iter().zip(last);
+    let differing = pairs.filter(|(first, last)| first.to_bits() != last.to_bits()).count();
+    if differing == 0 {
+        return Ok(());
+    }
+    let all = first.len();
+    Err(Error::device(format!(
+        "{differing} of {all} numbers of the gradient differ between the first step and the last, which are the \
+         same: its kernels race"
+    )))
 }
 
 /// A message of the paper's form, summed over the edges of 2¹⁵ halos, with or without derivatives.
@@ -217,4 +236,17 @@ pub fn sums(harness: &Harness, width: usize, report: &mut impl FnMut(Measurement
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_of_equal_steps_have_equal_bits() {
+        let first = [1.0, -0.0, f32::MIN_POSITIVE];
+        assert!(same_bits(&first, &first).is_ok());
+        let error = same_bits(&first, &[1.0, 0.0, first[2] / 2.0]).unwrap_err();
+        assert!(error.message.starts_with("2 of 3 numbers"), "{error}");
+    }
 }

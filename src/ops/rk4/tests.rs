@@ -328,6 +328,7 @@ fn gpu_conserves_energy_and_momentum() {
 fn gpu_is_the_avx2_level_bit_for_bit() {
     let Some(gpu) = crate::device::test_gpu() else { return };
     if Simd::detect() < Simd::Avx2 {
+        eprintln!("skipped: this processor has no AVX2");
         return;
     }
     for law in Law::ALL {

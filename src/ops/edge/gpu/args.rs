@@ -445,3 +445,46 @@ kernel_args! {
         n_penalties: u32,
     }
 }
+
+kernel_args! {
+    /// What `edge_receivers_layer` takes.
+    struct EdgeReceiversLayerArgs {
+        inputs: Pointer<f32>,
+        weights: Pointer<f32>,
+        bias: Pointer<f32>,
+        outputs: Pointer<f32>,
+        rows: u32,
+        in_width: u32,
+        out_width: u32,
+        relu: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_receivers_input_gradient` takes.
+    struct EdgeReceiversInputGradientArgs {
+        d_outputs: Pointer<f32>,
+        weights: Pointer<f32>,
+        inputs: Pointer<f32>,
+        d_inputs: Pointer<f32>,
+        rows: u32,
+        in_width: u32,
+        out_width: u32,
+        unused: u32,
+    }
+}
+
+kernel_args! {
+    /// What `edge_receivers_weight_gradient` takes.
+    struct EdgeReceiversWeightGradientArgs {
+        d_outputs: Pointer<f32>,
+        inputs: Pointer<f32>,
+        partials: Pointer<f32>,
+        biases: Pointer<f32>,
+        stride: u64,
+        rows: u32,
+        in_width: u32,
+        out_width: u32,
+        rows_per_split: u32,
+    }
+}

@@ -9,6 +9,8 @@
 pub(crate) mod args;
 mod fused;
 mod hopper;
+#[cfg(test)]
+mod large_tests;
 mod resident;
 #[cfg(test)]
 mod resident_tests;
@@ -222,6 +224,13 @@ impl<'a> Loaded<'a> {
         let mut totals = [0.0; 2];
         self.totals.download(&mut totals)?;
         Ok(totals)
+    }
+
+    /// The gradient of the last step.
+    pub(crate) fn gradients(&self) -> Result<Vec<f32>> {
+        let mut gradients = vec![0.0; self.gradients.len()];
+        self.gradients.download(&mut gradients)?;
+        Ok(gradients)
     }
 }
 

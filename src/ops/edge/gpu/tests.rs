@@ -6,7 +6,7 @@ use crate::network::spec::Precision;
 use crate::ops::edge::reference;
 use crate::ops::edge::selftest::{Case, KINDS, Kind};
 use crate::ops::mlp::Rounding;
-use crate::ops::relative_error;
+use crate::ops::{Check, relative_error};
 
 /// Predictions of a case into poisoned buffers.
 fn found_by(gpu: Gpu, case: &Case, plan: Option<Plan>) -> Vec<f32> {
@@ -143,7 +143,9 @@ fn gpu_fused_first_layer_is_nearly_f32() {
         case.features.iter_mut().for_each(|x| *x += 10.0);
         let [fused, _] = found(gpu, &case);
         let error = relative_error(&fused, &expected(&case, Rounding::Exact));
-        assert!(error < 1e-4, "{degrees:?}: {error}");
+        let what = format!("{degrees:?}, nearly f32");
+        let check = Check { operation: "edge", case: what, error, limit: 1e-4 };
+        assert!(check.passed(), "{check:?} {:?}", check.suspect());
     }
 }
 

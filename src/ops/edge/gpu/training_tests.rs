@@ -1,5 +1,6 @@
 //! Training steps in every way: against the reference and against each other, and digit by digit.
 
+use super::step::receivers::MANY_RECEIVERS;
 use super::tests::{STARS, hopper_plan, integers, integral, wide};
 use super::*;
 use crate::device::{Device, test_gpu};
@@ -19,7 +20,7 @@ fn step(how: (Gpu, Way, usize), case: &Case, batch: &Batch) -> (Vec<f32>, Loss) 
 }
 
 /// The same, and predictions, in the order of the reference.
-fn found(how: (Gpu, Way, usize), case: &Case) -> Vec<f32> {
+pub(super) fn found(how: (Gpu, Way, usize), case: &Case) -> Vec<f32> {
     let batch = case.batch();
     let mut found = vec![f32::NAN; case.receivers.len() * case.shape.outputs];
     predict((how.0, None), &batch, &case.parameters, &mut found).unwrap();
@@ -49,7 +50,7 @@ fn warpgroups(gpu: Gpu, case: &Case) -> Option<(TrainingPlan, Plan)> {
 }
 
 /// By warpgroups in both directions.
-fn hopper(gpu: Gpu, case: &Case) -> Option<Way> {
+pub(super) fn hopper(gpu: Gpu, case: &Case) -> Option<Way> {
     warpgroups(gpu, case).map(|(plan, forward)| Way::Training(plan, forward))
 }
 
@@ -211,6 +212,15 @@ fn gpu_chunks_give_what_the_whole_gives() {
             }
         }
     }
+}
+
+/// Layers on so many receivers go in larger tiles.
+#[test]
+fn gpu_steps_on_many_receivers_are_exact_where_nothing_is_rounded() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    let degrees: Vec<usize> = (0..MANY_RECEIVERS).map(|k| [1, 0, 0, 0][k % 4]).collect();
+    let case = integers_with(Kind::None, [16, 2, 3], &degrees);
+    exact(gpu, &case, &[Way::Layers, fused(plan(gpu, &case))], usize::MAX);
 }
 
 #[test]

@@ -47,21 +47,18 @@ impl Step<'_> {
         };
         // SAFETY: here and below, as in `forward`.
         unsafe { gpu.launch(LOSS, Grid::cover(receivers, 64), &args)? };
-        let mut d = to.d_predictions.read(receivers * width).cast();
+        let mut d = to.d_predictions.read(receivers * width);
         for (index, at) in self.padded.node.iter().enumerate().rev() {
             let inputs = match index {
                 0 => &self.node_inputs,
                 _ => &self.node_hidden[index - 1],
             };
-            let inputs = inputs.read(receivers * at.inputs).cast();
-            self.weights(Precision::F32, to, at, receivers, d, inputs)?;
-            let args = InputGradientArgs {
-                inputs: if index == 0 { Pointer::NULL } else { inputs },
-                d_inputs: to.d_node[index].write(receivers * at.inputs),
-                ..self.passing(at, receivers, d)
-            };
-            unsafe { input_gradient(gpu, Precision::F32, 1, &args)? };
-            d = to.d_node[index].read(receivers * at.inputs).cast();
+            let inputs = inputs.read(receivers * at.inputs);
+            unsafe { self.receivers_weights(to, at, d, inputs)? };
+            let relu = if index == 0 { Pointer::NULL } else { inputs };
+            let d_inputs = to.d_node[index].write(receivers * at.inputs);
+            unsafe { self.receivers_input_gradient(at, d, relu, d_inputs)? };
+            d = to.d_node[index].read(receivers * at.inputs);
         }
         Ok(())
     }
@@ -110,17 +107,14 @@ impl Step<'_> {
             };
             let units = Grid { shared: BLOCK_SUM, ..Grid::new(last.outputs, THREADS) };
             unsafe { gpu.launch(LAST, units, &args)? };
-            let d_sums = to.d_sums.read(receivers * last.outputs).cast();
-            let sums = self.hidden_sums.read(receivers * last.inputs).cast();
+            let d_sums = to.d_sums.read(receivers * last.outputs);
+            let sums = self.hidden_sums.read(receivers * last.inputs);
             // What it gives as gradient of the bias is no use: each sum has several.
             let end = self.padded.len;
             let beside = Layer { bias: end..end + last.outputs, ..last.clone() };
-            self.weights(Precision::F32, to, &beside, receivers, d_sums, sums)?;
-            let args = InputGradientArgs {
-                d_inputs: to.passed.write(receivers * last.inputs),
-                ..self.passing(last, receivers, d_sums)
-            };
-            unsafe { input_gradient(gpu, Precision::F32, 1, &args)? };
+            unsafe { self.receivers_weights(to, &beside, d_sums, sums)? };
+            let passed = to.passed.write(receivers * last.inputs);
+            unsafe { self.receivers_input_gradient(last, d_sums, Pointer::NULL, passed)? };
             if self.fused.is_some() {
                 return Ok(());
             }
@@ -169,7 +163,7 @@ impl Step<'_> {
     }
 
     /// Adds the gradient of a layer's parameters.
-    fn weights(
+    pub(super) fn weights(
         &self,
         precision: Precision,
         to: &mut Backward,
@@ -195,7 +189,12 @@ impl Step<'_> {
     }
 
     /// The gradient of a layer's inputs, without a place for it.
-    fn passing(&self, at: &Layer, rows: usize, d_outputs: Pointer<u8>) -> InputGradientArgs {
+    pub(super) fn passing(
+        &self,
+        at: &Layer,
+        rows: usize,
+        d_outputs: Pointer<u8>,
+    ) -> InputGradientArgs {
         InputGradientArgs {
             d_outputs,
             parameters: self.wide.read(self.wide.len()),

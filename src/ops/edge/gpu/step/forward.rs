@@ -30,12 +30,11 @@ impl Step<'_> {
             Pointer::NULL
         } else {
             let last = &self.padded.edge[layers];
-            let input = self.hidden_sums.read(receivers * last.inputs).cast();
+            let input = self.hidden_sums.read(receivers * last.inputs);
             let outputs = self.sums.write(receivers * shape.message_dim);
-            let args = LayerArgs { outputs, ..self.plain(last, input, receivers, false) };
             // SAFETY: here and below, the buffers are as long as the chunk and the shape ask for, senders
             // and receivers were checked by the entry, and blocks are receivers or stride over what there is.
-            unsafe { layer(gpu, Precision::F32, 1, &args)? };
+            unsafe { self.receivers_layer(last, input, outputs, false)? };
             let weights = self.wide.read(self.wide.len());
             // SAFETY: the bias is inside the arena.
             unsafe { weights.add(last.bias.start) }
@@ -56,14 +55,13 @@ impl Step<'_> {
             unused: 0,
         };
         unsafe { gpu.launch(NODE_INPUTS, Grid::cover(receivers * width, 256), &args)? };
-        let mut input = self.node_inputs.read(receivers * width).cast();
+        let mut input = self.node_inputs.read(receivers * width);
         for index in 0..=layers {
             let at = &self.padded.node[index];
             let to = self.node_hidden.get_mut(index).unwrap_or(&mut self.predictions);
             let outputs = to.write(receivers * at.outputs);
-            let next = to.read(receivers * at.outputs).cast();
-            let args = LayerArgs { outputs, ..self.plain(at, input, receivers, index < layers) };
-            unsafe { layer(gpu, Precision::F32, 1, &args)? };
+            let next = to.read(receivers * at.outputs);
+            unsafe { self.receivers_layer(at, input, outputs, index < layers)? };
             input = next;
         }
         Ok(())
@@ -137,7 +135,13 @@ impl Step<'_> {
     }
 
     /// A layer in f32 on some rows, without a place for its outputs.
-    fn plain(&self, at: &Layer, inputs: Pointer<u8>, rows: usize, relu: bool) -> LayerArgs {
+    pub(super) fn plain(
+        &self,
+        at: &Layer,
+        inputs: Pointer<u8>,
+        rows: usize,
+        relu: bool,
+    ) -> LayerArgs {
         LayerArgs {
             inputs,
             parameters: self.wide.read(self.wide.len()),

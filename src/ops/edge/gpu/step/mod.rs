@@ -2,6 +2,7 @@
 
 mod backward;
 mod forward;
+pub(super) mod receivers;
 
 use std::ops::Range;
 use std::sync::Arc;
