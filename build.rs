@@ -34,8 +34,9 @@ fn main() {
 
     let kernels = kernels();
     let archs = archs().unwrap_or_else(|message| panic!("{message}"));
-    let compiled = match find_nvcc() {
-        Some(nvcc) => compile(&nvcc, &archs, &kernels, &out).map(Some),
+    let nvcc = find_nvcc();
+    let compiled = match &nvcc {
+        Some(nvcc) => compile(nvcc, &archs, &kernels, &out).map(Some),
         None => Ok(None),
     };
     let problem = match &compiled {
@@ -52,7 +53,8 @@ fn main() {
         assert!(!asked_for, "{problem}");
         println!("cargo::warning={problem}");
     }
-    list(&kernels, compiled.ok().flatten().as_deref(), &out);
+    let toolkit = nvcc.and_then(|nvcc| release(&nvcc)).unwrap_or(0);
+    list(&kernels, compiled.ok().flatten().as_deref(), toolkit, &out);
 }
 
 /// The commit; "unknown" where there is no git.
@@ -122,6 +124,14 @@ fn find_nvcc() -> Option<PathBuf> {
         .chain(on_path.map(|folder| folder.join("nvcc")))
         .chain([PathBuf::from("/usr/local/cuda/bin/nvcc")])
         .find(|path| path.is_file())
+}
+
+/// The toolkit's version as drivers write theirs: 12040 of "Cuda compilation tools, release 12.4, V12.4.131".
+fn release(nvcc: &Path) -> Option<i32> {
+    let output = Command::new(nvcc).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (major, minor) = text.split_once("release ")?.1.split_once(',')?.0.split_once('.')?;
+    Some(1000 * major.parse::<i32>().ok()? + 10 * minor.parse::<i32>().ok()?)
 }
 
 /// What nvcc is always told, besides the targets and the files.
@@ -239,11 +249,11 @@ fn hash_source(file: &Path, hasher: &mut DefaultHasher) -> std::io::Result<()> {
 }
 
 /// `kernels.rs`: the embedded modules by name, or the names with nothing to load.
-fn list(kernels: &[PathBuf], fatbins: Option<&[PathBuf]>, out: &Path) {
+fn list(kernels: &[PathBuf], fatbins: Option<&[PathBuf]>, toolkit: i32, out: &Path) {
     let module = |(index, kernel): (usize, &PathBuf)| {
         let name = kernel.file_stem().expect("a file").to_string_lossy();
         let image = match fatbins {
-            Some(fatbins) => format!("include_bytes!({:?})", fatbins[index]),
+            Some(fatbins) => format!("&Aligned(*include_bytes!({:?})).0", fatbins[index]),
             None => "b\"\\0\"".to_string(),
         };
         format!("    ({name:?}, {image}),\n")
@@ -251,6 +261,7 @@ fn list(kernels: &[PathBuf], fatbins: Option<&[PathBuf]>, out: &Path) {
     let modules: String = kernels.iter().enumerate().map(module).collect();
     let text = format!(
         "/// Whether nvcc compiled the modules.\npub(super) const COMPILED: bool = {};\n\
+         /// The version of its toolkit, 13000 for 13.0.\npub(super) const TOOLKIT: i32 = {toolkit};\n\
          /// Name and fatbin of each kernel file.\n\
          pub(super) static MODULES: &[(&str, &[u8])] = &[\n{modules}];\n",
         fatbins.is_some(),

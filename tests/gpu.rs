@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use lawsmith::device::{Device, Simd};
+use lawsmith::device::{Device, Simd, driver};
 
 /// The device and whether it is the stand-in, whose memory a variable sets.
 fn gpu() -> Option<bool> {
@@ -318,4 +318,88 @@ fn gpu_a_graph_of_halos_goes_through_every_stage() {
             assert!(run.join("report.html").exists());
         }
     }
+}
+
+/// What the stand-in is told, the device that is asked for, and what the user reads.
+type Refusal<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+
+#[test]
+fn gpu_drivers_that_have_no_device_for_us_say_why() {
+    if gpu() != Some(true) {
+        return;
+    }
+    let run = |settings: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("lawsmith"));
+        command.args(arguments).env_remove("CUDA_VISIBLE_DEVICES").envs(settings.iter().copied());
+        command.output().unwrap()
+    };
+    let listed = |settings: &[(&str, &str)]| {
+        let output = run(settings, &["devices"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    const DRIVER: &str = "LAWSMITH_EMULATED_DRIVER";
+    const VERSION: &str = "LAWSMITH_EMULATED_VERSION";
+    const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+    const TWO: (&str, &str) = ("LAWSMITH_EMULATED_DEVICES", "2");
+    let needed = driver::needed();
+    let (older, needs) = ((needed - 1000).to_string(), driver::release(needed));
+    let offers = driver::release(needed - 1000);
+    let old = format!("the driver offers CUDA {offers}, and this build needs {needs} or later: ");
+    let turing = [("LAWSMITH_EMULATED_CAPABILITY", "75"), ("LAWSMITH_EMULATED_NAME", "Tesla T4")];
+    let refusals: &[Refusal] = &[
+        (&[(VERSION, &older[..])], "cuda:0", &old),
+        (&[(VISIBLE, "")], "cuda:0", "CUDA_VISIBLE_DEVICES is empty, which hides every GPU"),
+        (&[(VISIBLE, "7")], "cuda:0", "CUDA_VISIBLE_DEVICES=7 names no GPU that is there"),
+        (&[(DRIVER, "no-device")], "cuda:0", "the driver finds no GPU (nvidia-smi -L lists"),
+        (&[(DRIVER, "no-permission")], "cuda:0", "the operating system keeps the driver from"),
+        (&[(DRIVER, "mismatch")], "cuda:0", "library and its kernel module are of different"),
+        (&[(DRIVER, "not-ready")], "cuda:0", "the driver is not ready: GPUs that are connected by"),
+        (&[(DRIVER, "compat")], "cuda:0", "(…/compat) out of LD_LIBRARY_PATH"),
+        (&[(DRIVER, "stub")], "cuda:0", "(…/stubs) out of LD_LIBRARY_PATH"),
+        (&[(DRIVER, "exclusive")], "cuda:0", "another process uses it, and it is for one process"),
+        (&[(DRIVER, "prohibited")], "cuda:0", "its compute mode is 'prohibited' (nvidia-smi -c 0"),
+        (&[(DRIVER, "old-ptx")], "cuda:0", "it is newer than the GPUs that this build has machine"),
+        (
+            &turing,
+            "cuda:0",
+            "Tesla T4 has compute capability 7.5, and the kernels need 8.0 or later",
+        ),
+        (&[], "cuda:1", "there is one GPU, cuda:0;"),
+        (&[TWO], "cuda:2", "there are 2 GPUs, cuda:0 to cuda:1;"),
+        (&[TWO, (VISIBLE, "1")], "cuda:1", "there is one GPU, cuda:0, of CUDA_VISIBLE_DEVICES=1;"),
+    ];
+    for &(settings, device, why) in refusals {
+        let text = refused(run(settings, &["messages", "nowhere", "--device", device]));
+        assert!(text.contains(&format!("{device} cannot be used: ")), "{settings:?}: {text}");
+        assert!(
+            text.contains(why) && text.ends_with("; use --device cpu\n"),
+            "{settings:?}: {text}"
+        );
+        if device != "cuda:0" {
+            continue;
+        }
+        let list = listed(settings);
+        assert!(list.contains(why) && list.lines().count() == 2, "{settings:?}: {list}");
+        let auto = run(settings, &["messages", "nowhere"]);
+        let text = String::from_utf8(auto.stderr).unwrap();
+        assert!(text.contains("no GPU: ") && text.contains(why), "{settings:?}: {text}");
+    }
+
+    // A driver of the first release that does; a slice of a GPU; several of them.
+    let number = needed.to_string();
+    let slice = [
+        (VERSION, &number[..]),
+        ("LAWSMITH_EMULATED_NAME", "NVIDIA H200 MIG 1g.18gb"),
+        ("LAWSMITH_EMULATED_MEMORY", "19327352832"),
+        (VISIBLE, "MIG-3f2c9d11-0c1d-5a8e-9d52-6f0f7a2b8c44"),
+    ];
+    let list = listed(&slice);
+    assert!(list.contains("cuda:0   NVIDIA H200 MIG 1g.18gb, 18.0 of 18.0 GiB free"), "{list}");
+    assert!(
+        list.contains(&format!("CUDA {needs} by the driver, {needs} or later needed")),
+        "{list}"
+    );
+    let list = listed(&[TWO]);
+    assert!(list.lines().count() == 3 && list.contains("\ncuda:1   emulated, "), "{list}");
 }

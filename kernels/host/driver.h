@@ -10,8 +10,13 @@ enum CUresult : int {
     CUDA_ERROR_INVALID_VALUE = 1,
     CUDA_ERROR_OUT_OF_MEMORY = 2,
     CUDA_ERROR_NOT_INITIALIZED = 3,
+    CUDA_ERROR_STUB_LIBRARY = 34,
+    CUDA_ERROR_DEVICE_UNAVAILABLE = 46,
+    CUDA_ERROR_NO_DEVICE = 100,
     CUDA_ERROR_INVALID_DEVICE = 101,
     CUDA_ERROR_INVALID_CONTEXT = 201,
+    CUDA_ERROR_UNSUPPORTED_PTX_VERSION = 222,
+    CUDA_ERROR_OPERATING_SYSTEM = 304,
     CUDA_ERROR_INVALID_HANDLE = 400,
     CUDA_ERROR_ILLEGAL_STATE = 401,
     CUDA_ERROR_NOT_FOUND = 500,
@@ -19,6 +24,9 @@ enum CUresult : int {
     CUDA_ERROR_ILLEGAL_ADDRESS = 700,
     CUDA_ERROR_LAUNCH_FAILED = 719,
     CUDA_ERROR_NOT_PERMITTED = 800,
+    CUDA_ERROR_SYSTEM_NOT_READY = 802,
+    CUDA_ERROR_SYSTEM_DRIVER_MISMATCH = 803,
+    CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE = 804,
     CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900,
     CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901,
     CUDA_ERROR_STREAM_CAPTURE_MERGE = 902,
@@ -34,7 +42,13 @@ enum CUresult : int {
 // What selfcheck.cpp calls; the rest of libcuda*.cpp is declared by its definition.
 extern "C" {
 CUresult cuInit(unsigned flags);
+CUresult cuDriverGetVersion(int* version);
 CUresult cuGetErrorString(CUresult code, const char** text);
+CUresult cuDeviceGetCount(int* count);
+CUresult cuDeviceGet(CUdevice* device, int ordinal);
+CUresult cuDeviceGetName(char* name, int size, CUdevice device);
+CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice device);
+CUresult cuDeviceGetMemPool(void** pool, CUdevice device);
 CUresult cuDevicePrimaryCtxRetain(void** context, CUdevice device);
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device);
 CUresult cuCtxSetCurrent(void* context);
@@ -44,6 +58,9 @@ CUresult cuMemAlloc_v2(CUdeviceptr* pointer, size_t size);
 CUresult cuMemFree_v2(CUdeviceptr pointer);
 CUresult cuMemAllocAsync(CUdeviceptr* pointer, size_t size, void* stream);
 CUresult cuMemFreeAsync(CUdeviceptr pointer, void* stream);
+CUresult cuMemPoolSetAttribute(void* pool, int attribute, void* value);
+CUresult cuMemPoolGetAttribute(void* pool, int attribute, void* value);
+CUresult cuMemPoolTrimTo(void* pool, size_t keep);
 CUresult cuMemHostAlloc(void** pointer, size_t size, unsigned flags);
 CUresult cuMemcpyHtoD_v2(CUdeviceptr target, const void* source, size_t size);
 CUresult cuMemcpyDtoH_v2(void* target, CUdeviceptr source, size_t size);
@@ -65,9 +82,10 @@ CUresult cuEventCreate(void** event, unsigned flags);
 CUresult cuEventRecord(void* event, void* stream);
 CUresult cuEventSynchronize(void* event);
 CUresult cuEventQuery(void* event);
-CUresult cuEventElapsedTime_v2(float* milliseconds, void* begin, void* end);
+CUresult cuEventElapsedTime(float* milliseconds, void* begin, void* end);
 CUresult cuLaunchHostFunc(void* stream, void (*function)(void*), void* data);
 CUresult cuModuleLoadData(void** module, const void* image);
+CUresult cuModuleUnload(void* module);
 CUresult cuModuleGetFunction(void** function, void* module, const char* name);
 CUresult cuFuncSetAttribute(void* function, int attribute, int value);
 CUresult cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z,

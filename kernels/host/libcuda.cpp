@@ -28,8 +28,16 @@ constexpr Description DESCRIPTIONS[] = {
     {CUDA_ERROR_INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
     {CUDA_ERROR_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
     {CUDA_ERROR_NOT_INITIALIZED, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
+    {CUDA_ERROR_STUB_LIBRARY, "CUDA_ERROR_STUB_LIBRARY", "CUDA driver is a stub library"},
+    {CUDA_ERROR_DEVICE_UNAVAILABLE, "CUDA_ERROR_DEVICE_UNAVAILABLE",
+     "CUDA-capable device(s) is/are busy or unavailable"},
+    {CUDA_ERROR_NO_DEVICE, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
     {CUDA_ERROR_INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
     {CUDA_ERROR_INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {CUDA_ERROR_UNSUPPORTED_PTX_VERSION, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+     "the provided PTX was compiled with an unsupported toolchain."},
+    {CUDA_ERROR_OPERATING_SYSTEM, "CUDA_ERROR_OPERATING_SYSTEM",
+     "OS call failed or operation not supported on this OS"},
     {CUDA_ERROR_INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {CUDA_ERROR_ILLEGAL_STATE, "CUDA_ERROR_ILLEGAL_STATE",
      "the operation cannot be performed in the present state"},
@@ -39,6 +47,11 @@ constexpr Description DESCRIPTIONS[] = {
      "an illegal memory access was encountered"},
     {CUDA_ERROR_LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {CUDA_ERROR_NOT_PERMITTED, "CUDA_ERROR_NOT_PERMITTED", "operation not permitted"},
+    {CUDA_ERROR_SYSTEM_NOT_READY, "CUDA_ERROR_SYSTEM_NOT_READY", "system not yet initialized"},
+    {CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
+     "system has unsupported display driver / cuda driver combination"},
+    {CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE, "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE",
+     "forward compatibility was attempted on non supported HW"},
     {CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
      "operation not permitted when stream is capturing"},
     {CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
@@ -59,6 +72,69 @@ constexpr Description DESCRIPTIONS[] = {
      "attempt to terminate a thread-local capture sequence from another thread"},
 };
 
+// Sets `into` where the variable is there.
+template <class T>
+CUresult number(const char* name, unsigned long long from, T& into) {
+    const char* text = getenv(name);
+    if (!text) return CUDA_SUCCESS;
+    char* end;
+    const unsigned long long value = strtoull(text, &end, 10);
+    if (end == text || *end || value < from)
+        return error(CUDA_ERROR_INVALID_VALUE, "%s=%s: not a number from %llu on", name, text,
+                     from);
+    into = T(value);
+    return CUDA_SUCCESS;
+}
+
+int version = 13000;
+
+// How many devices of a list a program sees: those before the first that is not there. A name that
+// is not a number is that of a device (GPU-…, MIG-…).
+int visible(const char* list, int there) {
+    int count = 0;
+    while (*list) {
+        const bool named = !strncmp(list, "GPU-", 4) || !strncmp(list, "MIG-", 4);
+        char* end;
+        const long ordinal = named ? 0 : strtol(list, &end, 10);
+        if (!named && (end == list || ordinal < 0 || ordinal >= there)) break;
+        count++;
+        list = strchr(list, ',');
+        if (!list++) break;
+    }
+    return count;
+}
+
+constexpr Fault FAULTS[] = {
+    {"stub", CUDA_ERROR_STUB_LIBRARY, Fault::VERSION},
+    {"no-device", CUDA_ERROR_NO_DEVICE, Fault::INIT},
+    {"no-permission", CUDA_ERROR_OPERATING_SYSTEM, Fault::INIT},
+    {"not-ready", CUDA_ERROR_SYSTEM_NOT_READY, Fault::INIT},
+    {"mismatch", CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, Fault::INIT},
+    {"compat", CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE, Fault::INIT},
+    {"exclusive", CUDA_ERROR_DEVICE_UNAVAILABLE, Fault::RETAIN},
+    {"prohibited", CUDA_ERROR_DEVICE_UNAVAILABLE, Fault::RETAIN},
+    {"old-ptx", CUDA_ERROR_UNSUPPORTED_PTX_VERSION, Fault::LOAD},
+};
+
+// What the environment says; read when it is first asked for, which is before cuInit.
+CUresult set_up() {
+    static bool done = false;
+    if (done) return CUDA_SUCCESS;
+    if (const char* text = getenv("LAWSMITH_EMULATED_DRIVER")) {
+        const Fault* found = std::find_if(std::begin(FAULTS), std::end(FAULTS),
+                                          [&](const Fault& f) { return !strcmp(f.name, text); });
+        if (found == std::end(FAULTS))
+            return error(CUDA_ERROR_INVALID_VALUE, "LAWSMITH_EMULATED_DRIVER=%s: no such fault",
+                         text);
+        fault = *found;
+    }
+    CHECK(number("LAWSMITH_EMULATED_VERSION", 1000, version));
+    CHECK(number("LAWSMITH_EMULATED_DEVICES", 1, devices));
+    if (const char* text = getenv("CUDA_VISIBLE_DEVICES")) devices = visible(text, devices);
+    done = true;
+    return CUDA_SUCCESS;
+}
+
 }  // namespace
 
 // ---------------------------------------------------------------- initialisation, errors, device
@@ -67,6 +143,9 @@ API cuInit(unsigned flags) {
     const Lock lock(mutex);
     if (flags) return CUDA_ERROR_INVALID_VALUE;
     if (initialized) return CUDA_SUCCESS;
+    CHECK(set_up());
+    if (fault.call == Fault::VERSION || fault.call == Fault::INIT) return fault.code;
+    if (!devices) return CUDA_ERROR_NO_DEVICE;
     if (const char* text = getenv("LAWSMITH_EMULATED_SCHEDULE"))
         if (!simt::parse_schedule(text, simt::options))
             return error(CUDA_ERROR_INVALID_VALUE,
@@ -79,26 +158,18 @@ API cuInit(unsigned flags) {
                          "LAWSMITH_EMULATED_STREAMS=%s: neither eager nor late", text);
         late = !strcmp(text, "late");
     }
-    const auto number = [](const char* name, unsigned long long from, auto& into) {
-        const char* text = getenv(name);
-        if (!text) return CUDA_SUCCESS;
-        char* end;
-        const unsigned long long value = strtoull(text, &end, 10);
-        if (end == text || *end || value < from)
-            return error(CUDA_ERROR_INVALID_VALUE, "%s=%s: not a number from %llu on", name, text,
-                         from);
-        into = std::remove_reference_t<decltype(into)>(value);
-        return CUDA_SUCCESS;
-    };
     CHECK(number("LAWSMITH_EMULATED_MEMORY", 0, memory.limit));
     CHECK(number("LAWSMITH_EMULATED_WORKERS", 1, simt::options.workers));
-    CHECK(number("LAWSMITH_EMULATED_CAPABILITY", 80, capability));
+    CHECK(number("LAWSMITH_EMULATED_CAPABILITY", 50, capability));
     initialized = true;
     return CUDA_SUCCESS;
 }
 
-API cuDriverGetVersion(int* version) {
-    *version = 13000;
+API cuDriverGetVersion(int* number) {
+    const Lock lock(mutex);
+    CHECK(set_up());
+    if (fault.call == Fault::VERSION) return fault.code;
+    *number = version;
     return CUDA_SUCCESS;
 }
 
@@ -135,38 +206,40 @@ API cuGetErrorString(CUresult code, const char** text) {
 API cuDeviceGetCount(int* count) {
     const Lock lock(mutex);
     if (!initialized) return CUDA_ERROR_NOT_INITIALIZED;
-    *count = 1;
+    *count = devices;
     return CUDA_SUCCESS;
 }
 
 API cuDeviceGet(CUdevice* device, int ordinal) {
     const Lock lock(mutex);
     if (!initialized) return CUDA_ERROR_NOT_INITIALIZED;
-    if (ordinal) return error(CUDA_ERROR_INVALID_DEVICE, "device %d of 1 emulated device", ordinal);
-    *device = 0;
+    if (ordinal < 0 || ordinal >= devices)
+        return error(CUDA_ERROR_INVALID_DEVICE, "device %d of %d emulated", ordinal, devices);
+    *device = ordinal;
     return CUDA_SUCCESS;
 }
 
 API cuDeviceGetName(char* name, int size, CUdevice device) {
-    if (device) return CUDA_ERROR_INVALID_DEVICE;
-    snprintf(name, size_t(size), "emulated");
+    if (device < 0 || device >= devices) return CUDA_ERROR_INVALID_DEVICE;
+    const char* text = getenv("LAWSMITH_EMULATED_NAME");
+    snprintf(name, size_t(size), "%s", text ? text : "emulated");
     return CUDA_SUCCESS;
 }
 
 API cuDeviceGetUuid_v2(void* uuid, CUdevice device) {
-    if (device) return CUDA_ERROR_INVALID_DEVICE;
+    if (device < 0 || device >= devices) return CUDA_ERROR_INVALID_DEVICE;
     memcpy(uuid, "lawsmithemulated", 16);
     return CUDA_SUCCESS;
 }
 
 API cuDeviceTotalMem_v2(size_t* bytes, CUdevice device) {
-    if (device) return CUDA_ERROR_INVALID_DEVICE;
+    if (device < 0 || device >= devices) return CUDA_ERROR_INVALID_DEVICE;
     *bytes = memory.limit;
     return CUDA_SUCCESS;
 }
 
 API cuDeviceGetAttribute(int* value, int attribute, CUdevice device) {
-    if (device) return CUDA_ERROR_INVALID_DEVICE;
+    if (device < 0 || device >= devices) return CUDA_ERROR_INVALID_DEVICE;
     switch (attribute) {
     case 1: *value = 1024; break;  // threads of a block
     case 2:
@@ -180,6 +253,9 @@ API cuDeviceGetAttribute(int* value, int attribute, CUdevice device) {
     case 12: *value = 65536; break;     // registers of a block
     case 16: *value = 132; break;       // multiprocessors
     case 19: *value = 1; break;         // can map host memory
+    case 20:                            // compute mode
+        *value = strcmp(fault.name, "exclusive") ? strcmp(fault.name, "prohibited") ? 0 : 2 : 3;
+        break;
     case 38: *value = 50 << 20; break;  // bytes of the second cache
     case 39: *value = 2048; break;      // threads of a multiprocessor
     case 40: *value = 2; break;         // copies at the same time
@@ -201,7 +277,8 @@ API cuDeviceGetAttribute(int* value, int attribute, CUdevice device) {
 API cuDevicePrimaryCtxRetain(void** handle, CUdevice device) {
     const Lock lock(mutex);
     if (!initialized) return CUDA_ERROR_NOT_INITIALIZED;
-    if (device) return CUDA_ERROR_INVALID_DEVICE;
+    if (device < 0 || device >= devices) return CUDA_ERROR_INVALID_DEVICE;
+    if (fault.call == Fault::RETAIN) return fault.code;
     retained++;
     *handle = &context;
     return CUDA_SUCCESS;
@@ -210,12 +287,13 @@ API cuDevicePrimaryCtxRetain(void** handle, CUdevice device) {
 // The last one takes everything with it, a death as well.
 API cuDevicePrimaryCtxRelease_v2(CUdevice device) {
     Lock lock(mutex);
-    if (device) return CUDA_ERROR_INVALID_DEVICE;
+    if (device < 0 || device >= devices) return CUDA_ERROR_INVALID_DEVICE;
     if (!retained) return error(CUDA_ERROR_INVALID_CONTEXT, "the primary context has no owner");
     if (--retained) return CUDA_SUCCESS;
     run_all(lock);
     if (retained) return CUDA_SUCCESS;  // again, while the lock was released
     memory.release_all();
+    pool = {};
     for (const auto& [address, _] : pinned) free(reinterpret_cast<void*>(address));
     pinned.clear();
     streams.clear();
@@ -255,6 +333,7 @@ API cuCtxSynchronize() {
     READY
     CHECK(no_capture("cuCtxSynchronize"));
     run_all(lock);
+    pool.settle();
     return dead;
 }
 

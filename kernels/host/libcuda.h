@@ -5,6 +5,7 @@
 #include "memory.h"
 #include "simt.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -82,6 +83,25 @@ struct Function {
 };
 struct Module {
     std::unordered_map<std::string, std::shared_ptr<Function>> functions;
+    DeviceMemory::Buffer* code;
+};
+
+// Memory that stream-ordered allocations come from. What nobody uses of it goes when the pool is
+// trimmed, and beyond the threshold whenever somebody waits for the device.
+struct Pool {
+    size_t threshold = 0, reserved = 0, used = 0;
+
+    size_t unused() const { return reserved - used; }
+    void keep(size_t bytes) { reserved = std::max(used, std::min(reserved, bytes)); }
+    void settle() { keep(threshold); }
+};
+
+// A fault of the driver, which LAWSMITH_EMULATED_DRIVER names, and the call that has it.
+struct Fault {
+    enum Call { NONE, VERSION, INIT, RETAIN, LOAD };
+    const char* name;
+    CUresult code;
+    Call call;
 };
 
 // Objects by the pointer that the program holds.
@@ -106,12 +126,15 @@ extern std::condition_variable changed;  // a stream stopped running
 extern bool initialized;
 extern bool late;
 extern unsigned capability;  // ten times that of the device: which kernels are chosen; it runs all
+extern int devices;          // that programs see; all are one, under several numbers
+extern Fault fault;
 
 extern unsigned retained;  // owners of the primary context
 extern CUresult dead;
 extern CUresult last_death;  // of this context or an earlier one
 extern std::string cause_of_death;
 extern DeviceMemory memory;
+extern Pool pool;
 extern std::unordered_map<uintptr_t, size_t> pinned;
 extern std::shared_ptr<Stream> null_stream;
 extern std::vector<std::shared_ptr<Stream>> streams;  // with work, whether destroyed or not
@@ -168,6 +191,10 @@ CUresult check_range(const char* what, CUdeviceptr address, size_t size);
 // Whether the bytes still exist when an operation is performed.
 bool exists(const char* what, CUdeviceptr address, size_t size);
 bool is_pinned(const void* pointer, size_t size);
+
+// Device memory, from the pool or beside it.
+CUresult allocate(Lock& lock, DeviceMemory::Buffer** buffer, size_t size, bool pooled);
+void release(DeviceMemory::Buffer* buffer);
 inline unsigned char* bytes(CUdeviceptr address) { return reinterpret_cast<unsigned char*>(address); }
 
 #define READY         \

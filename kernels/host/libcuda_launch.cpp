@@ -9,11 +9,14 @@ using namespace driver;
 
 // ---------------------------------------------------------------- modules and kernels
 
-// Any image: the kernels are in this library.
+// Any image: the kernels are in this library. The memory that code takes lies beside the pool.
 API cuModuleLoadData(void** handle, const void* image) {
     READY
     if (!image) return error(CUDA_ERROR_INVALID_VALUE, "a module image that is null");
-    *handle = modules.add(std::make_shared<Module>());
+    if (fault.call == Fault::LOAD) return fault.code;
+    const auto module = std::make_shared<Module>();
+    CHECK(allocate(lock, &module->code, 256, false));
+    *handle = modules.add(module);
     return CUDA_SUCCESS;
 }
 
@@ -22,6 +25,7 @@ API cuModuleUnload(void* handle) {
     const std::shared_ptr<Module> module = modules.get(handle);
     if (!module) return error(CUDA_ERROR_INVALID_HANDLE, "not a module: %p", handle);
     for (const auto& [_, function] : module->functions) functions.objects.erase(function.get());
+    release(module->code);
     modules.objects.erase(handle);
     return CUDA_SUCCESS;
 }

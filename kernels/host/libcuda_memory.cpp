@@ -7,25 +7,44 @@ using namespace driver;
 
 API cuMemGetInfo_v2(size_t* free, size_t* total) {
     READY
-    *free = memory.limit - memory.used();
+    *free = memory.limit - memory.used() - pool.unused();
     *total = memory.limit;
     return CUDA_SUCCESS;
 }
 
-static CUresult allocate(Lock& lock, CUdeviceptr* pointer, size_t size) {
-    if (!size) return error(CUDA_ERROR_INVALID_VALUE, "an allocation of 0 bytes");
+// Null where there is no room; what the pool holds is room only for its own.
+static DeviceMemory::Buffer* allocate(size_t size, bool pooled) {
+    const size_t held = pooled ? 0 : pool.unused();
+    if (size > memory.limit - memory.used() - held) return nullptr;
     DeviceMemory::Buffer* buffer = memory.allocate(size);
-    if (!buffer) {  // what is to be freed in a stream may make room
+    if (!buffer) return nullptr;
+    buffer->pooled = pooled;
+    if (pooled) {
+        pool.used += size;
+        pool.reserved = std::max(pool.reserved, pool.used);
+    }
+    return buffer;
+}
+
+CUresult driver::allocate(Lock& lock, DeviceMemory::Buffer** buffer, size_t size, bool pooled) {
+    if (!size) return error(CUDA_ERROR_INVALID_VALUE, "an allocation of 0 bytes");
+    *buffer = ::allocate(size, pooled);
+    if (!*buffer) {  // what is to be freed in a stream may make room
         run_all(lock);
         CHECK(dead);
-        buffer = memory.allocate(size);
+        *buffer = ::allocate(size, pooled);
     }
-    if (!buffer)
+    if (!*buffer)
         return error(CUDA_ERROR_OUT_OF_MEMORY,
-                     "out of memory: %zu bytes asked for, %zu of %zu free", size,
-                     memory.limit - memory.used(), memory.limit);
-    *pointer = buffer->begin;
+                     "out of memory: %zu bytes asked for, %zu of %zu free, %zu unused in the pool",
+                     size, memory.limit - memory.used() - pool.unused(), memory.limit,
+                     pool.unused());
     return CUDA_SUCCESS;
+}
+
+void driver::release(DeviceMemory::Buffer* buffer) {
+    if (buffer->pooled) pool.used -= buffer->size;
+    memory.release(buffer);
 }
 
 // The buffer that begins at `pointer`, null (with an error) where there is none or it was freed.
@@ -41,7 +60,10 @@ static DeviceMemory::Buffer* freeable(CUdeviceptr pointer) {
 API cuMemAlloc_v2(CUdeviceptr* pointer, size_t size) {
     READY
     CHECK(no_strict_capture("cuMemAlloc"));
-    return allocate(lock, pointer, size);
+    DeviceMemory::Buffer* buffer;
+    CHECK(allocate(lock, &buffer, size, false));
+    *pointer = buffer->begin;
+    return CUDA_SUCCESS;
 }
 
 // Waits for the device, as the real one does.
@@ -54,7 +76,7 @@ API cuMemFree_v2(CUdeviceptr pointer) {
     CHECK(dead);
     DeviceMemory::Buffer* buffer = freeable(pointer);
     if (!buffer) return CUDA_ERROR_INVALID_VALUE;
-    memory.release(buffer);
+    release(buffer);
     return CUDA_SUCCESS;
 }
 
@@ -64,8 +86,9 @@ API cuMemAllocAsync(CUdeviceptr* pointer, size_t size, void* handle) {
     STREAM(handle)
     if (stream->capture)
         return error(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "an allocation in a capture");
-    CHECK(allocate(lock, pointer, size));
-    const CUdeviceptr begin = *pointer;
+    DeviceMemory::Buffer* buffer;
+    CHECK(allocate(lock, &buffer, size, true));
+    const CUdeviceptr begin = *pointer = buffer->begin;
     return submit(lock, stream, [=](Lock&) {
         if (memory.find(begin)) memset(bytes(begin), 0xff, size);
     });
@@ -78,8 +101,50 @@ API cuMemFreeAsync(CUdeviceptr pointer, void* handle) {
     DeviceMemory::Buffer* buffer = freeable(pointer);
     if (!buffer) return CUDA_ERROR_INVALID_VALUE;
     buffer->freed = true;
-    return submit(lock, stream, [=](Lock&) { memory.release(buffer); });
+    return submit(lock, stream, [=](Lock&) { release(buffer); });
 }
+
+// ---------------------------------------------------------------- the pool
+
+#define POOL(handle)  \
+    Lock lock(mutex); \
+    if (handle != &pool) return error(CUDA_ERROR_INVALID_VALUE, "not a memory pool: %p", handle);
+
+API cuDeviceGetMemPool(void** handle, CUdevice device) {
+    const Lock lock(mutex);
+    if (!initialized) return CUDA_ERROR_NOT_INITIALIZED;
+    if (device < 0 || device >= devices) return CUDA_ERROR_INVALID_DEVICE;
+    *handle = &pool;
+    return CUDA_SUCCESS;
+}
+
+API cuMemPoolSetAttribute(void* handle, int attribute, void* value) {
+    POOL(handle)
+    if (attribute != 4)
+        return error(CUDA_ERROR_INVALID_VALUE, "pool attribute %d cannot be set", attribute);
+    pool.threshold = *static_cast<uint64_t*>(value);
+    return CUDA_SUCCESS;
+}
+
+API cuMemPoolGetAttribute(void* handle, int attribute, void* value) {
+    POOL(handle)
+    auto& number = *static_cast<uint64_t*>(value);
+    switch (attribute) {
+    case 4: number = pool.threshold; break;
+    case 5: number = pool.reserved; break;
+    case 7: number = pool.used; break;
+    default: return error(CUDA_ERROR_INVALID_VALUE, "pool attribute %d", attribute);
+    }
+    return CUDA_SUCCESS;
+}
+
+API cuMemPoolTrimTo(void* handle, size_t keep) {
+    POOL(handle)
+    pool.keep(keep);
+    return CUDA_SUCCESS;
+}
+
+// ---------------------------------------------------------------- pinned memory
 
 API cuMemHostAlloc(void** pointer, size_t size, unsigned flags) {
     READY

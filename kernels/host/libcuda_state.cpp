@@ -13,12 +13,15 @@ std::condition_variable changed;
 bool initialized = false;
 bool late = false;
 unsigned capability = 80;
+int devices = 1;
+Fault fault{"", CUDA_SUCCESS, Fault::NONE};
 
 unsigned retained = 0;
 CUresult dead = CUDA_SUCCESS;
 CUresult last_death = CUDA_SUCCESS;
 std::string cause_of_death;
 DeviceMemory memory;
+Pool pool;
 std::unordered_map<uintptr_t, size_t> pinned;
 std::shared_ptr<Stream> null_stream = std::make_shared<Stream>();
 std::vector<std::shared_ptr<Stream>> streams;

@@ -39,6 +39,7 @@ API cuStreamSynchronize(void* handle) {
     STREAM(handle)
     if (stream->capture) return no_capture("cuStreamSynchronize");
     run_until(lock, stream, stream->submitted);
+    pool.settle();
     return dead;
 }
 
@@ -84,6 +85,7 @@ API cuEventSynchronize(void* handle) {
     if (event->capture) return error(CUDA_ERROR_CAPTURED_EVENT, "a wait for an event of a capture");
     const Point point = event->recorded;
     if (point.stream) run_until(lock, point.stream, point.number);
+    pool.settle();
     return dead;
 }
 
@@ -99,7 +101,7 @@ API cuEventQuery(void* handle) {
     return dead ? dead : CUDA_ERROR_NOT_READY;
 }
 
-API cuEventElapsedTime_v2(float* milliseconds, void* begin, void* end) {
+API cuEventElapsedTime(float* milliseconds, void* begin, void* end) {
     READY
     const std::shared_ptr<Event> from = events.get(begin), to = events.get(end);
     if (!from || !to || !from->timed || !to->timed || !from->recorded.stream ||

@@ -18,6 +18,7 @@ public:
         size_t size;
         uintptr_t pages_begin, pages_end;
         bool freed;  // by a call; the memory goes when the stream gets there
+        bool pooled;
     };
 
     // Bytes that can be allocated in all.

@@ -590,7 +590,7 @@ void calls() {
     check(cuMemcpyHtoD_v2(CUdeviceptr(&host), host, 4) == value, "a copy to a host address");
 
     size_t free, total;
-    check(!cuMemGetInfo_v2(&free, &total) && total == 64 << 20 && free == total - 440,
+    check(!cuMemGetInfo_v2(&free, &total) && total == 64 << 20 && free == total - 440 - 256,
           "free memory");
     CUdeviceptr large;
     check(cuMemAlloc_v2(&large, free + 1) == CUDA_ERROR_OUT_OF_MEMORY, "more memory than there is");
@@ -703,10 +703,10 @@ void two_streams(bool late) {
     check(!cuEventCreate(&begin, 0) && !cuEventRecord(begin, first), "time");
     add(first, 0);
     check(!cuEventRecord(event, first), "time");
-    check(cuEventElapsedTime_v2(&milliseconds, begin, event) ==
+    check(cuEventElapsedTime(&milliseconds, begin, event) ==
               (late ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS),
           "no time before the end");
-    check(!cuEventSynchronize(event) && !cuEventElapsedTime_v2(&milliseconds, begin, event) &&
+    check(!cuEventSynchronize(event) && !cuEventElapsedTime(&milliseconds, begin, event) &&
               milliseconds > 0 && milliseconds < 1000,
           "the time between events");
 
@@ -837,9 +837,123 @@ void threads() {
     for (const bool result : good) check(result, "threads side by side");
 }
 
+// What the pool of stream-ordered memory holds, and who may have it.
+void pools() {
+    setting = "pools";
+    const Context context;
+    void *pool, *stream;
+    check(!cuDeviceGetMemPool(&pool, 0) && !cuStreamCreate(&stream, 1), "a pool");
+    const auto held = [&](int attribute) {
+        uint64_t bytes = 1;
+        check(!cuMemPoolGetAttribute(pool, attribute, &bytes), "an attribute of a pool");
+        return bytes;
+    };
+    const auto available = [] {
+        size_t free, total;
+        return cuMemGetInfo_v2(&free, &total) ? 0 : free;
+    };
+    const uint64_t size = 40 << 20, reserved = 5, used = 7;
+    const size_t all = available();
+    const auto come_and_go = [&] {
+        CUdeviceptr pointer;
+        check(!cuMemAllocAsync(&pointer, size, stream), "pooled memory");
+        check(held(reserved) == size && held(used) == size && available() == all - size,
+              "pooled memory in use");
+        check(!cuMemFreeAsync(pointer, stream) && !cuStreamSynchronize(stream),
+              "freed by a stream");
+    };
+    come_and_go();
+    check(!held(4) && !held(reserved) && available() == all, "a wait gives everything back");
+
+    uint64_t most = UINT64_MAX;
+    check(!cuMemPoolSetAttribute(pool, 4, &most), "a threshold");
+    come_and_go();
+    come_and_go();
+    check(held(reserved) == size && !held(used) && available() == all - size, "a pool that keeps");
+    CUdeviceptr beside, pooled;
+    check(cuMemAlloc_v2(&beside, size) == CUDA_ERROR_OUT_OF_MEMORY, "what a pool holds is its own");
+    check(!cuMemAllocAsync(&pooled, all, stream) && held(reserved) == all, "a pool that grows");
+    check(!cuMemPoolTrimTo(pool, 0) && held(reserved) == all, "what is in use is not trimmed");
+    check(!cuMemFree_v2(pooled) && held(reserved) == all && !held(used), "freed by a call");
+    check(!cuMemPoolTrimTo(pool, 1 << 20) && available() == all - (1 << 20), "trimmed to a size");
+    check(!cuMemAlloc_v2(&beside, size) && !cuMemFree_v2(beside), "room beside a trimmed pool");
+    check(cuMemPoolTrimTo(&most, 0) == CUDA_ERROR_INVALID_VALUE, "not a pool");
+
+    void* module;
+    check(!cuMemPoolTrimTo(pool, 0) && !cuMemAllocAsync(&pooled, all, stream) &&
+              cuModuleLoadData(&module, "x") == CUDA_ERROR_OUT_OF_MEMORY,
+          "no room for code");
+    check(!cuMemFree_v2(pooled) && !cuMemPoolTrimTo(pool, 0) && !cuModuleLoadData(&module, "x") &&
+              available() == all - 256 && !cuModuleUnload(module) && available() == all,
+          "code beside the pool");
+}
+
+// Drivers that have no device for us, each in a process of its own, whose environment is read once.
+void drivers() {
+    setting = "drivers";
+    using Settings = std::vector<std::pair<const char*, const char*>>;
+    const auto in_child = [](const std::string& what, const Settings& settings,
+                             const std::function<bool()>& good) {
+        const pid_t child = fork();
+        if (!child) {
+            for (const auto& [name, value] : settings) setenv(name, value, 1);
+            _exit(!good());
+        }
+        int status;
+        check(waitpid(child, &status, 0) == child && !status, what);
+    };
+    const char* fault = "LAWSMITH_EMULATED_DRIVER";
+    const std::pair<const char*, CUresult> at_once[] = {
+        {"stub", CUDA_ERROR_STUB_LIBRARY},
+        {"no-device", CUDA_ERROR_NO_DEVICE},
+        {"no-permission", CUDA_ERROR_OPERATING_SYSTEM},
+        {"not-ready", CUDA_ERROR_SYSTEM_NOT_READY},
+        {"mismatch", CUDA_ERROR_SYSTEM_DRIVER_MISMATCH},
+        {"compat", CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE},
+        {"nonsense", CUDA_ERROR_INVALID_VALUE},
+    };
+    for (const auto& [name, code] : at_once)
+        in_child(name, {{fault, name}}, [&] { return cuInit(0) == code; });
+    for (const auto& [name, mode] : {std::pair("exclusive", 3), std::pair("prohibited", 2)})
+        in_child(name, {{fault, name}}, [&] {
+            void* handle;
+            int found;
+            return !cuInit(0) && !cuDeviceGetAttribute(&found, 20, 0) && found == mode &&
+                   cuDevicePrimaryCtxRetain(&handle, 0) == CUDA_ERROR_DEVICE_UNAVAILABLE;
+        });
+    in_child("old-ptx", {{fault, "old-ptx"}}, [] {
+        void *handle, *module;
+        return !cuInit(0) && !cuDevicePrimaryCtxRetain(&handle, 0) && !cuCtxSetCurrent(handle) &&
+               cuModuleLoadData(&module, "x") == CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
+    });
+    const Settings device = {{"LAWSMITH_EMULATED_VERSION", "12040"},
+                             {"LAWSMITH_EMULATED_CAPABILITY", "75"},
+                             {"LAWSMITH_EMULATED_NAME", "Tesla T4"}};
+    in_child("a device of a choice", device, [] {
+        int version, major, minor;
+        char name[20];
+        return !cuDriverGetVersion(&version) && version == 12040 && !cuInit(0) &&
+               !cuDeviceGetAttribute(&major, 75, 0) && !cuDeviceGetAttribute(&minor, 76, 0) &&
+               !cuDeviceGetName(name, 20, 0) && major == 7 && minor == 5 &&
+               name == std::string("Tesla T4");
+    });
+    const std::pair<const char*, int> lists[] = {{"0,1", 2}, {"1,7,0", 1}, {"2", 0},
+                                                 {"", 0},    {"-1", 0},    {"GPU-0f3a,MIG-77", 2}};
+    for (const auto& [list, expected] : lists)
+        in_child(std::string("visible: ") + list,
+                 {{"LAWSMITH_EMULATED_DEVICES", "2"}, {"CUDA_VISIBLE_DEVICES", list}}, [&] {
+                     int count, last;
+                     if (!expected) return cuInit(0) == CUDA_ERROR_NO_DEVICE;
+                     return !cuInit(0) && !cuDeviceGetCount(&count) && count == expected &&
+                            !cuDeviceGet(&last, count - 1) &&
+                            cuDeviceGet(&last, count) == CUDA_ERROR_INVALID_DEVICE;
+                 });
+}
+
 }  // namespace
 
 int main() {
+    drivers();
     setenv("LAWSMITH_EMULATED_MEMORY", std::to_string(64 << 20).c_str(), 1);
     if (cuInit(0)) {
         printf("%s\n", text_of(CUDA_ERROR_INVALID_VALUE).c_str());
@@ -862,6 +976,7 @@ int main() {
             if (!simt::races::on) bad_kernels();
         }
     calls();
+    pools();
     two_streams(late);
     streams_in_order_with_null();
     recorded_graphs(late);

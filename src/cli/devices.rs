@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::device::Simd;
 use crate::device::cuda::{self, Gpu, Properties};
-use crate::error::Result;
+use crate::device::driver;
+use crate::error::{Error, Result};
 
 /// Lists the devices.
 #[derive(Args)]
@@ -18,22 +19,25 @@ impl Devices {
         let (simd, threads) = (Simd::detect().name(), rayon::current_num_threads());
         let mut documents = vec![json!({"device": "cpu", "simd": simd, "threads": threads})];
         let mut lines = vec![format!("cpu      {threads} threads, {simd}")];
+        let mut add = |document: Value, line: String| {
+            documents.push(document);
+            lines.push(line);
+        };
+        let refused =
+            |name: &str, error: &Error| json!({"device": name, "error": error.to_string()});
         let count = cuda::count();
-        for ordinal in 0..count {
+        if let Err(error) = &count {
+            add(refused("cuda", error), format!("cuda     none: {error}"));
+        }
+        for ordinal in 0..count.unwrap_or(0) {
             let name = format!("cuda:{ordinal}");
             match Gpu::open(ordinal).and_then(|gpu| Ok((gpu.properties()?, gpu.free_memory()?))) {
                 Ok((properties, free)) => {
-                    documents.push(document(&name, &properties, free));
-                    lines.push(format!("{name:<9}{}", line(&properties, free)));
+                    let line = format!("{name:<9}{}", line(&properties, free));
+                    add(document(&name, &properties, free), line);
                 }
-                Err(error) => {
-                    documents.push(json!({"device": name, "error": error.to_string()}));
-                    lines.push(error.to_string());
-                }
+                Err(error) => add(refused(&name, &error), error.to_string()),
             }
-        }
-        if let (0, Err(error)) = (count, Gpu::open(0)) {
-            lines.push(format!("cuda     none: {error}"));
         }
         context.print(&json!(documents), lines.join("\n"));
         Ok(())
@@ -45,10 +49,11 @@ const GIB: f64 = (1u64 << 30) as f64;
 fn line(properties: &Properties, free: usize) -> String {
     let Properties { name, capability: (major, minor), memory, multiprocessors, .. } = properties;
     let (free, memory) = (free as f64 / GIB, *memory as f64 / GIB);
-    let driver = driver().unwrap_or_else(|| "unknown".into());
+    let offered = offered().unwrap_or_else(|| "unknown".into());
+    let needed = driver::release(driver::needed());
     format!(
         "{name}, {free:.1} of {memory:.1} GiB free, compute capability {major}.{minor}, \
-         {multiprocessors} multiprocessors, driver {driver}"
+         {multiprocessors} multiprocessors, CUDA {offered} by the driver, {needed} or later needed"
     )
 }
 
@@ -61,11 +66,12 @@ fn document(name: &str, properties: &Properties, free: usize) -> Value {
         "free": free,
         "compute_capability": format!("{major}.{minor}"),
         "multiprocessors": properties.multiprocessors,
-        "driver": driver(),
+        "driver": offered(),
+        "driver_needed": driver::release(driver::needed()),
     })
 }
 
-/// The version of the driver's interface: `13.0`.
-fn driver() -> Option<String> {
-    cuda::driver_version().map(|v| format!("{}.{}", v / 1000, v % 1000 / 10))
+/// The version of CUDA that the driver offers: `13.0`.
+fn offered() -> Option<String> {
+    driver::version().map(driver::release)
 }

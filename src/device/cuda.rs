@@ -1,5 +1,5 @@
-//! CUDA devices: buffers, launches, recorded graphs. With `ring.rs` the only file that speaks to the
-//! driver.
+//! CUDA devices: buffers, launches, recorded graphs. With `driver.rs` and `ring.rs` the only file that speaks
+//! to the driver.
 //!
 //! The driver's library is loaded at run time. All work of a device goes through one stream, so
 //! that a kernel sees what was enqueued before it; calls return before the work is done, and
@@ -8,22 +8,29 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ffi::CString;
 use std::fmt;
 use std::marker::PhantomData;
-use std::panic;
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytemuck::Pod;
 use cudarc::driver::sys::{
-    CUdevice_attribute, CUfunction_attribute, CUgraphInstantiate_flags, CUstreamCaptureMode,
+    CUdevice_attribute, CUfunction, CUfunction_attribute, CUgraphInstantiate_flags,
+    CUmemPool_attribute, CUmemoryPool, CUmodule, CUresult, CUstreamCaptureMode, CUuuid,
+    cuDeviceGetUuid_v2,
 };
 use cudarc::driver::{
-    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr,
-    DevicePtrMut, DriverError, LaunchConfig, result,
+    CudaContext, CudaEvent, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DriverError,
+    result,
 };
-use cudarc::nvrtc::Ptx;
 
+use super::driver::{self, text};
 use crate::error::{Error, Result};
+
+/// A fatbin as nvcc would align it.
+#[repr(C, align(16))]
+struct Aligned<T>(T);
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
@@ -47,9 +54,27 @@ pub(super) struct Inner {
     ordinal: usize,
     pub(super) context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
-    /// Kernels that are loaded, and the shared memory that each was allowed.
-    functions: Mutex<HashMap<Kernel, (CudaFunction, usize)>>,
+    /// Where buffers come from, on devices that have such pools.
+    pool: Option<Handle<CUmemoryPool>>,
+    properties: OnceLock<Properties>,
+    loaded: Mutex<Loaded>,
 }
+
+/// Modules that are loaded, for good, and kernels with the shared memory that each was allowed.
+#[derive(Default)]
+struct Loaded {
+    modules: HashMap<&'static str, Handle<CUmodule>>,
+    functions: HashMap<Kernel, (Handle<CUfunction>, usize)>,
+}
+
+/// What the driver calls a thing by, in any thread.
+#[derive(Clone, Copy)]
+pub(super) struct Handle<T>(pub(super) T);
+
+// SAFETY: a handle is a number until the driver takes it, which locks what it needs to.
+unsafe impl<T> Send for Handle<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Handle<T> {}
 
 /// A kernel: the stem of its file in `kernels/`, and its name there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -155,17 +180,35 @@ impl<T> Pointer<T> {
     }
 }
 
-/// Elements in the memory of a device, freed with the value.
+/// Elements in the memory of a device, freed with the value, or left on the shelf that it came from.
 pub struct Buffer<T> {
     gpu: Gpu,
-    pub(super) slice: CudaSlice<u8>,
+    /// At least as long as the elements.
+    pub(super) memory: ManuallyDrop<Memory>,
+    home: Option<(Places, usize)>,
     len: usize,
     of: PhantomData<T>,
 }
 
+/// Memory of a device.
+pub(super) struct Memory {
+    gpu: Gpu,
+    pub(super) slice: CudaSlice<u8>,
+}
+
+/// Memory that stays with its owner from one run of some work to the next: [`Gpu::reuse`].
+#[derive(Clone, Default)]
+pub(crate) struct Shelf {
+    places: Places,
+}
+
+type Places = Arc<Mutex<Vec<Option<Memory>>>>;
+
 thread_local! {
     /// The stream on which this thread records. It is not the device's: other threads go on there.
     static RECORDED: RefCell<Option<Arc<CudaStream>>> = const { RefCell::new(None) };
+    /// From which shelf this thread takes buffers, and how many it has asked for.
+    static SHELF: RefCell<Option<(Places, usize)>> = const { RefCell::new(None) };
 }
 
 /// Launches that were recorded, to be replayed at once.
@@ -197,36 +240,17 @@ pub struct Properties {
     pub cache: usize,
 }
 
-/// Devices that a driver offers; 0 without a driver.
-pub fn count() -> usize {
-    if !driver_present() {
-        return 0;
-    }
-    quietly(CudaContext::device_count).and_then(|count| count.ok()).unwrap_or(0) as usize
+/// Devices that the driver offers, at least one.
+///
+/// # Errors
+/// There is none, and why.
+pub fn count() -> Result<usize> {
+    driver::devices().map_err(Error::device)
 }
 
 /// Whether this build holds compiled kernels.
 pub fn compiled() -> bool {
     COMPILED
-}
-
-/// The version of the driver's interface, 13000 for 13.0.
-pub fn driver_version() -> Option<i32> {
-    if !driver_present() {
-        return None;
-    }
-    let version = || {
-        let mut version = 0;
-        // SAFETY: the driver writes one integer.
-        unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) }.result().ok()?;
-        Some(version)
-    };
-    quietly(version).flatten()
-}
-
-fn driver_present() -> bool {
-    // SAFETY: loads the library and nothing else.
-    unsafe { cudarc::driver::sys::is_culib_present() }
 }
 
 impl Gpu {
@@ -247,34 +271,31 @@ impl Gpu {
         if let Some(inner) = open.get(&ordinal) {
             return Ok(Gpu { inner });
         }
-        if !driver_present() {
-            let kernels = if COMPILED { "" } else { ", and this build has no CUDA kernels" };
-            return Err(format!("there is no CUDA driver on this machine{kernels}"));
-        }
-        let context = quietly(|| CudaContext::new(ordinal))
-            .ok_or("the CUDA driver is too old, 580 is needed")?
-            .map_err(text)?;
+        driver::suits(ordinal, driver::devices()?)?;
+        let context = CudaContext::new(ordinal).map_err(|e| driver::closed(ordinal, e))?;
         let context_stream = || -> Result<Arc<CudaStream>, DriverError> {
             // SAFETY: every buffer is used on the one stream of its device.
             unsafe { context.disable_event_tracking() };
             context.new_stream()
         };
         let stream = context_stream().map_err(text)?;
-        let inner = Inner { ordinal, context, stream, functions: Mutex::default() };
+        let pool = pool(&context).map_err(text)?;
+        let (properties, loaded) = (OnceLock::new(), Mutex::default());
+        let inner = Inner { ordinal, context, stream, pool, properties, loaded };
         let gpu = Gpu { inner: Box::leak(Box::new(inner)) };
         if let Some(&(module, _)) = MODULES.first() {
-            gpu.load(module).map_err(|e| match COMPILED {
-                true => format!("its kernels do not load ({})", text(e)),
-                false => "this build has no CUDA kernels".to_string(),
-            })?;
+            gpu.module(&mut lock(&gpu.inner.loaded), module).map_err(driver::not_loaded)?;
         }
         open.insert(ordinal, gpu.inner);
         Ok(gpu)
     }
 
-    /// What the device is.
+    /// What the device is, asked once.
     pub fn properties(self) -> Result<Properties> {
         use CUdevice_attribute as A;
+        if let Some(known) = self.inner.properties.get() {
+            return Ok(known.clone());
+        }
         let read = || -> Result<Properties, DriverError> {
             let context = &self.inner.context;
             let count = |attribute| context.attribute(attribute).map(|n| n as usize);
@@ -287,27 +308,66 @@ impl Gpu {
                 cache: count(A::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?,
             })
         };
-        read().map_err(|e| self.failed("describe the device", e))
+        let read = read().map_err(|e| self.failed("describe the device", e))?;
+        Ok(self.inner.properties.get_or_init(|| read).clone())
     }
 
     /// True for the stand-in of `scripts/emulated`, which computes and is no GPU.
     pub fn is_emulated(self) -> bool {
-        self.inner.context.name().is_ok_and(|name| name == "emulated")
+        self.identifier().is_ok_and(|bytes| bytes == *b"lawsmithemulated")
     }
 
     /// The name by which other libraries of the driver know the device: `GPU-0f3a…`.
     pub(super) fn uuid(self) -> Result<String> {
-        let uuid = self.inner.context.uuid().map_err(|e| self.failed("tell its identifier", e))?;
-        let hex = uuid.bytes.map(|byte| format!("{:02x}", byte as u8)).concat();
+        let hex = self.identifier()?.map(|byte| format!("{byte:02x}")).concat();
         let part = |range: std::ops::Range<usize>| &hex[range];
         let [a, b, c, d, e] = [0..8, 8..12, 12..16, 16..20, 20..32].map(part);
         Ok(format!("GPU-{a}-{b}-{c}-{d}-{e}"))
     }
 
-    /// Bytes of memory that are free.
+    fn identifier(self) -> Result<[u8; 16]> {
+        let (mut uuid, device) = (CUuuid { bytes: [0; 16] }, self.inner.context.cu_device());
+        // SAFETY: the driver writes 16 bytes. (The first version of the function knows no MIG slices.)
+        let told = unsafe { cuDeviceGetUuid_v2(&mut uuid, device) }.result();
+        told.map_err(|e| self.failed("tell its identifier", e))?;
+        Ok(uuid.bytes.map(|byte| byte as u8))
+    }
+
+    /// Bytes of memory that are free: what nobody has, and what buffers had that are gone.
     pub fn free_memory(self) -> Result<usize> {
-        let info = self.inner.context.mem_get_info();
-        info.map(|(free, _)| free).map_err(|e| self.failed("ask for the free memory", e))
+        use CUmemPool_attribute as A;
+        let read = || -> Result<usize, DriverError> {
+            let (free, _) = self.inner.context.mem_get_info()?;
+            let Some(Handle(pool)) = self.inner.pool else { return Ok(free) };
+            let pooled = |attribute| {
+                let mut bytes = 0u64;
+                // SAFETY: both attributes that are asked for are of this type.
+                unsafe {
+                    result::mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast())?
+                };
+                Ok(bytes as usize)
+            };
+            // In this order: what other threads free in between is not counted twice.
+            let held = pooled(A::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+            Ok(free + held.saturating_sub(pooled(A::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?))
+        };
+        read().map_err(|e| self.failed("ask for the free memory", e))
+    }
+
+    /// What `call` gives. Where memory is too short for it, what the pool holds and no buffer uses goes back to the
+    /// driver, which has no other use for it while it is the pool's, and `call` is tried once more.
+    fn with_memory<R>(
+        self,
+        mut call: impl FnMut() -> Result<R, DriverError>,
+    ) -> Result<R, DriverError> {
+        let first = call();
+        let short = matches!(first, Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)));
+        let Some(Handle(pool)) = self.inner.pool.filter(|_| short) else { return first };
+        // What was freed is unused when the work before it is done.
+        self.inner.stream.synchronize()?;
+        // SAFETY: the pool is the device's.
+        unsafe { result::mem_pool::trim_to(pool, 0)? };
+        call()
     }
 
     /// `len` elements, not initialised.
@@ -315,11 +375,34 @@ impl Gpu {
     /// # Errors
     /// Too little memory: the error says how much is needed and how much there is.
     pub fn buffer<T: Pod>(self, len: usize) -> Result<Buffer<T>> {
-        let bytes = len * size_of::<T>();
+        let bytes = (len * size_of::<T>()).max(1);
+        let home = SHELF.with_borrow_mut(|shelf| {
+            let (places, asked) = shelf.as_mut()?;
+            *asked += 1;
+            Some((places.clone(), *asked - 1))
+        });
+        let kept = home.as_ref().and_then(|(places, place)| {
+            let mut places = lock(places);
+            if places.len() <= *place {
+                places.resize_with(place + 1, || None);
+            }
+            places[*place].take()
+        });
+        let kept = kept.filter(|memory| memory.gpu == self && memory.slice.len() >= bytes);
+        let memory = match kept {
+            Some(memory) => memory,
+            None => self.allocate(bytes)?,
+        };
+        Ok(Buffer { gpu: self, memory: ManuallyDrop::new(memory), home, len, of: PhantomData })
+    }
+
+    fn allocate(self, bytes: usize) -> Result<Memory> {
+        #[cfg(test)]
+        asked::count(asked::ALLOCATIONS);
         // SAFETY: a kernel or an upload writes before anything is read; tests poison fresh memory.
-        let slice = unsafe { self.inner.stream.alloc::<u8>(bytes.max(1)) };
+        let slice = self.with_memory(|| unsafe { self.inner.stream.alloc::<u8>(bytes) });
         let slice = slice.map_err(|e| {
-            if e.0 != cudarc::driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            if e.0 != CUresult::CUDA_ERROR_OUT_OF_MEMORY {
                 return self.failed("allocate memory", e);
             }
             let mib = |bytes: usize| bytes.div_ceil(1 << 20);
@@ -330,7 +413,16 @@ impl Gpu {
                 mib(bytes)
             ))
         })?;
-        Ok(Buffer { gpu: self, slice, len, of: PhantomData })
+        Ok(Memory { gpu: self, slice })
+    }
+
+    /// Runs `work`, in which this thread's first, second, … buffer lies where that of the last run with this shelf lay,
+    /// if it has room there; nothing is allocated in work that repeats.
+    pub(crate) fn reuse<R>(shelf: &Shelf, work: impl FnOnce() -> R) -> R {
+        let outer = SHELF.replace(Some((shelf.places.clone(), 0)));
+        let result = work();
+        SHELF.set(outer);
+        result
     }
 
     /// `len` elements whose bytes are 0.
@@ -353,28 +445,22 @@ impl Gpu {
     /// `args` is the struct that the kernel takes, its pointers reach as far as the kernel goes with
     /// this grid, and what the kernel writes is borrowed mutably by the caller.
     pub unsafe fn launch<A: Args>(self, kernel: Kernel, grid: Grid, args: &A) -> Result<()> {
-        let function = self.function(kernel, grid.shared)?;
+        let Handle(function) = self.function(kernel, grid.shared)?;
+        #[cfg(test)]
+        asked::count(asked::LAUNCHES);
         let [x, y, z] = grid.blocks;
-        let config = LaunchConfig {
-            grid_dim: (x, y, z),
-            block_dim: (grid.threads, 1, 1),
-            shared_mem_bytes: grid.shared as u32,
-        };
         let failed = |e| self.failed(&format!("launch {} with {grid:?}", kernel.name), e);
         let mut args = *args;
         let mut pointers = [(&raw mut args).cast::<std::ffi::c_void>()];
         let recorded = RECORDED.with_borrow(|stream| stream.as_ref().map(|s| s.cu_stream()));
+        // A kernel with more stack than any before makes the driver allocate.
         // SAFETY: the caller's promise; the driver copies the argument struct before it returns.
-        let launched = unsafe {
-            result::launch_kernel(
-                function.cu_function(),
-                config.grid_dim,
-                config.block_dim,
-                config.shared_mem_bytes,
-                recorded.unwrap_or(self.raw_stream()),
-                &mut pointers,
-            )
+        let mut launch = || unsafe {
+            let (blocks, threads, shared) = ((x, y, z), (grid.threads, 1, 1), grid.shared as u32);
+            let stream = recorded.unwrap_or(self.raw_stream());
+            result::launch_kernel(function, blocks, threads, shared, stream, &mut pointers)
         };
+        let launched = if recorded.is_some() { launch() } else { self.with_memory(launch) };
         launched.map_err(failed)
     }
 
@@ -398,7 +484,8 @@ impl Gpu {
         let graph = graph.map_err(failed)?;
         let graph = graph.ok_or_else(|| Error::device("there was nothing to record"))?;
         // SAFETY: the graph is instantiated.
-        let uploaded = unsafe { result::graph::upload(graph.cu_graph_exec(), self.raw_stream()) };
+        let upload = || unsafe { result::graph::upload(graph.cu_graph_exec(), self.raw_stream()) };
+        let uploaded = self.with_memory(upload);
         uploaded.map_err(failed)?;
         Ok(Recording { gpu: self, graph })
     }
@@ -410,32 +497,47 @@ impl Gpu {
         event.map(|event| Moment { gpu: self, event }).map_err(|e| self.failed("record a time", e))
     }
 
-    fn load(self, module: &str) -> Result<Arc<cudarc::driver::CudaModule>, DriverError> {
-        let image = MODULES.iter().find(|(name, _)| *name == module);
-        let image = image.map_or(&b"\0"[..], |(_, image)| image);
-        self.inner.context.load_module(Ptx::from_binary(image.to_vec()))
+    /// The module of this name, loaded at the first call.
+    fn module(self, loaded: &mut Loaded, name: &'static str) -> Result<CUmodule, DriverError> {
+        if let Some(&Handle(module)) = loaded.modules.get(name) {
+            return Ok(module);
+        }
+        #[cfg(test)]
+        asked::count(asked::LOADS);
+        let image = MODULES.iter().find(|(module, _)| *module == name);
+        let image = image.map_or(&b"\0"[..], |(_, image)| image).as_ptr().cast();
+        // SAFETY: a fatbin of nvcc's, or an empty text, which is no module.
+        let module = self.with_memory(|| unsafe { result::module::load_data(image) })?;
+        loaded.modules.insert(name, Handle(module));
+        Ok(module)
     }
 
-    /// The kernel, its module loaded at the first call, allowed as much shared memory, for this thread to launch. What it
-    /// was once allowed it keeps: another thread may be about to launch it with more.
-    pub(super) fn function(self, kernel: Kernel, shared: usize) -> Result<CudaFunction> {
+    /// The kernel, allowed as much shared memory, for this thread to launch. What it was once allowed it keeps:
+    /// another thread may be about to launch it with more.
+    pub(super) fn function(self, kernel: Kernel, shared: usize) -> Result<Handle<CUfunction>> {
         let failed = |e| self.failed(&format!("load the kernel {}", kernel.name), e);
         self.inner.context.bind_to_thread().map_err(failed)?;
-        let mut functions = lock(&self.inner.functions);
-        let (function, allowed) = match functions.entry(kernel) {
-            Entry::Occupied(loaded) => loaded.into_mut(),
+        let mut loaded = lock(&self.inner.loaded);
+        let module = self.module(&mut loaded, kernel.module).map_err(failed)?;
+        let (function, allowed) = match loaded.functions.entry(kernel) {
+            Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
-                let module = self.load(kernel.module).map_err(failed)?;
-                let function = module.load_function(kernel.name).map_err(failed)?;
-                place.insert((function, SHARED_BY_DEFAULT))
+                let name = CString::new(kernel.name).expect("a name in C++");
+                // SAFETY: modules stay loaded.
+                let function = unsafe { result::module::get_function(module, name) };
+                place.insert((Handle(function.map_err(failed)?), SHARED_BY_DEFAULT))
             }
         };
         if shared > *allowed {
             let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            function.set_attribute(limit, shared as i32).map_err(failed)?;
+            // SAFETY: the function is that of a module that stays loaded.
+            let set = unsafe {
+                result::function::set_function_attribute(function.0, limit, shared as i32)
+            };
+            set.map_err(failed)?;
             *allowed = shared;
         }
-        Ok(function.clone())
+        Ok(*function)
     }
 
     fn raw_stream(self) -> cudarc::driver::sys::CUstream {
@@ -470,7 +572,7 @@ impl<T: Pod> Buffer<T> {
     /// If there are fewer: a programming error.
     pub fn read(&self, len: usize) -> Pointer<T> {
         assert!(len <= self.len, "a kernel reads {len} of {} elements", self.len);
-        let (address, _) = self.slice.device_ptr(&self.gpu.inner.stream);
+        let (address, _) = self.memory.slice.device_ptr(&self.gpu.inner.stream);
         Pointer { address, of: PhantomData }
     }
 
@@ -480,7 +582,7 @@ impl<T: Pod> Buffer<T> {
     /// If there are fewer: a programming error.
     pub fn write(&mut self, len: usize) -> Pointer<T> {
         assert!(len <= self.len, "a kernel writes {len} of {} elements", self.len);
-        let (address, _) = self.slice.device_ptr_mut(&self.gpu.inner.stream);
+        let (address, _) = self.memory.slice.device_ptr_mut(&self.gpu.inner.stream);
         Pointer { address, of: PhantomData }
     }
 
@@ -496,7 +598,7 @@ impl<T: Pod> Buffer<T> {
         }
         #[cfg(test)]
         copied::count(0, bytes.len());
-        let mut target = self.slice.slice_mut(..bytes.len());
+        let mut target = self.memory.slice.slice_mut(..bytes.len());
         let copied = self.gpu.inner.stream.memcpy_htod(bytes, &mut target);
         copied.map_err(|e| self.gpu.failed("copy to the device", e))
     }
@@ -507,7 +609,13 @@ impl<T: Pod> Buffer<T> {
     /// If it has not: a programming error.
     pub fn copy_from(&mut self, other: &Buffer<T>) -> Result<()> {
         assert_eq!(self.len, other.len, "elements");
-        let copied = self.gpu.inner.stream.memcpy_dtod(&other.slice, &mut self.slice);
+        let bytes = self.len * size_of::<T>();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let source = other.memory.slice.slice(..bytes);
+        let mut target = self.memory.slice.slice_mut(..bytes);
+        let copied = self.gpu.inner.stream.memcpy_dtod(&source, &mut target);
         copied.map_err(|e| self.gpu.failed("copy its memory", e))
     }
 
@@ -537,7 +645,7 @@ impl<T: Pod> Buffer<T> {
         #[cfg(test)]
         copied::count(1, bytes.len());
         let stream = &self.gpu.inner.stream;
-        let copied = stream.memcpy_dtoh(&self.slice.slice(..bytes.len()), bytes);
+        let copied = stream.memcpy_dtoh(&self.memory.slice.slice(..bytes.len()), bytes);
         copied.map_err(|e| self.gpu.failed("copy from the device", e))?;
         self.gpu.synchronize()
     }
@@ -551,13 +659,27 @@ impl<T: Pod> Buffer<T> {
 
     /// Sets every byte to 0.
     pub fn clear(&mut self) -> Result<()> {
-        let stream = &self.gpu.inner.stream;
-        stream.memset_zeros(&mut self.slice).map_err(|e| self.gpu.failed("clear memory", e))
+        let bytes = self.len * size_of::<T>();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let cleared = self.gpu.inner.stream.memset_zeros(&mut self.memory.slice.slice_mut(..bytes));
+        cleared.map_err(|e| self.gpu.failed("clear memory", e))
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses it behind this.
+        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
+        if let Some((places, place)) = &self.home {
+            lock(places)[*place] = Some(memory);
+        }
     }
 }
 
 /// Frees in any thread, also in one that has not used the device yet.
-impl<T> Drop for Buffer<T> {
+impl Drop for Memory {
     fn drop(&mut self) {
         let context = &self.gpu.inner.context;
         context.record_err(context.bind_to_thread());
@@ -595,20 +717,45 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// What `call` returns; `None` where it panicked, as cudarc does when the driver lacks a function.
-fn quietly<T>(call: impl FnOnce() -> T + panic::UnwindSafe) -> Option<T> {
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let result = panic::catch_unwind(call);
-    panic::set_hook(hook);
-    result.ok()
+/// The pool that buffers of a device come from, told to keep what they leave: by default it gives everything
+/// back to the driver whenever somebody waits, and each step would map its gigabytes again.
+fn pool(context: &CudaContext) -> Result<Option<Handle<CUmemoryPool>>, DriverError> {
+    if !context.has_async_alloc() {
+        return Ok(None);
+    }
+    let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    let mut everything = u64::MAX;
+    // SAFETY: the device is the driver's, the threshold of this type.
+    unsafe {
+        let pool = result::device::get_mem_pool(context.cu_device())?;
+        result::mem_pool::set_attribute(pool, threshold, (&raw mut everything).cast())?;
+        Ok(Some(Handle(pool)))
+    }
 }
 
-fn text(error: DriverError) -> String {
-    let owned = |text: Result<&std::ffi::CStr, DriverError>| {
-        text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
-    };
-    format!("{} ({})", owned(error.error_string()), owned(error.error_name()))
+/// What a thread has asked of drivers, for tests.
+#[cfg(test)]
+pub(crate) mod asked {
+    use std::cell::Cell;
+
+    pub(crate) const LOADS: usize = 0;
+    pub(crate) const ALLOCATIONS: usize = 1;
+    pub(crate) const LAUNCHES: usize = 2;
+
+    thread_local! {
+        static CALLS: Cell<[usize; 3]> = const { Cell::new([0; 3]) };
+    }
+
+    pub(super) fn count(which: usize) {
+        let mut all = CALLS.get();
+        all[which] += 1;
+        CALLS.set(all);
+    }
+
+    /// Modules loaded, buffers allocated, kernels launched.
+    pub(crate) fn calls() -> [usize; 3] {
+        CALLS.get()
+    }
 }
 
 /// What a thread has copied between its buffers and the host, for tests.

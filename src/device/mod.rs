@@ -4,6 +4,7 @@
 //! `gpu.rs`. Asking for a GPU where there is none is one clear error in [`Device::pick`].
 
 pub mod cuda;
+pub mod driver;
 pub mod meter;
 pub mod ring;
 

@@ -126,7 +126,7 @@ impl<T: Pod> Ring<T> {
             if bytes > 0 {
                 self.copies.wait(&self.gpu.inner.stream.record_event(None)?)?;
                 let target = &mut pinned.as_mut_slice()?[..bytes];
-                self.copies.memcpy_dtoh(&buffer.slice.slice(..bytes), target)?;
+                self.copies.memcpy_dtoh(&buffer.memory.slice.slice(..bytes), target)?;
             }
             *copied = Some(self.copies.record_event(None)?);
             Ok(())

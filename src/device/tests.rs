@@ -89,13 +89,106 @@ fn gpu_kernels_get_no_pointer_to_a_buffer_that_is_too_short() {
 /// Another thread may be between asking for a kernel with more shared memory and its launch.
 #[test]
 fn gpu_kernels_keep_the_shared_memory_that_they_were_allowed() {
+    use cudarc::driver::result::function::get_function_attribute;
     use cudarc::driver::sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as LIMIT;
     let Some(gpu) = gpu() else { return };
     let kernel = cuda::Kernel { module: "adam", name: "adam_step" };
     for shared in [96 << 10, 64 << 10, 0] {
-        let function = gpu.function(kernel, shared).unwrap();
-        assert_eq!(function.get_attribute(LIMIT).unwrap(), 96 << 10, "after {shared}");
+        let function = gpu.function(kernel, shared).unwrap().0;
+        // SAFETY: the function is one of a module that stays loaded.
+        let limit = unsafe { get_function_attribute(function, LIMIT) };
+        assert_eq!(limit.unwrap(), 96 << 10, "after {shared}");
     }
+}
+
+/// The kernels that a file exports, by the lines that name one.
+fn exported(source: &str) -> impl Iterator<Item = &str> {
+    let names = source.lines().filter_map(|line| line.strip_prefix("EXPORT(")?.split_once(')'));
+    names.map(|(name, _)| name)
+}
+
+#[test]
+fn gpu_modules_are_loaded_once_for_all_their_kernels() {
+    let Some(gpu) = gpu() else { return };
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    for module in ["tiny", "edge"] {
+        let source = std::fs::read_to_string(folder.join(format!("{module}.cu"))).unwrap();
+        let (loads, mut kernels) = (cuda::asked::calls()[cuda::asked::LOADS], 0);
+        for name in exported(&source) {
+            // A kernel is known by a name that lives as long as the process.
+            let name: &'static str = name.to_string().leak();
+            gpu.function(cuda::Kernel { module, name }, 0).unwrap();
+            kernels += 1;
+        }
+        assert!(kernels > 2, "{module}: {kernels} kernels");
+        // None where another test was first.
+        let loads = cuda::asked::calls()[cuda::asked::LOADS] - loads;
+        assert!(loads <= 1, "{module}: loaded {loads} times for {kernels} kernels");
+    }
+}
+
+#[test]
+fn gpu_memory_that_buffers_leave_stays_and_counts_as_free() {
+    let Some(gpu) = gpu().filter(|gpu| gpu.is_emulated()) else { return };
+    // Nobody else may allocate, and little memory is soon full.
+    let (variable, memory) = ("LAWSMITH_EMULATED_MEMORY", "1000000");
+    if std::env::var(variable).ok().as_deref() != Some(memory) {
+        let name = "device::tests::gpu_memory_that_buffers_leave_stays_and_counts_as_free";
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = alone.args(["--exact", name]).env(variable, memory).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let nobodys = || cudarc::driver::result::mem_get_info().unwrap().0;
+    let (free, before) = (gpu.free_memory().unwrap(), nobodys());
+    assert_eq!(free, before);
+    let buffer = gpu.buffer::<u8>(600_000).unwrap();
+    assert_eq!(gpu.free_memory().unwrap(), free - 600_000);
+    drop(buffer);
+    gpu.synchronize().unwrap();
+    assert_eq!((gpu.free_memory().unwrap(), nobodys()), (free, before - 600_000));
+    drop(gpu.buffer::<u8>(free).unwrap());
+    gpu.synchronize().unwrap();
+    assert_eq!((gpu.free_memory().unwrap(), nobodys()), (free, 0));
+    // The memory of code is not the pool's.
+    gpu.function(cuda::Kernel { module: "mlp", name: "mlp_sum" }, 0).unwrap();
+    assert!(nobodys() > 0);
+    let error = gpu.buffer::<u8>(free).err().unwrap();
+    assert!(error.to_string().contains("1 MiB more are needed, 0 MiB are free"), "{error}");
+}
+
+#[test]
+fn gpu_buffers_of_work_that_repeats_lie_where_they_lay() {
+    let Some(gpu) = gpu() else { return };
+    let shelf = cuda::Shelf::default();
+    let allocations = || cuda::asked::calls()[cuda::asked::ALLOCATIONS];
+    // Of so many numbers each; nothing of a longer buffer is seen in a shorter one.
+    let work = |lens: [usize; 3]| {
+        let before = allocations();
+        let [a, mut b, zeros] = Gpu::reuse(&shelf, || {
+            let values: Vec<u32> = (0..lens[0] as u32).collect();
+            let a = gpu.upload(&values).unwrap();
+            assert_eq!(a.to_vec().unwrap(), values);
+            [a, gpu.buffer(lens[1]).unwrap(), gpu.zeros(lens[2]).unwrap()]
+        });
+        assert_eq!(zeros.to_vec().unwrap(), vec![0; lens[2]]);
+        if lens[0] == lens[1] {
+            b.copy_from(&a).unwrap();
+            assert_eq!(b.to_vec().unwrap(), a.to_vec().unwrap());
+        }
+        allocations() - before
+    };
+    assert_eq!(work([10, 10, 10]), 3);
+    assert_eq!(work([10, 10, 10]), 0);
+    assert_eq!(work([3, 10, 5]), 0);
+    assert_eq!(work([3, 11, 0]), 1);
+    assert_eq!(work([10, 11, 10]), 0);
+    // Beside it nothing is kept.
+    let before = allocations();
+    drop(gpu.buffer::<u32>(10).unwrap());
+    drop(gpu.buffer::<u32>(10).unwrap());
+    assert_eq!(allocations() - before, 2);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::args::EdgeTurnArgs;
 use super::step::Step;
 use super::{Way, chunks, room};
 use crate::device::Gpu;
-use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
+use crate::device::cuda::{Buffer, Grid, Kernel, Pointer, Shelf};
 use crate::error::Result;
 use crate::network::spec::Shape;
 use crate::ops::adam;
@@ -24,6 +24,8 @@ pub(crate) struct Resident {
     arenas: adam::gpu::Stack,
     /// For each chunk: fixed here, so that what is free later changes no chunk and no bit.
     room: usize,
+    /// The buffers of a step, for the next one.
+    shelf: Shelf,
     /// `[MOST_STEPS, 2]`: sums of errors and of penalties of the steps since the last look.
     totals: Buffer<f64>,
     /// And what they are multiplied by.
@@ -45,6 +47,7 @@ impl Resident {
             gpu,
             arenas: adam::gpu::Stack::new(gpu, &rates, 1, arenas)?,
             room,
+            shelf: Shelf::default(),
             totals: gpu.buffer(2 * MOST_STEPS)?,
             scales: Vec::new(),
         })
@@ -55,6 +58,7 @@ impl Resident {
     /// # Errors
     /// As [`Resident::new`].
     pub fn replace(&mut self, arenas: [&[f32]; 3]) -> Result<()> {
+        self.shelf = Shelf::default();
         self.arenas.replace(arenas)
     }
 
@@ -69,6 +73,17 @@ impl Resident {
     ///
     /// [`symmetry`]: crate::ops::edge::symmetry
     pub fn step(
+        &mut self,
+        workspace: &Workspace,
+        batch: &Batch,
+        targets: &[f32],
+        turn: &Turn,
+    ) -> Result<()> {
+        let shelf = self.shelf.clone();
+        Gpu::reuse(&shelf, || self.enqueue(workspace, batch, targets, turn))
+    }
+
+    fn enqueue(
         &mut self,
         workspace: &Workspace,
         batch: &Batch,

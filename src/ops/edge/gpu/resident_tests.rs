@@ -1,6 +1,7 @@
 //! A training that stays on the device against the same operations one by one.
 
 use super::*;
+use crate::device::cuda::asked;
 use crate::device::{Device, test_gpu};
 use crate::network::spec::Precision;
 use crate::ops::adam::{self, Arenas};
@@ -99,6 +100,36 @@ fn gpu_resident_steps_are_the_operations_one_by_one() {
                     assert_eq!(those.len(), losses.len());
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn gpu_steps_that_repeat_allocate_nothing() {
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    let rates: Vec<adam::Args> = (0..STEPS).map(rate).collect();
+    for kind in KINDS {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let case = Case::of_features(7, kind, [16, 2, 3], &[9, 30, 0, 70], 1).at(precision);
+            let zeros = vec![0.0; case.parameters.len()];
+            let mut workspace = Workspace::default();
+            let (features, targets) = (&case.features, &case.targets);
+            workspace.keep(&Device::Gpu(gpu), features, targets, &case.sender).unwrap();
+            let mut training =
+                Resident::new(gpu, &rates, [&case.parameters, &zeros, &zeros]).unwrap();
+            let mut step = |number: u64| {
+                let before = asked::calls();
+                let batch = batch(&case, number);
+                training.step(&workspace, &batch, &case.targets, &turn(number)).unwrap();
+                let after = asked::calls();
+                [asked::ALLOCATIONS, asked::LAUNCHES].map(|which| after[which] - before[which])
+            };
+            let ([first, launches], [second, again]) = (step(0), step(1));
+            assert!(first > 20 && second == 0, "{kind:?}, {precision:?}: {first}, then {second}");
+            assert!(
+                launches == again && launches < 50,
+                "{kind:?}, {precision:?}: {launches}, {again}"
+            );
         }
     }
 }
