@@ -20,11 +20,10 @@ use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
 use crate::interrupt;
 pub use ceilings::Ceilings;
-pub use operations::NAMES;
+use operations::OPERATIONS;
 
-/// Time spent on one measurement, beside the warm-up.
-const BUDGET: Duration = Duration::from_secs(1);
-const WARM_UP: Duration = Duration::from_millis(200);
+/// Of the time that one measurement gets, what the warm-up before it takes.
+const WARM_UP: f64 = 0.2;
 /// Times of an operation that is slow, and of one that is fast.
 const REPEATS: std::ops::RangeInclusive<usize> = 5..=10_000;
 /// On a GPU one time is that of as many calls as take about so many seconds: the host enqueues them
@@ -107,32 +106,72 @@ impl Arithmetic {
     }
 }
 
-/// Measures the named operations, all where none is named, on `device`. `report` is
-/// called as each is measured.
+/// What is measured of an operation: all its cases, or those in one arithmetic.
+struct Selected {
+    op: &'static str,
+    only: Option<Arithmetic>,
+}
+
+impl Selected {
+    /// Reads `edge`, or `edge:bf16`.
+    fn parse(text: &str) -> Result<Self> {
+        let wrong = |message: String| Error::usage(message).field("op");
+        let (name, only) = match text.split_once(':') {
+            Some((name, only)) => (name, Some(only)),
+            None => (text, None),
+        };
+        let Some(&(op, types)) = OPERATIONS.iter().find(|(op, _)| *op == name) else {
+            let names = OPERATIONS.map(|(op, _)| op).join(", ");
+            return Err(wrong(format!("'{name}' is no operation; there are {names}")));
+        };
+        let named = |only: &str| types.iter().copied().find(|known| known.name() == only);
+        let only = match only {
+            Some(only) => Some(named(only).ok_or_else(|| {
+                let types: Vec<_> = types.iter().map(|known| known.name()).collect();
+                wrong(format!("'{text}': {op} is measured in {}", types.join(" and ")))
+            })?),
+            None => None,
+        };
+        Ok(Selected { op, only })
+    }
+}
+
+/// Measures the named operations, all where none is named, on `device`, each case for `seconds`. A name is that of
+/// an operation, or with an arithmetic, `edge:bf16`, of some of its cases. `report` is called as each is measured.
+///
+/// # Errors
+/// An unknown name; those of the device and of `report`.
 pub fn run(
     device: &Device,
     names: &[String],
-    mut report: impl FnMut(&Measurement),
+    seconds: f64,
+    mut report: impl FnMut(&Measurement) -> Result<()>,
 ) -> Result<Vec<Measurement>> {
-    if let Some(name) = names.iter().find(|name| !NAMES.contains(&name.as_str())) {
-        let message = format!("'{name}' is no operation; there are {}", NAMES.join(", "));
-        return Err(Error::usage(message).field("op"));
+    let mut selected: Vec<Selected> =
+        names.iter().map(|name| Selected::parse(name)).collect::<Result<_>>()?;
+    if selected.is_empty() {
+        selected.extend(OPERATIONS.map(|(op, _)| Selected { op, only: None }));
     }
-    let harness = Harness { device, ceilings: Ceilings::measure(device)? };
+    let budget = Duration::from_secs_f64(seconds);
+    let harness = Harness { device, ceilings: Ceilings::measure(device)?, budget };
     let mut all = Vec::new();
-    for name in NAMES.iter().filter(|name| names.is_empty() || names.iter().any(|n| n == *name)) {
-        operations::measure(name, &harness, &mut |measurement| {
-            report(&measurement);
+    for Selected { op, only } in selected {
+        let wanted = |arithmetic: Arithmetic| only.is_none_or(|only| only == arithmetic);
+        operations::measure(op, &harness, &wanted, &mut |measurement| {
+            report(&measurement)?;
             all.push(measurement);
+            Ok(())
         })?;
     }
     Ok(all)
 }
 
-/// Where and against what is measured.
+/// Where, against what and for how long is measured.
 struct Harness<'a> {
     device: &'a Device,
     ceilings: Ceilings,
+    /// Time of one measurement, beside the warm-up.
+    budget: Duration,
 }
 
 impl Harness<'_> {
@@ -141,15 +180,29 @@ impl Harness<'_> {
         if self.is_emulated() { count.div_ceil(STAND_IN) } else { count }
     }
 
+    fn on_gpu(&self) -> bool {
+        matches!(self.device, Device::Gpu(_))
+    }
+
     fn is_emulated(&self) -> bool {
         matches!(self.device, Device::Gpu(gpu) if gpu.is_emulated())
     }
 
-    /// Times `call` for about a second after a warm-up. On a GPU it only enqueues its work.
-    fn measure(&self, work: Work, mut call: impl FnMut() -> Result<()>) -> Result<Measurement> {
+    /// Times `call` for as long as there is, after a warm-up. On a GPU it only enqueues its work.
+    fn measure(&self, work: Work, call: impl FnMut() -> Result<()>) -> Result<Measurement> {
+        self.measure_steps(work, 1, call)
+    }
+
+    /// The same for a call that does the work `steps` times; the times are those of one.
+    fn measure_steps(
+        &self,
+        work: Work,
+        steps: usize,
+        mut call: impl FnMut() -> Result<()>,
+    ) -> Result<Measurement> {
         let (warm_up, budget, least) = match self.is_emulated() {
             true => (Duration::ZERO, Duration::ZERO, 1),
-            false => (WARM_UP, BUDGET, *REPEATS.start()),
+            false => (self.budget.mul_f64(WARM_UP), self.budget, *REPEATS.start()),
         };
         let begun = Instant::now();
         let mut shortest = f64::INFINITY;
@@ -169,12 +222,12 @@ impl Harness<'_> {
         let mut times = Vec::new();
         let begun = Instant::now();
         while times.len() < least || (begun.elapsed() < budget && times.len() < *REPEATS.end()) {
-            times.push(self.span(calls, &mut call)? / calls as f64);
+            times.push(self.span(calls, &mut call)? / (calls * steps) as f64);
             if interrupt::requested() {
                 return Err(Error::interrupted("stopped while measuring"));
             }
         }
-        let gpu = meter.map(|meter| meter.read(calls * times.len()));
+        let gpu = meter.map(|meter| meter.read(calls * steps * times.len()));
         let floor = work.flops.map(|flops| {
             let peak = match work.precision {
                 Arithmetic::F32 => self.ceilings.f32_flops.rate(),
@@ -257,8 +310,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_operation_is_an_error_that_lists_the_known() {
-        let error = run(&Device::cpu(), &["fft".into()], |_| {}).unwrap_err();
-        assert!(error.to_string().contains("adam"), "{error}");
+    fn an_unknown_operation_or_arithmetic_is_an_error_that_lists_the_known() {
+        let error = |name: &str| {
+            let nothing = |_: &Measurement| panic!("nothing is measured");
+            run(&Device::cpu(), &["adam".into(), name.into()], 0.1, nothing).unwrap_err()
+        };
+        assert!(error("fft").to_string().contains("adam"));
+        assert!(error("fft:f32").to_string().contains("'fft' is no operation"));
+        assert!(error("rk4:f32").to_string().contains("rk4 is measured in f64"));
+        assert!(error("edge:tf32").to_string().contains("edge is measured in f32 and bf16"));
     }
 }

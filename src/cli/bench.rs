@@ -1,5 +1,7 @@
 //! `lawsmith bench`: throughput of the operations against what this machine allows.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,14 +10,20 @@ use serde_json::json;
 use super::Context;
 use crate::bench::compare::{self, Old};
 use crate::bench::{self, Measurement};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Measures operations.
 #[derive(Args)]
 pub struct Bench {
-    /// The operations to measure [default: all]
-    #[arg(value_name = "OP")]
+    /// The operations to measure, all their cases or, as edge:bf16, those in one arithmetic [default: all]
+    #[arg(value_name = "OP[:TYPE]")]
     ops: Vec<String>,
+    /// Time for one measurement, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    seconds: f64,
+    /// A file to whose end each measurement is written as soon as it is made, as a line of JSON
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     /// What bench --json wrote earlier, to compare with
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
@@ -44,10 +52,15 @@ impl Bench {
             context.print(&json!(found), text);
             return Ok(());
         }
+        if !(0.001..=3600.0).contains(&self.seconds) {
+            return Err(Error::usage("is a number between 0.001 and 3600").field("seconds"));
+        }
         let progress = context.progress;
         let old = self.compare.as_deref().map(compare::read).transpose()?;
-        let mut measured = bench::run(&context.device, &self.ops, |m| {
+        let mut log = self.log.as_deref().map(Log::open).transpose()?;
+        let mut measured = bench::run(&context.device, &self.ops, self.seconds, |m| {
             progress.note(&format!("measured {} {} {}", m.op, m.precision, m.size));
+            log.as_mut().map_or(Ok(()), |log| log.write(m))
         })?;
         for m in &mut measured {
             let old = old.iter().flatten().find(|old| old.is_of(m));
@@ -55,11 +68,32 @@ impl Bench {
         }
         let mut text = table(&context.device.describe(), &measured);
         if let (Some(file), Some(mut old)) = (&self.compare, old) {
-            old.retain(|old| self.ops.is_empty() || self.ops.contains(&old.op));
+            let named = |name: &String, op: &str| name.split(':').next() == Some(op);
+            old.retain(|old| {
+                self.ops.is_empty() || self.ops.iter().any(|name| named(name, &old.op))
+            });
             text += &format!("\n\n{}", comparison(file, &old, &measured));
         }
         context.print(&json!(measured), text);
         Ok(())
+    }
+}
+
+/// Measurements, a line each, of which none is lost when the process ends.
+struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    fn open(path: &Path) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(path);
+        let file = file.map_err(|e| Error::io("write", path, e))?;
+        Ok(Log { path: path.to_path_buf(), file })
+    }
+
+    fn write(&mut self, m: &Measurement) -> Result<()> {
+        writeln!(self.file, "{}", json!(m)).map_err(|e| Error::io("write", &self.path, e))
     }
 }
 

@@ -9,15 +9,19 @@ use crate::ops::{self, Check};
 
 /// Compares the operations of a device with their references.
 #[derive(Args)]
-pub struct Selftest {}
+pub struct Selftest {
+    /// The operations to check [default: all]
+    #[arg(value_name = "OP")]
+    ops: Vec<String>,
+}
 
 impl Selftest {
     /// Prints errors and limits.
     ///
     /// # Errors
-    /// The device cannot be used, or an error is beyond its limit.
+    /// There is no such operation, the device cannot be used, or an error is beyond its limit.
     pub fn run(self, context: &Context) -> Result<()> {
-        let checks = ops::selftest(&context.device);
+        let checks = ops::selftest(&context.device, &self.ops)?;
         let documents: Vec<_> = checks
             .iter()
             .map(|check| {

@@ -68,6 +68,19 @@ fn gpu_buffers_can_be_freed_by_any_thread() {
     assert_eq!(gpu.upload(&[3u8]).unwrap().to_vec().unwrap(), [3]);
 }
 
+/// Not a test: `scripts/on-gpu --inject` sees by it whether it tells a fault of the device from a wrong result.
+#[test]
+#[ignore = "reads where nothing is, and fails"]
+fn faults_for_on_gpu() {
+    use crate::ops::mlp::gpu::{SumArgs, sum};
+    let Some(gpu) = gpu() else { return };
+    let mut sums = gpu.zeros::<f32>(32).unwrap();
+    let args = SumArgs { partials: cuda::Pointer::NULL, sums: sums.write(32), len: 32, count: 2 };
+    // SAFETY: none, the device refuses to read there.
+    unsafe { sum(gpu, 1, &args).unwrap() };
+    gpu.synchronize().unwrap();
+}
+
 #[test]
 fn gpu_memory_that_is_not_there_is_an_error_that_says_how_much_is_needed() {
     let Some(gpu) = gpu() else { return };

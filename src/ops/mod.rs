@@ -45,11 +45,14 @@ impl Check {
     }
 }
 
-/// Compares every operation on `device` with its reference, on sizes that do not fit blocks and
-/// vectors, with outputs poisoned before.
+/// Compares the named operations on `device`, all where none is named, with their references, on sizes that do not
+/// fit blocks and vectors, with outputs poisoned before.
 ///
 /// An operation that fails altogether is a check that did not pass: the others are still compared.
-pub fn selftest(device: &Device) -> Vec<Check> {
+///
+/// # Errors
+/// A name that is none of an operation.
+pub fn selftest(device: &Device, names: &[String]) -> Result<Vec<Check>> {
     type Checks = fn(&Device) -> Result<Vec<Check>>;
     let operations: [(&str, Checks); 9] = [
         ("adam", adam::selftest::checks),
@@ -62,13 +65,20 @@ pub fn selftest(device: &Device) -> Vec<Check> {
         ("scatter", scatter::selftest::checks),
         ("tiny", tiny::selftest::checks),
     ];
-    let checks = operations.map(|(operation, checks)| {
+    let known = operations.map(|(name, _)| name);
+    if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        let message = format!("'{name}' is no operation; there are {}", known.join(", "));
+        return Err(Error::usage(message).field("op"));
+    }
+    let named = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
+    let checks = operations.into_iter().filter(|(name, _)| named(name));
+    let checks = checks.map(|(operation, checks)| {
         checks(device).unwrap_or_else(|error| {
             let case = error.to_string();
             vec![Check { operation, case, error: f64::NAN, limit: 0.0 }]
         })
     });
-    checks.concat()
+    Ok(checks.collect::<Vec<_>>().concat())
 }
 
 /// An error that names a buffer which has another length than the shape asks for.

@@ -30,7 +30,7 @@ pub fn stars(
     count: usize,
     penalty: edge::Penalty,
     precision: Precision,
-    report: &mut impl FnMut(Measurement),
+    report: &mut impl FnMut(Measurement) -> Result<()>,
 ) -> Result<()> {
     let (nodes, degree) = match harness.is_emulated() {
         true => (count, 3),
@@ -100,8 +100,7 @@ pub fn stars(
             same_bits(&first, &step.gradients()?)?;
             measured
         }
-    });
-    Ok(())
+    })
 }
 
 /// An error if a step that was measured gives another gradient at its end: the same sums in the same order have the
@@ -123,7 +122,7 @@ fn same_bits(first: &[f32], last: &[f32]) -> Result<()> {
 pub fn formula(
     harness: &Harness,
     gradient: bool,
-    report: &mut impl FnMut(Measurement),
+    report: &mut impl FnMut(Measurement) -> Result<()>,
 ) -> Result<()> {
     let nodes = harness.size(1 << 15);
     let edges = nodes * NEIGHBOURS;
@@ -161,12 +160,14 @@ pub fn formula(
             let mut sums = sweep.room()?;
             harness.measure(work, || sweep.resident(&mut sums))?
         }
-    });
-    Ok(())
+    })
 }
 
 /// The radius graph of as many points as there are halos.
-pub fn neighbours(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
+pub fn neighbours(
+    harness: &Harness,
+    report: &mut impl FnMut(Measurement) -> Result<()>,
+) -> Result<()> {
     let nodes = harness.size(HALOS);
     let reach = neighbours::Reach { edge: 1000.0, radius: 50.0 };
     let mut random = Random::new(1, 1);
@@ -200,12 +201,15 @@ pub fn neighbours(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Re
                 unsafe { cells.list(&mut senders) }
             })?
         }
-    });
-    Ok(())
+    })
 }
 
 /// Values of 2²⁰ edges added up for their receivers, in any order and sorted.
-pub fn sums(harness: &Harness, width: usize, report: &mut impl FnMut(Measurement)) -> Result<()> {
+pub fn sums(
+    harness: &Harness,
+    width: usize,
+    report: &mut impl FnMut(Measurement) -> Result<()>,
+) -> Result<()> {
     let (edges, nodes) = (harness.size(1 << 20), harness.size(1 << 13));
     let mut numbers = Random::new(1, 1);
     let receivers: Vec<u32> = (0..edges).map(|_| numbers.below(nodes) as u32).collect();
@@ -233,7 +237,7 @@ pub fn sums(harness: &Harness, width: usize, report: &mut impl FnMut(Measurement
                 let mut loaded = scatter::gpu::Loaded::new(*gpu, of, width, &values, &out)?;
                 harness.measure(work, || loaded.add())?
             }
-        });
+        })?;
     }
     Ok(())
 }

@@ -15,24 +15,36 @@ use crate::ops::{adam, edge, expression, mlp, rk4, tiny};
 use crate::random::Random;
 use crate::symbolic::expression::{Expression, Node};
 
-/// The names that `bench` takes, in the order of measuring.
-pub const NAMES: [&str; 10] = [
-    "ceilings",
-    "rk4",
-    "tiny",
-    "edge",
-    "adam",
-    "mlp",
-    "expression",
-    "formula",
-    "neighbours",
-    "scatter",
+use Arithmetic::{Bf16, F32, F64};
+
+/// The names that `bench` takes, in the order of measuring, and in which arithmetic there are cases.
+pub const OPERATIONS: [(&str, &[Arithmetic]); 10] = [
+    ("ceilings", &[F32, Bf16, F64]),
+    ("rk4", &[F64]),
+    ("tiny", &[F32, Bf16]),
+    ("edge", &[F32, Bf16]),
+    ("adam", &[F32]),
+    ("mlp", &[F32, Bf16]),
+    ("expression", &[F32]),
+    ("formula", &[F32]),
+    ("neighbours", &[F64]),
+    ("scatter", &[F32]),
 ];
 
-/// Measures all cases of the operation `name`.
-pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
+/// Networks of the stack that a step with Adam is measured on, beside a single one.
+const STACK: usize = 16;
+
+/// Measures the cases of the operation `name` in an arithmetic that is wanted.
+pub fn measure(
+    name: &str,
+    harness: &Harness,
+    wanted: &impl Fn(Arithmetic) -> bool,
+    report: &mut impl FnMut(Measurement) -> Result<()>,
+) -> Result<()> {
+    let precisions = [Precision::F32, Precision::Bf16];
+    let precisions = precisions.into_iter().filter(|&precision| wanted(arithmetic(precision)));
     match name {
-        "ceilings" => ceilings(harness, report),
+        "ceilings" => ceilings(harness, wanted, report),
         "rk4" => {
             let spring = |substeps| (Law::Spring, 2, Integrator::Rk4 { substeps });
             motion(harness, spring(1), 4, 4096, report)?;
@@ -46,20 +58,29 @@ pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measuremen
             )?;
             let adaptive = Integrator::Adaptive { tolerance: TOLERANCE };
             motion(harness, (Law::Spring, 2, adaptive), 4, 1024, report)?;
-            motion(harness, (Law::InverseSquare, 2, adaptive), 4, 1024, report)
+            motion(harness, (Law::InverseSquare, 2, adaptive), 4, 1024, report)?;
+            if harness.on_gpu() {
+                // Some sixteen warps for each scheduler of a large one.
+                motion(harness, spring(1), 4, 1 << 16, report)?;
+                motion(harness, (Law::InverseSquare, 2, adaptive), 4, 1 << 16, report)?;
+            }
+            Ok(())
         }
         "tiny" => {
-            let l1 = (300, 100, tiny::Penalty::L1(1e-2));
-            training(harness, l1, Precision::F32, report)?;
-            training(harness, l1, Precision::Bf16, report)?;
-            let bottleneck = (128, 2, tiny::Penalty::None);
-            training(harness, bottleneck, Precision::F32, report)?;
-            training(harness, bottleneck, Precision::Bf16, report)
+            for model in [(300, 100, tiny::Penalty::L1(1e-2)), (128, 2, tiny::Penalty::None)] {
+                for precision in precisions.clone() {
+                    training(harness, model, precision, report)?;
+                    for runs in [1, if harness.is_emulated() { 2 } else { STACK }] {
+                        optimizing(harness, model, precision, runs, report)?;
+                    }
+                }
+            }
+            Ok(())
         }
         "edge" => {
             for receivers in graphs::receivers(harness) {
                 for penalty in [edge::Penalty::L1(1e-2), edge::Penalty::None] {
-                    for precision in [Precision::F32, Precision::Bf16] {
+                    for precision in precisions.clone() {
                         graphs::stars(harness, receivers, penalty, precision, report)?;
                     }
                 }
@@ -71,10 +92,15 @@ pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measuremen
             update(harness, 1 << 24, report)
         }
         "mlp" => {
-            perceptron(harness, Precision::F32, report)?;
-            perceptron(harness, Precision::Bf16, report)
+            precisions.into_iter().try_for_each(|precision| perceptron(harness, precision, report))
         }
-        "expression" => population(harness, report),
+        "expression" => {
+            population(harness, 256, report)?;
+            if harness.on_gpu() {
+                population(harness, 8192, report)?;
+            }
+            Ok(())
+        }
         "formula" => {
             graphs::formula(harness, false, report)?;
             graphs::formula(harness, true, report)
@@ -88,7 +114,11 @@ pub fn measure(name: &str, harness: &Harness, report: &mut impl FnMut(Measuremen
 }
 
 /// The limits of the machine: the others are judged by them.
-fn ceilings(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
+fn ceilings(
+    harness: &Harness,
+    wanted: &impl Fn(Arithmetic) -> bool,
+    report: &mut impl FnMut(Measurement) -> Result<()>,
+) -> Result<()> {
     let Ceilings {
         f32_flops,
         bf16_flops,
@@ -109,20 +139,22 @@ fn ceilings(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<(
             flops: None,
             bytes: 0.0,
         };
+        if !wanted(precision) {
+            return Ok(());
+        }
         let floor = Some(ceiling.count / ceiling.rate());
-        report(super::measurement(harness.device, &work, ceiling.times.clone(), floor));
+        report(super::measurement(harness.device, &work, ceiling.times.clone(), floor))
     };
-    row(Arithmetic::F32, f32_flops, "flop/s");
+    row(Arithmetic::F32, f32_flops, "flop/s")?;
     for flops in [bf16_flops, wgmma_flops].into_iter().flatten() {
-        row(Arithmetic::Bf16, flops, "flop/s");
+        row(Arithmetic::Bf16, flops, "flop/s")?;
     }
-    row(Arithmetic::F64, f64_flops, "flop/s");
-    row(Arithmetic::F32, cache_bandwidth, "byte/s");
+    row(Arithmetic::F64, f64_flops, "flop/s")?;
+    row(Arithmetic::F32, cache_bandwidth, "byte/s")?;
     if let Some(bandwidth) = bulk_bandwidth {
-        row(Arithmetic::F32, bandwidth, "byte/s");
+        row(Arithmetic::F32, bandwidth, "byte/s")?;
     }
-    row(Arithmetic::F32, memory_bandwidth, "byte/s");
-    Ok(())
+    row(Arithmetic::F32, memory_bandwidth, "byte/s")
 }
 
 /// 100 frames of `runs` systems, into a buffer that is reused.
@@ -131,7 +163,7 @@ fn motion(
     (law, dim, integrator): (Law, usize, Integrator),
     bodies: usize,
     runs: usize,
-    report: &mut impl FnMut(Measurement),
+    report: &mut impl FnMut(Measurement) -> Result<()>,
 ) -> Result<()> {
     let (frames, runs) = (101, harness.size(runs));
     let stride = 2 * bodies * dim;
@@ -216,8 +248,7 @@ fn motion(
         drifts.sort_by(f64::total_cmp);
         measurement.energy_drift = Some(drifts[runs / 2]);
     }
-    report(measurement);
-    Ok(())
+    report(measurement)
 }
 
 fn shape(hidden: usize, message_dim: usize) -> Shape {
@@ -241,68 +272,198 @@ fn weights(layers: &[Layer]) -> usize {
     layers.iter().map(|layer| layer.weight.len()).sum()
 }
 
-/// Loss and gradient of 64 graphs of 4 bodies: the step that a training is made of.
-fn training(
+/// What a step of `tiny` works on: hidden units, messages, penalty.
+type Model = (usize, usize, tiny::Penalty);
+
+/// A stack of networks, on 64 graphs of 4 bodies each.
+fn problem(
     harness: &Harness,
-    (hidden, messages, penalty): (usize, usize, tiny::Penalty),
+    (hidden, messages, penalty): Model,
     precision: Precision,
-    report: &mut impl FnMut(Measurement),
-) -> Result<()> {
-    let (graphs, bodies, shape) = (harness.size(64), 4, shape(hidden, messages));
+    runs: usize,
+) -> tiny::gpu::Problem {
+    let shape = shape(hidden, messages);
+    let (graphs, bodies, weight_decay) = (harness.size(64), 4, 1e-8);
+    tiny::gpu::Problem { shape, penalty, weight_decay, precision, runs, graphs, bodies }
+}
+
+/// Loss and gradient, and with them Adam or not.
+fn step_of(problem: &tiny::gpu::Problem, with_adam: bool) -> Work {
+    let tiny::gpu::Problem { shape, precision, runs, graphs, bodies, .. } = *problem;
     let arena = shape.arena();
     let (nodes, edges) = (graphs * bodies, graphs * bodies * (bodies - 1));
-    let features = random(nodes * shape.n_features, 1, 1.0);
-    let targets = random(nodes * shape.outputs, 2, 1.0);
-    let parameters = random(arena.len, 3, 0.05);
-    let batch = tiny::Batch {
-        shape,
-        penalty,
-        weight_decay: 1e-8,
-        precision,
-        runs: 1,
-        graphs,
-        bodies,
-        features: &features,
-        targets: &targets,
-        noise_seeds: &[0],
-        step: 1,
-    };
     // Forward, gradient of the weights, gradient of the inputs: a product each. What enters from the
     // data needs no gradient.
     let edge = 3 * weights(&arena.edge) - arena.edge[0].weight.len();
-    let node = 3 * weights(&arena.node) - shape.n_features * hidden;
-    let work = Work {
-        op: "tiny",
-        size: format!("{bodies} bodies x {graphs} graphs, hidden {hidden}, {messages} messages"),
-        precision: arithmetic(precision),
-        count: 1.0,
-        unit: "steps/s",
-        flops: Some(2.0 * (edges * edge + nodes * node) as f64),
-        bytes: (2 * 4 * arena.len) as f64,
+    let node = 3 * weights(&arena.node) - shape.n_features * shape.hidden;
+    let products = 2.0 * (edges * edge + nodes * node) as f64;
+    let (hidden, messages) = (shape.hidden, shape.message_dim);
+    let size = format!("{bodies} bodies x {graphs} graphs, hidden {hidden}, {messages} messages");
+    // As in `update`: 16 operations a parameter, which is moved eight times.
+    let (what, operations, moves) = match (with_adam, runs) {
+        (false, _) => (String::new(), 0, 2),
+        (true, 1) => (", with Adam".to_string(), 16, 8),
+        (true, _) => (format!(", {runs} networks, with Adam"), 16, 8),
     };
+    Work {
+        op: "tiny",
+        size: size + &what,
+        precision: arithmetic(precision),
+        count: runs as f64,
+        unit: "steps/s",
+        flops: Some(runs as f64 * (products + (operations * arena.len) as f64)),
+        bytes: (runs * moves * 4 * arena.len) as f64,
+    }
+}
+
+/// Loss and gradient: the step that a training is made of.
+fn training(
+    harness: &Harness,
+    model: Model,
+    precision: Precision,
+    report: &mut impl FnMut(Measurement) -> Result<()>,
+) -> Result<()> {
+    let problem = problem(harness, model, precision, 1);
+    let mut stack = Stack::new(problem);
+    let work = step_of(&problem, false);
     report(match harness.device {
-        Device::Cpu(_) => {
-            let mut gradients = vec![0.0; arena.len];
-            let mut losses = [tiny::Loss::default()];
-            let mut workspace = tiny::Workspace::default();
-            harness.measure(work, || {
-                let (gradients, losses) = (&mut gradients, &mut losses);
-                let device = harness.device;
-                tiny::gradient(device, &batch, &parameters, gradients, losses, &mut workspace)
-            })?
-        }
+        Device::Cpu(_) => harness.measure(work, || stack.gradient(harness.device))?,
         Device::Gpu(gpu) => {
-            let mut step = tiny::gpu::load(*gpu, &batch, &parameters)?;
+            let mut step = tiny::gpu::load(*gpu, &stack.batch(), &stack.parameters)?;
             let recording = step.record()?;
             // SAFETY: the step lives longer, and nothing else uses it.
             harness.measure(work, || unsafe { recording.replay() })?
         }
-    });
-    Ok(())
+    })
+}
+
+/// The whole step of a training of `runs` networks. On a GPU that is what `train` replays: the draw of a batch, loss
+/// and gradient, Adam, and as often as `train` asks for losses, these.
+fn optimizing(
+    harness: &Harness,
+    model: Model,
+    precision: Precision,
+    runs: usize,
+    report: &mut impl FnMut(Measurement) -> Result<()>,
+) -> Result<()> {
+    let problem = problem(harness, model, precision, runs);
+    let mut stack = Stack::new(problem);
+    let work = step_of(&problem, true);
+    let len = stack.parameters.len();
+    let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
+    report(match harness.device {
+        Device::Cpu(_) => {
+            let mut args = adam::Args::new(1e-3, 0);
+            harness.measure(work, || {
+                stack.gradient(harness.device)?;
+                args.step += 1;
+                let (parameters, m, v) = (&mut stack.parameters[..], &mut m[..], &mut v[..]);
+                let arenas = adam::Arenas { parameters, m, v, gradients: &stack.gradients };
+                adam::step(harness.device, &args, runs, arenas)
+            })?
+        }
+        Device::Gpu(gpu) => {
+            let (data_runs, frames) = (harness.size(256), 10);
+            let shape = problem.shape;
+            let (bodies, dim) = (problem.bodies, shape.outputs);
+            let vectors = |stream| random(data_runs * frames * bodies * dim, stream, 1.0);
+            let source = tiny::gpu::Source {
+                positions: &vectors(1),
+                velocities: &vectors(2),
+                accelerations: &vectors(3),
+                masses: &random(data_runs * bodies, 4, 1.0),
+                charges: &random(data_runs * bodies, 5, 1.0),
+                frames,
+                parts: (0..runs).flat_map(|_| 0..data_runs as u32).collect(),
+                first_frame: 0,
+                drawn_frames: frames,
+                stride: 1,
+                translation: 3.0,
+                seeds: (0..runs as u64).collect(),
+                noise_seeds: (0..runs as u64).collect(),
+            };
+            // The first step of all is launched, the others are replayed.
+            let steps = if harness.is_emulated() { 1 } else { tiny::gpu::MOST_STEPS };
+            let rates: Vec<_> =
+                (1..=steps as u64).map(|step| adam::Args::new(1e-3, step)).collect();
+            let arenas: [&[f32]; 3] = [&stack.parameters, &m, &v];
+            let mut training = tiny::gpu::Training::new(*gpu, problem, &source, &rates, arenas, 0)?;
+            harness.measure_steps(work, steps, || {
+                training.rewind()?;
+                training.advance(steps).map(drop)
+            })?
+        }
+    })
+}
+
+/// A stack of networks with its batch, and what a step on the processor writes.
+struct Stack {
+    problem: tiny::gpu::Problem,
+    features: Vec<f32>,
+    targets: Vec<f32>,
+    parameters: Vec<f32>,
+    gradients: Vec<f32>,
+    losses: Vec<tiny::Loss>,
+    noise_seeds: Vec<u64>,
+    workspace: tiny::Workspace,
+}
+
+impl Stack {
+    fn new(problem: tiny::gpu::Problem) -> Self {
+        let tiny::gpu::Problem { shape, runs, graphs, bodies, .. } = problem;
+        let (nodes, len) = (runs * graphs * bodies, runs * shape.arena().len);
+        Stack {
+            problem,
+            features: random(nodes * shape.n_features, 1, 1.0),
+            targets: random(nodes * shape.outputs, 2, 1.0),
+            parameters: random(len, 3, 0.05),
+            gradients: vec![0.0; len],
+            losses: vec![tiny::Loss::default(); runs],
+            noise_seeds: vec![0; runs],
+            workspace: tiny::Workspace::default(),
+        }
+    }
+
+    fn batch(&self) -> tiny::Batch<'_> {
+        batch(&self.problem, &self.features, &self.targets, &self.noise_seeds)
+    }
+
+    fn gradient(&mut self, device: &Device) -> Result<()> {
+        let batch = batch(&self.problem, &self.features, &self.targets, &self.noise_seeds);
+        let (gradients, losses) = (&mut self.gradients, &mut self.losses);
+        tiny::gradient(device, &batch, &self.parameters, gradients, losses, &mut self.workspace)
+    }
+}
+
+fn batch<'a>(
+    problem: &tiny::gpu::Problem,
+    features: &'a [f32],
+    targets: &'a [f32],
+    noise_seeds: &'a [u64],
+) -> tiny::Batch<'a> {
+    let tiny::gpu::Problem { shape, penalty, weight_decay, precision, runs, graphs, bodies } =
+        *problem;
+    tiny::Batch {
+        shape,
+        penalty,
+        weight_decay,
+        precision,
+        runs,
+        graphs,
+        bodies,
+        features,
+        targets,
+        noise_seeds,
+        step: 1,
+    }
 }
 
 /// One step of the optimizer.
-fn update(harness: &Harness, count: usize, report: &mut impl FnMut(Measurement)) -> Result<()> {
+fn update(
+    harness: &Harness,
+    count: usize,
+    report: &mut impl FnMut(Measurement) -> Result<()>,
+) -> Result<()> {
     let count = harness.size(count);
     let gradients = random(count, 1, 1.0);
     let (mut parameters, mut m, mut v) = (gradients.clone(), vec![0.0; count], vec![0.0; count]);
@@ -331,15 +492,14 @@ fn update(harness: &Harness, count: usize, report: &mut impl FnMut(Measurement))
             stack.gradients.upload(&gradients)?;
             harness.measure(work, || stack.step(0))?
         }
-    });
-    Ok(())
+    })
 }
 
 /// Messages of many edges, without gradients.
 fn perceptron(
     harness: &Harness,
     precision: Precision,
-    report: &mut impl FnMut(Measurement),
+    report: &mut impl FnMut(Measurement) -> Result<()>,
 ) -> Result<()> {
     let (rows, shape) = (harness.size(16_384), shape(300, 100));
     let arena = shape.arena();
@@ -366,12 +526,15 @@ fn perceptron(
             network.upload(&inputs)?;
             harness.measure(work, || network.forward(rows))?
         }
-    });
-    Ok(())
+    })
 }
 
 /// A population of expressions on the 5000 rows of a regression: scored, and their constants fitted.
-fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result<()> {
+fn population(
+    harness: &Harness,
+    count: usize,
+    report: &mut impl FnMut(Measurement) -> Result<()>,
+) -> Result<()> {
     let (rows, names) = (harness.size(5000), ["dx", "dy", "r", "m1"]);
     let columns: Vec<Vec<f32>> = (0..names.len() as u64)
         .map(|stream| random(rows, stream, 1.0).into_iter().map(|v| v.abs() + 0.1).collect())
@@ -386,7 +549,7 @@ fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result
     ];
     let expressions: Vec<Expression> =
         texts.iter().map(|text| Expression::parse(text, &names)).collect::<Result<_>>()?;
-    let programs: Vec<expression::Program> = (0..harness.size(256))
+    let programs: Vec<expression::Program> = (0..harness.size(count))
         .map(|k| expression::Program::new(&expressions[k % texts.len()]))
         .collect();
     // Variables and constants are read, every other node is at least one operation.
@@ -413,7 +576,7 @@ fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result
             let mut all = Population::new(&[Request::to_score(*gpu, &table, &programs, loss)?])?;
             harness.measure(scoring, || all.launch())?
         }
-    });
+    })?;
     let fit = expression::Fit { loss, steps: 8, scaled: true, tolerance: 1e-6 };
     // How many evaluations a fit takes depends on the expression.
     let fitting = Work { count: programs.len() as f64, unit: "fits/s", ..work("fit", None) };
@@ -425,6 +588,5 @@ fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result
             let mut all = Population::new(&[Request::to_fit(*gpu, &table, &programs, fit)?])?;
             harness.measure(fitting, || all.launch())?
         }
-    });
-    Ok(())
+    })
 }

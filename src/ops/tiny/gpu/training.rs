@@ -161,6 +161,12 @@ impl Training {
         self.step.losses(first..self.done)
     }
 
+    /// Goes on with the first step's number, with the networks as they are.
+    pub fn rewind(&mut self) -> Result<()> {
+        self.done = 0;
+        self.step.counter.upload(&[0])
+    }
+
     /// Copies the parameters back.
     pub fn parameters(&self, parameters: &mut [f32]) -> Result<()> {
         self.step.parameters.download(parameters)
