@@ -73,7 +73,7 @@ impl<'a> Nodes<'a> {
     /// Those of [`count`].
     pub fn new(positions: &'a [f32], reach: Reach) -> Result<Self> {
         check(positions, reach)?;
-        let cpu = Cpu { simd: Simd::detect() };
+        let cpu = Cpu::detect();
         Ok(Nodes(cpu::Cells::new(cpu, positions, reach, Grid::new(reach, positions.len() / 3))))
     }
 

@@ -4,8 +4,8 @@
 //! A minus directly before a number belongs to the number, except under a power: `-2^x` is −(2^x),
 //! as in Python.
 
+use super::definition::Definition;
 use super::expression::{Expression, Node, Op};
-use super::settings::Definition;
 use crate::error::{Error, Result};
 
 /// Nesting beyond this is refused, so that the recursion below cannot overflow the stack.
