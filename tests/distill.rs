@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use lawsmith::symbolic::expression::Expression;
+use lawsmith::formula::expression::Expression;
 use serde_json::Value;
 
 fn lawsmith(arguments: &[&str]) -> Output {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use lawsmith::distill::compose::Formula;
 use lawsmith::distill::edges::Inputs;
 use lawsmith::error::Kind;
+use lawsmith::formula::expression::Expression;
 use lawsmith::interrupt;
-use lawsmith::symbolic::expression::Expression;
 
 #[test]
 fn a_refit_stops_at_the_next_round() {

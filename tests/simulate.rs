@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use assert_cmd::Command;
+use lawsmith::law::{Body, Law};
 use lawsmith::nbody::dataset::Dataset;
-use lawsmith::nbody::law::{Body, Law};
 use serde_json::Value;
 
 fn simulate(output: &Path, arguments: &str) -> std::process::Output {

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::formula::expression::Expression;
 use crate::ops::expression::{self as op, Loss, Program, Rows};
 use crate::store::table::Table;
-use crate::symbolic::expression::Expression;
 
 /// Time spent on calls, and the fewest of them.
 const BUDGET: Duration = Duration::from_secs(2);

@@ -11,8 +11,8 @@ use crate::cosmology::graph::Graph;
 use crate::distill::laws::Search;
 use crate::distill::pipeline::{self, Settings};
 use crate::error::{Error, Result};
+use crate::model::{ModelKind, Precision};
 use crate::network::settings::{Preset, Settings as TrainSettings};
-use crate::network::spec::{ModelKind, Precision};
 use crate::ops::check_precision;
 use crate::report;
 use crate::store::run::{Existing, RunFolder};
@@ -122,6 +122,8 @@ impl Distill {
             }
         }
         let (summary, text) = pipeline::distill(context.setting(), &folder, &settings)?;
+        report::write(&folder)?;
+        let text = format!("{text}\nreport: {}", folder.file("report.html").display());
         context.print(&serde_json::to_value(&summary).expect("plain data"), text);
         Ok(())
     }

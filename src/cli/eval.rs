@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::error::{Error, Result};
+use crate::formula::expression::Expression;
 use crate::store::table::Table;
-use crate::symbolic::expression::Expression;
 
 /// Applies laws to the rows of a table.
 ///

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::distill::compose::Formula;
 use crate::distill::pipeline;
+use crate::distill::rollout;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::nbody::rollout::{DIVERGED, Rollouts};
 use crate::network::model::Model;
-use crate::report::rollout;
 use crate::store::run::RunFolder;
 
 /// Frames that the loss is taken from: evenly spread over runs and time.

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Context;
 use crate::error::Result;
-use crate::nbody::law::Law;
+use crate::law::Law;
 use crate::nbody::simulate::{Integrator, Settings};
 
 /// A system to simulate.

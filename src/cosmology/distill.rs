@@ -17,12 +17,12 @@ use super::train::losses;
 use crate::distill::laws::Search;
 use crate::distill::pipeline::Setting;
 use crate::error::{Error, Result};
-use crate::network::model::{Model, OnGraph};
+use crate::formula::expression::{Expression, Node};
+use crate::network::model::Model;
 use crate::network::settings::Settings as TrainSettings;
 use crate::ops::expression::Evaluator;
 use crate::ops::formula;
 use crate::store::run::RunFolder;
-use crate::symbolic::expression::{Expression, Node};
 use crate::symbolic::front::{Entry, Front, Select};
 use crate::symbolic::job::{self, Labels};
 use crate::symbolic::search::Problem;
@@ -134,7 +134,7 @@ impl Run {
 /// Other nodes, edges, radius or scales.
 pub fn check_graph(model: &Model, graph: &Graph) -> Result<()> {
     let on = model.about.graph.as_ref();
-    if on != Some(&OnGraph::new(graph, on.and_then(|on| on.hide_above))) {
+    if on != Some(&graph.about.on_graph(on.and_then(|on| on.hide_above))) {
         let message = "is not the graph that the run's network was trained on";
         return Err(Error::input(message).file(graph.path()));
     }

@@ -7,9 +7,9 @@ use super::graph::Graph;
 use crate::device::Device;
 use crate::distill::refit::{Normal, Parametric, RESIDUAL_FLOOR, Refit};
 use crate::error::Result;
+use crate::formula::expression::Expression;
 use crate::ops::expression::Program;
 use crate::ops::formula::{Edges, Loaded, N_FEATURES, Sums, VARIABLES};
-use crate::symbolic::expression::Expression;
 
 /// Nodes of a task: fixed, so that sums do not depend on the number of threads.
 const NODES: usize = 512;

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::catalog::Catalog;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::network::model::OnGraph;
+pub use crate::network::model::Scales;
 use crate::ops::neighbours::{self, Reach};
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
@@ -23,17 +25,6 @@ pub const LENGTH: f64 = 288.675_134_594_812_9;
 
 /// Features of a node in the network: position, velocity, mass.
 pub const N_FEATURES: usize = 7;
-
-/// What lengths, velocities and masses are divided by before a network or a formula sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scales {
-    /// Mpc/h.
-    pub length: f64,
-    /// km/s: the standard deviation of a velocity component.
-    pub velocity: f64,
-    /// Msun/h: the standard deviation of the masses, which are not centred.
-    pub mass: f64,
-}
 
 /// The `lawsmith` entry of a graph.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,6 +45,14 @@ pub struct About {
     pub first_nodes: Vec<usize>,
     /// Whether there is a target, the overdensity around each node.
     pub target: bool,
+}
+
+impl About {
+    /// What a model remembers of its graph.
+    pub fn on_graph(&self, hide_above: Option<f64>) -> OnGraph {
+        let About { nodes, edges, radius, scales, .. } = *self;
+        OnGraph { nodes, edges, radius, scales, hide_above }
+    }
 }
 
 /// Joins the halos of `catalogs` that are at most `radius` Mpc/h apart and writes the graph `output`.

@@ -14,12 +14,12 @@ use super::graph::{Graph, N_FEATURES};
 use super::split::Split;
 use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
+use crate::model::Shape;
 use crate::network::forward::{self, Evaluation};
 use crate::network::metrics::Metrics;
 use crate::network::model::{About, Model, OnGraph};
 use crate::network::pruning;
 use crate::network::settings::Settings;
-use crate::network::spec::Shape;
 use crate::network::state::{State, Sums, Training, next_due};
 use crate::network::trainer::{initial, rate};
 use crate::ops::edge::symmetry::{self, Turn};
@@ -126,7 +126,7 @@ impl<'a> Trainer<'a> {
         let mut trainer = Trainer {
             device,
             graph,
-            on_graph: OnGraph::new(graph, hide_above),
+            on_graph: graph.about.on_graph(hide_above),
             settings: settings.clone(),
             sample: super::messages::sample(
                 graph,

@@ -11,70 +11,7 @@ pub mod ring;
 pub use cuda::Gpu;
 
 use crate::error::{Error, Result};
-
-/// Vector instructions, in the order of preference. Chosen once, at run time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Simd {
-    /// Plain Rust: the readable reference.
-    Scalar,
-    /// AVX2 and FMA: 8 lanes of f32.
-    Avx2,
-    /// AVX-512 F, BW, DQ and VL: 16 lanes of f32.
-    Avx512,
-    /// AVX-512 with bf16 dot products.
-    Avx512Bf16,
-}
-
-impl Simd {
-    /// The best that this processor has.
-    pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            let avx512 = avx2
-                && is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl");
-            if avx512 && is_x86_feature_detected!("avx512bf16") {
-                return Simd::Avx512Bf16;
-            }
-            if avx512 {
-                return Simd::Avx512;
-            }
-            if avx2 {
-                return Simd::Avx2;
-            }
-        }
-        Simd::Scalar
-    }
-
-    /// The name in `devices` and in bench tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Simd::Scalar => "scalar",
-            Simd::Avx2 => "avx2",
-            Simd::Avx512 => "avx512",
-            Simd::Avx512Bf16 => "avx512+bf16",
-        }
-    }
-
-    /// Every level that this processor can run, the scalar reference first.
-    pub fn available() -> Vec<Self> {
-        let best = Self::detect();
-        [Simd::Scalar, Simd::Avx2, Simd::Avx512, Simd::Avx512Bf16]
-            .into_iter()
-            .filter(|&level| level <= best)
-            .collect()
-    }
-}
-
-/// The processor: its vector instructions. Threads are rayon's global pool.
-#[derive(Clone, Copy, Debug)]
-pub struct Cpu {
-    /// What the kernels may use.
-    pub simd: Simd,
-}
+pub use crate::simd::{Cpu, Simd};
 
 /// Where an operation runs.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +25,7 @@ pub enum Device {
 impl Device {
     /// The processor with its best vector instructions.
     pub fn cpu() -> Self {
-        Device::Cpu(Cpu { simd: Simd::detect() })
+        Device::Cpu(Cpu::detect())
     }
 
     /// The device that `--device` names: `auto`, `cpu` or `cuda:N`.
@@ -121,7 +58,7 @@ impl Device {
     pub fn describe(&self) -> String {
         match self {
             Device::Cpu(cpu) => {
-                format!("cpu ({}, {} threads)", cpu.simd.name(), rayon::current_num_threads())
+                format!("cpu ({}, {} threads)", cpu.simd().name(), rayon::current_num_threads())
             }
             Device::Gpu(gpu) => match gpu.properties() {
                 Ok(properties) => format!("{gpu:?} ({})", properties.name),

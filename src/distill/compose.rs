@@ -6,7 +6,8 @@ use rayon::prelude::*;
 use super::edges::{Inputs, body, node_names};
 use super::refit::{Normal, Parametric, RESIDUAL_FLOOR, Refit};
 use crate::error::Result;
-use crate::symbolic::expression::Expression;
+use crate::formula::expression::Expression;
+use crate::model::layout::BodyLayout;
 
 /// A law of motion in closed form: acceleration_d = nodes[d](features, Σ over senders of messages).
 #[derive(Clone, Debug)]
@@ -33,13 +34,17 @@ impl Formula {
         features.par_chunks(width).flat_map_iter(|graph| self.graph(graph, bodies)).collect()
     }
 
+    fn layout(&self) -> BodyLayout {
+        BodyLayout { dim: self.inputs.dim }
+    }
+
     fn n_features(&self) -> usize {
-        2 * self.inputs.dim + 2
+        self.layout().width()
     }
 
     fn graph(&self, features: &[f32], bodies: usize) -> Vec<f32> {
         let n_features = self.n_features();
-        let all: Vec<_> = features.chunks(n_features).map(|f| body(f, self.inputs.dim)).collect();
+        let all: Vec<_> = features.chunks(n_features).map(|f| body(f, self.layout())).collect();
         let mut out = Vec::with_capacity(bodies * self.nodes.len());
         let mut values = Vec::new();
         for (receiver, own) in all.iter().zip(features.chunks(n_features)) {
@@ -148,8 +153,8 @@ impl<'a> Linearised<'a> {
 
     fn add_graph(&self, features: &[f32], targets: &[f32], floor: f64, normal: &mut Normal) {
         let n_features = self.formula.n_features();
-        let dim = self.formula.inputs.dim;
-        let all: Vec<_> = features.chunks(n_features).map(|f| body(f, dim)).collect();
+        let layout = self.formula.layout();
+        let all: Vec<_> = features.chunks(n_features).map(|f| body(f, layout)).collect();
         let own_constants: usize = self.messages.iter().map(|p| p.constants.len()).sum();
         let mut values = Vec::new();
         for (index, receiver) in all.iter().enumerate() {
@@ -204,8 +209,8 @@ impl<'a> Linearised<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formula::expression::Node;
     use crate::random::Random;
-    use crate::symbolic::expression::Node;
 
     /// States of `graphs` systems of four bodies, with masses of 0.5 to 1.5.
     fn states(graphs: usize) -> Vec<f32> {

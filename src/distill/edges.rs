@@ -1,7 +1,10 @@
 //! Random edges of a dataset: the features a network sees, and the variables a law is written in.
 
+use std::ops::Range;
+
+use crate::law::{Body, Law};
+use crate::model::layout::BodyLayout;
 use crate::nbody::dataset::Dataset;
-use crate::nbody::law::{Body, Law};
 use crate::random::Random;
 
 /// A sample of directed edges.
@@ -37,16 +40,21 @@ impl Edges {
         Edges { features, dim: about.dim, bodies: about.bodies, count }
     }
 
+    /// What is where among the features of a body.
+    pub fn layout(&self) -> BodyLayout {
+        BodyLayout { dim: self.dim }
+    }
+
     /// Width of a row of `features`.
     pub fn width(&self) -> usize {
-        2 * (2 * self.dim + 2)
+        2 * self.layout().width()
     }
 
     /// Receiver and sender of one edge.
     pub fn pair(&self, edge: usize) -> (Body, Body) {
         let row = &self.features[edge * self.width()..(edge + 1) * self.width()];
         let (receiver, sender) = row.split_at(self.width() / 2);
-        (body(receiver, self.dim), body(sender, self.dim))
+        (body(receiver, self.layout()), body(sender, self.layout()))
     }
 
     /// The true forces on the receivers, by component: `[dim][edge]`.
@@ -66,19 +74,17 @@ impl Edges {
 const EDGE_STREAM: u64 = 0xED6E;
 
 /// The body that a row of features (r, v, q, m) describes.
-pub fn body(features: &[f32], dim: usize) -> Body {
-    let vector = |at: usize| {
+pub fn body(features: &[f32], layout: BodyLayout) -> Body {
+    let vector = |at: Range<usize>| {
         let mut v = [0.0; 3];
-        for k in 0..dim {
-            v[k] = f64::from(features[at + k]);
-        }
+        v.iter_mut().zip(&features[at]).for_each(|(v, &x)| *v = f64::from(x));
         v
     };
     Body {
-        position: vector(0),
-        velocity: vector(dim),
-        charge: f64::from(features[2 * dim]),
-        mass: f64::from(features[2 * dim + 1]),
+        position: vector(layout.position()),
+        velocity: vector(layout.velocity()),
+        charge: f64::from(features[layout.charge()]),
+        mass: f64::from(features[layout.mass()]),
     }
 }
 

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::edges::Inputs;
 use super::linear;
 use crate::error::Result;
-use crate::nbody::law::{Body, Law, SOFTENING};
+use crate::formula::expression::Expression;
+use crate::law::{Body, Law, SOFTENING};
 use crate::random::Random;
-use crate::symbolic::expression::Expression;
 
 /// How well one message component is a linear combination of the true force components.
 #[derive(Clone, Debug, Serialize, Deserialize)]

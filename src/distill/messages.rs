@@ -136,7 +136,8 @@ fn dependence(
     let count = PROBED.min(edges.count);
     let mut depends = Vec::new();
     for k in 0..2 * dim {
-        let at = if k < dim { dim + k } else { width / 2 + k };
+        let velocity = edges.layout().velocity().start + k % dim;
+        let at = if k < dim { velocity } else { width / 2 + velocity };
         let mut exchanged = edges.features[..count * width].to_vec();
         for edge in 0..count {
             exchanged[edge * width + at] = edges.features[(edge + 1) % count * width + at];

@@ -13,4 +13,5 @@ pub mod messages;
 pub mod nodes;
 pub mod pipeline;
 pub(crate) mod refit;
+pub mod rollout;
 pub mod summary;

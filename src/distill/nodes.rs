@@ -6,8 +6,9 @@ use super::edges::body;
 use super::messages::Component;
 use crate::device::Device;
 use crate::error::Result;
+use crate::law::Law;
+use crate::model::layout::BodyLayout;
 use crate::nbody::dataset::Dataset;
-use crate::nbody::law::Law;
 use crate::network::forward::edge_inputs;
 use crate::network::model::Model;
 use crate::random::Random;
@@ -56,6 +57,7 @@ impl Graphs {
     ) -> Self {
         let mut random = Random::new(seed, OUTSIDE_STREAM);
         let (mut features, mut targets) = (Vec::new(), Vec::new());
+        let layout = BodyLayout { dim };
         for _ in 0..count {
             let first = features.len();
             for _ in 0..bodies {
@@ -63,7 +65,8 @@ impl Graphs {
                 features.push(if random.below(2) == 0 { -1.0 } else { 1.0 });
                 features.push(random.normal().exp() as f32);
             }
-            let all: Vec<_> = features[first..].chunks(2 * dim + 2).map(|f| body(f, dim)).collect();
+            let all: Vec<_> =
+                features[first..].chunks(layout.width()).map(|f| body(f, layout)).collect();
             for (index, receiver) in all.iter().enumerate() {
                 let mut sum = [0.0; 3];
                 for (_, sender) in all.iter().enumerate().filter(|(other, _)| *other != index) {
@@ -108,7 +111,7 @@ impl NodeTable {
         seed: u64,
     ) -> Result<Self> {
         let Graphs { count, bodies, dim, .. } = *graphs;
-        let n_features = 2 * dim + 2;
+        let n_features = BodyLayout { dim }.width();
         let message_dim = model.shape.message_dim;
         let inputs = edge_inputs(&graphs.features, count, bodies, n_features);
         let messages = model.messages(device, &inputs)?.values;

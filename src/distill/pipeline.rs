@@ -1,4 +1,4 @@
-//! The stages: simulate, train, measure the messages, search their laws, compose, report.
+//! The stages: simulate, train, measure the messages, search their laws, compose, roll out.
 //!
 //! Every stage reads and writes files of the run folder, so each is also a command of its own, and
 //! `--resume` goes on at the first stage whose file is missing.
@@ -13,18 +13,18 @@ use super::forces;
 use super::laws::{self, Search};
 use super::messages::{self, MessageTable};
 use super::nodes::{Graphs, NodeTable};
+use super::rollout::{self, unseen};
 use super::summary::{LawSummary, Summary};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::model::{ModelKind, Precision};
 use crate::nbody::dataset::Dataset;
 use crate::nbody::simulate;
 use crate::network::batches::split;
 use crate::network::model::Model;
 use crate::network::settings::{Preset, Settings as TrainSettings};
-use crate::network::spec::{ModelKind, Precision};
 use crate::network::train::train;
 use crate::progress::Progress;
-use crate::report::{self, rollout::unseen};
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Select;
 use crate::symbolic::job::LAWS;
@@ -127,15 +127,13 @@ pub fn distill(at: Setting, folder: &RunFolder, settings: &Settings) -> Result<(
     regress(at, folder, search)?;
     let (_, formula) = compose(at, folder, search)?;
     let regressed = stage.elapsed().as_secs_f64();
-    report::rollout::write(&at.device, folder)?;
+    rollout::write(&at.device, folder)?;
     summary = Summary::read(folder)?;
     summary.seconds.regress = regressed;
     summary.seconds.total = begun.elapsed().as_secs_f64();
     summary.write(folder)?;
-    report::write(folder)?;
     let (table, losses) = (summary.text(), summary.losses());
-    let path = folder.file("report.html");
-    Ok((summary, format!("{table}\n\n{formula}\n{losses}\nreport: {}", path.display())))
+    Ok((summary, format!("{table}\n\n{formula}\n{losses}")))
 }
 
 /// `messages`: ranks the messages of a run's network and fits them to the true forces.

@@ -3,8 +3,8 @@
 
 use super::linear::solve_spd;
 use crate::error::{Error, Result};
+use crate::formula::expression::{Expression, Node, Weights};
 use crate::interrupt;
-use crate::symbolic::expression::{Expression, Node, Weights};
 
 /// Rounds of a refit.
 const ROUNDS: usize = 60;
@@ -199,8 +199,8 @@ impl Parametric {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formula::expression::tests::{any_expression, cases};
     use crate::random::Random;
-    use crate::symbolic::expression::tests::{any_expression, cases};
     use proptest::prelude::*;
 
     proptest! {

@@ -87,7 +87,7 @@ pub struct Seconds {
     pub train: f64,
     /// Searching the laws of messages and nodes.
     pub regress: f64,
-    /// Everything, the report included.
+    /// Everything but the report.
     pub total: f64,
 }
 

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::law::Law;
 use crate::error::{Error, Result};
+use crate::law::Law;
+use crate::model::layout::BodyLayout;
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
 /// The `lawsmith` entry of a dataset: every parameter that made it.
@@ -31,9 +32,14 @@ pub struct About {
 }
 
 impl About {
-    /// Features of a body: position, velocity, charge, mass.
+    /// What is where among the features of a body.
+    pub fn layout(&self) -> BodyLayout {
+        BodyLayout { dim: self.dim }
+    }
+
+    /// Features of a body.
     pub fn n_features(&self) -> usize {
-        2 * self.dim + 2
+        self.layout().width()
     }
 
     /// Elements of `positions`.

@@ -3,7 +3,5 @@
 pub mod dataset;
 mod fit;
 pub mod import;
-pub mod law;
-pub mod potential;
 pub mod rollout;
 pub mod simulate;

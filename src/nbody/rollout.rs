@@ -5,6 +5,7 @@
 //! and one tensor of the same shape for each prediction, named by it; frames after a run has left
 //! all bounds are NaN there.
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::model::layout::BodyLayout;
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
 /// A run that gets this many times farther from the origin than the truth ever does is given up.
@@ -233,14 +235,15 @@ struct State {
 impl State {
     /// From features `[run, body, n_features]`.
     fn new(features: &[f32], dim: usize) -> Self {
-        let part = |from: usize| {
-            let body = |f: &[f32]| f[from..from + dim].to_vec();
-            features.chunks(2 * dim + 2).flat_map(body).map(f64::from).collect()
+        let layout = BodyLayout { dim };
+        let part = |of: Range<usize>| {
+            let body = |f: &[f32]| f[of.clone()].to_vec();
+            features.chunks(layout.width()).flat_map(body).map(f64::from).collect()
         };
-        State { position: part(0), velocity: part(dim) }
+        State { position: part(layout.position()), velocity: part(layout.velocity()) }
     }
 
-    fn reset(&mut self, range: std::ops::Range<usize>) {
+    fn reset(&mut self, range: Range<usize>) {
         for (k, index) in range.enumerate() {
             self.position[index] = k as f64;
             self.velocity[index] = 0.0;
@@ -264,7 +267,7 @@ impl State {
         accelerate: &mut impl FnMut(&[f32]) -> Result<Vec<f32>>,
     ) -> Result<State> {
         let bodies = self.position.chunks(dim).zip(self.velocity.chunks(dim));
-        for (feature, (r, v)) in features.chunks_mut(2 * dim + 2).zip(bodies) {
+        for (feature, (r, v)) in features.chunks_mut(BodyLayout { dim }.width()).zip(bodies) {
             for (out, x) in feature.iter_mut().zip(r.iter().chain(v)) {
                 *out = *x as f32;
             }

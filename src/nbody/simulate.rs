@@ -6,9 +6,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::dataset::About;
-use super::law::{Body, Law};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::law::{Body, Law};
 use crate::ops::rk4::{self, Batch, Frames, TOLERANCE};
 use crate::progress::Progress;
 use crate::random::Random;

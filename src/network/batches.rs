@@ -173,9 +173,9 @@ impl<'a> Sampler<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ModelKind;
     use crate::nbody::dataset::About;
     use crate::network::settings::Preset;
-    use crate::network::spec::ModelKind;
 
     /// A data set whose positions are the number of the run and whose masses tell bodies apart.
     fn dataset(folder: &std::path::Path, runs: usize, frames: usize) -> Dataset {

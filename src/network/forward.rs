@@ -1,9 +1,9 @@
 //! Networks applied to given features, without gradients: edges and sums of a fully connected graph,
 //! messages, accelerations. Always in f32: master weights are f32 whatever the training used.
 
-use super::spec::{Precision, Shape};
 use crate::device::Device;
 use crate::error::Result;
+use crate::model::{Precision, Shape};
 use crate::ops::mlp;
 
 /// Graphs that are evaluated at once: bounds the memory for edges.
@@ -61,7 +61,7 @@ pub fn messages(
     parameters: &[f32],
     inputs: &[f32],
 ) -> Result<Messages> {
-    let edges = inputs.len() / (2 * shape.n_features);
+    let edges = inputs.len() / shape.edge_inputs();
     let width = shape.edge_outputs();
     let mut outputs = vec![0.0; edges * width];
     let layers = shape.arena().edge;
@@ -86,7 +86,7 @@ pub fn node_outputs(
     parameters: &[f32],
     inputs: &[f32],
 ) -> Result<Vec<f32>> {
-    let rows = inputs.len() / (shape.n_features + shape.message_dim);
+    let rows = inputs.len() / shape.node_inputs();
     let mut outputs = vec![0.0; rows * shape.outputs];
     let layers = shape.arena().node;
     mlp::forward(device, &layers, parameters, inputs, rows, Precision::F32, &mut outputs)?;

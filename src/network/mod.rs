@@ -6,7 +6,6 @@ pub(crate) mod metrics;
 pub mod model;
 pub(crate) mod pruning;
 pub mod settings;
-pub mod spec;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;

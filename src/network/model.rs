@@ -6,11 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::forward::{self, Messages};
 use super::settings::Settings;
-use super::spec::{ModelKind, Shape};
-use crate::cosmology::graph::{Graph, Scales};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nbody::law::Law;
+use crate::law::Law;
+use crate::model::{ModelKind, Shape};
 use crate::store::tensors::{TensorFile, TensorSpec, TensorWriter};
 
 /// What a model was trained on and how far.
@@ -59,18 +58,15 @@ pub struct OnGraph {
     pub hide_above: Option<f64>,
 }
 
-impl OnGraph {
-    /// What a model remembers of its graph.
-    pub fn new(graph: &Graph, hide_above: Option<f64>) -> Self {
-        let about = &graph.about;
-        OnGraph {
-            nodes: about.nodes,
-            edges: about.edges,
-            radius: about.radius,
-            scales: about.scales,
-            hide_above,
-        }
-    }
+/// What lengths, velocities and masses are divided by before a network or a formula sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scales {
+    /// Mpc/h.
+    pub length: f64,
+    /// km/s: the standard deviation of a velocity component.
+    pub velocity: f64,
+    /// Msun/h: the standard deviation of the masses, which are not centred.
+    pub mass: f64,
 }
 
 /// A graph network.

@@ -12,7 +12,7 @@
 //! A cut really removes rows of the last edge layer and columns of the first node layer. What the
 //! component contributed on average goes into the bias of that node layer.
 
-use super::spec::Shape;
+use crate::model::Shape;
 
 /// Fractions of the training between which components are cut, and between two cuts.
 const FIRST: f64 = 0.20;

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::{ModelKind, Precision, Shape};
 use crate::error::{Error, Result};
+use crate::model::layout::BodyLayout;
+use crate::model::{ModelKind, Precision, Shape};
 use crate::ops::tiny::Penalty;
 
 /// Messages of the models that are not a bottleneck.
@@ -197,7 +198,7 @@ impl Settings {
     /// The network on bodies in `dim` dimensions, before pruning.
     pub fn shape(&self, dim: usize) -> Shape {
         Shape {
-            n_features: 2 * dim + 2,
+            n_features: BodyLayout { dim }.width(),
             message_dim: self.messages,
             outputs: dim,
             hidden: self.hidden,

@@ -8,9 +8,9 @@ use super::metrics::{Metrics, Row};
 use super::model::{About, Model, Snapshot, TrainState};
 use super::pruning::{self, Pruning};
 use super::settings::Settings;
-use super::spec::Shape;
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::model::Shape;
 use crate::progress::Progress;
 use crate::store::run::RunFolder;
 

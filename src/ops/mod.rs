@@ -14,7 +14,7 @@ pub mod tiny;
 
 use crate::device::{Device, Simd};
 use crate::error::{Error, Result};
-use crate::network::spec::Precision;
+use crate::model::Precision;
 
 /// One comparison of a device with a reference.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,7 +101,7 @@ pub fn check_precision(device: &Device, precision: Precision) -> Result<()> {
 /// What the device can compute in.
 pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
     match device {
-        Device::Cpu(cpu) if cpu.simd < Simd::Avx512Bf16 => vec![Precision::F32],
+        Device::Cpu(cpu) if cpu.simd() < Simd::Avx512Bf16 => vec![Precision::F32],
         Device::Cpu(_) => vec![Precision::F32, Precision::Bf16],
         Device::Gpu(_) => {
             vec![Precision::F32, Precision::Bf16, Precision::Tf32, Precision::Bf16x3]

@@ -9,10 +9,10 @@ use crate::cosmology::graph::N_FEATURES;
 use crate::cosmology::slab::Halos;
 use crate::cosmology::table6::Measure;
 use crate::error::{Error, Result};
+use crate::formula::expression::Expression;
 use crate::ops::formula::VARIABLES;
 use crate::store::run::RunFolder;
 use crate::store::tensors::{Dtype, TensorFile};
-use crate::symbolic::expression::Expression;
 use crate::symbolic::job;
 
 /// Dots of a scatter plot.

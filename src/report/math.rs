@@ -260,7 +260,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::symbolic::expression::tests::any_expression;
+    use crate::formula::expression::tests::any_expression;
 
     fn inside(latex: &str) -> String {
         let text = mathml(latex).unwrap_or_else(|| panic!("{latex} is not understood"));

@@ -9,7 +9,6 @@ mod inputs;
 mod math;
 mod page;
 mod plot;
-pub mod rollout;
 mod sections;
 
 use crate::cosmology::distill::is_on_graph;

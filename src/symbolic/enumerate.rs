@@ -17,13 +17,13 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::expression::{Expression, Op};
 use super::library::{Library, shuffle};
 use super::linear::{Model, least_squares};
 use super::pairs::{self, Pair, Pairing};
 use super::powers;
 use super::search::Problem;
 use super::settings::Settings;
+use crate::formula::expression::{Expression, Op};
 use crate::random::Random;
 
 /// Rows on which features are compared.

@@ -1,7 +1,7 @@
 //! The hall of fame: the best expression of each complexity, and the rules that choose among them
 //! (DESIGN §5).
 
-use super::expression::Expression;
+use crate::formula::expression::Expression;
 
 /// One expression of a front.
 #[derive(Clone, Debug, PartialEq)]

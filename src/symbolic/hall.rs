@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::expression::Expression;
 use super::front::{Entry, Front};
 use super::island::Member;
 use super::round;
 use super::state::State;
 use super::threshold;
 use crate::error::Result;
+use crate::formula::expression::Expression;
 use crate::ops::expression::{Evaluator, Fitted, Loss, Rows};
 
 /// Of a table with more rows than this, constants are fitted on some first, then with a few steps on

@@ -14,9 +14,9 @@ use std::time::Instant;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::expression::{Expression, Node, Op};
 use super::rules::Rules;
 use crate::error::Result;
+use crate::formula::expression::{Expression, Node, Op};
 use crate::ops::expression::{Evaluator, Fitted, Rows};
 use crate::random::Random;
 

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::export;
-use super::expression::Expression;
 use super::front::{Entry, Front, Select};
-use super::print::number;
 use super::search::{self, Memories, Moment, Outcome, Problem, Settings};
 use crate::error::{Error, Result};
+use crate::formula::export;
+use crate::formula::expression::Expression;
+use crate::formula::print::number;
 use crate::ops::expression::Evaluator;
 use crate::progress::{Bar, Progress};
 use crate::store::run::RunFolder;

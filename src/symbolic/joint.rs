@@ -8,13 +8,13 @@
 
 use std::slice;
 
-use super::expression::{Expression, Op};
 use super::front::{Entry, Front, Select};
 use super::job::{self, Labels};
 use super::round::digits;
 use super::search::{self, Outcome, Problem, Settings};
 use super::template::Template;
 use crate::error::{Error, Result};
+use crate::formula::expression::{Expression, Op};
 use crate::ops::expression::Evaluator;
 use crate::progress::Progress;
 use crate::store::run::RunFolder;

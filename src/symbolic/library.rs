@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::expression::{Expression, Op, Weights};
 use super::search::Problem;
 use super::settings::Settings;
+use crate::formula::expression::{Expression, Op, Weights};
 use crate::random::Random;
 
 /// Levels of a variable that comparisons are tried with.

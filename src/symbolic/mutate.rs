@@ -3,8 +3,9 @@
 //!
 //! All work on the postfix list: a sub-tree is a range, and a change replaces one range by another.
 
-use super::expression::{Expression, Node, Op};
-use super::settings::{Definition, Settings};
+use super::settings::Settings;
+use crate::formula::definition::Definition;
+use crate::formula::expression::{Expression, Node, Op};
 use crate::random::Random;
 
 /// What expressions are made of.

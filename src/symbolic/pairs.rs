@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::library::Library;
 use super::settings::Settings;
 use crate::device::Simd;
-use crate::symbolic::expression::Op;
+use crate::formula::expression::Op;
 
 /// Second features at a time.
 const LANES: usize = 32;

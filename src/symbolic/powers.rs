@@ -9,9 +9,9 @@
 //!
 //! Either leaves a smaller problem, on which an enumeration reaches further.
 
-use super::expression::{Expression, Op};
 use super::linear::least_squares;
 use super::search::Problem;
+use crate::formula::expression::{Expression, Op};
 use crate::random::Random;
 
 /// Rows that are looked at.

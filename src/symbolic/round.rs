@@ -3,9 +3,9 @@
 
 use std::f64::consts::PI;
 
-use super::expression::Expression;
 use super::rules::Rules;
 use crate::error::Result;
+use crate::formula::expression::Expression;
 use crate::ops::expression::Rows;
 
 /// A constant may move by this part of itself.

@@ -9,14 +9,14 @@
 
 use std::borrow::Cow;
 
-use super::expression::{Expression, Node, Op, Weights};
 use super::island;
 use super::mutate::{Grammar, crossover};
 use super::search::Problem;
 use super::settings::Settings;
 use super::template::Part;
-use super::units::Units;
 use crate::error::{Error, Result};
+use crate::formula::expression::{Expression, Node, Op, Weights};
+use crate::formula::units::Units;
 use crate::ops::expression::{Evaluator, Fit, Fitted, Loss, Program, Rows};
 use crate::random::Random;
 

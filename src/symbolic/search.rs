@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::expression::Expression;
 use super::front::Front;
 use super::island::{BATCH, POPULATION};
 use super::rules::losses_on_rest;
@@ -18,8 +17,9 @@ pub use super::rules::{check, losses};
 pub use super::settings::Settings;
 use super::state::{Memory, State};
 use super::template::Template;
-use super::units::Units;
 use crate::error::{Error, Result};
+use crate::formula::expression::Expression;
+use crate::formula::units::Units;
 use crate::ops::expression::{Evaluator, side_by_side};
 
 /// Batches of an island between two synchronisations.

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::device::{Device, Simd};
+use crate::formula::expression::Op;
 use crate::ops::expression::Loss;
 use crate::random::Random;
-use crate::symbolic::expression::Op;
 use crate::symbolic::front::Select;
 use crate::symbolic::island::Member;
 

@@ -7,13 +7,13 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::enumerate;
-use super::expression::Expression;
 use super::hall::{Famous, MEMBER_STEPS};
 use super::island::{self, Island, Member, Task};
 use super::rules::Rules;
 use super::search::Problem;
 use super::settings::Settings;
 use crate::error::Result;
+use crate::formula::expression::Expression;
 use crate::ops::expression::{Evaluator, Rows};
 use crate::random::Random;
 

@@ -4,11 +4,11 @@
 //! A candidate is one expression for each part. The search carries them as one tree, the parts added
 //! up (`f + (g + h)`), in which variable k of a part is the k-th operand of its calls.
 
-use super::expression::{Expression, Node, Op};
 use super::mutate::{Grammar, crossover};
-use super::parse::Call;
-use super::settings::Definition;
 use crate::error::{Error, Result};
+use crate::formula::definition::Definition;
+use crate::formula::expression::{Expression, Node, Op};
+use crate::formula::parse::Call;
 use crate::random::Random;
 
 /// A formula with parts to be found.

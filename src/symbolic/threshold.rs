@@ -1,9 +1,9 @@
 //! Thresholds of comparisons: the loss is a step function of them, so that no gradient moves them.
 //! They climb over the values that the data have, the way to each neighbour and to far ones at once.
 
-use super::expression::{Expression, Node, Op};
 use super::rules::Rules;
 use crate::error::Result;
+use crate::formula::expression::{Expression, Node, Op};
 use crate::ops::expression::{Evaluator, Rows};
 
 /// Rounds of climbing at most.

@@ -3,9 +3,9 @@
 
 use std::process::Command;
 
+use lawsmith::formula::export::{Law, files};
+use lawsmith::formula::expression::{Expression, Op};
 use lawsmith::random::Random;
-use lawsmith::symbolic::export::{Law, files};
-use lawsmith::symbolic::expression::{Expression, Op};
 
 use crate::laws::{close, has_python, numbers};
 use crate::{Place, text};

@@ -1,6 +1,6 @@
 //! What keeps formulas short, and what their names stand for.
 
-use lawsmith::symbolic::expression::{Expression, Node, Op};
+use lawsmith::formula::expression::{Expression, Node, Op};
 use serde_json::Value;
 
 use crate::{Place, chosen, exact, exact_entry, search};

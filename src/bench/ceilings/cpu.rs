@@ -10,7 +10,7 @@ use crate::device::{Cpu, Simd};
 use crate::error::Result;
 
 pub(super) fn measure(cpu: &Cpu) -> Result<Ceilings> {
-    let simd = cpu.simd;
+    let simd = cpu.simd();
     let bf16 = (simd == Simd::Avx512Bf16).then(|| flops("dot product", bf16_round));
     Ok(Ceilings {
         f32_flops: flops("multiply-add", |rounds| f32_round(simd, rounds))?,

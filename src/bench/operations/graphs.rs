@@ -4,11 +4,11 @@ use super::{arithmetic, random, weights};
 use crate::bench::{Arithmetic, Harness, Measurement, Work};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::network::spec::{Precision, Shape};
+use crate::formula::expression::Expression;
+use crate::model::{Precision, Shape};
 use crate::ops::expression::Program;
 use crate::ops::{edge, formula, neighbours, scatter};
 use crate::random::Random;
-use crate::symbolic::expression::Expression;
 
 /// Halos of a (1000 Mpc/h)³ box, and the neighbours of each up to 50 Mpc/h.
 const HALOS: usize = 215_854;

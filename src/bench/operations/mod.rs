@@ -6,14 +6,14 @@ use super::ceilings::Ceiling;
 use super::{Arithmetic, Ceilings, Harness, Measurement, Work};
 use crate::device::Device;
 use crate::error::Result;
-use crate::nbody::law::Law;
+use crate::formula::expression::{Expression, Node};
+use crate::law::Law;
+use crate::model::{Layer, Precision, Shape};
 use crate::nbody::simulate::{Settings, energy, initial_state};
-use crate::network::spec::{Layer, Precision, Shape};
 use crate::ops::expression::gpu::{Population, Request};
 use crate::ops::rk4::{Batch, Frames, Integrator, TOLERANCE};
 use crate::ops::{adam, edge, expression, mlp, rk4, tiny};
 use crate::random::Random;
-use crate::symbolic::expression::{Expression, Node};
 
 use Arithmetic::{Bf16, F32, F64};
 

@@ -6,11 +6,12 @@ use clap::{Args, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::formula::definition::Definition;
+use crate::formula::expression::{Expression, Op, Weights};
 use crate::ops::expression::Loss;
-use crate::symbolic::expression::{Expression, Op, Weights};
 use crate::symbolic::front::Select;
 use crate::symbolic::mutate::{KINDS, Kind};
-use crate::symbolic::settings::{Constraints, Definition, Settings};
+use crate::symbolic::settings::{Constraints, Settings};
 
 /// Formulas to consider where neither --evaluations nor --seconds says.
 const EVALUATIONS: u64 = 500_000;

@@ -29,7 +29,7 @@ fn one(cpu: &Cpu, rates: &Rates, arenas: Arenas) {
         .zip(arenas.m.par_chunks_mut(CHUNK))
         .zip(arenas.v.par_chunks_mut(CHUNK))
         .zip(arenas.gradients.par_chunks(CHUNK))
-        .for_each(|(((w, m), v), g)| match cpu.simd {
+        .for_each(|(((w, m), v), g)| match cpu.simd() {
             // SAFETY: a level is only made where `Simd::detect` found its instructions.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx512 | Simd::Avx512Bf16 => unsafe { chunk_avx512(rates, scale, w, m, v, g) },

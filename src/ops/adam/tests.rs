@@ -6,7 +6,7 @@ use crate::device::{Cpu, Simd};
 #[test]
 fn every_level_agrees_with_the_formula() {
     for simd in Simd::available() {
-        for check in selftest::checks(&Device::Cpu(Cpu { simd })).unwrap() {
+        for check in selftest::checks(&Device::Cpu(Cpu::with(simd).unwrap())).unwrap() {
             assert!(check.passed(), "{simd:?}: {check:?}");
         }
     }

@@ -13,7 +13,7 @@ use super::stars::{self, Part, Purpose};
 use super::{Batch, Loss, Workspace};
 use crate::device::Cpu;
 use crate::error::Result;
-use crate::network::spec::Precision;
+use crate::model::Precision;
 use crate::ops::mlp::buffer::{Buffer, Shared};
 use crate::ops::mlp::kernel::{COLUMNS, Kernel, ROWS, Task, check_precision, run};
 use crate::ops::mlp::product::{Weights, pack_backward, pack_forward};

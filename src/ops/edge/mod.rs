@@ -24,7 +24,7 @@ mod tests;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::network::spec::{Precision, Shape};
+use crate::model::{Precision, Shape};
 pub use crate::ops::tiny::{Loss, Penalty};
 use crate::ops::{check_len, tiny::WIDEST_BF16};
 

@@ -1,7 +1,7 @@
 //! Where everything is: the packed weights, a part's sums of gradients, and a thread's scratch.
 
 use super::{Batch, Penalty};
-use crate::network::spec::{Layer, Precision, Shape};
+use crate::model::{Layer, Precision, Shape};
 use crate::ops::mlp::kernel::{Block, COLUMNS, ROWS, per_word};
 use crate::ops::mlp::product::{panel_words, stride, wide_stride};
 

@@ -10,7 +10,7 @@
 //!
 //! The first features of a node are its position and its velocity.
 
-use crate::network::spec::{Arena, Layer};
+use crate::model::{Arena, Layer};
 use crate::random::Random;
 
 /// Axes of space.
@@ -118,7 +118,7 @@ fn forget_place(arena: &Arena, values: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::spec::Shape;
+    use crate::model::Shape;
     use crate::ops::mlp::{Rounding, reference};
 
     fn shape() -> Shape {

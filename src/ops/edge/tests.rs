@@ -53,7 +53,8 @@ fn compare(kind: Kind, network: [usize; 3], degrees: &[usize], what: &str) {
         let cases: Vec<Case> = (0..count).map(case).collect();
         let expected = expected(&cases);
         for simd in Simd::available().into_iter().filter(|&level| level >= lowest) {
-            let check = check(&cases, &expected, &Device::Cpu(Cpu { simd }), what).unwrap();
+            let check =
+                check(&cases, &expected, &Device::Cpu(Cpu::with(simd).unwrap()), what).unwrap();
             assert!(check.passed(), "{simd:?}: {check:?}");
         }
     }
@@ -157,7 +158,7 @@ fn relative_coordinates_keep_their_digits_and_wrap() {
     };
     for simd in Simd::available() {
         let mut found = [f32::NAN; 2];
-        let device = Device::Cpu(Cpu { simd });
+        let device = Device::Cpu(Cpu::with(simd).unwrap());
         predict(&device, &batch, &parameters, &mut found, &mut Workspace::default()).unwrap();
         assert_eq!(found, [features[4] - 1000.0, 0.75], "{simd:?}");
     }

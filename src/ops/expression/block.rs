@@ -61,7 +61,7 @@ impl<'a> Evaluator<'a> {
     pub(crate) fn evaluate(&mut self, columns: &Columns, gradient: bool) -> bool {
         let used = self.program.variables().max().map_or(0, |v| usize::from(v) + 1);
         assert!(used * BLOCK <= columns.0.len(), "{used} variables");
-        match self.cpu.simd {
+        match self.cpu.simd() {
             // SAFETY: a level is only ever one that this processor has; f32 needs none.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2 => unsafe { self.avx2(columns, gradient) },

@@ -11,7 +11,7 @@ use super::lanes::Lanes;
 use super::normal::{self, Normal};
 use super::{Fit, Fitted, LINE, Line, Loss, Operand, Program, Rows};
 use crate::device::{Cpu, Simd};
-use crate::symbolic::expression::Op;
+use crate::formula::expression::Op;
 
 /// Lines of a block when scoring: 512 rows of 8 columns are 16 KiB.
 const SCORE_LINES: usize = 32;
@@ -288,7 +288,7 @@ pub(super) fn score(
     loss: Loss,
     exit: bool,
 ) -> Vec<f64> {
-    let some = |programs: &[Program]| match cpu.simd {
+    let some = |programs: &[Program]| match cpu.simd() {
         // SAFETY: a level is only ever one that this processor has; f32 needs none.
         Simd::Scalar => unsafe { score_chunk::<f32>(rows, programs, loss, exit) },
         #[cfg(target_arch = "x86_64")]
@@ -303,7 +303,7 @@ pub(super) fn score(
 
 /// The normal equations on the level of `cpu`.
 fn equations(cpu: Cpu, rows: &Rows, fit: Fit) -> impl Fn(&Program, &mut Normal) + Sync {
-    move |program: &Program, normal: &mut Normal| match cpu.simd {
+    move |program: &Program, normal: &mut Normal| match cpu.simd() {
         // SAFETY: a level is only ever one that this processor has; f32 needs none.
         Simd::Scalar => unsafe { normal::equations::<f32>(program, rows, fit, normal) },
         #[cfg(target_arch = "x86_64")]

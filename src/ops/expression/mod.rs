@@ -257,7 +257,7 @@ fn check(rows: &Rows, programs: &[Program]) -> Result<()> {
 /// The plain reference in f64: loss of ŷ = offset + scale · f.
 pub fn reference(
     rows: &Rows,
-    f: &crate::symbolic::expression::Expression,
+    f: &crate::formula::expression::Expression,
     scale: f64,
     offset: f64,
     loss: Loss,

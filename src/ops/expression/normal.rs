@@ -8,7 +8,7 @@
 use super::cpu::{self, Block};
 use super::lanes::Lanes;
 use super::{Fit, Fitted, LINE, Line, Loss, Operand, Program, Rows};
-use crate::symbolic::expression::Op;
+use crate::formula::expression::Op;
 
 /// Lines of a block: 256 rows, so that tape, adjoints and Jacobian stay in the first-level cache.
 pub(super) const BLOCK: usize = 16;

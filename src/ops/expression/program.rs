@@ -1,7 +1,7 @@
 //! An expression as the evaluator reads it: one instruction for each operator, leaves being operands
 //! and costing nothing.
 
-use crate::symbolic::expression::{Expression, Node, Op};
+use crate::formula::expression::{Expression, Node, Op};
 
 /// Where an operand's values are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -228,7 +228,7 @@ pub(crate) fn side_by_side<T: Send, R: Send>(
 mod tests {
     use super::super::selftest::table;
     use super::*;
-    use crate::symbolic::expression::Expression;
+    use crate::formula::expression::Expression;
 
     fn programs(texts: &[&str]) -> Vec<Program> {
         let parse = |text: &&str| Expression::parse(text, &["x", "y", "z"]).unwrap();

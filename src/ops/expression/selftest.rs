@@ -3,9 +3,9 @@
 use super::{Fit, Loss, Program, Rows, fit, reference, score};
 use crate::device::Device;
 use crate::error::Result;
+use crate::formula::expression::Expression;
 use crate::ops::Check;
 use crate::random::Random;
-use crate::symbolic::expression::Expression;
 
 const NAMES: [&str; 3] = ["x", "y", "z"];
 const ROWS: [usize; 6] = [1, 15, 17, 511, 1025, 2500];

@@ -4,13 +4,13 @@ use super::lanes::Lanes;
 use super::selftest::table as rows;
 use super::*;
 use crate::device::{Cpu, Simd};
+use crate::formula::expression::{Expression, Node, Op};
 use crate::random::Random;
-use crate::symbolic::expression::{Expression, Node, Op};
 
 const NAMES: [&str; 3] = ["x", "y", "z"];
 
 fn devices() -> impl Iterator<Item = Device> {
-    Simd::available().into_iter().map(|simd| Device::Cpu(Cpu { simd }))
+    Simd::available().into_iter().map(|simd| Device::Cpu(Cpu::with(simd).unwrap()))
 }
 
 fn cpu(device: &Device) -> Cpu {
@@ -233,9 +233,13 @@ fn losses_agree_with_the_reference() {
         for loss in [Loss::Mae, Loss::Mse] {
             let exact = reference(&rows, &e, 1.0, 0.0, loss);
             // The same in f32 by plain Rust: its error is the measure (and its range the limit).
-            let naive =
-                score(&Device::Cpu(Cpu { simd: Simd::Scalar }), &rows, &[Program::new(&e)], loss)
-                    .unwrap()[0];
+            let naive = score(
+                &Device::Cpu(Cpu::with(Simd::Scalar).unwrap()),
+                &rows,
+                &[Program::new(&e)],
+                loss,
+            )
+            .unwrap()[0];
             for device in devices() {
                 let found = score(&device, &rows, &[Program::new(&e)], loss).unwrap()[0];
                 let error = (found - exact).abs() / exact.abs();
@@ -446,7 +450,7 @@ fn gpu_functions_are_within_four_ulp_and_those_of_the_processor() {
 fn gpu_losses_of_mixed_populations_agree_with_the_reference() {
     let Some(gpu) = crate::device::test_gpu() else { return };
     let same_bits = has_the_bits_of_a_gpu(Simd::Avx512);
-    let scalar = Device::Cpu(Cpu { simd: Simd::Scalar });
+    let scalar = Device::Cpu(Cpu::with(Simd::Scalar).unwrap());
     let mut random = Random::new(8, 0);
     let mut valid = 0;
     for (case, n) in [1, 3, 63, 257, 1024, 1025].into_iter().enumerate() {

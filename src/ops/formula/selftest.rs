@@ -3,9 +3,9 @@
 use super::{Edges, Loaded, N_FEATURES, Program, Sums, VARIABLES};
 use crate::device::Device;
 use crate::error::Result;
+use crate::formula::expression::Expression;
 use crate::ops::{Check, relative_error};
 use crate::random::Random;
-use crate::symbolic::expression::Expression;
 
 /// Every variable, operators of each kind, constants at every place, and expressions without operators.
 pub(super) const TEXTS: [&str; 7] = [

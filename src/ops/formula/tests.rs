@@ -3,14 +3,14 @@
 use super::selftest::{Case, TEXTS, checks, column};
 use super::*;
 use crate::device::{Simd, test_gpu};
-use crate::symbolic::expression::Expression;
+use crate::formula::expression::Expression;
 
 fn program(text: &str) -> Program {
     Program::new(&Expression::parse(text, &VARIABLES).unwrap())
 }
 
 fn on(simd: Simd) -> Device {
-    Device::Cpu(Cpu { simd })
+    Device::Cpu(Cpu::with(simd).unwrap())
 }
 
 fn sums(device: &Device, edges: Edges, programs: &[Program], gradient: bool) -> Option<Sums> {
@@ -100,7 +100,7 @@ fn edges_of_no_graph_are_refused() {
     rows[9] = rows[10] + 1;
     assert!(refused(Edges { row_start: &rows, ..edges }).contains("row_start"));
     let loaded = Loaded::new(&Device::cpu(), edges).unwrap();
-    let beyond = Expression::new(vec![crate::symbolic::expression::Node::Variable(9)]).unwrap();
+    let beyond = Expression::new(vec![crate::formula::expression::Node::Variable(9)]).unwrap();
     let error = loaded.sums(&[Program::new(&beyond)], false).unwrap_err().to_string();
     assert!(error.contains("expression"), "{error}");
 }

@@ -11,7 +11,7 @@ use super::kernel::{COLUMNS, Kernel, LANES, Task, check_precision, per_word, run
 use super::product::{Out, Product, Weights, pack_forward, panel_words, stride, wide_stride};
 use crate::device::Cpu;
 use crate::error::Result;
-use crate::network::spec::{Layer, Precision};
+use crate::model::{Layer, Precision};
 
 /// Rows of a tile: eight blocks of rows share each read of the weights.
 const ROWS_PER_TILE: usize = 96;

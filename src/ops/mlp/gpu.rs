@@ -9,7 +9,7 @@ use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
 use crate::kernel_args;
-use crate::network::spec::{Layer, Precision};
+use crate::model::{Layer, Precision};
 
 /// Results of a block, its threads, and their shared memory: `kernels/common/gemm.cuh`.
 pub(crate) const TILE: [usize; 2] = [32, 64];

@@ -7,7 +7,7 @@
 
 use crate::device::{Cpu, Simd};
 use crate::error::{Error, Result};
-use crate::network::spec::Precision;
+use crate::model::Precision;
 
 /// Lanes of a vector: widths of activations are padded to multiples of it.
 pub(crate) const LANES: usize = 16;
@@ -87,10 +87,10 @@ pub(crate) fn check_precision(cpu: &Cpu, precision: Precision) -> Result<()> {
         let message = "tf32 and bf16x3 are precisions of GPUs; use --precision f32 or bf16";
         return Err(Error::device(message).field("precision"));
     }
-    if precision == Precision::Bf16 && cpu.simd < Simd::Avx512Bf16 {
+    if precision == Precision::Bf16 && cpu.simd() < Simd::Avx512Bf16 {
         return Err(Error::device(format!(
             "bf16 needs a processor with AVX512-BF16, and this one runs {}; use --precision f32",
-            cpu.simd.name()
+            cpu.simd().name()
         ))
         .field("precision"));
     }
@@ -104,7 +104,7 @@ pub(crate) fn check_precision(cpu: &Cpu, precision: Precision) -> Result<()> {
 pub(crate) unsafe fn run<T: Task>(cpu: &Cpu, precision: Precision, task: T) -> T::Output {
     // SAFETY: `Simd::detect` found the instructions of the level before it was made.
     unsafe {
-        match (cpu.simd, precision) {
+        match (cpu.simd(), precision) {
             #[cfg(target_arch = "x86_64")]
             (Simd::Avx512Bf16, Precision::Bf16) => super::avx512::Bf16::run(task),
             #[cfg(target_arch = "x86_64")]

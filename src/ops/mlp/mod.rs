@@ -17,7 +17,7 @@ mod tests;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::network::spec::{Layer, Precision};
+use crate::model::{Layer, Precision};
 use crate::ops::check_len;
 pub use reference::{Rounding, reference, reference_gradient};
 

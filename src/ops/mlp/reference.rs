@@ -3,7 +3,7 @@
 //! Rounding after each operation turns it into the naive implementation in a lower precision, whose
 //! error says how much error an implementation may have.
 
-use crate::network::spec::{Layer, Precision};
+use crate::model::{Layer, Precision};
 
 /// How numbers are rounded in [`reference`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

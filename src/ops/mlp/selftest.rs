@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::device::Gpu;
-use crate::network::spec::Shape;
+use crate::model::Shape;
 use crate::ops::{Check, precisions, relative_error};
 use crate::random::Random;
 

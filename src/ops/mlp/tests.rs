@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::device::{Cpu, Simd};
-use crate::network::spec::Shape;
+use crate::model::Shape;
 use crate::ops::relative_error;
 use crate::random::Random;
 
@@ -41,7 +41,7 @@ fn every_level_agrees_with_the_reference() {
             let naive = all(Rounding::Naive(precision));
             let limit = 2.0 * relative_error(&naive, &exact) + 1e-6;
             for simd in Simd::available().into_iter().filter(|&level| level >= lowest) {
-                let device = Device::Cpu(Cpu { simd });
+                let device = Device::Cpu(Cpu::with(simd).unwrap());
                 for block in [1, 12, 95, 96, 97, 200] {
                     let mut outputs = vec![f32::NAN; 200 * message_dim];
                     let blocks = inputs.chunks(block * 12);

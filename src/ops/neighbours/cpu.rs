@@ -51,7 +51,7 @@ impl<'a> Cells<'a> {
             }
             node[place] = i as u32;
         }
-        Cells { simd: cpu.simd, reach, grid, positions, start, sorted, node }
+        Cells { simd: cpu.simd(), reach, grid, positions, start, sorted, node }
     }
 
     /// `[node + 1]`, by counting the neighbours.

@@ -17,7 +17,7 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::device::{Cpu, Device, Simd};
+use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
 
 /// The box and how far a neighbour may be, in the unit of the positions.
@@ -73,7 +73,7 @@ impl<'a> Nodes<'a> {
     /// Those of [`count`].
     pub fn new(positions: &'a [f32], reach: Reach) -> Result<Self> {
         check(positions, reach)?;
-        let cpu = Cpu { simd: Simd::detect() };
+        let cpu = Cpu::detect();
         Ok(Nodes(cpu::Cells::new(cpu, positions, reach, Grid::new(reach, positions.len() / 3))))
     }
 

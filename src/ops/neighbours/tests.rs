@@ -14,7 +14,7 @@ fn graph(device: &Device, positions: &[f32], reach: Reach) -> (Vec<u64>, Vec<u32
 #[test]
 fn every_level_finds_the_same_edges_as_every_pair_in_turn() {
     for simd in Simd::available() {
-        for check in selftest::checks(&Device::Cpu(Cpu { simd })).unwrap() {
+        for check in selftest::checks(&Device::Cpu(Cpu::with(simd).unwrap())).unwrap() {
             assert!(check.passed(), "{simd:?}: {check:?}");
         }
     }

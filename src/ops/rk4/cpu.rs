@@ -3,12 +3,12 @@
 use rayon::prelude::*;
 
 use super::dop853::Stepper;
-use super::lanes::{Lanes, MAX_WIDTH};
 use super::{Batch, Frames, Integrator};
 use crate::device::{Cpu, Simd};
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::nbody::law::{Law, Pair};
+use crate::law::{Law, Pair};
+use crate::simd::lanes::{Lanes, MAX_WIDTH};
 
 /// Runs of one task: enough to keep lanes busy that finish early, few enough for many tasks.
 const RUNS_PER_TASK: usize = 128;
@@ -32,7 +32,7 @@ pub(super) fn integrate(
             let first = index * RUNS_PER_TASK;
             let frames = Frames { positions, velocities, accelerations };
             let task = Task { batch, first, states, frames };
-            match cpu.simd {
+            match cpu.simd() {
                 // SAFETY: `Cpu` holds what was detected (or less).
                 #[cfg(target_arch = "x86_64")]
                 Simd::Avx512 | Simd::Avx512Bf16 => unsafe { avx512::run(task) },
@@ -96,8 +96,8 @@ macro_rules! level {
         }
     };
 }
-level!(avx512, crate::ops::rk4::lanes::F64x8, "avx512f,avx512dq,avx512vl,avx2,fma");
-level!(avx2, crate::ops::rk4::lanes::F64x4, "avx2,fma");
+level!(avx512, crate::simd::lanes::F64x8, "avx512f,avx512dq,avx512vl,avx2,fma");
+level!(avx2, crate::simd::lanes::F64x4, "avx2,fma");
 
 impl Level for f64 {
     fn derivative(systems: &Systems<f64>, y: &[f64], k: &mut [f64]) {

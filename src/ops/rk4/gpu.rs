@@ -11,12 +11,12 @@ use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::device::ring;
 use crate::error::{Error, Result};
+use crate::formula::expression::Op;
 use crate::interrupt;
 use crate::kernel_args;
-use crate::nbody::law::Law;
-use crate::nbody::potential::{Potential, small_integer};
+use crate::law::Law;
+use crate::law::potential::{Potential, small_integer};
 use crate::ops::expression::{Operand, Program, gpu as program};
-use crate::symbolic::expression::Op;
 
 /// Threads of a block, a body each: bodies of a system are in one block.
 const THREADS: usize = 64;

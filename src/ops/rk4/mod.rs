@@ -16,12 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nbody::law::Law;
+use crate::law::Law;
 
 mod cpu;
 mod dop853;
 pub(crate) mod gpu;
-pub(crate) mod lanes;
 pub mod selftest;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use super::{Batch, Frames, Integrator, TOLERANCE, integrate};
 use crate::device::Device;
 use crate::error::Result;
-use crate::nbody::law::{Body, Law};
+use crate::law::{Body, Law};
 use crate::ops::Check;
 use crate::random::Random;
 

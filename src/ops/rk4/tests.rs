@@ -3,10 +3,10 @@
 use super::selftest::{Case, laws};
 use super::*;
 use crate::device::{Cpu, Simd};
-use crate::nbody::law::Body;
+use crate::law::Body;
 
 fn cpu(simd: Simd) -> Device {
-    Device::Cpu(Cpu { simd })
+    Device::Cpu(Cpu::with(simd).unwrap())
 }
 
 const RK4: Integrator = Integrator::Rk4 { substeps: 2 };

@@ -18,7 +18,7 @@ mod weights;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::network::spec::{Precision, Shape};
+use crate::model::{Precision, Shape};
 use crate::ops::check_len;
 
 /// The penalty on messages (DESIGN §3), already weighted.

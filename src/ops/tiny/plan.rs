@@ -4,7 +4,7 @@
 //! sums and hence the results.
 
 use super::{Batch, Penalty};
-use crate::network::spec::{Arena, Layer, Precision, Shape};
+use crate::model::{Arena, Layer, Precision, Shape};
 use crate::ops::mlp::kernel::{COLUMNS, ROWS, per_word};
 use crate::ops::mlp::product::{panel_words, stride, wide_stride};
 

@@ -4,7 +4,7 @@
 //! error says how much error an implementation may have.
 
 use super::{Batch, Penalty, noise};
-use crate::network::spec::Shape;
+use crate::model::Shape;
 use crate::ops::mlp::{Rounding, reference as forward, reference_gradient as backward};
 
 /// Loss and gradient of one run in f64.

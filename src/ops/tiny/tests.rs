@@ -55,7 +55,7 @@ fn levels(precision: Precision) -> impl Iterator<Item = Simd> {
 }
 
 fn cpu(simd: Simd) -> Device {
-    Device::Cpu(Cpu { simd })
+    Device::Cpu(Cpu::with(simd).unwrap())
 }
 
 /// Every level and both precisions.
@@ -218,7 +218,7 @@ fn wrong_buffers_are_errors_that_name_them() {
     let batch = Batch { graphs: 1 << 31, ..case.batch() };
     assert_eq!(call(&batch, len, len, 2), "graphs");
     let batch = Batch { precision: Precision::Bf16, ..case.batch() };
-    let without = Device::Cpu(Cpu { simd: Simd::Avx512 });
+    let without = Device::Cpu(Cpu::with(Simd::Avx512).unwrap());
     let (mut gradients, mut losses) = (vec![0.0; len], vec![Loss::default(); 2]);
     let mut workspace = Workspace::default();
     let error =
@@ -238,7 +238,7 @@ fn nothing_is_written_behind_the_buffers() {
             let mut gradients = vec![f32::from_bits(sentinel); len + 64];
             let mut losses = vec![Loss::default(); 2];
             gradient(
-                &Device::Cpu(Cpu { simd }),
+                &Device::Cpu(Cpu::with(simd).unwrap()),
                 &case.batch(),
                 &case.parameters,
                 &mut gradients[32..len + 32],

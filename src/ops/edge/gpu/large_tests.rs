@@ -5,7 +5,7 @@ use super::tests::wide;
 use super::training_tests::{found, fused, hopper, plan};
 use super::*;
 use crate::device::{Device, test_gpu};
-use crate::network::spec::Precision;
+use crate::model::Precision;
 use crate::ops::edge::selftest::{Case, Kind, each, expected};
 
 /// Edges, units of a hidden layer, messages, and how often everything is computed.

@@ -31,7 +31,7 @@ use super::{Batch, Loss, Penalty};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Pointer};
 use crate::error::Result;
-use crate::network::spec::Shape;
+use crate::model::Shape;
 use fused::training::{Training, TrainingPlan};
 use fused::{Fused, Graph};
 use hopper::Hopper;
@@ -94,7 +94,7 @@ impl Way {
         match self {
             Way::Layers => {
                 let hidden = 2 * shape.layers * shape.hidden;
-                (2 * shape.n_features + hidden + 3 * shape.edge_outputs()) * size_of::<f32>()
+                (shape.edge_inputs() + hidden + 3 * shape.edge_outputs()) * size_of::<f32>()
             }
             // Its sender and its number.
             Way::Predictions(_) => 2 * size_of::<u32>(),
@@ -367,7 +367,7 @@ impl Whole {
 
 /// Memory that a receiver takes, at most: sums over its edges, φv's layers, and the gradients of all.
 fn receiver_bytes(shape: &Shape) -> usize {
-    let inputs = shape.n_features + shape.message_dim;
+    let inputs = shape.node_inputs();
     let hidden = (2 * shape.layers + 2) * shape.hidden;
     (2 * (inputs + shape.message_dim + shape.outputs) + hidden) * size_of::<f32>()
 }

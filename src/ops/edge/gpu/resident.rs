@@ -7,7 +7,7 @@ use super::{Way, chunks, room};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer, Shelf};
 use crate::error::Result;
-use crate::network::spec::Shape;
+use crate::model::Shape;
 use crate::ops::adam;
 use crate::ops::edge::symmetry::Turn;
 use crate::ops::edge::{Batch, Workspace};

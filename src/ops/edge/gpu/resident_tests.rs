@@ -3,7 +3,7 @@
 use super::*;
 use crate::device::cuda::asked;
 use crate::device::{Device, test_gpu};
-use crate::network::spec::Precision;
+use crate::model::Precision;
 use crate::ops::adam::{self, Arenas};
 use crate::ops::edge::selftest::{Case, KINDS};
 use crate::ops::edge::symmetry::{self, Turn};

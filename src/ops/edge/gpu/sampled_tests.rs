@@ -4,7 +4,7 @@ use super::tests::{STARS, integers};
 use super::training_tests::{compare, compare_changed, exact, fused, plan};
 use super::*;
 use crate::device::{Device, test_gpu};
-use crate::network::spec::Precision;
+use crate::model::Precision;
 use crate::ops::edge::selftest::{Case, Kind};
 
 /// With its own kernel, on all of the device and on one block.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::device::{Device, test_gpu};
-use crate::network::spec::Precision;
+use crate::model::Precision;
 use crate::ops::edge::reference;
 use crate::ops::edge::selftest::{Case, KINDS, Kind};
 use crate::ops::mlp::Rounding;

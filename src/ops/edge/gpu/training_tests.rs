@@ -4,7 +4,7 @@ use super::step::receivers::MANY_RECEIVERS;
 use super::tests::{STARS, hopper_plan, integers, integral, wide};
 use super::*;
 use crate::device::{Device, test_gpu};
-use crate::network::spec::Precision;
+use crate::model::Precision;
 use crate::ops::edge::selftest::{Case, KINDS, Kind, each, expected};
 use crate::ops::edge::{self, Penalty, Workspace, reference};
 use crate::ops::mlp::Rounding;

@@ -8,7 +8,7 @@ use super::step::Step;
 use super::{Problem, all, all_mut};
 use crate::device::cuda::{Grid, Pointer, Recording};
 use crate::error::Result;
-use crate::network::spec::Layer;
+use crate::model::Layer;
 use crate::ops::mlp::gpu::{
     InputGradientArgs, LayerArgs, Operands, SHARED, SumArgs, THREADS, input_gradient, layer, sum,
     tiles,

@@ -15,7 +15,7 @@ use super::{Batch, Loss, Penalty};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Pointer};
 use crate::error::Result;
-use crate::network::spec::{Precision, Shape};
+use crate::model::{Precision, Shape};
 pub(crate) use step::Step;
 pub(crate) use training::{MOST_STEPS, Source, Training};
 

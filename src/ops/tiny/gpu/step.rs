@@ -7,7 +7,7 @@ use super::args::{EDGE_FEATURES, NO_BIAS, NODE_FEATURES, RECEIVED, ROWS, WeightT
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Pointer};
 use crate::error::Result;
-use crate::network::spec::{Arena, Layer, Precision};
+use crate::model::{Arena, Layer, Precision};
 use crate::ops::mlp::gpu::{Operands, TILE, splits, tiles};
 use crate::ops::tiny::{Loss, Penalty};
 

@@ -6,7 +6,7 @@ use super::{Problem, all, all_mut};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Pointer, Recording};
 use crate::error::Result;
-use crate::network::spec::Shape;
+use crate::model::Shape;
 use crate::ops::adam;
 use crate::ops::mlp::gpu::THREADS;
 use crate::ops::tiny::Loss;

@@ -10,7 +10,7 @@ use super::args::{EdgeFusedArgs, EdgeFusedWeightsArgs};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer, Properties};
 use crate::error::Result;
-use crate::network::spec::{Layer, Precision};
+use crate::model::{Layer, Precision};
 use crate::ops::edge::{Batch, Penalty};
 use training::Training;
 
@@ -73,7 +73,7 @@ impl Plan {
         }
         let hidden = shape.hidden.next_multiple_of(UNITS);
         // With one more column, from which the gradient of the bias comes.
-        let inputs = (2 * shape.n_features + 1).next_multiple_of(16);
+        let inputs = (shape.edge_inputs() + 1).next_multiple_of(16);
         let columns = (3 * inputs).next_multiple_of(DEPTH);
         let plan = Plan {
             hidden,

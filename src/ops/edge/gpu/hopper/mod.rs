@@ -12,7 +12,7 @@ use super::fused::{Graph, deal};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer, Properties};
 use crate::error::Result;
-use crate::network::spec::{Layer, Precision};
+use crate::model::{Layer, Precision};
 use crate::ops::edge::{Batch, Penalty};
 
 const WEIGHTS: Kernel = Kernel { module: "edge_hopper", name: "edge_hopper_weights" };
@@ -77,7 +77,7 @@ impl Plan {
     pub fn new(device: &Properties, batch: &Batch) -> Option<Plan> {
         let shape = &batch.shape;
         let (parts, units) = parts(shape.hidden)?;
-        let first_blocks = (3 * 2 * shape.n_features).div_ceil(DEPTH);
+        let first_blocks = (3 * shape.edge_inputs()).div_ceil(DEPTH);
         let plan = Plan { parts, units, layers: shape.layers, first_blocks, ..Plan::default() };
         let passes = match batch.penalty {
             Penalty::None => 0,

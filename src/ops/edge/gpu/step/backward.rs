@@ -146,7 +146,7 @@ impl Step<'_> {
             }
             d = to.d_hidden[index - 1].read();
         }
-        let inputs = self.inputs.read(edges * 2 * shape.n_features).cast();
+        let inputs = self.inputs.read(edges * shape.edge_inputs()).cast();
         self.weights(Precision::F32, to, &self.padded.edge[0], edges, d, inputs)
     }
 

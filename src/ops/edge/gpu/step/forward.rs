@@ -77,7 +77,7 @@ impl Step<'_> {
             receivers: self.chunk.receivers.read(receivers),
             starts: self.chunk.starts.read(receivers + 1),
             senders: self.chunk.senders.read(edges),
-            inputs: self.inputs.write(edges * 2 * shape.n_features),
+            inputs: self.inputs.write(edges * shape.edge_inputs()),
             shift: coordinates.shift,
             period: coordinates.period,
             n_features: shape.n_features as u32,
@@ -85,7 +85,7 @@ impl Step<'_> {
         };
         // SAFETY: as in `forward`.
         unsafe { gpu.launch(GATHER, self.stars(), &args)? };
-        let mut input = self.inputs.read(edges * 2 * shape.n_features).cast();
+        let mut input = self.inputs.read(edges * shape.edge_inputs()).cast();
         for index in 0..shape.layers {
             let to = self.hidden[index].write();
             self.edge_layer(index, input, to)?;

@@ -16,7 +16,7 @@ use super::{Kept, Way, Whole};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
-use crate::network::spec::{ALIGN, Arena, Layer, Precision, Shape};
+use crate::model::{ALIGN, Arena, Layer, Precision, Shape};
 use crate::ops::edge::{Batch, Penalty};
 use crate::ops::mlp::gpu::{
     InputGradientArgs, LayerArgs, Operands, THREADS, WeightGradientArgs, input_gradient, layer,
@@ -220,7 +220,7 @@ impl<'a> Step<'a> {
                 firsts: gpu.buffer(only(senders.is_some(), receivers))?,
                 all: senders,
             },
-            inputs: gpu.buffer(kept * 2 * shape.n_features)?,
+            inputs: gpu.buffer(kept * shape.edge_inputs())?,
             hidden: (0..shape.layers).map(hidden).collect::<Result<_>>()?,
             outputs: gpu.buffer(formed * padded.outputs())?,
             deviations: gpu.buffer(only(shape.sampled, formed * shape.message_dim))?,
@@ -300,7 +300,7 @@ impl<'a> Step<'a> {
         let shape = &batch.shape;
         // Of the largest chunk; edges whose activations are kept.
         let (rows, receivers) =
-            (self.inputs.len() / (2 * shape.n_features), self.chunk.receivers.len());
+            (self.inputs.len() / shape.edge_inputs(), self.chunk.receivers.len());
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
         let splits = splits(rows.max(receivers));
         let stride = (self.padded.len + shape.message_dim).next_multiple_of(4);

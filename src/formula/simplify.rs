@@ -351,7 +351,7 @@ impl Product {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::symbolic::expression::tests::{any_expression, cases};
+    use crate::formula::expression::tests::{any_expression, cases};
     use proptest::prelude::*;
 
     const NAMES: [&str; 3] = ["x", "y", "z"];

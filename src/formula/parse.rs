@@ -4,8 +4,8 @@
 //! A minus directly before a number belongs to the number, except under a power: `-2^x` is −(2^x),
 //! as in Python.
 
+use super::definition::Definition;
 use super::expression::{Expression, Node, Op};
-use super::settings::Definition;
 use crate::error::{Error, Result};
 
 /// Nesting beyond this is refused, so that the recursion below cannot overflow the stack.
@@ -34,7 +34,7 @@ impl Expression {
 
     /// The same, for a text that calls functions which do not exist yet: call k stands as variable
     /// `names.len()` + k; the calls with their operands follow.
-    pub(super) fn parse_with_calls(
+    pub(crate) fn parse_with_calls(
         text: &str,
         names: &[&str],
         definitions: &[Definition],
@@ -44,7 +44,7 @@ impl Expression {
 }
 
 /// A call of a function that does not exist yet, or `name[column]`.
-pub(super) struct Call {
+pub(crate) struct Call {
     pub name: String,
     pub operands: Vec<Expression>,
     /// Written with square brackets.

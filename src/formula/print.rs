@@ -387,7 +387,7 @@ fn latex_character(c: char) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::symbolic::expression::tests::{any_expression, cases};
+    use crate::formula::expression::tests::{any_expression, cases};
     use proptest::prelude::*;
 
     proptest! {

@@ -145,7 +145,7 @@ fn half_circle(a: &E) -> E {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::symbolic::expression::tests::{any_expression, cases};
+    use crate::formula::expression::tests::{any_expression, cases};
     use proptest::prelude::*;
 
     proptest! {

@@ -5,9 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::potential::Potential;
+pub mod potential;
+
+use potential::Potential;
+
 use crate::error::{Error, Result};
-use crate::ops::rk4::lanes::Lanes;
+use crate::simd::lanes::Lanes;
 
 /// Softening of the distance: r' = |r1 - r2| + SOFTENING.
 pub const SOFTENING: f64 = 0.01;

@@ -1,8 +1,10 @@
-//! The shape of a graph network and the layout of its parameter arena (DESIGN §3).
+//! What a graph network is: its shape, the layout of its parameter arena and of its features (DESIGN §3).
 //!
 //! One flat f32 arena per model: `edge.weight.0 [out, in]`, `edge.bias.0 [out]`, …, then
 //! `node.weight.0`, …. Each tensor starts at a multiple of [`ALIGN`] elements; the gaps are zero and
 //! stay zero, since their gradients are.
+
+pub mod layout;
 
 use std::ops::Range;
 
@@ -42,7 +44,7 @@ pub enum Precision {
 /// The shape of a graph network: φe(v_r, v_s) → messages, φv(v_i, Σ messages) → output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
-    /// Features of a node: 2·dim + 2 for bodies.
+    /// Features of a node: those of [`layout::BodyLayout`] for bodies.
     pub n_features: usize,
     /// Messages that are summed at the receiver.
     pub message_dim: usize,
@@ -81,6 +83,16 @@ pub struct Arena {
 }
 
 impl Shape {
+    /// Inputs of φe: features of the receiver, then of the sender.
+    pub fn edge_inputs(&self) -> usize {
+        2 * self.n_features
+    }
+
+    /// Inputs of φv: features of the node, then the sums of its messages.
+    pub fn node_inputs(&self) -> usize {
+        self.n_features + self.message_dim
+    }
+
     /// Outputs of φe.
     pub fn edge_outputs(&self) -> usize {
         if self.sampled { 2 * self.message_dim } else { self.message_dim }
@@ -106,8 +118,8 @@ impl Shape {
             };
             widths.windows(2).map(layer).collect()
         };
-        let edge = network(2 * self.n_features, self.edge_outputs());
-        let node = network(self.n_features + self.message_dim, self.outputs);
+        let edge = network(self.edge_inputs(), self.edge_outputs());
+        let node = network(self.node_inputs(), self.outputs);
         Arena { edge, node, len }
     }
 }

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::law::Pair;
+use super::Pair;
 use crate::error::{Error, Result};
-use crate::ops::rk4::lanes::{Lanes, MAX_WIDTH};
-use crate::symbolic::expression::{Expression, Node, Op};
+use crate::formula::expression::{Expression, Node, Op};
+use crate::simd::lanes::{Lanes, MAX_WIDTH};
 
 /// The variables, in the order of their numbers in expressions.
 const VARIABLES: [&str; 5] = ["r", "m1", "m2", "q1", "q2"];

@@ -1,8 +1,8 @@
 //! The rollouts of a run: the equations of motion integrated with what the run has learnt, from the
 //! initial states of data that it has not seen; `rollout.safetensors`.
 
+use super::pipeline;
 use crate::device::Device;
-use crate::distill::pipeline;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::nbody::rollout::Rollouts;

@@ -1,0 +1,12 @@
+//! Formulas: expressions and their operators, as text and in other languages, their derivatives, their
+//! simplest forms and their units. Stands on nothing but the error type.
+
+pub mod definition;
+mod derivative;
+pub mod export;
+pub mod expression;
+pub mod operator;
+pub(crate) mod parse;
+pub mod print;
+mod simplify;
+pub mod units;

@@ -1,0 +1,38 @@
+//! Which feature of a body stands where.
+
+use std::ops::Range;
+
+/// The features of a body, in the order of data sets, networks and kernels: position, velocity, charge, mass
+/// (DESIGN §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyLayout {
+    /// Dimensions of space.
+    pub dim: usize,
+}
+
+impl BodyLayout {
+    /// Features of a body.
+    pub const fn width(self) -> usize {
+        self.mass() + 1
+    }
+
+    /// r
+    pub const fn position(self) -> Range<usize> {
+        0..self.dim
+    }
+
+    /// v
+    pub const fn velocity(self) -> Range<usize> {
+        self.dim..2 * self.dim
+    }
+
+    /// q
+    pub const fn charge(self) -> usize {
+        2 * self.dim
+    }
+
+    /// m
+    pub const fn mass(self) -> usize {
+        self.charge() + 1
+    }
+}
