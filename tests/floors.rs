@@ -1,4 +1,5 @@
-//! The rooms of `src/` stand on those below them: no import runs upward, and none in a circle.
+//! The rooms of `src/` stand on those below them: no import runs upward, and none in a circle. Tests in files of
+//! their own may look up: those of `device/` run kernels of `ops/`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -92,7 +93,8 @@ fn no_arrow_runs_upward() {
     for path in files {
         let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
         let room = parts[1].trim_end_matches(".rs");
-        if room == "lib" {
+        let tests = path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"));
+        if room == "lib" || tests {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();

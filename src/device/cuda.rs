@@ -609,14 +609,7 @@ impl<T: Pod> Buffer<T> {
     /// If it has not: a programming error.
     pub fn copy_from(&mut self, other: &Buffer<T>) -> Result<()> {
         assert_eq!(self.len, other.len, "elements");
-        let bytes = self.len * size_of::<T>();
-        if bytes == 0 {
-            return Ok(());
-        }
-        let source = other.memory.slice.slice(..bytes);
-        let mut target = self.memory.slice.slice_mut(..bytes);
-        let copied = self.gpu.inner.stream.memcpy_dtod(&source, &mut target);
-        copied.map_err(|e| self.gpu.failed("copy its memory", e))
+        self.copy_part(other, 0, self.len)
     }
 
     /// Enqueues a copy of `len` elements of `other`, from `first` on, to the first ones.
@@ -626,8 +619,11 @@ impl<T: Pod> Buffer<T> {
     pub fn copy_part(&mut self, other: &Buffer<T>, first: usize, len: usize) -> Result<()> {
         assert!(first + len <= other.len && len <= self.len, "{len} elements from {first} on");
         let bytes = |elements: usize| elements * size_of::<T>();
-        let from = other.slice.slice(bytes(first)..bytes(first + len));
-        let mut to = self.slice.slice_mut(..bytes(len));
+        if bytes(len) == 0 {
+            return Ok(());
+        }
+        let from = other.memory.slice.slice(bytes(first)..bytes(first + len));
+        let mut to = self.memory.slice.slice_mut(..bytes(len));
         let copied = self.gpu.inner.stream.memcpy_dtod(&from, &mut to);
         copied.map_err(|e| self.gpu.failed("copy its memory", e))
     }
