@@ -10,8 +10,7 @@ use crate::nbody::simulate::{Integrator, Settings};
 /// A system to simulate.
 #[derive(Args)]
 pub struct System {
-    /// inverse-square, inverse, spring, damped, charge or discontinuous
-    #[arg(long, default_value = "spring")]
+    #[arg(long, default_value = "spring", help = Law::names().join(", "))]
     law: String,
     /// A law of your own: a pair potential in r, m1, m2, q1, q2, such as "m1*m2*log(r)"; needs --dt
     #[arg(long, value_name = "EXPRESSION", conflicts_with = "law")]
