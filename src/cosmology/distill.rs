@@ -18,7 +18,7 @@ use crate::distill::laws::Search;
 use crate::distill::pipeline::Setting;
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Node};
-use crate::network::model::{Model, OnGraph};
+use crate::network::model::Model;
 use crate::network::settings::Settings as TrainSettings;
 use crate::ops::expression::Evaluator;
 use crate::ops::formula;
