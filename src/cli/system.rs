@@ -41,3 +41,18 @@ impl System {
         Ok(Settings { law, dim, bodies, runs, frames, dt, integrator, substeps: 1, seed })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_names_every_law() {
+        let readme = include_str!("../../README.md");
+        let (_, list) = readme.split_once("Laws: ").unwrap();
+        let (list, _) = list.split_once("Models: ").unwrap();
+        for name in Law::names() {
+            assert!(list.contains(&format!("`{name}`")), "{name} in {list}");
+        }
+    }
+}
