@@ -81,7 +81,8 @@ DEVICE Shared<T> take(size_t& at, size_t count) {
     return room;
 }
 
-DEVICE Self enter(const Rk4Args& args, unsigned dim, bool is_adaptive) {
+DEVICE Self enter(const Rk4Args& args, unsigned dim, bool is_adaptive, bool potential) {
+    if (!potential && args.law >= N_LAWS) __trap();
     const unsigned thread = threadIdx.x, systems = THREADS / args.bodies;
     const unsigned system = thread / args.bodies, run = blockIdx.x * systems + system;
     Self s;
@@ -105,7 +106,8 @@ DEVICE Self enter(const Rk4Args& args, unsigned dim, bool is_adaptive) {
     s.results = take<double>(at, size_t(args.slots) * THREADS);
     s.masses[thread] = s.mass;
     s.charges[thread] = s.charge;
-    for (unsigned i = thread; i < args.instructions; i += THREADS) s.code[i] = args.potential[i];
+    for (unsigned i = thread; i < args.instructions; i += THREADS)
+        s.code[i] = known(args.potential[i], WHOLE_POWER + 1);
     for (unsigned i = thread; i < args.n_constants; i += THREADS) s.constants[i] = args.constants[i];
     // Whoever reads waits for the positions first.
     return s;
@@ -154,8 +156,6 @@ DEVICE double pull_of_potential(const Rk4Args& args, const Self& s, const Pair& 
         case WHOLE_POWER:
             v = whole_power(x, y);
             break;
-        default:
-            __trap();
         }
         place = code.x >> SLOT;
         if (code.x & IS_KEPT) s.results[place * THREADS + threadIdx.x] = v;
@@ -256,7 +256,7 @@ DEVICE void store(const Rk4Args& args, const Self& s, unsigned frame, const doub
 
 template <int D, bool POTENTIAL>
 DEVICE void fixed(const Rk4Args& args) {
-    Self s = enter(args, D, false);
+    Self s = enter(args, D, false, POTENTIAL);
     double y[2 * D], stage[2 * D], k[2 * D], sum[2 * D];
     load<D>(args, s, y);
     const double h = args.dt / args.substeps;
@@ -412,7 +412,7 @@ DEVICE double error_of(const Rk4Args& args, const Self& s, double h, const doubl
 
 template <int D, bool POTENTIAL>
 DEVICE void adaptive(const Rk4Args& args) {
-    Self s = enter(args, D, true);
+    Self s = enter(args, D, true, POTENTIAL);
     double y[2 * D], end[2 * D], point[2 * D], slope[2 * D];
     load<D>(args, s, y);
     Progress now = args.progress[s.run];

@@ -130,8 +130,6 @@ DEVICE float4 forward(const Evaluator& e, float& flag) {
 #undef ARM_WITH_Z
 #undef ARM_WITHOUT_Z
 #undef ARM
-        default:
-            __trap();
         }
         place = TAPE ? i : code.x >> SLOT;
         if (TAPE || code.x & IS_KEPT) quad_at(e.results, place * e.length + e.place) = v;
@@ -177,7 +175,6 @@ DEVICE void reverse(const Evaluator& e, Shared<float> adjoints, Shared<float> ja
     case NAME:                                                            \
         g = SLOPE_Z;                                                      \
         break;
-        // What has no row has trapped on the way forward.
         if (is_binary(op) && carries(code.z)) {
             float4 g = all(0.0f);
             switch (op) { OPERATORS(NO_ARM, BY_Y, BY_Y) }

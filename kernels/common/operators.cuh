@@ -1,5 +1,5 @@
 // The operators of formulas, a row each, in the order of src/formula/operator.rs (a test compares the names and
-// numbers of operands): what a kernel does for each it takes from here, and an operator that has no row traps.
+// numbers of operands): what a kernel does for each it takes from here, and an operator that has no row traps (program.cuh).
 //
 //   UNARY(NAME, TESTS, VALUE, VALUE_IN_F64, BY_X)
 //   BINARY(NAME, TESTS, VALUE, VALUE_IN_F64, BY_X, BY_Y)

@@ -10,3 +10,10 @@ enum Kind : unsigned { CONSTANT, VARIABLE, RESULT, RESULT_WITH_GRADIENT };
 // The first word: operator, flags, and the slot of the result. A result that is not kept is taken by
 // the next instruction at once.
 constexpr unsigned OP = 0xff, HAS_CONSTANT = 1 << 8, IS_KEPT = 1 << 9, SLOT = 16;
+
+// An instruction on its way to where it is read from. An operator that has no row traps here, once, and not
+// where that would cost registers at each evaluation.
+DEVICE uint4 known(uint4 code, unsigned operators = WHOLE_POWER) {
+    if ((code.x & OP) >= operators) __trap();
+    return code;
+}
