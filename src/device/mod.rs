@@ -97,7 +97,8 @@ pub(crate) fn assert_traps(test: &str, launch: impl FnOnce() -> Result<()>) {
     }
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     let output = command.args(["--exact", test, "--nocapture"]).env(ALONE, "1").output().unwrap();
-    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).to_string());
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).to_string());
     assert!(output.status.success() && said[0].contains("1 passed"), "{said:?}");
 }
 

@@ -442,6 +442,7 @@ macro_rules! define {
             pub const ALL: [Op; [$(Op::$op),*].len()] = [$(Op::$op),*];
 
             /// Number of operands.
+            #[inline]
             pub fn arity(self) -> usize {
                 match self {
                     $(Op::$op => [$(stringify!($a)),*].len(),)*
@@ -449,6 +450,7 @@ macro_rules! define {
             }
 
             /// The value for operands `[a]`, `[a, b]` or `[c, a, b]`.
+            #[inline]
             pub fn apply(self, values: &[f64]) -> f64 {
                 match self {
                     $(Op::$op => {
@@ -464,6 +466,7 @@ operators!(define);
 
 impl Op {
     /// All that is known of it besides its value.
+    #[inline]
     pub fn row(self) -> &'static Row {
         &ROWS[self as usize]
     }

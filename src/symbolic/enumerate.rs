@@ -178,7 +178,8 @@ fn typical_rows(target: &[f32], random: &mut Random) -> Vec<usize> {
 
 fn outers(target: &[f32], chosen: &[usize], settings: &Settings) -> Vec<Outer> {
     let y: Vec<f64> = chosen.iter().map(|&row| f64::from(target[row])).collect();
-    let mut outers = vec![Outer { target: y.iter().map(|&y| y as f32).collect(), wrap: Box::new(|u| u) }];
+    let mut outers =
+        vec![Outer { target: y.iter().map(|&y| y as f32).collect(), wrap: Box::new(|u| u) }];
     let has = |op: Op| settings.operators.contains(&op);
     let size = y.iter().fold(0.0f64, |most, y| most.max(y.abs()));
     let least = y.iter().fold(f64::INFINITY, |least, y| least.min(*y));

@@ -111,8 +111,8 @@ pub(super) unsafe fn forward<L: Lanes>(program: &Program, block: &Block) -> L {
                 )*) => {
                     match instruction.op {
                         $(Op::$op => for i in 0..vectors {
-                            // What the operator does not take is not loaded.
-                            let [$($x,)* ..]: [L; 3] = [a.load(i), b.load(i), c.load(i)];
+                            let [$($x,)* ..] = [a, b, c];
+                            $(let $x: L = $x.load(i);)*
                             $(flag = L::fma($tested, zero, flag);)*
                             L::store($vector, out.add(i * L::N));
                         })*

@@ -275,7 +275,8 @@ struct Witness {
 fn kernels_have_a_row_for_every_law() {
     let text = include_str!("../../../kernels/common/laws.cuh");
     let (_, list) = text.split_once("#define LAWS").unwrap();
-    let row = |line: &str| line.trim_start().strip_prefix("LAW(")?.split(',').next().map(String::from);
+    let row =
+        |line: &str| line.trim_start().strip_prefix("LAW(")?.split(',').next().map(String::from);
     let found: Vec<String> = list.lines().skip(1).map_while(row).collect();
     assert_eq!(found, Law::names().map(|name| name.to_uppercase().replace('-', "_")));
 }
