@@ -94,7 +94,7 @@ DEVICE Evaluator load(const ExpressionArgs& args, size_t& at, Shared<ExpressionT
     if (threadIdx.x == 0) task[0] = asked;
     const Shared<uint4> code = take<uint4>(at, program.instructions);
     for (unsigned i = threadIdx.x; i < program.instructions; i += blockDim.x)
-        code[i] = words[program.code + i];
+        code[i] = known(words[program.code + i]);
     const Shared<float> constants = take<float>(at, program.constants);
     for (unsigned i = threadIdx.x; i < program.constants; i += blockDim.x)
         constants[i] = __uint_as_float(args.programs[program.constant + i]);

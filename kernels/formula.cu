@@ -95,6 +95,8 @@ DEVICE void add_up(const FormulaArgs& args) {
     for (unsigned i = threadIdx.x; i < args.words / 4; i += blockDim.x)
         words[i] = reinterpret_cast<const uint4*>(args.programs)[i];
     __syncthreads();
+    for (unsigned p = 0; p < args.count; p++)
+        for (unsigned i = threadIdx.x; i < words[2 * p].y; i += blockDim.x) known(words[words[2 * p].x + i]);
     const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, place = 4 * lane;
     taken += size_t(warp) * args.columns * LENGTH * sizeof(float);
     const Shared<float> columns = take<float>(taken, args.columns * LENGTH);

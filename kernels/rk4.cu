@@ -10,6 +10,7 @@
 // A launch makes frames first … first + count - 1 of all runs and leaves the states from which the next
 // one goes on.
 #include "common/device.cuh"
+#include "common/laws.cuh"
 #include "common/program.cuh"
 
 // Where an adaptive integration stands.
@@ -37,7 +38,7 @@ struct Rk4Args {
     double dt;
     double end;                    // time of the last frame
     double tolerance;              // of `adaptive`
-    double drag;                   // of all pairs of a body together
+    double drag;                   // of all pairs of a body together; 0 for most laws
 };
 LAYOUT(Rk4Args, states, masses, charges, potential, constants, stored, progress, failures, runs, bodies,
        law, substeps, first, count, frames, instructions, n_constants, root, slots, symmetric, dt, end,
@@ -48,9 +49,6 @@ namespace {
 constexpr unsigned THREADS = 64;
 constexpr unsigned STAGES = 16;  // of the embedded pair
 constexpr double SMALLEST = 2.2250738585072014e-308;
-constexpr double SOFTENING = 0.01;
-
-enum Law : unsigned { INVERSE_SQUARE, INVERSE, SPRING, DAMPED, CHARGE, DISCONTINUOUS };
 
 // The body of this thread, and what it sees of its system.
 struct Self {
@@ -83,7 +81,8 @@ DEVICE Shared<T> take(size_t& at, size_t count) {
     return room;
 }
 
-DEVICE Self enter(const Rk4Args& args, unsigned dim, bool is_adaptive) {
+DEVICE Self enter(const Rk4Args& args, unsigned dim, bool is_adaptive, bool potential) {
+    if (!potential && args.law >= N_LAWS) __trap();
     const unsigned thread = threadIdx.x, systems = THREADS / args.bodies;
     const unsigned system = thread / args.bodies, run = blockIdx.x * systems + system;
     Self s;
@@ -107,30 +106,14 @@ DEVICE Self enter(const Rk4Args& args, unsigned dim, bool is_adaptive) {
     s.results = take<double>(at, size_t(args.slots) * THREADS);
     s.masses[thread] = s.mass;
     s.charges[thread] = s.charge;
-    for (unsigned i = thread; i < args.instructions; i += THREADS) s.code[i] = args.potential[i];
+    for (unsigned i = thread; i < args.instructions; i += THREADS)
+        s.code[i] = known(args.potential[i], WHOLE_POWER + 1);
     for (unsigned i = thread; i < args.n_constants; i += THREADS) s.constants[i] = args.constants[i];
     // Whoever reads waits for the positions first.
     return s;
 }
 
-// ---------------------------------------------------------------- laws
-
-struct Pair {
-    double r, inverse_r, m1, m2, q1, q2;
-};
-
-// U12'(r') / r of the built-in laws: the force on the receiver is −pull · (r1 − r2), drag aside.
-DEVICE double pull(unsigned law, const Pair& p) {
-    const double softened = p.r + SOFTENING;
-    // 2 (r' − 1) / r
-    const double spring = fma(p.inverse_r, -2.0 * (1.0 - SOFTENING), 2.0);
-    if (law == SPRING || law == DAMPED) return spring;
-    if (law == DISCONTINUOUS) return softened < 2.0 ? 0.0 : spring;
-    const double inverse = 1.0 / softened;
-    if (law == INVERSE) return p.m1 * p.m2 * inverse * p.inverse_r;
-    const double product = law == CHARGE ? -1.0 * p.q1 * p.q2 : p.m1 * p.m2;
-    return product * inverse * inverse * p.inverse_r;
-}
+// ---------------------------------------------------------------- a user's potential
 
 DEVICE double whole_power(double base, double exponent) {
     double product = 1.0;
@@ -138,7 +121,7 @@ DEVICE double whole_power(double base, double exponent) {
     return exponent < 0.0 ? 1.0 / product : product;
 }
 
-// The same of a user's potential: an interpreter, its operands in a column of each thread.
+// `pull` of a user's potential: an interpreter, its operands in a column of each thread.
 DEVICE double pull_of_potential(const Rk4Args& args, const Self& s, const Pair& p) {
     double v = 0.0;
     unsigned place = ~0u;
@@ -157,30 +140,22 @@ DEVICE double pull_of_potential(const Rk4Args& args, const Self& s, const Pair& 
         const unsigned op = code.x & OP;
         const double x = operand(code.y), y = is_binary(op) ? operand(code.z) : x;
         switch (op) {
-        case ADD: v = x + y; break;
-        case SUB: v = x - y; break;
-        case MUL: v = x * y; break;
-        case DIV: v = x * (1.0 / y); break;
-        case POW: v = pow(x, y); break;
-        case WHOLE_POWER: v = whole_power(x, y); break;
-        case GREATER: v = x > y ? 1.0 : 0.0; break;
-        case LESS: v = x < y ? 1.0 : 0.0; break;
-        case MIN: v = fmin(x, y); break;
-        case MAX: v = fmax(x, y); break;
-        case EXP: v = exp(x); break;
-        case LOG: v = log(x); break;
-        case SQRT: v = sqrt(x); break;
-        case ABS: v = fabs(x); break;
-        case SQUARE: v = x * x; break;
-        case CUBE: v = x * x * x; break;
-        case NEG: v = 0.0 - x; break;
-        case SIN: v = sin(x); break;
-        case COS: v = cos(x); break;
-        case TANH: v = tanh(x); break;
-        case ASIN: v = asin(x); break;
-        case ACOS: v = acos(x); break;
-        case ATAN: v = atan(x); break;
-        default: v = x > 0.0 ? y : operand(code.w);
+#define ARM(NAME, TESTS, VALUE, VALUE_IN_F64, ...) \
+    case NAME:                                     \
+        v = VALUE_IN_F64;                          \
+        break;
+#define ARM_WITH_Z(NAME, TESTS, VALUE, VALUE_IN_F64, ...) \
+    case NAME: {                                          \
+        const double z = operand(code.w);                 \
+        v = VALUE_IN_F64;                                 \
+        break;                                            \
+    }
+            OPERATORS(ARM, ARM, ARM_WITH_Z)
+#undef ARM_WITH_Z
+#undef ARM
+        case WHOLE_POWER:
+            v = whole_power(x, y);
+            break;
         }
         place = code.x >> SLOT;
         if (code.x & IS_KEPT) s.results[place * THREADS + threadIdx.x] = v;
@@ -225,7 +200,7 @@ DEVICE void derivative(const Rk4Args& args, Self& s, const double (&y)[2 * D], d
     UNROLL
     for (int c = 0; c < D; c++) {
         double force = k[D + c];
-        if (!POTENTIAL && args.law == DAMPED) force = fma(-args.drag, y[D + c], force);
+        if (!POTENTIAL && args.drag != 0.0) force = fma(-args.drag, y[D + c], force);
         k[D + c] = __dmul_rn(force, s.inverse_mass);
     }
 }
@@ -281,7 +256,7 @@ DEVICE void store(const Rk4Args& args, const Self& s, unsigned frame, const doub
 
 template <int D, bool POTENTIAL>
 DEVICE void fixed(const Rk4Args& args) {
-    Self s = enter(args, D, false);
+    Self s = enter(args, D, false, POTENTIAL);
     double y[2 * D], stage[2 * D], k[2 * D], sum[2 * D];
     load<D>(args, s, y);
     const double h = args.dt / args.substeps;
@@ -437,7 +412,7 @@ DEVICE double error_of(const Rk4Args& args, const Self& s, double h, const doubl
 
 template <int D, bool POTENTIAL>
 DEVICE void adaptive(const Rk4Args& args) {
-    Self s = enter(args, D, true);
+    Self s = enter(args, D, true, POTENTIAL);
     double y[2 * D], end[2 * D], point[2 * D], slope[2 * D];
     load<D>(args, s, y);
     Progress now = args.progress[s.run];

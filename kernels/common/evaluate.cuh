@@ -35,6 +35,11 @@ template <class F>
 DEVICE float4 each(float4 x, float4 y, float4 z, F f) {
     return make_float4(f(x.x, y.x, z.x), f(x.y, y.y, z.y), f(x.z, y.z, z.z), f(x.w, y.w, z.w));
 }
+template <class F>
+DEVICE float4 each(float4 d, float4 v, float4 x, float4 y, F f) {
+    return make_float4(f(d.x, v.x, x.x, y.x), f(d.y, v.y, x.y, y.y), f(d.z, v.z, x.z, y.z),
+                       f(d.w, v.w, x.w, y.w));
+}
 DEVICE float4 all(float x) { return make_float4(x, x, x, x); }
 
 // NaN where one of four is not finite, else `flag`.
@@ -87,10 +92,21 @@ DEVICE float4 sines(float4 x, int quarters) {
     return each(x, [=](float a) { return sine(a, quarters); });
 }
 
+// The columns of operators.cuh: lambdas take what an expression does not use, too.
+#define EACH(VALUE)                                                                                       \
+    each(x, y, z, []([[maybe_unused]] float x, [[maybe_unused]] float y, [[maybe_unused]] float z) {      \
+        return VALUE;                                                                                     \
+    })
+#define SLOPE(VALUE)                                                                                      \
+    each(d, v, x, y, []([[maybe_unused]] float d, [[maybe_unused]] float v, [[maybe_unused]] float x,     \
+                        [[maybe_unused]] float y) { return VALUE; })
+#define FLAT all(0.0f)
+
 // The value. Turns `flag` into NaN where something not finite was swallowed. On a tape every
 // instruction has a place of its own for its result, else there is one for each slot.
 template <bool TAPE>
 DEVICE float4 forward(const Evaluator& e, float& flag) {
+    [[maybe_unused]] constexpr unsigned NONE = 0, X = 1, Y = 2, Z = 4;
     float4 v = all(0.0f);
     unsigned place = ~0u;
     for (unsigned i = 0; i < e.program.instructions; i++) {
@@ -99,86 +115,21 @@ DEVICE float4 forward(const Evaluator& e, float& flag) {
         const float4 x = e.operand(code.y, v, place);
         const float4 y = is_binary(op) ? e.operand(code.z, v, place) : x;
         switch (op) {
-        case ADD:
-            v = each(x, y, [](float a, float b) { return a + b; });
-            break;
-        case SUB:
-            v = each(x, y, [](float a, float b) { return a - b; });
-            break;
-        case MUL:
-            v = each(x, y, [](float a, float b) { return a * b; });
-            break;
-        case DIV:
-            flag = tested(flag, y);
-            v = each(x, y, [](float a, float b) { return a / b; });
-            break;
-        case POW:
-            flag = tested(tested(flag, x), y);
-            v = each(x, y, [](float a, float b) { return power(a, b); });
-            break;
-        case GREATER:
-            flag = tested(tested(flag, x), y);
-            v = each(x, y, [](float a, float b) { return a > b ? 1.0f : 0.0f; });
-            break;
-        case LESS:
-            flag = tested(tested(flag, x), y);
-            v = each(x, y, [](float a, float b) { return a < b ? 1.0f : 0.0f; });
-            break;
-        case MIN:
-            flag = tested(tested(flag, x), y);
-            v = each(x, y, [](float a, float b) { return smaller(a, b); });
-            break;
-        case MAX:
-            flag = tested(tested(flag, x), y);
-            v = each(x, y, [](float a, float b) { return larger(a, b); });
-            break;
-        case EXP:
-            flag = tested(flag, x);
-            v = each(x, [](float a) { return exponential(a); });
-            break;
-        case LOG:
-            v = each(x, [](float a) { return logarithm(a); });
-            break;
-        case SQRT:
-            v = each(x, [](float a) { return sqrtf(a); });
-            break;
-        case ABS:
-            v = each(x, [](float a) { return fabsf(a); });
-            break;
-        case SQUARE:
-            v = each(x, [](float a) { return a * a; });
-            break;
-        case CUBE:
-            v = each(x, [](float a) { return a * a * a; });
-            break;
-        case NEG:
-            v = each(x, [](float a) { return 0.0f - a; });
-            break;
-        case SIN:
-            v = sines(x, 0);
-            break;
-        case COS:
-            v = sines(x, 1);
-            break;
-        case TANH:
-            flag = tested(flag, x);
-            v = each(x, [](float a) { return hyperbolic_tangent(a); });
-            break;
-        case ASIN:
-            v = each(x, [](float a) { return arcsine(a); });
-            break;
-        case ACOS:
-            v = each(x, [](float a) { return arccosine(a); });
-            break;
-        case ATAN:
-            flag = tested(flag, x);
-            v = each(x, [](float a) { return arctangent(a); });
-            break;
-        default: {
-            const float4 z = e.operand(code.w, v, place);
-            flag = tested(tested(tested(flag, x), y), z);
-            v = each(x, y, z, [](float c, float a, float b) { return c > 0 ? a : b; });
-        }
+#define ARM(LAST, NAME, TESTS, VALUE, ...)       \
+    case NAME: {                                 \
+        [[maybe_unused]] const float4 z = LAST;  \
+        if ((TESTS) & X) flag = tested(flag, x); \
+        if ((TESTS) & Y) flag = tested(flag, y); \
+        if ((TESTS) & Z) flag = tested(flag, z); \
+        v = VALUE;                               \
+        break;                                   \
+    }
+#define ARM_WITHOUT_Z(...) ARM(x, __VA_ARGS__)
+#define ARM_WITH_Z(...) ARM(e.operand(code.w, v, place), __VA_ARGS__)
+            OPERATORS(ARM_WITHOUT_Z, ARM_WITHOUT_Z, ARM_WITH_Z)
+#undef ARM_WITH_Z
+#undef ARM_WITHOUT_Z
+#undef ARM
         }
         place = TAPE ? i : code.x >> SLOT;
         if (TAPE || code.x & IS_KEPT) quad_at(e.results, place * e.length + e.place) = v;
@@ -211,115 +162,40 @@ DEVICE void reverse(const Evaluator& e, Shared<float> adjoints, Shared<float> ja
         const float4 y = is_binary(op) ? e.operand(code.z) : x;
         // Results among the operands have the slots from that of this instruction on.
         const unsigned slot_y = slot + is_result(code.y);
+#define NO_ARM(...)
+#define BY_X(NAME, TESTS, VALUE, VALUE_IN_F64, SLOPE_X, ...) \
+    case NAME:                                               \
+        g = SLOPE_X;                                         \
+        break;
+#define BY_Y(NAME, TESTS, VALUE, VALUE_IN_F64, SLOPE_X, SLOPE_Y, ...) \
+    case NAME:                                                        \
+        g = SLOPE_Y;                                                  \
+        break;
+#define BY_Z(NAME, TESTS, VALUE, VALUE_IN_F64, SLOPE_X, SLOPE_Y, SLOPE_Z) \
+    case NAME:                                                            \
+        g = SLOPE_Z;                                                      \
+        break;
         if (is_binary(op) && carries(code.z)) {
-            float4 g;
-            switch (op) {
-            case ADD:
-                g = d;
-                break;
-            case SUB:
-                g = each(d, [](float d) { return 0.0f - d; });
-                break;
-            case MUL:
-                g = each(d, x, [](float d, float x) { return d * x; });
-                break;
-            case DIV:
-                g = each(d, v, y, [](float d, float v, float y) { return 0.0f - d * v / y; });
-                break;
-            case POW:  // a^b log a; at a ≤ 0 taken as flat
-                g = each(d, v, x, [](float d, float v, float x) {
-                    return x > 0 ? d * v * logarithm(x) : 0.0f;
-                });
-                break;
-            case MIN:
-                g = each(d, x, y, [](float d, float x, float y) { return y > x ? 0.0f : d; });
-                break;
-            case MAX:
-                g = each(d, x, y, [](float d, float x, float y) { return x > y ? 0.0f : d; });
-                break;
-            case IF:
-                g = each(d, x, [](float d, float x) { return x > 0 ? d : 0.0f; });
-                break;
-            default:  // comparisons
-                g = all(0.0f);
-            }
+            float4 g = all(0.0f);
+            switch (op) { OPERATORS(NO_ARM, BY_Y, BY_Y) }
             put(code.z, slot_y, g);
         }
-        if (op == IF && carries(code.w))
-            put(code.w, slot_y + is_result(code.z),
-                each(d, x, [](float d, float x) { return x > 0 ? 0.0f : d; }));
+        if (is_ternary(op) && carries(code.w)) {
+            float4 g = all(0.0f);
+            switch (op) { OPERATORS(NO_ARM, NO_ARM, BY_Z) }
+            put(code.w, slot_y + is_result(code.z), g);
+        }
         if (!carries(code.y)) continue;
-        float4 g;
-        switch (op) {
-        case ADD:
-        case SUB:
-            g = d;
-            break;
-        case MUL:
-            g = each(d, y, [](float d, float y) { return d * y; });
-            break;
-        case DIV:
-            g = each(d, y, [](float d, float y) { return d / y; });
-            break;
-        case POW: {  // b a^(b−1) = b a^b / a; at a = 0 taken as flat
-            const float4 dy = each(d, y, [](float d, float y) { return d * y; });
-            g = each(dy, v, x, [](float dy, float v, float x) { return x != 0 ? dy * v / x : 0.0f; });
-            break;
-        }
-        case MIN:
-            g = each(d, x, y, [](float d, float x, float y) { return y > x ? d : 0.0f; });
-            break;
-        case MAX:
-            g = each(d, x, y, [](float d, float x, float y) { return x > y ? d : 0.0f; });
-            break;
-        case EXP:
-            g = each(d, v, [](float d, float v) { return d * v; });
-            break;
-        case LOG:
-            g = each(d, x, [](float d, float x) { return d / x; });
-            break;
-        case SQRT:
-            g = each(d, v, [](float d, float v) { return v > 0 ? d / (v + v) : 0.0f; });
-            break;
-        case ABS:
-            g = each(d, x, [](float d, float x) { return x > 0 ? d : 0.0f - d; });
-            break;
-        case SQUARE:
-            g = each(d, x, [](float d, float x) { return d * (x + x); });
-            break;
-        case CUBE:
-            g = each(d, x, [](float d, float x) { return d * 3.0f * (x * x); });
-            break;
-        case NEG:
-            g = each(d, [](float d) { return 0.0f - d; });
-            break;
-        case SIN:
-            g = each(d, sines(x, 1), [](float d, float cos) { return d * cos; });
-            break;
-        case COS:
-            g = each(d, sines(x, 0), [](float d, float sin) { return 0.0f - __fmul_rn(d, sin); });
-            break;
-        case TANH:
-            g = each(d, v, [](float d, float v) { return d * (1.0f - __fmul_rn(v, v)); });
-            break;
-        case ASIN:  // at the ends of the range taken as flat
-            g = each(d, x, [](float d, float x) {
-                const float square = (1.0f - x) * (1.0f + x);
-                return square > 0 ? d / sqrtf(square) : 0.0f;
-            });
-            break;
-        case ACOS:
-            g = each(d, x, [](float d, float x) {
-                const float square = (1.0f - x) * (1.0f + x);
-                return square > 0 ? 0.0f - d / sqrtf(square) : 0.0f;
-            });
-            break;
-        case ATAN:
-            g = each(d, x, [](float d, float x) { return d / fmaf(x, x, 1.0f); });
-            break;
-        default:  // comparisons, the condition of IF
-            g = all(0.0f);
-        }
+        float4 g = all(0.0f);
+        switch (op) { OPERATORS(BY_X, BY_X, BY_X) }
+#undef NO_ARM
+#undef BY_X
+#undef BY_Y
+#undef BY_Z
         put(code.y, slot, g);
     }
 }
+
+#undef EACH
+#undef SLOPE
+#undef FLAT

@@ -2,12 +2,7 @@
 // words: the operator with its flags, and three operands.
 #pragma once
 
-// As src/symbolic/expression.rs numbers them, and a power with a small whole number as exponent.
-enum Op : unsigned {
-    ADD, SUB, MUL, DIV, POW, GREATER, LESS, MIN, MAX,
-    EXP, LOG, SQRT, ABS, SQUARE, CUBE, NEG, SIN, COS, TANH, ASIN, ACOS, ATAN, IF,
-    WHOLE_POWER
-};
+#include "operators.cuh"
 
 // What an operand is: kind << 16 | number. A result carries a gradient where constants occur below.
 enum Kind : unsigned { CONSTANT, VARIABLE, RESULT, RESULT_WITH_GRADIENT };
@@ -16,5 +11,9 @@ enum Kind : unsigned { CONSTANT, VARIABLE, RESULT, RESULT_WITH_GRADIENT };
 // the next instruction at once.
 constexpr unsigned OP = 0xff, HAS_CONSTANT = 1 << 8, IS_KEPT = 1 << 9, SLOT = 16;
 
-// Whether the second operand is one.
-DEVICE bool is_binary(unsigned op) { return op < EXP || op >= IF; }
+// An instruction on its way to where it is read from. An operator that has no row traps here, once, and not
+// where that would cost registers at each evaluation.
+DEVICE uint4 known(uint4 code, unsigned operators = WHOLE_POWER) {
+    if ((code.x & OP) >= operators) __trap();
+    return code;
+}

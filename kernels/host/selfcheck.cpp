@@ -470,6 +470,7 @@ void bad_kernels() {
     simple("bad_shared", launch, {"17 elements of 4 bytes from byte 64 on of 128", "selfcheck.cu:"},
            {1}, 128);
     simple("bad_alignment", launch, {"ldmatrix", "not aligned", "selfcheck.cu:"}, {32}, 2048);
+    simple("bad_trap", launch, {"bad_trap", "__trap", "selfcheck.cu:"}, {32}, 0);
     simple("bad_flag", launch, {"waits for a flag"}, {32}, 4);
 
     simple("bad_registers", launch, {"same setmaxnreg"}, {128}, 0);

@@ -513,6 +513,12 @@ KERNEL void bad_flag(int* y) {
 }
 EXPORT(bad_flag)
 
+KERNEL void bad_trap(int* y) {
+    y[threadIdx.x] = 1;
+    if (threadIdx.x == 3) __trap();
+}
+EXPORT(bad_trap)
+
 KERNEL void bad_before(float* y) { y[-1] = 1; }
 EXPORT(bad_before)
 

@@ -245,6 +245,7 @@ Shared<T> shared(size_t byte_offset, size_t count,
 // ---------------------------------------------------------------- barriers and warp primitives
 
 #define SIMT_WHERE const simt::Where& where = simt::Where::current()
+[[noreturn]] inline void __trap(SIMT_WHERE) { simt::fail(where, "__trap"); }
 inline void __syncthreads(SIMT_WHERE) {
     simt::block_barrier(false, simt::Vote::any, "__syncthreads", where);
 }

@@ -10,8 +10,7 @@ use crate::nbody::simulate::{Integrator, Settings};
 /// A system to simulate.
 #[derive(Args)]
 pub struct System {
-    /// inverse-square, inverse, spring, damped, charge or discontinuous
-    #[arg(long, default_value = "spring")]
+    #[arg(long, default_value = "spring", help = Law::names().join(", "))]
     law: String,
     /// A law of your own: a pair potential in r, m1, m2, q1, q2, such as "m1*m2*log(r)"; needs --dt
     #[arg(long, value_name = "EXPRESSION", conflicts_with = "law")]
@@ -40,5 +39,20 @@ impl System {
         let System { dim, bodies, frames, dt, .. } = *self;
         let (integrator, seed) = (Integrator::default(), context.seed);
         Ok(Settings { law, dim, bodies, runs, frames, dt, integrator, substeps: 1, seed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_names_every_law() {
+        let readme = include_str!("../../README.md");
+        let (_, list) = readme.split_once("Laws: ").unwrap();
+        let (list, _) = list.split_once("Models: ").unwrap();
+        for name in Law::names() {
+            assert!(list.contains(&format!("`{name}`")), "{name} in {list}");
+        }
     }
 }

@@ -84,5 +84,24 @@ pub(crate) fn test_gpu() -> Option<Device> {
     }
 }
 
+/// For the test called `test`: what it launches traps. In a process of its own, since a device is of no more
+/// use to a process after that.
+#[cfg(test)]
+pub(crate) fn assert_traps(test: &str, launch: impl FnOnce() -> Result<()>) {
+    const ALONE: &str = "LAWSMITH_TEST_ALONE";
+    let Some(Device::Gpu(gpu)) = test_gpu() else { return };
+    if std::env::var_os(ALONE).is_some() {
+        let error = launch().expect_err("a trap");
+        assert_eq!(error.kind, crate::error::Kind::Device, "{error}");
+        assert!(!gpu.is_emulated() || error.to_string().contains("__trap"), "{error}");
+        return;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["--exact", test, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).to_string());
+    assert!(output.status.success() && said[0].contains("1 passed"), "{said:?}");
+}
+
 #[cfg(test)]
 mod tests;

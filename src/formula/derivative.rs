@@ -1,8 +1,84 @@
 //! Symbolic derivatives, simplified as they are built: no terms times zero, no factors of one.
 
+use std::borrow::Borrow;
+
 use super::expression::{Expression, Node, Op};
+use super::operator::operators;
 
 type E = Expression;
+
+/// What the rows of operators write their derivatives with.
+#[derive(Clone)]
+struct Term(E);
+
+impl Term {
+    fn is(&self, value: f64) -> bool {
+        is(&self.0, value)
+    }
+}
+
+macro_rules! arithmetic {
+    ($($trait:ident $method:ident)*) => {$(
+        impl<B: Borrow<Term>> std::ops::$trait<B> for &Term {
+            type Output = Term;
+            fn $method(self, b: B) -> Term {
+                Term($method(&self.0, &b.borrow().0))
+            }
+        }
+        impl<B: Borrow<Term>> std::ops::$trait<B> for Term {
+            type Output = Term;
+            fn $method(self, b: B) -> Term {
+                Term($method(&self.0, &b.borrow().0))
+            }
+        }
+    )*};
+}
+arithmetic!(Add add Sub sub Mul mul Div div);
+
+impl std::ops::Neg for &Term {
+    type Output = Term;
+    fn neg(self) -> Term {
+        Term(neg(&self.0))
+    }
+}
+
+impl std::ops::Neg for Term {
+    type Output = Term;
+    fn neg(self) -> Term {
+        -&self
+    }
+}
+
+fn number(value: f64) -> Term {
+    Term(constant(value))
+}
+
+/// A function of something.
+fn of(op: Op, a: impl Borrow<Term>) -> Term {
+    Term(E::apply(op, std::slice::from_ref(&a.borrow().0)))
+}
+
+/// The same of two, folded where both are numbers.
+fn of_two(op: Op, a: impl Borrow<Term>, b: impl Borrow<Term>) -> Term {
+    Term(binary(op, &a.borrow().0, &b.borrow().0))
+}
+
+fn pow(a: impl Borrow<Term>, b: impl Borrow<Term>) -> Term {
+    let (a, b) = (a.borrow(), b.borrow());
+    match () {
+        () if b.is(0.0) => number(1.0),
+        () if b.is(1.0) => a.clone(),
+        () => of_two(Op::Pow, a, b),
+    }
+}
+
+/// `IF(c, a, b)`, or one of them where both are the same.
+fn choose(c: impl Borrow<Term>, a: &Term, b: &Term) -> Term {
+    if a.0 == b.0 {
+        return a.clone();
+    }
+    Term(E::apply(Op::If, &[c.borrow().0.clone(), a.0.clone(), b.0.clone()]))
+}
 
 fn constant(value: f64) -> E {
     E::constant(value)
@@ -63,84 +139,47 @@ fn div(a: &E, b: &E) -> E {
     }
 }
 
-fn pow(a: &E, b: &E) -> E {
-    match () {
-        () if is(b, 0.0) => constant(1.0),
-        () if is(b, 1.0) => a.clone(),
-        () => binary(Op::Pow, a, b),
-    }
-}
-
-fn unary(op: Op, a: &E) -> E {
-    E::apply(op, std::slice::from_ref(a))
-}
-
-/// `IF(c, a, b)`, or one of them where both are the same.
-fn choose(c: &E, a: &E, b: &E) -> E {
-    if a == b { a.clone() } else { E::apply(Op::If, &[c.clone(), a.clone(), b.clone()]) }
-}
-
 impl Expression {
     /// The derivative with respect to a variable. Comparisons and the jumps of `IF` count as flat,
     /// and kinks of `abs`, `min`, `max` take one of their two sides (`abs` the mean, 0).
     pub fn derivative(&self, variable: u16) -> Expression {
-        self.fold(|node, operands: &[(E, E)]| match node {
-            Node::Constant(value) => (constant(value), constant(0.0)),
+        let (_, derivative) = self.fold(|node, operands: &[(Term, Term)]| match node {
+            Node::Constant(value) => (number(value), number(0.0)),
             Node::Variable(index) => {
-                (E::variable(index), constant(f64::from(u8::from(index == variable))))
+                (Term(E::variable(index)), number(f64::from(u8::from(index == variable))))
             }
             Node::Op(op) => {
-                let values: Vec<E> = operands.iter().map(|o| o.0.clone()).collect();
-                (E::apply(op, &values), chain(op, operands))
+                let values: Vec<E> = operands.iter().map(|o| o.0.0.clone()).collect();
+                (Term(E::apply(op, &values)), chain(op, operands))
             }
-        })
-        .1
+        });
+        derivative.0
     }
 }
 
-/// The derivative of `op` on operands given with their derivatives.
-fn chain(op: Op, operands: &[(E, E)]) -> E {
-    if operands.iter().all(|o| is(&o.1, 0.0)) {
-        return constant(0.0);
-    }
-    let (a, da) = (&operands[0].0, &operands[0].1);
-    let (b, db) = operands.get(1).map_or((a, da), |o| (&o.0, &o.1));
-    match op {
-        Op::Add => add(da, db),
-        Op::Sub => sub(da, db),
-        Op::Mul => add(&mul(da, b), &mul(a, db)),
-        // (a/b)' = a'/b − a b'/b²
-        Op::Div => sub(&div(da, b), &div(&mul(a, db), &mul(b, b))),
-        Op::Pow if is(db, 0.0) => mul(&mul(b, &pow(a, &sub(b, &constant(1.0)))), da),
-        // (a^b)' = a^b (b' log a + b a'/a)
-        Op::Pow => mul(&pow(a, b), &add(&mul(db, &unary(Op::Log, a)), &div(&mul(b, da), a))),
-        Op::Greater | Op::Less => constant(0.0),
-        Op::Min => choose(&sub(b, a), da, db),
-        Op::Max => choose(&sub(a, b), da, db),
-        Op::Exp => mul(&unary(Op::Exp, a), da),
-        Op::Log => div(da, a),
-        Op::Sqrt => div(da, &mul(&constant(2.0), &unary(Op::Sqrt, a))),
-        Op::Abs => {
-            let zero = constant(0.0);
-            mul(&sub(&binary(Op::Greater, a, &zero), &binary(Op::Less, a, &zero)), da)
+macro_rules! define {
+    ($(
+        $(#[$doc:meta])* $op:ident $row:tt
+        value $values:tt $value:tt
+        derivative($($a:tt $da:tt),*) $derivative:block
+        vector $vectors:tt tests $tests:tt $vector:tt
+        partial $names:tt $partial:tt
+    )*) => {
+        /// The derivative of `op` on operands given with their derivatives.
+        fn chain(op: Op, operands: &[(Term, Term)]) -> Term {
+            if operands.iter().all(|o| o.1.is(0.0)) {
+                return number(0.0);
+            }
+            match op {
+                $(Op::$op => {
+                    let [$(($a, $da)),*] = operands else { unreachable!("operands of {op:?}") };
+                    $derivative
+                })*
+            }
         }
-        Op::Square => mul(&mul(&constant(2.0), a), da),
-        Op::Cube => mul(&mul(&constant(3.0), &unary(Op::Square, a)), da),
-        Op::Neg => neg(da),
-        Op::Sin => mul(&unary(Op::Cos, a), da),
-        Op::Cos => neg(&mul(&unary(Op::Sin, a), da)),
-        Op::Tanh => mul(&sub(&constant(1.0), &unary(Op::Square, &unary(Op::Tanh, a))), da),
-        Op::Asin => div(da, &half_circle(a)),
-        Op::Acos => neg(&div(da, &half_circle(a))),
-        Op::Atan => div(da, &add(&constant(1.0), &unary(Op::Square, a))),
-        Op::If => choose(a, db, &operands[2].1),
-    }
+    };
 }
-
-/// √(1 − a²)
-fn half_circle(a: &E) -> E {
-    unary(Op::Sqrt, &sub(&constant(1.0), &unary(Op::Square, a)))
-}
+operators!(define);
 
 #[cfg(test)]
 mod tests {

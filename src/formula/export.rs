@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
-use super::expression::Expression;
+use super::expression::{Expression, Op};
+use super::operator::Spelling;
 
 /// A law with its name.
 pub struct Law {
@@ -16,7 +17,7 @@ pub struct Law {
 }
 
 /// Words that can be a column's name but no variable's: of Python (and what the file defines), of
-/// Rust, of C and its `math.h`.
+/// Rust, of C and its `math.h` but for what formulas call.
 const PYTHON: &str = "_ False None True and as assert async await break class continue def del elif \
     else except finally for from global if import in is lambda nonlocal not or pass raise return try \
     while with yield np sp sympy target";
@@ -27,10 +28,18 @@ const RUST: &str = "_ as async await break const continue crate dyn else enum ex
 const C: &str = "auto break case char const continue default do double else enum extern float for \
     goto if inline int long register restrict return short signed sizeof static struct switch typedef \
     union unsigned void volatile while alignas alignof bool constexpr false nullptr static_assert \
-    thread_local true typeof exp log sqrt sin cos tanh asin acos atan pow fabs fmin fmax j0 j1 jn y0 y1 yn \
-    gamma signgam main linux unix i386 NAN INFINITY HUGE_VAL HUGE_VALF HUGE_VALL MAXFLOAT M_E M_LOG2E \
-    M_LOG10E M_LN2 M_LN10 M_PI M_PI_2 M_PI_4 M_1_PI M_2_PI M_2_SQRTPI M_SQRT2 M_SQRT1_2 OVERFLOW \
+    thread_local true typeof j0 j1 jn y0 y1 yn gamma signgam main linux unix \
+    i386 NAN INFINITY HUGE_VAL HUGE_VALF HUGE_VALL MAXFLOAT M_E M_LOG2E M_LOG10E M_LN2 M_LN10 M_PI M_PI_2 M_PI_4 M_1_PI M_2_PI M_2_SQRTPI M_SQRT2 M_SQRT1_2 OVERFLOW \
     UNDERFLOW DOMAIN SING PLOSS TLOSS";
+
+/// [`C`] with the functions of `math.h` that formulas call.
+fn reserved_in_c() -> String {
+    let calls = Op::ALL.into_iter().filter_map(|op| match op.row().c {
+        Spelling::Call(name) => Some(name),
+        Spelling::Form(..) => None,
+    });
+    calls.fold(C.to_string(), |words, name| words + " " + name)
+}
 
 /// Letters beyond ASCII that Python takes as they are, without making another of them.
 fn python_letter(c: char) -> bool {
@@ -189,7 +198,7 @@ fn rust(laws: &[Law]) -> String {
 
 fn c(laws: &[Law]) -> String {
     let function = |(law, name): (&Law, String)| {
-        let (names, used) = law.arguments(C, |_| false);
+        let (names, used) = law.arguments(&reserved_in_c(), |_| false);
         let given: Vec<String> = used.iter().map(|a| format!("double {}", a.alias)).collect();
         let given = if given.is_empty() { "void".to_string() } else { given.join(", ") };
         let (comment, body) = (law.comment(&used), law.expression.c(&names));

@@ -46,12 +46,9 @@ pub struct Weights {
 }
 
 impl Default for Weights {
-    /// 1 for each node, 3 for `^`, `exp`, `log` and `IF`.
+    /// Those of the operators' rows, 1 for each leaf.
     fn default() -> Self {
-        let mut op = [1; Op::ALL.len()];
-        for heavy in [Op::Pow, Op::Exp, Op::Log, Op::If] {
-            op[heavy as usize] = 3;
-        }
+        let op = Op::ALL.map(|op| op.row().complexity);
         Weights { op, constant: 1, variable: 1, variables: Vec::new(), definitions: Vec::new() }
     }
 }

@@ -1,124 +1,479 @@
-//! The operators of formulas.
+//! The operators of formulas, one row each: `operators!` below is all that the rest of the program knows
+//! of them, but for the arms of the kernels (`kernels/common/operators.cuh`). How to add one:
+//! docs/adding.md.
 
 use serde::{Deserialize, Serialize};
 
-/// A function of one, two or three values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[repr(u8)]
-pub enum Op {
-    /// a + b
-    Add,
-    /// a − b
-    Sub,
-    /// a · b
-    Mul,
-    /// a / b
-    Div,
-    /// a ^ b; NaN for a negative base under a fractional power
-    Pow,
-    /// 1 where a > b, else 0
-    Greater,
-    /// 1 where a < b, else 0
-    Less,
-    /// the smaller of two
-    Min,
-    /// the larger of two
-    Max,
-    /// e^a
-    Exp,
-    /// natural logarithm; NaN for a ≤ 0
-    Log,
-    /// square root; NaN for a < 0
-    Sqrt,
-    /// |a|
-    Abs,
-    /// a²
-    Square,
-    /// a³
-    Cube,
-    /// −a
-    Neg,
-    /// sine
-    Sin,
-    /// cosine
-    Cos,
-    /// hyperbolic tangent
-    Tanh,
-    /// inverse sine; NaN outside [−1, 1]
-    Asin,
-    /// inverse cosine; NaN outside [−1, 1]
-    Acos,
-    /// inverse tangent
-    Atan,
-    /// IF(c, a, b): a where c > 0, b elsewhere
-    If,
+/// The rows, handed to the macro that is named, which takes the columns that it needs.
+///
+/// | column | |
+/// | --- | --- |
+/// | `Name { … }` | what is left to say in a [`Row`]: name, spellings, units, complexity |
+/// | `value(a, b)` | in f64 |
+/// | `derivative(a da, b db)` | as an expression, from the operands and their derivatives (`derivative.rs`) |
+/// | `vector(x, y) tests(y)` | in vectors `L` of f32 (`ops/expression/lanes.rs`), and the operands whose infinity or NaN the value may hide |
+/// | `partial(d, x, y, v)` | the adjoint d times the derivative by operand 0, 1, …; v is the value |
+///
+/// The numbers of operators are the order of the rows, here and in the kernels.
+macro_rules! operators {
+    ($take:ident) => {
+        $take! {
+            /// a + b
+            Add { commutative: true, ..sign("+", "#a+ + #b*", SUM, Rule::Equal) }
+                value(a, b) { a + b }
+                derivative(_ da, _ db) { da + db }
+                vector(x, y) tests() { x.add(y) }
+                partial(d, x, y, v) { _ => d }
+            /// a − b
+            Sub { ..sign("-", "#a+ - #b*", SUM, Rule::Equal) }
+                value(a, b) { a - b }
+                derivative(_ da, _ db) { da - db }
+                vector(x, y) tests() { x.sub(y) }
+                partial(d, x, y, v) { 0 => d, _ => L::splat(0.0).sub(d) }
+            /// a · b
+            Mul {
+                commutative: true,
+                latex: Form(r"#a* \, #b^", PRODUCT),
+                ..sign("*", "#a* * #b-", PRODUCT, Rule::Product(1.0))
+            }
+                value(a, b) { a * b }
+                derivative(a da, b db) { da * b + a * db }
+                vector(x, y) tests() { x.mul(y) }
+                partial(d, x, y, v) { 0 => d.mul(y), _ => d.mul(x) }
+            /// a / b
+            Div {
+                latex: Form(r"\frac{#a}{#b}", PRODUCT),
+                ..sign("/", "#a* / #b-", PRODUCT, Rule::Product(-1.0))
+            }
+                value(a, b) { a / b }
+                derivative(a da, b db) { da / b - a * db / (b * b) }
+                vector(x, y) tests(y) { x.div(y) }
+                partial(d, x, y, v) { 0 => d.div(y), _ => L::splat(0.0).sub(d.mul(v).div(y)) }
+            /// a ^ b; NaN for a negative base under a fractional power
+            Pow {
+                complexity: 3,
+                latex: Form("#a.^{#b}", POWER),
+                // An array of integers refuses a negative power.
+                numpy: Form("np.power(1.0 * #a-, #b)", ATOM),
+                sympy: Form("#a.**#b-", POWER),
+                rust: Call("powf"),
+                c: Call("pow"),
+                ..sign("^", "#a.^#b-", POWER, Rule::Exponent)
+            }
+                value(a, b) { a.powf(b) }
+                // (a^b)' = a^b (b' log a + b a'/a)
+                derivative(a da, b db) {
+                    if db.is(0.0) {
+                        b * pow(a, b - number(1.0)) * da
+                    } else {
+                        pow(a, b) * (db * of(Op::Log, a) + b * da / a)
+                    }
+                }
+                vector(x, y) tests(x, y) { x.pow(y) }
+                partial(d, x, y, v) {
+                    // b a^(b−1) = b a^b / a; at a = 0 taken as flat.
+                    0 => {
+                        let slope = d.mul(y).mul(v).div(x);
+                        x.abs().where_greater(L::splat(0.0), slope, L::splat(0.0))
+                    },
+                    // a^b log a; at a ≤ 0 taken as flat.
+                    _ => x.where_greater(L::splat(0.0), d.mul(v).mul(x.log()), L::splat(0.0))
+                }
+            /// 1 where a > b, else 0
+            Greater {
+                latex: Form(r"\left[#a+ > #b+\right]", ATOM),
+                numpy: Form("np.where(#a+ > #b+, 1.0, 0.0)", ATOM),
+                sympy: Form("sp.Piecewise((1, #a+ > #b+), (0, True))", ATOM),
+                rust: Form("f64::from(u8::from(#a+ > #b+))", ATOM),
+                c: Form("(#a+ > #b+ ? 1.0 : 0.0)", ATOM),
+                // Always in brackets, so that Python's chaining of comparisons never applies.
+                ..sign(">", "(#a+ > #b+)", ATOM, Rule::Comparison)
+            }
+                value(a, b) { f64::from(u8::from(a > b)) }
+                derivative(_ _, _ _) { number(0.0) }
+                vector(x, y) tests(x, y) { x.where_greater(y, L::splat(1.0), L::splat(0.0)) }
+                partial(d, x, y, v) { _ => L::splat(0.0) }
+            /// 1 where a < b, else 0
+            Less {
+                latex: Form(r"\left[#a+ < #b+\right]", ATOM),
+                numpy: Form("np.where(#a+ < #b+, 1.0, 0.0)", ATOM),
+                sympy: Form("sp.Piecewise((1, #a+ < #b+), (0, True))", ATOM),
+                rust: Form("f64::from(u8::from(#a+ < #b+))", ATOM),
+                c: Form("(#a+ < #b+ ? 1.0 : 0.0)", ATOM),
+                ..sign("<", "(#a+ < #b+)", ATOM, Rule::Comparison)
+            }
+                value(a, b) { f64::from(u8::from(a < b)) }
+                derivative(_ _, _ _) { number(0.0) }
+                vector(x, y) tests(x, y) { y.where_greater(x, L::splat(1.0), L::splat(0.0)) }
+                partial(d, x, y, v) { _ => L::splat(0.0) }
+            /// the smaller of two
+            Min {
+                commutative: true,
+                units: Rule::Equal,
+                numpy: Call("minimum"),
+                sympy: Call("Min"),
+                c: Call("fmin"),
+                ..call("min")
+            }
+                value(a, b) { a.min(b) }
+                derivative(a da, b db) { choose(b - a, da, db) }
+                vector(x, y) tests(x, y) { x.min(y) }
+                partial(d, x, y, v) {
+                    0 => y.where_greater(x, d, L::splat(0.0)),
+                    _ => y.where_greater(x, L::splat(0.0), d)
+                }
+            /// the larger of two
+            Max {
+                commutative: true,
+                units: Rule::Equal,
+                numpy: Call("maximum"),
+                sympy: Call("Max"),
+                c: Call("fmax"),
+                ..call("max")
+            }
+                value(a, b) { a.max(b) }
+                derivative(a da, b db) { choose(a - b, da, db) }
+                vector(x, y) tests(x, y) { x.max(y) }
+                partial(d, x, y, v) {
+                    0 => x.where_greater(y, d, L::splat(0.0)),
+                    _ => x.where_greater(y, L::splat(0.0), d)
+                }
+            /// e^a
+            Exp {
+                complexity: 3,
+                undoes: Some(Op::Log),
+                inverse: Some(Inverse { value: f64::ln, within: POSITIVE }),
+                latex: Form("e^{#a}", POWER),
+                ..call("exp")
+            }
+                value(a) { a.exp() }
+                derivative(a da) { of(Op::Exp, a) * da }
+                vector(x) tests(x) { x.exp() }
+                partial(d, x, y, v) { _ => d.mul(v) }
+            /// natural logarithm; NaN for a ≤ 0
+            Log {
+                complexity: 3,
+                undoes: Some(Op::Exp),
+                inverse: Some(Inverse { value: f64::exp, within: [-19.999_999, 19.999_999] }),
+                rust: Call("ln"),
+                ..call("log")
+            }
+                value(a) { a.ln() }
+                derivative(a da) { da / a }
+                vector(x) tests() { x.log() }
+                partial(d, x, y, v) { _ => d.div(x) }
+            /// square root; NaN for a < 0
+            Sqrt { units: Rule::Power(0.5), latex: Form(r"\sqrt{#a}", ATOM), ..call("sqrt") }
+                value(a) { a.sqrt() }
+                derivative(a da) { da / (number(2.0) * of(Op::Sqrt, a)) }
+                vector(x) tests() { x.sqrt() }
+                partial(d, x, y, v) {
+                    _ => v.where_greater(L::splat(0.0), d.div(v.add(v)), L::splat(0.0))
+                }
+            /// |a|
+            Abs {
+                units: Rule::Power(1.0),
+                latex: Form(r"\left|#a\right|", ATOM),
+                sympy: Call("Abs"),
+                c: Call("fabs"),
+                ..call("abs")
+            }
+                value(a) { a.abs() }
+                derivative(a da) {
+                    let sign = |op| of_two(op, a, number(0.0));
+                    (sign(Op::Greater) - sign(Op::Less)) * da
+                }
+                vector(x) tests() { x.abs() }
+                partial(d, x, y, v) {
+                    _ => x.where_greater(L::splat(0.0), d, L::splat(0.0).sub(d))
+                }
+            /// a²
+            Square {
+                units: Rule::Power(2.0),
+                inverse: Some(Inverse { value: f64::sqrt, within: POSITIVE }),
+                latex: Form("#a.^{2}", POWER),
+                sympy: Form("#a.**2", POWER),
+                rust: Form("#a..powi(2)", ATOM),
+                c: Form("pow(#a, 2.0)", ATOM),
+                ..call("square")
+            }
+                value(a) { a * a }
+                derivative(a da) { number(2.0) * a * da }
+                vector(x) tests() { x.mul(x) }
+                partial(d, x, y, v) { _ => d.mul(x.add(x)) }
+            /// a³
+            Cube {
+                units: Rule::Power(3.0),
+                latex: Form("#a.^{3}", POWER),
+                numpy: Form("#a.**3", POWER),
+                sympy: Form("#a.**3", POWER),
+                rust: Form("#a..powi(3)", ATOM),
+                c: Form("pow(#a, 3.0)", ATOM),
+                ..call("cube")
+            }
+                value(a) { a * a * a }
+                derivative(a da) { number(3.0) * of(Op::Square, a) * da }
+                vector(x) tests() { x.mul(x).mul(x) }
+                partial(d, x, y, v) { _ => d.mul(L::splat(3.0)).mul(x.mul(x)) }
+            /// −a
+            Neg {
+                latex: Form("-#a^", MINUS),
+                ..sign("neg", "-#a-", MINUS, Rule::Power(1.0))
+            }
+                value(a) { -a }
+                derivative(_ da) { -da }
+                vector(x) tests() { L::splat(0.0).sub(x) }
+                partial(d, x, y, v) { _ => L::splat(0.0).sub(d) }
+            /// sine
+            Sin { undoes: Some(Op::Asin), ..call("sin") }
+                value(a) { a.sin() }
+                derivative(a da) { of(Op::Cos, a) * da }
+                vector(x) tests() { x.sin() }
+                partial(d, x, y, v) { _ => d.mul(x.cos()) }
+            /// cosine
+            Cos { undoes: Some(Op::Acos), ..call("cos") }
+                value(a) { a.cos() }
+                derivative(a da) { -(of(Op::Sin, a) * da) }
+                vector(x) tests() { x.cos() }
+                partial(d, x, y, v) { _ => L::splat(0.0).sub(d.mul(x.sin())) }
+            /// inverse sine; NaN outside [−1, 1]
+            Asin {
+                inverse: Some(Inverse { value: f64::sin, within: [-QUARTER, QUARTER] }),
+                latex: Call("arcsin"),
+                numpy: Call("arcsin"),
+                ..call("asin")
+            }
+                value(a) { a.asin() }
+                derivative(a da) { da / of(Op::Sqrt, number(1.0) - of(Op::Square, a)) }
+                vector(x) tests() { x.asin() }
+                // At the ends of the range taken as flat.
+                partial(d, x, y, v) {
+                    _ => {
+                        let square = L::splat(1.0).sub(x).mul(L::splat(1.0).add(x));
+                        square.where_greater(L::splat(0.0), d.div(square.sqrt()), L::splat(0.0))
+                    }
+                }
+            /// inverse cosine; NaN outside [−1, 1]
+            Acos {
+                inverse: Some(Inverse { value: f64::cos, within: [0.0, 2.0 * QUARTER] }),
+                latex: Call("arccos"),
+                numpy: Call("arccos"),
+                ..call("acos")
+            }
+                value(a) { a.acos() }
+                derivative(a da) { -(da / of(Op::Sqrt, number(1.0) - of(Op::Square, a))) }
+                vector(x) tests() { x.acos() }
+                partial(d, x, y, v) {
+                    _ => {
+                        let square = L::splat(1.0).sub(x).mul(L::splat(1.0).add(x));
+                        let slope = L::splat(0.0).sub(d.div(square.sqrt()));
+                        square.where_greater(L::splat(0.0), slope, L::splat(0.0))
+                    }
+                }
+            /// inverse tangent
+            Atan {
+                inverse: Some(Inverse { value: f64::tan, within: [-1.57, 1.57] }),
+                latex: Call("arctan"),
+                numpy: Call("arctan"),
+                ..call("atan")
+            }
+                value(a) { a.atan() }
+                derivative(a da) { da / (number(1.0) + of(Op::Square, a)) }
+                vector(x) tests(x) { x.atan() }
+                partial(d, x, y, v) { _ => d.div(x.fma(x, L::splat(1.0))) }
+            /// hyperbolic tangent
+            Tanh {
+                inverse: Some(Inverse { value: f64::atanh, within: [-0.999_999, 0.999_999] }),
+                ..call("tanh")
+            }
+                value(a) { a.tanh() }
+                derivative(a da) { (number(1.0) - of(Op::Square, of(Op::Tanh, a))) * da }
+                vector(x) tests(x) { x.tanh() }
+                partial(d, x, y, v) { _ => d.mul(L::splat(1.0).sub(v.mul(v))) }
+            /// IF(c, a, b): a where c > 0, b elsewhere
+            If {
+                complexity: 3,
+                units: Rule::Choice,
+                latex: Form(r"\begin{cases}#b & #a+ > 0\\#c & \text{else}\end{cases}", COMPARISON),
+                numpy: Form("np.where(#a+ > 0, #b, #c)", ATOM),
+                sympy: Form("sp.Piecewise((#b, #a+ > 0), (#c, True))", ATOM),
+                rust: Form("(if #a+ > 0.0 { #b } else { #c })", ATOM),
+                c: Form("(#a+ > 0.0 ? #b : #c)", ATOM),
+                ..call("IF")
+            }
+                value(c, a, b) { [b, a][usize::from(c > 0.0)] }
+                derivative(c _, _ da, _ db) { choose(c, da, db) }
+                vector(x, y, z) tests(x, y, z) { x.where_greater(L::splat(0.0), y, z) }
+                partial(d, x, y, v) {
+                    0 => L::splat(0.0),
+                    1 => x.where_greater(L::splat(0.0), d, L::splat(0.0)),
+                    _ => x.where_greater(L::splat(0.0), L::splat(0.0), d)
+                }
+        }
+    };
+}
+pub(crate) use operators;
+
+/// What there is to say of an operator besides what it computes.
+pub struct Row {
+    /// In texts and in `--operators`: a sign, or a function.
+    pub name: &'static str,
+    /// Complexity where the user gives none.
+    pub complexity: u16,
+    /// The operands may be exchanged.
+    pub commutative: bool,
+    /// What becomes of units.
+    pub units: Rule,
+    /// The operator g for which f(g(x)) = x wherever g(x) has a value.
+    pub undoes: Option<Op>,
+    /// What the target is seen through by a search for g in y = f(g(x)).
+    pub inverse: Option<Inverse>,
+    /// In formulas that [`Expression::parse`](super::expression::Expression::parse) reads.
+    pub text: Spelling,
+    /// In LaTeX.
+    pub latex: Spelling,
+    /// In Python, of NumPy's arrays.
+    pub numpy: Spelling,
+    /// In Python, of SymPy's expressions.
+    pub sympy: Spelling,
+    /// In Rust.
+    pub rust: Spelling,
+    /// In C.
+    pub c: Spelling,
 }
 
-impl Op {
-    /// Every operator, in the order of their numbers.
-    pub const ALL: [Op; 23] = [
-        Op::Add,
-        Op::Sub,
-        Op::Mul,
-        Op::Div,
-        Op::Pow,
-        Op::Greater,
-        Op::Less,
-        Op::Min,
-        Op::Max,
-        Op::Exp,
-        Op::Log,
-        Op::Sqrt,
-        Op::Abs,
-        Op::Square,
-        Op::Cube,
-        Op::Neg,
-        Op::Sin,
-        Op::Cos,
-        Op::Tanh,
-        Op::Asin,
-        Op::Acos,
-        Op::Atan,
-        Op::If,
-    ];
+/// What becomes of units under an operator.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// Those of all operands, which must agree.
+    Equal,
+    /// None, but the operands' must agree.
+    Comparison,
+    /// Those of the second and the third operand, which must agree.
+    Choice,
+    /// Those of the first, times those of the second to this power.
+    Product(f64),
+    /// Those of the first, to the power that the second is.
+    Exponent,
+    /// Those of the operand, to this power.
+    Power(f64),
+    /// None, and the operand may have none.
+    Number,
+}
 
-    /// Number of operands.
-    pub fn arity(self) -> usize {
-        match self {
-            Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Pow => 2,
-            Op::Greater | Op::Less | Op::Min | Op::Max => 2,
-            Op::If => 3,
-            _ => 1,
+/// The inverse of a function.
+pub struct Inverse {
+    /// Its value.
+    pub value: fn(f64) -> f64,
+    /// From where to where it is taken.
+    pub within: [f64; 2],
+}
+
+/// How an operator is written in a language.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Spelling {
+    /// As a call of this function.
+    Call(&'static str),
+    /// As a text in which the operands are `#a`, `#b` and `#c`, and how tightly that binds. Brackets
+    /// come around an operand that binds less tightly than the sign behind it says: `+` a sum, `*` a
+    /// product, `-` what a minus may stand before, `^` a power, `.` a name.
+    Form(&'static str, u8),
+}
+use Spelling::{Call, Form};
+
+/// How tightly a text binds, loosest first; a function call or a name is an `ATOM`.
+pub(super) const COMPARISON: u8 = 0;
+pub(super) const SUM: u8 = 1;
+pub(super) const PRODUCT: u8 = 2;
+pub(super) const MINUS: u8 = 3;
+pub(super) const POWER: u8 = 4;
+pub(super) const ATOM: u8 = 5;
+
+const POSITIVE: [f64; 2] = [f64::MIN_POSITIVE, f64::INFINITY];
+/// π/2 and the rounding of a table.
+const QUARTER: f64 = std::f64::consts::FRAC_PI_2 * (1.0 + 1e-6);
+
+/// A function of pure numbers that has one name everywhere.
+const fn call(name: &'static str) -> Row {
+    Row { name, ..row(Call(name), Rule::Number) }
+}
+
+/// A sign that is written in one way everywhere.
+const fn sign(name: &'static str, form: &'static str, binding: u8, units: Rule) -> Row {
+    Row { name, ..row(Form(form, binding), units) }
+}
+
+const fn row(spelling: Spelling, units: Rule) -> Row {
+    Row {
+        name: "",
+        complexity: 1,
+        commutative: false,
+        units,
+        undoes: None,
+        inverse: None,
+        text: spelling,
+        latex: spelling,
+        numpy: spelling,
+        sympy: spelling,
+        rust: spelling,
+        c: spelling,
+    }
+}
+
+macro_rules! define {
+    ($(
+        $(#[$doc:meta])* $op:ident { $($row:tt)* }
+        value($($a:ident),*) $value:block
+        derivative $operands:tt $derivative:tt
+        vector $vectors:tt tests $tests:tt $vector:tt
+        partial $names:tt $partial:tt
+    )*) => {
+        /// A function of one, two or three values.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[repr(u8)]
+        pub enum Op {
+            $($(#[$doc])* $op,)*
         }
+
+        static ROWS: &[Row] = &[$(Row { $($row)* },)*];
+
+        impl Op {
+            /// Every operator, in the order of their numbers.
+            pub const ALL: [Op; [$(Op::$op),*].len()] = [$(Op::$op),*];
+
+            /// Number of operands.
+            #[inline]
+            pub fn arity(self) -> usize {
+                match self {
+                    $(Op::$op => [$(stringify!($a)),*].len(),)*
+                }
+            }
+
+            /// The value for operands `[a]`, `[a, b]` or `[c, a, b]`.
+            #[inline]
+            pub fn apply(self, values: &[f64]) -> f64 {
+                match self {
+                    $(Op::$op => {
+                        let [$($a,)* ..] = *values else { unreachable!("operands of {self:?}") };
+                        $value
+                    })*
+                }
+            }
+        }
+    };
+}
+operators!(define);
+
+impl Op {
+    /// All that is known of it besides its value.
+    #[inline]
+    pub fn row(self) -> &'static Row {
+        &ROWS[self as usize]
     }
 
     /// The name in texts and in `--operators`: a sign, or a function.
     pub fn name(self) -> &'static str {
-        match self {
-            Op::Add => "+",
-            Op::Sub => "-",
-            Op::Mul => "*",
-            Op::Div => "/",
-            Op::Pow => "^",
-            Op::Greater => ">",
-            Op::Less => "<",
-            Op::Min => "min",
-            Op::Max => "max",
-            Op::Exp => "exp",
-            Op::Log => "log",
-            Op::Sqrt => "sqrt",
-            Op::Abs => "abs",
-            Op::Square => "square",
-            Op::Cube => "cube",
-            Op::Neg => "neg",
-            Op::Sin => "sin",
-            Op::Cos => "cos",
-            Op::Tanh => "tanh",
-            Op::Asin => "asin",
-            Op::Acos => "acos",
-            Op::Atan => "atan",
-            Op::If => "IF",
-        }
+        self.row().name
     }
 
     /// The operator called `name`.
@@ -126,34 +481,8 @@ impl Op {
         Op::ALL.into_iter().find(|op| op.name() == name)
     }
 
-    /// The value for operands `[a]`, `[a, b]` or `[c, a, b]`.
-    pub fn apply(self, values: &[f64]) -> f64 {
-        let a = values[0];
-        let b = values.get(1).copied().unwrap_or(f64::NAN);
-        match self {
-            Op::Add => a + b,
-            Op::Sub => a - b,
-            Op::Mul => a * b,
-            Op::Div => a / b,
-            Op::Pow => a.powf(b),
-            Op::Greater => f64::from(u8::from(a > b)),
-            Op::Less => f64::from(u8::from(a < b)),
-            Op::Min => a.min(b),
-            Op::Max => a.max(b),
-            Op::Exp => a.exp(),
-            Op::Log => a.ln(),
-            Op::Sqrt => a.sqrt(),
-            Op::Abs => a.abs(),
-            Op::Square => a * a,
-            Op::Cube => a * a * a,
-            Op::Neg => -a,
-            Op::Sin => a.sin(),
-            Op::Cos => a.cos(),
-            Op::Tanh => a.tanh(),
-            Op::Asin => a.asin(),
-            Op::Acos => a.acos(),
-            Op::Atan => a.atan(),
-            Op::If => [values[2], b][usize::from(a > 0.0)],
-        }
+    /// The names of all, with spaces between.
+    pub fn names() -> String {
+        Op::ALL.map(Op::name).join(" ")
     }
 }

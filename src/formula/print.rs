@@ -1,18 +1,11 @@
-//! Writing expressions: infix text, LaTeX, Python and Rust.
+//! Writing expressions: infix text, LaTeX, Python, Rust and C.
 //!
 //! Infix text reads back node by node as the [readable](Expression::readable) form of the expression
-//! (a property test says so). All four walk the postfix list of that form once with a stack of (text,
-//! how tightly it binds).
+//! (a property test says so). All walk the postfix list of that form once with a stack of (text, how
+//! tightly it binds); how each operator is spelled is in its row.
 
 use super::expression::{Expression, Node, Op, start};
-
-/// How tightly a text binds, loosest first; a function call or a name is an `ATOM`.
-const COMPARISON: u8 = 0;
-const SUM: u8 = 1;
-const PRODUCT: u8 = 2;
-const MINUS: u8 = 3;
-const POWER: u8 = 4;
-const ATOM: u8 = 5;
+use super::operator::{ATOM, MINUS, POWER, PRODUCT, Row, SUM, Spelling};
 
 type Text = (String, u8);
 
@@ -22,8 +15,15 @@ pub fn number(value: f64) -> String {
     text.strip_suffix(".0").map_or(text.clone(), String::from)
 }
 
-fn bracketed(text: &Text, at_least: u8) -> String {
-    if text.1 >= at_least { text.0.clone() } else { format!("({})", text.0) }
+/// What formulas are written in.
+#[derive(Clone, Copy, PartialEq)]
+enum Language {
+    Text,
+    Latex,
+    Numpy,
+    Sympy,
+    Rust,
+    C,
 }
 
 impl Expression {
@@ -60,7 +60,7 @@ impl Expression {
 
     /// Infix text with the variables' `names`; [`Expression::parse`] reads it back.
     pub fn text(&self, names: &[impl AsRef<str>]) -> String {
-        self.readable().fold(|node, operands: &[Text]| infix(node, operands, names, "^")).0
+        self.written(Language::Text, names)
     }
 
     /// A Python function `law(names…)` that works on numbers and NumPy arrays, for one import.
@@ -71,121 +71,17 @@ impl Expression {
 
     /// A Python expression of numbers or NumPy arrays; NumPy is `np`.
     pub fn numpy(&self, names: &[impl AsRef<str>]) -> String {
-        let (body, _) = self.readable().fold(|node, operands: &[Text]| match node {
-            Node::Op(op @ (Op::Greater | Op::Less)) => {
-                let (a, b) = (bracketed(&operands[0], SUM), bracketed(&operands[1], SUM));
-                (format!("np.where({a} {} {b}, 1.0, 0.0)", op.name()), ATOM)
-            }
-            Node::Op(Op::If) => {
-                let [c, a, b] = [0, 1, 2].map(|k| &operands[k].0);
-                (
-                    format!(
-                        "np.where({} > 0, {a}, {b})",
-                        bracketed(&(c.clone(), operands[0].1), SUM)
-                    ),
-                    ATOM,
-                )
-            }
-            Node::Op(
-                op @ (Op::Exp
-                | Op::Log
-                | Op::Sqrt
-                | Op::Abs
-                | Op::Square
-                | Op::Sin
-                | Op::Cos
-                | Op::Tanh),
-            ) => (format!("np.{}({})", op.name(), operands[0].0), ATOM),
-            Node::Op(op @ (Op::Asin | Op::Acos | Op::Atan)) => {
-                (format!("np.arc{}({})", &op.name()[1..], operands[0].0), ATOM)
-            }
-            Node::Op(op @ (Op::Min | Op::Max)) => {
-                (format!("np.{}imum({}, {})", op.name(), operands[0].0, operands[1].0), ATOM)
-            }
-            Node::Op(Op::Cube) => (format!("{}**3", bracketed(&operands[0], ATOM)), POWER),
-            // An array of integers refuses a negative power.
-            Node::Op(Op::Pow) => (
-                format!(
-                    "np.power(1.0 * {}, {})",
-                    bracketed(&operands[0], PRODUCT + 1),
-                    operands[1].0
-                ),
-                ATOM,
-            ),
-            _ => infix(node, operands, names, "**"),
-        });
-        body
+        self.written(Language::Numpy, names)
     }
 
     /// A Python expression of SymPy's symbols; SymPy is `sp`.
     pub fn sympy(&self, names: &[impl AsRef<str>]) -> String {
-        let (body, _) = self.readable().fold(|node, operands: &[Text]| {
-            let Node::Op(op) = node else { return infix(node, operands, names, "**") };
-            let all = || operands.iter().map(|o| o.0.clone()).collect::<Vec<_>>().join(", ");
-            let call = |name: &str| (format!("sp.{name}({})", all()), ATOM);
-            match op {
-                Op::Greater | Op::Less => {
-                    let (a, b) = (bracketed(&operands[0], SUM), bracketed(&operands[1], SUM));
-                    (format!("sp.Piecewise((1, {a} {} {b}), (0, True))", op.name()), ATOM)
-                }
-                Op::If => {
-                    let [c, a, b] = [0, 1, 2].map(|k| &operands[k]);
-                    let c = bracketed(c, SUM);
-                    (format!("sp.Piecewise(({}, {c} > 0), ({}, True))", a.0, b.0), ATOM)
-                }
-                Op::Exp | Op::Log | Op::Sqrt | Op::Sin | Op::Cos | Op::Tanh => call(op.name()),
-                Op::Asin | Op::Acos | Op::Atan => call(op.name()),
-                Op::Abs => call("Abs"),
-                Op::Min => call("Min"),
-                Op::Max => call("Max"),
-                Op::Square => (format!("{}**2", bracketed(&operands[0], ATOM)), POWER),
-                Op::Cube => (format!("{}**3", bracketed(&operands[0], ATOM)), POWER),
-                _ => infix(node, operands, names, "**"),
-            }
-        });
-        body
+        self.written(Language::Sympy, names)
     }
 
     /// A C expression of doubles, with the functions of `math.h`.
     pub fn c(&self, names: &[impl AsRef<str>]) -> String {
-        let (body, _) = self.readable().fold(|node, operands: &[Text]| {
-            let op = match node {
-                Node::Constant(value) => {
-                    let binding = if value.is_sign_negative() { MINUS } else { ATOM };
-                    return (format!("{value:?}"), binding);
-                }
-                Node::Op(op) => op,
-                Node::Variable(_) => return infix(node, operands, names, "^"),
-            };
-            let all = || operands.iter().map(|o| o.0.clone()).collect::<Vec<_>>().join(", ");
-            let call = |name: &str| (format!("{name}({})", all()), ATOM);
-            let power = |n: &str| (format!("pow({}, {n})", operands[0].0), ATOM);
-            match op {
-                Op::Greater | Op::Less => {
-                    let (a, b) = (bracketed(&operands[0], SUM), bracketed(&operands[1], SUM));
-                    (format!("({a} {} {b} ? 1.0 : 0.0)", op.name()), ATOM)
-                }
-                Op::If => {
-                    let c = bracketed(&operands[0], SUM);
-                    (format!("({c} > 0.0 ? {} : {})", operands[1].0, operands[2].0), ATOM)
-                }
-                Op::Exp | Op::Log | Op::Sqrt | Op::Sin | Op::Cos | Op::Tanh | Op::Pow => {
-                    call(if op == Op::Pow { "pow" } else { op.name() })
-                }
-                Op::Asin | Op::Acos | Op::Atan => call(op.name()),
-                Op::Abs => call("fabs"),
-                Op::Min => call("fmin"),
-                Op::Max => call("fmax"),
-                Op::Square => power("2.0"),
-                Op::Cube => power("3.0"),
-                // Two signs in a row would be a decrement.
-                Op::Neg if operands[0].0.starts_with('-') => {
-                    (format!("-({})", operands[0].0), MINUS)
-                }
-                _ => infix(node, operands, names, "^"),
-            }
-        });
-        body
+        self.written(Language::C, names)
     }
 
     /// A Rust function `law(names…)` on f64.
@@ -197,49 +93,24 @@ impl Expression {
 
     /// A Rust expression of f64.
     pub fn rust_body(&self, names: &[impl AsRef<str>]) -> String {
-        let (body, _) = self.readable().fold(|node, operands: &[Text]| match node {
-            Node::Constant(value) => {
-                let text = format!("{value:?}_f64");
-                (text, if value.is_sign_negative() { MINUS } else { ATOM })
-            }
-            Node::Op(op @ (Op::Greater | Op::Less)) => {
-                let (a, b) = (bracketed(&operands[0], SUM), bracketed(&operands[1], SUM));
-                (format!("f64::from(u8::from({a} {} {b}))", op.name()), ATOM)
-            }
-            Node::Op(Op::If) => {
-                let [a, b] = [1, 2].map(|k| &operands[k].0);
-                let c = bracketed(&operands[0], SUM);
-                (format!("(if {c} > 0.0 {{ {a} }} else {{ {b} }})"), ATOM)
-            }
-            Node::Op(
-                op @ (Op::Exp
-                | Op::Sqrt
-                | Op::Abs
-                | Op::Sin
-                | Op::Cos
-                | Op::Tanh
-                | Op::Asin
-                | Op::Acos
-                | Op::Atan),
-            ) => (format!("{}.{}()", bracketed(&operands[0], ATOM), op.name()), ATOM),
-            Node::Op(op @ (Op::Min | Op::Max)) => (
-                format!("{}.{}({})", bracketed(&operands[0], ATOM), op.name(), operands[1].0),
-                ATOM,
-            ),
-            Node::Op(Op::Log) => (format!("{}.ln()", bracketed(&operands[0], ATOM)), ATOM),
-            Node::Op(Op::Pow) => {
-                (format!("{}.powf({})", bracketed(&operands[0], ATOM), operands[1].0), ATOM)
-            }
-            Node::Op(Op::Square) => (format!("{}.powi(2)", bracketed(&operands[0], ATOM)), ATOM),
-            Node::Op(Op::Cube) => (format!("{}.powi(3)", bracketed(&operands[0], ATOM)), ATOM),
-            _ => infix(node, operands, names, "^"),
-        });
-        body
+        self.written(Language::Rust, names)
     }
 
     /// LaTeX, with constants at four significant digits.
     pub fn latex(&self, names: &[impl AsRef<str>]) -> String {
-        self.readable().fold(|node, operands: &[Text]| latex(node, operands, names)).0
+        self.written(Language::Latex, names)
+    }
+
+    fn written(&self, language: Language, names: &[impl AsRef<str>]) -> String {
+        let write = |node, operands: &[Text]| match node {
+            Node::Constant(value) => language.number(value),
+            Node::Variable(index) => {
+                let name = names[usize::from(index)].as_ref();
+                (if language == Language::Latex { latex_name(name) } else { name.into() }, ATOM)
+            }
+            Node::Op(op) => language.operator(op, operands),
+        };
+        self.readable().fold(write).0
     }
 }
 
@@ -267,81 +138,86 @@ fn join(names: &[impl AsRef<str>], separator: &str) -> String {
     names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(separator)
 }
 
-fn infix(node: Node, operands: &[Text], names: &[impl AsRef<str>], power: &str) -> Text {
-    let op = match node {
+impl Language {
+    fn number(self, value: f64) -> Text {
+        let text = match self {
+            Language::Latex => return latex_number(value),
+            Language::Rust => format!("{value:?}_f64"),
+            Language::C => format!("{value:?}"),
+            _ => number(value),
+        };
         // A negative zero is a negative number here too.
-        Node::Constant(value) => {
-            return (number(value), if value.is_sign_negative() { MINUS } else { ATOM });
+        (text, if value.is_sign_negative() { MINUS } else { ATOM })
+    }
+
+    fn operator(self, op: Op, operands: &[Text]) -> Text {
+        let first = &operands[0];
+        let is_number = first.0.starts_with(|c: char| c.is_ascii_digit()) && first.1 == ATOM;
+        // A number in brackets, or the minus would become part of it; two signs are a decrement in C.
+        let alone = is_number && self != Language::Latex;
+        if op == Op::Neg && (alone || self == Language::C && first.0.starts_with('-')) {
+            return (format!("-({})", first.0), MINUS);
         }
-        Node::Variable(index) => return (names[usize::from(index)].as_ref().to_string(), ATOM),
-        Node::Op(op) => op,
-    };
-    let side = |operand: usize, at_least| bracketed(&operands[operand], at_least);
-    match op {
-        Op::Add | Op::Sub => (format!("{} {} {}", side(0, SUM), op.name(), side(1, PRODUCT)), SUM),
-        Op::Mul | Op::Div => {
-            (format!("{} {} {}", side(0, PRODUCT), op.name(), side(1, MINUS)), PRODUCT)
-        }
-        Op::Pow => (format!("{}{power}{}", side(0, ATOM), side(1, MINUS)), POWER),
-        // Always in brackets, so that Python's chaining of comparisons never applies.
-        Op::Greater | Op::Less => {
-            (format!("({} {} {})", side(0, SUM), op.name(), side(1, SUM)), ATOM)
-        }
-        // A number in brackets, or the minus would become part of it.
-        Op::Neg
-            if operands[0].0.starts_with(|c: char| c.is_ascii_digit()) && operands[0].1 == ATOM =>
-        {
-            (format!("-({})", operands[0].0), MINUS)
-        }
-        Op::Neg => (format!("-{}", side(0, MINUS)), MINUS),
-        _ => {
-            let inside: Vec<&str> = operands.iter().map(|o| o.0.as_str()).collect();
-            (format!("{}({})", op.name(), inside.join(", ")), ATOM)
+        match self.spelling(op.row()) {
+            Spelling::Form(form, binding) => (self.filled(form, operands), binding),
+            Spelling::Call(name) => (self.call(name, operands), ATOM),
         }
     }
-}
 
-fn latex(node: Node, operands: &[Text], names: &[impl AsRef<str>]) -> Text {
-    let side = |operand: usize, at_least: u8| {
-        let (text, binding) = &operands[operand];
-        if *binding >= at_least { text.clone() } else { format!(r"\left({text}\right)") }
-    };
-    let op = match node {
-        Node::Constant(value) => return latex_number(value),
-        Node::Variable(index) => return (latex_name(names[usize::from(index)].as_ref()), ATOM),
-        Node::Op(op) => op,
-    };
-    match op {
-        Op::Add | Op::Sub => (format!("{} {} {}", side(0, SUM), op.name(), side(1, PRODUCT)), SUM),
-        Op::Mul => (format!(r"{} \, {}", side(0, PRODUCT), side(1, MINUS + 1)), PRODUCT),
-        Op::Div => (format!(r"\frac{{{}}}{{{}}}", operands[0].0, operands[1].0), PRODUCT),
-        Op::Pow => (format!("{}^{{{}}}", side(0, ATOM), operands[1].0), POWER),
-        Op::Greater | Op::Less => {
-            (format!(r"\left[{} {} {}\right]", side(0, SUM), op.name(), side(1, SUM)), ATOM)
+    fn spelling(self, row: &Row) -> Spelling {
+        match self {
+            Language::Text => row.text,
+            Language::Latex => row.latex,
+            Language::Numpy => row.numpy,
+            Language::Sympy => row.sympy,
+            Language::Rust => row.rust,
+            Language::C => row.c,
         }
-        Op::Neg => (format!("-{}", side(0, MINUS + 1)), MINUS),
-        Op::Sqrt => (format!(r"\sqrt{{{}}}", operands[0].0), ATOM),
-        Op::Abs => (format!(r"\left|{}\right|", operands[0].0), ATOM),
-        Op::Square => (format!("{}^{{2}}", side(0, ATOM)), POWER),
-        Op::Cube => (format!("{}^{{3}}", side(0, ATOM)), POWER),
-        Op::Exp => (format!("e^{{{}}}", operands[0].0), POWER),
-        Op::If => (
-            format!(
-                r"\begin{{cases}}{} & {} > 0\\{} & \text{{else}}\end{{cases}}",
-                operands[1].0,
-                side(0, SUM),
-                operands[2].0
-            ),
-            COMPARISON,
-        ),
-        Op::Min | Op::Max => {
-            (format!(r"\{}\left({}, {}\right)", op.name(), operands[0].0, operands[1].0), ATOM)
+    }
+
+    fn call(self, name: &str, operands: &[Text]) -> String {
+        let texts: Vec<&str> = operands.iter().map(|o| o.0.as_str()).collect();
+        let all = texts.join(", ");
+        match self {
+            Language::Text | Language::C => format!("{name}({all})"),
+            Language::Latex => format!(r"\{name}\left({all}\right)"),
+            Language::Numpy => format!("np.{name}({all})"),
+            Language::Sympy => format!("sp.{name}({all})"),
+            Language::Rust => {
+                format!("{}.{name}({})", self.bracketed(&operands[0], ATOM), texts[1..].join(", "))
+            }
         }
-        Op::Log | Op::Sin | Op::Cos | Op::Tanh => {
-            (format!(r"\{}\left({}\right)", op.name(), operands[0].0), ATOM)
+    }
+
+    /// A [`Spelling::Form`] with the operands in their places.
+    fn filled(self, form: &str, operands: &[Text]) -> String {
+        let mut parts = form.split('#');
+        let mut text = parts.next().unwrap_or_default().to_string();
+        for part in parts {
+            let operand = &operands[usize::from(part.as_bytes()[0] - b'a')];
+            let at_least = match part.as_bytes().get(1) {
+                Some(b'+') => SUM,
+                Some(b'*') => PRODUCT,
+                Some(b'-') => MINUS,
+                Some(b'^') => POWER,
+                Some(b'.') => ATOM,
+                _ => {
+                    text += &operand.0;
+                    text += &part[1..];
+                    continue;
+                }
+            };
+            text += &self.bracketed(operand, at_least);
+            text += &part[2..];
         }
-        Op::Asin | Op::Acos | Op::Atan => {
-            (format!(r"\arc{}\left({}\right)", &op.name()[1..], operands[0].0), ATOM)
+        text
+    }
+
+    fn bracketed(self, text: &Text, at_least: u8) -> String {
+        match self {
+            _ if text.1 >= at_least => text.0.clone(),
+            Language::Latex => format!(r"\left({}\right)", text.0),
+            _ => format!("({})", text.0),
         }
     }
 }

@@ -164,10 +164,7 @@ fn rebuild(op: Op, operands: &[Expression], allowed: Allowed) -> Expression {
         }
         (Op::Pow, _) if is(b, 1.0) => a.clone(),
         (Op::Pow, _) if is(b, 0.0) || is(a, 1.0) => Expression::constant(1.0),
-        (Op::Exp, Node::Op(Op::Log))
-        | (Op::Log, Node::Op(Op::Exp))
-        | (Op::Sin, Node::Op(Op::Asin))
-        | (Op::Cos, Node::Op(Op::Acos)) => a.subtree(a.nodes().len() - 2),
+        (_, Node::Op(inner)) if op.row().undoes == Some(inner) => a.subtree(a.nodes().len() - 2),
         (Op::Abs, Node::Op(Op::Abs | Op::Exp | Op::Sqrt | Op::Square)) => a.clone(),
         (Op::Greater | Op::Less, _) if a == b => Expression::constant(0.0),
         (Op::Min | Op::Max, _) if a == b => a.clone(),

@@ -4,6 +4,7 @@
 //! number. A constant has whatever dimension fits, unless constants are said to be pure numbers.
 
 use super::expression::{Expression, Node, Op};
+use super::operator::Rule;
 use crate::error::{Error, Result};
 
 /// Powers of the base units, in the order of [`Units::base`].
@@ -220,18 +221,18 @@ impl Units {
         let a = &operands[0].dimension;
         let b = operands.get(1).map_or(a, |o| &o.dimension);
         let times = |power: f64| a.as_ref().map(|a| a.iter().map(|p| p * power).collect());
-        let dimension = match op {
-            Op::Add | Op::Sub | Op::Min | Op::Max => common(a, b)?,
-            Op::Greater | Op::Less => {
+        let dimension = match op.row().units {
+            Rule::Equal => common(a, b)?,
+            Rule::Comparison => {
                 common(a, b)?;
                 number()
             }
-            Op::If => common(b, &operands[2].dimension)?,
-            Op::Mul | Op::Div => match (a, b) {
-                (Some(a), Some(b)) => Some(add(a, b, if op == Op::Mul { 1.0 } else { -1.0 })),
+            Rule::Choice => common(b, &operands[2].dimension)?,
+            Rule::Product(power) => match (a, b) {
+                (Some(a), Some(b)) => Some(add(a, b, power)),
                 _ => None,
             },
-            Op::Pow => {
+            Rule::Exponent => {
                 common(b, &number())?;
                 match (a, operands[1].value) {
                     (Some(a), _) if is_number(a) => number(),
@@ -240,14 +241,11 @@ impl Units {
                     (None, _) => None,
                 }
             }
-            Op::Exp | Op::Log | Op::Sin | Op::Cos | Op::Tanh | Op::Asin | Op::Acos | Op::Atan => {
+            Rule::Power(power) => times(power),
+            Rule::Number => {
                 common(a, &number())?;
                 number()
             }
-            Op::Sqrt => times(0.5),
-            Op::Square => times(2.0),
-            Op::Cube => times(3.0),
-            Op::Abs | Op::Neg => a.clone(),
         };
         Some(Found { dimension, value: None })
     }

@@ -1,7 +1,7 @@
-//! The laws: pair potentials and the forces they give (DESIGN §2).
+//! The laws: pair potentials and the forces they give (DESIGN §2), one row each.
 //!
-//! [`Law::potential`] and [`Law::pull`] are the whole physics; integrators, fits of messages to true
-//! forces and plots all come here.
+//! `laws!` below is the whole physics, but for the arms of the kernel (`kernels/common/laws.cuh`);
+//! integrators, fits of messages to true forces and plots all come here. How to add one: docs/adding.md.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,24 +15,49 @@ use crate::simd::lanes::Lanes;
 /// Softening of the distance: r' = |r1 - r2| + SOFTENING.
 pub const SOFTENING: f64 = 0.01;
 
-/// A pair potential U12 between receiver 1 and sender 2.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Law {
-    /// −m1 m2 / r'
-    InverseSquare,
-    /// m1 m2 ln r'
-    Inverse,
-    /// (r' − 1)²
-    Spring,
-    /// (r' − 1)² + r1·v1 / n
-    Damped,
-    /// q1 q2 / r'
-    Charge,
-    /// 0 for r' < 2, (r' − 1)² for r' ≥ 2
-    Discontinuous,
-    /// A user's expression in r (meaning r'), m1, m2, q1, q2.
-    Potential(Potential),
+/// The rows, handed to the macro that is named, in the order of the paper's tables. Potential: U12 at the
+/// softened distance r between receiver 1 and sender 2, of so many bodies. Pull: U12'(r) / |r1 − r2|, in
+/// vectors `V` of systems, of the pair p; the force on the receiver is −pull · (r1 − r2), drag aside.
+macro_rules! laws {
+    ($take:ident) => {
+        $take! {
+            /// −m1 m2 / r'
+            InverseSquare "inverse-square" { dt: 0.001, conserves_energy: true, damped: false }
+                potential(r, one, two, _) { -one.mass * two.mass / r }
+                pull(r, p) { p.m1 * p.m2 * r.inverse() * r.inverse() * p.inverse_r }
+            /// m1 m2 ln r'
+            Inverse "inverse" { dt: 0.005, conserves_energy: true, damped: false }
+                potential(r, one, two, _) { one.mass * two.mass * r.ln() }
+                pull(r, p) { p.m1 * p.m2 * r.inverse() * p.inverse_r }
+            /// (r' − 1)²
+            Spring "spring" { dt: 0.01, conserves_energy: true, damped: false }
+                potential(r, _, _, _) { (r - 1.0).powi(2) }
+                pull(_, p) { spring(p) }
+            /// (r' − 1)² + r1·v1 / n
+            Damped "damped" { dt: 0.02, conserves_energy: false, damped: true }
+                potential(r, one, _, n) { (r - 1.0).powi(2) + dot(&one.position, &one.velocity) / n }
+                pull(_, p) { spring(p) }
+            /// q1 q2 / r'
+            Charge "charge" { dt: 0.001, conserves_energy: true, damped: false }
+                potential(r, one, two, _) { one.charge * two.charge / r }
+                pull(r, p) { V::splat(-1.0) * p.q1 * p.q2 * r.inverse() * r.inverse() * p.inverse_r }
+            /// 0 for r' < 2, (r' − 1)² for r' ≥ 2
+            Discontinuous "discontinuous" { dt: 0.01, conserves_energy: false, damped: false }
+                potential(r, _, _, _) { if r < 2.0 { 0.0 } else { (r - 1.0).powi(2) } }
+                pull(r, p) { r.if_less(V::splat(2.0), V::splat(0.0), spring(p)) }
+        }
+    };
+}
+pub(crate) use laws;
+
+/// What there is to say of a built-in law besides its forces.
+struct Row {
+    /// Time between frames where the user gives none.
+    dt: f64,
+    /// Kinetic energy + Σ over pairs of U12 stays the same.
+    conserves_energy: bool,
+    /// There is a force −v1 / n of each pair, too.
+    damped: bool,
 }
 
 /// A body at one moment. In two dimensions z is 0.
@@ -60,24 +85,91 @@ pub(crate) struct Pair<V> {
     pub q2: V,
 }
 
-impl Law {
-    /// The built-in laws, in the order of the paper's tables.
-    pub const ALL: [Law; 6] = [
-        Law::InverseSquare,
-        Law::Inverse,
-        Law::Spring,
-        Law::Damped,
-        Law::Charge,
-        Law::Discontinuous,
-    ];
+/// 2 (r' − 1) / r
+#[inline(always)]
+fn spring<V: Lanes>(pair: &Pair<V>) -> V {
+    pair.inverse_r.mul_add(V::splat(-2.0 * (1.0 - SOFTENING)), V::splat(2.0))
+}
 
+macro_rules! define {
+    ($(
+        $(#[$doc:meta])* $law:ident $name:literal { $($row:tt)* }
+        potential($r:tt, $one:tt, $two:tt, $n:tt) $potential:block
+        pull($softened:tt, $pair:ident) $pull:block
+    )*) => {
+        /// A pair potential U12 between receiver 1 and sender 2.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub enum Law {
+            $($(#[$doc])* #[serde(rename = $name)] $law,)*
+            /// A user's expression in r (meaning r'), m1, m2, q1, q2.
+            #[serde(rename = "potential")]
+            Potential(Potential),
+        }
+
+        impl Law {
+            /// The built-in laws, in the order of the paper's tables.
+            pub const ALL: [Law; [$($name),*].len()] = [$(Law::$law),*];
+
+            /// The name on the command line and in tables.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Law::$law => $name,)*
+                    Law::Potential(_) => "potential",
+                }
+            }
+
+            #[inline(always)]
+            fn row(&self) -> Option<Row> {
+                match self {
+                    $(Law::$law => Some(Row { $($row)* }),)*
+                    Law::Potential(_) => None,
+                }
+            }
+
+            /// U12, in a system of `bodies` bodies.
+            pub fn potential(&self, receiver: &Body, sender: &Body, bodies: usize) -> f64 {
+                let r = distance(receiver, sender) + SOFTENING;
+                match self {
+                    $(Law::$law => {
+                        let ($r, $one, $two, $n) = (r, receiver, sender, bodies as f64);
+                        $potential
+                    })*
+                    Law::Potential(potential) => {
+                        let Body { mass: m2, charge: q2, .. } = *sender;
+                        potential.energy(r, receiver.mass, m2, receiver.charge, q2)
+                    }
+                }
+            }
+
+            /// U12'(r') / r: the force on the receiver is −pull · (r1 − r2), drag aside.
+            #[inline(always)]
+            pub(crate) fn pull<V: Lanes>(&self, pair: &Pair<V>) -> V {
+                let r = pair.r + V::splat(SOFTENING);
+                match self {
+                    $(Law::$law => {
+                        let ($softened, $pair) = (r, pair);
+                        $pull
+                    })*
+                    Law::Potential(potential) => potential.slope(r, pair) * pair.inverse_r,
+                }
+            }
+        }
+    };
+}
+laws!(define);
+
+impl Law {
     /// The built-in law that `--law` names.
     pub fn parse(name: &str) -> Result<Law> {
-        let names: Vec<&str> = Law::ALL.iter().map(Law::name).collect();
         Law::ALL.iter().find(|law| law.name() == name).cloned().ok_or_else(|| {
-            Error::usage(format!("'{name}' is no law; the laws are {}", names.join(", ")))
-                .field("law")
+            let names = Law::names().join(", ");
+            Error::usage(format!("'{name}' is no law; the laws are {names}")).field("law")
         })
+    }
+
+    /// The names of the built-in laws.
+    pub fn names() -> [&'static str; Law::ALL.len()] {
+        Law::ALL.each_ref().map(Law::name)
     }
 
     /// The law of a user's potential, such as `m1*m2*log(r)`.
@@ -85,56 +177,16 @@ impl Law {
         Potential::parse(text).map(Law::Potential)
     }
 
-    /// The name on the command line and in tables.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Law::InverseSquare => "inverse-square",
-            Law::Inverse => "inverse",
-            Law::Spring => "spring",
-            Law::Damped => "damped",
-            Law::Charge => "charge",
-            Law::Discontinuous => "discontinuous",
-            Law::Potential(_) => "potential",
-        }
-    }
-
     /// Time between frames where the user gives none.
     pub fn default_dt(&self) -> Option<f64> {
-        match self {
-            Law::InverseSquare | Law::Charge => Some(0.001),
-            Law::Inverse => Some(0.005),
-            Law::Spring | Law::Discontinuous => Some(0.01),
-            Law::Damped => Some(0.02),
-            Law::Potential(_) => None,
-        }
+        self.row().map(|row| row.dt)
     }
 
     /// True where kinetic energy + Σ over pairs of U12 stays the same.
     pub fn conserves_energy(&self) -> bool {
         match self {
-            Law::Damped | Law::Discontinuous => false,
             Law::Potential(potential) => potential.is_symmetric(),
-            _ => true,
-        }
-    }
-
-    /// U12, in a system of `bodies` bodies.
-    pub fn potential(&self, receiver: &Body, sender: &Body, bodies: usize) -> f64 {
-        let r = distance(receiver, sender) + SOFTENING;
-        match self {
-            Law::InverseSquare => -receiver.mass * sender.mass / r,
-            Law::Inverse => receiver.mass * sender.mass * r.ln(),
-            Law::Spring => (r - 1.0).powi(2),
-            Law::Damped => {
-                (r - 1.0).powi(2) + dot(&receiver.position, &receiver.velocity) / bodies as f64
-            }
-            Law::Charge => receiver.charge * sender.charge / r,
-            Law::Discontinuous if r < 2.0 => 0.0,
-            Law::Discontinuous => (r - 1.0).powi(2),
-            Law::Potential(potential) => {
-                let Body { mass: m2, charge: q2, .. } = *sender;
-                potential.energy(r, receiver.mass, m2, receiver.charge, q2)
-            }
+            law => law.row().is_some_and(|row| row.conserves_energy),
         }
     }
 
@@ -156,30 +208,6 @@ impl Law {
         })
     }
 
-    /// U12'(r') / r: the force on the receiver is −pull · (r1 − r2), drag aside.
-    #[inline(always)]
-    pub(crate) fn pull<V: Lanes>(&self, pair: &Pair<V>) -> V {
-        let Pair { inverse_r, m1, m2, q1, q2, .. } = *pair;
-        let number = V::splat;
-        let softened = pair.r + number(SOFTENING);
-        // 2 (r' − 1) / r
-        let spring = inverse_r.mul_add(number(-2.0 * (1.0 - SOFTENING)), number(2.0));
-        match self {
-            Law::InverseSquare => {
-                let inverse = softened.inverse();
-                m1 * m2 * inverse * inverse * inverse_r
-            }
-            Law::Inverse => m1 * m2 * softened.inverse() * inverse_r,
-            Law::Spring | Law::Damped => spring,
-            Law::Charge => {
-                let inverse = softened.inverse();
-                number(-1.0) * q1 * q2 * inverse * inverse * inverse_r
-            }
-            Law::Discontinuous => softened.if_less(number(2.0), number(0.0), spring),
-            Law::Potential(potential) => potential.slope(softened, pair) * inverse_r,
-        }
-    }
-
     /// True where the force on the sender is minus the force on the receiver, drag aside.
     #[inline(always)]
     pub(crate) fn is_symmetric(&self) -> bool {
@@ -189,9 +217,15 @@ impl Law {
         }
     }
 
+    /// True where a body is braked.
+    #[inline(always)]
+    pub(crate) fn is_damped(&self) -> bool {
+        self.row().is_some_and(|row| row.damped)
+    }
+
     /// The part of the force of one pair against the receiver's velocity: −drag · v1.
     pub(crate) fn drag(&self, bodies: usize) -> f64 {
-        if *self == Law::Damped { 1.0 / bodies as f64 } else { 0.0 }
+        if self.is_damped() { 1.0 / bodies as f64 } else { 0.0 }
     }
 }
 

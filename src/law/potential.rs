@@ -157,7 +157,7 @@ fn canonical(expression: &Expression, names: [usize; 5]) -> String {
             Node::Constant(value) => value.to_string(),
             Node::Variable(index) => format!("v{}", names[usize::from(index)]),
             Node::Op(op) => {
-                if matches!(op, Op::Add | Op::Mul | Op::Min | Op::Max) {
+                if op.row().commutative {
                     operands.sort();
                 }
                 format!("{}({})", op.name(), operands.join(","))

@@ -4,6 +4,8 @@
 
 use std::iter::Peekable;
 
+use crate::formula::operator::{Op, Spelling};
+
 /// The formula as a MathML element; `None` where the LaTeX has something that is not understood.
 pub fn mathml(latex: &str) -> Option<String> {
     let mut tokens = tokens(latex)?.into_iter().peekable();
@@ -216,6 +218,13 @@ fn fence(tokens: &mut Tokens) -> Option<String> {
 }
 
 fn symbol(name: &str) -> Option<&'static str> {
+    let function = |op: Op| match op.row().latex {
+        Spelling::Call(function) if function == name => Some(function),
+        _ => None,
+    };
+    if let Some(function) = Op::ALL.into_iter().find_map(function) {
+        return Some(function);
+    }
     Some(match name {
         "cdot" => "·",
         "times" => "×",
@@ -224,17 +233,8 @@ fn symbol(name: &str) -> Option<&'static str> {
         "lt" => "&lt;",
         "gt" => "&gt;",
         "neq" | "ne" => "≠",
-        "log" => "log",
         "ln" => "ln",
         "exp" => "exp",
-        "sin" => "sin",
-        "cos" => "cos",
-        "tanh" => "tanh",
-        "arcsin" => "arcsin",
-        "arccos" => "arccos",
-        "arctan" => "arctan",
-        "min" => "min",
-        "max" => "max",
         "alpha" => "α",
         "beta" => "β",
         "gamma" => "γ",

@@ -12,7 +12,6 @@
 //! some rows: the search fits and judges what comes out.
 
 use std::borrow::Cow;
-use std::f64::consts::FRAC_PI_2;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -46,8 +45,10 @@ const TERMS: usize = 3;
 /// An inverse of an outer function, and that function.
 struct Outer {
     target: Vec<f32>,
-    wrap: fn(Expression) -> Expression,
+    wrap: Wrap,
 }
+
+type Wrap = Box<dyn Fn(Expression) -> Expression>;
 
 /// How many features an effort of so many candidates pays for, as often as they are paired.
 fn affordable(settings: &Settings, times: usize) -> usize {
@@ -177,45 +178,35 @@ fn typical_rows(target: &[f32], random: &mut Random) -> Vec<usize> {
 
 fn outers(target: &[f32], chosen: &[usize], settings: &Settings) -> Vec<Outer> {
     let y: Vec<f64> = chosen.iter().map(|&row| f64::from(target[row])).collect();
-    let mut outers = vec![Outer { target: y.iter().map(|&y| y as f32).collect(), wrap: |u| u }];
+    let mut outers =
+        vec![Outer { target: y.iter().map(|&y| y as f32).collect(), wrap: Box::new(|u| u) }];
     let has = |op: Op| settings.operators.contains(&op);
-    let positive = y.iter().all(|y| *y > 0.0);
     let size = y.iter().fold(0.0f64, |most, y| most.max(y.abs()));
+    let least = y.iter().fold(f64::INFINITY, |least, y| least.min(*y));
+    let most = y.iter().fold(f64::NEG_INFINITY, |most, y| most.max(*y));
+    let positive = least > 0.0;
     let clear = y.iter().all(|y| y.abs() > 1e-4 * size);
-    let mut add = |allowed: bool, inverse: fn(f64) -> f64, wrap: fn(Expression) -> Expression| {
+    let mut add = |allowed: bool, inverse: fn(f64) -> f64, wrap: Wrap| {
         if allowed {
             outers.push(Outer { target: y.iter().map(|&y| inverse(y) as f32).collect(), wrap });
         }
     };
-    add(has(Op::Div) && clear, |y| 1.0 / y, inverse);
-    add(has(Op::Exp) && positive, f64::ln, |u| Expression::apply(Op::Exp, &[u]));
-    add(has(Op::Log) && size < 20.0, f64::exp, |u| Expression::apply(Op::Log, &[u]));
-    add(has(Op::Square) && positive, f64::sqrt, |u| Expression::apply(Op::Square, &[u]));
-    // Within the range of the outer function, which need not be reached.
-    let least = y.iter().fold(f64::INFINITY, |least, y| least.min(*y));
-    let most = y.iter().fold(f64::NEG_INFINITY, |most, y| most.max(*y));
-    let within = |low: f64, high: f64| low <= least && most <= high;
-    let quarter = FRAC_PI_2 * (1.0 + 1e-6);
-    add(has(Op::Asin) && within(-quarter, quarter), f64::sin, |u| {
-        Expression::apply(Op::Asin, &[u])
-    });
-    add(has(Op::Acos) && within(0.0, 2.0 * quarter), f64::cos, |u| {
-        Expression::apply(Op::Acos, &[u])
-    });
-    add(has(Op::Atan) && within(-1.57, 1.57), f64::tan, |u| Expression::apply(Op::Atan, &[u]));
-    add(has(Op::Tanh) && within(-0.999_999, 0.999_999), f64::atanh, |u| {
-        Expression::apply(Op::Tanh, &[u])
-    });
+    add(has(Op::Div) && clear, |y| 1.0 / y, Box::new(inverse));
+    for op in Op::ALL {
+        if let Some(inverse) = &op.row().inverse {
+            // Within the range of the outer function, which need not be reached.
+            let within = inverse.within[0] <= least && most <= inverse.within[1];
+            add(has(op) && within, inverse.value, Box::new(move |u| Expression::apply(op, &[u])));
+        }
+    }
     if has(Op::Sqrt) {
         let root = |u| Expression::apply(Op::Sqrt, &[u]);
-        add(positive, |y| y * y, root);
-        add(
-            positive && clear && has(Op::Div),
-            |y| 1.0 / (y * y),
-            |u| inverse(Expression::apply(Op::Sqrt, &[u])),
-        );
+        add(positive, |y| y * y, Box::new(root));
+        let below = positive && clear && has(Op::Div);
+        add(below, |y| 1.0 / (y * y), Box::new(move |u| inverse(root(u))));
     } else if has(Op::Pow) {
-        add(positive, |y| y * y, |u| Expression::apply(Op::Pow, &[u, Expression::constant(0.5)]));
+        let root = |u| Expression::apply(Op::Pow, &[u, Expression::constant(0.5)]);
+        add(positive, |y| y * y, Box::new(root));
     }
     outers
 }

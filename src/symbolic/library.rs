@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::search::Problem;
 use super::settings::Settings;
 use crate::formula::expression::{Expression, Op, Weights};
+use crate::formula::operator::Rule;
 use crate::random::Random;
 
 /// Levels of a variable that comparisons are tried with.
@@ -127,9 +128,9 @@ fn above_levels(variable: &Expression, values: &[f64], weights: &Weights) -> Vec
     (1..=LEVELS).map(above).collect()
 }
 
-/// True where exp, log or a periodic function: not nested in a library.
+/// True for functions of pure numbers such as exp, log and sin: not nested in a library.
 fn bends(op: Op) -> bool {
-    matches!(op, Op::Exp | Op::Log | Op::Sin | Op::Cos | Op::Tanh | Op::Asin | Op::Acos | Op::Atan)
+    op.row().units == Rule::Number
 }
 
 /// A library in the making.
@@ -191,11 +192,10 @@ impl Building {
                 Op::Greater | Op::Less | Op::If | Op::Pow | Op::Neg => {}
                 _ if op.arity() == 1 => made.extend(self.levels[left].iter().map(|&f| (op, f, f))),
                 _ => {
-                    let commutes = matches!(op, Op::Add | Op::Mul | Op::Min | Op::Max);
                     for a in 1..left {
                         for &f in &self.levels[a] {
                             let others = self.levels[left - a].iter();
-                            let others = others.filter(|g| !commutes || **g >= f);
+                            let others = others.filter(|g| !op.row().commutative || **g >= f);
                             made.extend(others.map(|&g| (op, f, g)));
                         }
                     }

@@ -1,5 +1,6 @@
 //! The settings of one search, on the command line, in config.toml and in a batch.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
@@ -37,9 +38,9 @@ pub struct Options {
     /// The columns to explain them by; all others, if none are named
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub inputs: Vec<String>,
-    /// What formulas are made of: + - * / ^ > < exp log sqrt abs square cube neg sin cos tanh asin acos
-    /// atan min max IF
+    /// What formulas are made of, with commas between.
     #[arg(long, default_value = "+,-,*,/,^,exp,log,>,<,IF", allow_hyphen_values = true)]
+    #[arg(help = format!("What formulas are made of: {}", Op::names()))]
     pub operators: String,
     /// An operator of your own, such as "gauss(x, s) = exp(-(x / s)^2)"; may be given several times
     #[arg(long, value_name = "DEFINITION")]
@@ -47,8 +48,9 @@ pub struct Options {
     /// Complexities, such as "^=2,gauss=3,constant=2,variable=1,dx=2" (operators, columns)
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     pub complexity: Vec<String>,
-    /// No formula is longer: 1 a node, 3 for ^ exp log IF
+    /// No formula is longer; see [`Weights`].
     #[arg(long, default_value_t = 30, value_name = "N")]
+    #[arg(help = format!("No formula is longer: {}", complexities()))]
     pub max_complexity: u32,
     /// No formula is deeper, in nodes from the root to a leaf
     #[arg(long, value_name = "N")]
@@ -338,10 +340,20 @@ fn number<T: std::str::FromStr>(text: &str, item: &str, field: &str) -> Result<T
     text.trim().parse().map_err(error)
 }
 
+/// What counts as how much where the user says nothing: "1 a node, 3 for ^ exp log IF".
+fn complexities() -> String {
+    let mut text = "1 a node".to_string();
+    let weights: BTreeSet<u16> = Op::ALL.map(|op| op.row().complexity).into();
+    for weight in weights.into_iter().filter(|&weight| weight > 1) {
+        let of = Op::ALL.into_iter().filter(|op| op.row().complexity == weight);
+        text += &format!(", {weight} for {}", of.map(Op::name).collect::<Vec<_>>().join(" "));
+    }
+    text
+}
+
 fn operator(name: &str, field: &str) -> Result<Op> {
     Op::from_name(name.trim()).ok_or_else(|| {
-        let known: Vec<&str> = Op::ALL.iter().map(|op| op.name()).collect();
-        let message = format!("'{name}' is no operator; they are {}", known.join(" "));
+        let message = format!("'{name}' is no operator; they are {}", Op::names());
         Error::usage(message).field(field)
     })
 }
@@ -440,6 +452,13 @@ mod tests {
         let weight = |kind| s.mutations[KINDS.iter().position(|k| k.0 == kind).unwrap()];
         assert_eq!((weight(Kind::Grow), weight(Kind::Swap)), (0.0, 2.0));
         assert_eq!(s.evaluations, Some(EVALUATIONS));
+    }
+
+    #[test]
+    fn help_and_docs_name_every_operator() {
+        assert_eq!(complexities(), "1 a node, 3 for ^ exp log IF");
+        let docs = include_str!("../../../docs/regress.md");
+        assert!(docs.contains(&format!("`--operators` from `{}`;", Op::names())));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::lanes::Lanes;
 use super::normal::{self, Normal};
 use super::{Fit, Fitted, LINE, Line, Loss, Operand, Program, Rows};
 use crate::device::{Cpu, Simd};
-use crate::formula::expression::Op;
+use crate::formula::operator::{Op, operators};
 
 /// Lines of a block when scoring: 512 rows of 8 columns are 16 KiB.
 const SCORE_LINES: usize = 32;
@@ -101,91 +101,25 @@ pub(super) unsafe fn forward<L: Lanes>(program: &Program, block: &Block) -> L {
             let out: *mut f32 =
                 block.results.add(block.place(program, i as u16) * block.room).cast();
             let [a, b, c] = instruction.operands.map(|o| block.source::<L>(program, o));
-            macro_rules! each {
-                (|$x:ident| $value:expr) => {
-                    for i in 0..vectors {
-                        let $x: L = a.load(i);
-                        L::store($value, out.add(i * L::N));
-                    }
-                };
-                (|$x:ident, $y:ident| $value:expr) => {
-                    for i in 0..vectors {
-                        let ($x, $y): (L, L) = (a.load(i), b.load(i));
-                        L::store($value, out.add(i * L::N));
+            macro_rules! arms {
+                ($(
+                    $(#[$doc:meta])* $op:ident $row:tt
+                    value $values:tt $value:tt
+                    derivative $operands:tt $derivative:tt
+                    vector($($x:ident),*) tests($($tested:ident),*) $vector:block
+                    partial $names:tt $partial:tt
+                )*) => {
+                    match instruction.op {
+                        $(Op::$op => for i in 0..vectors {
+                            let [$($x,)* ..] = [a, b, c];
+                            $(let $x: L = $x.load(i);)*
+                            $(flag = L::fma($tested, zero, flag);)*
+                            L::store($vector, out.add(i * L::N));
+                        })*
                     }
                 };
             }
-            macro_rules! tested {
-                ($x:expr) => {
-                    flag = L::fma($x, zero, flag)
-                };
-            }
-            let one = L::splat(1.0);
-            match instruction.op {
-                Op::Add => each!(|x, y| x.add(y)),
-                Op::Sub => each!(|x, y| x.sub(y)),
-                Op::Mul => each!(|x, y| x.mul(y)),
-                Op::Div => each!(|x, y| {
-                    tested!(y);
-                    x.div(y)
-                }),
-                Op::Pow => each!(|x, y| {
-                    tested!(x);
-                    tested!(y);
-                    x.pow(y)
-                }),
-                Op::Greater => each!(|x, y| {
-                    tested!(x);
-                    tested!(y);
-                    x.where_greater(y, one, zero)
-                }),
-                Op::Less => each!(|x, y| {
-                    tested!(x);
-                    tested!(y);
-                    y.where_greater(x, one, zero)
-                }),
-                Op::Min => each!(|x, y| {
-                    tested!(x);
-                    tested!(y);
-                    x.min(y)
-                }),
-                Op::Max => each!(|x, y| {
-                    tested!(x);
-                    tested!(y);
-                    x.max(y)
-                }),
-                Op::Exp => each!(|x| {
-                    tested!(x);
-                    x.exp()
-                }),
-                Op::Log => each!(|x| x.log()),
-                Op::Sqrt => each!(|x| x.sqrt()),
-                Op::Abs => each!(|x| x.abs()),
-                Op::Square => each!(|x| x.mul(x)),
-                Op::Cube => each!(|x| x.mul(x).mul(x)),
-                Op::Neg => each!(|x| zero.sub(x)),
-                Op::Sin => each!(|x| x.sin()),
-                Op::Cos => each!(|x| x.cos()),
-                Op::Tanh => each!(|x| {
-                    tested!(x);
-                    x.tanh()
-                }),
-                Op::Asin => each!(|x| x.asin()),
-                Op::Acos => each!(|x| x.acos()),
-                Op::Atan => each!(|x| {
-                    tested!(x);
-                    x.atan()
-                }),
-                Op::If => {
-                    for i in 0..vectors {
-                        let (x, y, z): (L, L, L) = (a.load(i), b.load(i), c.load(i));
-                        tested!(x);
-                        tested!(y);
-                        tested!(z);
-                        x.where_greater(zero, y, z).store(out.add(i * L::N));
-                    }
-                }
-            }
+            operators!(arms);
         }
     }
     flag

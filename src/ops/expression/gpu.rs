@@ -429,3 +429,22 @@ pub(crate) fn operand(program: &Program, operand: Operand, tape: bool) -> u32 {
     };
     kind << 16 | u32::from(number)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Device, assert_traps, test_gpu};
+    use crate::formula::expression::Expression;
+
+    #[test]
+    fn gpu_operators_without_an_arm_trap() {
+        assert_traps("ops::expression::gpu::tests::gpu_operators_without_an_arm_trap", || {
+            let Some(Device::Gpu(gpu)) = test_gpu() else { unreachable!("asked for before") };
+            let rows = super::super::selftest::table(50, 1, |x, y, _| x + y);
+            let program = Program::new(&Expression::parse("x * y", &["x", "y"])?);
+            let mut request = Request::to_score(gpu, &rows, &[program], Loss::Mae)?;
+            request.words[HEAD] |= 0xff;
+            launch(&[request]).map(drop)
+        });
+    }
+}

@@ -1,12 +1,26 @@
 //! A few f32 values that are computed on together: one (plain Rust, the readable reference), eight
 //! (AVX2) or sixteen (AVX-512).
 //!
-//! The kernels of `cpu.rs` and `reverse.rs` are written once over [`Lanes`] and compiled three
+//! The kernels of `cpu.rs` and `normal.rs` are written once over [`Lanes`] and compiled three
 //! times. All methods inline into a function that has the target features switched on; calling them
 //! anywhere else would be undefined behaviour, which is why the trait is unsafe to implement and
 //! private to this operation.
 
 use super::math;
+
+macro_rules! declare {
+    ($($function:ident($($b:ident),*) = $scalar:ident;)*) => {
+        $(fn $function(self $(, $b: Self)*) -> Self;)*
+    };
+}
+
+macro_rules! scalar {
+    ($($function:ident($($b:ident),*) = $scalar:ident;)*) => {$(
+        fn $function(self $(, $b: Self)*) -> Self {
+            f64::from(self).$scalar($(f64::from($b)),*) as f32
+        }
+    )*};
+}
 
 /// A vector of f32.
 ///
@@ -40,15 +54,9 @@ pub(super) unsafe trait Lanes: Copy {
     fn where_greater(self, limit: Self, a: Self, b: Self) -> Self;
     /// Sum of the lanes, always in the same order.
     fn sum(self) -> f32;
-    fn exp(self) -> Self;
-    fn log(self) -> Self;
-    fn pow(self, b: Self) -> Self;
-    fn sin(self) -> Self;
-    fn cos(self) -> Self;
-    fn tanh(self) -> Self;
-    fn asin(self) -> Self;
-    fn acos(self) -> Self;
-    fn atan(self) -> Self;
+    /// `function` of each lane, by way of f64: for operators without a function in `math.rs`.
+    fn lane_by_lane(self, function: impl Fn(f64) -> f64) -> Self;
+    math::functions!(declare);
 }
 
 /// What the functions of `math.rs` need beyond arithmetic.
@@ -62,8 +70,6 @@ pub(super) unsafe trait Vector: Lanes {
     fn scale(self, n: Self) -> Self;
     /// (m, e) with |self| = m · 2^e and m in [√½, √2], for |self| > 0.
     fn split(self) -> (Self, Self);
-    /// `function` on each lane.
-    fn each(self, function: impl Fn(f32) -> f32) -> Self;
 }
 
 unsafe impl Lanes for f32 {
@@ -126,33 +132,10 @@ unsafe impl Lanes for f32 {
     fn sum(self) -> f32 {
         self
     }
-    fn exp(self) -> Self {
-        f64::from(self).exp() as f32
+    fn lane_by_lane(self, function: impl Fn(f64) -> f64) -> Self {
+        function(f64::from(self)) as f32
     }
-    fn log(self) -> Self {
-        f64::from(self).ln() as f32
-    }
-    fn pow(self, b: Self) -> Self {
-        f64::from(self).powf(f64::from(b)) as f32
-    }
-    fn sin(self) -> Self {
-        f64::from(self).sin() as f32
-    }
-    fn cos(self) -> Self {
-        f64::from(self).cos() as f32
-    }
-    fn tanh(self) -> Self {
-        f64::from(self).tanh() as f32
-    }
-    fn asin(self) -> Self {
-        f64::from(self).asin() as f32
-    }
-    fn acos(self) -> Self {
-        f64::from(self).acos() as f32
-    }
-    fn atan(self) -> Self {
-        f64::from(self).atan() as f32
-    }
+    math::functions!(scalar);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -171,6 +154,15 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub(in super::super) struct V16(__m512);
 
+    macro_rules! vector {
+        ($($function:ident($($b:ident),*) = $scalar:ident;)*) => {$(
+            #[inline(always)]
+            fn $function(self $(, $b: Self)*) -> Self {
+                math::$function(self $(, $b)*)
+            }
+        )*};
+    }
+
     /// Methods that are one intrinsic each, and the functions of `math.rs`.
     macro_rules! intrinsics {
         ($($method:ident($($b:ident),*) = $intrinsic:ident;)*) => {
@@ -181,42 +173,7 @@ mod x86 {
                     unsafe { Self($intrinsic(self.0 $(, $b.0)*)) }
                 }
             )*
-            #[inline(always)]
-            fn exp(self) -> Self {
-                math::exp(self)
-            }
-            #[inline(always)]
-            fn log(self) -> Self {
-                math::log(self)
-            }
-            #[inline(always)]
-            fn pow(self, b: Self) -> Self {
-                math::pow(self, b)
-            }
-            #[inline(always)]
-            fn sin(self) -> Self {
-                math::sin(self)
-            }
-            #[inline(always)]
-            fn cos(self) -> Self {
-                math::cos(self)
-            }
-            #[inline(always)]
-            fn tanh(self) -> Self {
-                math::tanh(self)
-            }
-            #[inline(always)]
-            fn asin(self) -> Self {
-                math::asin(self)
-            }
-            #[inline(always)]
-            fn acos(self) -> Self {
-                math::acos(self)
-            }
-            #[inline(always)]
-            fn atan(self) -> Self {
-                math::atan(self)
-            }
+            math::functions!(vector);
         };
     }
 
@@ -252,6 +209,14 @@ mod x86 {
         #[inline(always)]
         fn where_greater(self, limit: Self, a: Self, b: Self) -> Self {
             unsafe { V8(_mm256_blendv_ps(b.0, a.0, _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, limit.0))) }
+        }
+        #[inline(always)]
+        fn lane_by_lane(self, function: impl Fn(f64) -> f64) -> Self {
+            let mut values = [0.0f32; 8];
+            // SAFETY: eight values.
+            unsafe { self.store(values.as_mut_ptr()) };
+            values = values.map(|x| function(f64::from(x)) as f32);
+            unsafe { V8::load(values.as_ptr()) }
         }
         #[inline(always)]
         fn sum(self) -> f32 {
@@ -306,14 +271,6 @@ mod x86 {
                 math::centre(V8(_mm256_castsi256_ps(mantissa)), e)
             }
         }
-        #[inline(always)]
-        fn each(self, function: impl Fn(f32) -> f32) -> Self {
-            let mut values = [0.0; 8];
-            // SAFETY: eight values.
-            unsafe { self.store(values.as_mut_ptr()) };
-            values = values.map(function);
-            unsafe { V8::load(values.as_ptr()) }
-        }
     }
 
     unsafe impl Lanes for V16 {
@@ -349,6 +306,14 @@ mod x86 {
             }
         }
         #[inline(always)]
+        fn lane_by_lane(self, function: impl Fn(f64) -> f64) -> Self {
+            let mut values = [0.0f32; 16];
+            // SAFETY: sixteen values.
+            unsafe { self.store(values.as_mut_ptr()) };
+            values = values.map(|x| function(f64::from(x)) as f32);
+            unsafe { V16::load(values.as_ptr()) }
+        }
+        #[inline(always)]
         fn sum(self) -> f32 {
             unsafe {
                 let low = _mm512_castps512_ps256(self.0);
@@ -376,14 +341,6 @@ mod x86 {
                 let m = V16(_mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_ZERO>(self.0));
                 math::centre(m, V16(_mm512_getexp_ps(self.0)))
             }
-        }
-        #[inline(always)]
-        fn each(self, function: impl Fn(f32) -> f32) -> Self {
-            let mut values = [0.0; 16];
-            // SAFETY: sixteen values.
-            unsafe { self.store(values.as_mut_ptr()) };
-            values = values.map(function);
-            unsafe { V16::load(values.as_ptr()) }
         }
     }
 }

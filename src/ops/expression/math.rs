@@ -7,6 +7,24 @@
 use super::lanes::Vector;
 use std::f32::consts::{FRAC_2_PI, FRAC_PI_2, FRAC_PI_4, LN_2, LOG2_E, PI, SQRT_2};
 
+/// The functions, for `lanes.rs`, each with that of f64, which is the readable reference.
+macro_rules! functions {
+    ($take:ident) => {
+        $take! {
+            exp() = exp;
+            log() = ln;
+            pow(b) = powf;
+            sin() = sin;
+            cos() = cos;
+            tanh() = tanh;
+            asin() = asin;
+            acos() = acos;
+            atan() = atan;
+        }
+    };
+}
+pub(super) use functions;
+
 /// Brings a mantissa in [1, 2) into [√½, √2], with its exponent.
 #[inline(always)]
 pub(super) fn centre<V: Vector>(m: V, e: V) -> (V, V) {
@@ -153,7 +171,7 @@ fn is_far<V: Vector>(x: V) -> bool {
 #[inline(always)]
 pub(super) fn sin<V: Vector>(x: V) -> V {
     if is_far(x) {
-        return x.each(|x| f64::from(x).sin() as f32);
+        return x.lane_by_lane(f64::sin);
     }
     let (r, n) = quadrant(x);
     wave(r, n)
@@ -162,7 +180,7 @@ pub(super) fn sin<V: Vector>(x: V) -> V {
 #[inline(always)]
 pub(super) fn cos<V: Vector>(x: V) -> V {
     if is_far(x) {
-        return x.each(|x| f64::from(x).cos() as f32);
+        return x.lane_by_lane(f64::cos);
     }
     let (r, n) = quadrant(x);
     wave(r, n.add(V::splat(1.0)))

@@ -8,7 +8,7 @@
 use super::cpu::{self, Block};
 use super::lanes::Lanes;
 use super::{Fit, Fitted, LINE, Line, Loss, Operand, Program, Rows};
-use crate::formula::expression::Op;
+use crate::formula::operator::{Op, operators};
 
 /// Lines of a block: 256 rows, so that tape, adjoints and Jacobian stay in the first-level cache.
 pub(super) const BLOCK: usize = 16;
@@ -216,55 +216,24 @@ pub(super) unsafe fn reverse<L: Lanes>(
                         }
                     };
                 }
-                let (zero, one) = (L::splat(0.0), L::splat(1.0));
-                match (instruction.op, operand) {
-                    (Op::Add, _) | (Op::Sub, 0) => each!(|d, x, y, v| d),
-                    (Op::Sub, _) | (Op::Neg, _) => each!(|d, x, y, v| zero.sub(d)),
-                    (Op::Mul, 0) => each!(|d, x, y, v| d.mul(y)),
-                    (Op::Mul, _) => each!(|d, x, y, v| d.mul(x)),
-                    (Op::Div, 0) => each!(|d, x, y, v| d.div(y)),
-                    (Op::Div, _) => each!(|d, x, y, v| zero.sub(d.mul(v).div(y))),
-                    // b a^(b−1) = b a^b / a; at a = 0 taken as flat.
-                    (Op::Pow, 0) => {
-                        each!(|d, x, y, v| x.abs().where_greater(
-                            zero,
-                            d.mul(y).mul(v).div(x),
-                            zero
-                        ))
-                    }
-                    // a^b log a; at a ≤ 0 taken as flat.
-                    (Op::Pow, _) => {
-                        each!(|d, x, y, v| x.where_greater(zero, d.mul(v).mul(x.log()), zero))
-                    }
-                    (Op::Greater | Op::Less, _) | (Op::If, 0) => each!(|d, x, y, v| zero),
-                    (Op::Min, 0) => each!(|d, x, y, v| y.where_greater(x, d, zero)),
-                    (Op::Min, _) => each!(|d, x, y, v| y.where_greater(x, zero, d)),
-                    (Op::Max, 0) => each!(|d, x, y, v| x.where_greater(y, d, zero)),
-                    (Op::Max, _) => each!(|d, x, y, v| x.where_greater(y, zero, d)),
-                    (Op::Exp, _) => each!(|d, x, y, v| d.mul(v)),
-                    (Op::Log, _) => each!(|d, x, y, v| d.div(x)),
-                    (Op::Sqrt, _) => {
-                        each!(|d, x, y, v| v.where_greater(zero, d.div(v.add(v)), zero))
-                    }
-                    (Op::Abs, _) => each!(|d, x, y, v| x.where_greater(zero, d, zero.sub(d))),
-                    (Op::Square, _) => each!(|d, x, y, v| d.mul(x.add(x))),
-                    (Op::Cube, _) => each!(|d, x, y, v| d.mul(L::splat(3.0)).mul(x.mul(x))),
-                    (Op::Sin, _) => each!(|d, x, y, v| d.mul(x.cos())),
-                    (Op::Cos, _) => each!(|d, x, y, v| zero.sub(d.mul(x.sin()))),
-                    (Op::Tanh, _) => each!(|d, x, y, v| d.mul(one.sub(v.mul(v)))),
-                    // At the ends of the range taken as flat.
-                    (Op::Asin, _) => each!(|d, x, y, v| {
-                        let square = one.sub(x).mul(one.add(x));
-                        square.where_greater(zero, d.div(square.sqrt()), zero)
-                    }),
-                    (Op::Acos, _) => each!(|d, x, y, v| {
-                        let square = one.sub(x).mul(one.add(x));
-                        square.where_greater(zero, zero.sub(d.div(square.sqrt())), zero)
-                    }),
-                    (Op::Atan, _) => each!(|d, x, y, v| d.div(x.fma(x, one))),
-                    (Op::If, 1) => each!(|d, x, y, v| x.where_greater(zero, d, zero)),
-                    (Op::If, _) => each!(|d, x, y, v| x.where_greater(zero, zero, d)),
+                macro_rules! arms {
+                    ($(
+                        $(#[$doc:meta])* $op:ident $row:tt
+                        value $values:tt $value:tt
+                        derivative $operands:tt $derivative:tt
+                        vector $vectors:tt tests $tests:tt $vector:tt
+                        partial($d:ident, $x:ident, $y:ident, $v:ident) {
+                            $($number:pat => $partial:expr),*
+                        }
+                    )*) => {
+                        match instruction.op {
+                            $(Op::$op => match operand {
+                                $($number => each!(|$d, $x, $y, $v| $partial),)*
+                            })*
+                        }
+                    };
                 }
+                operators!(arms);
             }
         }
     }

@@ -397,6 +397,21 @@ fn has_the_bits_of_a_gpu(lowest: Simd) -> bool {
     has
 }
 
+/// Each row of kernels/common/operators.cuh has the place, the name and the operands of the operator.
+#[test]
+fn kernels_have_a_row_for_every_operator() {
+    let text = include_str!("../../../kernels/common/operators.cuh");
+    let row = |line: &str| -> Option<(String, usize)> {
+        let (kind, rest) = line.trim_start().split_once('(')?;
+        let arity = ["UNARY", "BINARY", "TERNARY"].iter().position(|k| *k == kind)? + 1;
+        Some((rest.split(',').next()?.to_string(), arity))
+    };
+    let (_, list) = text.split_once("#define OPERATORS").unwrap();
+    let found: Vec<_> = list.lines().skip(1).filter_map(row).collect();
+    let ours = Op::ALL.map(|op| (format!("{op:?}").to_uppercase(), op.arity()));
+    assert_eq!(found, ours);
+}
+
 /// One row whose value is a constant: the loss of `op(a, b)` is then |op(a, b)|, exactly.
 fn value_by_score(device: &Device, op: Op, operands: &[[f32; 2]]) -> Vec<f64> {
     let one = Rows::new(&[vec![1.0]], &[0.0], None).unwrap();

@@ -7,7 +7,7 @@ use super::{Batch, Frames, Integrator};
 use crate::device::{Cpu, Simd};
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::law::{Law, Pair};
+use crate::law::{Law, Pair, laws};
 use crate::simd::lanes::{Lanes, MAX_WIDTH};
 
 /// Runs of one task: enough to keep lanes busy that finish early, few enough for many tasks.
@@ -109,15 +109,19 @@ impl Level for f64 {
 #[inline(always)]
 fn derivative<V: Lanes>(systems: &Systems<V>, y: &[V], k: &mut [V]) {
     // A constant law in each arm lets the compiler drop the others.
-    macro_rules! laws {
-        ($($law:ident)*) => {
+    macro_rules! arms {
+        ($(
+            $(#[$doc:meta])* $law:ident $name:literal $row:tt
+            potential $bodies:tt $potential:tt
+            pull $pair:tt $pull:tt
+        )*) => {
             match systems.law {
                 $(Law::$law => sized(&Law::$law, systems, y, k),)*
                 law @ Law::Potential(_) => sized(law, systems, y, k),
             }
         };
     }
-    laws!(InverseSquare Inverse Spring Damped Charge Discontinuous)
+    laws!(arms)
 }
 
 #[inline(always)]
@@ -171,7 +175,7 @@ fn pairs<V: Lanes, const D: usize>(
     for (i, inverse_mass) in inverse_mass[..bodies].iter().enumerate() {
         for c in i * D..(i + 1) * D {
             let mut force = acceleration[c];
-            if *law == Law::Damped {
+            if law.is_damped() {
                 force = drag.neg_mul_add(velocity[c], force);
             }
             acceleration[c] = force * *inverse_mass;

@@ -177,6 +177,8 @@ pub(super) fn integrate_in_parts(
 pub(crate) struct Motion<'a> {
     gpu: Gpu,
     batch: &'a Batch<'a>,
+    /// The place of a built-in law in `Law::ALL`.
+    law: u32,
     code: Code,
     states: Buffer<f64>,
     masses: Buffer<f64>,
@@ -202,10 +204,12 @@ impl<'a> Motion<'a> {
             Law::Potential(potential) => Code::new(potential),
             _ => Code::default(),
         };
+        let law = Law::ALL.iter().position(|law| law == batch.law).unwrap_or(Law::ALL.len()) as u32;
         let begin = Progress { time: 0.0, step: batch.dt, frame: 0, rejected: 0 };
         Ok(Motion {
             gpu,
             batch,
+            law,
             states: gpu.upload(states)?,
             masses: gpu.upload(batch.masses)?,
             charges: gpu.upload(batch.charges)?,
@@ -248,7 +252,7 @@ impl<'a> Motion<'a> {
             failures: self.failures.write(runs),
             runs: runs as u32,
             bodies: bodies as u32,
-            law: Law::ALL.iter().position(|l| l == law).unwrap_or(Law::ALL.len()) as u32,
+            law: self.law,
             substeps: substeps as u32,
             first: first as u32,
             count: count as u32,
@@ -297,4 +301,41 @@ fn shared(batch: &Batch, code: &Code) -> usize {
     let constants = (code.constants.len() * size_of::<f64>()).next_multiple_of(16);
     let columns = 2 + 2 * dim + pair + code.slots;
     columns * column + code.instructions.len() * size_of::<[u32; 4]>() + constants
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::selftest::Case;
+    use super::*;
+    use crate::device::{Device, assert_traps, test_gpu};
+
+    /// What a launch of the first frames says after `change`.
+    fn launched(law: Law, change: impl FnOnce(&mut Motion)) -> Result<()> {
+        let Some(Device::Gpu(gpu)) = test_gpu() else { unreachable!("asked for before") };
+        let case = Case::new(law, 2, 3, 4, 1.0);
+        let batch = case.batch(Integrator::Rk4 { substeps: 1 });
+        let mut motion = Motion::new(gpu, &batch, &case.states)?;
+        change(&mut motion);
+        let mut frames = gpu.buffer(3 * 4 * case.frames * 3 * 2)?;
+        motion.launch(0, case.frames, &mut frames)?;
+        motion.download(&mut case.states.clone())
+    }
+
+    #[test]
+    fn gpu_laws_without_an_arm_trap() {
+        assert_traps("ops::rk4::gpu::tests::gpu_laws_without_an_arm_trap", || {
+            launched(Law::Spring, |motion| motion.law = 77)
+        });
+    }
+
+    #[test]
+    fn gpu_operators_without_an_arm_trap() {
+        assert_traps("ops::rk4::gpu::tests::gpu_operators_without_an_arm_trap", || {
+            let law = Law::from_potential("exp(-r)")?;
+            launched(law, |motion| {
+                motion.code.instructions[0][0] |= 0xff;
+                motion.instructions = motion.gpu.upload(&motion.code.instructions).unwrap();
+            })
+        });
+    }
 }

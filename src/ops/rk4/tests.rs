@@ -270,6 +270,17 @@ struct Witness {
     states: Vec<[Vec<Vec<f64>>; 2]>,
 }
 
+/// Each row of kernels/common/laws.cuh has the place and the name of the law.
+#[test]
+fn kernels_have_a_row_for_every_law() {
+    let text = include_str!("../../../kernels/common/laws.cuh");
+    let (_, list) = text.split_once("#define LAWS").unwrap();
+    let row =
+        |line: &str| line.trim_start().strip_prefix("LAW(")?.split(',').next().map(String::from);
+    let found: Vec<String> = list.lines().skip(1).map_while(row).collect();
+    assert_eq!(found, Law::names().map(|name| name.to_uppercase().replace('-', "_")));
+}
+
 /// All six laws against SciPy's DOP853 (scripts/scipy_witness.py).
 #[test]
 fn agrees_with_scipy() {
