@@ -32,6 +32,7 @@ pub mod model;
 pub mod nbody;
 pub mod network;
 pub mod ops;
+pub mod pipeline;
 pub mod progress;
 pub mod random;
 pub mod report;

@@ -8,11 +8,14 @@ use super::Context;
 use super::system::System;
 use crate::cosmology as on_graph;
 use crate::cosmology::graph::Graph;
+use crate::cosmology::halos::Halos;
 use crate::distill::laws::Search;
 use crate::distill::pipeline::{self, Settings};
 use crate::error::{Error, Result};
 use crate::model::{ModelKind, Precision};
-use crate::network::settings::{Preset, Settings as TrainSettings};
+use crate::network::settings::Preset;
+use crate::network::system::System as _;
+use crate::network::train;
 use crate::ops::check_precision;
 use crate::report;
 use crate::store::run::{Existing, RunFolder};
@@ -130,9 +133,8 @@ impl Distill {
 
     /// The stages on a graph of halos.
     fn run_on_graph(&self, path: &Path, context: &Context) -> Result<()> {
-        let graph = Graph::open(path)?;
-        let kind = self.model.unwrap_or(ModelKind::L1);
-        let mut settings = TrainSettings::on_graph(self.preset, kind);
+        let halos = Halos { graph: Graph::open(path)?, hide_above: self.hide_above };
+        let mut settings = halos.settings(self.preset, self.model);
         settings.precision = self.precision;
         settings.seed = context.seed;
         if let Some(steps) = self.steps {
@@ -141,14 +143,15 @@ impl Distill {
         if self.evaluations == Some(0) {
             return Err(Error::usage("is 0; at least 1 is needed").field("evaluations"));
         }
-        on_graph::train::check(&context.device, &graph, &settings, self.hide_above)?;
-        let model = clap::ValueEnum::to_possible_value(&kind).expect("no model is hidden");
+        train::check(&context.device, &halos, &settings, 1)?;
+        let model =
+            clap::ValueEnum::to_possible_value(&settings.model).expect("no model is hidden");
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let name = format!("{stem}-{}", model.get_name());
         let output = self.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
         let folder = RunFolder::create(&output, self.existing)?;
         let asked = on_graph::distill::Settings {
-            graph: graph.absolute_path(),
+            graph: halos.path(),
             hide_above: self.hide_above,
             components: self.components,
             without_mass: self.without_mass,
@@ -165,15 +168,7 @@ impl Distill {
         folder.write_config("distill", &asked)?;
         let resume = folder.file("model.safetensors").exists();
         let (device, progress) = (&context.device, context.progress);
-        let trained = on_graph::train::train(
-            device,
-            &graph,
-            &settings,
-            self.hide_above,
-            &folder,
-            resume,
-            progress,
-        )?;
+        let trained = train::train(device, &halos, &settings, &folder, resume, progress)?;
         let search = Search::new(self.preset, self.evaluations, self.select);
         let summary = on_graph::distill::distill(
             context.setting(),

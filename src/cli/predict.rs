@@ -13,6 +13,7 @@ use crate::distill::rollout;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::nbody::rollout::{DIVERGED, Rollouts};
+use crate::network::forward::l1;
 use crate::network::model::Model;
 use crate::store::run::RunFolder;
 
@@ -52,7 +53,7 @@ impl Predict {
         }
         let folder = RunFolder::open(&self.folder)?;
         let model = Model::load(&folder.file("model.safetensors"))?;
-        if model.about.graph.is_some() {
+        if model.about.on.graph().is_some() {
             return Err(Error::usage(
                 "the run is one on a graph, which does not move: messages and report have its \
                  errors",
@@ -110,7 +111,7 @@ impl Predict {
     fn data(&self, folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)> {
         let Some(path) = &self.data else { return rollout::unseen(folder, model) };
         let data = Dataset::open(path)?;
-        let (found, needed) = (data.about.dim, model.about.dim);
+        let (found, needed) = (data.about.dim, model.shape.outputs);
         if found != needed {
             let message = format!("has {found} dimensions; the network was trained on {needed}");
             return Err(Error::input(message).file(path));
@@ -138,7 +139,7 @@ fn loss(
             targets.extend_from_slice(data.targets(run, frame));
         }
         let found = accelerate(&features)?;
-        sum += found.iter().zip(&targets).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
+        sum += l1(&targets, &found);
         nodes += targets.len() / data.about.dim;
     }
     Ok(sum / nodes as f64)

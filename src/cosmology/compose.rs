@@ -5,16 +5,16 @@
 //! whose error is not larger than the smallest by more than the jackknife error of the difference (the
 //! one-standard-error rule, in space).
 
-use super::distill::{ROWS, Run, Summary, candidates, in_all_variables, read_front, search};
+use super::distill::{Run, Summary, candidates, in_all_variables, read_front, search};
 use super::formula::{Formula, Nodes, node_names};
 use super::graph::Graph;
+use super::halos::predict;
 use super::messages::Measured;
 use super::slab;
 use super::split::mean_and_jackknife;
 use super::table6::measure;
-use super::trainer::predict;
 use crate::distill::laws::Search;
-use crate::distill::pipeline::Setting;
+use crate::distill::pipeline::{ROWS, Setting};
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Weights};
 use crate::ops::{edge, formula};

@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use super::compose::compose;
 use super::graph::Graph;
+use super::halos::errors;
 use super::messages::{self, Measured, Table, Wanted, positions};
 use super::split::Split;
 use super::table6::Measure;
-use super::train::losses;
 use crate::distill::laws::Search;
-use crate::distill::pipeline::Setting;
+use crate::distill::pipeline::{ROWS, Setting};
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Node};
-use crate::network::model::{Model, OnGraph};
+use crate::network::model::Model;
 use crate::network::settings::Settings as TrainSettings;
 use crate::ops::expression::Evaluator;
 use crate::ops::formula;
@@ -28,8 +28,6 @@ use crate::symbolic::job::{self, Labels};
 use crate::symbolic::search::Problem;
 use crate::symbolic::settings::Settings as SearchSettings;
 
-/// Rows of each regression.
-pub(super) const ROWS: usize = 5000;
 /// Candidates of each front that are composed.
 const CANDIDATES: usize = 6;
 /// Candidates have at most this many times the smallest loss of their front.
@@ -122,7 +120,7 @@ impl Run {
         let model = Model::load(&folder.file("model.safetensors"))?;
         let graph = Graph::open(&model.about.dataset)?;
         check_graph(&model, &graph)?;
-        let hide_above = model.about.graph.as_ref().and_then(|g| g.hide_above);
+        let hide_above = model.about.on.graph().and_then(|g| g.hide_above);
         let split = Split::new(&graph, hide_above)?;
         Ok(Run { model, graph, split })
     }
@@ -133,7 +131,7 @@ impl Run {
 /// # Errors
 /// Other nodes, edges, radius or scales.
 pub fn check_graph(model: &Model, graph: &Graph) -> Result<()> {
-    let on = model.about.graph.as_ref();
+    let on = model.about.on.graph();
     if on != Some(&graph.about.on_graph(on.and_then(|on| on.hide_above))) {
         let message = "is not the graph that the run's network was trained on";
         return Err(Error::input(message).file(graph.path()));
@@ -164,7 +162,7 @@ pub struct Settings {
 /// Whether a run folder's network was trained on a graph; false where there is no network.
 pub fn is_on_graph(folder: &RunFolder) -> bool {
     let model = Model::load(&folder.file("model.safetensors"));
-    model.is_ok_and(|model| model.about.graph.is_some())
+    model.is_ok_and(|model| model.about.on.graph().is_some())
 }
 
 /// `messages`: ranks the messages of a run's network on edges of the nodes that it was trained on, and
@@ -180,7 +178,7 @@ pub fn messages(at: Setting, folder: &RunFolder, wanted: Wanted) -> Result<Summa
     let summary = Summary {
         messages: measured,
         survivors,
-        network: losses(&at.device, &graph, &model)?,
+        network: errors(&at.device, &graph, &model)?,
         laws: vec![],
         formula: None,
         formula_train: None,

@@ -55,7 +55,7 @@ impl<'a> Nodes<'a> {
             sender: graph.senders(),
             receivers,
             features,
-            period: (graph.about.edge / graph.about.scales.length) as f32,
+            period: graph.period(),
         };
         let targets = receivers.iter().map(|&r| targets[r as usize]).collect();
         Ok(Nodes { on: Loaded::new(device, edges)?, targets })

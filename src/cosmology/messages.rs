@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::graph::{Graph, N_FEATURES};
 use crate::device::Device;
+use crate::distill::messages::{DEPENDS, EDGES, PROBED, SURVIVES};
 use crate::error::{Error, Result};
 use crate::network::model::Model;
 use crate::ops::formula::{VARIABLES, variables};
@@ -12,15 +13,6 @@ use crate::random::Random;
 use crate::store::run::RunFolder;
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
-/// Random edges on which messages are measured (DESIGN §1).
-pub const EDGES: usize = 100_000;
-/// Components with less than this share of the largest significance do not survive (DESIGN §4).
-const SURVIVES: f64 = 0.01;
-/// Edges on which dependences are probed.
-const PROBED: usize = 4000;
-/// A direction or a velocity joins the inputs of the laws if exchanging it for another edge's moves some
-/// kept message by more than this share of its standard deviation.
-const DEPENDS: f64 = 0.2;
 const SAMPLE_STREAM: u64 = 0x5A3;
 const ROWS_STREAM: u64 = 0x5A4;
 
@@ -50,7 +42,7 @@ pub fn sample(
         .collect();
     let edges = ends.last().copied().unwrap_or(0);
     let count = if edges == 0 { 0 } else { count };
-    let period = (graph.about.edge / graph.about.scales.length) as f32;
+    let period = graph.period();
     let mut sample = Sample { inputs: Vec::with_capacity(2 * N_FEATURES * count), pairs: vec![] };
     for _ in 0..count {
         // There are more edges than `below` can tell apart without bias.

@@ -11,6 +11,7 @@ pub mod distill;
 pub mod fof;
 pub mod formula;
 pub mod graph;
+pub mod halos;
 pub mod messages;
 pub mod overdensity;
 pub mod slab;
@@ -18,5 +19,3 @@ pub mod split;
 pub mod table6;
 #[cfg(test)]
 mod tests;
-pub mod train;
-mod trainer;

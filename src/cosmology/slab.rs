@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::formula::{Formula, Nodes};
 use super::graph::Graph;
-use super::trainer::predict;
+use super::halos::predict;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::network::model::Model;

@@ -4,16 +4,16 @@
 //! Positions are divided by 288.675 Mpc/h, masses and velocities by their standard deviations; the paper
 //! does not say so, but in these units its constants fit.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 
 use super::formula::{Formula, Nodes};
 use super::graph::Graph;
 use super::split::{Split, mean_and_jackknife};
-use super::train;
-use super::{compose, distill};
+use super::{compose, distill, halos};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::network::model::Model;
+pub use crate::network::system::Measure;
 use crate::progress::Progress;
 use crate::store::run::RunFolder;
 
@@ -58,22 +58,6 @@ impl Published {
     pub fn formula(&self) -> Formula {
         Formula::parse(self.messages, self.node).expect("the formulas of the paper parse")
     }
-}
-
-/// A mean absolute error with its jackknife error.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Measure {
-    /// Mean over the nodes; infinite where a prediction is undefined.
-    #[serde(deserialize_with = "or_infinite")]
-    pub error: f64,
-    /// Scatter of the mean when blocks of space are left out; infinite where all nodes are in one.
-    #[serde(deserialize_with = "or_infinite")]
-    pub jackknife: f64,
-}
-
-/// JSON has no infinity: it is written as null.
-fn or_infinite<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
 }
 
 /// One row of the table.
@@ -220,10 +204,10 @@ pub fn of_run(
     let found = row(device, graph, &features, "found by this run", &formula, hide_above)?;
     let model = Model::load(&folder.file("model.safetensors"))?;
     distill::check_graph(&model, graph)?;
-    let (test, hidden) = train::losses(device, graph, &model)?;
+    let (test, hidden) = halos::errors(device, graph, &model)?;
     let hides = hidden.is_some();
     // Only what was hidden from the training at the same overdensity is comparable.
-    let of_run = model.about.graph.as_ref().and_then(|on| on.hide_above);
+    let of_run = model.about.on.graph().and_then(|on| on.hide_above);
     let same = of_run == Some(hide_above);
     let network = Row {
         name: "its network".to_string(),

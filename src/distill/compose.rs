@@ -8,6 +8,7 @@ use super::refit::{Normal, Parametric, RESIDUAL_FLOOR, Refit};
 use crate::error::Result;
 use crate::formula::expression::Expression;
 use crate::model::layout::BodyLayout;
+use crate::network::forward::l1;
 
 /// A law of motion in closed form: acceleration_d = nodes[d](features, Σ over senders of messages).
 #[derive(Clone, Debug)]
@@ -66,8 +67,7 @@ impl Formula {
     /// formula is undefined somewhere.
     pub fn loss(&self, features: &[f32], targets: &[f32], bodies: usize) -> f64 {
         let found = self.accelerations(features, bodies);
-        let sum: f64 = found.iter().zip(targets).map(|(a, b)| f64::from((a - b).abs())).sum();
-        let loss = sum * self.nodes.len() as f64 / targets.len() as f64;
+        let loss = l1(targets, &found) * self.nodes.len() as f64 / targets.len() as f64;
         if loss.is_finite() { loss } else { f64::INFINITY }
     }
 

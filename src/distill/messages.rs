@@ -19,15 +19,15 @@ pub const EDGES: usize = 100_000;
 
 /// Components with less than this share of the largest significance do not survive, where the law
 /// is not known (DESIGN §4).
-const SURVIVES: f64 = 0.01;
+pub(crate) const SURVIVES: f64 = 0.01;
 
-/// Edges on which the dependence on velocities is probed.
-const PROBED: usize = 4000;
+/// Edges on which dependences are probed.
+pub(crate) const PROBED: usize = 4000;
 
-/// A velocity component joins the inputs of the laws if exchanging it for another edge's moves some
+/// A direction or a velocity joins the inputs of the laws if exchanging it for another edge's moves some
 /// kept message by more than this share of its standard deviation. A network trained on a law without
 /// velocities leaks a few per cent.
-const DEPENDS: f64 = 0.2;
+pub(crate) const DEPENDS: f64 = 0.2;
 
 /// One kept message component.
 #[derive(Clone, Debug, Serialize, Deserialize)]

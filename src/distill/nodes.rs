@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::law::Law;
 use crate::model::layout::BodyLayout;
 use crate::nbody::dataset::Dataset;
-use crate::network::forward::edge_inputs;
+use crate::network::forward::{edge_inputs, l1};
 use crate::network::model::Model;
 use crate::random::Random;
 
@@ -82,8 +82,7 @@ impl Graphs {
     /// The network's loss: mean over nodes of the L1 norm of the error of the acceleration.
     pub fn network_loss(&self, device: &Device, model: &Model) -> Result<f64> {
         let found = model.accelerations(device, &self.features, self.count, self.bodies)?;
-        let sum: f64 = found.iter().zip(&self.targets).map(|(a, b)| f64::from((a - b).abs())).sum();
-        Ok(sum / (self.count * self.bodies) as f64)
+        Ok(l1(&self.targets, &found) / (self.count * self.bodies) as f64)
     }
 
     /// The formula's loss; `None` where it is undefined on some state.

@@ -21,7 +21,7 @@ use crate::model::{ModelKind, Precision};
 use crate::nbody::dataset::Dataset;
 use crate::nbody::simulate;
 use crate::network::batches::split;
-use crate::network::model::Model;
+use crate::network::model::{Model, TrainedOn};
 use crate::network::settings::{Preset, Settings as TrainSettings};
 use crate::network::train::train;
 use crate::progress::Progress;
@@ -168,7 +168,7 @@ pub fn regress(at: Setting, folder: &RunFolder, search: Search) -> Result<Summar
     let names = table.inputs.names();
     for (component, law) in summary.components.iter_mut().zip(found) {
         component.law = Some(LawSummary::of(&law, &names));
-        if let Some(truth) = &model.about.law {
+        if let TrainedOn::Bodies(_, Some(truth)) = &model.about.on {
             let r_max = 2.0 * table.distance(0.99);
             let verdict =
                 forces::judge(truth, &law.expression, &table.inputs, table.bodies, r_max, at.seed)?;

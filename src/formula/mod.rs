@@ -6,7 +6,7 @@ mod derivative;
 pub mod export;
 pub mod expression;
 pub mod operator;
-mod parse;
+pub(crate) mod parse;
 pub mod print;
 mod simplify;
 pub mod units;

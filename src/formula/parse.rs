@@ -34,7 +34,7 @@ impl Expression {
 
     /// The same, for a text that calls functions which do not exist yet: call k stands as variable
     /// `names.len()` + k; the calls with their operands follow.
-    pub(super) fn parse_with_calls(
+    pub(crate) fn parse_with_calls(
         text: &str,
         names: &[&str],
         definitions: &[Definition],
@@ -44,7 +44,7 @@ impl Expression {
 }
 
 /// A call of a function that does not exist yet, or `name[column]`.
-pub(super) struct Call {
+pub(crate) struct Call {
     pub name: String,
     pub operands: Vec<Expression>,
     /// Written with square brackets.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::law::Law;
 use crate::model::layout::BodyLayout;
+use crate::ops::tiny::source::States;
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
 /// The `lawsmith` entry of a dataset: every parameter that made it.
@@ -150,6 +151,21 @@ impl Dataset {
     /// `[frame]`.
     pub fn times(&self) -> &[f64] {
         self.file.tensor("times", Dtype::F64).expect("checked in open").0
+    }
+
+    /// The states, to draw graphs from.
+    pub fn states(&self) -> States<'_> {
+        let About { frames, bodies, dim, .. } = self.about;
+        States {
+            positions: self.positions(),
+            velocities: self.velocities(),
+            accelerations: self.accelerations(),
+            masses: self.masses(),
+            charges: self.charges(),
+            frames,
+            bodies,
+            dim,
+        }
     }
 
     /// The features `[body, n_features]` (r, v, q, m) of one frame, appended to `out`.

@@ -113,6 +113,12 @@ pub fn accelerations(
     Ok(outputs)
 }
 
+/// Sum over nodes of the L1 norm of (target − prediction): the loss of everything here, before it is
+/// divided by the number of nodes.
+pub fn l1(targets: &[f32], predictions: &[f32]) -> f64 {
+    targets.iter().zip(predictions).map(|(t, p)| f64::from((t - p).abs())).sum()
+}
+
 /// What a model does on a fixed set of graphs.
 pub struct Evaluation {
     /// Mean over nodes of the L1 norm of (target − prediction).
@@ -209,8 +215,7 @@ pub fn evaluate(
         sums.add(&sent);
         let inputs = node_inputs(part, &sent.values, bodies, shape);
         let predictions = node_outputs(device, shape, parameters, &inputs)?;
-        let errors = truth.iter().zip(&predictions).map(|(t, p)| f64::from((t - p).abs()));
-        loss += errors.sum::<f64>();
+        loss += l1(truth, &predictions);
     }
     let Spread { means, significance } = sums.spread(shape.sampled);
     Ok(Evaluation { loss: loss / nodes as f64, means, significance })

@@ -14,33 +14,111 @@ use crate::store::tensors::{TensorFile, TensorSpec, TensorWriter};
 
 /// What a model was trained on and how far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "AboutFile", into = "AboutFile")]
 pub struct About {
     /// Its training.
     pub settings: Settings,
+    /// What it was trained on.
+    pub on: TrainedOn,
+    /// The file of that.
+    pub dataset: PathBuf,
+    /// Steps done.
+    pub step: u64,
+    /// Prediction loss on training batches, as in the last row of `metrics.csv`; `None` before it.
+    pub train_loss: Option<f64>,
+    /// Prediction loss on the validation data at that row.
+    pub validation_loss: Option<f64>,
+}
+
+/// What a model was trained on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TrainedOn {
+    /// A data set of small systems, with its law where it is known.
+    Bodies(DataSet, Option<Law>),
+    /// A graph of halos.
+    Halos(OnGraph),
+}
+
+/// A data set that a model was trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataSet {
     /// Dimensions of space.
     pub dim: usize,
     /// Bodies of each graph.
     pub bodies: usize,
-    /// Runs of that data set.
+    /// Runs.
     pub runs: usize,
     /// Frames of each run.
     pub frames: usize,
     /// Its seed.
     pub dataset_seed: u64,
-    /// The data set that it was trained on.
-    pub dataset: PathBuf,
-    /// The law of that data set, where it is known.
-    pub law: Option<Law>,
-    /// Steps done.
-    pub step: u64,
-    /// Prediction loss on training batches, as in the last row of `metrics.csv`; `None` before it.
-    pub train_loss: Option<f64>,
-    /// Prediction loss on the validation graphs at that row.
-    pub validation_loss: Option<f64>,
-    /// The graph of halos that it was trained on, instead of small systems: there are no bodies, runs
-    /// and frames then.
+}
+
+/// [`About`] as the file has it: with a data set or with a graph.
+#[derive(Clone, Serialize, Deserialize)]
+struct AboutFile {
+    settings: Settings,
+    #[serde(flatten)]
+    data: Option<DataSet>,
+    dataset: PathBuf,
+    law: Option<Law>,
+    step: u64,
+    train_loss: Option<f64>,
+    validation_loss: Option<f64>,
     #[serde(default)]
-    pub graph: Option<OnGraph>,
+    graph: Option<OnGraph>,
+}
+
+impl From<About> for AboutFile {
+    fn from(about: About) -> Self {
+        let About { settings, on, dataset, step, train_loss, validation_loss } = about;
+        let (data, law, graph) = match on {
+            TrainedOn::Bodies(data, law) => (Some(data), law, None),
+            TrainedOn::Halos(graph) => (None, None, Some(graph)),
+        };
+        AboutFile { settings, data, dataset, law, step, train_loss, validation_loss, graph }
+    }
+}
+
+impl TryFrom<AboutFile> for About {
+    type Error = &'static str;
+
+    fn try_from(file: AboutFile) -> Result<Self, Self::Error> {
+        let AboutFile { settings, data, dataset, law, step, train_loss, validation_loss, graph } =
+            file;
+        let on = match (graph, data) {
+            (Some(graph), _) => TrainedOn::Halos(graph),
+            (None, Some(data)) => TrainedOn::Bodies(data, law),
+            (None, None) => return Err("names neither a data set nor a graph"),
+        };
+        Ok(About { settings, on, dataset, step, train_loss, validation_loss })
+    }
+}
+
+impl TrainedOn {
+    /// In words.
+    pub fn what(&self) -> &'static str {
+        match self {
+            TrainedOn::Bodies(..) => "data set",
+            TrainedOn::Halos(_) => "graph",
+        }
+    }
+
+    /// What a batch is of.
+    pub fn units(&self) -> &'static str {
+        match self {
+            TrainedOn::Bodies(..) => "graphs",
+            TrainedOn::Halos(_) => "receivers",
+        }
+    }
+
+    /// The graph, if it is one.
+    pub fn graph(&self) -> Option<&OnGraph> {
+        match self {
+            TrainedOn::Bodies(..) => None,
+            TrainedOn::Halos(graph) => Some(graph),
+        }
+    }
 }
 
 /// A graph that a model was trained on.

@@ -6,7 +6,6 @@ use super::batches::{Graphs, Sampler};
 use super::forward;
 use super::model::Model;
 use super::settings::{Preset, Settings};
-use super::state::Training;
 use super::train::train;
 use super::trainer::Trainer;
 use crate::device::{Device, Simd, test_gpu};
@@ -52,7 +51,7 @@ fn dataset(path: &Path, bodies: usize, force: fn([f64; 2]) -> [f64; 2]) -> Datas
 fn settings(model: ModelKind, steps: u64) -> Settings {
     let mut settings = Settings::preset(Preset::Quick, model, 2, 3);
     settings.set_steps(steps);
-    Settings { hidden: 16, graphs: 4, frame_stride: 1, metrics_every: 7, seed: 11, ..settings }
+    Settings { hidden: 16, batch: 4, frame_stride: 1, metrics_every: 7, seed: 11, ..settings }
 }
 
 fn fresh(path: &Path) -> RunFolder {
@@ -311,7 +310,7 @@ fn pruning_finds_the_number_of_components() {
             messages: 12,
             hidden: 32,
             translation: 0.5,
-            graphs: 8,
+            batch: 8,
             metrics_every: 10,
             ..settings(ModelKind::L1, 4000)
         };

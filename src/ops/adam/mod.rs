@@ -41,6 +41,11 @@ impl Args {
     }
 }
 
+/// The steps of a whole training with these learning rates.
+pub fn schedule(rates: &[f32]) -> Vec<Args> {
+    rates.iter().zip(1..).map(|(&rate, step)| Args::new(rate, step)).collect()
+}
+
 /// What a step works on: `[runs, len]` each.
 pub struct Arenas<'a> {
     /// w

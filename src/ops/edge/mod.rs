@@ -17,6 +17,7 @@ pub(crate) mod gpu;
 mod plan;
 pub mod reference;
 pub mod selftest;
+mod session;
 mod stars;
 pub mod symmetry;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::model::{Precision, Shape};
 pub use crate::ops::tiny::{Loss, Penalty};
 use crate::ops::{check_len, tiny::WIDEST_BF16};
+pub use session::Session;
 
 /// The first features of a node, which are its coordinates.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

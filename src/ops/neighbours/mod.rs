@@ -17,7 +17,7 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::device::{Cpu, Device, Simd};
+use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
 
 /// The box and how far a neighbour may be, in the unit of the positions.
