@@ -7,14 +7,13 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::distill::compose::Formula;
-use crate::distill::pipeline;
 use crate::distill::rollout;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::nbody::rollout::{DIVERGED, Rollouts};
 use crate::network::forward::l1;
 use crate::network::model::Model;
+use crate::pipeline::open_run;
 use crate::store::run::RunFolder;
 
 /// Frames that the loss is taken from: evenly spread over runs and time.
@@ -52,7 +51,8 @@ impl Predict {
             }
         }
         let folder = RunFolder::open(&self.folder)?;
-        let model = Model::load(&folder.file("model.safetensors"))?;
+        let run = open_run(&folder)?;
+        let model = run.physics.model();
         if model.about.on.graph().is_some() {
             return Err(Error::usage(
                 "the run is one on a graph, which does not move: messages and report have its \
@@ -60,17 +60,17 @@ impl Predict {
             )
             .file(folder.path()));
         }
-        let (data, runs) = self.data(&folder, &model)?;
+        let (data, runs) = self.data(&folder, model)?;
         let bodies = data.about.bodies;
         let network = |features: &[f32]| {
             let graphs = features.len() / (bodies * model.shape.n_features);
             model.accelerations(&context.device, features, graphs, bodies)
         };
-        let formula = pipeline::composed(&folder)?;
-        let composed =
-            |formula: &Formula, features: &[f32]| formula.accelerations(features, bodies);
+        let formula = run.formula()?;
         let of_formula = match &formula {
-            Some(formula) => Some(loss(&data, &runs, |features| Ok(composed(formula, features)))?),
+            Some(formula) => {
+                Some(loss(&data, &runs, |features| Ok(formula.accelerations(features, bodies)))?)
+            }
             None => None,
         };
         let loss = loss(&data, &runs, network)?;
@@ -89,13 +89,9 @@ impl Predict {
         }
         if self.rollout {
             let few = &runs[..self.runs.min(runs.len())];
-            let mut rollouts = Rollouts::new(&data, few, self.frames)?;
-            rollouts.predict("network", &data, self.substeps, network)?;
-            if let Some(formula) = &formula {
-                rollouts.predict("formula", &data, self.substeps, |features| {
-                    Ok(composed(formula, features))
-                })?;
-            }
+            let (formula, lengths) = (formula.as_ref(), (self.frames, self.substeps));
+            let device = &context.device;
+            let rollouts = rollout::integrate(device, model, formula, &data, few, lengths)?;
             let path = folder.file("rollout.safetensors");
             rollouts.save(&path)?;
             document["rollout"] = summary(&rollouts);

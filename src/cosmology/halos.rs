@@ -4,8 +4,9 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use super::edges;
 use super::graph::{Graph, N_FEATURES};
-use super::messages;
+use super::run::hide_above;
 use super::split::Split;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -75,7 +76,7 @@ impl Halos {
         }
         let (train, validation) = validation(connected, settings.seed);
         let (features, targets) = (graph.scaled_features(), graph.targets()?);
-        let sample = messages::sample(graph, &features, &train, MEASURED_EDGES, settings.seed);
+        let sample = edges::sample(graph, &features, &train, MEASURED_EDGES, settings.seed);
         let (rates, senders) = (settings.rates(), graph.senders());
         let session = edge::Session::new(&device, rates, arenas, &features, targets, senders)?;
         Ok(OnHalos {
@@ -86,7 +87,7 @@ impl Halos {
             targets,
             train,
             validation,
-            sample: sample.inputs,
+            sample,
             order: (u64::MAX, Vec::new()),
             session,
             edges: 0,
@@ -283,8 +284,7 @@ pub(super) fn predict(
 /// # Errors
 /// Those of [`Split::new`] and of the operation.
 pub fn errors(device: &Device, graph: &Graph, model: &Model) -> Result<(Measure, Option<Measure>)> {
-    let hide_above = model.about.on.graph().and_then(|graph| graph.hide_above);
-    let split = Split::new(graph, hide_above)?;
+    let split = Split::new(graph, hide_above(model))?;
     let features = graph.scaled_features();
     let targets = graph.targets()?;
     let mut workspace = edge::Workspace::default();

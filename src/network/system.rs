@@ -120,6 +120,13 @@ pub struct Measure {
     pub jackknife: f64,
 }
 
+impl Measure {
+    /// Without a jackknife error.
+    pub fn plain(error: f64) -> Self {
+        Measure { error, jackknife: f64::INFINITY }
+    }
+}
+
 /// JSON has no infinity: it is written as null.
 fn or_infinite<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
