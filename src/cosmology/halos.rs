@@ -11,10 +11,11 @@ use super::split::Split;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{ModelKind, Shape};
-use crate::network::forward::{self, Evaluation, Spread};
+use crate::network::forward::{self, Evaluation};
 use crate::network::model::{Model, TrainedOn};
 use crate::network::settings::{Preset, Settings};
 use crate::network::system::{Measure, Session, System, Tested, uniform};
+use crate::ops::Training;
 use crate::ops::edge;
 use crate::ops::edge::symmetry::{self, Turn};
 use crate::ops::tiny::Loss;
@@ -43,7 +44,6 @@ pub struct Halos {
 struct OnHalos<'a> {
     graph: &'a Graph,
     settings: Settings,
-    shape: Shape,
     features: Vec<f32>,
     targets: &'a [f32],
     train: Vec<u32>,
@@ -62,7 +62,6 @@ impl Halos {
         &self,
         device: Device,
         settings: &Settings,
-        shape: Shape,
         arenas: [&[f32]; 3],
     ) -> Result<OnHalos<'_>> {
         let graph = &self.graph;
@@ -82,7 +81,6 @@ impl Halos {
         Ok(OnHalos {
             graph,
             settings: settings.clone(),
-            shape,
             features,
             targets,
             train,
@@ -127,12 +125,12 @@ impl System for Halos {
         &'a self,
         device: Device,
         settings: &[Settings],
-        shape: Shape,
+        _: Shape,
         arenas: [&[f32]; 3],
         _: u64,
     ) -> Result<Box<dyn Session + 'a>> {
         assert_eq!(settings.len(), 1, "a stack of networks on a graph");
-        Ok(Box::new(self.train(device, &settings[0], shape, arenas)?))
+        Ok(Box::new(self.train(device, &settings[0], arenas)?))
     }
 
     /// Takes the first step, on the receivers with the most edges, and evaluates: no later one needs more
@@ -141,12 +139,11 @@ impl System for Halos {
         let shape = self.shape(&settings[0]);
         let parameters = self.initial(&shape, settings[0].seed);
         let zeros = vec![0.0; parameters.len()];
-        let mut training =
-            self.train(device, &settings[0], shape, [&parameters, &zeros, &zeros])?;
+        let mut training = self.train(device, &settings[0], [&parameters, &zeros, &zeros])?;
         let mut order = training.train.clone();
         order.sort_by_key(|&node| std::cmp::Reverse(self.graph.edges_of(node).len()));
         training.order = (0, order);
-        training.advance(0..1)?;
+        training.advance(shape, 0..1)?;
         training.evaluate(0, &shape, &parameters).map(drop)
     }
 
@@ -175,34 +172,21 @@ impl OnHalos<'_> {
 }
 
 impl Session for OnHalos<'_> {
-    fn most_steps(&self) -> u64 {
-        self.session.most_steps()
+    fn training(&mut self) -> &mut dyn Training {
+        &mut self.session
     }
 
-    fn advance(&mut self, steps: Range<u64>) -> Result<Vec<Loss>> {
+    fn advance(&mut self, shape: Shape, steps: Range<u64>) -> Result<Vec<Loss>> {
         for step in steps {
             let receivers = self.receivers(step);
             let turn = Turn::random(&mut Random::new(self.settings.seed, step));
-            let OnHalos { graph, features, settings, shape, .. } = self;
-            let batch = batch(graph, features, settings, *shape, &receivers, step);
+            let OnHalos { graph, features, settings, .. } = self;
+            let batch = batch(graph, features, settings, shape, &receivers, step);
             self.session.step(&batch, self.targets, &turn)?;
             let degree = |&node: &u32| graph.edges_of(node).len() as u64;
             self.edges += receivers.iter().map(degree).sum::<u64>();
         }
         self.session.losses()
-    }
-
-    fn parameters(&self, parameters: &mut [f32]) -> Result<()> {
-        self.session.parameters(parameters)
-    }
-
-    fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()> {
-        self.session.moments(m, v)
-    }
-
-    fn replace(&mut self, shape: Shape, arenas: [&[f32]; 3]) -> Result<()> {
-        self.shape = shape;
-        self.session.replace(arenas)
     }
 
     fn evaluate(&mut self, _: usize, shape: &Shape, parameters: &[f32]) -> Result<Evaluation> {
@@ -214,9 +198,8 @@ impl Session for OnHalos<'_> {
             validation.iter().map(|&node| self.targets[node as usize]).collect();
         let loss = forward::l1(&targets, &predictions) / targets.len() as f64;
         let device = session.device();
-        let Spread { means, significance } =
-            forward::spread(device, shape, parameters, &self.sample)?;
-        Ok(Evaluation { loss, means, significance })
+        let spread = forward::spread(device, shape, parameters, &self.sample)?;
+        Ok(Evaluation { loss, spread })
     }
 
     fn edges(&self) -> u64 {

@@ -134,27 +134,26 @@ fn finished(
 /// # Errors
 /// A file without it.
 pub fn read_front(folder: &RunFolder, target: &str, names: &[String]) -> Result<Front> {
-    let problem = Problem { names: names.to_vec(), ..Problem::default() };
-    let mut problems = [problem];
-    job::resume(&mut problems, &[target.to_string()], folder)?;
     let path = folder.file(job::HALL_OF_FAME);
-    let [problem] = problems;
-    if problem.seeds.is_empty() {
-        let message = format!("has no law of {target}: run `lawsmith regress` on the folder first");
-        return Err(Error::input(message).file(&path));
-    }
     let bad = |e: csv::Error| Error::input(format!("is no hall of fame: {e}")).file(&path);
-    let mut reader = csv::Reader::from_path(&path).map_err(bad)?;
-    let mut losses = Vec::new();
-    for record in reader.records() {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut entries = Vec::new();
+    let reader = path.exists().then(|| csv::Reader::from_path(&path)).transpose().map_err(bad)?;
+    for record in reader.into_iter().flat_map(csv::Reader::into_records) {
         let record = record.map_err(bad)?;
         if record.get(0) == Some(target) {
             let number = |k: usize| record.get(k).and_then(|v| v.parse::<f64>().ok());
-            losses.push((number(1).unwrap_or(0.0) as u32, number(2).unwrap_or(f64::NAN)));
+            let expression = Expression::parse(record.get(4).unwrap_or_default(), &names)
+                .map_err(|e| Error::input(e.message).file(&path).field("equation"))?;
+            let (complexity, loss) = (number(1).unwrap_or(0.0), number(2).unwrap_or(f64::NAN));
+            entries.push((complexity as u32, loss, expression));
         }
     }
-    let entries = losses.into_iter().zip(problem.seeds);
-    let front = Front::new(entries.map(|((c, loss), expression)| (c, loss, expression)).collect());
+    if entries.is_empty() {
+        let message = format!("has no law of {target}: run `lawsmith regress` on the folder first");
+        return Err(Error::input(message).file(&path));
+    }
+    let front = Front::new(entries);
     if front.entries.is_empty() {
         return Err(Error::input("holds no losses that are numbers").file(&path).field("loss"));
     }

@@ -79,7 +79,8 @@ pub struct Laws {
     pub candidates: Vec<Expression>,
 }
 
-/// The system of a trained run.
+/// The system of a trained run. Errors are data that are gone, laws that are undefined on them, and those of
+/// the operations.
 pub trait Physics {
     /// Its network.
     fn model(&self) -> &Model;
@@ -88,9 +89,6 @@ pub trait Physics {
     fn terms(&self) -> Terms;
 
     /// Random edges that messages are measured on.
-    ///
-    /// # Errors
-    /// Data that are gone or have no edges.
     fn edges(&self, seed: u64) -> Result<Edges>;
 
     /// The true forces on the receivers `[dim][edge]`, where the law is known.
@@ -104,9 +102,6 @@ pub trait Physics {
     }
 
     /// Variables of the laws of the messages, of those of [`Terms::edge`].
-    ///
-    /// # Errors
-    /// Those of the network.
     fn variables(&self, without_mass: bool, probe: &Probe) -> Result<Vec<String>>;
 
     /// Their values, `[edge, variables]`.
@@ -130,21 +125,12 @@ pub trait Physics {
     }
 
     /// The laws of the kept messages of the table, from the files of the run.
-    ///
-    /// # Errors
-    /// Files without them.
     fn laws(&self, folder: &RunFolder, table: &Table, select: Select) -> Result<Vec<Laws>>;
 
     /// What the laws of φv are searched in: one problem an output.
-    ///
-    /// # Errors
-    /// Data that are gone; laws that are undefined.
     fn node_problems(&self, at: Compute, table: &Table, laws: &[Laws]) -> Result<Vec<Problem>>;
 
     /// The formula, its constants refitted on the data, and its loss there. `nodes` was found in `problems`.
-    ///
-    /// # Errors
-    /// Laws that are undefined on the data; `interrupted`.
     fn settle(
         &self,
         at: Compute,
@@ -155,23 +141,14 @@ pub trait Physics {
     ) -> Result<(Formula, f64)>;
 
     /// How well something predicts.
-    ///
-    /// # Errors
-    /// Data that are gone; those of the operations.
     fn judgement(&self, at: Compute, of: Predictor) -> Result<Judgement>;
 
     /// Writes what the report shows of a composed formula beside its losses.
-    ///
-    /// # Errors
-    /// Those of the operations and of writing.
     fn show(&self, _: Compute, _: &RunFolder, _: &Formula) -> Result<()> {
         Ok(())
     }
 
     /// Writes where network and formula lead, for a system that moves.
-    ///
-    /// # Errors
-    /// Those of the operations and of writing.
     fn roll_out(&self, _: Compute, _: Option<&Formula>) -> Result<()> {
         Ok(())
     }

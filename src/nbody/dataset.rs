@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::law::Law;
 use crate::model::layout::BodyLayout;
-use crate::ops::tiny::source::States;
+use crate::ops::tiny::source::{Graphs, States};
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
 /// The `lawsmith` entry of a dataset: every parameter that made it.
@@ -170,14 +170,9 @@ impl Dataset {
 
     /// The features `[body, n_features]` (r, v, q, m) of one frame, appended to `out`.
     pub fn features(&self, run: usize, frame: usize, out: &mut Vec<f32>) {
-        let About { frames, bodies, dim, .. } = self.about;
-        for body in 0..bodies {
-            let at = ((run * frames + frame) * bodies + body) * dim;
-            out.extend_from_slice(&self.positions()[at..at + dim]);
-            out.extend_from_slice(&self.velocities()[at..at + dim]);
-            out.push(self.charges()[run * bodies + body]);
-            out.push(self.masses()[run * bodies + body]);
-        }
+        let mut graph = Graphs::default();
+        self.states().push(run, frame, &mut graph);
+        out.extend(graph.features);
     }
 
     /// The accelerations `[body, dim]` of one frame.

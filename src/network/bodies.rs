@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::model::{ModelKind, Shape};
 use crate::nbody::dataset::{About, Dataset};
 use crate::nbody::simulate::{self, simulate};
-use crate::ops::tiny;
+use crate::ops::{Training, tiny};
 use crate::progress::Progress;
 use crate::store::run::RunFolder;
 
@@ -122,51 +122,29 @@ impl System for Dataset {
         simulate(&device, &settings, &path, Progress::Quiet)?;
         let fresh = Dataset::open(&path)?;
         let graphs = Sampler::new(&fresh, &model.about.settings).all();
-        let found = evaluate(&device, &model.shape, &model.parameters, &graphs, data.bodies)?;
+        let Model { shape, parameters, .. } = model;
+        let found = forward::evaluate(&device, shape, parameters, &graphs, data.bodies)?;
         Ok(tested(found.loss, format!("{TEST_RUNS} fresh runs, seed {}", settings.seed)))
     }
 }
 
 impl Session for OnBodies<'_> {
-    fn most_steps(&self) -> u64 {
-        self.session.most_steps()
+    fn training(&mut self) -> &mut dyn Training {
+        &mut self.session
     }
 
-    fn advance(&mut self, steps: Range<u64>) -> Result<Vec<tiny::Loss>> {
+    fn advance(&mut self, _: Shape, steps: Range<u64>) -> Result<Vec<tiny::Loss>> {
         let count = steps.end - steps.start;
         self.edges += count * self.edges_of_step;
         self.session.advance(count as usize)
     }
 
-    fn parameters(&self, parameters: &mut [f32]) -> Result<()> {
-        self.session.parameters(parameters)
-    }
-
-    fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()> {
-        self.session.moments(m, v)
-    }
-
-    fn replace(&mut self, shape: Shape, arenas: [&[f32]; 3]) -> Result<()> {
-        self.session.replace(shape, arenas)
-    }
-
     fn evaluate(&mut self, run: usize, shape: &Shape, parameters: &[f32]) -> Result<Evaluation> {
         let bodies = self.dataset.about.bodies;
-        evaluate(&self.device, shape, parameters, &self.validation[run], bodies)
+        forward::evaluate(&self.device, shape, parameters, &self.validation[run], bodies)
     }
 
     fn edges(&self) -> u64 {
         self.edges
     }
-}
-
-fn evaluate(
-    device: &Device,
-    shape: &Shape,
-    parameters: &[f32],
-    graphs: &Graphs,
-    bodies: usize,
-) -> Result<Evaluation> {
-    let Graphs { features, targets } = graphs;
-    forward::evaluate(device, shape, parameters, features, targets, bodies)
 }

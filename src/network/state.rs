@@ -129,12 +129,12 @@ impl State {
         if cut == 0 {
             return false;
         }
-        let kept = pruning::survivors(&evaluation.significance, cut);
+        let kept = pruning::survivors(&evaluation.spread.significance, cut);
         self.before_cut = Some(Snapshot {
             components: self.components.clone(),
             arenas: [self.parameters.clone(), self.m.clone(), self.v.clone()],
         });
-        let means = &evaluation.means;
+        let means = &evaluation.spread.means;
         pruning::fold_means(&self.shape, &mut self.parameters, &kept, means, received);
         for arena in [&mut self.parameters, &mut self.m, &mut self.v] {
             *arena = pruning::without(&self.shape, arena, &kept);
@@ -186,7 +186,7 @@ impl Sums {
             train_loss,
             penalty: self.penalty / self.steps,
             validation_loss: evaluation.loss,
-            significance: &evaluation.significance,
+            significance: &evaluation.spread.significance,
         })?;
         *self = Sums {
             train_loss: Some(train_loss),

@@ -14,11 +14,13 @@ use super::state::State;
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::{ModelKind, Shape};
+use crate::ops::Training;
 use crate::ops::tiny::Loss;
 use crate::random::Random;
 use crate::store::run::RunFolder;
 
-/// What networks are trained on: a set of small graphs, or one large one.
+/// What networks are trained on: a set of small graphs, or one large one. Errors are too little
+/// data, too little memory, and those of the operations.
 pub trait System {
     /// What a model remembers of it.
     fn trained_on(&self) -> TrainedOn;
@@ -42,9 +44,6 @@ pub trait System {
 
     /// Takes trainings with these settings (equal but for the seed) to the device when `done` steps are done:
     /// networks of one shape, parameters and both moments, `[run, arena.len]` each.
-    ///
-    /// # Errors
-    /// Too little data to train on; too little memory.
     fn begin<'a>(
         &'a self,
         device: Device,
@@ -55,54 +54,24 @@ pub trait System {
     ) -> Result<Box<dyn Session + 'a>>;
 
     /// All that new trainings can fail for but divergence later on. Nothing is kept or written.
-    ///
-    /// # Errors
-    /// Those of [`System::begin`].
     fn check(&self, device: Device, settings: &[Settings]) -> Result<()> {
         let start = State::start(self, settings);
         self.begin(device, settings, start.shape, start.arenas(), 0).map(drop)
     }
 
     /// The loss of a trained network on data that nothing was fitted to.
-    ///
-    /// # Errors
-    /// Those of the operations, and of writing into the run's folder.
     fn test(&self, device: Device, model: &Model, folder: &RunFolder) -> Result<Tested>;
 }
 
-/// Trainings under way on a device, of networks of one shape.
+/// Trainings under way on a device. Errors are those of the operations.
 pub trait Session {
-    /// The most steps that [`Session::advance`] takes at once.
-    fn most_steps(&self) -> u64;
+    /// The networks.
+    fn training(&mut self) -> &mut dyn Training;
 
-    /// Takes these steps of the optimizer; their losses, `[step, run]`.
-    ///
-    /// # Errors
-    /// Those of the operations.
-    fn advance(&mut self, steps: Range<u64>) -> Result<Vec<Loss>>;
-
-    /// Copies the parameters out, `[run, arena.len]`.
-    ///
-    /// # Errors
-    /// Those of the device.
-    fn parameters(&self, parameters: &mut [f32]) -> Result<()>;
-
-    /// Copies the moments out.
-    ///
-    /// # Errors
-    /// Those of the device.
-    fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()>;
-
-    /// Goes on with networks of another shape: parameters and both moments.
-    ///
-    /// # Errors
-    /// Too little memory.
-    fn replace(&mut self, shape: Shape, arenas: [&[f32]; 3]) -> Result<()>;
+    /// Takes these steps of the optimizer with networks of this shape; their losses, `[step, run]`.
+    fn advance(&mut self, shape: Shape, steps: Range<u64>) -> Result<Vec<Loss>>;
 
     /// The network of a run on its validation data.
-    ///
-    /// # Errors
-    /// Those of the operations.
     fn evaluate(&mut self, run: usize, shape: &Shape, parameters: &[f32]) -> Result<Evaluation>;
 
     /// Edges that have gone forward and back, of all runs.

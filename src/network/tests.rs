@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::batches::{Graphs, Sampler};
+use super::batches::Sampler;
 use super::forward;
 use super::model::Model;
 use super::settings::{Preset, Settings};
@@ -217,7 +217,7 @@ fn evaluation_agrees_with_training() {
     let run = fresh(&folder.path().join("run"));
     train(&device, &data, &settings, &run, false, Progress::Quiet).unwrap();
     let model = Model::load(&run.file("model.safetensors")).unwrap();
-    let Graphs { features, targets } = Sampler::new(&data, &settings).all();
+    let graphs = Sampler::new(&data, &settings).all();
     let batch = tiny::Batch {
         shape: model.shape,
         penalty: settings.penalty(),
@@ -226,8 +226,8 @@ fn evaluation_agrees_with_training() {
         runs: 1,
         graphs: 40 * 20,
         bodies: 5,
-        features: &features,
-        targets: &targets,
+        features: &graphs.features,
+        targets: &graphs.targets,
         noise_seeds: &[0],
         step: 0,
     };
@@ -236,7 +236,7 @@ fn evaluation_agrees_with_training() {
     let mut workspace = tiny::Workspace::default();
     tiny::gradient(&device, &batch, &model.parameters, &mut gradients, &mut losses, &mut workspace)
         .unwrap();
-    let found = forward::evaluate(&device, &model.shape, &model.parameters, &features, &targets, 5);
+    let found = forward::evaluate(&device, &model.shape, &model.parameters, &graphs, 5);
     let (found, expected) = (found.unwrap().loss, f64::from(losses[0].prediction));
     assert!((found / expected - 1.0).abs() < 1e-5, "{found}, not {expected}");
 }

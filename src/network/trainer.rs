@@ -119,9 +119,9 @@ impl<'a> Trainer<'a> {
     /// Goes on by as many steps as the session takes at once, up to `until` or to where something else is
     /// due, with what is due then.
     pub fn advance(&mut self, until: u64) -> Result<()> {
-        let most = self.step + self.session.most_steps();
+        let most = self.step + self.session.training().most_steps();
         let next = until.min(next_due(self.step, &self.settings[0])).min(most);
-        let losses = self.session.advance(self.step..next)?;
+        let losses = self.session.advance(self.state.shape, self.step..next)?;
         for losses in losses.chunks_exact(self.settings.len()) {
             for (sums, loss) in self.sums.iter_mut().zip(losses) {
                 sums.add(self.step, loss.prediction, loss.penalty)?;
@@ -141,7 +141,7 @@ impl<'a> Trainer<'a> {
         if !row && !decision {
             return Ok(());
         }
-        self.session.parameters(&mut self.state.parameters)?;
+        self.session.training().parameters(&mut self.state.parameters)?;
         for run in 0..self.settings.len() {
             let evaluation = self.evaluate(run)?;
             if prune {
@@ -166,7 +166,7 @@ impl<'a> Trainer<'a> {
 
     /// Judges the last cut, and makes the next one. The stack is a stack of one.
     fn decide(&mut self, mut evaluation: Evaluation) -> Result<()> {
-        self.session.moments(&mut self.state.m, &mut self.state.v)?;
+        self.session.training().moments(&mut self.state.m, &mut self.state.v)?;
         let taken_back = self.state.take_back();
         if taken_back {
             evaluation = self.evaluate(0)?;
@@ -174,7 +174,7 @@ impl<'a> Trainer<'a> {
         let steps = self.settings[0].steps;
         let cut = self.state.cut(&evaluation, self.system.received(), self.step, steps);
         if taken_back || cut {
-            self.session.replace(self.state.shape, self.state.arenas())?;
+            self.session.training().replace(self.state.shape, self.state.arenas())?;
         }
         Ok(())
     }
@@ -201,8 +201,8 @@ impl<'a> Trainer<'a> {
 
     /// Writes the checkpoint of every run of the stack.
     pub fn save(&mut self) -> Result<()> {
-        self.session.parameters(&mut self.state.parameters)?;
-        self.session.moments(&mut self.state.m, &mut self.state.v)?;
+        self.session.training().parameters(&mut self.state.parameters)?;
+        self.session.training().moments(&mut self.state.m, &mut self.state.v)?;
         for (run, path) in self.models.iter().enumerate() {
             self.state.save(path, &self.model(run), run, &self.sums[run])?;
         }

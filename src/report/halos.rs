@@ -23,18 +23,12 @@ const BINS: usize = 12;
 
 /// Adds what a graph has beside the sections of every system.
 pub(super) fn all(folder: &RunFolder, inputs: &Inputs, page: &mut Page) -> Result<()> {
-    let mut add = |id: &str, heading: &str, html: Option<String>| {
-        if let Some(html) = html {
-            page.section(id, heading, &html);
-        }
-    };
-    if let Some(slab) = &inputs.slab {
-        add("map", "The held-out slab", map(slab));
-        add("scatter", "Predicted against true overdensity", scatter(slab));
-        add("errors", "Where the errors are", errors(slab));
-        if let (Some(summary), Some(messages)) = (&inputs.summary, &inputs.messages) {
-            add("terms", "The terms of the formula", terms(folder, summary, messages)?);
-        }
+    let Some(slab) = &inputs.slab else { return Ok(()) };
+    page.optional("map", "The held-out slab", map(slab));
+    page.optional("scatter", "Predicted against true overdensity", scatter(slab));
+    page.optional("errors", "Where the errors are", errors(slab));
+    if let (Some(summary), Some(messages)) = (&inputs.summary, &inputs.messages) {
+        page.optional("terms", "The terms of the formula", terms(folder, summary, messages)?);
     }
     Ok(())
 }

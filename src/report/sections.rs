@@ -20,27 +20,24 @@ const PANEL: (u32, u32) = (420, 380);
 
 /// Adds every section whose file is there.
 pub fn all(folder: &RunFolder, inputs: &Inputs, page: &mut Page) -> Result<()> {
-    if let Some(html) = result(inputs) {
-        page.section("result", "Result", &html);
-    }
+    page.optional("result", "Result", result(inputs));
     halos::all(folder, inputs, page)?;
-    let mut add = |id: &str, heading: &str, html: Option<String>| {
-        if let Some(html) = html {
-            page.section(id, heading, &html);
-        }
-    };
     if let Some(metrics) = &inputs.metrics {
-        add("loss", "Loss during training", losses(metrics)?);
-        add("significance", "Significance of the messages", significance(metrics)?);
+        page.optional("loss", "Loss during training", losses(metrics)?);
+        page.optional("significance", "Significance of the messages", significance(metrics)?);
     }
-    add("messages", "Messages against forces", messages(inputs));
+    page.optional("messages", "Messages against forces", messages(inputs));
     if let Some(front) = &inputs.front {
-        add("front", "Accuracy against complexity", fronts(front, |row| chosen(row, inputs)));
+        page.optional(
+            "front",
+            "Accuracy against complexity",
+            fronts(front, |row| chosen(row, inputs)),
+        );
     }
     if let Some(rollouts) = &inputs.rollouts {
-        add("trajectories", "Trajectories", trajectories(rollouts));
+        page.optional("trajectories", "Trajectories", trajectories(rollouts));
     }
-    add("settings", "Settings", inputs.config.as_ref().map(|config| settings(config)));
+    page.optional("settings", "Settings", inputs.config.as_ref().map(|config| settings(config)));
     Ok(())
 }
 

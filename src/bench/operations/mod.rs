@@ -4,15 +4,13 @@ mod graphs;
 
 use super::ceilings::Ceiling;
 use super::{Arithmetic, Ceilings, Harness, Measurement, Work};
-use crate::device::Device;
 use crate::error::Result;
 use crate::formula::expression::{Expression, Node};
 use crate::law::Law;
 use crate::model::{Layer, Precision, Shape};
 use crate::nbody::simulate::{Settings, energy, initial_state};
-use crate::ops::expression::gpu::{Population, Request};
-use crate::ops::rk4::{Batch, Frames, Integrator, TOLERANCE};
-use crate::ops::{adam, edge, expression, mlp, rk4, tiny};
+use crate::ops::rk4::{Batch, Integrator, TOLERANCE};
+use crate::ops::{Call, adam, edge, expression, mlp, rk4, tiny};
 use crate::random::Random;
 
 /// The names that `bench` takes, in the order of measuring.
@@ -136,7 +134,6 @@ fn motion(
     let batch =
         Batch { law: &law, integrator, dim, bodies, frames, dt, masses, charges, first_run: 0 };
     let length = runs * frames * bodies * dim;
-    let mut states = start.clone();
     let steps = (runs * (frames - 1)) as f64;
     let name = law.name();
     let (size, unit, flops) = match integrator {
@@ -169,28 +166,10 @@ fn motion(
         flops,
         bytes: (3 * 4 * length) as f64,
     };
-    let mut measurement = match harness.device {
-        Device::Cpu(_) => {
-            let mut buffers = [vec![0.0f32; length], vec![0.0f32; length], vec![0.0f32; length]];
-            harness.measure(work, || {
-                states.copy_from_slice(&start);
-                let [positions, velocities, accelerations] = &mut buffers;
-                let frames = Frames { positions, velocities, accelerations };
-                rk4::integrate(harness.device, &batch, &mut states, frames)
-            })?
-        }
-        Device::Gpu(gpu) => {
-            let mut motion = rk4::gpu::Motion::new(*gpu, &batch, &start)?;
-            let begin = rk4::gpu::Motion::new(*gpu, &batch, &start)?;
-            let mut stored = gpu.buffer(3 * length)?;
-            let measured = harness.measure(work, || {
-                motion.return_to(&begin)?;
-                motion.launch(0, frames, &mut stored)
-            })?;
-            motion.download(&mut states)?;
-            measured
-        }
-    };
+    let mut states = start.clone();
+    let mut measurement = rk4::repeat(harness.device, &batch, &mut states, |integrate| {
+        harness.measure(work, integrate)
+    })?;
     if law.conserves_energy() {
         let drift = |run: usize| {
             let own = run * bodies..(run + 1) * bodies;
@@ -269,24 +248,10 @@ fn training(
         flops: Some(2.0 * (edges * edge + nodes * node) as f64),
         bytes: (2 * 4 * arena.len) as f64,
     };
-    report(match harness.device {
-        Device::Cpu(_) => {
-            let mut gradients = vec![0.0; arena.len];
-            let mut losses = [tiny::Loss::default()];
-            let mut workspace = tiny::Workspace::default();
-            harness.measure(work, || {
-                let (gradients, losses) = (&mut gradients, &mut losses);
-                let device = harness.device;
-                tiny::gradient(device, &batch, &parameters, gradients, losses, &mut workspace)
-            })?
-        }
-        Device::Gpu(gpu) => {
-            let mut step = tiny::gpu::load(*gpu, &batch, &parameters)?;
-            let recording = step.record()?;
-            // SAFETY: the step lives longer, and nothing else uses it.
-            harness.measure(work, || unsafe { recording.replay() })?
-        }
+    let gradient = tiny::repeat(harness.device, &batch, &parameters, |gradient| {
+        harness.measure(work, gradient)
     });
+    report(gradient?);
     Ok(())
 }
 
@@ -294,8 +259,6 @@ fn training(
 fn update(harness: &Harness, count: usize, report: &mut impl FnMut(Measurement)) -> Result<()> {
     let count = harness.size(count);
     let gradients = random(count, 1, 1.0);
-    let (mut parameters, mut m, mut v) = (gradients.clone(), vec![0.0; count], vec![0.0; count]);
-    let mut args = adam::Args::new(1e-3, 0);
     let work = Work {
         op: "adam",
         size: format!("{count} parameters"),
@@ -306,21 +269,7 @@ fn update(harness: &Harness, count: usize, report: &mut impl FnMut(Measurement))
         // Parameters and moments are read and written, gradients are read twice: for their norm too.
         bytes: (8 * 4 * count) as f64,
     };
-    report(match harness.device {
-        Device::Cpu(_) => harness.measure(work, || {
-            args.step += 1;
-            let [parameters, m, v] = [&mut parameters, &mut m, &mut v].map(Vec::as_mut_slice);
-            let arenas = adam::Arenas { parameters, m, v, gradients: &gradients };
-            adam::step(harness.device, &args, 1, arenas)
-        })?,
-        Device::Gpu(gpu) => {
-            args.step = 1;
-            let (rates, arenas) = ([adam::Rates::new(&args)], [&parameters[..], &m, &v]);
-            let mut stack = adam::gpu::Stack::new(*gpu, &rates, 1, arenas)?;
-            stack.gradients.upload(&gradients)?;
-            harness.measure(work, || stack.step(0))?
-        }
-    });
+    report(adam::repeat(harness.device, &gradients, |step| harness.measure(work, step))?);
     Ok(())
 }
 
@@ -334,7 +283,6 @@ fn perceptron(
     let arena = shape.arena();
     let inputs = random(rows * arena.edge[0].inputs, 1, 1.0);
     let parameters = random(arena.len, 2, 0.05);
-    let mut outputs = vec![0.0; rows * shape.message_dim];
     let work = Work {
         op: "mlp",
         size: format!("{rows} rows, 12 -> 300 -> 300 -> 100"),
@@ -342,20 +290,11 @@ fn perceptron(
         count: rows as f64,
         unit: "rows/s",
         flops: Some(2.0 * (rows * weights(&arena.edge)) as f64),
-        bytes: (4 * (inputs.len() + outputs.len())) as f64,
+        bytes: (4 * (inputs.len() + rows * shape.message_dim)) as f64,
     };
-    let layers = &arena.edge;
-    report(match harness.device {
-        Device::Cpu(_) => harness.measure(work, || {
-            let device = harness.device;
-            mlp::forward(device, layers, &parameters, &inputs, rows, precision, &mut outputs)
-        })?,
-        Device::Gpu(gpu) => {
-            let mut network = mlp::gpu::Network::new(*gpu, layers, &parameters, precision, rows)?;
-            network.upload(&inputs)?;
-            harness.measure(work, || network.forward(rows))?
-        }
-    });
+    let (device, layers) = (harness.device, &arena.edge);
+    let forward = |forward: Call| harness.measure(work, forward);
+    report(mlp::repeat(device, layers, &parameters, &inputs, rows, precision, forward)?);
     Ok(())
 }
 
@@ -394,26 +333,15 @@ fn population(harness: &Harness, report: &mut impl FnMut(Measurement)) -> Result
     let loss = expression::Loss::Mae;
     // An operator is one lane of an addition: half of a multiply-add.
     let scoring = work("score", Some(2.0 * evaluations * each));
-    report(match harness.device {
-        Device::Cpu(_) => harness.measure(scoring, || {
-            expression::score(harness.device, &table, &programs, loss).map(drop)
-        })?,
-        Device::Gpu(gpu) => {
-            let mut all = Population::new(&[Request::to_score(*gpu, &table, &programs, loss)?])?;
-            harness.measure(scoring, || all.launch())?
-        }
-    });
+    let device = harness.device;
+    report(expression::repeat_score(device, &table, &programs, loss, |score| {
+        harness.measure(scoring, score)
+    })?);
     let fit = expression::Fit { loss, steps: 8, scaled: true, tolerance: 1e-6 };
     // How many evaluations a fit takes depends on the expression.
     let fitting = Work { count: programs.len() as f64, unit: "fits/s", ..work("fit", None) };
-    report(match harness.device {
-        Device::Cpu(_) => harness.measure(fitting, || {
-            expression::fit(harness.device, &table, &programs, fit).map(drop)
-        })?,
-        Device::Gpu(gpu) => {
-            let mut all = Population::new(&[Request::to_fit(*gpu, &table, &programs, fit)?])?;
-            harness.measure(fitting, || all.launch())?
-        }
-    });
+    report(expression::repeat_fit(device, &table, &programs, fit, |fit| {
+        harness.measure(fitting, fit)
+    })?);
     Ok(())
 }

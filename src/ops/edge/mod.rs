@@ -27,7 +27,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Precision, Shape};
 pub use crate::ops::tiny::{Loss, Penalty};
-use crate::ops::{check_len, tiny::WIDEST_BF16};
+use crate::ops::{Call, check_len, tiny::WIDEST_BF16};
 pub use session::Session;
 
 /// The first features of a node, which are its coordinates.
@@ -241,5 +241,30 @@ impl Batch<'_> {
             return Err(Error::input("has no elements").field("receivers"));
         }
         Ok(edges)
+    }
+}
+
+/// The gradient of a batch for `measure`, which takes it again and again: the data are on the device already.
+pub(crate) fn repeat<T>(
+    device: &Device,
+    batch: &Batch,
+    targets: &[f32],
+    parameters: &[f32],
+    measure: impl FnOnce(Call) -> Result<T>,
+) -> Result<T> {
+    let edges = batch.check_step(parameters.len(), targets)?;
+    match device {
+        Device::Cpu(_) => {
+            let mut gradients = vec![0.0; parameters.len()];
+            let mut workspace = Workspace::default();
+            measure(&mut || {
+                let gradients = &mut gradients;
+                gradient(device, batch, targets, parameters, gradients, &mut workspace).map(drop)
+            })
+        }
+        Device::Gpu(gpu) => {
+            let mut step = gpu::Loaded::new(*gpu, batch, edges, targets, parameters)?;
+            measure(&mut || step.step().map(drop))
+        }
     }
 }

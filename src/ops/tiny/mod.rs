@@ -21,7 +21,7 @@ mod weights;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Precision, Shape};
-use crate::ops::check_len;
+use crate::ops::{Call, check_len};
 pub use session::Session;
 
 /// The penalty on messages (DESIGN §3), already weighted.
@@ -168,5 +168,31 @@ impl Batch<'_> {
             check_len("noise_seeds", self.noise_seeds.len(), self.runs)?;
         }
         Ok(shape.arena().len)
+    }
+}
+
+/// The gradient of a batch for `measure`, which takes it again and again: the data are on the device already.
+pub(crate) fn repeat<T>(
+    device: &Device,
+    batch: &Batch,
+    parameters: &[f32],
+    measure: impl FnOnce(Call) -> Result<T>,
+) -> Result<T> {
+    match device {
+        Device::Cpu(_) => {
+            let mut gradients = vec![0.0; parameters.len()];
+            let mut losses = vec![Loss::default(); batch.runs];
+            let mut workspace = Workspace::default();
+            measure(&mut || {
+                let (gradients, losses) = (&mut gradients, &mut losses);
+                gradient(device, batch, parameters, gradients, losses, &mut workspace)
+            })
+        }
+        Device::Gpu(gpu) => {
+            let mut step = gpu::load(*gpu, batch, parameters)?;
+            let recording = step.record()?;
+            // SAFETY: the step lives longer, and nothing else uses it.
+            measure(&mut || unsafe { recording.replay() })
+        }
     }
 }
