@@ -120,6 +120,11 @@ fn a_graph_goes_through_every_stage() {
     let composed = run(at, &["compose", "run", "--evaluations", "3000"]);
     let error = composed["test_loss"]["formula"].as_f64().unwrap();
     assert!(error < 0.75 * constant, "{constant} {composed}");
+    // One schema for every system: what halos do not have is null.
+    assert!(composed["components"][0]["law"]["equation"].is_string(), "{composed}");
+    assert!(composed["components"][0]["force_r2"].is_null(), "{composed}");
+    assert!(composed["fitted_loss"]["formula_jackknife"].is_number(), "{composed}");
+    assert!(composed["outside_loss"]["formula"].is_null(), "nothing was hidden: {composed}");
     run(at, &["report", "run"]);
     for file in ["hall_of_fame.csv", "laws.json", "slab.safetensors", "report.html"] {
         assert!(at.join("run").join(file).exists(), "{file}");

@@ -138,8 +138,7 @@ impl Physics for Bodies {
     /// Those that `regress` chose.
     fn laws(&self, folder: &RunFolder, table: &Table, _: Select) -> Result<Vec<Laws>> {
         let (found, path) = (job::read_laws(folder)?, folder.file(LAWS));
-        let terms = self.terms().edge;
-        let names: Vec<&str> = terms.iter().map(String::as_str).collect();
+        let names: Vec<&str> = table.inputs.iter().map(String::as_str).collect();
         let law = |index: usize| {
             let target = self.label(index);
             let is = |l: &&Value| l["stage"] == MESSAGE && l["target"] == target.as_str();
@@ -182,7 +181,7 @@ impl Physics for Bodies {
         nodes: Vec<Found>,
     ) -> Result<(Formula, f64)> {
         let mut formula = Formula {
-            terms: self.terms(),
+            terms: Inputs::of(&table.inputs).terms(),
             components: table.components(),
             messages: laws.into_iter().map(|law| law.chosen).collect(),
             nodes: nodes.into_iter().map(|found| found.chosen.expression).collect(),

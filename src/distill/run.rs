@@ -75,7 +75,7 @@ pub struct Judgement {
 pub struct Laws {
     /// The chosen one.
     pub chosen: Expression,
-    /// All, in the variables [`Terms::edge`] of the system.
+    /// All, in the variables of the formula.
     pub candidates: Vec<Expression>,
 }
 

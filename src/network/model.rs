@@ -340,3 +340,44 @@ fn read_arena(file: &TensorFile, shape: &Shape, prefix: &str) -> Result<Vec<f32>
     }
     Ok(arena)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::settings::Preset;
+
+    fn about(on: TrainedOn) -> About {
+        let settings = Settings::preset(Preset::Quick, ModelKind::L1, 2, 4);
+        let dataset = PathBuf::from("/data");
+        About { settings, on, dataset, step: 7, train_loss: Some(0.5), validation_loss: None }
+    }
+
+    /// Bodies and frames stand in the file of a network on bodies and in no other; a file that had zeros there
+    /// for a graph is read as one of a graph.
+    #[test]
+    fn a_file_says_what_its_network_was_trained_on() {
+        let data = DataSet { dim: 2, bodies: 4, runs: 10, frames: 20, dataset_seed: 3 };
+        let bodies = about(TrainedOn::Bodies(data, None));
+        let file = serde_json::to_value(&bodies).unwrap();
+        let keys: Vec<&str> = file.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = "settings dim bodies runs frames dataset_seed dataset law step train_loss \
+                        validation_loss graph";
+        assert_eq!(keys.join(" "), expected);
+        assert!(file["graph"].is_null());
+        assert_eq!(serde_json::from_value::<About>(file).unwrap(), bodies);
+
+        let scales = Scales { length: 1.0, velocity: 2.0, mass: 3.0 };
+        let on = OnGraph { nodes: 5, edges: 6, radius: 7.0, scales, hide_above: None };
+        let halos = about(TrainedOn::Halos(on));
+        let mut file = serde_json::to_value(&halos).unwrap();
+        assert!(file.get("bodies").is_none() && file["graph"]["nodes"] == 5);
+        assert_eq!(serde_json::from_value::<About>(file.clone()).unwrap(), halos);
+        for key in ["dim", "bodies", "runs", "frames", "dataset_seed"] {
+            file[key] = serde_json::json!(0);
+        }
+        assert_eq!(serde_json::from_value::<About>(file.clone()).unwrap(), halos);
+        file["graph"] = serde_json::Value::Null;
+        file.as_object_mut().unwrap().remove("bodies");
+        assert!(serde_json::from_value::<About>(file).is_err());
+    }
+}

@@ -277,6 +277,8 @@ mod tests {
         assert!(paper.shape(3).sampled && !paper.prune);
         let quick = Settings::preset(Preset::Quick, ModelKind::Bottleneck, 3, 64);
         assert_eq!((quick.batch, quick.messages), (1, 3));
+        let halos = Settings::on_graph(Preset::Quick, ModelKind::L1);
+        assert!(halos.describe("receivers").contains("steps of 128 receivers,"));
         let text = toml::to_string(&quick).unwrap();
         assert_eq!(toml::from_str::<Settings>(&text).unwrap(), quick);
     }
