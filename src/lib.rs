@@ -9,7 +9,8 @@
 //!
 //! - [`nbody`]: laws, initial states, data sets of trajectories; [`network`]: graph networks and
 //!   their training; [`symbolic`]: expressions and the search for them; `distill`: from messages to
-//!   a law, and back onto the data; [`report`]: what a person looks at.
+//!   a law, and back onto the data; [`pipeline`]: all of it, for every system; [`report`]: what a person
+//!   looks at.
 //! - [`cosmology`]: halo catalogues and their graphs.
 //! - [`ops`]: the fused operations that do the work, one folder each with mathematics, CPU, GPU and
 //!   tests; [`device`] says where they run, and nothing else knows.
@@ -32,6 +33,7 @@ pub mod model;
 pub mod nbody;
 pub mod network;
 pub mod ops;
+pub mod pipeline;
 pub mod progress;
 pub mod random;
 pub mod report;

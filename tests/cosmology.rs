@@ -118,8 +118,13 @@ fn a_graph_goes_through_every_stage() {
     assert!(measured["survivors"].as_u64().unwrap() >= 1);
     run(at, &["regress", "run", "--evaluations", "3000"]);
     let composed = run(at, &["compose", "run", "--evaluations", "3000"]);
-    let error = |which: usize| composed["formula_test"][which]["error"].as_f64();
-    assert!(error(0).unwrap() < 0.75 * constant, "{constant} {composed}");
+    let error = composed["test_loss"]["formula"].as_f64().unwrap();
+    assert!(error < 0.75 * constant, "{constant} {composed}");
+    // One schema for every system: what halos do not have is null.
+    assert!(composed["components"][0]["law"]["equation"].is_string(), "{composed}");
+    assert!(composed["components"][0]["force_r2"].is_null(), "{composed}");
+    assert!(composed["fitted_loss"]["formula_jackknife"].is_number(), "{composed}");
+    assert!(composed["outside_loss"]["formula"].is_null(), "nothing was hidden: {composed}");
     run(at, &["report", "run"]);
     for file in ["hall_of_fame.csv", "laws.json", "slab.safetensors", "report.html"] {
         assert!(at.join("run").join(file).exists(), "{file}");
@@ -131,12 +136,12 @@ fn a_graph_goes_through_every_stage() {
     assert!(fails(at, &["predict", "run"]).contains("graph"));
     // The same without masses.
     let measured = run(at, &["messages", "run", "--without-mass"]);
-    let inputs = measured["messages"]["inputs"].as_array().unwrap();
+    let inputs = measured["inputs"].as_array().unwrap();
     let has = |name: &str| inputs.iter().any(|input| input == name);
     assert!(has("r") && has("dv") && has("v1") && !has("m1") && !has("m2"), "{inputs:?}");
     run(at, &["regress", "run", "--evaluations", "3000"]);
     let bare = run(at, &["compose", "run", "--evaluations", "3000"]);
-    assert!(bare["formula_test"][0]["error"].as_f64().unwrap() < constant, "{bare}");
+    assert!(bare["test_loss"]["formula"].as_f64().unwrap() < constant, "{bare}");
     let laws: Value =
         serde_json::from_slice(&std::fs::read(at.join("run/laws.json")).unwrap()).unwrap();
     for law in laws.as_array().unwrap() {

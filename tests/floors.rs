@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. A room may use those before it.
-const FLOORS: [&str; 20] = [
+const FLOORS: [&str; 21] = [
     "error",
     "random",
     "interrupt",
@@ -22,7 +22,8 @@ const FLOORS: [&str; 20] = [
     "symbolic",
     "network", // the domains
     "distill",
-    "cosmology", // the pipeline
+    "cosmology",
+    "pipeline", // the pipeline
     "report",
     "bench",
     "cli",

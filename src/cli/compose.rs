@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
-use crate::cosmology::compose as on_graph;
-use crate::cosmology::distill::is_on_graph;
+use crate::distill::compose::compose;
 use crate::distill::laws::Search;
-use crate::distill::pipeline;
 use crate::error::Result;
 use crate::network::settings::Preset;
+use crate::pipeline::open_run;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Select;
 
@@ -33,16 +32,10 @@ pub struct Compose {
 impl Compose {
     /// Extends `laws.json` and prints the composed formula with its test loss.
     pub fn run(self, context: &Context) -> Result<()> {
-        let folder = RunFolder::open(&self.run)?;
+        let run = open_run(&RunFolder::open(&self.run)?)?;
         let search = Search::new(self.preset, self.evaluations, self.select);
-        if is_on_graph(&folder) {
-            let summary = on_graph::compose(context.setting(), &folder, search)?;
-            context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
-            return Ok(());
-        }
-        let (summary, text) = pipeline::compose(context.setting(), &folder, search)?;
-        let text = format!("{text}\n{}", summary.losses());
-        context.print(&serde_json::to_value(&summary).expect("plain data"), text);
+        let summary = compose(context.compute(), &run, search)?;
+        context.print(&serde_json::to_value(&summary).expect("plain data"), summary.composed());
         Ok(())
     }
 }

@@ -1,22 +1,17 @@
 //! `lawsmith distill`: everything, from a system to its law.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::Context;
 use super::system::System;
-use crate::cosmology as on_graph;
-use crate::cosmology::graph::Graph;
-use crate::distill::laws::Search;
-use crate::distill::pipeline::{self, Settings};
 use crate::error::{Error, Result};
 use crate::model::{ModelKind, Precision};
-use crate::network::settings::{Preset, Settings as TrainSettings};
-use crate::ops::check_precision;
+use crate::network::settings::Preset;
+use crate::pipeline::{self, Settings};
 use crate::report;
 use crate::store::run::{Existing, RunFolder};
-use crate::store::tensors::TensorFile;
 use crate::symbolic::front::Select;
 
 /// Simulates a system, trains a network, distils its messages into a law and writes a report
@@ -67,31 +62,15 @@ pub struct Distill {
 impl Distill {
     /// Runs the pipeline and prints the recovered law.
     pub fn run(self, context: &Context) -> Result<()> {
-        if let Some(path) = &self.dataset
-            && TensorFile::kind_of(path).as_deref() == Some("graph")
-        {
-            return self.run_on_graph(path, context);
-        }
-        if self.hide_above.is_some() {
-            let message = "hides nodes of a graph; this is a system of bodies";
-            return Err(Error::usage(message).field("hide-above"));
-        }
-        if self.without_mass {
-            let message = "is of graphs of halos; this is a system of bodies";
-            return Err(Error::usage(message).field("without-mass"));
-        }
-        let kind = self.model.unwrap_or(ModelKind::Bottleneck);
+        let dataset = self.dataset.as_deref();
+        let kind = self.model.unwrap_or_else(|| pipeline::usual_model(dataset));
         let model = clap::ValueEnum::to_possible_value(&kind).expect("no model is hidden");
-        let (simulate, name) = match &self.dataset {
-            Some(path) => {
-                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                (None, format!("{stem}-{}", model.get_name()))
-            }
+        let (simulate, name) = match dataset {
+            Some(path) => (None, path.file_stem().unwrap_or_default().to_string_lossy().into()),
             None => {
                 let runs = self.runs.unwrap_or(pipeline::runs(self.preset));
                 let settings = self.system.settings(runs, context)?;
-                let (law, dim) = (settings.law.name(), settings.dim);
-                let name = format!("{law}-{dim}d-{}", model.get_name());
+                let name = format!("{}-{}d", settings.law.name(), settings.dim);
                 (Some(settings), name)
             }
         };
@@ -105,93 +84,25 @@ impl Distill {
             select: self.select,
             steps: self.steps,
             evaluations: self.evaluations,
+            hide_above: self.hide_above,
+            without_mass: self.without_mass,
             seed: context.seed,
         };
+        let name = format!("{name}-{}", model.get_name());
         let output = self.output.unwrap_or_else(|| PathBuf::from("runs").join(name));
-        pipeline::check(&settings)?;
-        check_precision(&context.device, settings.precision)?;
+        pipeline::check(&context.device, &settings)?;
         let folder = RunFolder::create(&output, self.existing)?;
-        if self.existing.resume {
-            match folder.read_config::<Settings>("distill")? {
-                Some(found) if found != settings => {
-                    return Err(Error::usage("the run was begun with other settings: resume it with those, or --overwrite")
-                        .file(folder.file("config.toml"))
-                        .field("distill"));
-                }
-                _ => {}
-            }
-        }
-        let (summary, text) = pipeline::distill(context.setting(), &folder, &settings)?;
-        report::write(&folder)?;
-        let text = format!("{text}\nreport: {}", folder.file("report.html").display());
-        context.print(&serde_json::to_value(&summary).expect("plain data"), text);
-        Ok(())
-    }
-
-    /// The stages on a graph of halos.
-    fn run_on_graph(&self, path: &Path, context: &Context) -> Result<()> {
-        let graph = Graph::open(path)?;
-        let kind = self.model.unwrap_or(ModelKind::L1);
-        let mut settings = TrainSettings::on_graph(self.preset, kind);
-        settings.precision = self.precision;
-        settings.seed = context.seed;
-        if let Some(steps) = self.steps {
-            settings.set_steps(steps);
-        }
-        if self.evaluations == Some(0) {
-            return Err(Error::usage("is 0; at least 1 is needed").field("evaluations"));
-        }
-        on_graph::train::check(&context.device, &graph, &settings, self.hide_above)?;
-        let model = clap::ValueEnum::to_possible_value(&kind).expect("no model is hidden");
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        let name = format!("{stem}-{}", model.get_name());
-        let output = self.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
-        let folder = RunFolder::create(&output, self.existing)?;
-        let asked = on_graph::distill::Settings {
-            graph: graph.absolute_path(),
-            hide_above: self.hide_above,
-            components: self.components,
-            without_mass: self.without_mass,
-            select: self.select,
-            evaluations: self.evaluations,
-            training: settings.clone(),
-        };
-        let found = folder.read_config::<on_graph::distill::Settings>("distill");
-        if self.existing.resume && found?.is_some_and(|found| found != asked) {
+        let found = folder.read_config::<Settings>("distill");
+        if self.existing.resume && found?.is_some_and(|found| found != settings) {
             let message =
                 "the run was begun with other settings: resume it with those, or --overwrite";
             return Err(Error::usage(message).file(folder.file("config.toml")).field("distill"));
         }
-        folder.write_config("distill", &asked)?;
-        let resume = folder.file("model.safetensors").exists();
-        let (device, progress) = (&context.device, context.progress);
-        let trained = on_graph::train::train(
-            device,
-            &graph,
-            &settings,
-            self.hide_above,
-            &folder,
-            resume,
-            progress,
-        )?;
-        let search = Search::new(self.preset, self.evaluations, self.select);
-        let summary = on_graph::distill::distill(
-            context.setting(),
-            &folder,
-            on_graph::messages::Wanted {
-                components: self.components,
-                without_mass: self.without_mass,
-            },
-            search,
-            trained.seconds,
-        )?;
+        let summary = pipeline::distill(context.compute(), &folder, &settings)?;
         report::write(&folder)?;
-        let text = format!(
-            "{}\n{}\nreport: {}",
-            trained.text(),
-            summary.text(),
-            folder.file("report.html").display()
-        );
+        let report = folder.file("report.html");
+        let text =
+            format!("{}\n\n{}\nreport: {}", summary.text(), summary.composed(), report.display());
         context.print(&serde_json::to_value(&summary).expect("plain data"), text);
         Ok(())
     }

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
-use crate::cosmology::distill as on_graph;
-use crate::cosmology::messages::Wanted;
-use crate::distill::pipeline;
-use crate::error::{Error, Result};
+use crate::distill::messages::{Wanted, measure};
+use crate::error::Result;
+use crate::pipeline::open_run;
 use crate::store::run::RunFolder;
 
 /// Ranks the messages of a run's network and fits them to the true forces
@@ -28,19 +27,9 @@ pub struct Messages {
 impl Messages {
     /// Writes `messages.safetensors` and `messages.json` and prints the kept components.
     pub fn run(self, context: &Context) -> Result<()> {
-        let folder = RunFolder::open(&self.run)?;
-        if on_graph::is_on_graph(&folder) {
-            let Messages { components, without_mass, .. } = self;
-            let wanted = Wanted { components, without_mass };
-            let summary = on_graph::messages(context.setting(), &folder, wanted)?;
-            context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
-            return Ok(());
-        }
-        if self.without_mass {
-            let message = "is of runs on graphs of halos; this is one of a system of bodies";
-            return Err(Error::usage(message).field("without-mass"));
-        }
-        let summary = pipeline::messages(context.setting(), &folder, self.components)?;
+        let run = open_run(&RunFolder::open(&self.run)?)?;
+        let Messages { components, without_mass, .. } = self;
+        let summary = measure(context.compute(), &run, Wanted { components, without_mass })?;
         context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::device::Device;
-use crate::distill::pipeline::Setting;
+use crate::distill::run::Compute;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -141,8 +141,8 @@ pub struct Context {
 
 impl Context {
     /// What a stage of `distill` needs to know.
-    pub fn setting(&self) -> Setting {
-        Setting { device: self.device, seed: self.seed, progress: self.progress }
+    pub fn compute(&self) -> Compute {
+        Compute { device: self.device, seed: self.seed, progress: self.progress }
     }
 
     /// Prints the result of the command: the document under `--json`, the text otherwise.

@@ -7,13 +7,13 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::distill::compose::Formula;
-use crate::distill::pipeline;
 use crate::distill::rollout;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 use crate::nbody::rollout::{DIVERGED, Rollouts};
+use crate::network::forward::l1;
 use crate::network::model::Model;
+use crate::pipeline::open_run;
 use crate::store::run::RunFolder;
 
 /// Frames that the loss is taken from: evenly spread over runs and time.
@@ -51,25 +51,26 @@ impl Predict {
             }
         }
         let folder = RunFolder::open(&self.folder)?;
-        let model = Model::load(&folder.file("model.safetensors"))?;
-        if model.about.graph.is_some() {
+        let run = open_run(&folder)?;
+        let model = run.physics.model();
+        if model.about.on.graph().is_some() {
             return Err(Error::usage(
                 "the run is one on a graph, which does not move: messages and report have its \
                  errors",
             )
             .file(folder.path()));
         }
-        let (data, runs) = self.data(&folder, &model)?;
+        let (data, runs) = self.data(&folder, model)?;
         let bodies = data.about.bodies;
         let network = |features: &[f32]| {
             let graphs = features.len() / (bodies * model.shape.n_features);
             model.accelerations(&context.device, features, graphs, bodies)
         };
-        let formula = pipeline::composed(&folder)?;
-        let composed =
-            |formula: &Formula, features: &[f32]| formula.accelerations(features, bodies);
+        let formula = run.formula()?;
         let of_formula = match &formula {
-            Some(formula) => Some(loss(&data, &runs, |features| Ok(composed(formula, features)))?),
+            Some(formula) => {
+                Some(loss(&data, &runs, |features| Ok(formula.accelerations(features, bodies)))?)
+            }
             None => None,
         };
         let loss = loss(&data, &runs, network)?;
@@ -88,13 +89,9 @@ impl Predict {
         }
         if self.rollout {
             let few = &runs[..self.runs.min(runs.len())];
-            let mut rollouts = Rollouts::new(&data, few, self.frames)?;
-            rollouts.predict("network", &data, self.substeps, network)?;
-            if let Some(formula) = &formula {
-                rollouts.predict("formula", &data, self.substeps, |features| {
-                    Ok(composed(formula, features))
-                })?;
-            }
+            let (formula, lengths) = (formula.as_ref(), (self.frames, self.substeps));
+            let device = &context.device;
+            let rollouts = rollout::integrate(device, model, formula, &data, few, lengths)?;
             let path = folder.file("rollout.safetensors");
             rollouts.save(&path)?;
             document["rollout"] = summary(&rollouts);
@@ -110,7 +107,7 @@ impl Predict {
     fn data(&self, folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)> {
         let Some(path) = &self.data else { return rollout::unseen(folder, model) };
         let data = Dataset::open(path)?;
-        let (found, needed) = (data.about.dim, model.about.dim);
+        let (found, needed) = (data.about.dim, model.shape.outputs);
         if found != needed {
             let message = format!("has {found} dimensions; the network was trained on {needed}");
             return Err(Error::input(message).file(path));
@@ -138,7 +135,7 @@ fn loss(
             targets.extend_from_slice(data.targets(run, frame));
         }
         let found = accelerate(&features)?;
-        sum += found.iter().zip(&targets).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
+        sum += l1(&targets, &found);
         nodes += targets.len() / data.about.dim;
     }
     Ok(sum / nodes as f64)

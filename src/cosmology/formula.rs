@@ -5,30 +5,73 @@ use rayon::prelude::*;
 
 use super::graph::Graph;
 use crate::device::Device;
-use crate::distill::refit::{Normal, Parametric, RESIDUAL_FLOOR, Refit};
+use crate::distill::formula::{Formula, Terms};
+use crate::distill::refit::{Linearised, Normal};
 use crate::error::Result;
-use crate::formula::expression::Expression;
+use crate::formula::expression::{Expression, Node};
+use crate::network::system::Measure;
 use crate::ops::expression::Program;
 use crate::ops::formula::{Edges, Loaded, N_FEATURES, Sums, VARIABLES};
 
 /// Nodes of a task: fixed, so that sums do not depend on the number of threads.
 const NODES: usize = 512;
 
-/// A formula for the target of each node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Formula {
-    /// Expressions in [`VARIABLES`], whose sums over the senders the node expression takes.
-    pub messages: Vec<Expression>,
-    /// The numbers of the message components, for the names of their sums.
-    pub components: Vec<usize>,
-    /// In the variables of [`node_names`].
-    pub node: Expression,
+/// What formulas on a graph of halos are written in: the variables of an edge are [`VARIABLES`], those of a
+/// node mass and speed.
+pub fn terms() -> Terms {
+    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+    Terms { edge: names(&VARIABLES), node: names(&["m", "v"]), outputs: names(&["delta"]) }
 }
 
-/// The variables of node expressions: mass and speed of the halo, then the summed messages.
-pub fn node_names(components: &[usize]) -> Vec<String> {
-    let sums = components.iter().map(|k| format!("e{k}"));
-    ["m".to_string(), "v".to_string()].into_iter().chain(sums).collect()
+/// Where names are among all variables.
+pub(super) fn positions<S: AsRef<str>>(names: &[String], all: &[S]) -> Vec<usize> {
+    let position = |name: &String| all.iter().position(|v| v.as_ref() == name);
+    names.iter().filter_map(position).collect()
+}
+
+/// The expression with its variables, named `names`, numbered as in `all`.
+pub(super) fn in_all(expression: &Expression, names: &[String], all: &[String]) -> Expression {
+    let at = positions(names, all);
+    let nodes = expression.nodes().iter().map(|node| match *node {
+        Node::Variable(k) => Node::Variable(at[usize::from(k)] as u16),
+        other => other,
+    });
+    Expression::new(nodes.collect()).expect("leaves for leaves: still well-formed")
+}
+
+/// From texts: messages in [`VARIABLES`], the node in m, v and e0, e1, ….
+///
+/// # Errors
+/// Texts that cannot be parsed.
+pub fn parse(messages: &[&str], node: &str) -> Result<Formula> {
+    let (terms, components) = (terms(), (0..messages.len()).collect::<Vec<_>>());
+    let names = terms.node_names(&components);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let messages = messages.iter().map(|text| Expression::parse(text, &VARIABLES));
+    Ok(Formula {
+        messages: messages.collect::<Result<_>>()?,
+        nodes: vec![Expression::parse(node, &names)?],
+        terms,
+        components,
+    })
+}
+
+/// The measure of a formula on some nodes.
+///
+/// # Errors
+/// Those of [`Formula::predictions`].
+pub fn measure(
+    device: &Device,
+    graph: &Graph,
+    features: &[f32],
+    nodes: &[u32],
+    formula: &Formula,
+) -> Result<Measure> {
+    let on = Nodes::new(device, graph, features, nodes)?;
+    let Some(found) = formula.predictions(&on)? else {
+        return Ok(Measure::plain(f64::INFINITY));
+    };
+    Ok(Measure::of(graph, nodes, &on.errors(&found)))
 }
 
 /// What formulas are evaluated on.
@@ -55,7 +98,7 @@ impl<'a> Nodes<'a> {
             sender: graph.senders(),
             receivers,
             features,
-            period: (graph.about.edge / graph.about.scales.length) as f32,
+            period: graph.period(),
         };
         let targets = receivers.iter().map(|&r| targets[r as usize]).collect();
         Ok(Nodes { on: Loaded::new(device, edges)?, targets })
@@ -64,6 +107,11 @@ impl<'a> Nodes<'a> {
     /// `[receiver]`
     pub fn targets(&self) -> &[f32] {
         &self.targets
+    }
+
+    /// The absolute errors of predictions.
+    pub fn errors(&self, predictions: &[f64]) -> Vec<f64> {
+        predictions.iter().zip(&self.targets).map(|(p, &t)| (f64::from(t) - p).abs()).collect()
     }
 
     /// The sums of expressions in [`VARIABLES`] over the edges of each node; see [`Loaded::sums`].
@@ -85,34 +133,6 @@ impl<'a> Nodes<'a> {
 }
 
 impl Formula {
-    /// From texts: messages in [`VARIABLES`], the node in m, v and e0, e1, ….
-    ///
-    /// # Errors
-    /// Texts that cannot be parsed.
-    pub fn parse(messages: &[&str], node: &str) -> Result<Self> {
-        let components: Vec<usize> = (0..messages.len()).collect();
-        let names = node_names(&components);
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        Ok(Formula {
-            messages: messages
-                .iter()
-                .map(|text| Expression::parse(text, &VARIABLES))
-                .collect::<Result<_>>()?,
-            node: Expression::parse(node, &names)?,
-            components,
-        })
-    }
-
-    /// The two sides of each equation, for a person.
-    pub fn equations(&self) -> Vec<(String, String)> {
-        let names = VARIABLES.map(String::from);
-        let sums = self.messages.iter().zip(&self.components).map(|(message, k)| {
-            (format!("e{k}"), format!("= sum over neighbours of {}", message.text(&names)))
-        });
-        let node = self.node.text(&node_names(&self.components));
-        sums.chain([("delta".to_string(), format!("= {node}"))]).collect()
-    }
-
     /// The prediction of each receiver; `None` where the formula is undefined on some edge.
     ///
     /// # Errors
@@ -125,20 +145,18 @@ impl Formula {
             let own = nodes.own(row);
             let all: Vec<f64> =
                 own.iter().chain(&values[row * width..][..width]).copied().collect();
-            self.node.eval(&all)
+            self.nodes[0].eval(&all)
         };
         Ok(Some(rows.into_par_iter().with_min_len(NODES).map(value).collect()))
     }
 
-    /// Mean absolute error; infinite where the formula is undefined.
+    /// Mean absolute error on nodes of a graph; infinite where the formula is undefined.
     ///
     /// # Errors
     /// Those of [`Formula::predictions`].
     pub fn error(&self, nodes: &Nodes) -> Result<f64> {
         let Some(found) = self.predictions(nodes)? else { return Ok(f64::INFINITY) };
-        let sum: f64 =
-            found.iter().zip(&nodes.targets).map(|(p, &t)| (f64::from(t) - p).abs()).sum();
-        let error = sum / found.len().max(1) as f64;
+        let error = nodes.errors(&found).iter().sum::<f64>() / found.len().max(1) as f64;
         Ok(if error.is_finite() { error } else { f64::INFINITY })
     }
 
@@ -147,63 +165,39 @@ impl Formula {
     ///
     /// # Errors
     /// `interrupted` after Ctrl-C; those of [`Formula::predictions`].
-    pub fn refit(&mut self, nodes: &Nodes) -> Result<f64> {
+    pub fn refit_on(&mut self, nodes: &Nodes) -> Result<f64> {
         self.refit_by(
             |formula| formula.error(nodes),
-            |formula, loss| formula.normal_equations(nodes, loss),
+            |formula, loss| formula.equations_on(nodes, loss),
         )
     }
 
-    /// One round's normal equations: rows of the Jacobian with respect to the messages' constants, through
-    /// the sums, then the node's.
-    fn normal_equations(&self, nodes: &Nodes, loss: f64) -> Result<Option<Normal>> {
+    /// The normal equations of one round, from the sums over the edges and their derivatives.
+    fn equations_on(&self, nodes: &Nodes, loss: f64) -> Result<Option<Normal>> {
         let found = nodes.sums(&self.messages, true)?;
         let Some(Sums { values, width }) = found else { return Ok(None) };
-        let variables = 2 + self.messages.len();
-        let node = Parametric::new(&self.node, variables);
-        let by_sum: Vec<Expression> =
-            (0..self.messages.len()).map(|k| node.value.derivative((2 + k) as u16)).collect();
-        let counts: Vec<usize> = self.messages.iter().map(|m| m.constants().len()).collect();
-        let count = counts.iter().sum::<usize>() + node.constants.len();
-        let floor = (RESIDUAL_FLOOR * loss).max(1e-12);
+        let linearised = Linearised::new(self, loss);
         let add = |row: usize, normal: &mut Normal| {
-            let sums = &values[row * width..][..width];
-            let mut all = nodes.own(row).to_vec();
-            let mut at = 0;
-            for constants in &counts {
-                all.push(sums[at]);
-                at += 1 + constants;
+            let mut sums = &values[row * width..][..width];
+            let (mut own, mut derivatives) = (nodes.own(row).to_vec(), Vec::new());
+            for message in &linearised.messages {
+                own.push(sums[0]);
+                let (of_message, rest) = sums[1..].split_at(message.constants.len());
+                derivatives.extend(of_message);
+                sums = rest;
             }
-            all.extend(&node.constants);
-            let mut jacobian = Vec::with_capacity(count);
-            let mut at = 0;
-            for (by_sum, &constants) in by_sum.iter().zip(&counts) {
-                let slope = by_sum.eval(&all);
-                jacobian.extend(sums[at + 1..][..constants].iter().map(|s| slope * s));
-                at += 1 + constants;
-            }
-            jacobian.extend(node.by_constant.iter().map(|d| d.eval(&all)));
-            let residual = f64::from(nodes.targets[row]) - node.value.eval(&all);
-            if residual.is_finite() && jacobian.iter().all(|v| v.is_finite()) {
-                normal.add(&jacobian, residual, 1.0 / residual.abs().max(floor));
-            }
+            linearised.add(&own, &derivatives, &nodes.targets[row..=row], normal);
         };
         let rows: Vec<usize> = (0..nodes.targets.len()).collect();
         let parts: Vec<Normal> = rows
             .par_chunks(NODES)
             .map(|rows| {
-                let mut normal = Normal::new(count);
+                let mut normal = Normal::new(linearised.count);
                 rows.iter().for_each(|&row| add(row, &mut normal));
                 normal
             })
             .collect();
-        Ok(Some(Normal::sum(count, &parts)))
-    }
-}
-
-impl Refit for Formula {
-    fn expressions(&mut self) -> Vec<&mut Expression> {
-        self.messages.iter_mut().chain([&mut self.node]).collect()
+        Ok(Some(Normal::sum(linearised.count, &parts)))
     }
 }
 
@@ -242,11 +236,9 @@ pub(super) mod tests {
     /// and after, and what became of it.
     fn refitted(device: &Device, count: usize) -> (f64, f64, Formula) {
         let folder = tempfile::tempdir().unwrap();
-        let truth = Formula::parse(
-            &["(0.4 + m2) / (3.0 + (20.0 * r) ^ 6.0)"],
-            "0.2 * e0 / (1.0 + 0.3 * m) - 0.1",
-        )
-        .unwrap();
+        let truth =
+            parse(&["(0.4 + m2) / (3.0 + (20.0 * r) ^ 6.0)"], "0.2 * e0 / (1.0 + 0.3 * m) - 0.1")
+                .unwrap();
         let graph = random_graph(folder.path(), &[], count);
         let (features, all): (_, Vec<u32>) = (graph.scaled_features(), (0..count as u32).collect());
         let nodes = Nodes::new(device, &graph, &features, &all).unwrap();
@@ -255,13 +247,11 @@ pub(super) mod tests {
         let features = graph.scaled_features();
         let nodes = Nodes::new(device, &graph, &features, &all).unwrap();
         assert!(truth.error(&nodes).unwrap() < 1e-5);
-        let mut start = Formula::parse(
-            &["(0.6 + m2) / (2.5 + (18.0 * r) ^ 7.0)"],
-            "0.25 * e0 / (1.1 + 0.2 * m) - 0.2",
-        )
-        .unwrap();
+        let mut start =
+            parse(&["(0.6 + m2) / (2.5 + (18.0 * r) ^ 7.0)"], "0.25 * e0 / (1.1 + 0.2 * m) - 0.2")
+                .unwrap();
         let before = start.error(&nodes).unwrap();
-        let after = start.refit(&nodes).unwrap();
+        let after = start.refit_on(&nodes).unwrap();
         (before, after, start)
     }
 
@@ -287,8 +277,8 @@ pub(super) mod tests {
     fn the_published_formulas_are_parsed_and_printed() {
         for published in &crate::cosmology::table6::PUBLISHED {
             let formula = published.formula();
-            assert!(formula.equations().last().unwrap().1.starts_with("= "));
+            assert!(formula.equations().last().unwrap().starts_with("delta = "));
         }
-        assert_eq!(node_names(&[3, 7]), ["m", "v", "e3", "e7"]);
+        assert_eq!(terms().node_names(&[3, 7]), ["m", "v", "e3", "e7"]);
     }
 }

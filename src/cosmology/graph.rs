@@ -280,6 +280,11 @@ impl Graph {
         self.file.tensor("sender", Dtype::U32).expect("checked in open").0
     }
 
+    /// The edge of the box in the units of [`Graph::scaled_features`].
+    pub fn period(&self) -> f32 {
+        (self.about.edge / self.about.scales.length) as f32
+    }
+
     /// The edges of a node.
     pub fn edges_of(&self, node: u32) -> Range<usize> {
         let rows = self.row_start();

@@ -6,17 +6,16 @@
 //! ([`overdensity`]). [`graph`] joins the halos that are near each other.
 
 pub mod catalog;
-pub mod compose;
-pub mod distill;
+pub mod edges;
 pub mod fof;
 pub mod formula;
 pub mod graph;
-pub mod messages;
+pub mod halos;
 pub mod overdensity;
+mod pairs;
+pub mod run;
 pub mod slab;
 pub mod split;
 pub mod table6;
 #[cfg(test)]
 mod tests;
-pub mod train;
-mod trainer;

@@ -5,10 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::formula::{Formula, Nodes};
+use super::formula::Nodes;
 use super::graph::Graph;
-use super::trainer::predict;
+use super::halos::predict;
 use crate::device::Device;
+use crate::distill::formula::Formula;
 use crate::error::{Error, Result};
 use crate::network::model::Model;
 use crate::ops::edge;
@@ -16,7 +17,7 @@ use crate::store::run::RunFolder;
 use crate::store::tensors::{TensorFile, TensorSpec, TensorWriter};
 
 /// The file in the run folder.
-pub const SLAB: &str = "slab.safetensors";
+const SLAB: &str = "slab.safetensors";
 
 #[derive(Serialize, Deserialize)]
 struct About {
@@ -25,7 +26,7 @@ struct About {
 }
 
 /// The halos of the slab with what was predicted.
-pub struct Halos {
+pub struct Slab {
     /// Edge of the box, Mpc/h.
     pub edge: f64,
     /// `[halo, 3]`, Mpc/h.
@@ -79,7 +80,7 @@ pub fn write(
     writer.finish()
 }
 
-impl Halos {
+impl Slab {
     /// Reads the file of a run; `None` where there is none yet.
     ///
     /// # Errors
@@ -95,7 +96,7 @@ impl Halos {
             return Err(Error::input("holds no halos").file(path));
         }
         let column = |name: &str| file.f32(name, &[halos]).map(<[f32]>::to_vec);
-        Ok(Some(Halos {
+        Ok(Some(Slab {
             edge,
             positions: file.f32("position", &[halos, 3])?.to_vec(),
             masses: column("mass")?,

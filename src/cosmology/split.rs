@@ -7,6 +7,7 @@
 
 use super::graph::Graph;
 use crate::error::{Error, Result};
+use crate::network::system::Measure;
 
 /// Share of the box that is held out.
 const HELD_OUT: f64 = 0.2;
@@ -48,6 +49,19 @@ impl Split {
             }
         }
         Ok(split)
+    }
+
+    /// Measures something on the held-out slab and, where nodes are hidden, on those.
+    ///
+    /// # Errors
+    /// Those of `measure`.
+    pub fn measure(
+        &self,
+        mut measure: impl FnMut(&[u32]) -> Result<Measure>,
+    ) -> Result<(Measure, Option<Measure>)> {
+        let test = measure(&self.test)?;
+        let hidden = (!self.hidden.is_empty()).then(|| measure(&self.hidden)).transpose()?;
+        Ok((test, hidden))
     }
 }
 

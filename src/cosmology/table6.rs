@@ -4,18 +4,21 @@
 //! Positions are divided by 288.675 Mpc/h, masses and velocities by their standard deviations; the paper
 //! does not say so, but in these units its constants fit.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 
-use super::formula::{Formula, Nodes};
+use super::formula::{Nodes, measure, parse, terms};
 use super::graph::Graph;
+use super::halos::errors;
+use super::run::{self, check_graph};
 use super::split::{Split, mean_and_jackknife};
-use super::train;
-use super::{compose, distill};
 use crate::device::Device;
+use crate::distill::formula::Formula;
 use crate::error::{Error, Result};
 use crate::network::model::Model;
+pub use crate::network::system::Measure;
 use crate::progress::Progress;
 use crate::store::run::RunFolder;
+use crate::symbolic::job::LAWS;
 
 /// Radius of the ball of the overdensity, Mpc/h.
 const BALL: f64 = 20.0;
@@ -56,24 +59,8 @@ pub const PUBLISHED: [Published; 4] = [
 impl Published {
     /// The formula with its published constants.
     pub fn formula(&self) -> Formula {
-        Formula::parse(self.messages, self.node).expect("the formulas of the paper parse")
+        parse(self.messages, self.node).expect("the formulas of the paper parse")
     }
-}
-
-/// A mean absolute error with its jackknife error.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Measure {
-    /// Mean over the nodes; infinite where a prediction is undefined.
-    #[serde(deserialize_with = "or_infinite")]
-    pub error: f64,
-    /// Scatter of the mean when blocks of space are left out; infinite where all nodes are in one.
-    #[serde(deserialize_with = "or_infinite")]
-    pub jackknife: f64,
-}
-
-/// JSON has no infinity: it is written as null.
-fn or_infinite<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
 }
 
 /// One row of the table.
@@ -110,26 +97,6 @@ impl Measure {
     }
 }
 
-/// The measure of a formula on some nodes.
-///
-/// # Errors
-/// Those of [`Formula::predictions`].
-pub fn measure(
-    device: &Device,
-    graph: &Graph,
-    features: &[f32],
-    nodes: &[u32],
-    formula: &Formula,
-) -> Result<Measure> {
-    let on = Nodes::new(device, graph, features, nodes)?;
-    let Some(found) = formula.predictions(&on)? else {
-        return Ok(Measure { error: f64::INFINITY, jackknife: f64::INFINITY });
-    };
-    let errors: Vec<f64> =
-        found.iter().zip(on.targets()).map(|(p, &t)| (f64::from(t) - p).abs()).collect();
-    Ok(Measure::of(graph, nodes, &errors))
-}
-
 /// Fits a formula in every way that the table has.
 ///
 /// # Errors
@@ -146,7 +113,7 @@ pub fn row(
     let on = |nodes: &'_ [u32], formula: &Formula| measure(device, graph, features, nodes, formula);
     let fitted = |nodes: &[u32]| -> Result<Formula> {
         let mut fitted = formula.clone();
-        fitted.refit(&Nodes::new(device, graph, features, nodes)?)?;
+        fitted.refit_on(&Nodes::new(device, graph, features, nodes)?)?;
         Ok(fitted)
     };
     let everywhere = fitted(&all)?;
@@ -168,7 +135,7 @@ pub fn row(
         test_fitted_there: Some(on(&split.test, &fitted(&split.test)?)?.error),
         seen: Some(on(&hiding.test, &low)?),
         hidden,
-        equations: everywhere.equations().iter().map(|(l, r)| format!("{l} {r}")).collect(),
+        equations: everywhere.equations(),
     })
 }
 
@@ -216,15 +183,17 @@ pub fn of_run(
     hide_above: f64,
 ) -> Result<[Row; 2]> {
     let features = graph.scaled_features();
-    let formula = compose::composed(folder)?;
+    let formula = Formula::read(folder, terms())?.ok_or_else(|| {
+        let message = "has no composed formula of an overdensity: run compose on it first";
+        Error::input(message).file(folder.file(LAWS))
+    })?;
     let found = row(device, graph, &features, "found by this run", &formula, hide_above)?;
     let model = Model::load(&folder.file("model.safetensors"))?;
-    distill::check_graph(&model, graph)?;
-    let (test, hidden) = train::losses(device, graph, &model)?;
+    check_graph(&model, graph)?;
+    let (test, hidden) = errors(device, graph, &model)?;
     let hides = hidden.is_some();
     // Only what was hidden from the training at the same overdensity is comparable.
-    let of_run = model.about.graph.as_ref().and_then(|on| on.hide_above);
-    let same = of_run == Some(hide_above);
+    let same = run::hide_above(&model) == Some(hide_above);
     let network = Row {
         name: "its network".to_string(),
         published: None,

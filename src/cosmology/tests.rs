@@ -4,14 +4,15 @@ use std::path::Path;
 
 use super::catalog::{self, Catalog};
 use super::graph::{self, Graph};
-use super::train::train;
-use super::trainer::Trainer;
+use super::halos::Halos;
 use crate::device::cuda::copied;
 use crate::device::{Device, Simd, test_gpu};
+use crate::error::Result;
 use crate::model::{ModelKind, Precision};
 use crate::network::model::Model;
 use crate::network::settings::{Preset, Settings};
-use crate::network::state::Training;
+use crate::network::train::train;
+use crate::network::trainer::Trainer;
 use crate::ops::relative_error;
 use crate::progress::Progress;
 use crate::random::Random;
@@ -19,7 +20,7 @@ use crate::store::run::{Existing, RunFolder};
 
 /// 300 halos in a box of 60 Mpc/h, some ten within reach of each, with an overdensity that depends on mass
 /// and place.
-fn halos(folder: &Path) -> Graph {
+fn halos(folder: &Path) -> Halos {
     let mut random = Random::new(5, 0);
     let mut table = String::from("x,y,z,vx,vy,vz,mass,delta\n");
     for _ in 0..300 {
@@ -35,18 +36,27 @@ fn halos(folder: &Path) -> Graph {
     catalog::import(&source, &halos, &settings).unwrap();
     let catalogs = [Catalog::open(&halos).unwrap()];
     graph::build(&Device::cpu(), &catalogs, None, 12.0, &graph).unwrap();
-    Graph::open(&graph).unwrap()
+    Halos { graph: Graph::open(&graph).unwrap(), hide_above: None }
 }
 
 fn settings(model: ModelKind, precision: Precision, steps: u64) -> Settings {
     let mut settings = Settings::on_graph(Preset::Quick, model);
     settings.set_steps(steps);
     let messages = if model == ModelKind::Bottleneck { 1 } else { 6 };
-    Settings { hidden: 16, graphs: 24, messages, precision, seed: 11, ..settings }
+    Settings { hidden: 16, batch: 24, messages, precision, seed: 11, ..settings }
 }
 
 fn fresh(path: &Path) -> RunFolder {
     RunFolder::create(path, Existing::default()).unwrap()
+}
+
+fn start<'a>(
+    device: &Device,
+    halos: &'a Halos,
+    settings: &Settings,
+    run: &RunFolder,
+) -> Result<Trainer<'a>> {
+    Trainer::new(device, halos, std::slice::from_ref(settings), std::slice::from_ref(run))
 }
 
 /// Trains up to `stop` without anything that ends with it.
@@ -65,7 +75,7 @@ const MODELS: [ModelKind; 4] =
 fn gpu_trains_on_a_graph_like_the_processor() {
     let Some(gpu) = test_gpu() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let graph = halos(folder.path());
+    let halos = halos(folder.path());
     let bf16 = (Simd::detect() >= Simd::Avx512Bf16).then_some((Precision::Bf16, 5e-3));
     for (precision, limit) in [(Precision::F32, 1e-4)].into_iter().chain(bf16) {
         for model in MODELS {
@@ -73,10 +83,10 @@ fn gpu_trains_on_a_graph_like_the_processor() {
                 Settings { prune: false, metrics_every: 20, ..settings(model, precision, 20) };
             let [here, there] = [("cpu", Device::cpu()), ("gpu", gpu)].map(|(name, device)| {
                 let run = fresh(&folder.path().join(format!("{model:?}-{precision:?}-{name}")));
-                let mut trainer = Trainer::new(&device, &graph, &settings, None, &run).unwrap();
+                let mut trainer = start(&device, &halos, &settings, &run).unwrap();
                 advance(&mut trainer, 20);
                 trainer.save().unwrap();
-                trainer.model()
+                trainer.model(0)
             });
             let what = format!("{model:?}, {precision:?}");
             let exact: Vec<f64> = here.parameters.iter().map(|&w| w.into()).collect();
@@ -96,13 +106,13 @@ fn gpu_trains_on_a_graph_like_the_processor() {
 fn gpu_steps_on_a_graph_copy_receivers_and_losses() {
     let Some(Device::Gpu(gpu)) = test_gpu() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let graph = halos(folder.path());
+    let halos = halos(folder.path());
     let device = Device::Gpu(gpu);
     for model in MODELS {
         for precision in [Precision::F32, Precision::Bf16] {
             let settings = Settings { metrics_every: 10, ..settings(model, precision, 100) };
             let run = fresh(&folder.path().join(format!("{model:?}-{precision:?}")));
-            let mut trainer = Trainer::new(&device, &graph, &settings, None, &run).unwrap();
+            let mut trainer = start(&device, &halos, &settings, &run).unwrap();
             advance(&mut trainer, 1);
             let before = copied::bytes();
             advance(&mut trainer, 9);
@@ -110,7 +120,7 @@ fn gpu_steps_on_a_graph_copy_receivers_and_losses() {
             let [up, down] = [0, 1].map(|way| (after[way] - before[way]) / 8);
             // Number, first edge and first place in the batch of each receiver; in bf16 also which receivers
             // each block has, or on compute capability 9.0 each of its eight warps.
-            let receivers = 4 * (3 * settings.graphs + 1);
+            let receivers = 4 * (3 * settings.batch + 1);
             let blocks = 8 * gpu.properties().unwrap().multiprocessors;
             let dealt = if precision == Precision::Bf16 { 4 * (blocks + 1) } else { 0 };
             assert!(
@@ -118,7 +128,7 @@ fn gpu_steps_on_a_graph_copy_receivers_and_losses() {
                 "{model:?}, {precision:?}: {up}"
             );
             assert_eq!(down, 2 * size_of::<f64>(), "{model:?}, {precision:?}");
-            assert!(up < 4 * trainer.model().parameters.len() / 4, "{up}");
+            assert!(up < 4 * trainer.model(0).parameters.len() / 4, "{up}");
         }
     }
 }
@@ -128,7 +138,7 @@ fn gpu_steps_on_a_graph_copy_receivers_and_losses() {
 fn gpu_resume_on_a_graph_is_bit_identical() {
     let Some(gpu) = test_gpu() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let graph = halos(folder.path());
+    let halos = halos(folder.path());
     // Between and on rows of metrics, before, between and behind pruning decisions.
     for (model, precision, stops) in [
         (ModelKind::L1, Precision::F32, &[3, 23][..]),
@@ -141,16 +151,16 @@ fn gpu_resume_on_a_graph_is_bit_identical() {
         let settings = Settings { metrics_every: 10, ..settings(model, precision, 40) };
         let name = |what: &str| folder.path().join(format!("{model:?}-{precision:?}-{what}"));
         let whole = fresh(&name("whole"));
-        train(&gpu, &graph, &settings, None, &whole, false, Progress::Quiet).unwrap();
+        train(&gpu, &halos, &settings, &whole, false, Progress::Quiet).unwrap();
         for &stop in stops {
             let part = fresh(&name(&stop.to_string()));
-            let mut trainer = Trainer::new(&gpu, &graph, &settings, None, &part).unwrap();
+            let mut trainer = start(&gpu, &halos, &settings, &part).unwrap();
             advance(&mut trainer, stop);
             trainer.save().unwrap();
             // Rows behind the checkpoint, as after a kill.
             advance(&mut trainer, (stop + 8).min(settings.steps));
             drop(trainer);
-            train(&gpu, &graph, &settings, None, &part, true, Progress::Quiet).unwrap();
+            train(&gpu, &halos, &settings, &part, true, Progress::Quiet).unwrap();
             for name in ["model.safetensors", "metrics.csv"] {
                 let [a, b] = [&whole, &part].map(|run| std::fs::read(run.file(name)).unwrap());
                 assert!(a == b, "{model:?}, {precision:?}: {name} after a stop at step {stop}");

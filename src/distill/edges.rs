@@ -1,74 +1,41 @@
-//! Random edges of a dataset: the features a network sees, and the variables a law is written in.
+//! Random edges of a data set of small systems, and the variables that their laws are written in.
 
 use std::ops::Range;
 
-use crate::law::{Body, Law};
+use super::formula::Terms;
+use super::run::Edges;
+use crate::law::Body;
 use crate::model::layout::BodyLayout;
 use crate::nbody::dataset::Dataset;
 use crate::random::Random;
 
-/// A sample of directed edges.
-pub struct Edges {
-    /// `[edge, 2·n_features]`: features (r, v, q, m) of the receiver, then of the sender.
-    pub features: Vec<f32>,
-    /// Dimensions of space.
-    pub dim: usize,
-    /// Bodies of the system they come from.
-    pub bodies: usize,
-    /// Number of edges.
-    pub count: usize,
+/// `count` random edges of `runs`: run, frame, receiver and sender drawn uniformly.
+pub fn sample(dataset: &Dataset, runs: &[usize], count: usize, seed: u64) -> Edges {
+    let about = &dataset.about;
+    let n_features = about.n_features();
+    let mut random = Random::new(seed, EDGE_STREAM);
+    let mut features = Vec::with_capacity(count * 2 * n_features);
+    let mut frame = Vec::new();
+    for _ in 0..count {
+        frame.clear();
+        let run = runs[random.below(runs.len())];
+        dataset.features(run, random.below(about.frames), &mut frame);
+        let receiver = random.below(about.bodies);
+        let sender = (receiver + 1 + random.below(about.bodies - 1)) % about.bodies;
+        for body in [receiver, sender] {
+            features.extend_from_slice(&frame[body * n_features..(body + 1) * n_features]);
+        }
+    }
+    Edges { features, width: 2 * n_features }
 }
 
-impl Edges {
-    /// `count` random edges of `runs`: run, frame, receiver and sender drawn uniformly.
-    pub fn sample(dataset: &Dataset, runs: &[usize], count: usize, seed: u64) -> Self {
-        let about = &dataset.about;
-        let n_features = about.n_features();
-        let mut random = Random::new(seed, EDGE_STREAM);
-        let mut features = Vec::with_capacity(count * 2 * n_features);
-        let mut frame = Vec::new();
-        for _ in 0..count {
-            frame.clear();
-            let run = runs[random.below(runs.len())];
-            dataset.features(run, random.below(about.frames), &mut frame);
-            let receiver = random.below(about.bodies);
-            let sender = (receiver + 1 + random.below(about.bodies - 1)) % about.bodies;
-            for body in [receiver, sender] {
-                features.extend_from_slice(&frame[body * n_features..(body + 1) * n_features]);
-            }
-        }
-        Edges { features, dim: about.dim, bodies: about.bodies, count }
-    }
-
-    /// What is where among the features of a body.
-    pub fn layout(&self) -> BodyLayout {
-        BodyLayout { dim: self.dim }
-    }
-
-    /// Width of a row of `features`.
-    pub fn width(&self) -> usize {
-        2 * self.layout().width()
-    }
-
-    /// Receiver and sender of one edge.
-    pub fn pair(&self, edge: usize) -> (Body, Body) {
-        let row = &self.features[edge * self.width()..(edge + 1) * self.width()];
-        let (receiver, sender) = row.split_at(self.width() / 2);
-        (body(receiver, self.layout()), body(sender, self.layout()))
-    }
-
-    /// The true forces on the receivers, by component: `[dim][edge]`.
-    pub fn forces(&self, law: &Law) -> crate::error::Result<Vec<Vec<f64>>> {
-        let mut forces = vec![Vec::with_capacity(self.count); self.dim];
-        for edge in 0..self.count {
-            let (receiver, sender) = self.pair(edge);
-            let force = law.force(&receiver, &sender, self.bodies);
-            for (column, value) in forces.iter_mut().zip(force) {
-                column.push(value);
-            }
-        }
-        Ok(forces)
-    }
+/// Receiver and sender of each edge of a system in `dim` dimensions.
+pub fn pairs(edges: &Edges, dim: usize) -> impl Iterator<Item = (Body, Body)> {
+    let layout = BodyLayout { dim };
+    edges.features.chunks_exact(edges.width).map(move |row| {
+        let (receiver, sender) = row.split_at(layout.width());
+        (body(receiver, layout), body(sender, layout))
+    })
 }
 
 const EDGE_STREAM: u64 = 0xED6E;
@@ -106,9 +73,7 @@ impl Inputs {
         let mut names: Vec<String> = ["m1", "m2", "q1", "q2"].map(String::from).to_vec();
         names.extend(AXES[..self.dim].iter().map(|axis| format!("d{axis}")));
         names.push("r".to_string());
-        for &k in &self.velocities {
-            names.push(format!("v{}{}", AXES[k % self.dim], 1 + k / self.dim));
-        }
+        names.extend(self.velocities.iter().map(|&k| self.velocity(k)));
         names
     }
 
@@ -124,22 +89,40 @@ impl Inputs {
         }
     }
 
-    /// The values for every edge, `[edge, n_inputs]`.
-    pub fn table(&self, edges: &Edges) -> Vec<f64> {
-        let mut table = Vec::with_capacity(edges.count * self.names().len());
-        for edge in 0..edges.count {
-            let (receiver, sender) = edges.pair(edge);
-            self.values(&receiver, &sender, &mut table);
-        }
-        table
+    /// With these names, in any order.
+    pub fn of(names: &[String]) -> Self {
+        let dim = AXES.iter().filter(|axis| names.contains(&format!("d{axis}"))).count();
+        let all = Inputs { dim, velocities: (0..2 * dim).collect() };
+        let joins = |&k: &usize| names.contains(&all.velocity(k));
+        Inputs { dim, velocities: all.velocities.iter().copied().filter(joins).collect() }
+    }
+
+    /// What formulas in these inputs are written in: a node has x, y, (z), vx, vy, (vz), q, m.
+    pub fn terms(&self) -> Terms {
+        let axes = &AXES[..self.dim];
+        let mut node: Vec<String> = axes.iter().map(|axis| axis.to_string()).collect();
+        node.extend(axes.iter().map(|axis| format!("v{axis}")));
+        node.extend(["q", "m"].map(String::from));
+        let outputs = axes.iter().map(|axis| format!("a{axis}")).collect();
+        Terms { edge: self.names(), node, outputs }
+    }
+
+    fn velocity(&self, k: usize) -> String {
+        format!("v{}{}", AXES[k % self.dim], 1 + k / self.dim)
     }
 }
 
-/// The names of a node's features and of its kept summed messages: x, y, (z), vx, vy, (vz), q, m, e0, e1, ….
-pub fn node_names(dim: usize, components: &[usize]) -> Vec<String> {
-    let mut names: Vec<String> = AXES[..dim].iter().map(|axis| axis.to_string()).collect();
-    names.extend(AXES[..dim].iter().map(|axis| format!("v{axis}")));
-    names.extend(["q".to_string(), "m".to_string()]);
-    names.extend(components.iter().map(|index| format!("e{index}")));
-    names
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_are_known_by_their_names() {
+        for dim in [2, 3] {
+            for velocities in [vec![], vec![1, dim], (0..2 * dim).collect()] {
+                let inputs = Inputs { dim, velocities };
+                assert_eq!(Inputs::of(&inputs.names()), inputs);
+            }
+        }
+    }
 }

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::edges::Inputs;
 use super::linear;
-use crate::error::Result;
 use crate::formula::expression::Expression;
 use crate::law::{Body, Law, SOFTENING};
 use crate::random::Random;
@@ -61,7 +60,7 @@ pub fn judge(
     bodies: usize,
     r_max: f64,
     seed: u64,
-) -> Result<Verdict> {
+) -> Verdict {
     let mut random = Random::new(seed, JUDGE_STREAM);
     let mut values = Vec::new();
     let mut y = Vec::with_capacity(JUDGED);
@@ -91,7 +90,7 @@ pub fn judge(
     };
     if y.iter().any(|v| !v.is_finite()) {
         best.r2 = 0.0;
-        return Ok(best);
+        return best;
     }
     let rows: Vec<usize> = (0..JUDGED).collect();
     for unsoftened in [false, true] {
@@ -123,7 +122,7 @@ pub fn judge(
             }
         }
     }
-    Ok(best)
+    best
 }
 
 /// A factor of the receiver, with its name.

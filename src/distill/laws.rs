@@ -1,29 +1,22 @@
 //! The regression stages of a run: an expression for each kept message, then for each output of φv.
 
-use super::compose::Formula;
-use super::edges::{Inputs, node_names};
-use super::messages::{Component, MessageTable};
-use super::nodes::NodeTable;
-use super::pipeline::Setting;
+use super::messages::Table;
+use super::run::{Compute, Run};
+use super::summary::{LawSummary, Summary};
 use crate::error::{Error, Result};
-use crate::formula::expression::{Expression, Weights};
+use crate::formula::expression::Expression;
 use crate::network::settings::Preset;
 use crate::ops::expression::Evaluator;
 use crate::store::run::RunFolder;
-use crate::symbolic::front::{Entry, Select};
-use crate::symbolic::job::{self, LAWS, Labels, MEMORY};
+use crate::symbolic::front::{Entry, Front, Select};
+use crate::symbolic::job::{self, Labels, MEMORY};
 use crate::symbolic::joint::{self, Joint};
 use crate::symbolic::search::{Outcome, Problem, Settings};
 
 /// Stages in `laws.json`: the laws of the kept messages, …
-const MESSAGE: &str = "message";
-/// … of the outputs of φv in the node's features and the summed messages, …
-const NODE: &str = "node";
-/// … and both again with the constants of the composed formula.
-const COMPOSED: &str = "composed";
-
-/// The names of the outputs of φv.
-const OUTPUTS: [&str; 3] = ["ax", "ay", "az"];
+pub(crate) const MESSAGE: &str = "message";
+/// … and of the outputs of φv in a node's own variables and the summed messages.
+pub(crate) const NODE: &str = "node";
 
 /// How to search for the laws of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,227 +44,156 @@ impl Search<'_> {
     }
 }
 
-/// A search and where its results go.
-struct Job<'a> {
-    at: Setting,
-    folder: &'a RunFolder,
-    search: Search<'a>,
+/// What a search found for one target.
+pub struct Found {
+    /// The chosen law.
+    pub chosen: Entry,
+    /// All that are worth having.
+    pub front: Front,
 }
 
-/// A problem for each target.
-fn problems(names: &[String], columns: &[Vec<f32>], targets: &[Vec<f32>]) -> Vec<Problem> {
-    let problem = |target: &Vec<f32>| Problem {
-        names: names.to_vec(),
-        columns: columns.to_vec(),
-        target: target.clone(),
-        ..Problem::default()
-    };
-    targets.iter().map(problem).collect()
-}
-
-impl Job<'_> {
-    /// Searches every target, or all that are `joined`; the chosen entries.
-    fn run(
-        &self,
-        stage: &'static str,
-        labels: Vec<String>,
-        mut problems: Vec<Problem>,
-        joined: Option<(Joint, Problem)>,
-    ) -> Result<Vec<Entry>> {
-        let Job { at, folder, search: Search { evaluations, select, resume, .. } } = *self;
-        // What a joint search remembers knows of which search it is, laws and formulas do not.
-        if resume && joined.is_none() {
-            if let Some(entries) = finished(folder, stage, &labels, &problems[0].names)? {
-                return Ok(entries);
-            }
-            job::resume(&mut problems, &labels, folder)?;
+/// Searches a law for each problem, or for all that are `joined`, with `hall_of_fame.csv` live, into
+/// `laws.json`.
+pub(super) fn search(
+    at: Compute,
+    folder: &RunFolder,
+    how: Search,
+    labels: Labels,
+    mut problems: Vec<Problem>,
+    joined: Option<(Joint, Problem)>,
+) -> Result<Vec<Found>> {
+    let Search { evaluations, select, resume, .. } = how;
+    // What a joint search remembers knows of which search it is, laws and formulas do not.
+    if resume && joined.is_none() {
+        if let Some(found) = finished(folder, &labels, &problems)? {
+            return Ok(found);
         }
-        let settings =
-            Settings { evaluations: Some(evaluations), seed: at.seed, ..Settings::default() };
-        let evaluator = &Evaluator::new(&at.device);
-        let progress = at.progress;
-        // Formulas do not say all about a joint search, what it remembers does.
-        let memory = joined.is_some().then_some(MEMORY);
-        let labels = Labels { targets: labels, stage, memory };
-        let outcomes = match &joined {
-            None => job::run(evaluator, &problems, &labels, &settings, select, folder, progress)?,
-            Some(joined) => {
-                let settings = &settings;
-                joint::run(
-                    evaluator, &problems, joined, &labels, settings, select, folder, progress,
-                )?
-            }
-        };
-        if outcomes.iter().any(|outcome| outcome.interrupted) {
-            // In laws.json they would pass for those of a search that had ended.
-            let mut laws = job::read_laws(folder)?;
-            laws.retain(|law| law["stage"] != stage);
-            job::write_laws(folder, &laws)?;
-            let path = folder.path().display();
-            return Err(Error::interrupted(format!(
-                "stopped while searching for laws; what was found is in {path}, --resume goes on from there"
-            )));
-        }
-        let chosen = |outcome: &Outcome| {
-            let front = &outcome.front;
-            let mut entry = front.entries[front.select(select)?].clone();
-            // As the file has it, which a resumed run goes on from.
-            entry.expression = entry.expression.readable();
-            Some(entry)
-        };
-        let none = || {
-            Error::input("the search found no expression that is valid on all rows")
-                .file(folder.file(job::HALL_OF_FAME))
-        };
-        outcomes.iter().map(|outcome| chosen(outcome).ok_or_else(none)).collect()
+        job::resume(&mut problems, &labels.targets, folder)?;
     }
+    let settings =
+        Settings { evaluations: Some(evaluations), seed: at.seed, ..Settings::default() };
+    let evaluator = &Evaluator::new(&at.device);
+    let progress = at.progress;
+    let outcomes = match &joined {
+        None => job::run(evaluator, &problems, &labels, &settings, select, folder, progress)?,
+        Some(joined) => {
+            let settings = &settings;
+            joint::run(evaluator, &problems, joined, &labels, settings, select, folder, progress)?
+        }
+    };
+    if outcomes.iter().any(|outcome| outcome.interrupted) {
+        // In laws.json they would pass for those of a search that had ended.
+        let mut laws = job::read_laws(folder)?;
+        laws.retain(|law| law["stage"] != labels.stage);
+        job::write_laws(folder, &laws)?;
+        let path = folder.path().display();
+        return Err(Error::interrupted(format!(
+            "stopped while searching for laws; what was found is in {path}, --resume goes on from there"
+        )));
+    }
+    let found = |outcome: Outcome| {
+        let front = outcome.front;
+        let mut chosen = front.entries[front.select(select)?].clone();
+        // As the file has it, which a resumed run goes on from.
+        chosen.expression = chosen.expression.readable();
+        Some(Found { chosen, front })
+    };
+    let none = || {
+        Error::input("the search found no expression that is valid on all rows")
+            .file(folder.file(job::HALL_OF_FAME))
+    };
+    outcomes.into_iter().map(|outcome| found(outcome).ok_or_else(none)).collect()
 }
 
-/// The chosen entries of a search that had ended; `None` where it had not.
+/// What a search found that had ended; `None` where it had not.
 fn finished(
     folder: &RunFolder,
-    stage: &str,
-    labels: &[String],
-    names: &[String],
-) -> Result<Option<Vec<Entry>>> {
+    labels: &Labels,
+    problems: &[Problem],
+) -> Result<Option<Vec<Found>>> {
     let laws = job::read_laws(folder)?;
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let entry = |label: &String| {
-        let law = laws.iter().find(|l| l["stage"] == stage && l["target"] == label.as_str())?;
-        let expression = Expression::parse(law["equation"].as_str()?, &names).ok()?;
-        let complexity = law["complexity"].as_u64()? as u32;
-        Some(Entry { complexity, loss: law["loss"].as_f64()?, score: 0.0, expression })
-    };
-    Ok(labels.iter().map(entry).collect())
+    let mut all = Vec::new();
+    for (target, problem) in labels.targets.iter().zip(problems) {
+        let names: Vec<&str> = problem.names.iter().map(String::as_str).collect();
+        let is = |law: &&serde_json::Value| {
+            law["stage"] == labels.stage && law["target"] == target.as_str()
+        };
+        let entry = |law: &serde_json::Value| {
+            let expression = Expression::parse(law["equation"].as_str()?, &names).ok()?;
+            let complexity = law["complexity"].as_u64()? as u32;
+            Some(Entry { complexity, loss: law["loss"].as_f64()?, score: 0.0, expression })
+        };
+        let Some(chosen) = laws.iter().find(is).and_then(entry) else { return Ok(None) };
+        all.push(Found { chosen, front: read_front(folder, target, &problem.names)? });
+    }
+    Ok(Some(all))
 }
 
-/// Searches a law for each kept message of a run, with `hall_of_fame.csv` live, into `laws.json`.
-pub fn messages(
-    at: Setting,
-    folder: &RunFolder,
-    table: &MessageTable,
-    search: Search,
-) -> Result<Vec<Entry>> {
-    let targets: Vec<Vec<f32>> = table.targets.iter().map(|(_, target)| target.clone()).collect();
-    let problems = problems(&table.inputs.names(), &table.columns, &targets);
-    let joint = (!search.joint.is_empty()).then(|| Joint::new(&problems, search.joint));
-    let joint = joint.transpose()?;
+/// The front of a target in `hall_of_fame.csv`, in the variables `names`.
+///
+/// # Errors
+/// A file without it.
+pub fn read_front(folder: &RunFolder, target: &str, names: &[String]) -> Result<Front> {
+    let path = folder.file(job::HALL_OF_FAME);
+    let bad = |e: csv::Error| Error::input(format!("is no hall of fame: {e}")).file(&path);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut entries = Vec::new();
+    let reader = path.exists().then(|| csv::Reader::from_path(&path)).transpose().map_err(bad)?;
+    for record in reader.into_iter().flat_map(csv::Reader::into_records) {
+        let record = record.map_err(bad)?;
+        if record.get(0) == Some(target) {
+            let number = |k: usize| record.get(k).and_then(|v| v.parse::<f64>().ok());
+            let expression = Expression::parse(record.get(4).unwrap_or_default(), &names)
+                .map_err(|e| Error::input(e.message).file(&path).field("equation"))?;
+            let (complexity, loss) = (number(1).unwrap_or(0.0), number(2).unwrap_or(f64::NAN));
+            entries.push((complexity as u32, loss, expression));
+        }
+    }
+    if entries.is_empty() {
+        let message = format!("has no law of {target}: run `lawsmith regress` on the folder first");
+        return Err(Error::input(message).file(&path));
+    }
+    let front = Front::new(entries);
+    if front.entries.is_empty() {
+        return Err(Error::input("holds no losses that are numbers").file(&path).field("loss"));
+    }
+    Ok(front)
+}
+
+/// `regress`: searches a law for each kept message of a run.
+///
+/// # Errors
+/// Files of the run that cannot be read; `interrupted`.
+pub fn regress(at: Compute, run: &Run, how: Search) -> Result<Summary> {
+    let Run { folder, physics } = run;
+    let table = Table::read(folder)?;
+    let problems = table.problems(&**physics, at.seed)?;
+    if !how.joint.is_empty() && problems.iter().any(|problem| problem.weights.is_some()) {
+        let message = "does not apply to messages on a graph, each of which has inputs of its own";
+        return Err(Error::usage(message).field("--joint"));
+    }
+    let joint = (!how.joint.is_empty()).then(|| Joint::new(&problems, how.joint)).transpose()?;
     // Only a joint search leaves a memory: without one where it should be, the other kind was interrupted.
-    let resume = search.resume && folder.file(MEMORY).exists() == joint.is_some();
-    let search = Search { resume, ..search };
+    let resume = how.resume && folder.file(MEMORY).exists() == joint.is_some();
     // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
-    for name in [LAWS, job::HALL_OF_FAME, MEMORY] {
+    for name in [job::LAWS, job::HALL_OF_FAME, MEMORY] {
         let path = folder.file(name);
-        if path.exists() && !search.resume {
+        if path.exists() && !resume {
             std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
         }
     }
-    let labels = table.targets.iter().map(|(c, _)| c.index.to_string()).collect();
-    let job = Job { at, folder, search };
-    job.run(MESSAGE, labels, problems, joint)
-}
-
-/// Searches an expression for each output of φv and adds them to `hall_of_fame.csv` and `laws.json`.
-pub fn nodes(
-    at: Setting,
-    folder: &RunFolder,
-    table: &NodeTable,
-    components: &[usize],
-    search: Search,
-) -> Result<Vec<Expression>> {
-    let dim = table.targets.len();
-    let labels = OUTPUTS[..dim].iter().map(|name| name.to_string()).collect();
-    let job = Job { at, folder, search };
-    let problems = problems(&node_names(dim, components), &table.columns, &table.targets);
-    let chosen = job.run(NODE, labels, problems, None)?;
-    Ok(chosen.into_iter().map(|entry| entry.expression).collect())
-}
-
-/// The laws of the kept messages, from `laws.json`.
-pub fn read_messages(
-    folder: &RunFolder,
-    inputs: &Inputs,
-    kept: &[Component],
-) -> Result<Vec<Expression>> {
-    let laws = job::read_laws(folder)?;
-    let path = folder.file(LAWS);
-    let names = inputs.names();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    kept.iter()
-        .map(|component| {
-            let target = component.index.to_string();
-            let law = laws.iter().find(|l| l["stage"] == MESSAGE && l["target"] == target.as_str());
-            let equation = law.and_then(|law| law["equation"].as_str()).ok_or_else(|| {
-                Error::input(
-                    "has no law for this message: run `lawsmith regress` on the folder first",
-                )
-                .file(&path)
-                .field(&target)
-            })?;
-            Expression::parse(equation, &names)
-                .map_err(|e| Error::input(e.message).file(&path).field(&target))
-        })
-        .collect()
-}
-
-/// The equation of motion in words and the entries of `laws.json`.
-impl Formula {
-    /// The names that a person reads on the left of each equation, with the equation.
-    pub fn equations(&self) -> Vec<(String, String)> {
-        let (inputs, nodes) = (self.inputs.names(), self.node_names());
-        let messages = self.components.iter().zip(&self.messages);
-        let outputs = OUTPUTS.iter().zip(&self.nodes);
-        messages
-            .map(|(index, e)| (format!("e{index} = sum over senders of"), e.text(&inputs)))
-            .chain(outputs.map(|(name, e)| (format!("{name} ="), e.text(&nodes))))
-            .collect()
+    let targets = table.kept.iter().map(|c| physics.label(c.index)).collect();
+    // Formulas do not say all about a joint search, what it remembers does.
+    let memory = joint.is_some().then_some(MEMORY);
+    let labels = Labels { targets, stage: MESSAGE, memory };
+    let found = search(at, folder, Search { resume, ..how }, labels, problems.clone(), joint)?;
+    let mut summary = Summary::read(folder)?;
+    for ((component, found), problem) in summary.components.iter_mut().zip(found).zip(&problems) {
+        let law = found.chosen;
+        component.law = Some(LawSummary::of(&law, &problem.names));
+        component.verdict = physics.verdict(&law.expression, problem, at.seed);
+        component.recovered = component.verdict.as_ref().map(|verdict| verdict.recovered);
     }
-}
-
-/// Adds the composed formula, with its loss on the data of the refit, to `laws.json`.
-pub fn write_composed(folder: &RunFolder, formula: &Formula, loss: f64) -> Result<()> {
-    let mut laws = job::read_laws(folder)?;
-    laws.retain(|law| law["stage"] != COMPOSED);
-    let (inputs, nodes) = (formula.inputs.names(), formula.node_names());
-    let mut add = |target: String, expression: &Expression, names: &[String]| {
-        let complexity = expression.complexity(&Weights::default());
-        let entry = Entry { complexity, loss, score: 0.0, expression: expression.clone() };
-        laws.push(job::law(&target, COMPOSED, &entry, names, "refit"));
-    };
-    for (index, expression) in formula.components.iter().zip(&formula.messages) {
-        add(format!("e{index}"), expression, &inputs);
-    }
-    for (name, expression) in OUTPUTS.iter().zip(&formula.nodes) {
-        add(name.to_string(), expression, &nodes);
-    }
-    job::write_laws(folder, &laws)
-}
-
-/// Reads the composed formula from `laws.json`; `None` where the run has none.
-pub fn read_composed(
-    folder: &RunFolder,
-    inputs: Inputs,
-    components: Vec<usize>,
-) -> Result<Option<Formula>> {
-    let laws = job::read_laws(folder)?;
-    let path = folder.file(LAWS);
-    let (input_names, nodes) = (inputs.names(), node_names(inputs.dim, &components));
-    let read = |target: String, names: &[String]| -> Result<Option<Expression>> {
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let law = laws.iter().find(|l| l["stage"] == COMPOSED && l["target"] == target.as_str());
-        let equation = law.and_then(|law| law["equation"].as_str());
-        let parse = |text| {
-            Expression::parse(text, &names)
-                .map_err(|e| Error::input(e.message).file(&path).field(&target))
-        };
-        equation.map(parse).transpose()
-    };
-    let messages: Result<Option<Vec<_>>> =
-        components.iter().map(|index| read(format!("e{index}"), &input_names)).collect();
-    let outputs: Result<Option<Vec<_>>> =
-        OUTPUTS[..inputs.dim].iter().map(|name| read(name.to_string(), &nodes)).collect();
-    Ok(match (messages?, outputs?) {
-        (Some(messages), Some(nodes)) => Some(Formula { inputs, components, messages, nodes }),
-        _ => None,
-    })
+    summary.write(folder)?;
+    Ok(summary)
 }

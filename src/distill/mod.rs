@@ -2,16 +2,20 @@
 //!
 //! `messages` ranks what the network sends and compares it with the true forces; `laws` searches an
 //! expression for each kept message and for φv; `compose` puts them in the network's place and refits
-//! all constants; `pipeline` runs everything. All of them read and write the files of a run folder.
+//! all constants. All of them are written once, on the [`run::Physics`] of a run, and read and write the files
+//! of its folder; `bodies` is that of small systems.
 
+pub mod bodies;
 pub mod compose;
 pub mod edges;
 pub mod forces;
+pub mod formula;
 pub mod laws;
 pub mod linear;
 pub mod messages;
+pub mod motion;
 pub mod nodes;
-pub mod pipeline;
 pub(crate) mod refit;
 pub mod rollout;
+pub mod run;
 pub mod summary;

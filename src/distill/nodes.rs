@@ -1,15 +1,15 @@
 //! Graphs of a dataset with what the network computes on them: the data of φv's regression, of the
 //! refit, and of the test losses.
 
-use super::compose::Formula;
 use super::edges::body;
+use super::formula::Formula;
 use super::messages::Component;
 use crate::device::Device;
 use crate::error::Result;
 use crate::law::Law;
 use crate::model::layout::BodyLayout;
 use crate::nbody::dataset::Dataset;
-use crate::network::forward::edge_inputs;
+use crate::network::forward::{edge_inputs, l1};
 use crate::network::model::Model;
 use crate::random::Random;
 
@@ -82,57 +82,45 @@ impl Graphs {
     /// The network's loss: mean over nodes of the L1 norm of the error of the acceleration.
     pub fn network_loss(&self, device: &Device, model: &Model) -> Result<f64> {
         let found = model.accelerations(device, &self.features, self.count, self.bodies)?;
-        let sum: f64 = found.iter().zip(&self.targets).map(|(a, b)| f64::from((a - b).abs())).sum();
-        Ok(sum / (self.count * self.bodies) as f64)
+        Ok(l1(&self.targets, &found) / (self.count * self.bodies) as f64)
     }
 
-    /// The formula's loss; `None` where it is undefined on some state.
-    pub fn formula_loss(&self, formula: &Formula) -> Option<f64> {
-        let loss = formula.loss(&self.features, &self.targets, self.bodies);
-        loss.is_finite().then_some(loss)
+    /// The formula's loss; infinite where it is undefined on some state.
+    pub fn formula_loss(&self, formula: &Formula) -> f64 {
+        formula.loss(&self.features, &self.targets, self.bodies)
     }
 }
 
-/// The table of φv's regression: features and kept summed messages of nodes, outputs of the network.
-pub struct NodeTable {
-    /// `[variable][node]`.
-    pub columns: Vec<Vec<f32>>,
-    /// `[output][node]`.
-    pub targets: Vec<Vec<f32>>,
-}
-
-impl NodeTable {
-    /// One node of each graph, at random.
-    pub fn new(
-        device: &Device,
-        model: &Model,
-        graphs: &Graphs,
-        kept: &[Component],
-        seed: u64,
-    ) -> Result<Self> {
-        let Graphs { count, bodies, dim, .. } = *graphs;
-        let n_features = BodyLayout { dim }.width();
-        let message_dim = model.shape.message_dim;
-        let inputs = edge_inputs(&graphs.features, count, bodies, n_features);
-        let messages = model.messages(device, &inputs)?.values;
-        let outputs = model.accelerations(device, &graphs.features, count, bodies)?;
-        let mut columns = vec![Vec::with_capacity(count); n_features + kept.len()];
-        let mut targets = vec![Vec::with_capacity(count); dim];
-        let mut random = Random::new(seed, GRAPH_STREAM + 1);
-        for graph in 0..count {
-            let node = graph * bodies + random.below(bodies);
-            for (k, column) in columns[..n_features].iter_mut().enumerate() {
-                column.push(graphs.features[node * n_features + k]);
-            }
-            let received =
-                &messages[node * (bodies - 1) * message_dim..][..(bodies - 1) * message_dim];
-            for (component, column) in kept.iter().zip(&mut columns[n_features..]) {
-                column.push(received.iter().skip(component.column).step_by(message_dim).sum());
-            }
-            for (d, target) in targets.iter_mut().enumerate() {
-                target.push(outputs[node * dim + d]);
-            }
+/// The table of φv's regression on one node of each graph, at random: features and kept summed messages
+/// `[variable][node]`, outputs of the network `[output][node]`.
+pub fn node_table(
+    device: &Device,
+    model: &Model,
+    graphs: &Graphs,
+    kept: &[Component],
+    seed: u64,
+) -> Result<[Vec<Vec<f32>>; 2]> {
+    let Graphs { count, bodies, dim, .. } = *graphs;
+    let n_features = BodyLayout { dim }.width();
+    let message_dim = model.shape.message_dim;
+    let inputs = edge_inputs(&graphs.features, count, bodies, n_features);
+    let messages = model.messages(device, &inputs)?.values;
+    let outputs = model.accelerations(device, &graphs.features, count, bodies)?;
+    let mut columns = vec![Vec::with_capacity(count); n_features + kept.len()];
+    let mut targets = vec![Vec::with_capacity(count); dim];
+    let mut random = Random::new(seed, GRAPH_STREAM + 1);
+    for graph in 0..count {
+        let node = graph * bodies + random.below(bodies);
+        for (k, column) in columns[..n_features].iter_mut().enumerate() {
+            column.push(graphs.features[node * n_features + k]);
         }
-        Ok(NodeTable { columns, targets })
+        let received = &messages[node * (bodies - 1) * message_dim..][..(bodies - 1) * message_dim];
+        for (component, column) in kept.iter().zip(&mut columns[n_features..]) {
+            column.push(received.iter().skip(component.column).step_by(message_dim).sum());
+        }
+        for (d, target) in targets.iter_mut().enumerate() {
+            target.push(outputs[node * dim + d]);
+        }
     }
+    Ok([columns, targets])
 }

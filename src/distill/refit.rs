@@ -1,6 +1,7 @@
-//! Refitting the constants of composed formulas: what the formulas of small systems and of large
-//! graphs share. Levenberg–Marquardt on the L1 loss, weights 1/|residual| renewed every round.
+//! Refitting the constants of composed formulas, whatever the system: Levenberg–Marquardt on the L1 loss,
+//! weights 1/|residual| renewed every round, with the gradient through the sum over the senders.
 
+use super::formula::Formula;
 use super::linear::solve_spd;
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Node, Weights};
@@ -13,7 +14,7 @@ const GAIN: f64 = 1e-6;
 /// Damping of the first step.
 const DAMPING: f64 = 1e-3;
 /// Smallest |residual| in the weights, relative to the mean.
-pub(crate) const RESIDUAL_FLOOR: f64 = 1e-3;
+const RESIDUAL_FLOOR: f64 = 1e-3;
 /// Steps, each five times as damped as the one before, that are tried.
 const DAMPINGS: usize = 12;
 
@@ -32,7 +33,7 @@ impl Normal {
     }
 
     /// Adds a row of the Jacobian.
-    pub(crate) fn add(&mut self, row: &[f64], residual: f64, weight: f64) {
+    fn add(&mut self, row: &[f64], residual: f64, weight: f64) {
         let count = row.len();
         for i in 0..count {
             if row[i] == 0.0 {
@@ -56,10 +57,11 @@ impl Normal {
     }
 }
 
-/// A formula whose constants are refitted on the data that go with it.
-pub(crate) trait Refit: Clone {
+impl Formula {
     /// All expressions, in the order in which the normal equations have their constants.
-    fn expressions(&mut self) -> Vec<&mut Expression>;
+    fn expressions(&mut self) -> Vec<&mut Expression> {
+        self.messages.iter_mut().chain(&mut self.nodes).collect()
+    }
 
     /// Refits all constants, one round after the other until none gains much, and drops what they have made
     /// idle. `loss` is the mean absolute error, infinite where a formula is undefined; `equations` are the
@@ -68,7 +70,7 @@ pub(crate) trait Refit: Clone {
     ///
     /// # Errors
     /// `interrupted` after Ctrl-C, the constants being those of the last round; those of the closures.
-    fn refit_by(
+    pub(crate) fn refit_by(
         &mut self,
         loss: impl Fn(&Self) -> Result<f64>,
         equations: impl Fn(&Self, f64) -> Result<Option<Normal>>,
@@ -168,6 +170,69 @@ fn rounded(expression: &Expression) -> Expression {
     rounded
 }
 
+/// A formula with all the derivatives that its refit needs.
+pub(crate) struct Linearised {
+    /// Of each message.
+    pub(crate) messages: Vec<Parametric>,
+    nodes: Vec<Parametric>,
+    /// `[node][message]`: derivative of a node expression with respect to a summed message.
+    by_sum: Vec<Vec<Expression>>,
+    /// All constants.
+    pub(crate) count: usize,
+    /// The smallest |residual| in the weights.
+    floor: f64,
+}
+
+impl Linearised {
+    /// Of a formula with this loss.
+    pub(crate) fn new(formula: &Formula, loss: f64) -> Self {
+        let Formula { terms, messages, nodes, .. } = formula;
+        let (edge, own, k) = (terms.edge.len(), terms.node.len(), messages.len());
+        let messages: Vec<_> = messages.iter().map(|e| Parametric::new(e, edge)).collect();
+        let nodes: Vec<_> = nodes.iter().map(|e| Parametric::new(e, own + k)).collect();
+        let by_sum = nodes
+            .iter()
+            .map(|node| (0..k).map(|j| node.value.derivative((own + j) as u16)).collect())
+            .collect();
+        let count = messages.iter().chain(&nodes).map(|p| p.constants.len()).sum();
+        let floor = (RESIDUAL_FLOOR * loss / nodes.len() as f64).max(1e-12);
+        Linearised { messages, nodes, by_sum, count, floor }
+    }
+
+    /// Adds the rows of a node: `own` are its own variables and its summed messages, `derivatives` those of
+    /// each sum with respect to its own constants, in order.
+    pub(crate) fn add(
+        &self,
+        own: &[f64],
+        derivatives: &[f64],
+        targets: &[f32],
+        normal: &mut Normal,
+    ) {
+        let mut first = derivatives.len();
+        for ((expression, by_sum), &target) in self.nodes.iter().zip(&self.by_sum).zip(targets) {
+            let mut row = vec![0.0; self.count];
+            let mut values = own.to_vec();
+            values.extend(&expression.constants);
+            let mut at = 0;
+            for (message, by_sum) in self.messages.iter().zip(by_sum) {
+                let slope = by_sum.eval(&values);
+                for _ in &message.constants {
+                    row[at] = slope * derivatives[at];
+                    at += 1;
+                }
+            }
+            for (k, derivative) in expression.by_constant.iter().enumerate() {
+                row[first + k] = derivative.eval(&values);
+            }
+            first += expression.constants.len();
+            let residual = f64::from(target) - expression.value.eval(&values);
+            if residual.is_finite() && row.iter().all(|v| v.is_finite()) {
+                normal.add(&row, residual, 1.0 / residual.abs().max(self.floor));
+            }
+        }
+    }
+}
+
 /// An expression, its constants made variables behind the others, with its derivatives.
 pub(crate) struct Parametric {
     /// Their values.
@@ -180,7 +245,7 @@ pub(crate) struct Parametric {
 
 impl Parametric {
     /// Of an expression in so many variables.
-    pub(crate) fn new(expression: &Expression, variables: usize) -> Self {
+    fn new(expression: &Expression, variables: usize) -> Self {
         let mut constants = Vec::new();
         let nodes = expression.nodes().iter().map(|node| match *node {
             Node::Constant(c) => {

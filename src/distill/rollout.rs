@@ -1,7 +1,7 @@
 //! The rollouts of a run: the equations of motion integrated with what the run has learnt, from the
 //! initial states of data that it has not seen; `rollout.safetensors`.
 
-use super::pipeline;
+use super::formula::Formula;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
@@ -37,21 +37,29 @@ pub fn unseen(folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)
     Ok((data, runs))
 }
 
-/// Integrates a few unseen runs with the network and, where there is one, the composed formula, and
-/// writes `rollout.safetensors`.
-pub fn write(device: &Device, folder: &RunFolder) -> Result<()> {
-    let model = Model::load(&folder.file("model.safetensors"))?;
-    let (data, runs) = unseen(folder, &model)?;
-    let mut rollouts = Rollouts::new(&data, &runs[..RUNS.min(runs.len())], FRAMES)?;
+/// Integrates `runs` of `data` with the network and, where there is one, the composed formula, for so many
+/// frames with so many steps between them.
+///
+/// # Errors
+/// Those of the operations.
+pub fn integrate(
+    device: &Device,
+    model: &Model,
+    formula: Option<&Formula>,
+    data: &Dataset,
+    runs: &[usize],
+    (frames, substeps): (usize, usize),
+) -> Result<Rollouts> {
+    let mut rollouts = Rollouts::new(data, runs, frames)?;
     let bodies = data.about.bodies;
-    rollouts.predict("network", &data, SUBSTEPS, |features| {
+    rollouts.predict("network", data, substeps, |features| {
         let graphs = features.len() / (bodies * model.shape.n_features);
         model.accelerations(device, features, graphs, bodies)
     })?;
-    if let Some(formula) = pipeline::composed(folder)? {
-        rollouts.predict("formula", &data, SUBSTEPS, |features| {
+    if let Some(formula) = formula {
+        rollouts.predict("formula", data, substeps, |features| {
             Ok(formula.accelerations(features, bodies))
         })?;
     }
-    rollouts.save(&folder.file("rollout.safetensors"))
+    Ok(rollouts)
 }

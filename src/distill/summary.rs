@@ -1,10 +1,13 @@
 //! `messages.json`: what a run has found so far; the document of `messages --json` and `distill --json`.
+//! One schema for every system; what one does not have is null or missing.
 
 use serde::{Deserialize, Serialize};
 
 use super::forces::Verdict;
-use super::messages::{Component, Measured};
+use super::messages::Component;
+use super::run::{Judgement, Predictor};
 use crate::error::{Error, Result};
+use crate::network::system::Measure;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Entry;
 
@@ -14,12 +17,26 @@ pub struct Summary {
     /// The kept message components, the most significant first.
     pub components: Vec<ComponentSummary>,
     /// Messages with more than 1 % of the largest significance.
+    #[serde(default)]
     pub survivors: usize,
-    /// Mean over nodes of the L1 norm of the error of the acceleration, on fresh test data.
+    /// Variables of the laws of the messages.
+    #[serde(default)]
+    pub inputs: Vec<String>,
+    /// The equations of the composed formula.
+    #[serde(default)]
+    pub formula: Vec<String>,
+    /// Mean over nodes of the L1 norm of the error, on data that nothing was fitted to.
+    #[serde(default)]
     pub test_loss: Losses,
-    /// The same on random states twice as wide as the initial states of the training, where the law is known.
+    /// The same out of the distribution of the training: on random states twice as wide as its initial states,
+    /// where the law is known; on hidden overdensities.
+    #[serde(default)]
     pub outside_loss: Losses,
+    /// The same on the data that the formula was fitted to.
+    #[serde(default)]
+    pub fitted_loss: Losses,
     /// Wall-clock of the stages.
+    #[serde(default)]
     pub seconds: Seconds,
 }
 
@@ -69,17 +86,50 @@ impl LawSummary {
     }
 }
 
-/// Test losses.
+/// Losses of network and formula, on one large graph with their jackknife errors.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Losses {
     /// Of the network.
     pub network: Option<f64>,
-    /// Of the composed formula.
+    /// Of the composed formula; `None` where it is undefined on some of the data.
     pub formula: Option<f64>,
+    /// The jackknife error of the network's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_jackknife: Option<f64>,
+    /// The jackknife error of the formula's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formula_jackknife: Option<f64>,
+}
+
+impl Losses {
+    fn set(&mut self, of: Predictor, measure: Option<Measure>) {
+        let finite = |v: f64| Some(v).filter(|v| v.is_finite());
+        let error = measure.and_then(|m| finite(m.error));
+        let jackknife = measure.and_then(|m| finite(m.jackknife));
+        match of {
+            Predictor::Network => (self.network, self.network_jackknife) = (error, jackknife),
+            Predictor::Formula(_) => (self.formula, self.formula_jackknife) = (error, jackknife),
+        }
+    }
+
+    /// For a person.
+    fn text(&self) -> String {
+        let one = |loss: Option<f64>, jackknife: Option<f64>| match (loss, jackknife) {
+            (Some(loss), Some(jackknife)) => format!("{loss:.5} ± {jackknife:.5}"),
+            (Some(loss), None) => format!("{loss:.5}"),
+            (None, _) => "-".to_string(),
+        };
+        format!(
+            "network {}, formula {}",
+            one(self.network, self.network_jackknife),
+            one(self.formula, self.formula_jackknife)
+        )
+    }
 }
 
 /// Wall-clock of the stages.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Seconds {
     /// Simulating the data.
     pub simulate: f64,
@@ -93,7 +143,7 @@ pub struct Seconds {
 
 impl Summary {
     /// What is known once the messages are measured.
-    pub fn of(measured: &Measured) -> Self {
+    pub fn new(kept: &[Component], survivors: usize, inputs: Vec<String>) -> Self {
         let component = |c: &Component| ComponentSummary {
             index: c.index,
             significance: c.significance,
@@ -104,11 +154,15 @@ impl Summary {
             recovered: None,
             verdict: None,
         };
-        Summary {
-            components: measured.kept.iter().map(component).collect(),
-            survivors: measured.survivors(),
-            ..Summary::default()
-        }
+        let components = kept.iter().map(component).collect();
+        Summary { components, survivors, inputs, ..Summary::default() }
+    }
+
+    /// Notes how well something predicts.
+    pub fn judge(&mut self, found: &Judgement, of: Predictor) {
+        self.test_loss.set(of, found.test);
+        self.outside_loss.set(of, found.outside);
+        self.fitted_loss.set(of, found.fitted);
     }
 
     /// Writes `messages.json`.
@@ -151,18 +205,15 @@ impl Summary {
         lines.join("\n")
     }
 
-    /// The losses, one line each.
-    pub fn losses(&self) -> String {
-        let pair = |losses: &Losses| {
-            let number = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.5}"));
-            format!("network {}, formula {}", number(losses.network), number(losses.formula))
-        };
+    /// The formula and its losses, one line each.
+    pub fn composed(&self) -> String {
+        let mut lines = self.formula.clone();
+        lines.push(format!("test loss: {}", self.test_loss.text()));
+        lines.push(format!("outside its range: {}", self.outside_loss.text()));
         let Seconds { simulate, train, regress, total } = self.seconds;
-        format!(
-            "test loss: {}\ntwice as wide: {}\nseconds: simulate {simulate:.1}, train {train:.1}, regress \
-             {regress:.1}, total {total:.1}",
-            pair(&self.test_loss),
-            pair(&self.outside_loss),
-        )
+        lines.push(format!(
+            "seconds: simulate {simulate:.1}, train {train:.1}, regress {regress:.1}, total {total:.1}"
+        ));
+        lines.join("\n")
     }
 }

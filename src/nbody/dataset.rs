@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::law::Law;
 use crate::model::layout::BodyLayout;
+use crate::ops::tiny::source::{Graphs, States};
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
 /// The `lawsmith` entry of a dataset: every parameter that made it.
@@ -152,16 +153,26 @@ impl Dataset {
         self.file.tensor("times", Dtype::F64).expect("checked in open").0
     }
 
+    /// The states, to draw graphs from.
+    pub fn states(&self) -> States<'_> {
+        let About { frames, bodies, dim, .. } = self.about;
+        States {
+            positions: self.positions(),
+            velocities: self.velocities(),
+            accelerations: self.accelerations(),
+            masses: self.masses(),
+            charges: self.charges(),
+            frames,
+            bodies,
+            dim,
+        }
+    }
+
     /// The features `[body, n_features]` (r, v, q, m) of one frame, appended to `out`.
     pub fn features(&self, run: usize, frame: usize, out: &mut Vec<f32>) {
-        let About { frames, bodies, dim, .. } = self.about;
-        for body in 0..bodies {
-            let at = ((run * frames + frame) * bodies + body) * dim;
-            out.extend_from_slice(&self.positions()[at..at + dim]);
-            out.extend_from_slice(&self.velocities()[at..at + dim]);
-            out.push(self.charges()[run * bodies + body]);
-            out.push(self.masses()[run * bodies + body]);
-        }
+        let mut graph = Graphs::default();
+        self.states().push(run, frame, &mut graph);
+        out.extend(graph.features);
     }
 
     /// The accelerations `[body, dim]` of one frame.

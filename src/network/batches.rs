@@ -9,7 +9,8 @@ use std::ops::Range;
 use super::settings::{Settings, scaled};
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
-use crate::ops::tiny;
+pub use crate::ops::tiny::source::Graphs;
+use crate::ops::tiny::source::{Draw, Source, States};
 use crate::random::Random;
 
 /// Streams of a training's seed: batches take the step number, everything else lies above.
@@ -56,28 +57,15 @@ pub fn split(dataset: &Dataset, seed: u64) -> Result<(Part, Part)> {
 }
 
 /// The key of the noise of sampled messages: apart from the seed itself, whose streams are batches.
-pub(super) fn noise_seed(seed: u64) -> u64 {
+fn noise_seed(seed: u64) -> u64 {
     let mut random = Random::new(seed, NOISE);
     u64::from(random.word()) << 32 | u64::from(random.word())
 }
 
-/// Graphs with their targets.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Graphs {
-    /// `[graphs, bodies, n_features]`.
-    pub features: Vec<f32>,
-    /// `[graphs, bodies, dim]`.
-    pub targets: Vec<f32>,
-}
-
-/// Draws graphs from a data set. Holds its tensors, which are looked up once and not for each body.
+/// Draws graphs from a data set.
 pub struct Sampler<'a> {
-    dataset: &'a Dataset,
-    positions: &'a [f32],
-    velocities: &'a [f32],
-    accelerations: &'a [f32],
-    masses: &'a [f32],
-    charges: &'a [f32],
+    states: States<'a>,
+    runs: usize,
     stride: usize,
     translation: f64,
 }
@@ -86,65 +74,34 @@ impl<'a> Sampler<'a> {
     /// Draws from `dataset` as `settings` say.
     pub fn new(dataset: &'a Dataset, settings: &Settings) -> Self {
         Sampler {
-            dataset,
-            positions: dataset.positions(),
-            velocities: dataset.velocities(),
-            accelerations: dataset.accelerations(),
-            masses: dataset.masses(),
-            charges: dataset.charges(),
+            states: dataset.states(),
+            runs: dataset.about.runs,
             stride: settings.frame_stride,
             translation: settings.translation,
         }
     }
 
-    /// Appends one frame.
-    fn push(&self, run: usize, frame: usize, out: &mut Graphs) {
-        let (dim, bodies) = (self.dataset.about.dim, self.dataset.about.bodies);
-        let at = (run * self.dataset.about.frames + frame) * bodies * dim;
-        for body in 0..bodies {
-            let axes = at + body * dim..at + (body + 1) * dim;
-            out.features.extend_from_slice(&self.positions[axes.clone()]);
-            out.features.extend_from_slice(&self.velocities[axes]);
-            out.features.push(self.charges[run * bodies + body]);
-            out.features.push(self.masses[run * bodies + body]);
-        }
-        out.targets.extend_from_slice(&self.accelerations[at..at + bodies * dim]);
-    }
-
-    /// Appends `count` random graphs of `part`, each translated as a whole at random. The kernel
-    /// `tiny_gather` draws the same words.
-    pub fn draw(&self, part: &Part, count: usize, random: &mut Random, out: &mut Graphs) {
-        let (dim, n_features) = (self.dataset.about.dim, self.dataset.about.n_features());
-        let frames = part.frames.len().div_ceil(self.stride);
-        for _ in 0..count {
-            let run = part.runs[random.below(part.runs.len())];
-            let frame = part.frames.start + self.stride * random.below(frames);
-            let begin = out.features.len();
-            self.push(run, frame, out);
-            for axis in 0..dim {
-                let shift = (self.translation * random.normal()) as f32;
-                for body in out.features[begin..].chunks_exact_mut(n_features) {
-                    body[axis] += shift;
-                }
-            }
-        }
-    }
-
-    /// What a GPU draws the same graphs from, for a stack of trainings with these parts and seeds.
-    pub(super) fn source(&self, parts: &[&Part], seeds: Vec<u64>) -> tiny::gpu::Source<'_> {
-        let frames = parts[0].frames.clone();
-        tiny::gpu::Source {
-            positions: self.positions,
-            velocities: self.velocities,
-            accelerations: self.accelerations,
-            masses: self.masses,
-            charges: self.charges,
-            frames: self.dataset.about.frames,
-            parts: parts.iter().flat_map(|part| &part.runs).map(|&run| run as u32).collect(),
-            first_frame: frames.start,
-            drawn_frames: frames.len().div_ceil(self.stride),
+    /// Which frames of a part are drawn.
+    fn frames(&self, part: &Part) -> Draw {
+        Draw {
+            first_frame: part.frames.start,
+            frames: part.frames.len().div_ceil(self.stride),
             stride: self.stride,
             translation: self.translation,
+        }
+    }
+
+    /// Appends `count` random graphs of `part`, each translated as a whole at random.
+    pub fn draw(&self, part: &Part, count: usize, random: &mut Random, out: &mut Graphs) {
+        self.states.draw(&numbers(part), self.frames(part), count, random, out);
+    }
+
+    /// What trainings with these parts and seeds draw from.
+    pub(super) fn source(&self, parts: &[Part], seeds: Vec<u64>) -> Source<'a> {
+        Source {
+            states: self.states,
+            draw: self.frames(&parts[0]),
+            parts: parts.iter().flat_map(numbers).collect(),
             noise_seeds: seeds.iter().map(|&seed| noise_seed(seed)).collect(),
             seeds,
         }
@@ -153,7 +110,7 @@ impl<'a> Sampler<'a> {
     /// The fixed validation graphs of a training with this seed.
     pub fn validation(&self, part: &Part, seed: u64) -> Graphs {
         let mut graphs = Graphs::default();
-        let count = scaled(VALIDATION_GRAPHS, self.dataset.about.bodies);
+        let count = scaled(VALIDATION_GRAPHS, self.states.bodies);
         self.draw(part, count, &mut Random::new(seed, VALIDATION), &mut graphs);
         graphs
     }
@@ -161,13 +118,18 @@ impl<'a> Sampler<'a> {
     /// Every frame of every run that may be drawn, as it is: a test set.
     pub fn all(&self) -> Graphs {
         let mut graphs = Graphs::default();
-        for run in 0..self.dataset.about.runs {
-            for frame in (0..self.dataset.about.frames).step_by(self.stride) {
-                self.push(run, frame, &mut graphs);
+        for run in 0..self.runs {
+            for frame in (0..self.states.frames).step_by(self.stride) {
+                self.states.push(run, frame, &mut graphs);
             }
         }
         graphs
     }
+}
+
+/// The runs of a part.
+fn numbers(part: &Part) -> Vec<u32> {
+    part.runs.iter().map(|&run| run as u32).collect()
 }
 
 #[cfg(test)]

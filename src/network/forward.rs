@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::model::{Precision, Shape};
 use crate::ops::mlp;
+use crate::ops::tiny::source::Graphs;
 
 /// Graphs that are evaluated at once: bounds the memory for edges.
 const GRAPHS_AT_ONCE: usize = 1024;
@@ -113,14 +114,18 @@ pub fn accelerations(
     Ok(outputs)
 }
 
+/// Sum over nodes of the L1 norm of (target − prediction): the loss of everything here, before it is
+/// divided by the number of nodes.
+pub fn l1(targets: &[f32], predictions: &[f32]) -> f64 {
+    targets.iter().zip(predictions).map(|(t, p)| f64::from((t - p).abs())).sum()
+}
+
 /// What a model does on a fixed set of graphs.
 pub struct Evaluation {
     /// Mean over nodes of the L1 norm of (target − prediction).
     pub loss: f64,
-    /// Of each message, over the edges: its mean.
-    pub means: Vec<f64>,
-    /// Of each message, over the edges: its standard deviation; KL: mean of μ² + σ² − log σ².
-    pub significance: Vec<f64>,
+    /// How the messages are distributed over the edges.
+    pub spread: Spread,
 }
 
 /// How the messages of a network are distributed over edges.
@@ -188,14 +193,12 @@ pub fn spread(
     Ok(sums.spread(shape.sampled))
 }
 
-/// Evaluates a model on `features` `[graphs, bodies, n_features]` against `targets`
-/// `[graphs, bodies, outputs]`.
+/// Evaluates a model on graphs of so many bodies.
 pub fn evaluate(
     device: &Device,
     shape: &Shape,
     parameters: &[f32],
-    features: &[f32],
-    targets: &[f32],
+    Graphs { features, targets }: &Graphs,
     bodies: usize,
 ) -> Result<Evaluation> {
     let nodes = features.len() / shape.n_features;
@@ -209,9 +212,7 @@ pub fn evaluate(
         sums.add(&sent);
         let inputs = node_inputs(part, &sent.values, bodies, shape);
         let predictions = node_outputs(device, shape, parameters, &inputs)?;
-        let errors = truth.iter().zip(&predictions).map(|(t, p)| f64::from((t - p).abs()));
-        loss += errors.sum::<f64>();
+        loss += l1(truth, &predictions);
     }
-    let Spread { means, significance } = sums.spread(shape.sampled);
-    Ok(Evaluation { loss: loss / nodes as f64, means, significance })
+    Ok(Evaluation { loss: loss / nodes as f64, spread: sums.spread(shape.sampled) })
 }

@@ -1,12 +1,14 @@
 //! Graph networks on interacting bodies: their shape, training, and what they predict.
 
 pub mod batches;
+mod bodies;
 pub mod forward;
 pub(crate) mod metrics;
 pub mod model;
 pub(crate) mod pruning;
 pub mod settings;
 pub(crate) mod state;
+pub mod system;
 #[cfg(test)]
 mod tests;
 pub mod train;

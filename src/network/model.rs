@@ -14,33 +14,111 @@ use crate::store::tensors::{TensorFile, TensorSpec, TensorWriter};
 
 /// What a model was trained on and how far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "AboutFile", into = "AboutFile")]
 pub struct About {
     /// Its training.
     pub settings: Settings,
+    /// What it was trained on.
+    pub on: TrainedOn,
+    /// The file of that.
+    pub dataset: PathBuf,
+    /// Steps done.
+    pub step: u64,
+    /// Prediction loss on training batches, as in the last row of `metrics.csv`; `None` before it.
+    pub train_loss: Option<f64>,
+    /// Prediction loss on the validation data at that row.
+    pub validation_loss: Option<f64>,
+}
+
+/// What a model was trained on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TrainedOn {
+    /// A data set of small systems, with its law where it is known.
+    Bodies(DataSet, Option<Law>),
+    /// A graph of halos.
+    Halos(OnGraph),
+}
+
+/// A data set that a model was trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataSet {
     /// Dimensions of space.
     pub dim: usize,
     /// Bodies of each graph.
     pub bodies: usize,
-    /// Runs of that data set.
+    /// Runs.
     pub runs: usize,
     /// Frames of each run.
     pub frames: usize,
     /// Its seed.
     pub dataset_seed: u64,
-    /// The data set that it was trained on.
-    pub dataset: PathBuf,
-    /// The law of that data set, where it is known.
-    pub law: Option<Law>,
-    /// Steps done.
-    pub step: u64,
-    /// Prediction loss on training batches, as in the last row of `metrics.csv`; `None` before it.
-    pub train_loss: Option<f64>,
-    /// Prediction loss on the validation graphs at that row.
-    pub validation_loss: Option<f64>,
-    /// The graph of halos that it was trained on, instead of small systems: there are no bodies, runs
-    /// and frames then.
+}
+
+/// [`About`] as the file has it: with a data set or with a graph.
+#[derive(Clone, Serialize, Deserialize)]
+struct AboutFile {
+    settings: Settings,
+    #[serde(flatten)]
+    data: Option<DataSet>,
+    dataset: PathBuf,
+    law: Option<Law>,
+    step: u64,
+    train_loss: Option<f64>,
+    validation_loss: Option<f64>,
     #[serde(default)]
-    pub graph: Option<OnGraph>,
+    graph: Option<OnGraph>,
+}
+
+impl From<About> for AboutFile {
+    fn from(about: About) -> Self {
+        let About { settings, on, dataset, step, train_loss, validation_loss } = about;
+        let (data, law, graph) = match on {
+            TrainedOn::Bodies(data, law) => (Some(data), law, None),
+            TrainedOn::Halos(graph) => (None, None, Some(graph)),
+        };
+        AboutFile { settings, data, dataset, law, step, train_loss, validation_loss, graph }
+    }
+}
+
+impl TryFrom<AboutFile> for About {
+    type Error = &'static str;
+
+    fn try_from(file: AboutFile) -> Result<Self, Self::Error> {
+        let AboutFile { settings, data, dataset, law, step, train_loss, validation_loss, graph } =
+            file;
+        let on = match (graph, data) {
+            (Some(graph), _) => TrainedOn::Halos(graph),
+            (None, Some(data)) => TrainedOn::Bodies(data, law),
+            (None, None) => return Err("names neither a data set nor a graph"),
+        };
+        Ok(About { settings, on, dataset, step, train_loss, validation_loss })
+    }
+}
+
+impl TrainedOn {
+    /// In words.
+    pub fn what(&self) -> &'static str {
+        match self {
+            TrainedOn::Bodies(..) => "data set",
+            TrainedOn::Halos(_) => "graph",
+        }
+    }
+
+    /// What a batch is of.
+    pub fn units(&self) -> &'static str {
+        match self {
+            TrainedOn::Bodies(..) => "graphs",
+            TrainedOn::Halos(_) => "receivers",
+        }
+    }
+
+    /// The graph, if it is one.
+    pub fn graph(&self) -> Option<&OnGraph> {
+        match self {
+            TrainedOn::Bodies(..) => None,
+            TrainedOn::Halos(graph) => Some(graph),
+        }
+    }
 }
 
 /// A graph that a model was trained on.
@@ -261,4 +339,45 @@ fn read_arena(file: &TensorFile, shape: &Shape, prefix: &str) -> Result<Vec<f32>
         arena[range].copy_from_slice(values);
     }
     Ok(arena)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::settings::Preset;
+
+    fn about(on: TrainedOn) -> About {
+        let settings = Settings::preset(Preset::Quick, ModelKind::L1, 2, 4);
+        let dataset = PathBuf::from("/data");
+        About { settings, on, dataset, step: 7, train_loss: Some(0.5), validation_loss: None }
+    }
+
+    /// Bodies and frames stand in the file of a network on bodies and in no other; a file that had zeros there
+    /// for a graph is read as one of a graph.
+    #[test]
+    fn a_file_says_what_its_network_was_trained_on() {
+        let data = DataSet { dim: 2, bodies: 4, runs: 10, frames: 20, dataset_seed: 3 };
+        let bodies = about(TrainedOn::Bodies(data, None));
+        let file = serde_json::to_value(&bodies).unwrap();
+        let keys: Vec<&str> = file.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = "settings dim bodies runs frames dataset_seed dataset law step train_loss \
+                        validation_loss graph";
+        assert_eq!(keys.join(" "), expected);
+        assert!(file["graph"].is_null());
+        assert_eq!(serde_json::from_value::<About>(file).unwrap(), bodies);
+
+        let scales = Scales { length: 1.0, velocity: 2.0, mass: 3.0 };
+        let on = OnGraph { nodes: 5, edges: 6, radius: 7.0, scales, hide_above: None };
+        let halos = about(TrainedOn::Halos(on));
+        let mut file = serde_json::to_value(&halos).unwrap();
+        assert!(file.get("bodies").is_none() && file["graph"]["nodes"] == 5);
+        assert_eq!(serde_json::from_value::<About>(file.clone()).unwrap(), halos);
+        for key in ["dim", "bodies", "runs", "frames", "dataset_seed"] {
+            file[key] = serde_json::json!(0);
+        }
+        assert_eq!(serde_json::from_value::<About>(file.clone()).unwrap(), halos);
+        file["graph"] = serde_json::Value::Null;
+        file.as_object_mut().unwrap().remove("bodies");
+        assert!(serde_json::from_value::<About>(file).is_err());
+    }
 }

@@ -200,6 +200,7 @@ mod tests {
     use super::*;
     use crate::device::Device;
     use crate::network::forward;
+    use crate::ops::tiny::source::Graphs;
     use crate::random::Random;
 
     fn random(count: usize, stream: u64) -> Vec<f32> {
@@ -226,23 +227,23 @@ mod tests {
                 parameters[last.weight.clone()][gone * last.inputs..][..last.inputs].fill(0.0);
             }
             let features = random(6 * bodies * n_features, 1);
-            let targets = vec![0.0; 6 * bodies * 2];
+            let graphs = Graphs { features, targets: vec![0.0; 6 * bodies * 2] };
             let run = |shape: &Shape, parameters: &[f32]| {
                 let device = Device::cpu();
-                let found =
-                    forward::evaluate(&device, shape, parameters, &features, &targets, bodies);
+                let found = forward::evaluate(&device, shape, parameters, &graphs, bodies);
+                let features = &graphs.features;
                 let predictions =
-                    forward::accelerations(&device, shape, parameters, &features, bodies);
-                (found.unwrap(), predictions.unwrap())
+                    forward::accelerations(&device, shape, parameters, features, bodies);
+                (found.unwrap().spread, predictions.unwrap())
             };
-            let (evaluation, before) = run(&shape, &parameters);
-            fold_means(&shape, &mut parameters, &kept, &evaluation.means, (bodies - 1) as f64);
+            let (spread, before) = run(&shape, &parameters);
+            fold_means(&shape, &mut parameters, &kept, &spread.means, (bodies - 1) as f64);
             let parameters = without(&shape, &parameters, &kept);
             let (smaller, after) = run(&Shape { message_dim: 3, ..shape }, &parameters);
             for (a, b) in before.iter().zip(&after) {
                 assert!((a - b).abs() < 1e-4 * (1.0 + a.abs()), "{a} became {b}");
             }
-            let expected = kept.map(|k| evaluation.significance[k]);
+            let expected = kept.map(|k| spread.significance[k]);
             for (a, b) in expected.iter().zip(&smaller.significance) {
                 assert!((a - b).abs() < 1e-5 * (1.0 + a), "significance {a} became {b}");
             }

@@ -45,8 +45,9 @@ pub struct Settings {
     pub layers: usize,
     /// Steps of the optimizer.
     pub steps: u64,
-    /// Graphs of a batch.
-    pub graphs: usize,
+    /// Graphs of a batch; on one large graph receivers.
+    #[serde(rename = "graphs")]
+    pub batch: usize,
     /// Highest learning rate of the one-cycle schedule.
     pub peak_rate: f64,
     /// Weight of the penalty on messages.
@@ -86,7 +87,7 @@ impl Settings {
             hidden,
             layers: 2,
             steps: 0,
-            graphs: scaled(64, bodies),
+            batch: scaled(64, bodies),
             peak_rate,
             penalty: match model {
                 ModelKind::L1 => 1e-2,
@@ -106,7 +107,7 @@ impl Settings {
         settings
     }
 
-    /// What `preset` means on a graph of halos: `graphs` counts the receivers of a batch.
+    /// What `preset` means on a graph of halos.
     pub fn on_graph(preset: Preset, model: ModelKind) -> Self {
         let (hidden, steps, peak_rate) = match preset {
             Preset::Quick => (128, 24_000, 2e-3),
@@ -115,7 +116,7 @@ impl Settings {
         };
         let mut settings = Settings {
             hidden,
-            graphs: 128,
+            batch: 128,
             peak_rate,
             frame_stride: 1,
             translation: 0.0,
@@ -141,7 +142,7 @@ impl Settings {
             ("messages", self.messages),
             ("hidden", self.hidden),
             ("layers", self.layers),
-            ("graphs", self.graphs),
+            ("graphs", self.batch),
             ("frame_stride", self.frame_stride),
             ("steps", self.steps as usize),
             ("metrics_every", self.metrics_every as usize),
@@ -174,9 +175,9 @@ impl Settings {
         Ok(())
     }
 
-    /// What these settings do, in one line.
-    pub fn describe(&self) -> String {
-        let Settings { messages, hidden, layers, steps, graphs, peak_rate, .. } = self;
+    /// What these settings do, in one line; a batch is of `units`.
+    pub fn describe(&self, units: &str) -> String {
+        let Settings { messages, hidden, layers, steps, batch, peak_rate, .. } = self;
         let model = match self.model {
             ModelKind::Standard => "standard model".to_string(),
             ModelKind::Bottleneck => "bottleneck".to_string(),
@@ -191,7 +192,7 @@ impl Settings {
         };
         format!(
             "train: {model}, {messages} messages, {layers} hidden layers of {hidden}, {steps} steps \
-             of {graphs} graphs, learning rate up to {peak_rate}{pruned}"
+             of {batch} {units}, learning rate up to {peak_rate}{pruned}"
         )
     }
 
@@ -214,6 +215,11 @@ impl Settings {
             ModelKind::Kl => Penalty::Kl(self.penalty as f32),
             ModelKind::Standard | ModelKind::Bottleneck => Penalty::None,
         }
+    }
+
+    /// The learning rates of all steps.
+    pub fn rates(&self) -> Vec<f32> {
+        (0..self.steps).map(|step| self.rate(step) as f32).collect()
     }
 
     /// Learning rate of step `step` (from 0): one cosine up from peak/25, one down to peak/25e5.
@@ -267,10 +273,12 @@ mod tests {
     fn presets_follow_the_design() {
         let paper = Settings::preset(Preset::Paper, ModelKind::Kl, 3, 8);
         assert_eq!((paper.hidden, paper.layers, paper.steps), (300, 2, 1_000_000));
-        assert_eq!((paper.graphs, paper.messages, paper.peak_rate), (16, 100, 1e-3));
+        assert_eq!((paper.batch, paper.messages, paper.peak_rate), (16, 100, 1e-3));
         assert!(paper.shape(3).sampled && !paper.prune);
         let quick = Settings::preset(Preset::Quick, ModelKind::Bottleneck, 3, 64);
-        assert_eq!((quick.graphs, quick.messages), (1, 3));
+        assert_eq!((quick.batch, quick.messages), (1, 3));
+        let halos = Settings::on_graph(Preset::Quick, ModelKind::L1);
+        assert!(halos.describe("receivers").contains("steps of 128 receivers,"));
         let text = toml::to_string(&quick).unwrap();
         assert_eq!(toml::from_str::<Settings>(&text).unwrap(), quick);
     }

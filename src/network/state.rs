@@ -1,5 +1,5 @@
-//! What a training is made of, on small systems and on a large graph alike: networks with their
-//! moments, pruning decisions, and the sums that become a row of metrics.
+//! What a training is made of: networks with their moments, pruning decisions, and the sums that become a
+//! row of metrics.
 
 use std::path::Path;
 
@@ -8,67 +8,9 @@ use super::metrics::{Metrics, Row};
 use super::model::{About, Model, Snapshot, TrainState};
 use super::pruning::{self, Pruning};
 use super::settings::Settings;
+use super::system::System;
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::model::Shape;
-use crate::progress::Progress;
-use crate::store::run::RunFolder;
-
-/// What trains step by step.
-pub(crate) trait Training {
-    /// Steps done.
-    fn step(&self) -> u64;
-    /// The loss on training batches lately.
-    fn recent_loss(&self) -> f64;
-    /// Goes on by a step, or by more up to `until`.
-    fn advance(&mut self, until: u64) -> Result<()>;
-    /// Writes the checkpoint.
-    fn save(&mut self) -> Result<()>;
-}
-
-/// Takes all steps that are left, with checkpoints.
-///
-/// # Errors
-/// Those of the steps; `interrupted` after Ctrl-C, when the checkpoint is written.
-pub(crate) fn train(
-    training: &mut dyn Training,
-    settings: &Settings,
-    folder: &RunFolder,
-    progress: Progress,
-) -> Result<()> {
-    let Settings { steps, checkpoint_every, .. } = *settings;
-    let bar = progress.bar("train", steps, "steps");
-    bar.set(training.step());
-    while training.step() < steps {
-        let before = training.step();
-        training.advance((before / checkpoint_every + 1) * checkpoint_every)?;
-        let step = training.step();
-        bar.set(step);
-        if step / 10 > before / 10 {
-            bar.message(format!("loss {:.4}", training.recent_loss()));
-        }
-        let stop = interrupt::requested() && step < steps;
-        if stop || step.is_multiple_of(checkpoint_every) || step == steps {
-            training.save()?;
-        }
-        if stop {
-            return Err(Error::interrupted(format!(
-                "stopped after step {step} of {steps} and saved: the same command with --resume \
-                 goes on"
-            ))
-            .file(folder.path()));
-        }
-    }
-    Ok(())
-}
-
-/// The step behind `step` at which something else is due: a row of metrics, a pruning decision, the end.
-pub(crate) fn next_due(step: u64, settings: &Settings) -> u64 {
-    let Settings { steps, metrics_every, prune, .. } = *settings;
-    let row = (step / metrics_every + 1) * metrics_every;
-    let decision = pruning::next_decision(step, steps).filter(|_| prune);
-    steps.min(row).min(decision.unwrap_or(steps))
-}
 
 /// Networks of one shape and their moments. Only a single one can be pruned.
 #[derive(Debug)]
@@ -85,6 +27,13 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// What trainings with these settings start with.
+    pub fn start<S: System + ?Sized>(system: &S, settings: &[Settings]) -> Self {
+        let shape = system.shape(&settings[0]);
+        let initial = settings.iter().flat_map(|run| system.initial(&shape, run.seed));
+        State::new(shape, initial.collect())
+    }
+
     /// Without any step.
     pub fn new(shape: Shape, parameters: Vec<f32>) -> Self {
         State {
@@ -96,6 +45,11 @@ impl State {
             pruning: Pruning::default(),
             before_cut: None,
         }
+    }
+
+    /// Parameters and both moments.
+    pub fn arenas(&self) -> [&[f32]; 3] {
+        [&self.parameters, &self.m, &self.v]
     }
 
     /// Adds the network of a checkpoint, with what it has summed up. `same` says whether it was
@@ -175,12 +129,12 @@ impl State {
         if cut == 0 {
             return false;
         }
-        let kept = pruning::survivors(&evaluation.significance, cut);
+        let kept = pruning::survivors(&evaluation.spread.significance, cut);
         self.before_cut = Some(Snapshot {
             components: self.components.clone(),
             arenas: [self.parameters.clone(), self.m.clone(), self.v.clone()],
         });
-        let means = &evaluation.means;
+        let means = &evaluation.spread.means;
         pruning::fold_means(&self.shape, &mut self.parameters, &kept, means, received);
         for arena in [&mut self.parameters, &mut self.m, &mut self.v] {
             *arena = pruning::without(&self.shape, arena, &kept);
@@ -232,7 +186,7 @@ impl Sums {
             train_loss,
             penalty: self.penalty / self.steps,
             validation_loss: evaluation.loss,
-            significance: &evaluation.significance,
+            significance: &evaluation.spread.significance,
         })?;
         *self = Sums {
             train_loss: Some(train_loss),

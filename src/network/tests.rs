@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use super::batches::{Graphs, Sampler};
+use super::batches::Sampler;
 use super::forward;
 use super::model::Model;
 use super::settings::{Preset, Settings};
-use super::state::Training;
 use super::train::train;
 use super::trainer::Trainer;
 use crate::device::{Device, Simd, test_gpu};
@@ -52,7 +51,7 @@ fn dataset(path: &Path, bodies: usize, force: fn([f64; 2]) -> [f64; 2]) -> Datas
 fn settings(model: ModelKind, steps: u64) -> Settings {
     let mut settings = Settings::preset(Preset::Quick, model, 2, 3);
     settings.set_steps(steps);
-    Settings { hidden: 16, graphs: 4, frame_stride: 1, metrics_every: 7, seed: 11, ..settings }
+    Settings { hidden: 16, batch: 4, frame_stride: 1, metrics_every: 7, seed: 11, ..settings }
 }
 
 fn fresh(path: &Path) -> RunFolder {
@@ -218,7 +217,7 @@ fn evaluation_agrees_with_training() {
     let run = fresh(&folder.path().join("run"));
     train(&device, &data, &settings, &run, false, Progress::Quiet).unwrap();
     let model = Model::load(&run.file("model.safetensors")).unwrap();
-    let Graphs { features, targets } = Sampler::new(&data, &settings).all();
+    let graphs = Sampler::new(&data, &settings).all();
     let batch = tiny::Batch {
         shape: model.shape,
         penalty: settings.penalty(),
@@ -227,8 +226,8 @@ fn evaluation_agrees_with_training() {
         runs: 1,
         graphs: 40 * 20,
         bodies: 5,
-        features: &features,
-        targets: &targets,
+        features: &graphs.features,
+        targets: &graphs.targets,
         noise_seeds: &[0],
         step: 0,
     };
@@ -237,7 +236,7 @@ fn evaluation_agrees_with_training() {
     let mut workspace = tiny::Workspace::default();
     tiny::gradient(&device, &batch, &model.parameters, &mut gradients, &mut losses, &mut workspace)
         .unwrap();
-    let found = forward::evaluate(&device, &model.shape, &model.parameters, &features, &targets, 5);
+    let found = forward::evaluate(&device, &model.shape, &model.parameters, &graphs, 5);
     let (found, expected) = (found.unwrap().loss, f64::from(losses[0].prediction));
     assert!((found / expected - 1.0).abs() < 1e-5, "{found}, not {expected}");
 }
@@ -311,7 +310,7 @@ fn pruning_finds_the_number_of_components() {
             messages: 12,
             hidden: 32,
             translation: 0.5,
-            graphs: 8,
+            batch: 8,
             metrics_every: 10,
             ..settings(ModelKind::L1, 4000)
         };

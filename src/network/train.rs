@@ -1,45 +1,45 @@
-//! Training from a data set to a model: the loop around [`Trainer`], run folders, the test loss.
+//! Training from a system to a model: run folders, stacks of replicas, the test loss.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::batches::{Graphs, Sampler};
-use super::forward;
-use super::model::Model;
+use super::model::{Model, TrainedOn};
 pub use super::settings::{Preset, Settings};
-use super::state::{self, Training};
+pub use super::system::{Measure, System, Tested};
 use super::trainer::{Trainer, steps_done};
 use crate::device::Device;
 use crate::error::Result;
-use crate::nbody::dataset::Dataset;
-use crate::nbody::simulate::{self, simulate};
+use crate::ops::check_precision;
 use crate::progress::Progress;
 use crate::store::run::RunFolder;
 
-/// Runs of the test set.
-const TEST_RUNS: usize = 100;
-/// Between the seed of a data set and that of its test set.
-const TEST_SEED: u64 = 1 << 32;
-
 /// What a training ended with.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Summary {
+#[derive(Clone, Debug, Serialize)]
+pub struct Trained {
     /// Steps of the whole training.
     pub steps: u64,
     /// Wall-clock time of this call.
     pub seconds: f64,
     /// Per step of this call and per training of the stack; 0 where there was nothing left to do.
     pub seconds_per_step: f64,
+    /// Edges through forward and backward pass a second, in this call.
+    pub edges_per_second: f64,
     /// Prediction loss on training batches, mean over the last row of `metrics.csv`.
     pub train_loss: f64,
-    /// Prediction loss on the validation graphs.
+    /// Prediction loss on the validation data, by which pruning is judged.
     pub validation_loss: f64,
     /// Prediction loss on data that the training has not seen.
     pub test_loss: f64,
     /// What that data is.
     pub test_data: String,
+    /// The same with its jackknife error, on one large graph.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<Measure>,
+    /// On what was hidden from the training on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<Measure>,
     /// Original index of each message that is left.
     pub components: Vec<u32>,
     /// Seed of the training.
@@ -51,27 +51,44 @@ pub struct Summary {
 /// The `[train]` table of `config.toml`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Config {
-    dataset: PathBuf,
+    dataset: Option<PathBuf>,
+    graph: Option<PathBuf>,
+    hide_above: Option<f64>,
     #[serde(flatten)]
     settings: Settings,
 }
 
-/// Trains one network on `dataset` into `folder`. With `resume` it goes on where an interrupted
+impl Config {
+    /// The table, and the key of the path of the system in it.
+    fn new(system: &dyn System, settings: &Settings) -> (Self, &'static str) {
+        let (path, settings) = (Some(system.path()), settings.clone());
+        match system.trained_on() {
+            TrainedOn::Halos(graph) => {
+                let hide_above = graph.hide_above;
+                (Config { dataset: None, graph: path, hide_above, settings }, "graph")
+            }
+            TrainedOn::Bodies(..) => {
+                (Config { dataset: path, graph: None, hide_above: None, settings }, "dataset")
+            }
+        }
+    }
+}
+
+/// Trains one network on `system` into `folder`. With `resume` it goes on where an interrupted
 /// training with the same settings stopped.
 ///
 /// # Errors
-/// Settings that make no sense or differ from those of the run to resume; a data set that is too
-/// small; a training that diverges; `interrupted` after Ctrl-C, when the checkpoint is written.
+/// Settings that make no sense or differ from those of the run to resume; too little data; a training that diverges; `interrupted` after Ctrl-C, when the checkpoint is written.
 pub fn train(
     device: &Device,
-    dataset: &Dataset,
+    system: &dyn System,
     settings: &Settings,
     folder: &RunFolder,
     resume: bool,
     progress: Progress,
-) -> Result<Summary> {
+) -> Result<Trained> {
     let folders = std::slice::from_ref(folder);
-    let mut summaries = train_replicas(device, dataset, settings, folders, resume, progress)?;
+    let mut summaries = train_replicas(device, system, settings, folders, resume, progress)?;
     Ok(summaries.remove(0))
 }
 
@@ -83,12 +100,12 @@ pub fn train(
 /// As [`train`].
 pub fn train_replicas(
     device: &Device,
-    dataset: &Dataset,
+    system: &dyn System,
     settings: &Settings,
     folders: &[RunFolder],
     resume: bool,
     progress: Progress,
-) -> Result<Vec<Summary>> {
+) -> Result<Vec<Trained>> {
     settings.check()?;
     let replicas: Vec<(Settings, &RunFolder)> = folders
         .iter()
@@ -98,8 +115,8 @@ pub fn train_replicas(
         })
         .collect();
     for (settings, folder) in &replicas {
-        let config = Config { dataset: dataset.absolute_path(), settings: settings.clone() };
-        folder.begin("train", &config, "dataset", resume)?;
+        let (config, path) = Config::new(system, settings);
+        folder.begin("train", &config, path, resume)?;
     }
     // A kill between two checkpoints of a stack leaves them at different steps: those that are
     // behind go on alone. Stacked or alone, the numbers are the same.
@@ -111,11 +128,11 @@ pub fn train_replicas(
             None => stacks.push((step, vec![index])),
         }
     }
-    let mut summaries: Vec<Option<Summary>> = vec![None; replicas.len()];
+    let mut summaries: Vec<Option<Trained>> = vec![None; replicas.len()];
     for (_, stack) in stacks {
         let settings: Vec<Settings> = stack.iter().map(|&k| replicas[k].0.clone()).collect();
         let folders: Vec<RunFolder> = stack.iter().map(|&k| replicas[k].1.clone()).collect();
-        let trained = train_stack(device, dataset, &settings, &folders, progress)?;
+        let trained = train_stack(device, system, &settings, &folders, progress)?;
         for (index, summary) in stack.into_iter().zip(trained) {
             summaries[index] = Some(summary);
         }
@@ -123,84 +140,81 @@ pub fn train_replicas(
     Ok(summaries.into_iter().flatten().collect())
 }
 
-/// An error if `device` has too little memory for so many new trainings. Nothing is written: what
+/// All that so many new trainings can fail for but divergence later on. Nothing is written: what
 /// `--overwrite` would remove is still there.
-pub fn check_room(
+///
+/// # Errors
+/// Settings that make no sense or that the device cannot do; too little data; too little memory.
+pub fn check(
     device: &Device,
-    dataset: &Dataset,
+    system: &dyn System,
     settings: &Settings,
     replicas: usize,
 ) -> Result<()> {
+    settings.check()?;
+    check_precision(device, settings.precision)?;
     // Networks that are pruned train one after another.
     let count = if settings.prune { 1 } else { replicas };
-    Trainer::check_room(device, dataset, &vec![settings.clone(); count])
+    system.check(*device, &vec![settings.clone(); count])
 }
 
 fn train_stack(
     device: &Device,
-    dataset: &Dataset,
+    system: &dyn System,
     settings: &[Settings],
     folders: &[RunFolder],
     progress: Progress,
-) -> Result<Vec<Summary>> {
+) -> Result<Vec<Trained>> {
     let begun = Instant::now();
     let steps = settings[0].steps;
-    let mut trainer = Trainer::new(device, dataset, settings, folders)?;
+    let mut trainer = Trainer::new(device, system, settings, folders)?;
     let first = trainer.step();
-    state::train(&mut trainer, &settings[0], &folders[0], progress)?;
+    trainer.run(&folders[0], progress)?;
     let seconds = begun.elapsed().as_secs_f64();
-    let trained = (steps - first) * settings.len() as u64;
-    let mut summaries = Vec::new();
-    for (run, folder) in folders.iter().enumerate() {
-        let model = trainer.model(run);
-        let test = test_loss(device, dataset, &model, folder)?;
+    let edges = trainer.edges() as f64;
+    let models: Vec<Model> = (0..folders.len()).map(|run| trainer.model(run)).collect();
+    // What it holds on a device is room for the test.
+    drop(trainer);
+    let taken = (steps - first) * settings.len() as u64;
+    let mut trained = Vec::new();
+    for (model, folder) in models.into_iter().zip(folders) {
+        let Tested { loss, data, test, hidden } = system.test(*device, &model, folder)?;
         let Model { components, about, .. } = model;
-        let validation_loss = about.validation_loss.unwrap_or(f64::NAN);
-        let (test_loss, test_data) =
-            test.unwrap_or_else(|| (validation_loss, "validation runs".to_string()));
-        summaries.push(Summary {
+        trained.push(Trained {
             steps,
             seconds,
-            seconds_per_step: if trained == 0 { 0.0 } else { seconds / trained as f64 },
+            seconds_per_step: if taken == 0 { 0.0 } else { seconds / taken as f64 },
+            edges_per_second: edges / seconds,
             train_loss: about.train_loss.unwrap_or(f64::NAN),
-            validation_loss,
-            test_loss,
-            test_data,
+            validation_loss: about.validation_loss.unwrap_or(f64::NAN),
+            test_loss: loss,
+            test_data: data,
+            test,
+            hidden,
             components,
-            seed: settings[run].seed,
+            seed: about.settings.seed,
             folder: folder.path().to_path_buf(),
         });
     }
-    Ok(summaries)
+    Ok(trained)
 }
 
-/// The prediction loss on fresh runs, simulated as the data set was but with another seed into
-/// `test.safetensors` of the run folder; `None` where the data set was not simulated.
-fn test_loss(
-    device: &Device,
-    dataset: &Dataset,
-    model: &Model,
-    folder: &RunFolder,
-) -> Result<Option<(f64, String)>> {
-    let data = &dataset.about;
-    let integrator = serde_json::from_value(data.origin["integrator"].clone());
-    let (Some(law), Ok(integrator)) = (data.law.clone(), integrator) else { return Ok(None) };
-    let settings = simulate::Settings {
-        law,
-        dim: data.dim,
-        bodies: data.bodies,
-        runs: TEST_RUNS,
-        frames: data.frames,
-        dt: data.origin["dt"].as_f64(),
-        integrator,
-        substeps: data.origin["substeps"].as_u64().unwrap_or(1) as usize,
-        seed: data.seed.wrapping_add(TEST_SEED),
-    };
-    let path = folder.file("test.safetensors");
-    simulate(device, &settings, &path, Progress::Quiet)?;
-    let fresh = Dataset::open(&path)?;
-    let Graphs { features, targets } = Sampler::new(&fresh, &model.about.settings).all();
-    let Model { shape, parameters, .. } = model;
-    let found = forward::evaluate(device, shape, parameters, &features, &targets, data.bodies)?;
-    Ok(Some((found.loss, format!("{TEST_RUNS} fresh runs, seed {}", settings.seed))))
+impl Trained {
+    /// For a person.
+    pub fn text(&self) -> String {
+        let Trained { steps, seconds, train_loss, test_loss, test_data, .. } = self;
+        let scatter = self.test.map_or(String::new(), |test| format!(" ± {:.4}", test.jackknife));
+        let hidden = self.hidden.map_or(String::new(), |hidden| {
+            format!(", hidden overdensities {:.4} ± {:.4}", hidden.error, hidden.jackknife)
+        });
+        format!(
+            "{}: {steps} steps in {seconds:.1} s ({:.3} ms a step, {:.0} thousand edges/s)\n\
+             loss: training {train_loss:.4}, test {test_loss:.4}{scatter} ({test_data}){hidden}\n\
+             messages: {}",
+            self.folder.display(),
+            1e3 * self.seconds_per_step,
+            self.edges_per_second / 1e3,
+            self.components.len()
+        )
+    }
 }

@@ -14,7 +14,26 @@ pub mod tiny;
 
 use crate::device::{Device, Simd};
 use crate::error::{Error, Result};
-use crate::model::Precision;
+use crate::model::{Precision, Shape};
+
+/// Networks of one shape in training on a device. Errors are those of the device, too little memory among them.
+pub trait Training {
+    /// The most steps that are taken between two looks at their losses. On the processor one: nothing waits.
+    fn most_steps(&self) -> u64;
+
+    /// Copies the parameters out, `[runs, arena.len]`.
+    fn parameters(&self, parameters: &mut [f32]) -> Result<()>;
+
+    /// Copies the moments out.
+    fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()>;
+
+    /// Goes on with networks of another shape: parameters and both moments.
+    fn replace(&mut self, shape: Shape, arenas: [&[f32]; 3]) -> Result<()>;
+}
+
+/// An operation whose data are where it runs, to be called again and again: what `bench` measures. On a GPU
+/// nothing comes back.
+pub(crate) type Call<'a> = &'a mut dyn FnMut() -> Result<()>;
 
 /// One comparison of a device with a reference.
 #[derive(Clone, Debug, PartialEq)]

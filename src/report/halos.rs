@@ -1,18 +1,17 @@
 //! The sections of a run on a graph of halos.
 
-use super::inputs::{self, FrontRow};
-use super::page::{Page, escape, figures, number, table};
+use super::inputs::{Inputs, Messages};
+use super::page::{Page, number};
 use super::plot::{Colour, Mark, Plot, Series};
-use super::sections;
-use crate::cosmology::distill::Summary;
+use crate::cosmology::edges::edge_variables;
 use crate::cosmology::graph::N_FEATURES;
-use crate::cosmology::slab::Halos;
-use crate::cosmology::table6::Measure;
-use crate::error::{Error, Result};
+use crate::cosmology::slab::Slab;
+use crate::distill::summary::Summary;
+use crate::error::Result;
 use crate::formula::expression::Expression;
 use crate::ops::formula::VARIABLES;
 use crate::store::run::RunFolder;
-use crate::store::tensors::{Dtype, TensorFile};
+use crate::store::tensors::TensorFile;
 use crate::symbolic::job;
 
 /// Dots of a scatter plot.
@@ -22,73 +21,20 @@ const PANEL: (u32, u32) = (420, 400);
 /// Points of a curve of mean errors.
 const BINS: usize = 12;
 
-/// Adds every section whose file is there.
-pub(super) fn all(folder: &RunFolder, page: &mut Page) -> Result<()> {
-    let present = |name: &str| Some(folder.file(name)).filter(|path| path.exists());
-    let mut add = |id: &str, heading: &str, html: Option<String>| {
-        if let Some(html) = html {
-            page.section(id, heading, &html);
-        }
-    };
-    let summary = present("messages.json").map(|_| Summary::read(folder)).transpose()?;
-    let halos = Halos::read(folder)?;
-    add("result", "Result", summary.as_ref().map(result));
-    if let Some(halos) = &halos {
-        add("map", "The held-out slab", map(halos));
-        add("scatter", "Predicted against true overdensity", scatter(halos));
-        add("errors", "Where the errors are", errors(halos));
+/// Adds what a graph has beside the sections of every system.
+pub(super) fn all(folder: &RunFolder, inputs: &Inputs, page: &mut Page) -> Result<()> {
+    let Some(slab) = &inputs.slab else { return Ok(()) };
+    page.optional("map", "The held-out slab", map(slab));
+    page.optional("scatter", "Predicted against true overdensity", scatter(slab));
+    page.optional("errors", "Where the errors are", errors(slab));
+    if let (Some(summary), Some(messages)) = (&inputs.summary, &inputs.messages) {
+        page.optional("terms", "The terms of the formula", terms(folder, summary, messages)?);
     }
-    if let Some(summary) = &summary {
-        add("terms", "The terms of the formula", terms(folder, summary)?);
-    }
-    if let Some(path) = present("metrics.csv") {
-        let metrics = inputs::metrics(&path)?;
-        add("loss", "Loss during training", loss(&metrics));
-        add("significance", "Significance of the messages", sections::significance(&metrics)?);
-    }
-    if let Some(path) = present(job::HALL_OF_FAME) {
-        let rows: Vec<FrontRow> = inputs::front(&path)?;
-        let laws = job::read_laws(folder)?;
-        let chosen =
-            |row: &FrontRow| laws.iter().any(|law| law["equation"] == row.equation.as_str());
-        add("front", "Accuracy against complexity", sections::fronts(&rows, chosen));
-    }
-    let config = present("config.toml").map(|path| inputs::text(&path)).transpose()?;
-    add("settings", "Settings", config.map(|config| sections::settings(&config)));
     Ok(())
 }
 
-fn result(summary: &Summary) -> String {
-    let one = |m: &Measure| format!("{:.4} ± {:.4}", m.error, m.jackknife);
-    let mut cards = vec![("Messages that survive".to_string(), summary.survivors.to_string())];
-    let mut both = |of: &str, (test, hidden): &(Measure, Option<Measure>)| {
-        cards.push((format!("Error on the slab, {of}"), one(test)));
-        cards.extend(
-            hidden.as_ref().map(|h| (format!("Error on hidden overdensities, {of}"), one(h))),
-        );
-    };
-    both("network", &summary.network);
-    if let Some(test) = &summary.formula_test {
-        both("formula", test);
-    }
-    let mut html = figures(&cards);
-    html.push_str(
-        "<p>Mean absolute errors of the overdensity, on a slab of the box whose overdensities \
-         neither training nor fits have seen, with jackknife errors.</p>",
-    );
-    for line in summary.formula.iter().flatten().chain(&summary.laws) {
-        html.push_str(&format!("<div class=\"law\"><p><code>{}</code></p></div>\n", escape(line)));
-    }
-    let kept = &summary.messages.kept;
-    let rows: Vec<_> = kept
-        .iter()
-        .map(|c| (false, vec![format!("e{}", c.index), number(c.significance)]))
-        .collect();
-    html + &table(&["message", "#significance"], &rows)
-}
-
 /// The slab from above, in three classes of overdensity.
-fn map(halos: &Halos) -> Option<String> {
+fn map(halos: &Slab) -> Option<String> {
     let mut sorted = halos.targets.clone();
     sorted.sort_by(f32::total_cmp);
     let quantile = |share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize];
@@ -124,7 +70,7 @@ fn map(halos: &Halos) -> Option<String> {
     ))
 }
 
-fn scatter(halos: &Halos) -> Option<String> {
+fn scatter(halos: &Slab) -> Option<String> {
     let every = halos.targets.len().div_ceil(SCATTER).max(1);
     let highest = halos.targets.iter().copied().fold(0.0, f32::max);
     let panel = |k: usize, name: &str, values: &[f32]| {
@@ -155,7 +101,7 @@ fn scatter(halos: &Halos) -> Option<String> {
 }
 
 /// Mean absolute error in bins of equally many halos.
-fn errors(halos: &Halos) -> Option<String> {
+fn errors(halos: &Slab) -> Option<String> {
     let curve = |keys: &[f64], values: &[f32]| -> Vec<(f64, f64)> {
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_by(|&a, &b| keys[a].total_cmp(&keys[b]));
@@ -195,36 +141,24 @@ fn errors(halos: &Halos) -> Option<String> {
 }
 
 /// The first message against the distance: dots are edges, the line is the law at median inputs.
-fn terms(folder: &RunFolder, summary: &Summary) -> Result<Option<String>> {
-    let (path, Some(component)) =
-        (folder.file("messages.safetensors"), summary.messages.kept.first())
+fn terms(folder: &RunFolder, summary: &Summary, messages: &Messages) -> Result<Option<String>> {
+    let Some(component) = summary.components.first() else { return Ok(None) };
+    let width = messages.components.len();
+    let Some(column) = messages.components.iter().position(|&index| index == component.index)
     else {
         return Ok(None);
     };
-    if !path.exists() {
-        return Ok(None);
-    }
-    let file = TensorFile::open(&path, "messages")?;
-    let (messages, shape) = file.tensor::<f32>("messages", Dtype::F32)?;
-    let (inputs, _) = file.tensor::<f32>("features", Dtype::F32)?;
-    let width = 2 * N_FEATURES;
-    let edges = inputs.len() / width;
-    let message_dim = shape.last().copied().unwrap_or(1).max(1);
-    if messages.len() != edges * message_dim || component.column >= message_dim {
-        let message = "does not fit messages.json: run messages again";
-        return Err(Error::input(message).file(&path).field("messages"));
-    }
-    let row = |edge: usize| -> Vec<f64> {
-        let (own, other) = inputs[edge * width..][..width].split_at(N_FEATURES);
-        let row = |values: &[f32]| -> [f32; N_FEATURES] { values.try_into().expect("a row") };
-        let all = crate::ops::formula::variables(&row(own), &row(other), f32::INFINITY);
-        all.iter().map(|&v| f64::from(v)).collect()
+    let file = TensorFile::open(&folder.file("messages.safetensors"), "messages")?;
+    let edges = messages.values.len() / width;
+    let features = file.f32("features", &[edges, 2 * N_FEATURES])?;
+    let row = |edge: usize| {
+        edge_variables(&features[edge * 2 * N_FEATURES..][..2 * N_FEATURES]).map(f64::from)
     };
     let r = VARIABLES.iter().position(|name| *name == "r").expect("a variable");
     let every = edges.div_ceil(SCATTER).max(1);
     let dots = (0..edges)
         .step_by(every)
-        .map(|edge| (row(edge)[r], f64::from(messages[edge * message_dim + component.column])));
+        .map(|edge| (row(edge)[r], f64::from(messages.values[edge * width + column])));
     let mut series = vec![Series {
         label: "network".into(),
         colour: Colour::Faint,
@@ -276,21 +210,4 @@ fn terms(folder: &RunFolder, summary: &Summary) -> Result<Option<String>> {
     let text = "<p>The most significant message on random edges, and its law before the constants were \
                 refitted, at a light, a median and a heavy sender.</p>";
     Ok(plot.figure().map(|figure| format!("{text}{figure}")))
-}
-
-fn loss(metrics: &crate::store::table::Table) -> Option<String> {
-    let series = [
-        sections::curve(metrics, "train_loss", "training", Colour::Series(0), Mark::Line(1)),
-        sections::curve(metrics, "validation_loss", "validation", Colour::Series(1), Mark::Line(2)),
-    ];
-    let plot = Plot {
-        title: "Mean absolute error against training step".into(),
-        x: "training step".into(),
-        y: "mean absolute error".into(),
-        log: true,
-        equal: false,
-        size: WIDE,
-        series: series.into_iter().flatten().collect(),
-    };
-    plot.figure()
 }

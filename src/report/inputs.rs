@@ -5,6 +5,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::cosmology::slab::Slab;
+use crate::distill::summary::Summary;
 use crate::error::{Error, Result};
 use crate::nbody::rollout::Rollouts;
 use crate::store::run::RunFolder;
@@ -25,6 +27,8 @@ pub struct Inputs {
     pub front: Option<Vec<FrontRow>>,
     /// `laws.json`.
     pub laws: Option<Vec<Law>>,
+    /// `slab.safetensors`.
+    pub slab: Option<Slab>,
     /// `rollout.safetensors`.
     pub rollouts: Option<Rollouts>,
 }
@@ -45,71 +49,6 @@ pub struct Messages {
 #[derive(Deserialize)]
 struct MessagesEntry {
     components: Option<Vec<usize>>,
-}
-
-/// `messages.json`: what `messages` and `distill` found.
-#[derive(Deserialize)]
-pub struct Summary {
-    /// The components that are kept, the most significant first.
-    pub components: Vec<Component>,
-    /// Losses on fresh test data.
-    pub test_loss: Option<TestLoss>,
-    /// The same on states outside the range of the training.
-    pub outside_loss: Option<TestLoss>,
-    /// Seconds of each stage.
-    pub seconds: Option<serde_json::Map<String, serde_json::Value>>,
-}
-
-/// One kept message component.
-#[derive(Deserialize)]
-pub struct Component {
-    /// Its index among the messages.
-    pub index: usize,
-    /// Its spread.
-    pub significance: f64,
-    /// R² of the fit by the true force components.
-    pub force_r2: Option<f64>,
-    /// The same without the worst 10 % of the residuals.
-    pub force_r2_trimmed: Option<f64>,
-    /// Coefficients of the force components, then the offset.
-    pub force_fit: Option<Vec<f64>>,
-    /// The law that the search chose.
-    pub law: Option<ComponentLaw>,
-    /// True where the law is the true one (see DESIGN §4).
-    pub recovered: Option<bool>,
-    /// How that was judged.
-    pub verdict: Option<Verdict>,
-}
-
-/// How well a law fits the true force on fresh inputs.
-#[derive(Deserialize)]
-pub struct Verdict {
-    /// R² of the best fit.
-    pub r2: f64,
-    /// The factor of the receiver in that fit.
-    pub factor: String,
-}
-
-/// The law of a message component.
-#[derive(Deserialize)]
-pub struct ComponentLaw {
-    /// Plain infix.
-    pub equation: String,
-    /// LaTeX.
-    pub latex: Option<String>,
-    /// Weighted number of nodes.
-    pub complexity: u64,
-    /// Loss of the search.
-    pub loss: f64,
-}
-
-/// Losses on fresh test data.
-#[derive(Deserialize)]
-pub struct TestLoss {
-    /// Of the network.
-    pub network: Option<f64>,
-    /// Of the composed formula.
-    pub formula: Option<f64>,
 }
 
 /// One line of `hall_of_fame.csv`.
@@ -157,6 +96,7 @@ impl Inputs {
             summary: present("messages.json").map(|path| json(&path)).transpose()?,
             front: present("hall_of_fame.csv").map(|path| front(&path)).transpose()?,
             laws: present("laws.json").map(|path| json(&path)).transpose()?,
+            slab: Slab::read(folder)?,
             rollouts: present("rollout.safetensors")
                 .map(|path| Rollouts::open(&path))
                 .transpose()?,
@@ -203,7 +143,7 @@ impl Inputs {
     }
 }
 
-pub(super) fn text(path: &Path) -> Result<String> {
+fn text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))
 }
 
@@ -213,7 +153,7 @@ fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 /// The columns that a loss curve needs are numbers, all of them.
-pub(super) fn metrics(path: &Path) -> Result<Table> {
+fn metrics(path: &Path) -> Result<Table> {
     let table = Table::read(path)?;
     for name in ["step", "learning_rate", "train_loss"] {
         table.column(name)?;
@@ -254,7 +194,7 @@ fn messages(path: &Path) -> Result<Messages> {
     Ok(Messages { components, values, dim, forces })
 }
 
-pub(super) fn front(path: &Path) -> Result<Vec<FrontRow>> {
+fn front(path: &Path) -> Result<Vec<FrontRow>> {
     let bad = |e: csv::Error| {
         let row = e.position().map(|p| p.record() + 1);
         let error = Error::input(format!("cannot be read: {e}")).file(path);

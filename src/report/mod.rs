@@ -11,7 +11,6 @@ mod page;
 mod plot;
 mod sections;
 
-use crate::cosmology::distill::is_on_graph;
 use crate::error::Result;
 use crate::store::run::RunFolder;
 use inputs::Inputs;
@@ -24,10 +23,6 @@ use page::Page;
 pub fn write(folder: &RunFolder) -> Result<()> {
     let name = folder.path().file_name().unwrap_or(folder.path().as_os_str());
     let mut page = Page::new(&name.to_string_lossy());
-    if is_on_graph(folder) {
-        halos::all(folder, &mut page)?;
-    } else {
-        sections::all(&Inputs::read(folder)?, &mut page)?;
-    }
+    sections::all(folder, &Inputs::read(folder)?, &mut page)?;
     folder.write("report.html", page.html().as_bytes())
 }

@@ -15,6 +15,13 @@ impl Page {
         Page { title: escape(title), contents: String::new(), body: String::new() }
     }
 
+    /// Adds a section if there is anything in it.
+    pub fn optional(&mut self, id: &str, heading: &str, html: Option<String>) {
+        if let Some(html) = html {
+            self.section(id, heading, &html);
+        }
+    }
+
     /// Adds a section: its anchor, its heading, its HTML.
     pub fn section(&mut self, id: &str, heading: &str, html: &str) {
         let heading = escape(heading);

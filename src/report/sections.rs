@@ -1,12 +1,15 @@
 //! The sections of the report, in the order in which they are read: the result first, then how it
 //! came about. Each says in a few words what its plot shows.
 
-use super::inputs::{Component, FrontRow, Inputs, Law, Messages};
+use super::halos;
+use super::inputs::{FrontRow, Inputs, Law, Messages};
 use super::math::mathml;
 use super::page::{Page, escape, figures, number, table};
 use super::plot::{Colour, Mark, Plot, Series};
+use crate::distill::summary::{ComponentSummary, Seconds};
 use crate::error::Result;
 use crate::nbody::rollout::{DIVERGED, Rollouts};
+use crate::store::run::RunFolder;
 use crate::store::table::Table;
 
 /// Dots of a scatter plot: enough to see the shape, few enough for a browser.
@@ -16,25 +19,25 @@ const WIDE: (u32, u32) = (880, 380);
 const PANEL: (u32, u32) = (420, 380);
 
 /// Adds every section whose file is there.
-pub fn all(inputs: &Inputs, page: &mut Page) -> Result<()> {
-    let mut add = |id: &str, heading: &str, html: Option<String>| {
-        if let Some(html) = html {
-            page.section(id, heading, &html);
-        }
-    };
-    add("result", "Result", result(inputs));
+pub fn all(folder: &RunFolder, inputs: &Inputs, page: &mut Page) -> Result<()> {
+    page.optional("result", "Result", result(inputs));
+    halos::all(folder, inputs, page)?;
     if let Some(metrics) = &inputs.metrics {
-        add("loss", "Loss during training", losses(metrics)?);
-        add("significance", "Significance of the messages", significance(metrics)?);
+        page.optional("loss", "Loss during training", losses(metrics)?);
+        page.optional("significance", "Significance of the messages", significance(metrics)?);
     }
-    add("messages", "Messages against forces", messages(inputs));
+    page.optional("messages", "Messages against forces", messages(inputs));
     if let Some(front) = &inputs.front {
-        add("front", "Accuracy against complexity", fronts(front, |row| chosen(row, inputs)));
+        page.optional(
+            "front",
+            "Accuracy against complexity",
+            fronts(front, |row| chosen(row, inputs)),
+        );
     }
     if let Some(rollouts) = &inputs.rollouts {
-        add("trajectories", "Trajectories", trajectories(rollouts));
+        page.optional("trajectories", "Trajectories", trajectories(rollouts));
     }
-    add("settings", "Settings", inputs.config.as_ref().map(|config| settings(config)));
+    page.optional("settings", "Settings", inputs.config.as_ref().map(|config| settings(config)));
     Ok(())
 }
 
@@ -56,17 +59,24 @@ fn result(inputs: &Inputs) -> Option<String> {
     }
     let mut cards = Vec::new();
     let losses = [
-        ("Test loss", summary.and_then(|s| s.test_loss.as_ref())),
-        ("Loss outside", summary.and_then(|s| s.outside_loss.as_ref())),
+        ("Test loss", summary.map(|s| &s.test_loss)),
+        ("Loss outside", summary.map(|s| &s.outside_loss)),
+        ("Loss where fitted", summary.map(|s| &s.fitted_loss)),
     ];
     for (name, losses) in losses.iter().filter_map(|(name, losses)| Some((name, (*losses)?))) {
-        for (of, loss) in [("network", losses.network), ("formula", losses.formula)] {
-            cards.extend(loss.map(|loss| (format!("{name}, {of}"), number(loss))));
+        for (of, loss, jackknife) in [
+            ("network", losses.network, losses.network_jackknife),
+            ("formula", losses.formula, losses.formula_jackknife),
+        ] {
+            let scatter = jackknife.map_or(String::new(), |error| format!(" ± {error:.4}"));
+            cards.extend(loss.map(|loss| (format!("{name}, {of}"), number(loss) + &scatter)));
         }
     }
-    for (stage, seconds) in summary.and_then(|s| s.seconds.as_ref()).into_iter().flatten() {
+    if let Some(Seconds { simulate, train, regress, total }) = summary.map(|s| &s.seconds) {
+        let stages =
+            [("simulate", simulate), ("train", train), ("regress", regress), ("total", total)];
         // A stage that this run did not have took no time.
-        if let Some(seconds) = seconds.as_f64().filter(|&seconds| seconds > 0.0) {
+        for (stage, &seconds) in stages.into_iter().filter(|&(_, &seconds)| seconds > 0.0) {
             cards.push((format!("Time, {stage}"), format!("{seconds:.1} s")));
         }
     }
@@ -81,7 +91,7 @@ fn result(inputs: &Inputs) -> Option<String> {
                 number(law.loss),
                 verdict(component)
             );
-            html.push_str(&formula(law.latex.as_deref(), &law.equation, &facts));
+            html.push_str(&formula(Some(&law.latex), &law.equation, &facts));
         }
     }
     let laws = inputs.laws.iter().flatten();
@@ -91,7 +101,7 @@ fn result(inputs: &Inputs) -> Option<String> {
     (!html.is_empty()).then_some(html)
 }
 
-fn verdict(component: &Component) -> String {
+fn verdict(component: &ComponentSummary) -> String {
     let mut text = String::new();
     if let Some(r2) = component.force_r2 {
         text.push_str(&format!(" R² of the message against the forces {}", number(r2)));
@@ -123,7 +133,7 @@ fn facts(law: &Law) -> String {
     let target = escape(&law.target);
     let mut text = match law.stage.as_deref() {
         Some("composed") => format!("Composed formula, constants refitted on the data: {target}"),
-        Some("node") => format!("Update of a body from its summed messages: {target}"),
+        Some("node") => format!("Update of a node from its summed messages: {target}"),
         _ => target,
     };
     if let Some(complexity) = law.complexity {
@@ -148,13 +158,7 @@ fn formula(latex: Option<&str>, equation: &str, facts: &str) -> String {
 }
 
 /// A column of the metrics against the step; empty cells are left out.
-pub(super) fn curve(
-    metrics: &Table,
-    name: &str,
-    label: &str,
-    colour: Colour,
-    mark: Mark,
-) -> Option<Series> {
+fn curve(metrics: &Table, name: &str, label: &str, colour: Colour, mark: Mark) -> Option<Series> {
     let (steps, values) = (&metrics.columns[metrics.find("step")?], metrics.find(name)?);
     let points = steps.iter().copied().zip(metrics.columns[values].iter().copied());
     let points: Vec<_> = points.filter(|(_, value)| value.is_finite()).collect();
@@ -183,8 +187,8 @@ fn losses(metrics: &Table) -> Result<Option<String>> {
     };
     let peak = rate.iter().copied().fold(0.0, f64::max);
     let text = format!(
-        "<p>Mean over bodies of the L1 norm of (true − predicted acceleration), on a logarithmic \
-         scale, against the training step. Validation is on runs that are not trained on. The \
+        "<p>Mean over nodes of the L1 norm of (true − predicted output), on a logarithmic scale, against \
+         the training step. Validation is on data that only pruning is judged on. The \
          learning rate rises to {} and then falls to almost nothing, which is when the loss drops \
          last. Final training loss: {}.</p>",
         number(peak),
@@ -193,7 +197,7 @@ fn losses(metrics: &Table) -> Result<Option<String>> {
     Ok(plot.figure().map(|figure| text + &figure))
 }
 
-pub(super) fn significance(metrics: &Table) -> Result<Option<String>> {
+fn significance(metrics: &Table) -> Result<Option<String>> {
     let alive = metrics.find("messages").and_then(|k| metrics.columns[k].last().copied());
     let kept = alive.filter(|n| *n <= 6.0).map_or(2, |n| n as usize);
     let series: Vec<Series> = (1..)
@@ -256,7 +260,7 @@ fn messages(inputs: &Inputs) -> Option<String> {
     (!panels.is_empty()).then(|| format!("{text}<div class=\"panels\">{}</div>", panels.concat()))
 }
 
-fn message(component: &Component, messages: &Messages) -> Option<String> {
+fn message(component: &ComponentSummary, messages: &Messages) -> Option<String> {
     let (fit, forces) = (component.force_fit.as_ref()?, messages.forces.as_ref()?);
     let (dim, width) = (messages.dim, messages.components.len());
     let column = messages.components.iter().position(|&c| c == component.index)?;
@@ -323,7 +327,7 @@ fn linear_combination(fit: &[f64]) -> String {
 }
 
 /// Figure 6 of the paper, and the front as a table.
-pub(super) fn fronts(front: &[FrontRow], is_chosen: impl Fn(&FrontRow) -> bool) -> Option<String> {
+fn fronts(front: &[FrontRow], is_chosen: impl Fn(&FrontRow) -> bool) -> Option<String> {
     let mut names: Vec<&str> = Vec::new();
     for row in front {
         if !names.contains(&row.component.as_str()) {
@@ -379,8 +383,9 @@ fn chosen(row: &FrontRow, inputs: &Inputs) -> bool {
     let components = inputs.summary.iter().flat_map(|summary| &summary.components);
     let mut of_component = components.filter(|c| c.index.to_string() == row.component).peekable();
     if of_component.peek().is_some() {
-        return of_component
-            .any(|c| c.law.as_ref().is_some_and(|law| law.complexity == row.complexity));
+        return of_component.any(|c| {
+            c.law.as_ref().is_some_and(|law| u64::from(law.complexity) == row.complexity)
+        });
     }
     inputs.laws.iter().flatten().any(|law| law.equation == row.equation)
 }
@@ -479,7 +484,7 @@ fn trajectories(rollouts: &Rollouts) -> Option<String> {
     Some(html)
 }
 
-pub(super) fn settings(config: &str) -> String {
+fn settings(config: &str) -> String {
     format!(
         "<p>Every setting of the run, from <code>config.toml</code>: enough to repeat it.</p>\
          <pre>{}</pre>",

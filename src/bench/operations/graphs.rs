@@ -3,11 +3,11 @@
 use super::{arithmetic, random, weights};
 use crate::bench::{Arithmetic, Harness, Measurement, Work};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::formula::expression::Expression;
 use crate::model::{Precision, Shape};
 use crate::ops::expression::Program;
-use crate::ops::{edge, formula, neighbours, scatter};
+use crate::ops::{Call, edge, formula, neighbours, scatter};
 use crate::random::Random;
 
 /// Halos of a (1000 Mpc/h)³ box, and the neighbours of each up to 50 Mpc/h.
@@ -82,40 +82,9 @@ pub fn stars(
         flops: Some(2.0 * (edges * each_edge + count * each_node) as f64),
         bytes: (2 * 4 * arena.len + edges * 4 * (1 + shape.n_features)) as f64,
     };
-    report(match harness.device {
-        Device::Cpu(_) => {
-            let mut gradients = vec![0.0; arena.len];
-            let mut workspace = edge::Workspace::default();
-            harness.measure(work, || {
-                let (device, gradients) = (harness.device, &mut gradients);
-                edge::gradient(device, &batch, &targets, &parameters, gradients, &mut workspace)
-                    .map(drop)
-            })?
-        }
-        Device::Gpu(gpu) => {
-            let mut step = edge::gpu::Loaded::new(*gpu, &batch, edges, &targets, &parameters)?;
-            step.step()?;
-            let first = step.gradients()?;
-            let measured = harness.measure(work, || step.step().map(drop))?;
-            same_bits(&first, &step.gradients()?)?;
-            measured
-        }
-    })
-}
-
-/// An error if a step that was measured gives another gradient at its end: the same sums in the same order have the
-/// same bits.
-fn same_bits(first: &[f32], last: &[f32]) -> Result<()> {
-    let pairs = first.iter().zip(last);
-    let differing = pairs.filter(|(first, last)| first.to_bits() != last.to_bits()).count();
-    if differing == 0 {
-        return Ok(());
-    }
-    let all = first.len();
-    Err(Error::device(format!(
-        "{differing} of {all} numbers of the gradient differ between the first step and the last, which are the \
-         same: its kernels race"
-    )))
+    report(edge::repeat(harness.device, &batch, &targets, &parameters, |gradient| {
+        harness.measure(work, gradient)
+    })?)
 }
 
 /// A message of the paper's form, summed over the edges of 2¹⁵ halos, with or without derivatives.
@@ -149,18 +118,9 @@ pub fn formula(
         flops: Some((edges * each) as f64),
         bytes: (4 * (edges + features.len()) + 8 * (nodes + 1 + nodes * width)) as f64,
     };
-    report(match harness.device {
-        Device::Cpu(_) => {
-            let loaded = formula::Loaded::new(harness.device, graph)?;
-            harness.measure(work, || loaded.sums(&programs, gradient).map(drop))?
-        }
-        Device::Gpu(gpu) => {
-            let loaded = formula::gpu::Loaded::new(*gpu, &graph)?;
-            let mut sweep = formula::gpu::Sweep::new(&loaded, graph.period, &programs, gradient)?;
-            let mut sums = sweep.room()?;
-            harness.measure(work, || sweep.resident(&mut sums))?
-        }
-    })
+    report(formula::repeat(harness.device, graph, &programs, gradient, |sums| {
+        harness.measure(work, sums)
+    })?)
 }
 
 /// The radius graph of as many points as there are halos.
@@ -185,23 +145,9 @@ pub fn neighbours(
         flops: Some(2.0 * 12.0 * edges as f64),
         bytes: (4 * (positions.len() + edges) + 8 * (nodes + 1)) as f64,
     };
-    report(match harness.device {
-        Device::Cpu(_) => {
-            let mut senders = vec![0; edges];
-            harness.measure(work, || {
-                neighbours::count(harness.device, &positions, reach)?.write_senders(&mut senders)
-            })?
-        }
-        Device::Gpu(gpu) => {
-            let (mut cells, mut nodes) = neighbours::gpu::Cells::load(*gpu, &positions, reach)?;
-            let mut senders = gpu.buffer(edges)?;
-            harness.measure(work, || {
-                cells.count(&mut nodes)?;
-                // SAFETY: the edges of these positions were counted above.
-                unsafe { cells.list(&mut senders) }
-            })?
-        }
-    })
+    report(neighbours::repeat(harness.device, &positions, reach, edges, |list| {
+        harness.measure(work, list)
+    })?)
 }
 
 /// Values of 2²⁰ edges added up for their receivers, in any order and sorted.
@@ -230,27 +176,8 @@ pub fn sums(
             flops: Some(values.len() as f64),
             bytes: (bytes + 4 * (values.len() + 2 * out.len())) as f64,
         };
-        report(match harness.device {
-            Device::Cpu(_) => harness
-                .measure(work, || scatter::add(harness.device, of, width, &values, &mut out))?,
-            Device::Gpu(gpu) => {
-                let mut loaded = scatter::gpu::Loaded::new(*gpu, of, width, &values, &out)?;
-                harness.measure(work, || loaded.add())?
-            }
-        })?;
+        let add = |add: Call| harness.measure(work, add);
+        report(scatter::repeat(harness.device, of, width, &values, &mut out, add)?)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gradients_of_equal_steps_have_equal_bits() {
-        let first = [1.0, -0.0, f32::MIN_POSITIVE];
-        assert!(same_bits(&first, &first).is_ok());
-        let error = same_bits(&first, &[1.0, 0.0, first[2] / 2.0]).unwrap_err();
-        assert!(error.message.starts_with("2 of 3 numbers"), "{error}");
-    }
 }

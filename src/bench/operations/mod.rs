@@ -4,15 +4,14 @@ mod graphs;
 
 use super::ceilings::Ceiling;
 use super::{Arithmetic, Ceilings, Harness, Measurement, Work};
-use crate::device::Device;
 use crate::error::Result;
 use crate::formula::expression::{Expression, Node};
 use crate::law::Law;
 use crate::model::{Layer, Precision, Shape};
 use crate::nbody::simulate::{Settings, energy, initial_state};
-use crate::ops::expression::gpu::{Population, Request};
-use crate::ops::rk4::{Batch, Frames, Integrator, TOLERANCE};
-use crate::ops::{adam, edge, expression, mlp, rk4, tiny};
+use crate::ops::rk4::{Batch, Integrator, TOLERANCE};
+use crate::ops::tiny::source::{Draw, Source, States};
+use crate::ops::{Call, Training, adam, edge, expression, mlp, rk4, tiny};
 use crate::random::Random;
 
 use Arithmetic::{Bf16, F32, F64};
@@ -179,7 +178,6 @@ fn motion(
     let batch =
         Batch { law: &law, integrator, dim, bodies, frames, dt, masses, charges, first_run: 0 };
     let length = runs * frames * bodies * dim;
-    let mut states = start.clone();
     let steps = (runs * (frames - 1)) as f64;
     let name = law.name();
     let (size, unit, flops) = match integrator {
@@ -212,28 +210,10 @@ fn motion(
         flops,
         bytes: (3 * 4 * length) as f64,
     };
-    let mut measurement = match harness.device {
-        Device::Cpu(_) => {
-            let mut buffers = [vec![0.0f32; length], vec![0.0f32; length], vec![0.0f32; length]];
-            harness.measure(work, || {
-                states.copy_from_slice(&start);
-                let [positions, velocities, accelerations] = &mut buffers;
-                let frames = Frames { positions, velocities, accelerations };
-                rk4::integrate(harness.device, &batch, &mut states, frames)
-            })?
-        }
-        Device::Gpu(gpu) => {
-            let mut motion = rk4::gpu::Motion::new(*gpu, &batch, &start)?;
-            let begin = rk4::gpu::Motion::new(*gpu, &batch, &start)?;
-            let mut stored = gpu.buffer(3 * length)?;
-            let measured = harness.measure(work, || {
-                motion.return_to(&begin)?;
-                motion.launch(0, frames, &mut stored)
-            })?;
-            motion.download(&mut states)?;
-            measured
-        }
-    };
+    let mut states = start.clone();
+    let mut measurement = rk4::repeat(harness.device, &batch, &mut states, |integrate| {
+        harness.measure(work, integrate)
+    })?;
     if law.conserves_energy() {
         let drift = |run: usize| {
             let own = run * bodies..(run + 1) * bodies;
@@ -281,15 +261,15 @@ fn problem(
     (hidden, messages, penalty): Model,
     precision: Precision,
     runs: usize,
-) -> tiny::gpu::Problem {
+) -> tiny::Problem {
     let shape = shape(hidden, messages);
     let (graphs, bodies, weight_decay) = (harness.size(64), 4, 1e-8);
-    tiny::gpu::Problem { shape, penalty, weight_decay, precision, runs, graphs, bodies }
+    tiny::Problem { shape, penalty, weight_decay, precision, runs, graphs, bodies }
 }
 
 /// Loss and gradient, and with them Adam or not.
-fn step_of(problem: &tiny::gpu::Problem, with_adam: bool) -> Work {
-    let tiny::gpu::Problem { shape, precision, runs, graphs, bodies, .. } = *problem;
+fn step_of(problem: &tiny::Problem, with_adam: bool) -> Work {
+    let tiny::Problem { shape, precision, runs, graphs, bodies, .. } = *problem;
     let arena = shape.arena();
     let (nodes, edges) = (graphs * bodies, graphs * bodies * (bodies - 1));
     // Forward, gradient of the weights, gradient of the inputs: a product each. What enters from the
@@ -324,21 +304,30 @@ fn training(
     report: &mut impl FnMut(Measurement) -> Result<()>,
 ) -> Result<()> {
     let problem = problem(harness, model, precision, 1);
-    let mut stack = Stack::new(problem);
-    let work = step_of(&problem, false);
-    report(match harness.device {
-        Device::Cpu(_) => harness.measure(work, || stack.gradient(harness.device))?,
-        Device::Gpu(gpu) => {
-            let mut step = tiny::gpu::load(*gpu, &stack.batch(), &stack.parameters)?;
-            let recording = step.record()?;
-            // SAFETY: the step lives longer, and nothing else uses it.
-            harness.measure(work, || unsafe { recording.replay() })?
-        }
-    })
+    let tiny::Problem { shape, penalty, weight_decay, runs, graphs, bodies, .. } = problem;
+    let features = random(graphs * bodies * shape.n_features, 1, 1.0);
+    let targets = random(graphs * bodies * shape.outputs, 2, 1.0);
+    let batch = tiny::Batch {
+        shape,
+        penalty,
+        weight_decay,
+        precision,
+        runs,
+        graphs,
+        bodies,
+        features: &features,
+        targets: &targets,
+        noise_seeds: &[0],
+        step: 1,
+    };
+    let (work, parameters) = (step_of(&problem, false), random(shape.arena().len, 3, 0.05));
+    report(tiny::repeat(harness.device, &batch, &parameters, |gradient| {
+        harness.measure(work, gradient)
+    })?)
 }
 
-/// The whole step of a training of `runs` networks. On a GPU that is what `train` replays: the draw of a batch, loss
-/// and gradient, Adam, and as often as `train` asks for losses, these.
+/// The whole step of a training of `runs` networks, as `train` takes it: the draw of a batch, loss and gradient, Adam,
+/// and as often as `train` asks for losses, these.
 fn optimizing(
     harness: &Harness,
     model: Model,
@@ -347,115 +336,42 @@ fn optimizing(
     report: &mut impl FnMut(Measurement) -> Result<()>,
 ) -> Result<()> {
     let problem = problem(harness, model, precision, runs);
-    let mut stack = Stack::new(problem);
     let work = step_of(&problem, true);
-    let len = stack.parameters.len();
-    let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
-    report(match harness.device {
-        Device::Cpu(_) => {
-            let mut args = adam::Args::new(1e-3, 0);
-            harness.measure(work, || {
-                stack.gradient(harness.device)?;
-                args.step += 1;
-                let (parameters, m, v) = (&mut stack.parameters[..], &mut m[..], &mut v[..]);
-                let arenas = adam::Arenas { parameters, m, v, gradients: &stack.gradients };
-                adam::step(harness.device, &args, runs, arenas)
-            })?
-        }
-        Device::Gpu(gpu) => {
-            let (data_runs, frames) = (harness.size(256), 10);
-            let shape = problem.shape;
-            let (bodies, dim) = (problem.bodies, shape.outputs);
-            let vectors = |stream| random(data_runs * frames * bodies * dim, stream, 1.0);
-            let source = tiny::gpu::Source {
-                positions: &vectors(1),
-                velocities: &vectors(2),
-                accelerations: &vectors(3),
-                masses: &random(data_runs * bodies, 4, 1.0),
-                charges: &random(data_runs * bodies, 5, 1.0),
-                frames,
-                parts: (0..runs).flat_map(|_| 0..data_runs as u32).collect(),
-                first_frame: 0,
-                drawn_frames: frames,
-                stride: 1,
-                translation: 3.0,
-                seeds: (0..runs as u64).collect(),
-                noise_seeds: (0..runs as u64).collect(),
-            };
-            // The first step of all is launched, the others are replayed.
-            let steps = if harness.is_emulated() { 1 } else { tiny::gpu::MOST_STEPS };
-            let rates: Vec<_> =
-                (1..=steps as u64).map(|step| adam::Args::new(1e-3, step)).collect();
-            let arenas: [&[f32]; 3] = [&stack.parameters, &m, &v];
-            let mut training = tiny::gpu::Training::new(*gpu, problem, &source, &rates, arenas, 0)?;
-            harness.measure_steps(work, steps, || {
-                training.rewind()?;
-                training.advance(steps).map(drop)
-            })?
-        }
-    })
-}
-
-/// A stack of networks with its batch, and what a step on the processor writes.
-struct Stack {
-    problem: tiny::gpu::Problem,
-    features: Vec<f32>,
-    targets: Vec<f32>,
-    parameters: Vec<f32>,
-    gradients: Vec<f32>,
-    losses: Vec<tiny::Loss>,
-    noise_seeds: Vec<u64>,
-    workspace: tiny::Workspace,
-}
-
-impl Stack {
-    fn new(problem: tiny::gpu::Problem) -> Self {
-        let tiny::gpu::Problem { shape, runs, graphs, bodies, .. } = problem;
-        let (nodes, len) = (runs * graphs * bodies, runs * shape.arena().len);
-        Stack {
-            problem,
-            features: random(nodes * shape.n_features, 1, 1.0),
-            targets: random(nodes * shape.outputs, 2, 1.0),
-            parameters: random(len, 3, 0.05),
-            gradients: vec![0.0; len],
-            losses: vec![tiny::Loss::default(); runs],
-            noise_seeds: vec![0; runs],
-            workspace: tiny::Workspace::default(),
-        }
-    }
-
-    fn batch(&self) -> tiny::Batch<'_> {
-        batch(&self.problem, &self.features, &self.targets, &self.noise_seeds)
-    }
-
-    fn gradient(&mut self, device: &Device) -> Result<()> {
-        let batch = batch(&self.problem, &self.features, &self.targets, &self.noise_seeds);
-        let (gradients, losses) = (&mut self.gradients, &mut self.losses);
-        tiny::gradient(device, &batch, &self.parameters, gradients, losses, &mut self.workspace)
-    }
-}
-
-fn batch<'a>(
-    problem: &tiny::gpu::Problem,
-    features: &'a [f32],
-    targets: &'a [f32],
-    noise_seeds: &'a [u64],
-) -> tiny::Batch<'a> {
-    let tiny::gpu::Problem { shape, penalty, weight_decay, precision, runs, graphs, bodies } =
-        *problem;
-    tiny::Batch {
-        shape,
-        penalty,
-        weight_decay,
-        precision,
-        runs,
-        graphs,
-        bodies,
-        features,
-        targets,
-        noise_seeds,
-        step: 1,
-    }
+    let (data_runs, frames) = (harness.size(256), 10);
+    let tiny::Problem { shape, bodies, .. } = problem;
+    let dim = shape.outputs;
+    let vectors = |stream| random(data_runs * frames * bodies * dim, stream, 1.0);
+    let scalars = |stream| random(data_runs * bodies, stream, 1.0);
+    let ([positions, velocities, accelerations], [masses, charges]) =
+        ([1, 2, 3].map(vectors), [4, 5].map(scalars));
+    let source = Source {
+        states: States {
+            positions: &positions,
+            velocities: &velocities,
+            accelerations: &accelerations,
+            masses: &masses,
+            charges: &charges,
+            frames,
+            bodies,
+            dim,
+        },
+        draw: Draw { first_frame: 0, frames, stride: 1, translation: 3.0 },
+        parts: (0..runs).flat_map(|_| 0..data_runs as u32).collect(),
+        seeds: (0..runs as u64).collect(),
+        noise_seeds: (0..runs as u64).collect(),
+    };
+    let parameters = random(runs * shape.arena().len, 3, 0.05);
+    let zeros = vec![0.0; parameters.len()];
+    // On a GPU the first step of all is launched, the others are replayed.
+    let most = if harness.is_emulated() { 1 } else { tiny::gpu::MOST_STEPS };
+    let arenas: [&[f32]; 3] = [&parameters, &zeros, &zeros];
+    let rates = vec![1e-3; most];
+    let mut training = tiny::Session::new(harness.device, problem, source, rates, arenas, 0)?;
+    let steps = most.min(training.most_steps() as usize);
+    report(harness.measure_steps(work, steps, || {
+        training.rewind()?;
+        training.advance(steps).map(drop)
+    })?)
 }
 
 /// One step of the optimizer.
@@ -466,8 +382,6 @@ fn update(
 ) -> Result<()> {
     let count = harness.size(count);
     let gradients = random(count, 1, 1.0);
-    let (mut parameters, mut m, mut v) = (gradients.clone(), vec![0.0; count], vec![0.0; count]);
-    let mut args = adam::Args::new(1e-3, 0);
     let work = Work {
         op: "adam",
         size: format!("{count} parameters"),
@@ -478,21 +392,7 @@ fn update(
         // Parameters and moments are read and written, gradients are read twice: for their norm too.
         bytes: (8 * 4 * count) as f64,
     };
-    report(match harness.device {
-        Device::Cpu(_) => harness.measure(work, || {
-            args.step += 1;
-            let [parameters, m, v] = [&mut parameters, &mut m, &mut v].map(Vec::as_mut_slice);
-            let arenas = adam::Arenas { parameters, m, v, gradients: &gradients };
-            adam::step(harness.device, &args, 1, arenas)
-        })?,
-        Device::Gpu(gpu) => {
-            args.step = 1;
-            let (rates, arenas) = ([adam::Rates::new(&args)], [&parameters[..], &m, &v]);
-            let mut stack = adam::gpu::Stack::new(*gpu, &rates, 1, arenas)?;
-            stack.gradients.upload(&gradients)?;
-            harness.measure(work, || stack.step(0))?
-        }
-    })
+    report(adam::repeat(harness.device, &gradients, |step| harness.measure(work, step))?)
 }
 
 /// Messages of many edges, without gradients.
@@ -505,7 +405,6 @@ fn perceptron(
     let arena = shape.arena();
     let inputs = random(rows * arena.edge[0].inputs, 1, 1.0);
     let parameters = random(arena.len, 2, 0.05);
-    let mut outputs = vec![0.0; rows * shape.message_dim];
     let work = Work {
         op: "mlp",
         size: format!("{rows} rows, 12 -> 300 -> 300 -> 100"),
@@ -513,20 +412,11 @@ fn perceptron(
         count: rows as f64,
         unit: "rows/s",
         flops: Some(2.0 * (rows * weights(&arena.edge)) as f64),
-        bytes: (4 * (inputs.len() + outputs.len())) as f64,
+        bytes: (4 * (inputs.len() + rows * shape.message_dim)) as f64,
     };
-    let layers = &arena.edge;
-    report(match harness.device {
-        Device::Cpu(_) => harness.measure(work, || {
-            let device = harness.device;
-            mlp::forward(device, layers, &parameters, &inputs, rows, precision, &mut outputs)
-        })?,
-        Device::Gpu(gpu) => {
-            let mut network = mlp::gpu::Network::new(*gpu, layers, &parameters, precision, rows)?;
-            network.upload(&inputs)?;
-            harness.measure(work, || network.forward(rows))?
-        }
-    })
+    let (device, layers) = (harness.device, &arena.edge);
+    let forward = |forward: Call| harness.measure(work, forward);
+    report(mlp::repeat(device, layers, &parameters, &inputs, rows, precision, forward)?)
 }
 
 /// A population of expressions on the 5000 rows of a regression: scored, and their constants fitted.
@@ -568,25 +458,14 @@ fn population(
     let loss = expression::Loss::Mae;
     // An operator is one lane of an addition: half of a multiply-add.
     let scoring = work("score", Some(2.0 * evaluations * each));
-    report(match harness.device {
-        Device::Cpu(_) => harness.measure(scoring, || {
-            expression::score(harness.device, &table, &programs, loss).map(drop)
-        })?,
-        Device::Gpu(gpu) => {
-            let mut all = Population::new(&[Request::to_score(*gpu, &table, &programs, loss)?])?;
-            harness.measure(scoring, || all.launch())?
-        }
-    })?;
+    let device = harness.device;
+    report(expression::repeat_score(device, &table, &programs, loss, |score| {
+        harness.measure(scoring, score)
+    })?)?;
     let fit = expression::Fit { loss, steps: 8, scaled: true, tolerance: 1e-6 };
     // How many evaluations a fit takes depends on the expression.
     let fitting = Work { count: programs.len() as f64, unit: "fits/s", ..work("fit", None) };
-    report(match harness.device {
-        Device::Cpu(_) => harness.measure(fitting, || {
-            expression::fit(harness.device, &table, &programs, fit).map(drop)
-        })?,
-        Device::Gpu(gpu) => {
-            let mut all = Population::new(&[Request::to_fit(*gpu, &table, &programs, fit)?])?;
-            harness.measure(fitting, || all.launch())?
-        }
-    })
+    report(expression::repeat_fit(device, &table, &programs, fit, |fit| {
+        harness.measure(fitting, fit)
+    })?)
 }

@@ -7,12 +7,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::Context;
-use crate::cosmology::distill as on_graph;
-use crate::distill::laws::Search;
-use crate::distill::pipeline;
+use crate::distill::laws::{Search, regress};
 use crate::error::{Error, Result};
 use crate::network::settings::Preset;
 use crate::ops::expression::Evaluator;
+use crate::pipeline::open_run;
 use crate::store::run::{Existing, RunFolder};
 use crate::symbolic::front::{Front, Select};
 use crate::symbolic::search::Outcome;
@@ -91,17 +90,7 @@ impl Regress {
         let search = Search::new(preset, self.options.evaluations, self.options.select);
         let joint = &self.options.joint;
         let search = Search { resume: self.existing.resume, joint, ..search };
-        if on_graph::is_on_graph(&folder) {
-            if !joint.is_empty() {
-                let message =
-                    "does not apply to messages on a graph, each of which has inputs of its own";
-                return Err(Error::usage(message).field("--joint"));
-            }
-            let summary = on_graph::regress(context.setting(), &folder, search)?;
-            context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
-            return Ok(());
-        }
-        let summary = pipeline::regress(context.setting(), &folder, search)?;
+        let summary = regress(context.compute(), &open_run(&folder)?, search)?;
         context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
         Ok(())
     }

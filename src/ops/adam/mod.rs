@@ -18,6 +18,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernel_args;
+use crate::ops::Call;
 
 /// The settings of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +39,55 @@ impl Args {
     /// The usual decays (0.9, 0.999, 1e-8).
     pub fn new(learning_rate: f32, step: u64) -> Self {
         Args { learning_rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, step }
+    }
+}
+
+/// The steps of a whole training with these learning rates.
+pub fn schedule(rates: &[f32]) -> Vec<Args> {
+    rates.iter().zip(1..).map(|(&rate, step)| Args::new(rate, step)).collect()
+}
+
+/// Networks in training on the processor, `[runs, len]` each.
+pub(crate) struct Networks {
+    /// w
+    pub parameters: Vec<f32>,
+    m: Vec<f32>,
+    v: Vec<f32>,
+    /// What the next step goes by.
+    pub gradients: Vec<f32>,
+    rates: Vec<f32>,
+}
+
+impl Networks {
+    /// With the learning rates of all their steps.
+    pub fn new(rates: Vec<f32>, arenas: [&[f32]; 3]) -> Self {
+        let [parameters, m, v] = arenas.map(<[f32]>::to_vec);
+        Networks { gradients: vec![0.0; parameters.len()], parameters, m, v, rates }
+    }
+
+    /// Takes the step of this number, from 0.
+    pub fn step(&mut self, device: &Device, number: u64, runs: usize) -> Result<()> {
+        let Networks { parameters, m, v, gradients, rates } = self;
+        let args = Args::new(rates[number as usize], number + 1);
+        step(device, &args, runs, Arenas { parameters, m, v, gradients })
+    }
+
+    /// Goes on with networks of another shape.
+    pub fn replace(&mut self, arenas: [&[f32]; 3]) {
+        *self = Networks::new(std::mem::take(&mut self.rates), arenas);
+    }
+
+    /// Copies the parameters out.
+    pub fn parameters(&self, parameters: &mut [f32]) -> Result<()> {
+        parameters.copy_from_slice(&self.parameters);
+        Ok(())
+    }
+
+    /// Copies the moments out.
+    pub fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()> {
+        m.copy_from_slice(&self.m);
+        v.copy_from_slice(&self.v);
+        Ok(())
     }
 }
 
@@ -115,6 +165,31 @@ impl Rates {
             fresh1: (1.0 - f64::from(args.beta1)) as f32,
             fresh2: (1.0 - f64::from(args.beta2)) as f32,
             epsilon: args.epsilon,
+        }
+    }
+}
+
+/// A step of one model for `measure`, which takes it again and again: the data are on the device already.
+pub(crate) fn repeat<T>(
+    device: &Device,
+    gradients: &[f32],
+    measure: impl FnOnce(Call) -> Result<T>,
+) -> Result<T> {
+    let (mut parameters, mut m, mut v) =
+        (gradients.to_vec(), vec![0.0; gradients.len()], vec![0.0; gradients.len()]);
+    let mut args = Args::new(1e-3, 1);
+    match device {
+        Device::Cpu(_) => measure(&mut || {
+            let [parameters, m, v] = [&mut parameters, &mut m, &mut v].map(Vec::as_mut_slice);
+            step(device, &args, 1, Arenas { parameters, m, v, gradients })?;
+            args.step += 1;
+            Ok(())
+        }),
+        Device::Gpu(gpu) => {
+            let (rates, arenas) = ([Rates::new(&args)], [&parameters[..], &m, &v]);
+            let mut stack = gpu::Stack::new(*gpu, &rates, 1, arenas)?;
+            stack.gradients.upload(gradients)?;
+            measure(&mut || stack.step(0))
         }
     }
 }

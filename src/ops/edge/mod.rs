@@ -17,6 +17,7 @@ pub(crate) mod gpu;
 mod plan;
 pub mod reference;
 pub mod selftest;
+mod session;
 mod stars;
 pub mod symmetry;
 #[cfg(test)]
@@ -26,7 +27,8 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Precision, Shape};
 pub use crate::ops::tiny::{Loss, Penalty};
-use crate::ops::{check_len, tiny::WIDEST_BF16};
+use crate::ops::{Call, check_len, tiny::WIDEST_BF16};
+pub use session::Session;
 
 /// The first features of a node, which are its coordinates.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -240,4 +242,48 @@ impl Batch<'_> {
         }
         Ok(edges)
     }
+}
+
+/// The gradient of a batch for `measure`, which takes it again and again: the data are on the device already.
+pub(crate) fn repeat<T>(
+    device: &Device,
+    batch: &Batch,
+    targets: &[f32],
+    parameters: &[f32],
+    measure: impl FnOnce(Call) -> Result<T>,
+) -> Result<T> {
+    let edges = batch.check_step(parameters.len(), targets)?;
+    match device {
+        Device::Cpu(_) => {
+            let mut gradients = vec![0.0; parameters.len()];
+            let mut workspace = Workspace::default();
+            measure(&mut || {
+                let gradients = &mut gradients;
+                gradient(device, batch, targets, parameters, gradients, &mut workspace).map(drop)
+            })
+        }
+        Device::Gpu(gpu) => {
+            let mut step = gpu::Loaded::new(*gpu, batch, edges, targets, parameters)?;
+            step.step()?;
+            let first = step.gradients()?;
+            let measured = measure(&mut || step.step().map(drop))?;
+            same_bits(&first, &step.gradients()?)?;
+            Ok(measured)
+        }
+    }
+}
+
+/// An error if a step that was repeated gives another gradient at its end: the same sums in the same order have the
+/// same bits.
+fn same_bits(first: &[f32], last: &[f32]) -> Result<()> {
+    let pairs = first.iter().zip(last);
+    let differing = pairs.filter(|(first, last)| first.to_bits() != last.to_bits()).count();
+    if differing == 0 {
+        return Ok(());
+    }
+    let all = first.len();
+    Err(Error::device(format!(
+        "{differing} of {all} numbers of the gradient differ between the first step and the last, which are the \
+         same: its kernels race"
+    )))
 }

@@ -201,3 +201,11 @@ fn wrong_buffers_are_errors_that_name_them() {
     assert_eq!(with(&|b| b.penalty = Penalty::Kl(1.0)).0, "penalty");
     assert_eq!(with(&|b| b.shape.layers = 0).0, "");
 }
+
+#[test]
+fn gradients_of_equal_steps_have_equal_bits() {
+    let first = [1.0, -0.0, f32::MIN_POSITIVE];
+    assert!(same_bits(&first, &first).is_ok());
+    let error = same_bits(&first, &[1.0, 0.0, first[2] / 2.0]).unwrap_err();
+    assert!(error.message.starts_with("2 of 3 numbers"), "{error}");
+}

@@ -27,6 +27,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::ops::Call;
 pub use program::{Instruction, Operand, Program};
 pub(crate) use rounds::side_by_side;
 pub use rounds::{Evaluator, Launches};
@@ -275,4 +276,40 @@ pub fn reference(
             };
     }
     if sum.is_finite() { sum } else { f64::INFINITY }
+}
+
+/// [`score`] for `measure`, which calls it again and again: the data are on the device already.
+pub(crate) fn repeat_score<T>(
+    device: &Device,
+    rows: &Rows,
+    programs: &[Program],
+    loss: Loss,
+    measure: impl FnOnce(Call) -> Result<T>,
+) -> Result<T> {
+    match device {
+        Device::Cpu(_) => measure(&mut || score(device, rows, programs, loss).map(drop)),
+        Device::Gpu(gpu) => {
+            let request = gpu::Request::to_score(*gpu, rows, programs, loss)?;
+            let mut all = gpu::Population::new(&[request])?;
+            measure(&mut || all.launch())
+        }
+    }
+}
+
+/// The same of [`fit`].
+pub(crate) fn repeat_fit<T>(
+    device: &Device,
+    rows: &Rows,
+    programs: &[Program],
+    how: Fit,
+    measure: impl FnOnce(Call) -> Result<T>,
+) -> Result<T> {
+    match device {
+        Device::Cpu(_) => measure(&mut || fit(device, rows, programs, how).map(drop)),
+        Device::Gpu(gpu) => {
+            let request = gpu::Request::to_fit(*gpu, rows, programs, how)?;
+            let mut all = gpu::Population::new(&[request])?;
+            measure(&mut || all.launch())
+        }
+    }
 }

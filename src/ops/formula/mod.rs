@@ -20,8 +20,8 @@ use rayon::prelude::*;
 
 use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
-use crate::ops::check_len;
 use crate::ops::expression::Program;
+use crate::ops::{Call, check_len};
 
 /// Features of a node: position, velocity, mass.
 pub const N_FEATURES: usize = 7;
@@ -176,4 +176,24 @@ fn length(x: f32, y: f32, z: f32) -> f32 {
 #[inline(always)]
 fn speed(node: &[f32; N_FEATURES]) -> f32 {
     length(node[3], node[4], node[5])
+}
+
+/// [`Loaded::sums`] for `measure`, which takes them again and again: edges are on the device already, and on
+/// a GPU the sums stay there.
+pub(crate) fn repeat<T>(
+    device: &Device,
+    edges: Edges,
+    programs: &[Program],
+    gradient: bool,
+    measure: impl FnOnce(Call) -> Result<T>,
+) -> Result<T> {
+    let loaded = Loaded::new(device, edges)?;
+    match &loaded.on {
+        On::Cpu(_) => measure(&mut || loaded.sums(programs, gradient).map(drop)),
+        On::Gpu(on) => {
+            let mut sweep = gpu::Sweep::new(on, loaded.edges.period, programs, gradient)?;
+            let mut sums = sweep.room()?;
+            measure(&mut || sweep.resident(&mut sums))
+        }
+    }
 }

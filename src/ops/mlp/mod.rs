@@ -18,7 +18,7 @@ mod tests;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Layer, Precision};
-use crate::ops::check_len;
+use crate::ops::{Call, check_len};
 pub use reference::{Rounding, reference, reference_gradient};
 
 /// The outputs `[rows, out]` of the network `layers` of the arena `parameters` for `inputs`
@@ -55,5 +55,30 @@ pub fn forward(
     match device {
         Device::Cpu(cpu) => cpu::forward(cpu, layers, parameters, inputs, rows, precision, outputs),
         Device::Gpu(gpu) => gpu::forward(gpu, layers, parameters, inputs, rows, precision, outputs),
+    }
+}
+
+/// [`forward`] for `measure`, which calls it again and again: the data are on the device already.
+pub(crate) fn repeat<T>(
+    device: &Device,
+    layers: &[Layer],
+    parameters: &[f32],
+    inputs: &[f32],
+    rows: usize,
+    precision: Precision,
+    measure: impl FnOnce(Call) -> Result<T>,
+) -> Result<T> {
+    match device {
+        Device::Cpu(_) => {
+            let mut outputs = vec![0.0; rows * layers[layers.len() - 1].outputs];
+            measure(&mut || {
+                forward(device, layers, parameters, inputs, rows, precision, &mut outputs)
+            })
+        }
+        Device::Gpu(gpu) => {
+            let mut network = gpu::Network::new(*gpu, layers, parameters, precision, rows)?;
+            network.upload(inputs)?;
+            measure(&mut || network.forward(rows))
+        }
     }
 }

@@ -19,6 +19,7 @@ use std::ops::Range;
 
 use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
+use crate::ops::Call;
 
 /// The box and how far a neighbour may be, in the unit of the positions.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -234,4 +235,30 @@ fn reference(positions: &[f32], reach: Reach) -> (Vec<u64>, Vec<u32>) {
         row_start.push(senders.len() as u64);
     }
     (row_start, senders)
+}
+
+/// [`count`] and the list of the `edges` senders for `measure`, which makes them again and again: positions
+/// are on the device already.
+pub(crate) fn repeat<T>(
+    device: &Device,
+    positions: &[f32],
+    reach: Reach,
+    edges: usize,
+    measure: impl FnOnce(Call) -> Result<T>,
+) -> Result<T> {
+    match device {
+        Device::Cpu(_) => {
+            let mut senders = vec![0; edges];
+            measure(&mut || count(device, positions, reach)?.write_senders(&mut senders))
+        }
+        Device::Gpu(gpu) => {
+            let (mut cells, mut nodes) = gpu::Cells::load(*gpu, positions, reach)?;
+            let mut senders = gpu.buffer(edges)?;
+            measure(&mut || {
+                cells.count(&mut nodes)?;
+                // SAFETY: the caller has counted the edges of these positions.
+                unsafe { cells.list(&mut senders) }
+            })
+        }
+    }
 }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::law::Law;
+use crate::ops::Call;
 
 mod cpu;
 mod dop853;
@@ -117,5 +118,38 @@ pub fn integrate(device: &Device, batch: &Batch, states: &mut [f64], frames: Fra
     match device {
         Device::Cpu(cpu) => cpu::integrate(cpu, batch, states, frames),
         Device::Gpu(gpu) => gpu::integrate(*gpu, batch, states, frames),
+    }
+}
+
+/// [`integrate`] from `states` for `measure`, which does it again and again: the data are on the device
+/// already, and frames stay there. What the last time led to is in `states` then.
+pub(crate) fn repeat<T>(
+    device: &Device,
+    batch: &Batch,
+    states: &mut [f64],
+    measure: impl FnOnce(Call) -> Result<T>,
+) -> Result<T> {
+    let start = states.to_vec();
+    let length = start.len() / 2 * batch.frames;
+    match device {
+        Device::Cpu(_) => {
+            let mut buffers = [vec![0.0f32; length], vec![0.0f32; length], vec![0.0f32; length]];
+            measure(&mut || {
+                states.copy_from_slice(&start);
+                let [positions, velocities, accelerations] = &mut buffers;
+                integrate(device, batch, states, Frames { positions, velocities, accelerations })
+            })
+        }
+        Device::Gpu(gpu) => {
+            let mut motion = gpu::Motion::new(*gpu, batch, &start)?;
+            let begin = gpu::Motion::new(*gpu, batch, &start)?;
+            let mut stored = gpu.buffer(3 * length)?;
+            let measured = measure(&mut || {
+                motion.return_to(&begin)?;
+                motion.launch(0, batch.frames, &mut stored)
+            })?;
+            motion.download(states)?;
+            Ok(measured)
+        }
     }
 }

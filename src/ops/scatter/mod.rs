@@ -13,6 +13,7 @@ mod tests;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::ops::Call;
 
 /// Which edges go where.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +86,24 @@ fn check(edges: Edges, width: usize, values: usize, out: usize) -> Result<()> {
                     Err(refused(message).row(row as u64 + 1))
                 }
             }
+        }
+    }
+}
+
+/// [`add`] for `measure`, which calls it again and again: the data are on the device already.
+pub(crate) fn repeat<T>(
+    device: &Device,
+    edges: Edges,
+    width: usize,
+    values: &[f32],
+    out: &mut [f32],
+    measure: impl FnOnce(Call) -> Result<T>,
+) -> Result<T> {
+    match device {
+        Device::Cpu(_) => measure(&mut || add(device, edges, width, values, out)),
+        Device::Gpu(gpu) => {
+            let mut loaded = gpu::Loaded::new(*gpu, edges, width, values, out)?;
+            measure(&mut || loaded.add())
         }
     }
 }

@@ -11,6 +11,8 @@ pub mod noise;
 mod plan;
 pub mod reference;
 pub mod selftest;
+mod session;
+pub mod source;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -19,7 +21,8 @@ mod weights;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Precision, Shape};
-use crate::ops::check_len;
+use crate::ops::{Call, check_len};
+pub use session::Session;
 
 /// The penalty on messages (DESIGN §3), already weighted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,6 +33,25 @@ pub enum Penalty {
     L1(f32),
     /// weight · (1/N_e) Σ over edges Σ ½(μ² + σ² − log σ² − 1).
     Kl(f32),
+}
+
+/// What the steps of a stack of trainings have in common.
+#[derive(Clone, Copy)]
+pub struct Problem {
+    /// Shape of every model of the stack.
+    pub shape: Shape,
+    /// Penalty on messages.
+    pub penalty: Penalty,
+    /// Weight of Σw² (weights and biases) in the loss.
+    pub weight_decay: f32,
+    /// Arithmetic of the matrix products.
+    pub precision: Precision,
+    /// Models in the stack.
+    pub runs: usize,
+    /// Graphs of each model's batch.
+    pub graphs: usize,
+    /// Bodies of each graph; every ordered pair of them is an edge.
+    pub bodies: usize,
 }
 
 /// What one step works on.
@@ -146,5 +168,31 @@ impl Batch<'_> {
             check_len("noise_seeds", self.noise_seeds.len(), self.runs)?;
         }
         Ok(shape.arena().len)
+    }
+}
+
+/// The gradient of a batch for `measure`, which takes it again and again: the data are on the device already.
+pub(crate) fn repeat<T>(
+    device: &Device,
+    batch: &Batch,
+    parameters: &[f32],
+    measure: impl FnOnce(Call) -> Result<T>,
+) -> Result<T> {
+    match device {
+        Device::Cpu(_) => {
+            let mut gradients = vec![0.0; parameters.len()];
+            let mut losses = vec![Loss::default(); batch.runs];
+            let mut workspace = Workspace::default();
+            measure(&mut || {
+                let (gradients, losses) = (&mut gradients, &mut losses);
+                gradient(device, batch, parameters, gradients, losses, &mut workspace)
+            })
+        }
+        Device::Gpu(gpu) => {
+            let mut step = gpu::load(*gpu, batch, parameters)?;
+            let recording = step.record()?;
+            // SAFETY: the step lives longer, and nothing else uses it.
+            measure(&mut || unsafe { recording.replay() })
+        }
     }
 }

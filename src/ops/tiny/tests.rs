@@ -3,6 +3,7 @@
 //! buffers.
 
 use super::selftest::{Case, KINDS, Kind};
+use super::source::{Draw, Source, States};
 use super::*;
 use crate::device::{Cpu, Simd};
 use crate::ops::adam;
@@ -319,18 +320,20 @@ fn gpu_replayed_steps_equal_launches_and_a_resumed_training_equals_an_uninterrup
     };
     let axes = [1, 2, 3].map(|stream| numbers(data_runs * frames * bodies * 2, stream));
     let scalars = [4, 5].map(|stream| numbers(data_runs * bodies, stream));
-    let source = gpu::Source {
+    let states = States {
         positions: &axes[0],
         velocities: &axes[1],
         accelerations: &axes[2],
         masses: &scalars[0],
         charges: &scalars[1],
         frames,
+        bodies,
+        dim: 2,
+    };
+    let source = Source {
+        states,
+        draw: Draw { first_frame: 1, frames: 2, stride: 3, translation: 3.0 },
         parts: vec![5, 0, 2, 3, 1, 4, 5, 2],
-        first_frame: 1,
-        drawn_frames: 2,
-        stride: 3,
-        translation: 3.0,
         seeds: vec![7, 1 << 40],
         noise_seeds: vec![3, 4],
     };
@@ -339,8 +342,7 @@ fn gpu_replayed_steps_equal_launches_and_a_resumed_training_equals_an_uninterrup
         let case = Case::new(kind, [20, 2, 4], [2, 4, bodies]);
         let Case { shape, penalty, runs, graphs, bodies, .. } = case;
         let weight_decay = 1e-3;
-        let problem =
-            gpu::Problem { shape, penalty, weight_decay, precision, runs, graphs, bodies };
+        let problem = Problem { shape, penalty, weight_decay, precision, runs, graphs, bodies };
         let start = |arenas: [&[f32]; 3], done: u64| {
             gpu::Training::new(gpu, problem, &source, &rates, arenas, done).unwrap()
         };

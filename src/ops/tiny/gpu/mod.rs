@@ -11,25 +11,12 @@ mod training;
 
 use bytemuck::Pod;
 
-use super::{Batch, Loss, Penalty};
+use super::{Batch, Loss, Penalty, Problem};
 use crate::device::Gpu;
 use crate::device::cuda::{Buffer, Pointer};
 use crate::error::Result;
-use crate::model::{Precision, Shape};
 pub(crate) use step::Step;
-pub(crate) use training::{MOST_STEPS, Source, Training};
-
-/// What the launches of a step depend on, beside addresses.
-#[derive(Clone, Copy)]
-pub(crate) struct Problem {
-    pub shape: Shape,
-    pub penalty: Penalty,
-    pub weight_decay: f32,
-    pub precision: Precision,
-    pub runs: usize,
-    pub graphs: usize,
-    pub bodies: usize,
-}
+pub(crate) use training::{MOST_STEPS, Training};
 
 impl Problem {
     fn nodes(&self) -> usize {

@@ -10,33 +10,10 @@ use crate::model::Shape;
 use crate::ops::adam;
 use crate::ops::mlp::gpu::THREADS;
 use crate::ops::tiny::Loss;
+use crate::ops::tiny::source::{Draw, Source};
 
 /// The most steps that [`Training::advance`] takes at once: the losses of so many are kept.
 pub(crate) const MOST_STEPS: usize = 512;
-
-/// What a training draws its graphs from, as `network::batches` does on the processor.
-pub(crate) struct Source<'a> {
-    /// `[data runs, frames, bodies, dim]`.
-    pub positions: &'a [f32],
-    pub velocities: &'a [f32],
-    pub accelerations: &'a [f32],
-    /// `[data runs, bodies]`.
-    pub masses: &'a [f32],
-    pub charges: &'a [f32],
-    /// Frames of a data run.
-    pub frames: usize,
-    /// The data runs that each run of the stack draws from, `[runs, …]`.
-    pub parts: Vec<u32>,
-    /// The frames: `drawn_frames` from `first_frame` on, `stride` apart.
-    pub first_frame: usize,
-    pub drawn_frames: usize,
-    pub stride: usize,
-    /// Standard deviation of the random translation of a graph.
-    pub translation: f64,
-    /// Of each run: seed of the batches, key of the noise.
-    pub seeds: Vec<u64>,
-    pub noise_seeds: Vec<u64>,
-}
 
 /// A [`Source`] on the device.
 struct Data {
@@ -49,10 +26,7 @@ struct Data {
     seeds: Buffer<u64>,
     noise_seeds: Vec<u64>,
     frames: u32,
-    first_frame: u32,
-    drawn_frames: u32,
-    stride: u32,
-    translation: f64,
+    draw: Draw,
 }
 
 /// A training that stays on the device: data, networks, moments, learning rates, and the number of the
@@ -87,20 +61,18 @@ impl Training {
         arenas: [&[f32]; 3],
         done: u64,
     ) -> Result<Self> {
+        let Source { states, draw, parts, seeds, noise_seeds } = source;
         let data = Data {
-            positions: gpu.upload(source.positions)?,
-            velocities: gpu.upload(source.velocities)?,
-            accelerations: gpu.upload(source.accelerations)?,
-            masses: gpu.upload(source.masses)?,
-            charges: gpu.upload(source.charges)?,
-            parts: gpu.upload(&source.parts)?,
-            seeds: gpu.upload(&source.seeds)?,
-            noise_seeds: source.noise_seeds.clone(),
-            frames: source.frames as u32,
-            first_frame: source.first_frame as u32,
-            drawn_frames: source.drawn_frames as u32,
-            stride: source.stride as u32,
-            translation: source.translation,
+            positions: gpu.upload(states.positions)?,
+            velocities: gpu.upload(states.velocities)?,
+            accelerations: gpu.upload(states.accelerations)?,
+            masses: gpu.upload(states.masses)?,
+            charges: gpu.upload(states.charges)?,
+            parts: gpu.upload(parts)?,
+            seeds: gpu.upload(seeds)?,
+            noise_seeds: noise_seeds.clone(),
+            frames: states.frames as u32,
+            draw: *draw,
         };
         let rates: Vec<adam::Rates> = rates.iter().map(adam::Rates::new).collect();
         let len = arenas[0].len();
@@ -214,12 +186,12 @@ impl Training {
             step: all(&step.counter),
             features: all_mut(&mut step.features),
             targets: all_mut(&mut step.targets),
-            translation: data.translation,
+            translation: data.draw.translation,
             part_runs: (data.parts.len() / runs) as u32,
             frames: data.frames,
-            first_frame: data.first_frame,
-            drawn_frames: data.drawn_frames,
-            stride: data.stride,
+            first_frame: data.draw.first_frame as u32,
+            drawn_frames: data.draw.frames as u32,
+            stride: data.draw.stride as u32,
             graphs: graphs as u32,
             bodies: bodies as u32,
             dim: shape.outputs as u32,

@@ -1,0 +1,199 @@
+//! A run on a graph of halos: what the stages behind the training need to know of it.
+//!
+//! The network's surviving messages are searched for laws in the variables of an edge, φv for one in mass,
+//! speed and the summed messages; [`pairs`](super::pairs) makes one formula of them.
+
+use std::cell::OnceCell;
+
+use super::edges::{self, sample};
+use super::formula::{Nodes, in_all, measure, terms};
+use super::graph::{Graph, N_FEATURES};
+use super::halos::{errors, predict};
+use super::split::Split;
+use super::{pairs, slab};
+use crate::distill::formula::{Formula, Terms};
+use crate::distill::laws::{Found, read_front};
+use crate::distill::messages::{EDGES, Probe, ROWS, Table};
+use crate::distill::run::{Compute, Edges, Judgement, Laws, Physics, Predictor};
+use crate::error::{Error, Result};
+use crate::formula::expression::Expression;
+use crate::network::model::Model;
+use crate::ops::edge;
+use crate::store::run::RunFolder;
+use crate::symbolic::front::Select;
+use crate::symbolic::search::Problem;
+
+/// A run on a graph of halos.
+pub struct HalosRun {
+    folder: RunFolder,
+    model: Model,
+    opened: OnceCell<(Graph, Split)>,
+}
+
+impl HalosRun {
+    /// The run of a network that was trained on a graph.
+    pub fn new(folder: RunFolder, model: Model) -> Self {
+        HalosRun { folder, model, opened: OnceCell::new() }
+    }
+
+    /// The graph and which of its nodes may be fitted to.
+    fn opened(&self) -> Result<&(Graph, Split)> {
+        if self.opened.get().is_none() {
+            let graph = Graph::open(&self.model.about.dataset)?;
+            check_graph(&self.model, &graph)?;
+            let split = Split::new(&graph, hide_above(&self.model))?;
+            return Ok(self.opened.get_or_init(|| (graph, split)));
+        }
+        Ok(self.opened.get().expect("it is there"))
+    }
+}
+
+/// The overdensity above which nodes were hidden from the training of a network.
+pub(super) fn hide_above(model: &Model) -> Option<f64> {
+    model.about.on.graph().and_then(|graph| graph.hide_above)
+}
+
+/// An error where a network was trained on another graph than this one.
+///
+/// # Errors
+/// Other nodes, edges, radius or scales.
+pub fn check_graph(model: &Model, graph: &Graph) -> Result<()> {
+    if model.about.on.graph() != Some(&graph.about.on_graph(hide_above(model))) {
+        let message = "is not the graph that the run's network was trained on";
+        return Err(Error::input(message).file(graph.path()));
+    }
+    Ok(())
+}
+
+impl Physics for HalosRun {
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn terms(&self) -> Terms {
+        terms()
+    }
+
+    /// Into the nodes that may be fitted to.
+    fn edges(&self, seed: u64) -> Result<Edges> {
+        let (graph, split) = self.opened()?;
+        let features = sample(graph, &graph.scaled_features(), &split.train, EDGES, seed);
+        if features.is_empty() {
+            return Err(Error::input("none of the receivers has an edge").file(graph.path()));
+        }
+        Ok(Edges { features, width: 2 * N_FEATURES })
+    }
+
+    /// Directions and velocities where the messages depend on them. Without masses the laws have all speeds to
+    /// explain the messages with.
+    fn variables(&self, without_mass: bool, probe: &Probe) -> Result<Vec<String>> {
+        let mut names = if without_mass { vec![] } else { vec!["m1", "m2"] };
+        if probe.depends(-1, edges::turned)? {
+            names.extend(["dx", "dy", "dz"]);
+        }
+        names.push("r");
+        if without_mass || probe.depends(-1, edges::other_velocities)? {
+            names.extend(["dv", "v1", "v2"]);
+        }
+        Ok(names.into_iter().map(String::from).collect())
+    }
+
+    fn values(&self, variables: &[String], edges: &Edges) -> Vec<f32> {
+        edges::values(&edges.features, variables)
+    }
+
+    fn label(&self, component: usize) -> String {
+        format!("e{component}")
+    }
+
+    fn rows(&self, message: &[f32], seed: u64) -> (Vec<usize>, Option<Vec<f32>>) {
+        let (rows, weights) = edges::important(message, ROWS, seed);
+        (rows, Some(weights))
+    }
+
+    /// Those of the fronts that are worth composing.
+    fn laws(&self, folder: &RunFolder, table: &Table, select: Select) -> Result<Vec<Laws>> {
+        let laws = |component: usize| {
+            let front = read_front(folder, &self.label(component), &table.inputs)?;
+            let in_all = |e: &Expression| in_all(e, &table.inputs, &self.terms().edge);
+            let chosen = &front.entries[front.select(select).unwrap_or(0)];
+            let chosen = in_all(&chosen.expression);
+            let mut candidates = pairs::candidates(&front, in_all);
+            if !candidates.contains(&chosen) {
+                candidates.push(chosen.clone());
+            }
+            Ok(Laws { chosen, candidates })
+        };
+        table.components().into_iter().map(laws).collect()
+    }
+
+    /// The network's output in a node's mass, its speed and the sums of the messages' laws, which stand in for
+    /// the network's: these differ by what the laws leave out.
+    fn node_problems(&self, at: Compute, table: &Table, laws: &[Laws]) -> Result<Vec<Problem>> {
+        let (graph, split) = self.opened()?;
+        let (device, features) = (&at.device, graph.scaled_features());
+        let receivers = pairs::draw(&split.train, ROWS, at.seed);
+        let nodes = Nodes::new(device, graph, &features, &receivers)?;
+        let messages: Vec<Expression> = laws.iter().map(|law| law.chosen.clone()).collect();
+        let sums = nodes.sums(&messages, false)?.ok_or_else(|| {
+            Error::input("the law of a message is undefined on some edge").file(graph.path())
+        })?;
+        let mut workspace = edge::Workspace::default();
+        let target = predict(device, graph, &features, &self.model, &receivers, &mut workspace)?;
+        let mut columns = vec![Vec::with_capacity(receivers.len()); 2 + messages.len()];
+        for row in 0..receivers.len() {
+            let own = nodes.own(row);
+            let sums = &sums.values[row * sums.width..][..sums.width];
+            for (column, value) in columns.iter_mut().zip(own.iter().chain(sums)) {
+                column.push(*value as f32);
+            }
+        }
+        let mut names = self.terms().node_names(&table.components());
+        if !table.inputs.iter().any(|name| name == "m1") {
+            // Laws without masses.
+            names.remove(0);
+            columns.remove(0);
+        }
+        Ok(vec![Problem { names, columns, target, ..Problem::default() }])
+    }
+
+    fn settle(
+        &self,
+        at: Compute,
+        table: &Table,
+        laws: Vec<Laws>,
+        problems: &[Problem],
+        nodes: Vec<Found>,
+    ) -> Result<(Formula, f64)> {
+        let components = table.components();
+        let names = self.terms().node_names(&components);
+        let in_all = |e: &Expression| in_all(e, &problems[0].names, &names);
+        let nodes = pairs::candidates(&nodes[0].front, in_all);
+        let (graph, split) = self.opened()?;
+        pairs::settle(at, graph, &split.train, components, &laws, &nodes, &self.folder)
+    }
+
+    /// Out of the distribution are the nodes that were hidden from the training.
+    fn judgement(&self, at: Compute, of: Predictor) -> Result<Judgement> {
+        let (graph, split) = self.opened()?;
+        let (test, outside, fitted) = match of {
+            Predictor::Network => {
+                let (test, hidden) = errors(&at.device, graph, &self.model)?;
+                (test, hidden, None)
+            }
+            Predictor::Formula(formula) => {
+                let features = graph.scaled_features();
+                let on = |nodes: &[u32]| measure(&at.device, graph, &features, nodes, formula);
+                let (test, hidden) = split.measure(on)?;
+                (test, hidden, Some(on(&split.train)?))
+            }
+        };
+        Ok(Judgement { test: Some(test), outside, fitted })
+    }
+
+    fn show(&self, at: Compute, folder: &RunFolder, formula: &Formula) -> Result<()> {
+        let (graph, split) = self.opened()?;
+        let found = (&self.model, formula);
+        slab::write(&at.device, graph, &graph.scaled_features(), &split.test, found, folder)
+    }
+}

@@ -1,0 +1,116 @@
+//! The composed formula: expressions in the place of φe and φv (DESIGN §4.4), and its entries in `laws.json`.
+
+use crate::error::{Error, Result};
+use crate::formula::expression::{Expression, Weights};
+use crate::store::run::RunFolder;
+use crate::symbolic::front::Entry;
+use crate::symbolic::job::{self, LAWS};
+
+/// The stage in `laws.json`.
+const COMPOSED: &str = "composed";
+
+/// What the expressions of a formula are written in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    /// The variables of an edge.
+    pub edge: Vec<String>,
+    /// Those of a node, before its summed messages.
+    pub node: Vec<String>,
+    /// What is predicted of a node.
+    pub outputs: Vec<String>,
+}
+
+impl Terms {
+    /// The variables of node expressions: the node's own, then e0, e1, … of these message components.
+    pub fn node_names(&self, components: &[usize]) -> Vec<String> {
+        let sums = components.iter().map(|index| format!("e{index}"));
+        self.node.iter().cloned().chain(sums).collect()
+    }
+}
+
+/// Outputs of each node in closed form: nodes[d](own variables, Σ over senders of messages).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Formula {
+    /// What it is written in.
+    pub terms: Terms,
+    /// The numbers of the message components.
+    pub components: Vec<usize>,
+    /// One expression a component, in `terms.edge`.
+    pub messages: Vec<Expression>,
+    /// One expression an output, in [`Terms::node_names`].
+    pub nodes: Vec<Expression>,
+}
+
+impl Formula {
+    /// The equations, for a person.
+    pub fn equations(&self) -> Vec<String> {
+        let Formula { terms, components, messages, nodes } = self;
+        let names = terms.node_names(components);
+        let sums = components.iter().zip(messages).map(|(index, message)| {
+            format!("e{index} = sum over neighbours of {}", message.text(&terms.edge))
+        });
+        let outputs = terms.outputs.iter().zip(nodes);
+        sums.chain(outputs.map(|(name, e)| format!("{name} = {}", e.text(&names)))).collect()
+    }
+
+    /// Weighted number of nodes of all expressions.
+    pub fn complexity(&self) -> u32 {
+        let all = self.messages.iter().chain(&self.nodes);
+        all.map(|e| e.complexity(&Weights::default())).sum()
+    }
+
+    /// Adds it, with its loss on the data of the refit, to `laws.json`.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub fn write(&self, folder: &RunFolder, loss: f64) -> Result<()> {
+        let mut laws = job::read_laws(folder)?;
+        laws.retain(|law| law["stage"] != COMPOSED);
+        let mut add = |target: &str, expression: &Expression, names: &[String]| {
+            let complexity = expression.complexity(&Weights::default());
+            let entry = Entry { complexity, loss, score: 0.0, expression: expression.clone() };
+            laws.push(job::law(target, COMPOSED, &entry, names, "refit"));
+        };
+        for (index, message) in self.components.iter().zip(&self.messages) {
+            add(&format!("e{index}"), message, &self.terms.edge);
+        }
+        let names = self.terms.node_names(&self.components);
+        for (name, node) in self.terms.outputs.iter().zip(&self.nodes) {
+            add(name, node, &names);
+        }
+        job::write_laws(folder, &laws)
+    }
+
+    /// Reads it from `laws.json`; `None` where there is none.
+    ///
+    /// # Errors
+    /// Equations that cannot be parsed.
+    pub fn read(folder: &RunFolder, terms: Terms) -> Result<Option<Self>> {
+        let laws = job::read_laws(folder)?;
+        let composed: Vec<(&str, &str)> = laws
+            .iter()
+            .filter(|law| law["stage"] == COMPOSED)
+            .filter_map(|law| Some((law["target"].as_str()?, law["equation"].as_str()?)))
+            .collect();
+        let bad = |e: Error| Error::input(e.message).file(folder.file(LAWS)).field("equation");
+        let parse = |equation: &str, names: &[String]| {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            Expression::parse(equation, &names).map_err(bad)
+        };
+        let (mut components, mut messages) = (Vec::new(), Vec::new());
+        for (target, equation) in &composed {
+            if let Some(index) = target.strip_prefix('e').and_then(|index| index.parse().ok()) {
+                components.push(index);
+                messages.push(parse(equation, &terms.edge)?);
+            }
+        }
+        let names = terms.node_names(&components);
+        let of = |output: &String| {
+            let law = composed.iter().find(|(target, _)| target == output)?;
+            Some(parse(law.1, &names))
+        };
+        let nodes: Option<Result<Vec<Expression>>> = terms.outputs.iter().map(of).collect();
+        let Some(nodes) = nodes.transpose()? else { return Ok(None) };
+        Ok(Some(Formula { terms, components, messages, nodes }))
+    }
+}

@@ -1,0 +1,130 @@
+//! What networks are trained on: a set of small graphs, or one large one. The trainer is written once, on
+//! this.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::batches;
+use super::forward::Evaluation;
+use super::model::{Model, TrainedOn};
+use super::settings::{Preset, Settings};
+use super::state::State;
+use crate::device::Device;
+use crate::error::Result;
+use crate::model::{ModelKind, Shape};
+use crate::ops::Training;
+use crate::ops::tiny::Loss;
+use crate::random::Random;
+use crate::store::run::RunFolder;
+
+/// What networks are trained on: a set of small graphs, or one large one. Errors are too little
+/// data, too little memory, and those of the operations.
+pub trait System {
+    /// What a model remembers of it.
+    fn trained_on(&self) -> TrainedOn;
+
+    /// Its file, from any working folder.
+    fn path(&self) -> PathBuf;
+
+    /// What a preset means here, for this kind of model or the usual one.
+    fn settings(&self, preset: Preset, model: Option<ModelKind>) -> Settings;
+
+    /// The network before pruning.
+    fn shape(&self, settings: &Settings) -> Shape;
+
+    /// Its parameters at the start.
+    fn initial(&self, shape: &Shape, seed: u64) -> Vec<f32> {
+        uniform(shape, seed)
+    }
+
+    /// How many messages a node receives, on average.
+    fn received(&self) -> f64;
+
+    /// Takes trainings with these settings (equal but for the seed) to the device when `done` steps are done:
+    /// networks of one shape, parameters and both moments, `[run, arena.len]` each.
+    fn begin<'a>(
+        &'a self,
+        device: Device,
+        settings: &[Settings],
+        shape: Shape,
+        arenas: [&[f32]; 3],
+        done: u64,
+    ) -> Result<Box<dyn Session + 'a>>;
+
+    /// All that new trainings can fail for but divergence later on. Nothing is kept or written.
+    fn check(&self, device: Device, settings: &[Settings]) -> Result<()> {
+        let start = State::start(self, settings);
+        self.begin(device, settings, start.shape, start.arenas(), 0).map(drop)
+    }
+
+    /// The loss of a trained network on data that nothing was fitted to.
+    fn test(&self, device: Device, model: &Model, folder: &RunFolder) -> Result<Tested>;
+}
+
+/// Trainings under way on a device. Errors are those of the operations.
+pub trait Session {
+    /// The networks.
+    fn training(&mut self) -> &mut dyn Training;
+
+    /// Takes these steps of the optimizer with networks of this shape; their losses, `[step, run]`.
+    fn advance(&mut self, shape: Shape, steps: Range<u64>) -> Result<Vec<Loss>>;
+
+    /// The network of a run on its validation data.
+    fn evaluate(&mut self, run: usize, shape: &Shape, parameters: &[f32]) -> Result<Evaluation>;
+
+    /// Edges that have gone forward and back, of all runs.
+    fn edges(&self) -> u64;
+}
+
+/// A loss with its jackknife error.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Measure {
+    /// Mean over the nodes; infinite where a prediction is undefined.
+    #[serde(deserialize_with = "or_infinite")]
+    pub error: f64,
+    /// Scatter of the mean when blocks of space are left out; infinite where all nodes are in one.
+    #[serde(deserialize_with = "or_infinite")]
+    pub jackknife: f64,
+}
+
+impl Measure {
+    /// Without a jackknife error.
+    pub fn plain(error: f64) -> Self {
+        Measure { error, jackknife: f64::INFINITY }
+    }
+}
+
+/// JSON has no infinity: it is written as null.
+fn or_infinite<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
+}
+
+/// The loss on data that nothing was fitted to.
+pub struct Tested {
+    /// The loss.
+    pub loss: f64,
+    /// What the data are.
+    pub data: String,
+    /// The loss with its error, where there is one.
+    pub test: Option<Measure>,
+    /// The loss on what was hidden from the training on purpose.
+    pub hidden: Option<Measure>,
+}
+
+/// Uniform in ±1/√(width of the layer's input), as PyTorch does.
+pub(crate) fn uniform(shape: &Shape, seed: u64) -> Vec<f32> {
+    let arena = shape.arena();
+    let mut parameters = vec![0.0; arena.len];
+    let mut random = Random::new(seed, batches::INITIAL);
+    for layer in arena.edge.iter().chain(&arena.node) {
+        let bound = 1.0 / (layer.inputs as f64).sqrt();
+        for range in [&layer.weight, &layer.bias] {
+            for value in &mut parameters[range.clone()] {
+                *value = (bound * (2.0 * random.uniform() - 1.0)) as f32;
+            }
+        }
+    }
+    parameters
+}

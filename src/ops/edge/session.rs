@@ -1,0 +1,137 @@
+//! A training on its device: each step takes the gradient of the turned network, turns it back and moves
+//! the network.
+//!
+//! On a GPU the network and its moments stay there, and of a step only its receivers go there, until
+//! losses are asked for.
+
+use super::symmetry::{self, Turn};
+use super::{Batch, Loss, Workspace, gpu, gradient, predict};
+use crate::device::Device;
+use crate::error::Result;
+use crate::model::Shape;
+use crate::ops::Training;
+use crate::ops::adam::{self, Networks};
+
+/// A training on a device.
+pub struct Session {
+    device: Device,
+    /// What the device keeps of the graph.
+    workspace: Workspace,
+    on: On,
+}
+
+enum On {
+    /// With the losses since the last look.
+    Processor(Networks, Vec<Loss>),
+    Gpu(gpu::Resident),
+}
+
+impl Session {
+    /// Takes a training to the device, with what [`Workspace::keep`] keeps there. `rates` are the learning
+    /// rates of all its steps, `arenas` parameters and both moments, `[arena.len]` each.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub fn new(
+        device: &Device,
+        rates: Vec<f32>,
+        arenas: [&[f32]; 3],
+        features: &[f32],
+        targets: &[f32],
+        senders: &[u32],
+    ) -> Result<Self> {
+        let mut workspace = Workspace::default();
+        workspace.keep(device, features, targets, senders)?;
+        let on = match device {
+            Device::Cpu(_) => On::Processor(Networks::new(rates, arenas), Vec::new()),
+            Device::Gpu(gpu) => On::Gpu(gpu::Resident::new(*gpu, &adam::schedule(&rates), arenas)?),
+        };
+        Ok(Session { device: *device, workspace, on })
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Takes the step of the batch, which its number is the number of.
+    ///
+    /// # Errors
+    /// Those of [`gradient`].
+    pub fn step(&mut self, batch: &Batch, targets: &[f32], turn: &Turn) -> Result<()> {
+        let Session { device, workspace, on } = self;
+        let (networks, losses) = match on {
+            On::Processor(networks, losses) => (networks, losses),
+            On::Gpu(resident) => return resident.step(workspace, batch, targets, turn),
+        };
+        let arena = batch.shape.arena();
+        let mut turned = networks.parameters.clone();
+        turn.apply(&arena, &mut turned);
+        let gradients = &mut networks.gradients;
+        losses.push(gradient(device, batch, targets, &turned, gradients, workspace)?);
+        turn.undo(&arena, gradients);
+        symmetry::project(&arena, gradients);
+        networks.step(device, batch.step, 1)
+    }
+
+    /// The loss of each step since the last look; a GPU leaves out what decays.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn losses(&mut self) -> Result<Vec<Loss>> {
+        match &mut self.on {
+            On::Processor(_, losses) => Ok(std::mem::take(losses)),
+            On::Gpu(resident) => {
+                let loss =
+                    |[prediction, penalty]: [f32; 2]| Loss { prediction, penalty, decay: 0.0 };
+                Ok(resident.losses()?.into_iter().map(loss).collect())
+            }
+        }
+    }
+
+    /// [`predict`] with what the device keeps of the graph.
+    ///
+    /// # Errors
+    /// Those of [`predict`].
+    pub fn predict(
+        &mut self,
+        batch: &Batch,
+        parameters: &[f32],
+        predictions: &mut [f32],
+    ) -> Result<()> {
+        predict(&self.device, batch, parameters, predictions, &mut self.workspace)
+    }
+}
+
+impl Training for Session {
+    fn most_steps(&self) -> u64 {
+        match self.on {
+            On::Processor(..) => 1,
+            On::Gpu(_) => gpu::MOST_STEPS as u64,
+        }
+    }
+
+    fn parameters(&self, parameters: &mut [f32]) -> Result<()> {
+        match &self.on {
+            On::Processor(networks, _) => networks.parameters(parameters),
+            On::Gpu(resident) => resident.parameters(parameters),
+        }
+    }
+
+    fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()> {
+        match &self.on {
+            On::Processor(networks, _) => networks.moments(m, v),
+            On::Gpu(resident) => resident.moments(m, v),
+        }
+    }
+
+    fn replace(&mut self, _: Shape, arenas: [&[f32]; 3]) -> Result<()> {
+        match &mut self.on {
+            On::Processor(networks, _) => {
+                networks.replace(arenas);
+                Ok(())
+            }
+            On::Gpu(resident) => resident.replace(arenas),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What a training draws its graphs from: states of many runs of one system.
+
+use crate::random::Random;
+
+/// The states of many runs of one system.
+#[derive(Clone, Copy)]
+pub struct States<'a> {
+    /// `[run, frame, body, dim]`.
+    pub positions: &'a [f32],
+    /// The same.
+    pub velocities: &'a [f32],
+    /// The same.
+    pub accelerations: &'a [f32],
+    /// `[run, body]`.
+    pub masses: &'a [f32],
+    /// The same.
+    pub charges: &'a [f32],
+    /// Frames of a run.
+    pub frames: usize,
+    /// Bodies of a run.
+    pub bodies: usize,
+    /// Dimensions of space.
+    pub dim: usize,
+}
+
+/// Graphs with their targets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Graphs {
+    /// `[graphs, bodies, n_features]`.
+    pub features: Vec<f32>,
+    /// `[graphs, bodies, dim]`.
+    pub targets: Vec<f32>,
+}
+
+/// Which frames are drawn, and how far each is moved.
+#[derive(Clone, Copy)]
+pub struct Draw {
+    /// The first frame.
+    pub first_frame: usize,
+    /// How many there are, `stride` apart.
+    pub frames: usize,
+    /// Between one frame and the next.
+    pub stride: usize,
+    /// Standard deviation of the random translation of a graph.
+    pub translation: f64,
+}
+
+/// What each training of a stack draws from.
+pub struct Source<'a> {
+    /// The states.
+    pub states: States<'a>,
+    /// Which of them.
+    pub draw: Draw,
+    /// The data runs that each training draws from, `[runs, …]`.
+    pub parts: Vec<u32>,
+    /// Of each training: the seed of its batches.
+    pub seeds: Vec<u64>,
+    /// And the key of its noise.
+    pub noise_seeds: Vec<u64>,
+}
+
+impl States<'_> {
+    /// Appends one frame.
+    pub fn push(&self, run: usize, frame: usize, out: &mut Graphs) {
+        let (dim, bodies) = (self.dim, self.bodies);
+        let at = (run * self.frames + frame) * bodies * dim;
+        for body in 0..bodies {
+            let axes = at + body * dim..at + (body + 1) * dim;
+            out.features.extend_from_slice(&self.positions[axes.clone()]);
+            out.features.extend_from_slice(&self.velocities[axes]);
+            out.features.push(self.charges[run * bodies + body]);
+            out.features.push(self.masses[run * bodies + body]);
+        }
+        out.targets.extend_from_slice(&self.accelerations[at..at + bodies * dim]);
+    }
+
+    /// Appends `count` random graphs of `runs`, each translated as a whole at random. The kernel
+    /// `tiny_gather` draws the same words.
+    pub fn draw(
+        &self,
+        runs: &[u32],
+        draw: Draw,
+        count: usize,
+        random: &mut Random,
+        out: &mut Graphs,
+    ) {
+        for _ in 0..count {
+            let run = runs[random.below(runs.len())] as usize;
+            let frame = draw.first_frame + draw.stride * random.below(draw.frames);
+            let begin = out.features.len();
+            self.push(run, frame, out);
+            let width = (out.features.len() - begin) / self.bodies;
+            for axis in 0..self.dim {
+                let shift = (draw.translation * random.normal()) as f32;
+                for body in out.features[begin..].chunks_exact_mut(width) {
+                    body[axis] += shift;
+                }
+            }
+        }
+    }
+}

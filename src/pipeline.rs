@@ -1,0 +1,204 @@
+//! One pipeline for every system: simulate, train, measure the messages, search their laws, compose.
+//!
+//! Every stage reads and writes files of the run folder, so each is also a command of its own, and
+//! `--resume` goes on at the first stage whose file is missing.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cosmology::graph::Graph;
+use crate::cosmology::halos::Halos;
+use crate::cosmology::run::HalosRun;
+use crate::device::Device;
+use crate::distill::bodies::Bodies;
+use crate::distill::compose::compose;
+use crate::distill::laws::{Search, regress};
+use crate::distill::messages::{Wanted, measure};
+use crate::distill::run::{Compute, Physics, Run};
+use crate::distill::summary::Summary;
+use crate::error::{Error, Result};
+use crate::model::{ModelKind, Precision};
+use crate::nbody::dataset::Dataset;
+use crate::nbody::simulate::{self, simulate};
+use crate::network::model::{Model, TrainedOn};
+use crate::network::settings::{Preset, Settings as TrainSettings};
+use crate::network::system::System;
+use crate::network::train;
+use crate::ops::check_precision;
+use crate::store::run::RunFolder;
+use crate::store::tensors::TensorFile;
+use crate::symbolic::front::Select;
+
+/// What `distill` was asked for; `[distill]` in `config.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// How the messages are kept compact.
+    pub model: ModelKind,
+    /// How much work.
+    pub preset: Preset,
+    /// Arithmetic of training.
+    pub precision: Precision,
+    /// How many message components to keep; by default D for known laws, else those above 1 %.
+    pub components: Option<usize>,
+    /// The rule that chooses from a Pareto front.
+    pub select: Select,
+    /// Steps of training; by default what the preset says.
+    pub steps: Option<u64>,
+    /// Candidates of each search; by default what the preset says.
+    pub evaluations: Option<u64>,
+    /// Nodes of a graph with a larger target are hidden.
+    pub hide_above: Option<f64>,
+    /// Laws have no masses in them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_mass: bool,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// An existing data set or graph; otherwise a data set is simulated.
+    pub dataset: Option<PathBuf>,
+    /// The system to simulate.
+    pub simulate: Option<simulate::Settings>,
+}
+
+impl Settings {
+    /// Those of the training.
+    fn training(&self, system: &dyn System) -> TrainSettings {
+        let mut training = TrainSettings {
+            precision: self.precision,
+            seed: self.seed,
+            ..system.settings(self.preset, Some(self.model))
+        };
+        if let Some(steps) = self.steps {
+            training.set_steps(steps);
+        }
+        training
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted { components: self.components, without_mass: self.without_mass }
+    }
+}
+
+/// Runs that are simulated for training.
+pub fn runs(preset: Preset) -> usize {
+    match preset {
+        Preset::Quick => 2000,
+        Preset::Standard | Preset::Paper => 10_000,
+    }
+}
+
+fn is_graph(path: &Path) -> bool {
+    TensorFile::kind_of(path).as_deref() == Some("graph")
+}
+
+/// The usual kind of model for what is at `path`, or for a simulated system.
+pub fn usual_model(path: Option<&Path>) -> ModelKind {
+    if path.is_some_and(is_graph) { ModelKind::L1 } else { ModelKind::Bottleneck }
+}
+
+/// The system of a file: a data set of small systems, or a graph of halos, of which the nodes above an
+/// overdensity may be hidden.
+///
+/// # Errors
+/// A file that is neither; something to hide in a data set.
+pub fn open(path: &Path, hide_above: Option<f64>) -> Result<Box<dyn System>> {
+    if is_graph(path) {
+        return Ok(Box::new(Halos { graph: Graph::open(path)?, hide_above }));
+    }
+    if hide_above.is_some() {
+        let message = "hides nodes of a graph; this is a data set of small systems";
+        return Err(Error::usage(message).file(path).field("hide-above"));
+    }
+    Ok(Box::new(Dataset::open(path)?))
+}
+
+/// A trained run.
+///
+/// # Errors
+/// A folder without a network.
+pub fn open_run(folder: &RunFolder) -> Result<Run> {
+    let model = Model::load(&folder.file("model.safetensors"))?;
+    let physics: Box<dyn Physics> = match model.about.on.clone() {
+        TrainedOn::Bodies(data, law) => Box::new(Bodies::new(folder.clone(), model, data, law)),
+        TrainedOn::Halos(_) => Box::new(HalosRun::new(folder.clone(), model)),
+    };
+    Ok(Run { folder: folder.clone(), physics })
+}
+
+/// An error where the settings make no sense, the device cannot do them or the data cannot be used, before
+/// anything is written.
+///
+/// # Errors
+/// All of these.
+pub fn check(device: &Device, settings: &Settings) -> Result<()> {
+    for (field, value) in [("steps", settings.steps), ("evaluations", settings.evaluations)] {
+        if value == Some(0) {
+            return Err(Error::usage("is 0; at least 1 is needed").field(field));
+        }
+    }
+    check_precision(device, settings.precision)?;
+    if let Some(path) = &settings.dataset {
+        let system = open(path, settings.hide_above)?;
+        settings.wanted().check(&system.trained_on())?;
+        return train::check(device, &*system, &settings.training(&*system), 1);
+    }
+    for (field, given) in
+        [("hide-above", settings.hide_above.is_some()), ("without-mass", settings.without_mass)]
+    {
+        if given {
+            let message = "is of graphs of halos; this is a system of bodies";
+            return Err(Error::usage(message).field(field));
+        }
+    }
+    settings.simulate.as_ref().map_or(Ok(()), |system| system.check())
+}
+
+/// Everything, from a system to its law.
+///
+/// # Errors
+/// Those of the stages.
+pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<Summary> {
+    let begun = Instant::now();
+    // Only `--resume` gets here with files of the same settings.
+    let resume = folder.file("messages.safetensors").exists();
+    folder.write_config("distill", settings)?;
+    let path = match (&settings.dataset, &settings.simulate) {
+        (Some(path), _) => path.clone(),
+        (None, Some(system)) => {
+            let path = folder.file("dataset.safetensors");
+            if !path.exists() {
+                simulate(&at.device, system, &path, at.progress)?;
+            }
+            path
+        }
+        (None, None) => return Err(Error::usage("neither a dataset nor a system to simulate")),
+    };
+    let system = open(&path, settings.hide_above)?;
+    let simulated = begun.elapsed().as_secs_f64();
+
+    let stage = Instant::now();
+    let training = settings.training(&*system);
+    let goes_on = folder.file("model.safetensors").exists();
+    train::train(&at.device, &*system, &training, folder, goes_on, at.progress)?;
+    drop(system);
+    let trained = stage.elapsed().as_secs_f64();
+
+    let run = open_run(folder)?;
+    let mut summary = measure(at, &run, settings.wanted())?;
+    summary.seconds.simulate = simulated;
+    summary.seconds.train = trained;
+    summary.write(folder)?;
+
+    let stage = Instant::now();
+    let search = Search::new(settings.preset, settings.evaluations, settings.select);
+    let search = Search { resume, ..search };
+    regress(at, &run, search)?;
+    let mut summary = compose(at, &run, search)?;
+    let regressed = stage.elapsed().as_secs_f64();
+    run.physics.roll_out(at, run.formula()?.as_ref())?;
+    summary.seconds.regress = regressed;
+    summary.seconds.total = begun.elapsed().as_secs_f64();
+    summary.write(folder)?;
+    Ok(summary)
+}
