@@ -215,7 +215,7 @@ fn what_is_no_graph_of_halos_is_refused() {
     );
     std::fs::write(at.join("halos.csv"), synthetic()).unwrap();
     says(&["catalog", "halos.csv", "-o", "a.safetensors"], "--box");
-    says(&["catalog", "halos.csv", "--box", "50", "-o", "a.safetensors"], "not in the box");
+    says(&["catalog", "halos.csv", "--box", "50", "-o", "a.safetensors"], "outside the box");
     run(at, &["catalog", "halos.csv", "--box", "100", "-o", "halos.safetensors"]);
     let graph =
         |radius: &'static str| ["graph", "halos.safetensors", "--radius", radius, "-o", "g"];

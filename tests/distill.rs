@@ -228,12 +228,12 @@ fn distill_goes_on_after_ctrl_c_in_the_search_and_in_the_refit() {
     };
 
     let message = interrupted(&arguments, || run.join("hall_of_fame.csv").exists());
-    assert!(message.contains("--resume goes on from there"), "{message}");
+    assert!(message.contains("--resume continues from there"), "{message}");
     assert!(laws(&["message"]).is_empty(), "a search that was broken off has no laws yet");
 
     let message = interrupted(&arguments, || laws(&["node"]).len() == 2);
     assert!(message.contains("while refitting the constants"), "{message}");
-    assert!(message.contains("--resume goes on from there"), "{message}");
+    assert!(message.contains("--resume continues from there"), "{message}");
     let found = laws(&["message", "node"]);
     assert_eq!((found.len(), laws(&["composed"]).len()), (4, 0));
 

@@ -321,7 +321,7 @@ fn refused_where_truncated(whole: &Path) {
         assert_eq!(output.status.code(), Some(1), "{length} bytes: {output:?}");
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(text.lines().count(), 1, "{length} bytes: {text}");
-        assert!(text.starts_with(&format!("error: {part}: is no whole ")), "{text}");
+        assert!(text.starts_with(&format!("error: {part}: is not a complete ")), "{text}");
         assert!(output.stdout.is_empty());
         assert_eq!(std::fs::read_to_string(out).unwrap(), "precious");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "{length} bytes");

@@ -189,7 +189,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
         ("--dt 0.01 --potential r^", "r^"),
         ("--dt 0.01 --potential m1*m3", "m3"),
         ("--dt 0.01 --potential m1*m2", "depend on r"),
-        ("--dt 0.01 --runs 50 --potential log(r-1)", "no number"),
+        ("--dt 0.01 --runs 50 --potential log(r-1)", "not a number"),
         ("--dt 0.01 --runs 50 --potential m1*(r-1)^1.5", "cannot be followed"),
         ("--device cuda:0", "--device cpu"),
     ] {

@@ -115,7 +115,8 @@ pub fn run(
     mut report: impl FnMut(&Measurement),
 ) -> Result<Vec<Measurement>> {
     if let Some(name) = names.iter().find(|name| !NAMES.contains(&name.as_str())) {
-        let message = format!("'{name}' is no operation; there are {}", NAMES.join(", "));
+        let message =
+            format!("'{name}' is not an operation; the operations are {}", NAMES.join(", "));
         return Err(Error::usage(message).field("op"));
     }
     let harness = Harness { device, ceilings: Ceilings::measure(device)? };

@@ -22,42 +22,42 @@ use crate::symbolic::front::Select;
 /// Simulates a system, trains a network, distils its messages into a law and writes a report
 #[derive(Args)]
 pub struct Distill {
-    /// A dataset, or a graph of halos, to distil instead of simulating a system
+    /// A data set or a graph of halos to distil, instead of a simulated system
     #[arg(conflicts_with_all = ["law", "potential", "dt", "dim", "bodies", "runs", "frames"])]
     dataset: Option<PathBuf>,
     #[command(flatten)]
     system: System,
-    /// Runs to simulate; the preset has its own default
+    /// Number of runs to simulate [default: depends on the preset]
     #[arg(long)]
     runs: Option<usize>,
-    /// How the messages are kept compact: by default bottleneck, on a graph l1
+    /// How messages are kept compact [default: bottleneck; l1 on a graph of halos]
     #[arg(long, value_enum, value_name = "MODEL")]
     model: Option<ModelKind>,
-    /// How much work to put in
+    /// How much work to do
     #[arg(long, value_enum, default_value_t = Preset::Quick)]
     preset: Preset,
     /// Arithmetic of the matrix products in training
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     precision: Precision,
-    /// Message components to keep
+    /// Number of message components to keep
     #[arg(long)]
     components: Option<usize>,
-    /// The rule that chooses from a Pareto front
+    /// Rule that chooses a law from its Pareto front
     #[arg(long, value_enum, default_value_t = Select::Best)]
     select: Select,
     /// Steps of training; the preset has its own default
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
-    /// Formulas to consider for each message; the preset has its own default
+    /// Formulas to consider for each message [default: depends on the preset]
     #[arg(long, value_name = "N")]
     evaluations: Option<u64>,
-    /// On a graph: hide the nodes above this overdensity from training and fits
+    /// Graphs of halos only: hide halos above this overdensity from training and fits
     #[arg(long, value_name = "DELTA")]
     hide_above: Option<f64>,
-    /// On a graph: laws without masses
+    /// Graphs of halos only: search for laws without masses
     #[arg(long)]
     without_mass: bool,
-    /// The run folder; by default runs/LAW-DIMd-MODEL
+    /// The run folder [default: runs/LAW-DIMd-MODEL]
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -73,11 +73,11 @@ impl Distill {
             return self.run_on_graph(path, context);
         }
         if self.hide_above.is_some() {
-            let message = "hides nodes of a graph; this is a system of bodies";
+            let message = "applies only to a graph of halos";
             return Err(Error::usage(message).field("hide-above"));
         }
         if self.without_mass {
-            let message = "is of graphs of halos; this is a system of bodies";
+            let message = "applies only to a graph of halos";
             return Err(Error::usage(message).field("without-mass"));
         }
         let kind = self.model.unwrap_or(ModelKind::Bottleneck);
@@ -114,7 +114,7 @@ impl Distill {
         if self.existing.resume {
             match folder.read_config::<Settings>("distill")? {
                 Some(found) if found != settings => {
-                    return Err(Error::usage("the run was begun with other settings: resume it with those, or --overwrite")
+                    return Err(Error::usage("the run was started with other settings: resume it with those, or use --overwrite")
                         .file(folder.file("config.toml"))
                         .field("distill"));
                 }
@@ -159,7 +159,7 @@ impl Distill {
         let found = folder.read_config::<on_graph::distill::Settings>("distill");
         if self.existing.resume && found?.is_some_and(|found| found != asked) {
             let message =
-                "the run was begun with other settings: resume it with those, or --overwrite";
+                "the run was started with other settings: resume it with those, or use --overwrite";
             return Err(Error::usage(message).file(folder.file("config.toml")).field("distill"));
         }
         folder.write_config("distill", &asked)?;

@@ -16,11 +16,11 @@ use crate::store::run::RunFolder;
 pub struct Messages {
     /// The folder of a trained run
     run: PathBuf,
-    /// Components to keep; by default as many as dimensions where the law is known, else those with
-    /// more than 1 % of the largest significance
+    /// Number of message components to keep [default: the number of dimensions where the law is known,
+    /// else all with more than 1 % of the largest significance]
     #[arg(long)]
     components: Option<usize>,
-    /// On a graph: laws without masses
+    /// Graphs of halos only: laws without masses
     #[arg(long)]
     without_mass: bool,
 }
@@ -37,7 +37,7 @@ impl Messages {
             return Ok(());
         }
         if self.without_mass {
-            let message = "is of runs on graphs of halos; this is one of a system of bodies";
+            let message = "applies only to runs on a graph of halos";
             return Err(Error::usage(message).field("without-mass"));
         }
         let summary = pipeline::messages(context.setting(), &folder, self.components)?;

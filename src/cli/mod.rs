@@ -40,44 +40,45 @@ pub struct Cli {
 
 /// Options that every subcommand takes.
 #[derive(Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Common {
-    /// Where to compute: cpu, cuda:N, or auto: the first GPU if there is one
+    /// Where to compute: cpu, cuda:N, or auto (the first GPU, else the CPU)
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Threads to use; 0 is one for each core
+    /// Number of threads; 0 means one for each core
     #[arg(long, global = true, default_value_t = 0, value_name = "N")]
     threads: usize,
-    /// Seed of everything random
+    /// Random seed
     #[arg(long, global = true, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// Print one JSON document and nothing else to stdout
+    /// Print one JSON document to stdout, and nothing else
     #[arg(long, global = true)]
     json: bool,
     /// No progress on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Say on stderr what computes
+    /// Say on stderr which device computes
     #[arg(short, long, global = true)]
     verbose: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure the operations against what this machine allows
+    /// Measure every operation against the limits of this machine
     Bench(bench::Bench),
-    /// Make a catalogue of dark-matter halos
+    /// Make a catalogue of dark-matter halos from a table or a friends-of-friends file
     Catalog(catalog::Catalog),
-    /// Join the halos of a catalogue that are near each other
+    /// Join neighbouring halos of a catalogue to a graph
     Graph(graph::Graph),
-    /// Everything: from a simulated system or a dataset to its law
+    /// Everything: from a simulated system, a data set or a graph to its law
     Distill(Box<distill::Distill>),
     /// Rank the messages of a trained network and compare them with the true forces
     Messages(messages::Messages),
-    /// Put the laws in the network's place and refit their constants
+    /// Replace a network by its laws and refit their constants
     Compose(compose::Compose),
     /// Apply laws to the rows of a table
     Eval(eval::Eval),
-    /// List the devices that this build can use
+    /// List the devices that can be used
     Devices(devices::Devices),
     /// Predict accelerations and trajectories with a trained network
     Predict(predict::Predict),
@@ -89,9 +90,9 @@ enum Command {
     Regress(Box<regress::Regress>),
     /// Train a graph network on a data set
     Train(train::Train),
-    /// Make a dataset of a table of trajectories
+    /// Make a data set from a table of trajectories
     Import(import::Import),
-    /// Compare every operation of a device with its reference
+    /// Compare every operation on a device with its reference
     Selftest(selftest::Selftest),
     /// Simulate systems of interacting bodies
     Simulate(simulate::Simulate),
@@ -110,7 +111,7 @@ impl Command {
 /// The dataset that a command writes.
 #[derive(Args)]
 struct OutputFile {
-    /// The dataset to write
+    /// The file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Replace the output file if there is one

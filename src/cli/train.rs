@@ -16,23 +16,23 @@ use crate::ops::check_precision;
 use crate::store::run::{Existing, RunFolder};
 use crate::store::tensors::TensorFile;
 
-/// Trains a graph network on a data set or on a graph.
+/// Trains a graph network on a data set or on a graph of halos.
 #[derive(Args)]
 pub struct Train {
-    /// The data set, as simulate or import write it, or the graph, as graph writes it
+    /// The data set (from simulate or import) or the graph (from graph)
     dataset: PathBuf,
-    /// The network, and with it how its messages are kept compact: by default bottleneck, on a graph l1
+    /// How messages are kept compact [default: bottleneck; l1 on a graph of halos]
     #[arg(long, value_enum, value_name = "MODEL")]
     model: Option<ModelKind>,
-    /// How much work
+    /// How much work to do
     #[arg(long, value_enum, default_value_t = Preset::Quick)]
     preset: Preset,
     #[command(flatten)]
     changes: Changes,
-    /// Train this many networks as one job, with the seeds seed, seed + 1, …, into OUTPUT/seed-N
+    /// Train N networks as one job, with the seeds seed, seed + 1, …, into OUTPUT/seed-N
     #[arg(long, default_value_t = 1, value_name = "N")]
     replicas: usize,
-    /// On a graph: hide the nodes above this overdensity from the training
+    /// Graphs of halos only: hide halos above this overdensity from the training
     #[arg(long, value_name = "DELTA")]
     hide_above: Option<f64>,
     /// The run folder
@@ -82,7 +82,7 @@ impl Train {
             return self.run_on_graph(context);
         }
         if self.hide_above.is_some() {
-            let message = "hides nodes of a graph; this is a data set of small systems";
+            let message = "applies only to a graph of halos";
             return Err(Error::usage(message).file(&self.dataset).field("hide-above"));
         }
         let dataset = Dataset::open(&self.dataset)?;

@@ -90,7 +90,7 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
     if let (Some(asked), Some(edge)) = (settings.edge, edge)
         && asked != edge
     {
-        let message = format!("is {edge} Mpc/h in the file, --box says {asked}");
+        let message = format!("the file says {edge} Mpc/h, --box says {asked}");
         return Err(Error::usage(message).file(source).field("box"));
     }
     let edge = settings.edge.or(edge).ok_or_else(|| {
@@ -98,7 +98,7 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
             .file(source)
     })?;
     if !(edge > 0.0 && edge.is_finite()) {
-        return Err(Error::usage(format!("{edge} is no length")).field("box"));
+        return Err(Error::usage(format!("must be positive, not {edge}")).field("box"));
     }
     let first_row = if is_table(source) { 2 } else { 1 };
     check(&mut halos, edge).map_err(|(field, row, message)| {
@@ -187,7 +187,7 @@ fn vectors(table: &Table, arrays: [&str; 2], own: [&str; 3]) -> Result<Vec<f32>>
         None if table.find(own[0]).is_some() => own.map(String::from),
         None => {
             let message = format!(
-                "neither an array '{}' or '{}' nor columns {} are there; the columns are {}",
+                "needs an array '{}' or '{}', or columns {}; it has {}",
                 arrays[0],
                 arrays[1],
                 own.join(", "),
@@ -210,7 +210,7 @@ fn check(halos: &mut Halos, edge: f64) -> Result<(), (&'static str, usize, Strin
         if far == edge || *x == edge as f32 {
             *x = 0.0;
         } else if !(far >= 0.0 && far < edge) {
-            return Err(("position", at / 3, format!("{x} is not in the box of {edge} Mpc/h")));
+            return Err(("position", at / 3, format!("{x} is outside the box of {edge} Mpc/h")));
         }
     }
     if let Some(at) = halos.velocities.iter().position(|v| !v.is_finite()) {

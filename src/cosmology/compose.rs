@@ -88,8 +88,7 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
         |&node: &u32| f64::from(graph.positions()[3 * node as usize]) < FITTED * graph.about.edge;
     let (fitting, judging): (Vec<u32>, Vec<u32>) = split.train.iter().partition(|node| left(node));
     if fitting.is_empty() || judging.is_empty() {
-        let message =
-            "all halos to train on are in one part of the box: there is no space to judge in";
+        let message = "all training halos are in one part of the box: no space is left to compare formulas in";
         return Err(Error::input(message).file(graph.path()));
     }
     // Of those that judge, only such as no fitted one has for a neighbour, if there are any.

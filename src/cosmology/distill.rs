@@ -230,7 +230,8 @@ pub(super) fn search(
         let mut laws = job::read_laws(folder)?;
         laws.retain(|law| law["stage"] != labels.stage);
         job::write_laws(folder, &laws)?;
-        let message = "stopped while searching for laws; what was found is kept: --resume goes on";
+        let message =
+            "stopped while searching for laws; what was found is kept, --resume continues";
         return Err(Error::interrupted(message).file(folder.path()));
     }
     Ok(outcomes.into_iter().map(|outcome| outcome.front).collect())
@@ -287,7 +288,7 @@ pub(super) fn read_front(folder: &RunFolder, target: &str, names: &[String]) -> 
     let mut problems = [problem];
     job::resume(&mut problems, &[target.to_string()], folder)?;
     let path = folder.file(job::HALL_OF_FAME);
-    let bad = |e: csv::Error| Error::input(format!("is no hall of fame: {e}")).file(&path);
+    let bad = |e: csv::Error| Error::input(format!("is not a hall of fame: {e}")).file(&path);
     let mut reader = csv::Reader::from_path(&path).map_err(bad)?;
     let mut losses = Vec::new();
     for record in reader.records() {
@@ -305,7 +306,7 @@ pub(super) fn read_front(folder: &RunFolder, target: &str, names: &[String]) -> 
     let entries = losses.into_iter().zip(problem.seeds);
     let front = Front::new(entries.map(|((c, loss), expression)| (c, loss, expression)).collect());
     if front.entries.is_empty() {
-        return Err(Error::input("holds no losses that are numbers").file(&path).field("loss"));
+        return Err(Error::input("contains no loss that is a number").file(&path).field("loss"));
     }
     Ok(front)
 }

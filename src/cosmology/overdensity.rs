@@ -29,7 +29,7 @@ pub fn overdensity(positions: &[f32], particles: &[f32], reach: Reach) -> Result
     let bad = particles.par_chunks_exact(3).position_first(outside);
     if let Some(row) = bad {
         let message =
-            format!("{:?} is not in the box of {}", &particles[3 * row..][..3], reach.edge);
+            format!("{:?} is outside the box of {}", &particles[3 * row..][..3], reach.edge);
         return Err(Error::input(message).field("particles").row(row as u64 + 1));
     }
     let halos = positions.len() / 3;
@@ -76,7 +76,7 @@ impl Particles {
             "npy" => Self::open_npy(path, &file),
             "npz" => {
                 let bad = |e: std::io::Error| {
-                    Error::input(format!("is no whole .npz file ({e})")).file(path)
+                    Error::input(format!("is not a complete .npz file ({e})")).file(path)
                 };
                 let mut archive = npyz::npz::NpzArchive::open(path).map_err(bad)?;
                 for name in ["pos", "position"] {
@@ -97,8 +97,9 @@ impl Particles {
     }
 
     fn open_npy(path: &Path, file: &File) -> Result<Self> {
-        let bad =
-            |e: std::io::Error| Error::input(format!("is no whole .npy file ({e})")).file(path);
+        let bad = |e: std::io::Error| {
+            Error::input(format!("is not a complete .npy file ({e})")).file(path)
+        };
         // SAFETY: a program that truncates the file while it is mapped is outside what can be defended.
         let map = unsafe { Mmap::map(file) }.map_err(|e| Error::io("map", path, e))?;
         let mut rest = &map[..];

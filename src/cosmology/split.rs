@@ -32,7 +32,9 @@ impl Split {
     pub fn new(graph: &Graph, hide_above: Option<f64>) -> Result<Self> {
         let (edge, buffer) = (graph.about.edge, graph.about.radius);
         if let Some(limit) = hide_above.filter(|limit| !limit.is_finite()) {
-            return Err(Error::usage(format!("{limit} is no overdensity")).field("hide-above"));
+            return Err(
+                Error::usage(format!("must be a finite number, not {limit}")).field("hide-above")
+            );
         }
         let split = assign(graph.positions(), graph.targets()?, edge, buffer, hide_above);
         for (name, part) in [("train", &split.train), ("test", &split.test)] {

@@ -109,7 +109,7 @@ impl Job<'_> {
             job::write_laws(folder, &laws)?;
             let path = folder.path().display();
             return Err(Error::interrupted(format!(
-                "stopped while searching for laws; what was found is in {path}, --resume goes on from there"
+                "stopped while searching for laws; what was found is in {path}, --resume continues from there"
             )));
         }
         let chosen = |outcome: &Outcome| {

@@ -159,7 +159,7 @@ impl Summary {
         };
         let Seconds { simulate, train, regress, total } = self.seconds;
         format!(
-            "test loss: {}\ntwice as wide: {}\nseconds: simulate {simulate:.1}, train {train:.1}, regress \
+            "test loss: {}\ntest loss on states twice as wide: {}\nseconds: simulate {simulate:.1}, train {train:.1}, regress \
              {regress:.1}, total {total:.1}",
             pair(&self.test_loss),
             pair(&self.outside_loss),

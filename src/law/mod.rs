@@ -75,7 +75,7 @@ impl Law {
     pub fn parse(name: &str) -> Result<Law> {
         let names: Vec<&str> = Law::ALL.iter().map(Law::name).collect();
         Law::ALL.iter().find(|law| law.name() == name).cloned().ok_or_else(|| {
-            Error::usage(format!("'{name}' is no law; the laws are {}", names.join(", ")))
+            Error::usage(format!("'{name}' is not a law; the laws are {}", names.join(", ")))
                 .field("law")
         })
     }

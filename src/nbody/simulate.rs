@@ -99,10 +99,11 @@ impl Settings {
     /// Time between frames: the one given, or the law's own.
     pub fn time_step(&self) -> Result<f64> {
         let dt = self.dt.or(self.law.default_dt()).ok_or_else(|| {
-            Error::usage("a law of your own needs a time between frames").field("dt")
+            Error::usage("a potential of your own needs the time between frames").field("dt")
         })?;
         if !(dt > 0.0 && dt.is_finite()) {
-            return Err(Error::usage(format!("{dt} is no time between frames")).field("dt"));
+            return Err(Error::usage(format!("must be a positive time between frames, not {dt}"))
+                .field("dt"));
         }
         Ok(dt)
     }
@@ -231,7 +232,7 @@ pub fn simulate(
         let before = if conserved { energies(&states) } else { Vec::new() };
         if let Some(run) = before.iter().position(|(_, size)| !size.is_finite()) {
             return Err(Error::usage(format!(
-                "the potential is no number in the initial state of run {}",
+                "the potential is not a number in the initial state of run {}",
                 first + run
             ))
             .field("potential"));

@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 /// What to do with a folder that is not empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Existing {
-    /// Go on where an interrupted run stopped.
+    /// Continue an interrupted run.
     #[arg(long)]
     pub resume: bool,
-    /// Throw away what the output folder holds.
+    /// Delete the earlier run in the output folder.
     #[arg(long, conflicts_with = "resume")]
     pub overwrite: bool,
 }
@@ -54,7 +54,7 @@ impl RunFolder {
             }
         } else if !empty && !existing.resume {
             return Err(Error::usage(
-                "the folder is not empty: --resume goes on, --overwrite starts again",
+                "the folder is not empty: --resume continues it, --overwrite starts again",
             )
             .file(path));
         }
@@ -154,7 +154,7 @@ impl RunFolder {
             return Ok(toml::Table::new());
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-        text.parse().map_err(|e| Error::input(format!("is no TOML: {e}")).file(&path))
+        text.parse().map_err(|e| Error::input(format!("is not valid TOML: {e}")).file(&path))
     }
 }
 

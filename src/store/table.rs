@@ -122,7 +122,7 @@ fn read_csv(path: &Path, file: File) -> Result<Table> {
         csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(BufReader::new(file));
     let bad = |e: csv::Error| {
         let row = e.position().map(|p| p.record() + 1);
-        let error = Error::input(format!("is no well-formed CSV: {e}")).file(path);
+        let error = Error::input(format!("is not valid CSV: {e}")).file(path);
         match row {
             Some(row) => error.row(row),
             None => error,
@@ -230,7 +230,8 @@ pub(crate) fn numbers<R: std::io::Read>(array: npyz::NpyFile<R>) -> Result<Vec<f
 }
 
 fn read_npz(path: &Path) -> Result<Table> {
-    let bad = |e: std::io::Error| Error::input(format!("is no whole .npz file ({e})")).file(path);
+    let bad =
+        |e: std::io::Error| Error::input(format!("is not a complete .npz file ({e})")).file(path);
     let mut archive = npyz::npz::NpzArchive::open(path).map_err(bad)?;
     let mut table = Table::default();
     let names: Vec<String> = archive.array_names().map(String::from).collect();
@@ -246,8 +247,9 @@ fn read_safetensors(path: &Path, file: &File) -> Result<Table> {
     use safetensors::Dtype;
     // SAFETY: a program that truncates the file while it is mapped is outside what can be defended.
     let map = unsafe { memmap2::Mmap::map(file) }.map_err(|e| Error::io("map", path, e))?;
-    let tensors = safetensors::SafeTensors::deserialize(&map)
-        .map_err(|e| Error::input(format!("is no whole .safetensors file ({e})")).file(path))?;
+    let tensors = safetensors::SafeTensors::deserialize(&map).map_err(|e| {
+        Error::input(format!("is not a complete .safetensors file ({e})")).file(path)
+    })?;
     let mut table = Table::default();
     for (name, tensor) in tensors.iter() {
         fn read<const N: usize>(bytes: &[u8], cast: impl Fn([u8; N]) -> f64) -> Vec<f64> {
@@ -274,7 +276,7 @@ fn read_safetensors(path: &Path, file: &File) -> Result<Table> {
 
 fn read_npy(path: &Path, file: File) -> Result<Table> {
     let array = npyz::NpyFile::new(BufReader::new(file))
-        .map_err(|e| Error::input(format!("is no whole .npy file ({e})")).file(path))?;
+        .map_err(|e| Error::input(format!("is not a complete .npy file ({e})")).file(path))?;
     let mut table = Table::default();
     push_array(&mut table, path, "x", array)?;
     Ok(table)
@@ -282,7 +284,7 @@ fn read_npy(path: &Path, file: File) -> Result<Table> {
 
 #[cfg(not(feature = "parquet"))]
 fn read_parquet(path: &Path, _file: File) -> Result<Table> {
-    Err(Error::input("this build reads no Parquet: build with --features parquet").file(path))
+    Err(Error::input("this build cannot read Parquet: build with --features parquet").file(path))
 }
 
 /// The reader panics on some damaged files: the file is at fault then, and a user gets an error.
@@ -301,7 +303,7 @@ fn parquet_rows(path: &Path, file: File) -> Result<Table> {
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use parquet::record::Field;
     let bad = |e: parquet::errors::ParquetError| {
-        Error::input(format!("is no whole Parquet file ({e})")).file(path)
+        Error::input(format!("is not a complete Parquet file ({e})")).file(path)
     };
     let reader = SerializedFileReader::new(file).map_err(bad)?;
     let schema = reader.metadata().file_metadata().schema_descr();

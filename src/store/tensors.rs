@@ -46,7 +46,7 @@ impl TensorFile {
         // program that truncates the file while it is mapped is outside what can be defended.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
         let (header, metadata) = safetensors::SafeTensors::read_metadata(&map).map_err(|e| {
-            Error::input(format!("is no whole safetensors file ({e}); it may be truncated"))
+            Error::input(format!("is not a complete safetensors file ({e}); it may be truncated"))
                 .file(path)
         })?;
         let entry = metadata.metadata().as_ref().and_then(|m| m.get("lawsmith"));

@@ -211,7 +211,7 @@ pub fn read_laws(folder: &RunFolder) -> Result<Vec<Value>> {
     }
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
     serde_json::from_str(&text)
-        .map_err(|e| Error::input(format!("is no list of laws: {e}")).file(&path))
+        .map_err(|e| Error::input(format!("is not a list of laws: {e}")).file(&path))
 }
 
 /// Writes `laws.json`.
@@ -274,7 +274,7 @@ fn other_rows(folder: &RunFolder, targets: &[String]) -> Result<Vec<csv::StringR
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let bad = |e: csv::Error| Error::input(format!("is no hall of fame: {e}")).file(&path);
+    let bad = |e: csv::Error| Error::input(format!("is not a hall of fame: {e}")).file(&path);
     let mut reader = csv::Reader::from_path(&path).map_err(bad)?;
     let mut rows = reader.records().collect::<Result<Vec<_>, _>>().map_err(bad)?;
     rows.retain(|row| !targets.iter().any(|target| row.get(0) == Some(target)));
@@ -290,7 +290,7 @@ pub fn resume(problems: &mut [Problem], labels: &[String], folder: &RunFolder) -
     if !path.exists() {
         return Ok(());
     }
-    let bad = |e: csv::Error| Error::input(format!("is no hall of fame: {e}")).file(&path);
+    let bad = |e: csv::Error| Error::input(format!("is not a hall of fame: {e}")).file(&path);
     let mut reader = csv::Reader::from_path(&path).map_err(bad)?;
     for (row, record) in reader.records().enumerate() {
         let record = record.map_err(bad)?;

@@ -86,7 +86,7 @@ impl Memories {
     /// # Errors
     /// Bytes that are nothing of the kind.
     pub fn read(bytes: &[u8]) -> Result<Self> {
-        let damaged = |_| Error::input("is no memory of a search: --overwrite starts again");
+        let damaged = |_| Error::input("is damaged: --overwrite starts again");
         serde_json::from_slice(bytes).map(Memories).map_err(damaged)
     }
 }
@@ -142,7 +142,7 @@ pub fn search(
     match memory {
         Some(memory) => {
             if memory.0.len() != states.len() {
-                return Err(Error::input("the memory is that of another search"));
+                return Err(Error::input("the memory belongs to another search"));
             }
             for (state, memory) in states.iter_mut().zip(memory.0) {
                 state.memory = memory;
