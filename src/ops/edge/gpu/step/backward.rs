@@ -60,6 +60,7 @@ impl Step<'_> {
                 d_inputs: to.d_node[index].write(receivers * at.inputs),
                 ..self.passing(at, receivers, d)
             };
+            // SAFETY: as in `forward`.
             unsafe { input_gradient(gpu, Precision::F32, 1, &args)? };
             d = to.d_node[index].read(receivers * at.inputs).cast();
         }
@@ -90,6 +91,7 @@ impl Step<'_> {
                 sampled: u32::from(shape.sampled),
                 unused: 0,
             };
+            // SAFETY: as in `forward`.
             unsafe { gpu.launch(MESSAGE_GRADIENTS, stars, &args)? };
             if self.fused.is_some() {
                 return Ok(());
@@ -109,6 +111,7 @@ impl Step<'_> {
                 unused: 0,
             };
             let units = Grid { shared: BLOCK_SUM, ..Grid::new(last.outputs, THREADS) };
+            // SAFETY: as in `forward`.
             unsafe { gpu.launch(LAST, units, &args)? };
             let d_sums = to.d_sums.read(receivers * last.outputs).cast();
             let sums = self.hidden_sums.read(receivers * last.inputs).cast();
@@ -120,6 +123,7 @@ impl Step<'_> {
                 d_inputs: to.passed.write(receivers * last.inputs),
                 ..self.passing(last, receivers, d_sums)
             };
+            // SAFETY: as in `forward`.
             unsafe { input_gradient(gpu, Precision::F32, 1, &args)? };
             if self.fused.is_some() {
                 return Ok(());
@@ -133,6 +137,7 @@ impl Step<'_> {
                 rounded,
                 width: last.inputs as u64,
             };
+            // SAFETY: as in `forward`.
             unsafe { gpu.launch(self.stored(SPREAD), stars, &args)? };
             (layers - 1, to.d_hidden[layers - 1].read())
         };
@@ -148,6 +153,7 @@ impl Step<'_> {
             } else {
                 self.weights(batch.precision, to, at, edges, d, inputs)?;
                 let args = InputGradientArgs { inputs, d_inputs, ..self.passing(at, edges, d) };
+                // SAFETY: as in `forward`.
                 unsafe { input_gradient(gpu, batch.precision, 1, &args)? };
             }
             d = to.d_hidden[index - 1].read();

@@ -55,6 +55,7 @@ impl Step<'_> {
             dim: coordinates.dim as u32,
             unused: 0,
         };
+        // SAFETY: as above.
         unsafe { gpu.launch(NODE_INPUTS, Grid::cover(receivers * width, 256), &args)? };
         let mut input = self.node_inputs.read(receivers * width).cast();
         for index in 0..=layers {
@@ -63,6 +64,7 @@ impl Step<'_> {
             let outputs = to.write(receivers * at.outputs);
             let next = to.read(receivers * at.outputs).cast();
             let args = LayerArgs { outputs, ..self.plain(at, input, receivers, index < layers) };
+            // SAFETY: as above.
             unsafe { layer(gpu, Precision::F32, 1, &args)? };
             input = next;
         }
