@@ -12,9 +12,9 @@ use crate::random::Random;
 use crate::store::run::RunFolder;
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
-/// Random edges on which messages are measured (DESIGN §1).
+/// Random edges on which messages are measured (docs/design.md §1).
 pub const EDGES: usize = 100_000;
-/// Components with less than this share of the largest significance do not survive (DESIGN §4).
+/// Components with less than this share of the largest significance do not survive (docs/design.md §4).
 const SURVIVES: f64 = 0.01;
 /// Edges on which dependences are probed.
 const PROBED: usize = 4000;

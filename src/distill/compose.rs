@@ -1,5 +1,5 @@
 //! The composed formula: expressions in the place of φe and φv, and the joint refit of all their
-//! constants on the original data, with the gradient through the sum over the senders (DESIGN §4.4).
+//! constants on the original data, with the gradient through the sum over the senders (docs/design.md §4.4).
 
 use rayon::prelude::*;
 

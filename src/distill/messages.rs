@@ -14,11 +14,11 @@ use crate::network::model::Model;
 use crate::store::run::RunFolder;
 use crate::store::tensors::{TensorFile, TensorSpec, TensorWriter};
 
-/// Random test edges on which messages are measured (DESIGN §1).
+/// Random test edges on which messages are measured (docs/design.md §1).
 pub const EDGES: usize = 100_000;
 
 /// Components with less than this share of the largest significance do not survive, where the law
-/// is not known (DESIGN §4).
+/// is not known (docs/design.md §4).
 const SURVIVES: f64 = 0.01;
 
 /// Edges on which the dependence on velocities is probed.

@@ -1,4 +1,4 @@
-//! The laws: pair potentials and the forces they give (DESIGN §2).
+//! The laws: pair potentials and the forces they give (docs/design.md §2).
 //!
 //! [`Law::potential`] and [`Law::pull`] are the whole physics; integrators, fits of messages to true
 //! forces and plots all come here.

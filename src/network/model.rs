@@ -1,4 +1,4 @@
-//! A graph network with its parameters, and its file `model.safetensors` (DESIGN §1).
+//! A graph network with its parameters, and its file `model.safetensors` (docs/design.md §1).
 
 use std::path::{Path, PathBuf};
 

@@ -75,7 +75,7 @@ pub struct Component {
     pub force_fit: Option<Vec<f64>>,
     /// The law that the search chose.
     pub law: Option<ComponentLaw>,
-    /// True where the law is the true one (see DESIGN §4).
+    /// True where the law is the true one (see docs/design.md §4).
     pub recovered: Option<bool>,
     /// How that was judged.
     pub verdict: Option<Verdict>,

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::model::{Precision, Shape};
 use crate::ops::check_len;
 
-/// The penalty on messages (DESIGN §3), already weighted.
+/// The penalty on messages (docs/design.md §3), already weighted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Penalty {
     /// None.
