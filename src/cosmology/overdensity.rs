@@ -5,10 +5,14 @@
 //! that of the halos, and the particles may lie in a mapped file.
 
 use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
 use memmap2::Mmap;
+use npyz::npz::file_name_from_array_name;
 use rayon::prelude::*;
+use zip::ZipArchive;
+use zip::result::ZipError;
 
 use crate::error::{Error, Result};
 use crate::ops::neighbours::{Nodes, Reach};
@@ -78,17 +82,19 @@ impl Particles {
                 let bad = |e: std::io::Error| {
                     Error::input(format!("is not a complete .npz file ({e})")).file(path)
                 };
-                let mut archive = npyz::npz::NpzArchive::open(path).map_err(bad)?;
+                let mut archive =
+                    ZipArchive::new(BufReader::new(file)).map_err(|e| bad(e.into()))?;
                 for name in ["pos", "position"] {
-                    if let Some(array) = archive.by_name(name).map_err(bad)? {
-                        check(path, array.shape(), array.order())?;
-                        let values = array.into_vec::<f32>().map_err(|e| {
-                            Error::input(format!("cannot be read as f32: {e}"))
-                                .file(path)
-                                .field(name)
-                        })?;
-                        return Ok(Particles::Read(values));
-                    }
+                    let entry = match archive.by_name(&file_name_from_array_name(name)) {
+                        Err(ZipError::FileNotFound) => continue,
+                        entry => entry.map_err(|e| bad(e.into()))?,
+                    };
+                    let array = npyz::NpyFile::new(entry).map_err(bad)?;
+                    check(path, array.shape(), array.order())?;
+                    let values = array.into_vec::<f32>().map_err(|e| {
+                        Error::input(format!("cannot be read as f32: {e}")).file(path).field(name)
+                    })?;
+                    return Ok(Particles::Read(values));
                 }
                 Err(Error::input("has no array 'pos' or 'position'").file(path))
             }

@@ -39,7 +39,7 @@ impl Table {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
         let mut table = match extension.as_str() {
             "csv" => read_csv(path, file),
-            "npz" => read_npz(path),
+            "npz" => read_npz(path, file),
             "npy" => read_npy(path, file),
             "safetensors" => read_safetensors(path, &file),
             "parquet" => read_parquet(path, file),
@@ -77,12 +77,15 @@ impl Table {
         self.names.iter().position(|n| n == name)
     }
 
+    /// What to say of a column that is not there.
+    pub(crate) fn lacks(&self) -> String {
+        format!("there is no such column; the columns are {}", self.names.join(", "))
+    }
+
     /// The column `name`; an error where it is missing or holds a NaN or an infinity.
     pub fn column(&self, name: &str) -> Result<&[f64]> {
         let error = |message: String| Error::input(message).file(&self.path).field(name);
-        let index = self.find(name).ok_or_else(|| {
-            error(format!("there is no such column; the columns are {}", self.names.join(", ")))
-        })?;
+        let index = self.find(name).ok_or_else(|| error(self.lacks()))?;
         let column = &self.columns[index];
         match column.iter().position(|v| !v.is_finite()) {
             // Row 1 is the header.
@@ -229,16 +232,17 @@ pub(crate) fn numbers<R: std::io::Read>(array: npyz::NpyFile<R>) -> Result<Vec<f
     }
 }
 
-fn read_npz(path: &Path) -> Result<Table> {
+/// The arrays of an archive are the columns, in its order.
+fn read_npz(path: &Path, file: File) -> Result<Table> {
     let bad =
         |e: std::io::Error| Error::input(format!("is not a complete .npz file ({e})")).file(path);
-    let mut archive = npyz::npz::NpzArchive::open(path).map_err(bad)?;
+    let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(|e| bad(e.into()))?;
     let mut table = Table::default();
-    let names: Vec<String> = archive.array_names().map(String::from).collect();
-    for name in names {
-        if let Some(array) = archive.by_name(&name).map_err(bad)? {
-            push_array(&mut table, path, &name, array)?;
-        }
+    for index in 0..archive.len() {
+        let entry = archive.by_index(index).map_err(|e| bad(e.into()))?;
+        let name = npyz::npz::array_name_from_file_name(entry.name()).map(String::from);
+        let Some(name) = name else { continue };
+        push_array(&mut table, path, &name, npyz::NpyFile::new(entry).map_err(bad)?)?;
     }
     Ok(table)
 }
@@ -251,7 +255,10 @@ fn read_safetensors(path: &Path, file: &File) -> Result<Table> {
         Error::input(format!("is not a complete .safetensors file ({e})")).file(path)
     })?;
     let mut table = Table::default();
-    for (name, tensor) in tensors.iter() {
+    let mut tensors: Vec<_> = tensors.iter().collect();
+    // The library lists them in any order: here it is the file's.
+    tensors.sort_by_key(|(_, tensor)| tensor.data().as_ptr());
+    for (name, tensor) in tensors {
         fn read<const N: usize>(bytes: &[u8], cast: impl Fn([u8; N]) -> f64) -> Vec<f64> {
             bytes.as_chunks().0.iter().map(|b| cast(*b)).collect()
         }
@@ -290,12 +297,8 @@ fn read_parquet(path: &Path, _file: File) -> Result<Table> {
 /// The reader panics on some damaged files: the file is at fault then, and a user gets an error.
 #[cfg(feature = "parquet")]
 fn read_parquet(path: &Path, file: File) -> Result<Table> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let table = std::panic::catch_unwind(|| parquet_rows(path, file));
-    std::panic::set_hook(hook);
-    let damaged = |_| Err(Error::input("is a damaged Parquet file").file(path));
-    table.unwrap_or_else(damaged)
+    crate::panics::contained(|| parquet_rows(path, file))
+        .unwrap_or_else(|| Err(Error::input("is a damaged Parquet file").file(path)))
 }
 
 #[cfg(feature = "parquet")]
