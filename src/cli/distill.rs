@@ -12,7 +12,7 @@ use crate::distill::laws::Search;
 use crate::distill::pipeline::{self, Settings};
 use crate::error::{Error, Result};
 use crate::model::{ModelKind, Precision};
-use crate::network::settings::{Preset, Settings as TrainSettings};
+use crate::network::settings::{Changes, Preset, Settings as TrainSettings};
 use crate::ops::check_precision;
 use crate::report;
 use crate::store::run::{Existing, RunFolder};
@@ -36,18 +36,14 @@ pub struct Distill {
     /// How much work to do
     #[arg(long, value_enum, default_value_t = Preset::Quick)]
     preset: Preset,
-    /// Arithmetic of the matrix products in training
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    #[command(flatten)]
+    training: Changes,
     /// Number of message components to keep
     #[arg(long)]
     components: Option<usize>,
     /// Rule that chooses a law from its Pareto front
     #[arg(long, value_enum, default_value_t = Select::Best)]
     select: Select,
-    /// Steps of training; the preset has its own default
-    #[arg(long, value_name = "N")]
-    steps: Option<u64>,
     /// Formulas to consider for each message [default: depends on the preset]
     #[arg(long, value_name = "N")]
     evaluations: Option<u64>,
@@ -100,16 +96,15 @@ impl Distill {
             simulate,
             model: kind,
             preset: self.preset,
-            precision: self.precision,
+            training: self.training,
             components: self.components,
             select: self.select,
-            steps: self.steps,
             evaluations: self.evaluations,
             seed: context.seed,
         };
         let output = self.output.unwrap_or_else(|| PathBuf::from("runs").join(name));
         pipeline::check(&settings)?;
-        check_precision(&context.device, settings.precision)?;
+        check_precision(&context.device, settings.training.precision.unwrap_or(Precision::F32))?;
         let folder = RunFolder::create(&output, self.existing)?;
         if self.existing.resume {
             match folder.read_config::<Settings>("distill")? {
@@ -133,11 +128,8 @@ impl Distill {
         let graph = Graph::open(path)?;
         let kind = self.model.unwrap_or(ModelKind::L1);
         let mut settings = TrainSettings::on_graph(self.preset, kind);
-        settings.precision = self.precision;
+        self.training.apply(&mut settings);
         settings.seed = context.seed;
-        if let Some(steps) = self.steps {
-            settings.set_steps(steps);
-        }
         if self.evaluations == Some(0) {
             return Err(Error::usage("is 0; at least 1 is needed").field("evaluations"));
         }

@@ -10,6 +10,7 @@ use super::Context;
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::store::table::Table;
+use crate::store::tidy;
 
 /// Applies laws to the rows of a table.
 ///
@@ -87,6 +88,7 @@ impl Eval {
         }
         let text = match &self.output {
             Some(output) => {
+                tidy(&[output]);
                 out.write_csv(output)?;
                 summary(&documents)
             }
@@ -128,7 +130,7 @@ impl Eval {
             laws.retain(|law| law.target == *target);
             if laws.is_empty() {
                 let message = format!("has no law for this target; it has {}", known.join(", "));
-                return Err(bad(&message).field(target));
+                return Err(Error::usage(message).file(&path).field(target));
             }
         }
         if laws.is_empty() {

@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::distill::pipeline::Setting;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::store;
 
 mod bench;
 mod catalog;
@@ -64,38 +65,38 @@ struct Common {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure every operation against the limits of this machine
-    Bench(bench::Bench),
+    /// Everything: from a simulated system, a data set or a graph to its law
+    Distill(Box<distill::Distill>),
+    /// Simulate systems of interacting bodies
+    Simulate(simulate::Simulate),
+    /// Make a data set from a table of trajectories
+    Import(import::Import),
+    /// Train a graph network on a data set
+    Train(train::Train),
+    /// Rank the messages of a trained network and compare them with the true forces
+    Messages(messages::Messages),
+    /// Find the formula behind a column of a table
+    Regress(Box<regress::Regress>),
+    /// Replace a network by its laws and refit their constants
+    Compose(compose::Compose),
+    /// Predict accelerations and trajectories with a trained network
+    Predict(predict::Predict),
+    /// Write the report of a run folder again
+    Report(report::Report),
+    /// Apply laws to the rows of a table
+    Eval(eval::Eval),
     /// Make a catalogue of dark-matter halos from a table or a friends-of-friends file
     Catalog(catalog::Catalog),
     /// Join neighbouring halos of a catalogue to a graph
     Graph(graph::Graph),
-    /// Everything: from a simulated system, a data set or a graph to its law
-    Distill(Box<distill::Distill>),
-    /// Rank the messages of a trained network and compare them with the true forces
-    Messages(messages::Messages),
-    /// Replace a network by its laws and refit their constants
-    Compose(compose::Compose),
-    /// Apply laws to the rows of a table
-    Eval(eval::Eval),
-    /// List the devices that can be used
-    Devices(devices::Devices),
-    /// Predict accelerations and trajectories with a trained network
-    Predict(predict::Predict),
     /// Reproduce a table of the paper
     Reproduce(reproduce::Reproduce),
-    /// Write the report of a run folder again
-    Report(report::Report),
-    /// Find the formula behind a column of a table
-    Regress(Box<regress::Regress>),
-    /// Train a graph network on a data set
-    Train(train::Train),
-    /// Make a data set from a table of trajectories
-    Import(import::Import),
+    /// Measure every operation against the limits of this machine
+    Bench(bench::Bench),
+    /// List the devices that can be used
+    Devices(devices::Devices),
     /// Compare every operation on a device with its reference
     Selftest(selftest::Selftest),
-    /// Simulate systems of interacting bodies
-    Simulate(simulate::Simulate),
 }
 
 impl Command {
@@ -125,6 +126,7 @@ impl OutputFile {
         if self.output.exists() && !self.overwrite {
             return Err(Error::usage("exists already: --overwrite replaces it").file(&self.output));
         }
+        store::tidy(&[&self.output]);
         Ok(&self.output)
     }
 }
@@ -155,6 +157,19 @@ impl Context {
     }
 }
 
+/// True where the arguments ask for `--json`, whether or not they make sense.
+pub fn asks_for_json() -> bool {
+    std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|a| a == "--json")
+}
+
+/// What clap says about arguments that make no sense, without the usage and the hints.
+pub fn usage_error(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let lines = text.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty());
+    let sentence: Vec<&str> = lines.map(str::trim).collect();
+    Error::usage(sentence.join(" "))
+}
+
 impl Cli {
     /// True where errors are to be printed as a document on stdout.
     pub fn json(&self) -> bool {
@@ -170,7 +185,9 @@ impl Cli {
             .num_threads(threads)
             .use_current_thread()
             .build_global()
-            .map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))?;
+            .map_err(|e| {
+                Error::usage(format!("cannot start {threads} threads: {e}")).field("threads")
+            })?;
         let progress = if quiet { Progress::Quiet } else { Progress::Stderr };
         let device = match device.as_str() {
             // Opening a GPU takes longer than what these do.

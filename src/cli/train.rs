@@ -9,8 +9,9 @@ use super::Context;
 use crate::cosmology::graph::Graph;
 use crate::cosmology::train as on_graph;
 use crate::error::{Error, Result};
-use crate::model::{ModelKind, Precision};
+use crate::model::ModelKind;
 use crate::nbody::dataset::Dataset;
+use crate::network::settings::Changes;
 use crate::network::train::{Preset, Settings, Summary, check_room, train, train_replicas};
 use crate::ops::check_precision;
 use crate::store::run::{Existing, RunFolder};
@@ -40,39 +41,6 @@ pub struct Train {
     output: PathBuf,
     #[command(flatten)]
     existing: Existing,
-}
-
-/// What a user may change about a preset.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Changes {
-    /// Steps of the optimizer, instead of the preset's
-    #[arg(long, value_name = "N")]
-    pub steps: Option<u64>,
-    /// Units of a hidden layer, instead of the preset's
-    #[arg(long, value_name = "N")]
-    pub hidden: Option<usize>,
-    /// Hidden layers of each network, instead of the preset's
-    #[arg(long, value_name = "N")]
-    pub layers: Option<usize>,
-    /// Highest learning rate, instead of the preset's
-    #[arg(long, value_name = "RATE")]
-    pub peak_rate: Option<f64>,
-    /// Arithmetic of the matrix products
-    #[arg(long, value_enum, value_name = "PRECISION")]
-    pub precision: Option<Precision>,
-}
-
-impl Changes {
-    /// Applies the changes to a preset.
-    pub fn apply(&self, settings: &mut Settings) {
-        if let Some(steps) = self.steps {
-            settings.set_steps(steps);
-        }
-        settings.hidden = self.hidden.unwrap_or(settings.hidden);
-        settings.layers = self.layers.unwrap_or(settings.layers);
-        settings.peak_rate = self.peak_rate.unwrap_or(settings.peak_rate);
-        settings.precision = self.precision.unwrap_or(settings.precision);
-    }
 }
 
 impl Train {

@@ -21,7 +21,7 @@ use crate::ops::{edge, formula};
 use crate::random::Random;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Entry;
-use crate::symbolic::job::{self, Labels};
+use crate::symbolic::job::{self, Labels, NODE_MEMORY};
 use crate::symbolic::search::Problem;
 
 /// Training nodes on which pairs of candidates are fitted, and as many on which they are judged.
@@ -77,7 +77,7 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
         problem.names.remove(0);
         problem.columns.remove(0);
     }
-    let labels = Labels { targets: vec!["delta".to_string()], stage: "node", memory: None };
+    let labels = Labels { targets: vec!["delta".to_string()], stage: "node", memory: NODE_MEMORY };
     let node_front = search(at, folder, how, std::slice::from_ref(&problem), &labels)?.remove(0);
     let node_laws: Vec<Expression> = candidates(&node_front)
         .iter()
@@ -102,7 +102,7 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     let [fitting, judging] = [fitting, judging].map(|part| draw(&part, COMPARED, at.seed));
     let fit = Nodes::new(&at.device, graph, &features, &fitting)?;
     let judge = Nodes::new(&at.device, graph, &features, &judging)?;
-    let bar = at.progress.bar("compose", (messages[0].len() * node_laws.len()) as u64, "pairs");
+    let bar = at.progress.bar("compose", (messages[0].len() * node_laws.len()) as u64, "pairs", 0);
     let mut pairs: Vec<Pair> = Vec::new();
     for first in &messages[0] {
         for node in &node_laws {

@@ -199,26 +199,17 @@ pub(super) fn search(
     problems: &[Problem],
     labels: &Labels,
 ) -> Result<Vec<Front>> {
-    let mut problems = problems.to_vec();
-    if search.resume {
-        let laws = job::read_laws(folder)?;
-        let done = |target: &String| {
-            laws.iter().any(|law| law["stage"] == labels.stage && law["target"] == target.as_str())
-        };
-        if labels.targets.iter().all(done) {
-            let fronts = labels.targets.iter().zip(&problems);
-            return fronts.map(|(target, p)| read_front(folder, target, &p.names)).collect();
-        }
-        job::resume(&mut problems, &labels.targets, folder)?;
-    }
     let settings = SearchSettings {
         evaluations: Some(search.evaluations),
         seed: at.seed,
         ..SearchSettings::default()
     };
+    if !search.resume {
+        folder.remove(labels.memory)?;
+    }
     let outcomes = job::run(
         &Evaluator::new(&at.device),
-        &problems,
+        problems,
         labels,
         &settings,
         search.select,
@@ -245,11 +236,8 @@ pub fn regress(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     let tables = Table::read(folder, ROWS, at.seed)?;
     if !how.resume {
         // Laws of other messages would pass for laws of these.
-        for name in [job::LAWS, job::HALL_OF_FAME] {
-            let path = folder.file(name);
-            if path.exists() {
-                std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
-            }
+        for name in [job::LAWS, job::HALL_OF_FAME, job::NODE_MEMORY] {
+            folder.remove(name)?;
         }
     }
     let problem = |table: &Table| Problem {
@@ -261,7 +249,7 @@ pub fn regress(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     };
     let problems: Vec<Problem> = tables.iter().map(problem).collect();
     let targets = tables.iter().map(|table| format!("e{}", table.component.index)).collect();
-    let labels = Labels { targets, stage: "message", memory: None };
+    let labels = Labels { targets, stage: "message", memory: job::MEMORY };
     let fronts = search(at, folder, how, &problems, &labels)?;
     let mut summary = Summary::read(folder)?;
     let chosen = labels.targets.iter().zip(&fronts).zip(&problems).filter_map(

@@ -1,5 +1,5 @@
 //! The graph of a catalogue: all pairs of halos within a radius, in a memory-mapped file of kind
-//! `graph` (DESIGN §1).
+//! `graph` (docs/design.md §1).
 //!
 //! `position [node, 3] f32` in Mpc/h, `features [node, 4] f32` (velocity in km/s, mass in Msun/h),
 //! `target [node] f32` (overdensity) where it is known, `row_start [node + 1] u64`,
@@ -91,7 +91,7 @@ pub fn build(
     let edges: usize = counted.iter().map(|graph| graph.edges()).sum();
     if edges == 0 {
         let message = format!("no two halos are within {radius} Mpc/h of each other");
-        return Err(Error::input(message).file(first.path()).field("radius"));
+        return Err(Error::usage(message).file(first.path()).field("radius"));
     }
     let mut first_nodes = Vec::new();
     let mut nodes = 0;

@@ -40,13 +40,14 @@ impl Split {
         for (name, part) in [("train", &split.train), ("test", &split.test)] {
             if part.is_empty() {
                 let mut message = format!(
-                    "no halo is left to {name} on: of the box of {edge} Mpc/h a fifth is held out, with \
-                     {buffer} Mpc/h on either side"
+                    "no halo is left to {name} on: a fifth of the box of {edge} Mpc/h is held out, with a \
+                     buffer of {buffer} Mpc/h on either side"
                 );
-                if let Some(limit) = hide_above {
-                    message += &format!(", and overdensities above {limit} are hidden");
-                }
-                return Err(Error::input(message).file(graph.path()));
+                let Some(limit) = hide_above else {
+                    return Err(Error::input(message).file(graph.path()));
+                };
+                message += &format!(", and overdensities above {limit} are hidden");
+                return Err(Error::usage(message).file(graph.path()).field("hide-above"));
             }
         }
         Ok(split)

@@ -1,5 +1,7 @@
 //! The regression stages of a run: an expression for each kept message, then for each output of φv.
 
+use std::slice;
+
 use super::compose::Formula;
 use super::edges::{Inputs, node_names};
 use super::messages::{Component, MessageTable};
@@ -11,7 +13,7 @@ use crate::network::settings::Preset;
 use crate::ops::expression::Evaluator;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::{Entry, Select};
-use crate::symbolic::job::{self, LAWS, Labels, MEMORY};
+use crate::symbolic::job::{self, LAWS, Labels, MEMORY, NODE_MEMORY};
 use crate::symbolic::joint::{self, Joint};
 use crate::symbolic::search::{Outcome, Problem, Settings};
 
@@ -32,7 +34,7 @@ pub struct Search<'a> {
     pub evaluations: u64,
     /// The rule that chooses from a Pareto front.
     pub select: Select,
-    /// True to keep what an interrupted search of the same messages left in the folder.
+    /// True to go on from what an interrupted search of the same messages remembers.
     pub resume: bool,
     /// Where it names a vector among the inputs, all messages have one factor in common, as a
     /// [`Joint`] says.
@@ -74,25 +76,27 @@ impl Job<'_> {
     fn run(
         &self,
         stage: &'static str,
-        labels: Vec<String>,
-        mut problems: Vec<Problem>,
+        targets: Vec<String>,
+        problems: Vec<Problem>,
         joined: Option<(Joint, Problem)>,
     ) -> Result<Vec<Entry>> {
         let Job { at, folder, search: Search { evaluations, select, resume, .. } } = *self;
-        // What a joint search remembers knows of which search it is, laws and formulas do not.
-        if resume && joined.is_none() {
-            if let Some(entries) = finished(folder, stage, &labels, &problems[0].names)? {
-                return Ok(entries);
-            }
-            job::resume(&mut problems, &labels, folder)?;
-        }
         let settings =
             Settings { evaluations: Some(evaluations), seed: at.seed, ..Settings::default() };
+        let searched = joined.as_ref().map_or(&problems[..], |(_, one)| slice::from_ref(one));
+        let memory = if stage == MESSAGE { MEMORY } else { NODE_MEMORY };
+        if !(resume && job::remembers(&folder.file(memory), searched, &settings)?) {
+            folder.remove(memory)?;
+            if stage == MESSAGE {
+                // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
+                for name in [LAWS, job::HALL_OF_FAME, NODE_MEMORY] {
+                    folder.remove(name)?;
+                }
+            }
+        }
         let evaluator = &Evaluator::new(&at.device);
         let progress = at.progress;
-        // Formulas do not say all about a joint search, what it remembers does.
-        let memory = joined.is_some().then_some(MEMORY);
-        let labels = Labels { targets: labels, stage, memory };
+        let labels = Labels { targets, stage, memory };
         let outcomes = match &joined {
             None => job::run(evaluator, &problems, &labels, &settings, select, folder, progress)?,
             Some(joined) => {
@@ -127,24 +131,6 @@ impl Job<'_> {
     }
 }
 
-/// The chosen entries of a search that had ended; `None` where it had not.
-fn finished(
-    folder: &RunFolder,
-    stage: &str,
-    labels: &[String],
-    names: &[String],
-) -> Result<Option<Vec<Entry>>> {
-    let laws = job::read_laws(folder)?;
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let entry = |label: &String| {
-        let law = laws.iter().find(|l| l["stage"] == stage && l["target"] == label.as_str())?;
-        let expression = Expression::parse(law["equation"].as_str()?, &names).ok()?;
-        let complexity = law["complexity"].as_u64()? as u32;
-        Some(Entry { complexity, loss: law["loss"].as_f64()?, score: 0.0, expression })
-    };
-    Ok(labels.iter().map(entry).collect())
-}
-
 /// Searches a law for each kept message of a run, with `hall_of_fame.csv` live, into `laws.json`.
 pub fn messages(
     at: Setting,
@@ -156,19 +142,9 @@ pub fn messages(
     let problems = problems(&table.inputs.names(), &table.columns, &targets);
     let joint = (!search.joint.is_empty()).then(|| Joint::new(&problems, search.joint));
     let joint = joint.transpose()?;
-    // Only a joint search leaves a memory: without one where it should be, the other kind was interrupted.
-    let resume = search.resume && folder.file(MEMORY).exists() == joint.is_some();
-    let search = Search { resume, ..search };
-    // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
-    for name in [LAWS, job::HALL_OF_FAME, MEMORY] {
-        let path = folder.file(name);
-        if path.exists() && !search.resume {
-            std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
-        }
-    }
-    let labels = table.targets.iter().map(|(c, _)| c.index.to_string()).collect();
+    let targets = table.targets.iter().map(|(c, _)| c.index.to_string()).collect();
     let job = Job { at, folder, search };
-    job.run(MESSAGE, labels, problems, joint)
+    job.run(MESSAGE, targets, problems, joint)
 }
 
 /// Searches an expression for each output of φv and adds them to `hall_of_fame.csv` and `laws.json`.
@@ -180,10 +156,10 @@ pub fn nodes(
     search: Search,
 ) -> Result<Vec<Expression>> {
     let dim = table.targets.len();
-    let labels = OUTPUTS[..dim].iter().map(|name| name.to_string()).collect();
+    let targets = OUTPUTS[..dim].iter().map(|name| name.to_string()).collect();
     let job = Job { at, folder, search };
     let problems = problems(&node_names(dim, components), &table.columns, &table.targets);
-    let chosen = job.run(NODE, labels, problems, None)?;
+    let chosen = job.run(NODE, targets, problems, None)?;
     Ok(chosen.into_iter().map(|entry| entry.expression).collect())
 }
 

@@ -17,12 +17,12 @@ use super::rollout::{self, unseen};
 use super::summary::{LawSummary, Summary};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::model::{ModelKind, Precision};
+use crate::model::ModelKind;
 use crate::nbody::dataset::Dataset;
 use crate::nbody::simulate;
 use crate::network::batches::split;
 use crate::network::model::Model;
-use crate::network::settings::{Preset, Settings as TrainSettings};
+use crate::network::settings::{Changes, Preset, Settings as TrainSettings};
 use crate::network::train::train;
 use crate::progress::Progress;
 use crate::store::run::RunFolder;
@@ -47,14 +47,13 @@ pub struct Settings {
     pub model: ModelKind,
     /// How much work.
     pub preset: Preset,
-    /// Arithmetic of training.
-    pub precision: Precision,
+    /// What the training changes about the preset.
+    #[serde(flatten)]
+    pub training: Changes,
     /// How many message components to keep; by default D for known laws, else those above 1 %.
     pub components: Option<usize>,
     /// The rule that chooses from a Pareto front.
     pub select: Select,
-    /// Steps of training; by default what the preset says.
-    pub steps: Option<u64>,
     /// Candidates of each search; by default what the preset says.
     pub evaluations: Option<u64>,
     /// Seed of everything random.
@@ -63,6 +62,16 @@ pub struct Settings {
     pub dataset: Option<PathBuf>,
     /// The system to simulate.
     pub simulate: Option<simulate::Settings>,
+}
+
+impl Settings {
+    /// The training on systems of `bodies` bodies in `dim` dimensions.
+    fn training(&self, dim: usize, bodies: usize) -> TrainSettings {
+        let mut training = TrainSettings::preset(self.preset, self.model, dim, bodies);
+        self.training.apply(&mut training);
+        training.seed = self.seed;
+        training
+    }
 }
 
 /// Runs that are simulated for training.
@@ -77,7 +86,7 @@ pub fn runs(preset: Preset) -> usize {
 const LOSS_GRAPHS: usize = 4000;
 /// Graphs of the training data on which the composed formula is refitted.
 const REFIT_GRAPHS: usize = 4000;
-/// Rows of each regression (DESIGN §4).
+/// Rows of each regression (docs/design.md §4).
 pub const ROWS: usize = 5000;
 /// How much wider than the initial states of the training the states outside its range are.
 const OUTSIDE_WIDTH: f64 = 2.0;
@@ -104,14 +113,7 @@ pub fn distill(at: Setting, folder: &RunFolder, settings: &Settings) -> Result<(
 
     let stage = Instant::now();
     let about = &dataset.about;
-    let mut training = TrainSettings {
-        precision: settings.precision,
-        seed: settings.seed,
-        ..TrainSettings::preset(settings.preset, settings.model, about.dim, about.bodies)
-    };
-    if let Some(steps) = settings.steps {
-        training.set_steps(steps);
-    }
+    let training = settings.training(about.dim, about.bodies);
     let resume = folder.file("model.safetensors").exists();
     train(&at.device, &dataset, &training, folder, resume, at.progress)?;
     let trained = stage.elapsed().as_secs_f64();
@@ -222,13 +224,19 @@ pub fn composed(folder: &RunFolder) -> Result<Option<Formula>> {
 
 /// An error where the settings make no sense or the dataset cannot be used, before anything is written.
 pub fn check(settings: &Settings) -> Result<()> {
-    for (field, value) in [("steps", settings.steps), ("evaluations", settings.evaluations)] {
-        if value == Some(0) {
-            return Err(Error::usage("is 0; at least 1 is needed").field(field));
+    if settings.evaluations == Some(0) {
+        return Err(Error::usage("is 0; at least 1 is needed").field("evaluations"));
+    }
+    let (dim, bodies) = match (&settings.dataset, &settings.simulate) {
+        (Some(path), _) => {
+            let about = Dataset::open(path)?.about;
+            (about.dim, about.bodies)
         }
-    }
-    if let Some(path) = &settings.dataset {
-        Dataset::open(path)?;
-    }
-    settings.simulate.as_ref().map_or(Ok(()), |system| system.check())
+        (None, Some(system)) => {
+            system.check()?;
+            (system.dim, system.bodies)
+        }
+        (None, None) => return Err(Error::usage("neither a dataset nor a system to simulate")),
+    };
+    settings.training(dim, bodies).check()
 }

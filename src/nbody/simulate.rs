@@ -130,7 +130,7 @@ impl Settings {
 
 /// Initial state of one run: `states` `[2, body, dim]`, masses and charges `[body]`.
 ///
-/// Components of r and v are N(0, 1), masses exp N(0, 1), charges −1 or +1 (DESIGN §2).
+/// Components of r and v are N(0, 1), masses exp N(0, 1), charges −1 or +1 (docs/design.md §2).
 pub(crate) fn initial_state(
     settings: &Settings,
     run: usize,
@@ -205,7 +205,7 @@ pub fn simulate(
     let [positions, velocities, accelerations, masses, charges] =
         file.slices(["positions", "velocities", "accelerations", "masses", "charges"]);
 
-    let bar = progress.bar("simulate", runs as u64, "runs");
+    let bar = progress.bar("simulate", runs as u64, "runs", 0);
     let conserved = settings.law.conserves_energy();
     let mut drifts = Vec::new();
     let batch_runs = (BODY_FRAMES_PER_BATCH / (frames * bodies)).clamp(64, 4096);

@@ -37,8 +37,7 @@ pub(crate) fn train(
     progress: Progress,
 ) -> Result<()> {
     let Settings { steps, checkpoint_every, .. } = *settings;
-    let bar = progress.bar("train", steps, "steps");
-    bar.set(training.step());
+    let bar = progress.bar("train", steps, "steps", training.step());
     while training.step() < steps {
         let before = training.step();
         training.advance((before / checkpoint_every + 1) * checkpoint_every)?;
@@ -54,7 +53,7 @@ pub(crate) fn train(
         if stop {
             return Err(Error::interrupted(format!(
                 "stopped after step {step} of {steps} and saved: the same command with --resume \
-                 goes on"
+                 continues"
             ))
             .file(folder.path()));
         }

@@ -89,6 +89,11 @@ impl Memories {
         let damaged = |_| Error::input("is damaged: --overwrite starts again");
         serde_json::from_slice(bytes).map(Memories).map_err(damaged)
     }
+
+    /// Candidates that were considered, of all problems.
+    pub fn evaluations(&self) -> u64 {
+        self.0.iter().map(Memory::evaluations).sum()
+    }
 }
 
 /// What an observer sees at a synchronisation.

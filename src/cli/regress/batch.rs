@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 
 use super::fit::{self, Config, Fit};
 use super::options::{Arguments, Options};
-use crate::cli::Context;
+use crate::cli::{Context, usage_error};
 use crate::error::{Error, Kind, Result};
 use crate::ops::expression::{Evaluator, side_by_side};
 use crate::progress::Progress;
 use crate::store::run::{Existing, RunFolder};
-use crate::store::write_atomic;
+use crate::store::{tidy, write_atomic};
 
 /// The summary of all fits, in the folder of the batch.
 const SUMMARY: &str = "summary.csv";
@@ -59,8 +59,9 @@ pub fn run(
         }
     }
     std::fs::create_dir_all(output).map_err(|e| Error::io("create", output, e))?;
+    tidy(&[output.join(SUMMARY)]);
     let evaluator = Evaluator::new(&context.device);
-    let bar = context.progress.bar("batch", jobs.len() as u64, "fits");
+    let bar = context.progress.bar("batch", jobs.len() as u64, "fits", 0);
     let (next, writing) = (AtomicUsize::new(0), Mutex::new(()));
     let results: Vec<Mutex<Option<Result<Value>>>> =
         jobs.iter().map(|_| Mutex::new(None)).collect();
@@ -153,7 +154,7 @@ fn check(job: &Job, path: &Path) -> Result<()> {
             Ok(())
         }
         // A kill may have come before the first file was whole.
-        None if folder.left_by_a_kill()?.is_some() => Ok(()),
+        None if folder.is_empty()? => Ok(()),
         None => Err(Error::usage("contains something other than a fit").file(path)),
     }
 }
@@ -229,11 +230,8 @@ fn read(path: &Path, seed: u64) -> Result<Vec<Job>> {
             argument(&key, value, &mut arguments)
                 .ok_or_else(|| at("must be a list, a text or a number".to_string()).field(&key))?;
         }
-        let parsed = Arguments::try_parse_from(&arguments).map_err(|e| {
-            let text = e.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            at(line.trim_start_matches("error: ").to_string())
-        })?;
+        let parsed =
+            Arguments::try_parse_from(&arguments).map_err(|e| at(usage_error(&e).message))?;
         let mut options = parsed.options;
         if let Some(folder) = &options.warm_start {
             options.warm_start = Some(base.join(folder));

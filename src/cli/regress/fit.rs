@@ -162,8 +162,7 @@ impl Fit {
         progress: Progress,
     ) -> Result<Fitted> {
         let options = &self.config.options;
-        let labels =
-            Labels { targets: options.target.clone(), stage: "table", memory: Some(MEMORY) };
+        let labels = Labels { targets: options.target.clone(), stage: "table", memory: MEMORY };
         // Without a memory the search had not come to its first: from nothing it ends where it would have.
         let begun = resume && folder.file(MEMORY).exists();
         if begun && options.template.is_none() && self.joint.is_none() {

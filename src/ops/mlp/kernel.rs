@@ -85,7 +85,7 @@ pub(crate) trait Task {
 pub(crate) fn check_precision(cpu: &Cpu, precision: Precision) -> Result<()> {
     if matches!(precision, Precision::Tf32 | Precision::Bf16x3) {
         let message = "tf32 and bf16x3 need a GPU; use --precision f32 or bf16";
-        return Err(Error::device(message).field("precision"));
+        return Err(Error::usage(message).field("precision"));
     }
     if precision == Precision::Bf16 && cpu.simd() < Simd::Avx512Bf16 {
         return Err(Error::device(format!(
