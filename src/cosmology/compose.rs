@@ -77,7 +77,12 @@ pub fn compose(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
         problem.names.remove(0);
         problem.columns.remove(0);
     }
-    let labels = Labels { targets: vec!["delta".to_string()], stage: "node", memory: NODE_MEMORY };
+    let labels = Labels {
+        targets: vec!["delta".to_string()],
+        stage: "node",
+        memory: NODE_MEMORY,
+        resume: how.resume,
+    };
     let node_front = search(at, folder, how, std::slice::from_ref(&problem), &labels)?.remove(0);
     let node_laws: Vec<Expression> = candidates(&node_front)
         .iter()

@@ -204,9 +204,6 @@ pub(super) fn search(
         seed: at.seed,
         ..SearchSettings::default()
     };
-    if !search.resume {
-        folder.remove(labels.memory)?;
-    }
     let outcomes = job::run(
         &Evaluator::new(&at.device),
         problems,
@@ -236,7 +233,7 @@ pub fn regress(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     let tables = Table::read(folder, ROWS, at.seed)?;
     if !how.resume {
         // Laws of other messages would pass for laws of these.
-        for name in [job::LAWS, job::HALL_OF_FAME, job::NODE_MEMORY] {
+        for name in [job::LAWS, job::HALL_OF_FAME, job::MEMORY, job::NODE_MEMORY] {
             folder.remove(name)?;
         }
     }
@@ -249,7 +246,7 @@ pub fn regress(at: Setting, folder: &RunFolder, how: Search) -> Result<Summary> 
     };
     let problems: Vec<Problem> = tables.iter().map(problem).collect();
     let targets = tables.iter().map(|table| format!("e{}", table.component.index)).collect();
-    let labels = Labels { targets, stage: "message", memory: job::MEMORY };
+    let labels = Labels { targets, stage: "message", memory: job::MEMORY, resume: how.resume };
     let fronts = search(at, folder, how, &problems, &labels)?;
     let mut summary = Summary::read(folder)?;
     let chosen = labels.targets.iter().zip(&fronts).zip(&problems).filter_map(

@@ -85,18 +85,16 @@ impl Job<'_> {
             Settings { evaluations: Some(evaluations), seed: at.seed, ..Settings::default() };
         let searched = joined.as_ref().map_or(&problems[..], |(_, one)| slice::from_ref(one));
         let memory = if stage == MESSAGE { MEMORY } else { NODE_MEMORY };
-        if !(resume && job::remembers(&folder.file(memory), searched, &settings)?) {
-            folder.remove(memory)?;
-            if stage == MESSAGE {
-                // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
-                for name in [LAWS, job::HALL_OF_FAME, NODE_MEMORY] {
-                    folder.remove(name)?;
-                }
+        let resume = resume && job::remembers(&folder.file(memory), searched, &settings)?;
+        if stage == MESSAGE && !resume {
+            // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
+            for name in [LAWS, job::HALL_OF_FAME, MEMORY, NODE_MEMORY] {
+                folder.remove(name)?;
             }
         }
         let evaluator = &Evaluator::new(&at.device);
         let progress = at.progress;
-        let labels = Labels { targets, stage, memory };
+        let labels = Labels { targets, stage, memory, resume };
         let outcomes = match &joined {
             None => job::run(evaluator, &problems, &labels, &settings, select, folder, progress)?,
             Some(joined) => {

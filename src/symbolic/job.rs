@@ -51,6 +51,8 @@ pub struct Labels {
     /// The file that keeps what the search remembers: the same search of the same problems in the same
     /// folder goes on from it, to the same end.
     pub memory: &'static str,
+    /// True to go on from what that file remembers.
+    pub resume: bool,
 }
 
 /// Searches for the laws of `problems`, each with its label, and keeps the run folder up to date.
@@ -72,7 +74,10 @@ pub fn run(
     assert_eq!(problems.len(), labels.targets.len(), "a label for each problem");
     let begun = Instant::now();
     let fingerprint = fingerprint(problems, settings);
-    let memory = read_memory(&folder.file(labels.memory), fingerprint)?;
+    let memory = match labels.resume {
+        true => read_memory(&folder.file(labels.memory), fingerprint)?,
+        false => None,
+    };
     let whole = settings.evaluations.map(|limit| limit.saturating_mul(problems.len() as u64));
     let bar = match (whole, settings.seconds) {
         (Some(whole), _) => {

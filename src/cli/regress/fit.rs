@@ -162,7 +162,8 @@ impl Fit {
         progress: Progress,
     ) -> Result<Fitted> {
         let options = &self.config.options;
-        let labels = Labels { targets: options.target.clone(), stage: "table", memory: MEMORY };
+        let targets = options.target.clone();
+        let labels = Labels { targets, stage: "table", memory: MEMORY, resume };
         // Without a memory the search had not come to its first: from nothing it ends where it would have.
         let begun = resume && folder.file(MEMORY).exists();
         if begun && options.template.is_none() && self.joint.is_none() {
