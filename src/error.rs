@@ -109,6 +109,7 @@ impl Error {
     /// The exit code of the program that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
+            Kind::Usage => 2,
             Kind::Interrupted => 130,
             _ => 1,
         }

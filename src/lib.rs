@@ -15,10 +15,11 @@
 //! - [`ops`]: the fused operations that do the work, one folder each with mathematics, CPU, GPU and
 //!   tests; [`device`] says where they run, and nothing else knows.
 //! - [`store`]: memory-mapped files, tables, run folders; [`cli`]: one file a subcommand.
-//! - [`random`], [`progress`], [`interrupt`], [`error`]: what everything shares.
+//! - [`random`], [`progress`], [`interrupt`], [`panics`], [`error`]: what everything shares.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
+#![warn(clippy::undocumented_unsafe_blocks)]
 
 pub mod bench;
 pub mod cli;
@@ -33,6 +34,7 @@ pub mod model;
 pub mod nbody;
 pub mod network;
 pub mod ops;
+pub mod panics;
 pub mod pipeline;
 pub mod progress;
 pub mod random;

@@ -3,13 +3,18 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lawsmith::cli::Cli;
+use lawsmith::cli::{self, Cli};
 
 fn main() -> ExitCode {
     lawsmith::interrupt::install();
-    let cli = Cli::parse();
-    let json = cli.json();
-    match cli.run() {
+    lawsmith::panics::install();
+    let (json, done) = match Cli::try_parse() {
+        Ok(cli) => (cli.json(), cli.run()),
+        // Help and version are no errors, and a person gets the usage with its hints.
+        Err(error) if error.exit_code() == 0 || !cli::asks_for_json() => error.exit(),
+        Err(error) => (true, Err(cli::usage_error(&error))),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if json {

@@ -23,7 +23,7 @@ use crate::model::{ModelKind, Precision};
 use crate::nbody::dataset::Dataset;
 use crate::nbody::simulate::{self, simulate};
 use crate::network::model::{Model, TrainedOn};
-use crate::network::settings::{Preset, Settings as TrainSettings};
+use crate::network::settings::{Changes, Preset, Settings as TrainSettings};
 use crate::network::system::System;
 use crate::network::train;
 use crate::ops::check_precision;
@@ -38,14 +38,13 @@ pub struct Settings {
     pub model: ModelKind,
     /// How much work.
     pub preset: Preset,
-    /// Arithmetic of training.
-    pub precision: Precision,
+    /// What the training changes about the preset.
+    #[serde(flatten)]
+    pub training: Changes,
     /// How many message components to keep; by default D for known laws, else those above 1 %.
     pub components: Option<usize>,
     /// The rule that chooses from a Pareto front.
     pub select: Select,
-    /// Steps of training; by default what the preset says.
-    pub steps: Option<u64>,
     /// Candidates of each search; by default what the preset says.
     pub evaluations: Option<u64>,
     /// Nodes of a graph with a larger target are hidden.
@@ -64,14 +63,9 @@ pub struct Settings {
 impl Settings {
     /// Those of the training.
     fn training(&self, system: &dyn System) -> TrainSettings {
-        let mut training = TrainSettings {
-            precision: self.precision,
-            seed: self.seed,
-            ..system.settings(self.preset, Some(self.model))
-        };
-        if let Some(steps) = self.steps {
-            training.set_steps(steps);
-        }
+        let mut training = system.settings(self.preset, Some(self.model));
+        self.training.apply(&mut training);
+        training.seed = self.seed;
         training
     }
 
@@ -107,7 +101,7 @@ pub fn open(path: &Path, hide_above: Option<f64>) -> Result<Box<dyn System>> {
         return Ok(Box::new(Halos { graph: Graph::open(path)?, hide_above }));
     }
     if hide_above.is_some() {
-        let message = "hides nodes of a graph; this is a data set of small systems";
+        let message = "applies only to a graph of halos";
         return Err(Error::usage(message).file(path).field("hide-above"));
     }
     Ok(Box::new(Dataset::open(path)?))
@@ -132,12 +126,14 @@ pub fn open_run(folder: &RunFolder) -> Result<Run> {
 /// # Errors
 /// All of these.
 pub fn check(device: &Device, settings: &Settings) -> Result<()> {
-    for (field, value) in [("steps", settings.steps), ("evaluations", settings.evaluations)] {
+    for (field, value) in
+        [("steps", settings.training.steps), ("evaluations", settings.evaluations)]
+    {
         if value == Some(0) {
             return Err(Error::usage("is 0; at least 1 is needed").field(field));
         }
     }
-    check_precision(device, settings.precision)?;
+    check_precision(device, settings.training.precision.unwrap_or(Precision::F32))?;
     if let Some(path) = &settings.dataset {
         let system = open(path, settings.hide_above)?;
         settings.wanted().check(&system.trained_on())?;
@@ -147,7 +143,7 @@ pub fn check(device: &Device, settings: &Settings) -> Result<()> {
         [("hide-above", settings.hide_above.is_some()), ("without-mass", settings.without_mass)]
     {
         if given {
-            let message = "is of graphs of halos; this is a system of bodies";
+            let message = "applies only to a graph of halos";
             return Err(Error::usage(message).field(field));
         }
     }

@@ -1,5 +1,8 @@
 //! Progress on stderr: bars with rate and remaining time on a terminal, a plain line every few
 //! seconds in a log, nothing under `-q`.
+//!
+//! Rate and remaining time are those of this process: what an earlier run had done before `--resume`
+//! counts as done, and not as fast.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -21,27 +24,31 @@ pub enum Progress {
 }
 
 impl Progress {
-    /// A bar named `label` that counts to `total` `unit`s.
-    pub fn bar(self, label: &str, total: u64, unit: &str) -> Bar {
+    /// A bar named `label` that counts to `total` `unit`s, `done` of which an earlier run has done.
+    pub fn bar(self, label: &str, total: u64, unit: &str, done: u64) -> Bar {
         let terminal = std::io::stderr().is_terminal();
         let target = match self {
             Progress::Stderr if terminal => ProgressDrawTarget::stderr(),
             _ => ProgressDrawTarget::hidden(),
         };
         let template =
-            format!("{{prefix:<10}} {{bar:30}} {{pos}}/{{len}} {unit} {{per_sec}}{{left}} {{msg}}");
-        let left = |state: &ProgressState, out: &mut dyn Write| {
-            if state.pos() > 0 {
-                let _ = write!(out, " eta {:#}", HumanDuration(state.eta()));
+            format!("{{prefix:<10}} {{bar:30}} {{pos}}/{{len}} {unit} {{speed}} {{msg}}");
+        let begun = Instant::now();
+        let speed = move |state: &ProgressState, out: &mut dyn Write| {
+            let pace = Pace::of(done, state.pos(), begun.elapsed().as_secs_f64());
+            let _ = write!(out, "{:.0}/s", pace.rate);
+            if let Some(left) = pace.left(state.pos(), state.len().unwrap_or(0)) {
+                let _ = write!(out, " eta {:#}", HumanDuration(left));
             }
         };
         let style = ProgressStyle::with_template(&template).expect("a constant template");
         let bar = ProgressBar::with_draw_target(Some(total), target)
             .with_prefix(label.to_string())
-            .with_style(style.with_key("left", left));
-        let lines = (self == Progress::Stderr && !terminal)
-            .then(|| Mutex::new(Lines { begun: Instant::now(), last: Instant::now() }));
-        Bar { bar, lines, label: label.to_string(), unit: unit.to_string() }
+            .with_position(done)
+            .with_style(style.with_key("speed", speed));
+        let lines =
+            (self == Progress::Stderr && !terminal).then(|| Mutex::new(Lines { last: begun }));
+        Bar { bar, lines, done, begun, label: label.to_string(), unit: unit.to_string() }
     }
 
     /// One line of information.
@@ -52,8 +59,26 @@ impl Progress {
     }
 }
 
+/// How fast the work goes, since this process began with it.
+struct Pace {
+    /// Units a second.
+    rate: f64,
+}
+
+impl Pace {
+    /// From `before` units to `now` in `seconds`.
+    fn of(before: u64, now: u64, seconds: f64) -> Self {
+        Pace { rate: now.saturating_sub(before) as f64 / seconds.max(1e-9) }
+    }
+
+    /// How long the rest takes; known once something is done.
+    fn left(&self, now: u64, total: u64) -> Option<Duration> {
+        let seconds = total.saturating_sub(now) as f64 / self.rate;
+        (self.rate > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+    }
+}
+
 struct Lines {
-    begun: Instant,
     last: Instant,
 }
 
@@ -61,6 +86,9 @@ struct Lines {
 pub struct Bar {
     bar: ProgressBar,
     lines: Option<Mutex<Lines>>,
+    /// Units that an earlier run has done.
+    done: u64,
+    begun: Instant,
     label: String,
     unit: String,
 }
@@ -91,10 +119,10 @@ impl Bar {
             return;
         }
         lines.last = Instant::now();
-        let seconds = lines.begun.elapsed().as_secs_f64();
-        let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let (now, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
         let (label, message) = (&self.label, self.bar.message());
-        eprintln!("{label}: {} {message}", describe(done, total, &self.unit, seconds));
+        eprintln!("{label}: {} {message}", describe(self.done, now, total, &self.unit, seconds));
     }
 }
 
@@ -105,13 +133,12 @@ impl Drop for Bar {
     }
 }
 
-/// How far `seconds` have brought the work. How long the rest takes is known once something is done.
-fn describe(done: u64, total: u64, unit: &str, seconds: f64) -> String {
-    let rate = done as f64 / seconds.max(1e-9);
-    let mut text = format!("{done}/{total} {unit}, {rate:.0}/s, {seconds:.0} s");
-    if done > 0 {
-        let left = total.saturating_sub(done) as f64 / rate;
-        text += &format!(", {left:.0} s left");
+/// How far `seconds` have brought the work, from `before` units to `now`.
+fn describe(before: u64, now: u64, total: u64, unit: &str, seconds: f64) -> String {
+    let pace = Pace::of(before, now, seconds);
+    let mut text = format!("{now}/{total} {unit}, {:.0}/s, {seconds:.0} s", pace.rate);
+    if let Some(left) = pace.left(now, total) {
+        text += &format!(", {:.0} s left", left.as_secs_f64());
     }
     text
 }
@@ -122,7 +149,13 @@ mod tests {
 
     #[test]
     fn remaining_time_is_said_once_something_is_done() {
-        assert_eq!(describe(0, 1000, "runs", 5.2), "0/1000 runs, 0/s, 5 s");
-        assert_eq!(describe(250, 1000, "runs", 5.0), "250/1000 runs, 50/s, 5 s, 15 s left");
+        assert_eq!(describe(0, 0, 1000, "runs", 5.2), "0/1000 runs, 0/s, 5 s");
+        assert_eq!(describe(0, 250, 1000, "runs", 5.0), "250/1000 runs, 50/s, 5 s, 15 s left");
+    }
+
+    #[test]
+    fn the_rate_after_a_resume_is_that_since_the_resume() {
+        assert_eq!(describe(500, 500, 1000, "steps", 2.0), "500/1000 steps, 0/s, 2 s");
+        assert_eq!(describe(500, 600, 1000, "steps", 5.0), "600/1000 steps, 20/s, 5 s, 20 s left");
     }
 }

@@ -1,11 +1,13 @@
 //! From a system to its law through the command line, in small: every stage as a command of its own,
 //! `distill` as one, an interrupt, and errors.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use lawsmith::formula::expression::Expression;
+use lawsmith::store::tensors::TensorFile;
 use serde_json::Value;
 
 fn lawsmith(arguments: &[&str]) -> Output {
@@ -26,8 +28,10 @@ fn succeed(arguments: &[&str]) -> Value {
 
 fn error(arguments: &[&str]) -> Value {
     let output = lawsmith(arguments);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-    document(&output)["error"].clone()
+    let error = document(&output)["error"].clone();
+    let code = if error["kind"] == "usage" { 2 } else { 1 };
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+    error
 }
 
 fn text(path: &Path) -> &str {
@@ -144,7 +148,6 @@ fn messages_of_a_run_share_one_factor_under_joint() {
     assert!(again(&["--joint", "dx,dy"]) == before);
     assert!(again(&["--joint", "vx1,vy1"]) != before, "another vector");
     assert!(again(&[]) != before, "no vector");
-    assert!(!std::path::Path::new(&format!("{run}/memory.json")).exists());
     assert!(again(&["--joint", "dx,dy"]) == before);
     succeed(&["compose", run, "--evaluations", "400"]);
 }
@@ -195,6 +198,84 @@ fn distill_resumes_where_it_was_killed_and_ends_in_the_same_files() {
     assert!(e["message"].as_str().unwrap().contains("other settings"), "{e}");
 }
 
+/// The searches remember where they are: whenever they are interrupted, the run ends in the files of one that
+/// was not.
+#[test]
+fn distill_ends_in_the_same_files_whenever_it_is_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    let settings = "distill --bodies 6 --runs 40 --frames 40 --steps 300 --hidden 32 --evaluations 60000 \
+                    --resume -o";
+    let arguments = |run| settings.split_whitespace().chain([run]).collect::<Vec<&str>>();
+    succeed(&arguments(text(&whole)));
+
+    let arguments = arguments(text(&parts));
+    let exists = |name: &str| parts.join(name).exists();
+    let read = |name: &str| std::fs::read_to_string(parts.join(name)).unwrap_or_default();
+    // In the training; then among the messages' formulas, at once and after a while; then among φv's.
+    interrupted(&arguments, || exists("metrics.csv"));
+    interrupted(&arguments, || exists("hall_of_fame.csv"));
+    let since = Cell::new(None);
+    interrupted(&arguments, || {
+        let memory = read("memory.json");
+        let first = since.take().unwrap_or(memory.clone());
+        let later = memory != first;
+        since.set(Some(first));
+        later
+    });
+    assert!(!read("laws.json").contains("equation"), "the search of the messages has not ended");
+    interrupted(&arguments, || exists("memory_nodes.json"));
+    interrupted(&arguments, || read("hall_of_fame.csv").contains("\nax,"));
+    assert!(!read("laws.json").contains("\"node\""), "the search of φv has not ended");
+    succeed(&arguments);
+    for name in [
+        "dataset.safetensors",
+        "model.safetensors",
+        "metrics.csv",
+        "messages.safetensors",
+        "laws.json",
+        "hall_of_fame.csv",
+        "rollout.safetensors",
+    ] {
+        let read = |run: &Path| std::fs::read(run.join(name)).unwrap();
+        assert!(read(&whole) == read(&parts), "{name} differs");
+    }
+    // What has ended is as it was when the same command is given again.
+    let laws = read("laws.json");
+    succeed(&arguments);
+    assert_eq!(read("laws.json"), laws);
+}
+
+/// `distill` takes what `train` takes, keeps it, and asks for the same again.
+#[test]
+fn distill_takes_the_settings_of_a_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let settings = "distill --runs 20 --frames 20 --steps 30 --evaluations 1000 --hidden 24 --layers 1 \
+                    --peak-rate 0.004 -o";
+    let arguments: Vec<&str> = settings.split_whitespace().chain([text(&run)]).collect();
+    succeed(&arguments);
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    let config: toml::Table = config.parse().unwrap();
+    for table in ["distill", "train"] {
+        let value = |key: &str| config[table][key].clone();
+        assert_eq!(value("hidden").as_integer(), Some(24), "{table}");
+        assert_eq!(value("layers").as_integer(), Some(1), "{table}");
+        assert_eq!(value("peak_rate").as_float(), Some(0.004), "{table}");
+    }
+    let model = TensorFile::open(&run.join("model.safetensors"), "model").unwrap();
+    assert!(model.f32("edge.weight.1", &[2, 24]).is_ok(), "one hidden layer of 24 units");
+    succeed(&[&arguments[..], &["--resume"]].concat());
+    for (flag, value) in [("--hidden", "25"), ("--layers", "2"), ("--peak-rate", "0.005")] {
+        let mut other = arguments.clone();
+        let at = other.iter().position(|a| *a == flag).unwrap();
+        other[at + 1] = value;
+        other.push("--resume");
+        let e = error(&other);
+        assert!(e["message"].as_str().unwrap().contains("other settings"), "{flag}: {e}");
+    }
+}
+
 /// Ctrl-C as soon as `ready`: exit code 130; returns the sentence that says how to go on.
 fn interrupted(arguments: &[&str], ready: impl Fn() -> bool) -> String {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("lawsmith"));
@@ -228,12 +309,12 @@ fn distill_goes_on_after_ctrl_c_in_the_search_and_in_the_refit() {
     };
 
     let message = interrupted(&arguments, || run.join("hall_of_fame.csv").exists());
-    assert!(message.contains("--resume goes on from there"), "{message}");
+    assert!(message.contains("--resume continues from there"), "{message}");
     assert!(laws(&["message"]).is_empty(), "a search that was broken off has no laws yet");
 
     let message = interrupted(&arguments, || laws(&["node"]).len() == 2);
     assert!(message.contains("while refitting the constants"), "{message}");
-    assert!(message.contains("--resume goes on from there"), "{message}");
+    assert!(message.contains("--resume continues from there"), "{message}");
     let found = laws(&["message", "node"]);
     assert_eq!((found.len(), laws(&["composed"]).len()), (4, 0));
 

@@ -6,10 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. A room may use those before it.
-const FLOORS: [&str; 21] = [
+const FLOORS: [&str; 22] = [
     "error",
     "random",
     "interrupt",
+    "panics",
     "progress", // what everything shares
     "simd",
     "formula",

@@ -124,7 +124,7 @@ fn gpu_fits_of_a_batch_share_launches_and_end_as_each_alone() {
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
-        assert_eq!(said.contains("computed on the processor"), loss == "huber:0.5", "{said}");
+        assert_eq!(said.contains("computed on the CPU"), loss == "huber:0.5", "{said}");
         let hall = |folder: &Path| std::fs::read(folder.join("hall_of_fame.csv")).unwrap();
         assert!(hall(&run) == hall(&whole.join(name)), "{name}");
     }

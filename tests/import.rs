@@ -5,6 +5,7 @@ use std::path::Path;
 use assert_cmd::Command;
 use lawsmith::nbody::dataset::Dataset;
 use lawsmith::store::table::Table;
+use lawsmith::store::tensors::{TensorSpec, TensorWriter};
 use serde_json::Value;
 
 fn lawsmith(arguments: &[&str]) -> (Option<i32>, Value) {
@@ -91,7 +92,7 @@ fn comes_back(truth: &Dataset, from: &Path) {
     assert_eq!(data.times(), truth.times());
     // A second time it is in the way.
     let (code, document) = lawsmith(&arguments);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2));
     assert!(document["error"]["message"].as_str().unwrap().contains("--overwrite"));
 }
 
@@ -235,7 +236,7 @@ fn bad_tables_are_refused_with_field_and_row() {
         std::fs::write(&csv, with(good)).unwrap();
         let paths = ["import", csv.to_str().unwrap(), "-o", out.to_str().unwrap()];
         let (code, document) = lawsmith(&[&paths[..], &arguments].concat());
-        assert_eq!(code, Some(1));
+        assert_eq!(code, Some(2));
         assert!(document["error"]["message"].as_str().unwrap().contains(expected), "{document}");
     }
 }
@@ -243,13 +244,21 @@ fn bad_tables_are_refused_with_field_and_row() {
 /// Writes a table as an `.npz` with one array for each column.
 fn npz(table: &Table, path: &Path) {
     use npyz::WriterBuilder;
-    let mut archive = npyz::npz::NpzWriter::create(path).unwrap();
-    for (name, column) in table.names.iter().zip(&table.columns) {
-        let array = archive.array(name, Default::default()).unwrap().default_dtype();
-        let mut array = array.shape(&[column.len() as u64]).begin_nd().unwrap();
+    use std::io::Write;
+    let mut archive = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
+    for (index, (name, column)) in table.names.iter().zip(&table.columns).enumerate() {
+        let mut bytes = Vec::new();
+        let array = npyz::WriteOptions::new().default_dtype().shape(&[column.len() as u64]);
+        let mut array = array.writer(&mut bytes).begin_nd().unwrap();
         array.extend(column.iter().copied()).unwrap();
         array.finish().unwrap();
+        // As numpy.savez and numpy.savez_compressed do.
+        let methods = [zip::CompressionMethod::Stored, zip::CompressionMethod::Deflated];
+        let how = zip::write::FileOptions::default().compression_method(methods[index % 2]);
+        archive.start_file(format!("{name}.npy"), how).unwrap();
+        archive.write_all(&bytes).unwrap();
     }
+    archive.finish().unwrap();
 }
 
 /// Writes a table as compressed Parquet in two groups of rows: whole numbers for runs and bodies,
@@ -321,10 +330,33 @@ fn refused_where_truncated(whole: &Path) {
         assert_eq!(output.status.code(), Some(1), "{length} bytes: {output:?}");
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(text.lines().count(), 1, "{length} bytes: {text}");
-        assert!(text.starts_with(&format!("error: {part}: is no whole ")), "{text}");
+        assert!(text.starts_with(&format!("error: {part}: is not a complete ")), "{text}");
         assert!(output.stdout.is_empty());
         assert_eq!(std::fs::read_to_string(out).unwrap(), "precious");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "{length} bytes");
+    }
+}
+
+/// A search with a seed ends in the same formulas only where the columns come in the same order.
+#[test]
+fn columns_come_in_the_order_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..24).map(|k| format!("c{}", k * 7 % 24)).collect();
+    let columns: Vec<Vec<f64>> = (0..24).map(|k| vec![f64::from(k); 3]).collect();
+    let table = Table { names: names.clone(), columns, ..Table::default() };
+    let archive = folder.path().join("t.npz");
+    npz(&table, &archive);
+    let tensors = folder.path().join("t.safetensors");
+    let specs: Vec<TensorSpec> = names.iter().map(|name| TensorSpec::f64(name, &[3])).collect();
+    let mut writer =
+        TensorWriter::create(&tensors, "table", serde_json::json!({}), &specs).unwrap();
+    for (name, column) in names.iter().zip(&table.columns) {
+        writer.slice::<f64>(name).copy_from_slice(column);
+    }
+    writer.finish().unwrap();
+    for path in [archive, tensors] {
+        let read = Table::read(&path).unwrap();
+        assert_eq!((&read.names, &read.columns), (&table.names, &table.columns), "{path:?}");
     }
 }
 

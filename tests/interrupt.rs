@@ -38,6 +38,6 @@ fn a_refit_stops_at_the_next_round() {
     }
     let error = formula.refit(&features, &targets, 2).unwrap_err();
     assert_eq!((error.kind, error.exit_code()), (Kind::Interrupted, 130));
-    assert!(error.message.contains("--resume goes on from there"), "{error}");
+    assert!(error.message.contains("--resume continues from there"), "{error}");
     assert_eq!(formula.loss(&features, &targets, 2), before, "no round was begun");
 }

@@ -20,8 +20,10 @@ fn document(output: &std::process::Output) -> Value {
 }
 
 fn error(output: &std::process::Output) -> String {
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    document(output)["error"]["message"].as_str().unwrap().to_string()
+    let error = document(output)["error"].clone();
+    let code = if error["kind"] == "usage" { 2 } else { 1 };
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    error["message"].as_str().unwrap().to_string()
 }
 
 /// The stored accelerations are the law's at the stored positions and velocities.
@@ -189,7 +191,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
         ("--dt 0.01 --potential r^", "r^"),
         ("--dt 0.01 --potential m1*m3", "m3"),
         ("--dt 0.01 --potential m1*m2", "depend on r"),
-        ("--dt 0.01 --runs 50 --potential log(r-1)", "no number"),
+        ("--dt 0.01 --runs 50 --potential log(r-1)", "not a number"),
         ("--dt 0.01 --runs 50 --potential m1*(r-1)^1.5", "cannot be followed"),
         ("--device cuda:0", "--device cpu"),
     ] {
@@ -219,4 +221,46 @@ fn an_interrupt_leaves_no_file() {
     unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// What a kill leaves of a file goes with the next run into the same file; what another process is still
+/// writing stays.
+#[cfg(unix)]
+#[test]
+fn what_a_kill_leaves_is_tidied() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.safetensors");
+    let temporary = || -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.file_name() != Some("data.safetensors".as_ref())).collect()
+    };
+    let start = |count: usize| {
+        let child = std::process::Command::new(assert_cmd::cargo::cargo_bin("lawsmith"))
+            .args(["simulate", "-q", "--frames", "20000", "--runs", "40", "--bodies", "64"])
+            .args(["--integrator", "rk4", "--substeps", "50", "-o"])
+            .arg(&path)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        while temporary().len() < count {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        // Between its creation and its lock.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        child
+    };
+    let (mut killed, mut alive) = (start(1), start(2));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(temporary().len(), 2);
+    let output = simulate(&path, "--runs 2 --frames 2");
+    assert!(output.status.success(), "{output:?}");
+    let left = temporary();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].to_str().unwrap().ends_with(&format!(".tmp{}", alive.id())), "{left:?}");
+    alive.kill().unwrap();
+    alive.wait().unwrap();
+    assert!(simulate(&path, "--runs 2 --frames 2 --overwrite").status.success());
+    assert!(temporary().is_empty() && path.exists());
 }

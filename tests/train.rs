@@ -44,7 +44,7 @@ fn a_precision_that_the_device_lacks_is_an_error_before_anything_is_overwritten(
     for precision in ["tf32", "bf16x3"] {
         let more = ["--device", "cpu", "--precision", precision, "--overwrite"];
         let (code, document) = train(&data, &run, &more);
-        assert_eq!((code, &document["error"]["field"]), (1, &"precision".into()), "{document}");
+        assert_eq!((code, &document["error"]["field"]), (2, &"precision".into()), "{document}");
     }
     assert_eq!(std::fs::read(run.join("metrics.csv")).unwrap(), b"of an earlier run");
 }
@@ -77,10 +77,10 @@ fn train_writes_a_run_folder_and_its_losses() {
 
     // The folder is taken now.
     let (code, document) = train(&data, &run, &["--steps", "1000", "--model", "l1"]);
-    assert_eq!(code, 1);
+    assert_eq!(code, 2);
     assert!(document["error"]["message"].as_str().unwrap().contains("--overwrite"), "{document}");
     let (code, document) = train(&data, &run, &["--steps", "300", "--model", "l1", "--resume"]);
-    assert_eq!((code, &document["error"]["field"]), (1, &"steps".into()), "{document}");
+    assert_eq!((code, &document["error"]["field"]), (2, &"steps".into()), "{document}");
     let (code, _) = train(&data, &run, &["--steps", "20", "--overwrite"]);
     assert_eq!(code, 0);
 }
@@ -136,6 +136,24 @@ fn kill_and_resume_is_bit_identical() {
         let [a, b] = [&run, &whole].map(|run| std::fs::read(run.join(name)).unwrap());
         assert!(a == b, "{name} after a kill at or after step {step}");
     }
+}
+
+/// Steps of the earlier run count as done, and not as fast.
+#[test]
+fn the_rate_after_a_resume_counts_from_the_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, run) = (dataset(folder.path()), folder.path().join("run"));
+    let arguments = ["train", "--hidden", "16", "--steps", "300"];
+    let progress = |more: &[&str]| {
+        let mut command = lawsmith(&[&arguments[..], more].concat());
+        let output = command.arg(&data).arg("-o").arg(&run).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        text.lines().rfind(|line| line.starts_with("train: 300/300")).unwrap().to_string()
+    };
+    assert!(!progress(&[]).contains(" 0/s"));
+    let again = progress(&["--resume"]);
+    assert!(again.starts_with("train: 300/300 steps, 0/s"), "{again}");
 }
 
 /// Ctrl-C: saved, exit code 130, `--resume` goes on.
@@ -220,7 +238,7 @@ fn settings_that_make_no_sense_are_named() {
     let output = folder.path().join("run");
     for (option, value, field) in [("--steps", "0", "steps"), ("--peak-rate", "-1", "peak_rate")] {
         let (code, document) = train(&data, &output, &[&format!("{option}={value}")]);
-        assert_eq!((code, document["error"]["field"].as_str()), (1, Some(field)), "{document}");
+        assert_eq!((code, document["error"]["field"].as_str()), (2, Some(field)), "{document}");
         assert!(!output.exists());
     }
 }

@@ -1,7 +1,7 @@
 //! Throughput of every operation, beside what this machine allows.
 //!
 //! The floor of an operation is the larger of flops / peak and bytes / bandwidth, where peak and
-//! bandwidth are measured on all threads a moment before (`ceilings.rs`) and flops and bytes are what
+//! bandwidth are measured on all threads a moment before (`ceilings/`) and flops and bytes are what
 //! the mathematics asks for, not what an implementation does. Fraction of floor = floor / median time.
 //!
 //! On a GPU the data are on the device before the first call, and its own clock is read.

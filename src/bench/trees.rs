@@ -46,7 +46,7 @@ pub struct Trees {
 /// Files that cannot be read as such.
 pub fn measure(device: &Device, trees: &Path, table: &Path) -> Result<Trees> {
     let Device::Cpu(cpu) = device else {
-        return Err(Error::usage("--trees measures a processor: add --device cpu"));
+        return Err(Error::usage("--trees measures a CPU: add --device cpu"));
     };
     let table = Table::read(table)?;
     let single = |column: &Vec<f64>| column.iter().map(|&v| v as f32).collect::<Vec<f32>>();
@@ -60,8 +60,8 @@ pub fn measure(device: &Device, trees: &Path, table: &Path) -> Result<Trees> {
     for (number, line) in text.lines().enumerate() {
         let at = |message: String| Error::input(message).file(trees).row(number as u64 + 1);
         let split = line.split_once('\t').and_then(|(n, f)| Some((n.parse::<u64>().ok()?, f)));
-        let (count, formula) =
-            split.ok_or_else(|| at("is no number of nodes, tab and formula".to_string()))?;
+        let (count, formula) = split
+            .ok_or_else(|| at("must be a number of nodes, a tab and a formula".to_string()))?;
         programs
             .push(Program::new(&Expression::parse(formula, &names).map_err(|e| at(e.message))?));
         nodes += count;

@@ -24,13 +24,13 @@ pub struct Bench {
     /// A file to whose end each measurement is written as soon as it is made, as a line of JSON
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// What bench --json wrote earlier, to compare with
+    /// Earlier output of bench --json to compare with
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
-    /// Instead: score these expressions (lines of a number of nodes, a tab and a formula)
+    /// Instead of operations: score these expressions (lines with a number of nodes, a tab and a formula)
     #[arg(long, value_name = "FILE", requires = "rows", conflicts_with_all = ["ops", "compare"])]
     trees: Option<PathBuf>,
-    /// On this table, the last column of which is the target
+    /// Table for --trees; its last column is the target
     #[arg(long, value_name = "TABLE", requires = "trees")]
     rows: Option<PathBuf>,
 }

@@ -8,37 +8,37 @@ use super::{Context, OutputFile};
 use crate::cosmology::catalog::{Settings, import};
 use crate::error::Result;
 
-/// Makes a catalogue of halos, in Mpc/h, km/s and Msun/h, of a table or a friends-of-friends file
+/// Makes a catalogue of halos, in Mpc/h, km/s and Msun/h, from a table or a friends-of-friends file
 #[derive(Args)]
 pub struct Catalog {
-    /// group_tab_* of Gadget, or .csv, .npz, .parquet, .safetensors with pos or x,y,z, vel or
-    /// vx,vy,vz, mass, and perhaps npart, delta, box_size
+    /// Gadget's group_tab_*, or a .csv, .npz, .parquet or .safetensors with pos or x,y,z, vel or vx,vy,vz,
+    /// mass, and optionally npart, delta, box_size
     source: PathBuf,
-    /// Edge of the periodic box in Mpc/h, where the file does not say it
+    /// Edge of the periodic box in Mpc/h [default: from the file]
     #[arg(long = "box", value_name = "LENGTH")]
     edge: Option<f64>,
-    /// Redshift of the snapshot: velocities of friends-of-friends files count times 1 + z
+    /// Redshift of the snapshot: velocities of friends-of-friends files are multiplied by 1 + z
     #[arg(long, default_value_t = 0.0, value_name = "Z")]
     redshift: f64,
-    /// The overdensity around each halo: a table with a column delta, or with only one
+    /// Overdensity around each halo: a table with a column delta, or with a single column
     #[arg(long, value_name = "FILE", conflicts_with = "particles")]
     delta: Option<PathBuf>,
-    /// Positions of particles in Mpc/h, .npy or .npz [particles, 3], to count the overdensity from
+    /// Positions of particles in Mpc/h, .npy or .npz [particles, 3], to compute the overdensity from
     #[arg(long, value_name = "FILE")]
     particles: Option<PathBuf>,
-    /// Radius of the ball in which they are counted, Mpc/h
+    /// Radius of the ball in which particles are counted, Mpc/h
     #[arg(long, default_value_t = 20.0, value_name = "LENGTH")]
     smoothing: f64,
     /// Leave out halos lighter than this, Msun/h
     #[arg(long, value_name = "MASS")]
     min_mass: Option<f64>,
-    /// Leave out halos of fewer particles
+    /// Leave out halos with fewer particles
     #[arg(long, value_name = "N")]
     min_particles: Option<u32>,
     /// Correct masses for the number of particles of a halo (Warren et al. 2006)
     #[arg(long)]
     warren: bool,
-    /// Repeat the box so many times along each axis: for tests of size, not for science
+    /// Repeat the box N times along each axis: for tests of size, not for science
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     tile: u8,
     #[command(flatten)]

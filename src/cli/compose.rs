@@ -13,18 +13,18 @@ use crate::pipeline::open_run;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Select;
 
-/// Puts the laws of a run in the place of its network and refits all constants on the data
+/// Replaces the network of a run by its laws and refits all constants on the data
 #[derive(Args)]
 pub struct Compose {
     /// The folder of a run with messages and their laws
     run: PathBuf,
-    /// The rule that chooses the expressions of φv from their Pareto fronts
+    /// Rule that chooses the formulas of φv from their Pareto fronts
     #[arg(long, value_enum, default_value_t = Select::Best)]
     select: Select,
     /// How hard to search
     #[arg(long, value_enum, default_value_t = Preset::Quick)]
     preset: Preset,
-    /// Formulas to consider for each output of φv; the preset has its own default
+    /// Formulas to consider for each output of φv [default: depends on the preset]
     #[arg(long, value_name = "N")]
     evaluations: Option<u64>,
 }

@@ -7,8 +7,8 @@ use clap::Args;
 use super::Context;
 use super::system::System;
 use crate::error::{Error, Result};
-use crate::model::{ModelKind, Precision};
-use crate::network::settings::Preset;
+use crate::model::ModelKind;
+use crate::network::settings::{Changes, Preset};
 use crate::pipeline::{self, Settings};
 use crate::report;
 use crate::store::run::{Existing, RunFolder};
@@ -17,42 +17,38 @@ use crate::symbolic::front::Select;
 /// Simulates a system, trains a network, distils its messages into a law and writes a report
 #[derive(Args)]
 pub struct Distill {
-    /// A dataset, or a graph of halos, to distil instead of simulating a system
+    /// A data set or a graph of halos to distil, instead of a simulated system
     #[arg(conflicts_with_all = ["law", "potential", "dt", "dim", "bodies", "runs", "frames"])]
     dataset: Option<PathBuf>,
     #[command(flatten)]
     system: System,
-    /// Runs to simulate; the preset has its own default
+    /// Number of runs to simulate [default: depends on the preset]
     #[arg(long)]
     runs: Option<usize>,
-    /// How the messages are kept compact: by default bottleneck, on a graph l1
+    /// How messages are kept compact [default: bottleneck; l1 on a graph of halos]
     #[arg(long, value_enum, value_name = "MODEL")]
     model: Option<ModelKind>,
-    /// How much work to put in
+    /// How much work to do
     #[arg(long, value_enum, default_value_t = Preset::Quick)]
     preset: Preset,
-    /// Arithmetic of the matrix products in training
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
-    /// Message components to keep
+    #[command(flatten)]
+    training: Changes,
+    /// Number of message components to keep
     #[arg(long)]
     components: Option<usize>,
-    /// The rule that chooses from a Pareto front
+    /// Rule that chooses a law from its Pareto front
     #[arg(long, value_enum, default_value_t = Select::Best)]
     select: Select,
-    /// Steps of training; the preset has its own default
-    #[arg(long, value_name = "N")]
-    steps: Option<u64>,
-    /// Formulas to consider for each message; the preset has its own default
+    /// Formulas to consider for each message [default: depends on the preset]
     #[arg(long, value_name = "N")]
     evaluations: Option<u64>,
-    /// On a graph: hide the nodes above this overdensity from training and fits
+    /// Graphs of halos only: hide halos above this overdensity from training and fits
     #[arg(long, value_name = "DELTA")]
     hide_above: Option<f64>,
-    /// On a graph: laws without masses
+    /// Graphs of halos only: search for laws without masses
     #[arg(long)]
     without_mass: bool,
-    /// The run folder; by default runs/LAW-DIMd-MODEL
+    /// The run folder [default: runs/LAW-DIMd-MODEL]
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -79,10 +75,9 @@ impl Distill {
             simulate,
             model: kind,
             preset: self.preset,
-            precision: self.precision,
+            training: self.training,
             components: self.components,
             select: self.select,
-            steps: self.steps,
             evaluations: self.evaluations,
             hide_above: self.hide_above,
             without_mass: self.without_mass,
@@ -95,7 +90,7 @@ impl Distill {
         let found = folder.read_config::<Settings>("distill");
         if self.existing.resume && found?.is_some_and(|found| found != settings) {
             let message =
-                "the run was begun with other settings: resume it with those, or --overwrite";
+                "the run was started with other settings: resume it with those, or use --overwrite";
             return Err(Error::usage(message).file(folder.file("config.toml")).field("distill"));
         }
         let summary = pipeline::distill(context.compute(), &folder, &settings)?;

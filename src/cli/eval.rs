@@ -10,11 +10,12 @@ use super::Context;
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::store::table::Table;
+use crate::store::tidy;
 
 /// Applies laws to the rows of a table.
 ///
-/// The predictions stand in the columns that the laws are for; where the table has such a column
-/// already, it is the truth that the law is judged by, and `_predicted` is added to the name.
+/// Each law's predictions are written to the column that the law is for. Where the table has that column
+/// already, it counts as the truth, and the predictions get the name with `_predicted` added.
 #[derive(Args)]
 pub struct Eval {
     /// laws.json of a run, or its folder
@@ -24,7 +25,7 @@ pub struct Eval {
     /// Only the law of this target
     #[arg(long, value_name = "COLUMN")]
     target: Option<String>,
-    /// Where to write the table with its predictions; without it they go to stdout
+    /// Where to write the table with the predictions [default: only the predictions, to stdout]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Replace the output file if there is one
@@ -87,6 +88,7 @@ impl Eval {
         }
         let text = match &self.output {
             Some(output) => {
+                tidy(&[output]);
                 out.write_csv(output)?;
                 summary(&documents)
             }
@@ -101,7 +103,7 @@ impl Eval {
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
         let bad = |message: &str| Error::input(message).file(&path);
         let document: Value =
-            serde_json::from_str(&text).map_err(|e| bad(&format!("is no list of laws: {e}")))?;
+            serde_json::from_str(&text).map_err(|e| bad(&format!("is not a list of laws: {e}")))?;
         let list = match document {
             Value::Array(list) => list,
             one => vec![one],
@@ -112,11 +114,11 @@ impl Eval {
                 law[key]
                     .as_str()
                     .map(String::from)
-                    .ok_or_else(|| bad("a law lacks this").field(key))
+                    .ok_or_else(|| bad("is missing from a law").field(key))
             };
             let variables = law["variables"]
                 .as_array()
-                .ok_or_else(|| bad("a law lacks its list of variables").field("variables"))?;
+                .ok_or_else(|| bad("must be a list of variables in each law").field("variables"))?;
             laws.push(Law {
                 target: text("target")?,
                 equation: text("equation")?,
@@ -128,11 +130,11 @@ impl Eval {
             laws.retain(|law| law.target == *target);
             if laws.is_empty() {
                 let message = format!("has no law for this target; it has {}", known.join(", "));
-                return Err(bad(&message).field(target));
+                return Err(Error::usage(message).file(&path).field(target));
             }
         }
         if laws.is_empty() {
-            return Err(bad("holds no laws"));
+            return Err(bad("contains no laws"));
         }
         Ok(laws)
     }

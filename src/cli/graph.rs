@@ -11,16 +11,16 @@ use crate::cosmology::catalog::Catalog;
 use crate::cosmology::graph::build;
 use crate::error::Result;
 
-/// Joins all halos within a radius, in a periodic box, to a graph
+/// Joins all pairs of halos within a radius, in a periodic box, to a graph
 #[derive(Args)]
 pub struct Graph {
     /// Catalogues; several of one box make one graph
     #[arg(required = true)]
     catalogs: Vec<PathBuf>,
-    /// The largest distance of neighbours, Mpc/h
+    /// Largest distance of neighbours, Mpc/h
     #[arg(long, default_value_t = 50.0, value_name = "LENGTH")]
     radius: f64,
-    /// Edge of the periodic box in Mpc/h, instead of the catalogue's
+    /// Edge of the periodic box in Mpc/h [default: the catalogue's]
     #[arg(long = "box", value_name = "LENGTH")]
     edge: Option<f64>,
     #[command(flatten)]

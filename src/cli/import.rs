@@ -8,15 +8,15 @@ use super::{Context, OutputFile};
 use crate::error::Result;
 use crate::nbody::import::{self, Settings};
 
-/// Makes a dataset of a table with columns run,time,body,x,y[,z][,vx…][,mass][,charge][,ax…].
+/// Makes a data set from a table with columns run,time,body,x,y[,z][,vx…][,mass][,charge][,ax…].
 #[derive(Args)]
 pub struct Import {
     /// The table: .csv, .npz, .npy or .parquet, rows in any order
     table: PathBuf,
-    /// Order of the local polynomial that missing velocities and accelerations come from
+    /// Order of the local polynomial that gives missing velocities and accelerations
     #[arg(long, default_value_t = Settings::default().order)]
     order: usize,
-    /// Frames that it is fitted to
+    /// Number of frames that the polynomial is fitted to
     #[arg(long, default_value_t = Settings::default().window)]
     window: usize,
     #[command(flatten)]
@@ -38,7 +38,7 @@ impl Import {
             summary.dim,
         );
         if !summary.made.is_empty() {
-            text += &format!("\nnot in the table, and so made: {}", summary.made.join(", "));
+            text += &format!("\nfilled in, not in the table: {}", summary.made.join(", "));
         }
         if let Some(noise) = summary.position_noise {
             text += &format!(

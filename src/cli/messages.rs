@@ -15,11 +15,11 @@ use crate::store::run::RunFolder;
 pub struct Messages {
     /// The folder of a trained run
     run: PathBuf,
-    /// Components to keep; by default as many as dimensions where the law is known, else those with
-    /// more than 1 % of the largest significance
+    /// Number of message components to keep [default: the number of dimensions where the law is known,
+    /// else all with more than 1 % of the largest significance]
     #[arg(long)]
     components: Option<usize>,
-    /// On a graph: laws without masses
+    /// Graphs of halos only: laws without masses
     #[arg(long)]
     without_mass: bool,
 }

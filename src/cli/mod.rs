@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::distill::run::Compute;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::store;
 
 mod bench;
 mod catalog;
@@ -40,61 +41,62 @@ pub struct Cli {
 
 /// Options that every subcommand takes.
 #[derive(Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Common {
-    /// Where to compute: cpu, cuda:N, or auto: the first GPU if there is one
+    /// Where to compute: cpu, cuda:N, or auto (the first GPU, else the CPU)
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Threads to use; 0 is one for each core
+    /// Number of threads; 0 means one for each core
     #[arg(long, global = true, default_value_t = 0, value_name = "N")]
     threads: usize,
-    /// Seed of everything random
+    /// Random seed
     #[arg(long, global = true, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// Print one JSON document and nothing else to stdout
+    /// Print one JSON document to stdout, and nothing else
     #[arg(long, global = true)]
     json: bool,
     /// No progress on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Say on stderr what computes
+    /// Say on stderr which device computes
     #[arg(short, long, global = true)]
     verbose: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure the operations against what this machine allows
-    Bench(bench::Bench),
-    /// Make a catalogue of dark-matter halos
-    Catalog(catalog::Catalog),
-    /// Join the halos of a catalogue that are near each other
-    Graph(graph::Graph),
-    /// Everything: from a simulated system or a dataset to its law
+    /// Everything: from a simulated system, a data set or a graph to its law
     Distill(Box<distill::Distill>),
-    /// Rank the messages of a trained network and compare them with the true forces
-    Messages(messages::Messages),
-    /// Put the laws in the network's place and refit their constants
-    Compose(compose::Compose),
-    /// Apply laws to the rows of a table
-    Eval(eval::Eval),
-    /// List the devices that this build can use
-    Devices(devices::Devices),
-    /// Predict accelerations and trajectories with a trained network
-    Predict(predict::Predict),
-    /// Reproduce a table of the paper
-    Reproduce(reproduce::Reproduce),
-    /// Write the report of a run folder again
-    Report(report::Report),
-    /// Find the formula behind a column of a table
-    Regress(Box<regress::Regress>),
-    /// Train a graph network on a data set
-    Train(train::Train),
-    /// Make a dataset of a table of trajectories
-    Import(import::Import),
-    /// Compare every operation of a device with its reference
-    Selftest(selftest::Selftest),
     /// Simulate systems of interacting bodies
     Simulate(simulate::Simulate),
+    /// Make a data set from a table of trajectories
+    Import(import::Import),
+    /// Train a graph network on a data set
+    Train(train::Train),
+    /// Rank the messages of a trained network and compare them with the true forces
+    Messages(messages::Messages),
+    /// Find the formula behind a column of a table
+    Regress(Box<regress::Regress>),
+    /// Replace a network by its laws and refit their constants
+    Compose(compose::Compose),
+    /// Predict accelerations and trajectories with a trained network
+    Predict(predict::Predict),
+    /// Write the report of a run folder again
+    Report(report::Report),
+    /// Apply laws to the rows of a table
+    Eval(eval::Eval),
+    /// Make a catalogue of dark-matter halos from a table or a friends-of-friends file
+    Catalog(catalog::Catalog),
+    /// Join neighbouring halos of a catalogue to a graph
+    Graph(graph::Graph),
+    /// Reproduce a table of the paper
+    Reproduce(reproduce::Reproduce),
+    /// Measure every operation against the limits of this machine
+    Bench(bench::Bench),
+    /// List the devices that can be used
+    Devices(devices::Devices),
+    /// Compare every operation on a device with its reference
+    Selftest(selftest::Selftest),
 }
 
 impl Command {
@@ -110,7 +112,7 @@ impl Command {
 /// The dataset that a command writes.
 #[derive(Args)]
 struct OutputFile {
-    /// The dataset to write
+    /// The file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Replace the output file if there is one
@@ -124,6 +126,7 @@ impl OutputFile {
         if self.output.exists() && !self.overwrite {
             return Err(Error::usage("exists already: --overwrite replaces it").file(&self.output));
         }
+        store::tidy(&[&self.output]);
         Ok(&self.output)
     }
 }
@@ -154,6 +157,19 @@ impl Context {
     }
 }
 
+/// True where the arguments ask for `--json`, whether or not they make sense.
+pub fn asks_for_json() -> bool {
+    std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|a| a == "--json")
+}
+
+/// What clap says about arguments that make no sense, without the usage and the hints.
+pub fn usage_error(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let lines = text.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty());
+    let sentence: Vec<&str> = lines.map(str::trim).collect();
+    Error::usage(sentence.join(" "))
+}
+
 impl Cli {
     /// True where errors are to be printed as a document on stdout.
     pub fn json(&self) -> bool {
@@ -169,7 +185,9 @@ impl Cli {
             .num_threads(threads)
             .use_current_thread()
             .build_global()
-            .map_err(|e| Error::device(format!("cannot start {threads} threads: {e}")))?;
+            .map_err(|e| {
+                Error::usage(format!("cannot start {threads} threads: {e}")).field("threads")
+            })?;
         let progress = if quiet { Progress::Quiet } else { Progress::Stderr };
         let device = match device.as_str() {
             // Opening a GPU takes longer than what these do.

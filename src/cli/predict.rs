@@ -55,8 +55,8 @@ impl Predict {
         let model = run.physics.model();
         if model.about.on.graph().is_some() {
             return Err(Error::usage(
-                "the run is one on a graph, which does not move: messages and report have its \
-                 errors",
+                "the run is on a graph of halos, which has no trajectories: messages and report show \
+                 its errors",
             )
             .file(folder.path()));
         }

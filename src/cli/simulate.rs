@@ -12,13 +12,13 @@ use crate::nbody::simulate::{self, Integrator, Settings};
 pub struct Simulate {
     #[command(flatten)]
     system: System,
-    /// Runs: independent initial states
+    /// Number of runs, each from its own initial state
     #[arg(long, default_value_t = 10_000)]
     runs: usize,
-    /// How to get from one frame to the next
+    /// Integrator
     #[arg(long, value_enum, default_value_t)]
     integrator: Integrator,
-    /// Steps from one frame to the next, of rk4
+    /// Steps of rk4 between two frames
     #[arg(long, default_value_t = 1)]
     substeps: usize,
     #[command(flatten)]

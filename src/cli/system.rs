@@ -10,21 +10,21 @@ use crate::nbody::simulate::{Integrator, Settings};
 /// A system to simulate.
 #[derive(Args)]
 pub struct System {
-    #[arg(long, default_value = "spring", help = Law::names().join(", "))]
+    #[arg(long, default_value = "spring", help = format!("Law of motion: {}", Law::names().join(", ")))]
     law: String,
-    /// A law of your own: a pair potential in r, m1, m2, q1, q2, such as "m1*m2*log(r)"; needs --dt
+    /// Instead: a pair potential of your own in r, m1, m2, q1, q2, such as "m1*m2*log(r)"; needs --dt
     #[arg(long, value_name = "EXPRESSION", conflicts_with = "law")]
     potential: Option<String>,
-    /// Dimensions of space: 2 or 3
+    /// Number of dimensions: 2 or 3
     #[arg(long, default_value_t = 2)]
     dim: usize,
-    /// Bodies of each run, 2 to 64
+    /// Number of bodies: 2 to 64
     #[arg(long, default_value_t = 4)]
     bodies: usize,
-    /// Frames of each run, the initial state among them
+    /// Frames of each run, including the initial state
     #[arg(long, default_value_t = 1000)]
     frames: usize,
-    /// Time between frames; each law has its own default
+    /// Time between frames [default: depends on the law]
     #[arg(long)]
     dt: Option<f64>,
 }

@@ -7,28 +7,29 @@ use serde_json::json;
 
 use super::Context;
 use crate::error::{Error, Result};
-use crate::model::{ModelKind, Precision};
-use crate::network::train::{Preset, Settings, Trained, check, train, train_replicas};
+use crate::model::ModelKind;
+use crate::network::settings::Changes;
+use crate::network::train::{Preset, Trained, check, train, train_replicas};
 use crate::pipeline;
 use crate::store::run::{Existing, RunFolder};
 
-/// Trains a graph network on a data set or on a graph.
+/// Trains a graph network on a data set or on a graph of halos.
 #[derive(Args)]
 pub struct Train {
-    /// The data set, as simulate or import write it, or the graph, as graph writes it
+    /// The data set (from simulate or import) or the graph (from graph)
     dataset: PathBuf,
-    /// The network, and with it how its messages are kept compact: by default bottleneck, on a graph l1
+    /// How messages are kept compact [default: bottleneck; l1 on a graph of halos]
     #[arg(long, value_enum, value_name = "MODEL")]
     model: Option<ModelKind>,
-    /// How much work
+    /// How much work to do
     #[arg(long, value_enum, default_value_t = Preset::Quick)]
     preset: Preset,
     #[command(flatten)]
     changes: Changes,
-    /// Train this many networks as one job, with the seeds seed, seed + 1, …, into OUTPUT/seed-N
+    /// Train N networks as one job, with the seeds seed, seed + 1, …, into OUTPUT/seed-N
     #[arg(long, default_value_t = 1, value_name = "N")]
     replicas: usize,
-    /// On a graph: hide the nodes above this overdensity from the training
+    /// Graphs of halos only: hide halos above this overdensity from the training
     #[arg(long, value_name = "DELTA")]
     hide_above: Option<f64>,
     /// The run folder
@@ -36,39 +37,6 @@ pub struct Train {
     output: PathBuf,
     #[command(flatten)]
     existing: Existing,
-}
-
-/// What a user may change about a preset.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Changes {
-    /// Steps of the optimizer, instead of the preset's
-    #[arg(long, value_name = "N")]
-    pub steps: Option<u64>,
-    /// Units of a hidden layer, instead of the preset's
-    #[arg(long, value_name = "N")]
-    pub hidden: Option<usize>,
-    /// Hidden layers of each network, instead of the preset's
-    #[arg(long, value_name = "N")]
-    pub layers: Option<usize>,
-    /// Highest learning rate, instead of the preset's
-    #[arg(long, value_name = "RATE")]
-    pub peak_rate: Option<f64>,
-    /// Arithmetic of the matrix products
-    #[arg(long, value_enum, value_name = "PRECISION")]
-    pub precision: Option<Precision>,
-}
-
-impl Changes {
-    /// Applies the changes to a preset.
-    pub fn apply(&self, settings: &mut Settings) {
-        if let Some(steps) = self.steps {
-            settings.set_steps(steps);
-        }
-        settings.hidden = self.hidden.unwrap_or(settings.hidden);
-        settings.layers = self.layers.unwrap_or(settings.layers);
-        settings.peak_rate = self.peak_rate.unwrap_or(settings.peak_rate);
-        settings.precision = self.precision.unwrap_or(settings.precision);
-    }
 }
 
 impl Train {

@@ -90,7 +90,7 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
     if let (Some(asked), Some(edge)) = (settings.edge, edge)
         && asked != edge
     {
-        let message = format!("is {edge} Mpc/h in the file, --box says {asked}");
+        let message = format!("the file says {edge} Mpc/h, --box says {asked}");
         return Err(Error::usage(message).file(source).field("box"));
     }
     let edge = settings.edge.or(edge).ok_or_else(|| {
@@ -98,7 +98,7 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
             .file(source)
     })?;
     if !(edge > 0.0 && edge.is_finite()) {
-        return Err(Error::usage(format!("{edge} is no length")).field("box"));
+        return Err(Error::usage(format!("must be positive, not {edge}")).field("box"));
     }
     let first_row = if is_table(source) { 2 } else { 1 };
     check(&mut halos, edge).map_err(|(field, row, message)| {
@@ -112,8 +112,11 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
     halos = cut(halos, settings).map_err(|e| e.file(source))?;
     let cut = all - halos.masses.len();
     if halos.masses.len() < 2 {
-        let message = format!("{} of {all} halos are left: nothing interacts", halos.masses.len());
-        return Err(Error::input(message).file(source));
+        let left = halos.masses.len();
+        let message = format!("{left} of {all} halos are left; at least two are needed");
+        // What is cut away is what the user asked for.
+        let error = if left < all { Error::usage(message) } else { Error::input(message) };
+        return Err(error.file(source));
     }
     let tile = settings.tile.max(1);
     halos = tiled(halos, edge, tile);
@@ -187,7 +190,7 @@ fn vectors(table: &Table, arrays: [&str; 2], own: [&str; 3]) -> Result<Vec<f32>>
         None if table.find(own[0]).is_some() => own.map(String::from),
         None => {
             let message = format!(
-                "neither an array '{}' or '{}' nor columns {} are there; the columns are {}",
+                "needs an array '{}' or '{}', or columns {}; it has {}",
                 arrays[0],
                 arrays[1],
                 own.join(", "),
@@ -210,7 +213,7 @@ fn check(halos: &mut Halos, edge: f64) -> Result<(), (&'static str, usize, Strin
         if far == edge || *x == edge as f32 {
             *x = 0.0;
         } else if !(far >= 0.0 && far < edge) {
-            return Err(("position", at / 3, format!("{x} is not in the box of {edge} Mpc/h")));
+            return Err(("position", at / 3, format!("{x} is outside the box of {edge} Mpc/h")));
         }
     }
     if let Some(at) = halos.velocities.iter().position(|v| !v.is_finite()) {
@@ -265,7 +268,7 @@ fn correct(halos: &mut Halos, first_row: u64) -> Result<()> {
     let Some(particles) = &halos.particles else {
         let message =
             "the Warren correction needs the number of particles of each halo, a column npart";
-        return Err(Error::input(message).field("npart"));
+        return Err(Error::usage(message).field("warren"));
     };
     if let Some(row) = particles.iter().position(|&n| n < 2) {
         let message = format!("{}; the Warren correction needs two or more", particles[row]);
@@ -279,8 +282,8 @@ fn correct(halos: &mut Halos, first_row: u64) -> Result<()> {
 
 fn cut(halos: Halos, settings: &Settings) -> Result<Halos> {
     if settings.min_particles.is_some() && halos.particles.is_none() {
-        let message = "a cut by particles needs their number, a column npart";
-        return Err(Error::input(message).field("npart"));
+        let message = "needs the number of particles of each halo, a column npart";
+        return Err(Error::usage(message).field("min-particles"));
     }
     let heavy = |row: usize| settings.min_mass.is_none_or(|m| f64::from(halos.masses[row]) >= m);
     let many = |row: usize| match (settings.min_particles, &halos.particles) {
@@ -401,6 +404,7 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     const TABLE: &str = "x,y,z,vx,vy,vz,mass,npart,delta\n\
                          1,2,3,10,20,30,1e13,100,0.5\n\
@@ -473,7 +477,10 @@ mod tests {
         let error = fails(&few, Settings { warren: true, ..boxed() });
         assert_eq!((error.field.as_deref(), error.row), (Some("npart"), Some(4)));
         let error = fails(&TABLE.replace("npart", "other"), Settings { warren: true, ..boxed() });
-        assert_eq!(error.field.as_deref(), Some("npart"));
+        assert_eq!((error.kind, error.field.as_deref()), (Kind::Usage, Some("warren")));
+        let few = Settings { min_particles: Some(20), ..boxed() };
+        let error = fails(&TABLE.replace("npart", "other"), few);
+        assert_eq!((error.kind, error.field.as_deref()), (Kind::Usage, Some("min-particles")));
         let error = fails(&TABLE.replace("vx", "ux"), boxed());
         assert!(error.to_string().contains("vx, vy, vz"), "{error}");
         let error = fails(TABLE, Settings { min_mass: Some(1e15), ..boxed() });

@@ -62,12 +62,15 @@ pub fn read(path: &Path, redshift: f64) -> Result<Halos> {
         }
     }
     if halos.masses.len() as u64 != first.total {
-        let message =
-            format!("speaks of {} groups, its files hold {}", first.total, halos.masses.len());
+        let message = format!(
+            "announces {} groups, but its files contain {}",
+            first.total,
+            halos.masses.len()
+        );
         return Err(Error::input(message).file(path));
     }
     if first.total == 0 {
-        return Err(Error::input("holds no groups").file(path));
+        return Err(Error::input("contains no groups").file(path));
     }
     Ok(halos)
 }
@@ -94,7 +97,7 @@ impl Layout {
         }
         if about.len() < HEADER {
             return bad(format!(
-                "has {} bytes, which is no friends-of-friends table: its header alone has {HEADER}",
+                "has {} bytes; the header of a friends-of-friends table alone has {HEADER}",
                 about.len()
             ));
         }

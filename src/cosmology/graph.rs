@@ -1,5 +1,5 @@
 //! The graph of a catalogue: all pairs of halos within a radius, in a memory-mapped file of kind
-//! `graph` (DESIGN §1).
+//! `graph` (docs/design.md §1).
 //!
 //! `position [node, 3] f32` in Mpc/h, `features [node, 4] f32` (velocity in km/s, mass in Msun/h),
 //! `target [node] f32` (overdensity) where it is known, `row_start [node + 1] u64`,
@@ -73,11 +73,12 @@ pub fn build(
     for other in catalogs {
         if other.about.edge != first.about.edge {
             let (a, b) = (other.about.edge, first.about.edge);
-            let message = format!("has a box of {a} Mpc/h, {} one of {b}", first.path().display());
+            let message =
+                format!("has a box of {a} Mpc/h, unlike {} with {b} Mpc/h", first.path().display());
             return Err(Error::input(message).file(other.path()));
         }
         if other.delta().is_some() != first.delta().is_some() {
-            let message = "some of the catalogues know the overdensity and some do not: give catalog \
+            let message = "only some of the catalogues have the overdensity: use catalog \
                            --delta or --particles for all of them";
             return Err(Error::input(message).file(other.path()).field("delta"));
         }
@@ -90,7 +91,7 @@ pub fn build(
     let edges: usize = counted.iter().map(|graph| graph.edges()).sum();
     if edges == 0 {
         let message = format!("no two halos are within {radius} Mpc/h of each other");
-        return Err(Error::input(message).file(first.path()).field("radius"));
+        return Err(Error::usage(message).file(first.path()).field("radius"));
     }
     let mut first_nodes = Vec::new();
     let mut nodes = 0;
@@ -99,7 +100,7 @@ pub fn build(
         nodes += catalog.about.halos;
     }
     if u32::try_from(nodes).is_err() {
-        let message = format!("{nodes} halos, {} are possible", u32::MAX);
+        let message = format!("{nodes} halos; at most {} are possible", u32::MAX);
         return Err(Error::input(message).file(first.path()));
     }
     let scales = Scales {
@@ -222,7 +223,7 @@ impl Graph {
             return bad("row_start", "does not go from 0 up to the number of edges".to_string());
         }
         if graph.about.edges == 0 {
-            return bad("sender", "holds no edges: nothing interacts".to_string());
+            return bad("sender", "contains no edges: nothing interacts".to_string());
         }
         let nodes = graph.about.nodes;
         if let Some(at) = graph.senders().iter().position(|&s| s as usize >= nodes) {
@@ -264,7 +265,7 @@ impl Graph {
     /// A graph of catalogues that do not know it.
     pub fn targets(&self) -> Result<&[f32]> {
         if !self.about.target {
-            let message = "the catalogue knew no overdensity: give catalog --delta or --particles";
+            let message = "has no overdensity: make its catalogue with --delta or --particles";
             return Err(Error::input(message).file(self.path()).field("target"));
         }
         Ok(self.values("target"))
@@ -371,7 +372,7 @@ mod tests {
         };
         assert!(fails(None, 5.1).contains("half the box"));
         assert!(fails(None, 1e-9).contains("no two halos"));
-        assert!(fails(Some(5.0), 1.0).contains("not in the box"));
+        assert!(fails(Some(5.0), 1.0).contains("outside the box"));
         build(&Device::cpu(), &halos, None, 3.0, &path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 8]).unwrap();

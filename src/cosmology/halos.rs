@@ -70,7 +70,7 @@ impl Halos {
         let mut connected = split.train;
         connected.retain(|&node| !graph.edges_of(node).is_empty());
         if connected.len() < 2 {
-            let message = "fewer than two of the halos to train on have neighbours";
+            let message = "fewer than two of the training halos have neighbours";
             return Err(Error::input(message).file(graph.path()).field("radius"));
         }
         let (train, validation) = validation(connected, settings.seed);

@@ -5,10 +5,14 @@
 //! that of the halos, and the particles may lie in a mapped file.
 
 use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
 use memmap2::Mmap;
+use npyz::npz::file_name_from_array_name;
 use rayon::prelude::*;
+use zip::ZipArchive;
+use zip::result::ZipError;
 
 use crate::error::{Error, Result};
 use crate::ops::neighbours::{Nodes, Reach};
@@ -29,7 +33,7 @@ pub fn overdensity(positions: &[f32], particles: &[f32], reach: Reach) -> Result
     let bad = particles.par_chunks_exact(3).position_first(outside);
     if let Some(row) = bad {
         let message =
-            format!("{:?} is not in the box of {}", &particles[3 * row..][..3], reach.edge);
+            format!("{:?} is outside the box of {}", &particles[3 * row..][..3], reach.edge);
         return Err(Error::input(message).field("particles").row(row as u64 + 1));
     }
     let halos = positions.len() / 3;
@@ -76,19 +80,21 @@ impl Particles {
             "npy" => Self::open_npy(path, &file),
             "npz" => {
                 let bad = |e: std::io::Error| {
-                    Error::input(format!("is no whole .npz file ({e})")).file(path)
+                    Error::input(format!("is not a complete .npz file ({e})")).file(path)
                 };
-                let mut archive = npyz::npz::NpzArchive::open(path).map_err(bad)?;
+                let mut archive =
+                    ZipArchive::new(BufReader::new(file)).map_err(|e| bad(e.into()))?;
                 for name in ["pos", "position"] {
-                    if let Some(array) = archive.by_name(name).map_err(bad)? {
-                        check(path, array.shape(), array.order())?;
-                        let values = array.into_vec::<f32>().map_err(|e| {
-                            Error::input(format!("cannot be read as f32: {e}"))
-                                .file(path)
-                                .field(name)
-                        })?;
-                        return Ok(Particles::Read(values));
-                    }
+                    let entry = match archive.by_name(&file_name_from_array_name(name)) {
+                        Err(ZipError::FileNotFound) => continue,
+                        entry => entry.map_err(|e| bad(e.into()))?,
+                    };
+                    let array = npyz::NpyFile::new(entry).map_err(bad)?;
+                    check(path, array.shape(), array.order())?;
+                    let values = array.into_vec::<f32>().map_err(|e| {
+                        Error::input(format!("cannot be read as f32: {e}")).file(path).field(name)
+                    })?;
+                    return Ok(Particles::Read(values));
                 }
                 Err(Error::input("has no array 'pos' or 'position'").file(path))
             }
@@ -97,8 +103,9 @@ impl Particles {
     }
 
     fn open_npy(path: &Path, file: &File) -> Result<Self> {
-        let bad =
-            |e: std::io::Error| Error::input(format!("is no whole .npy file ({e})")).file(path);
+        let bad = |e: std::io::Error| {
+            Error::input(format!("is not a complete .npy file ({e})")).file(path)
+        };
         // SAFETY: a program that truncates the file while it is mapped is outside what can be defended.
         let map = unsafe { Mmap::map(file) }.map_err(|e| Error::io("map", path, e))?;
         let mut rest = &map[..];

@@ -53,8 +53,7 @@ pub(super) fn settle(
         |&node: &u32| f64::from(graph.positions()[3 * node as usize]) < FITTED * graph.about.edge;
     let (fitting, judging): (Vec<u32>, Vec<u32>) = train.iter().partition(|node| left(node));
     if fitting.is_empty() || judging.is_empty() {
-        let message =
-            "all halos to train on are in one part of the box: there is no space to judge in";
+        let message = "all training halos are in one part of the box: no space is left to compare formulas in";
         return Err(Error::input(message).file(graph.path()));
     }
     // Of those that judge, only such as no fitted one has for a neighbour, if there are any.
@@ -69,7 +68,7 @@ pub(super) fn settle(
     let fit = Nodes::new(&at.device, graph, &features, &fitting)?;
     let judge = Nodes::new(&at.device, graph, &features, &judging)?;
     let first = &laws[0].candidates;
-    let bar = at.progress.bar("compose", (first.len() * nodes.len()) as u64, "pairs");
+    let bar = at.progress.bar("compose", (first.len() * nodes.len()) as u64, "pairs", 0);
     let mut pairs: Vec<Pair> = Vec::new();
     for message in first {
         for node in nodes {

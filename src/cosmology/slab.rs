@@ -93,7 +93,7 @@ impl Slab {
         let file = TensorFile::open(&path, "slab")?;
         let About { halos, edge } = file.entry()?;
         if halos == 0 {
-            return Err(Error::input("holds no halos").file(path));
+            return Err(Error::input("contains no halos").file(path));
         }
         let column = |name: &str| file.f32(name, &[halos]).map(<[f32]>::to_vec);
         Ok(Some(Slab {

@@ -33,19 +33,22 @@ impl Split {
     pub fn new(graph: &Graph, hide_above: Option<f64>) -> Result<Self> {
         let (edge, buffer) = (graph.about.edge, graph.about.radius);
         if let Some(limit) = hide_above.filter(|limit| !limit.is_finite()) {
-            return Err(Error::usage(format!("{limit} is no overdensity")).field("hide-above"));
+            return Err(
+                Error::usage(format!("must be a finite number, not {limit}")).field("hide-above")
+            );
         }
         let split = assign(graph.positions(), graph.targets()?, edge, buffer, hide_above);
         for (name, part) in [("train", &split.train), ("test", &split.test)] {
             if part.is_empty() {
                 let mut message = format!(
-                    "no halo is left to {name} on: of the box of {edge} Mpc/h a fifth is held out, with \
-                     {buffer} Mpc/h on either side"
+                    "no halo is left to {name} on: a fifth of the box of {edge} Mpc/h is held out, with a \
+                     buffer of {buffer} Mpc/h on either side"
                 );
-                if let Some(limit) = hide_above {
-                    message += &format!(", and overdensities above {limit} are hidden");
-                }
-                return Err(Error::input(message).file(graph.path()));
+                let Some(limit) = hide_above else {
+                    return Err(Error::input(message).file(graph.path()));
+                };
+                message += &format!(", and overdensities above {limit} are hidden");
+                return Err(Error::usage(message).file(graph.path()).field("hide-above"));
             }
         }
         Ok(split)

@@ -158,7 +158,7 @@ pub fn published(
     }
     let features = graph.scaled_features();
     let all: Vec<u32> = (0..graph.about.nodes as u32).collect();
-    let bar = progress.bar("table 6", PUBLISHED.len() as u64, "formulas");
+    let bar = progress.bar("table 6", PUBLISHED.len() as u64, "formulas", 0);
     let mut rows = Vec::new();
     for published in &PUBLISHED {
         let formula = published.formula();

@@ -35,10 +35,8 @@ impl Device {
             ("cpu", _) => Ok(Self::cpu()),
             ("auto", _) => Ok(Self::auto().0),
             (_, Some(ordinal)) => Ok(Device::Gpu(Gpu::open(ordinal)?)),
-            _ => {
-                Err(Error::usage(format!("'{name}' is no device: auto, cpu or cuda:N"))
-                    .field("device"))
-            }
+            _ => Err(Error::usage(format!("'{name}' is not a device; use auto, cpu or cuda:N"))
+                .field("device")),
         }
     }
 
@@ -47,7 +45,9 @@ impl Device {
     pub fn auto() -> (Self, String) {
         let why = match Gpu::try_open(0) {
             _ if !cuda::compiled() => "this build has no CUDA kernels".to_string(),
-            Ok(gpu) if gpu.is_emulated() => "the stand-in driver is none".to_string(),
+            Ok(gpu) if gpu.is_emulated() => {
+                "the stand-in driver runs kernels on the CPU".to_string()
+            }
             Ok(gpu) => return (Device::Gpu(gpu), "the first GPU".to_string()),
             Err(why) => why,
         };

@@ -7,7 +7,6 @@ use super::run::{Compute, Predictor, Run};
 use super::summary::Summary;
 use crate::error::Result;
 use crate::network::system::Measure;
-use crate::symbolic::job::Labels;
 
 /// Searches laws for φv, puts them and those of the messages in the place of the network and refits all
 /// constants.
@@ -19,8 +18,8 @@ pub fn compose(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     let table = Table::read(folder)?;
     let laws = physics.laws(folder, &table, how.select)?;
     let problems = physics.node_problems(at, &table, &laws)?;
-    let labels = Labels { targets: physics.terms().outputs, stage: NODE, memory: None };
-    let nodes = search(at, folder, how, labels, problems.clone(), None)?;
+    let targets = physics.terms().outputs;
+    let nodes = search(at, folder, how, NODE, targets, problems.clone(), None)?;
     let (formula, loss) = physics.settle(at, &table, laws, &problems, nodes)?;
     formula.write(folder, loss)?;
     let mut found = physics.judgement(at, Predictor::Formula(&formula))?;

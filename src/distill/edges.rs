@@ -57,7 +57,7 @@ pub fn body(features: &[f32], layout: BodyLayout) -> Body {
 
 const AXES: [&str; 3] = ["x", "y", "z"];
 
-/// The variables of the laws of a system (DESIGN §4): m1, m2, q1, q2, dx, dy, (dz), r, and those
+/// The variables of the laws of a system (docs/design.md §4): m1, m2, q1, q2, dx, dy, (dz), r, and those
 /// components of the velocities that the messages depend on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inputs {

@@ -28,7 +28,7 @@ pub fn force_fit(forces: &[Vec<f64>], message: &[f64]) -> ForceFit {
     ForceFit { coefficients, r2: linear::fit(forces, message, &rows).r2, r2_trimmed: trimmed.r2 }
 }
 
-/// R² from which a law counts as recovered (DESIGN §4).
+/// R² from which a law counts as recovered (docs/design.md §4).
 pub const RECOVERED_R2: f64 = 0.999;
 
 /// Fresh inputs on which a law is judged.

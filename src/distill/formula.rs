@@ -1,4 +1,4 @@
-//! The composed formula: expressions in the place of φe and φv (DESIGN §4.4), and its entries in `laws.json`.
+//! The composed formula: expressions in the place of φe and φv (docs/design.md §4.4), and its entries in `laws.json`.
 
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Weights};

@@ -1,5 +1,7 @@
 //! The regression stages of a run: an expression for each kept message, then for each output of φv.
 
+use std::slice;
+
 use super::messages::Table;
 use super::run::{Compute, Run};
 use super::summary::{LawSummary, Summary};
@@ -9,7 +11,7 @@ use crate::network::settings::Preset;
 use crate::ops::expression::Evaluator;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::{Entry, Front, Select};
-use crate::symbolic::job::{self, Labels, MEMORY};
+use crate::symbolic::job::{self, Labels, MEMORY, NODE_MEMORY};
 use crate::symbolic::joint::{self, Joint};
 use crate::symbolic::search::{Outcome, Problem, Settings};
 
@@ -25,7 +27,7 @@ pub struct Search<'a> {
     pub evaluations: u64,
     /// The rule that chooses from a Pareto front.
     pub select: Select,
-    /// True to keep what an interrupted search of the same messages left in the folder.
+    /// True to go on from what an interrupted search of the same messages remembers.
     pub resume: bool,
     /// Where it names a vector among the inputs, all messages have one factor in common, as a
     /// [`Joint`] says.
@@ -58,20 +60,24 @@ pub(super) fn search(
     at: Compute,
     folder: &RunFolder,
     how: Search,
-    labels: Labels,
-    mut problems: Vec<Problem>,
+    stage: &'static str,
+    targets: Vec<String>,
+    problems: Vec<Problem>,
     joined: Option<(Joint, Problem)>,
 ) -> Result<Vec<Found>> {
-    let Search { evaluations, select, resume, .. } = how;
-    // What a joint search remembers knows of which search it is, laws and formulas do not.
-    if resume && joined.is_none() {
-        if let Some(found) = finished(folder, &labels, &problems)? {
-            return Ok(found);
-        }
-        job::resume(&mut problems, &labels.targets, folder)?;
-    }
+    let Search { evaluations, select, .. } = how;
     let settings =
         Settings { evaluations: Some(evaluations), seed: at.seed, ..Settings::default() };
+    let searched = joined.as_ref().map_or(&problems[..], |(_, one)| slice::from_ref(one));
+    let memory = if stage == MESSAGE { MEMORY } else { NODE_MEMORY };
+    let resume = how.resume && job::remembers(&folder.file(memory), searched, &settings)?;
+    if stage == MESSAGE && !resume {
+        // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
+        for name in [job::LAWS, job::HALL_OF_FAME, MEMORY, NODE_MEMORY] {
+            folder.remove(name)?;
+        }
+    }
+    let labels = Labels { targets, stage, memory, resume };
     let evaluator = &Evaluator::new(&at.device);
     let progress = at.progress;
     let outcomes = match &joined {
@@ -88,7 +94,7 @@ pub(super) fn search(
         job::write_laws(folder, &laws)?;
         let path = folder.path().display();
         return Err(Error::interrupted(format!(
-            "stopped while searching for laws; what was found is in {path}, --resume goes on from there"
+            "stopped while searching for laws; what was found is in {path}, --resume continues from there"
         )));
     }
     let found = |outcome: Outcome| {
@@ -105,37 +111,13 @@ pub(super) fn search(
     outcomes.into_iter().map(|outcome| found(outcome).ok_or_else(none)).collect()
 }
 
-/// What a search found that had ended; `None` where it had not.
-fn finished(
-    folder: &RunFolder,
-    labels: &Labels,
-    problems: &[Problem],
-) -> Result<Option<Vec<Found>>> {
-    let laws = job::read_laws(folder)?;
-    let mut all = Vec::new();
-    for (target, problem) in labels.targets.iter().zip(problems) {
-        let names: Vec<&str> = problem.names.iter().map(String::as_str).collect();
-        let is = |law: &&serde_json::Value| {
-            law["stage"] == labels.stage && law["target"] == target.as_str()
-        };
-        let entry = |law: &serde_json::Value| {
-            let expression = Expression::parse(law["equation"].as_str()?, &names).ok()?;
-            let complexity = law["complexity"].as_u64()? as u32;
-            Some(Entry { complexity, loss: law["loss"].as_f64()?, score: 0.0, expression })
-        };
-        let Some(chosen) = laws.iter().find(is).and_then(entry) else { return Ok(None) };
-        all.push(Found { chosen, front: read_front(folder, target, &problem.names)? });
-    }
-    Ok(Some(all))
-}
-
 /// The front of a target in `hall_of_fame.csv`, in the variables `names`.
 ///
 /// # Errors
 /// A file without it.
 pub fn read_front(folder: &RunFolder, target: &str, names: &[String]) -> Result<Front> {
     let path = folder.file(job::HALL_OF_FAME);
-    let bad = |e: csv::Error| Error::input(format!("is no hall of fame: {e}")).file(&path);
+    let bad = |e: csv::Error| Error::input(format!("is not a hall of fame: {e}")).file(&path);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut entries = Vec::new();
     let reader = path.exists().then(|| csv::Reader::from_path(&path)).transpose().map_err(bad)?;
@@ -155,7 +137,7 @@ pub fn read_front(folder: &RunFolder, target: &str, names: &[String]) -> Result<
     }
     let front = Front::new(entries);
     if front.entries.is_empty() {
-        return Err(Error::input("holds no losses that are numbers").file(&path).field("loss"));
+        return Err(Error::input("contains no loss that is a number").file(&path).field("loss"));
     }
     Ok(front)
 }
@@ -173,20 +155,8 @@ pub fn regress(at: Compute, run: &Run, how: Search) -> Result<Summary> {
         return Err(Error::usage(message).field("--joint"));
     }
     let joint = (!how.joint.is_empty()).then(|| Joint::new(&problems, how.joint)).transpose()?;
-    // Only a joint search leaves a memory: without one where it should be, the other kind was interrupted.
-    let resume = how.resume && folder.file(MEMORY).exists() == joint.is_some();
-    // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
-    for name in [job::LAWS, job::HALL_OF_FAME, MEMORY] {
-        let path = folder.file(name);
-        if path.exists() && !resume {
-            std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
-        }
-    }
     let targets = table.kept.iter().map(|c| physics.label(c.index)).collect();
-    // Formulas do not say all about a joint search, what it remembers does.
-    let memory = joint.is_some().then_some(MEMORY);
-    let labels = Labels { targets, stage: MESSAGE, memory };
-    let found = search(at, folder, Search { resume, ..how }, labels, problems.clone(), joint)?;
+    let found = search(at, folder, how, MESSAGE, targets, problems.clone(), joint)?;
     let mut summary = Summary::read(folder)?;
     for ((component, found), problem) in summary.components.iter_mut().zip(found).zip(&problems) {
         let law = found.chosen;

@@ -15,13 +15,13 @@ use crate::store::run::RunFolder;
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 use crate::symbolic::search::Problem;
 
-/// Random edges on which messages are measured (DESIGN §1).
+/// Random edges on which messages are measured (docs/design.md §1).
 pub const EDGES: usize = 100_000;
 
-/// Rows of each regression (DESIGN §4).
+/// Rows of each regression (docs/design.md §4).
 pub const ROWS: usize = 5000;
 
-/// Components with less than this share of the largest significance do not survive (DESIGN §4).
+/// Components with less than this share of the largest significance do not survive (docs/design.md §4).
 const SURVIVES: f64 = 0.01;
 
 /// Edges on which dependences are probed.

@@ -1,4 +1,4 @@
-//! From a trained network to a law, and back onto the data (DESIGN §4).
+//! From a trained network to a law, and back onto the data (docs/design.md §4).
 //!
 //! `messages` ranks what the network sends and compares it with the true forces; `laws` searches an
 //! expression for each kept message and for φv; `compose` puts them in the network's place and refits

@@ -81,7 +81,7 @@ impl Formula {
             if interrupt::requested() {
                 return Err(Error::interrupted(
                     "stopped while refitting the constants; the laws are kept: distill --resume \
-                     goes on from there, compose begins anew",
+                     continues from there, compose starts again",
                 ));
             }
             let Some(system) = equations(self, present)? else { break };

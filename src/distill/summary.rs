@@ -55,7 +55,7 @@ pub struct ComponentSummary {
     pub force_fit: Option<Vec<f64>>,
     /// The chosen expression.
     pub law: Option<LawSummary>,
-    /// True where the law is the true one on fresh inputs (DESIGN §4); `None` where the truth is not known.
+    /// True where the law is the true one on fresh inputs (docs/design.md §4); `None` where the truth is not known.
     pub recovered: Option<bool>,
     /// How it was judged.
     pub verdict: Option<Verdict>,

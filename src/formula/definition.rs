@@ -18,9 +18,8 @@ impl Definition {
     /// Reads `name(x, y) = body`.
     pub fn parse(text: &str) -> Result<Self> {
         let error = |message: &str| Error::usage(format!("'{text}' {message}"));
-        let (head, body) = text
-            .split_once('=')
-            .ok_or_else(|| error("is no definition; 'name(x, y) = expression' is one"))?;
+        let (head, body) =
+            text.split_once('=').ok_or_else(|| error("must read name(x, y) = expression"))?;
         let call = head.trim().strip_suffix(')').and_then(|h| h.split_once('('));
         let Some((name, operands)) = call else {
             return Err(error("must name its operands, as in 'name(x, y) = expression'"));

@@ -132,8 +132,8 @@ pub fn files(laws: &[Law]) -> [(&'static str, String); 4] {
     ]
 }
 
-const NAN_RULE: &str = "Where a value on the way is no finite number (a logarithm of a negative \
-    one, also in a branch of IF\nthat is not taken), `lawsmith eval` says NaN; these functions may give \
+const NAN_RULE: &str = "Where an intermediate value is not finite (the logarithm of a negative \
+    number, even in a branch of IF\nthat is not taken), `lawsmith eval` writes NaN; these functions may give \
     a number there.";
 
 fn python(laws: &[Law]) -> String {

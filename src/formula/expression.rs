@@ -30,7 +30,7 @@ impl Node {
     }
 }
 
-/// Complexity of each kind of node (DESIGN §5).
+/// Complexity of each kind of node (docs/design.md §5).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
     /// Complexity of each operator, by its number.

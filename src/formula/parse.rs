@@ -96,7 +96,7 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>> {
                 let word: String = characters[begun..at].iter().collect();
                 match word.parse::<f64>() {
                     Ok(value) if value.is_finite() => Token::Number(value),
-                    _ => return Err(error_at(text, begun, &format!("'{word}' is no number"))),
+                    _ => return Err(error_at(text, begun, &format!("'{word}' is not a number"))),
                 }
             }
             c if c.is_alphabetic() || c == '_' => {
@@ -248,7 +248,8 @@ impl Parser<'_> {
                 }
                 let Some(index) = self.names.iter().position(|n| *n == name) else {
                     let known = self.names.join(", ");
-                    return Err(self.error(&format!("'{name}' is no variable; they are {known}")));
+                    return Err(self
+                        .error(&format!("'{name}' is not a variable; the variables are {known}")));
                 };
                 self.at += 1;
                 self.nodes.push(Node::Variable(index as u16));
@@ -304,7 +305,7 @@ impl Parser<'_> {
     /// A call of a function that does not exist yet, or `name[column]`.
     fn unknown_call(&mut self, name: &str) -> Result<()> {
         if self.calls.is_none() {
-            return Err(self.error(&format!("'{name}' is no function")));
+            return Err(self.error(&format!("'{name}' is not a function")));
         }
         let indexed = self.peek(1) == Some(&Token::Sign('['));
         self.at += 2;
@@ -334,12 +335,12 @@ mod tests {
     fn errors_say_where() {
         let error = |text: &str| Expression::parse(text, &["r", "m1"]).unwrap_err().to_string();
         assert!(error("r + ").contains("character 5: a value is missing"), "{}", error("r + "));
-        assert!(error("r * m2").contains("'m2' is no variable; they are r, m1"));
-        assert!(error("tan(r)").contains("character 1: 'tan' is no function"));
+        assert!(error("r * m2").contains("'m2' is not a variable; the variables are r, m1"));
+        assert!(error("tan(r)").contains("character 1: 'tan' is not a function"));
         assert!(error("(r").contains("')' is missing"));
         assert!(error("r m1").contains("an operator is missing"));
-        assert!(error("1.2.3").contains("no number"));
-        assert!(error("1e999").contains("no number"));
+        assert!(error("1.2.3").contains("not a number"));
+        assert!(error("1e999").contains("not a number"));
         assert!(error("r > 1 > 2").contains("an operator is missing"));
         assert!(error("min(r)").contains("',' is missing"));
         assert!(error("r % 2").contains("'%'"));

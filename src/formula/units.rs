@@ -64,15 +64,17 @@ impl Units {
             let (column, unit) = pair
                 .split_once('=')
                 .map(|(column, unit)| (column.trim(), unit.trim()))
-                .ok_or_else(|| error(format!("'{pair}' is no pair; 'r=m' is one")))?;
+                .ok_or_else(|| error(format!("'{pair}' must read column=unit, as in r=m")))?;
             let dimension = units.dimension(unit).map_err(|message| {
-                error(format!("'{unit}' of column '{column}' is no unit: {message}"))
+                error(format!("'{unit}' of column '{column}' is not a unit: {message}"))
             })?;
             let place = match inputs.iter().position(|name| name == column) {
                 Some(index) => &mut units.inputs[index],
                 None if column == target => &mut units.target,
                 None if others.iter().any(|name| name == column) => continue,
-                None => return Err(error(format!("'{column}' is no input and not the target"))),
+                None => {
+                    return Err(error(format!("'{column}' is neither an input nor the target")));
+                }
             };
             if place.replace(dimension).is_some() {
                 return Err(error(format!("'{column}' has two units")));
@@ -361,10 +363,10 @@ mod tests {
         let parse = |text: &str| Units::parse(text, &names(), "F", &others, false);
         let error = |text: &str| parse(text).unwrap_err().to_string();
         assert!(parse("r=m, G=kg").is_ok(), "another target of the same table");
-        assert!(error("r").contains("no pair"));
-        assert!(error("q=m").contains("'q' is no input"));
+        assert!(error("r").contains("column=unit"));
+        assert!(error("q=m").contains("'q' is neither an input"));
         assert!(error("r=m, r=s").contains("two units"));
-        assert!(error("r=m +").contains("no unit"), "{}", error("r=m +"));
+        assert!(error("r=m +").contains("not a unit"), "{}", error("r=m +"));
         assert!(error("r=m + s").contains("products"), "{}", error("r=m + s"));
     }
 }

@@ -1,4 +1,4 @@
-//! The laws: pair potentials and the forces they give (DESIGN §2), one row each.
+//! The laws: pair potentials and the forces they give (docs/design.md §2), one row each.
 //!
 //! `laws!` below is the whole physics, but for the arms of the kernel (`kernels/common/laws.cuh`);
 //! integrators, fits of messages to true forces and plots all come here. How to add one: docs/adding.md.
@@ -163,7 +163,7 @@ impl Law {
     pub fn parse(name: &str) -> Result<Law> {
         Law::ALL.iter().find(|law| law.name() == name).cloned().ok_or_else(|| {
             let names = Law::names().join(", ");
-            Error::usage(format!("'{name}' is no law; the laws are {names}")).field("law")
+            Error::usage(format!("'{name}' is not a law; the laws are {names}")).field("law")
         })
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// The features of a body, in the order of data sets, networks and kernels: position, velocity, charge, mass
-/// (DESIGN §2).
+/// (docs/design.md §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyLayout {
     /// Dimensions of space.

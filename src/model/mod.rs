@@ -1,4 +1,4 @@
-//! What a graph network is: its shape, the layout of its parameter arena and of its features (DESIGN §3).
+//! What a graph network is: its shape, the layout of its parameter arena and of its features (docs/design.md §3).
 //!
 //! One flat f32 arena per model: `edge.weight.0 [out, in]`, `edge.bias.0 [out]`, …, then
 //! `node.weight.0`, …. Each tensor starts at a multiple of [`ALIGN`] elements; the gaps are zero and

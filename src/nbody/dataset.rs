@@ -104,7 +104,7 @@ impl Dataset {
             return Err(Error::input("has fewer than two bodies: nothing interacts").file(path));
         }
         if about.is_empty() {
-            return Err(Error::input("holds no frames").file(path));
+            return Err(Error::input("contains no frames").file(path));
         }
         Ok(Dataset { about, file })
     }

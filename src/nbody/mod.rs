@@ -1,4 +1,4 @@
-//! Simulated and imported systems of interacting bodies (DESIGN §2).
+//! Simulated and imported systems of interacting bodies (docs/design.md §2).
 
 pub mod dataset;
 mod fit;

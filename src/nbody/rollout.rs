@@ -65,7 +65,7 @@ impl Rollouts {
     pub fn new(data: &Dataset, runs: &[usize], frames: usize) -> Result<Self> {
         let about = &data.about;
         if let Some(run) = runs.iter().find(|&&run| run >= about.runs) {
-            let message = format!("there is no run {run}: the data set has {}", about.runs);
+            let message = format!("run {run} does not exist: the data set has {} runs", about.runs);
             return Err(Error::usage(message).file(data.path()));
         }
         let frames = frames.min(about.frames);

@@ -99,10 +99,11 @@ impl Settings {
     /// Time between frames: the one given, or the law's own.
     pub fn time_step(&self) -> Result<f64> {
         let dt = self.dt.or(self.law.default_dt()).ok_or_else(|| {
-            Error::usage("a law of your own needs a time between frames").field("dt")
+            Error::usage("a potential of your own needs the time between frames").field("dt")
         })?;
         if !(dt > 0.0 && dt.is_finite()) {
-            return Err(Error::usage(format!("{dt} is no time between frames")).field("dt"));
+            return Err(Error::usage(format!("must be a positive time between frames, not {dt}"))
+                .field("dt"));
         }
         Ok(dt)
     }
@@ -129,7 +130,7 @@ impl Settings {
 
 /// Initial state of one run: `states` `[2, body, dim]`, masses and charges `[body]`.
 ///
-/// Components of r and v are N(0, 1), masses exp N(0, 1), charges −1 or +1 (DESIGN §2).
+/// Components of r and v are N(0, 1), masses exp N(0, 1), charges −1 or +1 (docs/design.md §2).
 pub(crate) fn initial_state(
     settings: &Settings,
     run: usize,
@@ -204,7 +205,7 @@ pub fn simulate(
     let [positions, velocities, accelerations, masses, charges] =
         file.slices(["positions", "velocities", "accelerations", "masses", "charges"]);
 
-    let bar = progress.bar("simulate", runs as u64, "runs");
+    let bar = progress.bar("simulate", runs as u64, "runs", 0);
     let conserved = settings.law.conserves_energy();
     let mut drifts = Vec::new();
     let batch_runs = (BODY_FRAMES_PER_BATCH / (frames * bodies)).clamp(64, 4096);
@@ -231,7 +232,7 @@ pub fn simulate(
         let before = if conserved { energies(&states) } else { Vec::new() };
         if let Some(run) = before.iter().position(|(_, size)| !size.is_finite()) {
             return Err(Error::usage(format!(
-                "the potential is no number in the initial state of run {}",
+                "the potential is not a number in the initial state of run {}",
                 first + run
             ))
             .field("potential"));

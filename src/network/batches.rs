@@ -39,8 +39,10 @@ pub fn split(dataset: &Dataset, seed: u64) -> Result<(Part, Part)> {
     if runs == 1 {
         let first = (frames as f64 * TRAINED) as usize;
         if first == 0 {
-            return Err(Error::input("holds one run of one frame: nothing is left for validation")
-                .file(dataset.path()));
+            return Err(Error::input(
+                "contains one run of one frame: nothing is left for validation",
+            )
+            .file(dataset.path()));
         }
         let part = |frames: Range<usize>| Part { runs: vec![0], frames };
         return Ok((part(0..first), part(first..frames)));

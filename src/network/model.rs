@@ -1,4 +1,4 @@
-//! A graph network with its parameters, and its file `model.safetensors` (DESIGN §1).
+//! A graph network with its parameters, and its file `model.safetensors` (docs/design.md §1).
 
 use std::path::{Path, PathBuf};
 
@@ -221,7 +221,10 @@ impl Model {
     pub(crate) fn load_training(path: &Path) -> Result<(Self, TrainState)> {
         let file = TensorFile::open(path, "model")?;
         if !file.has("train.state") {
-            return Err(Error::input("holds no optimizer: its training cannot go on").file(path));
+            return Err(Error::input(
+                "has no state of the optimizer: its training cannot be resumed",
+            )
+            .file(path));
         }
         let (model, before_cut) = Self::read(&file)?;
         let numbers = file.tensor::<f64>("train.state", crate::store::tensors::Dtype::F64)?.0;
@@ -333,7 +336,7 @@ fn read_arena(file: &TensorFile, shape: &Shape, prefix: &str) -> Result<Vec<f32>
         let name = format!("{prefix}{name}");
         let values = file.f32(&name, &dims)?;
         if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
-            let message = format!("holds {bad} where a number is needed");
+            let message = format!("contains {bad} where a number is needed");
             return Err(Error::input(message).file(file.path()).field(name));
         }
         arena[range].copy_from_slice(values);

@@ -1,4 +1,4 @@
-//! The settings of a training, the presets, and the learning rate of each step (DESIGN §3).
+//! The settings of a training, the presets, and the learning rate of each step (docs/design.md §3).
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,39 @@ pub enum Preset {
     Standard,
     /// As in the paper: a million steps.
     Paper,
+}
+
+/// What a user may change about a preset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+pub struct Changes {
+    /// Training steps, instead of the preset's
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Units of each hidden layer, instead of the preset's
+    #[arg(long, value_name = "N")]
+    pub hidden: Option<usize>,
+    /// Hidden layers of each network, instead of the preset's
+    #[arg(long, value_name = "N")]
+    pub layers: Option<usize>,
+    /// Highest learning rate, instead of the preset's
+    #[arg(long, value_name = "RATE")]
+    pub peak_rate: Option<f64>,
+    /// Arithmetic of the matrix products [default: f32]
+    #[arg(long, value_enum, value_name = "PRECISION")]
+    pub precision: Option<Precision>,
+}
+
+impl Changes {
+    /// Applies the changes to a preset.
+    pub fn apply(&self, settings: &mut Settings) {
+        if let Some(steps) = self.steps {
+            settings.set_steps(steps);
+        }
+        settings.hidden = self.hidden.unwrap_or(settings.hidden);
+        settings.layers = self.layers.unwrap_or(settings.layers);
+        settings.peak_rate = self.peak_rate.unwrap_or(settings.peak_rate);
+        settings.precision = self.precision.unwrap_or(settings.precision);
+    }
 }
 
 /// Everything that decides a training, apart from the data.

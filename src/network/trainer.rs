@@ -91,7 +91,7 @@ impl<'a> Trainer<'a> {
     /// Those of the steps; `interrupted` after Ctrl-C, when the checkpoint is written.
     pub fn run(&mut self, folder: &RunFolder, progress: Progress) -> Result<()> {
         let Settings { steps, checkpoint_every, .. } = self.settings[0];
-        let bar = progress.bar("train", steps, "steps");
+        let bar = progress.bar("train", steps, "steps", self.step);
         bar.set(self.step);
         while self.step < steps {
             let before = self.step;

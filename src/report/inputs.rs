@@ -109,7 +109,7 @@ impl Inputs {
             && laws.is_none()
             && rollouts.is_none();
         if nothing {
-            let message = "holds no results (metrics.csv, messages.json, hall_of_fame.csv, \
+            let message = "contains no results (metrics.csv, messages.json, hall_of_fame.csv, \
                            laws.json, …): train, regress or distill into it first";
             return Err(Error::input(message).file(folder.path()));
         }

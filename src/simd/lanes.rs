@@ -104,6 +104,7 @@ mod x86 {
                 type Output = $type;
                 #[inline(always)]
                 fn $method(self, other: $type) -> $type {
+                    // SAFETY: callers run with the instructions of the type.
                     $type(unsafe { $intrinsic(self.0, other.0) })
                 }
             }
@@ -122,38 +123,47 @@ mod x86 {
         const WIDTH: usize = 4;
         #[inline(always)]
         fn splat(value: f64) -> Self {
+            // SAFETY: callers run with AVX2 and FMA.
             F64x4(unsafe { _mm256_set1_pd(value) })
         }
         #[inline(always)]
         fn load(values: &[f64]) -> Self {
+            // SAFETY: four values are there, and callers run with AVX2 and FMA.
             F64x4(unsafe { _mm256_loadu_pd(values[..4].as_ptr()) })
         }
         #[inline(always)]
         fn store(self, values: &mut [f64]) {
+            // SAFETY: four values are there, and callers run with AVX2 and FMA.
             unsafe { _mm256_storeu_pd(values[..4].as_mut_ptr(), self.0) }
         }
         #[inline(always)]
         fn mul_add(self, a: Self, b: Self) -> Self {
+            // SAFETY: callers run with AVX2 and FMA.
             F64x4(unsafe { _mm256_fmadd_pd(self.0, a.0, b.0) })
         }
         #[inline(always)]
         fn neg_mul_add(self, a: Self, b: Self) -> Self {
+            // SAFETY: callers run with AVX2 and FMA.
             F64x4(unsafe { _mm256_fnmadd_pd(self.0, a.0, b.0) })
         }
         #[inline(always)]
         fn max(self, other: Self) -> Self {
+            // SAFETY: callers run with AVX2 and FMA.
             F64x4(unsafe { _mm256_max_pd(self.0, other.0) })
         }
         #[inline(always)]
         fn abs(self) -> Self {
+            // SAFETY: callers run with AVX2 and FMA.
             F64x4(unsafe { _mm256_andnot_pd(_mm256_set1_pd(-0.0), self.0) })
         }
         #[inline(always)]
         fn sqrt(self) -> Self {
+            // SAFETY: callers run with AVX2 and FMA.
             F64x4(unsafe { _mm256_sqrt_pd(self.0) })
         }
         #[inline(always)]
         fn inverse(self) -> Self {
+            // SAFETY: callers run with AVX2 and FMA.
             F64x4(unsafe { _mm256_div_pd(_mm256_set1_pd(1.0), self.0) })
         }
         #[inline(always)]
@@ -162,6 +172,7 @@ mod x86 {
         }
         #[inline(always)]
         fn if_less(self, bound: Self, then: Self, otherwise: Self) -> Self {
+            // SAFETY: callers run with AVX2 and FMA.
             F64x4(unsafe {
                 let less = _mm256_cmp_pd::<_CMP_LT_OQ>(self.0, bound.0);
                 _mm256_blendv_pd(otherwise.0, then.0, less)
@@ -181,40 +192,49 @@ mod x86 {
         const WIDTH: usize = 8;
         #[inline(always)]
         fn splat(value: f64) -> Self {
+            // SAFETY: callers run with AVX-512.
             F64x8(unsafe { _mm512_set1_pd(value) })
         }
         #[inline(always)]
         fn load(values: &[f64]) -> Self {
+            // SAFETY: eight values are there, and callers run with AVX-512.
             F64x8(unsafe { _mm512_loadu_pd(values[..8].as_ptr()) })
         }
         #[inline(always)]
         fn store(self, values: &mut [f64]) {
+            // SAFETY: eight values are there, and callers run with AVX-512.
             unsafe { _mm512_storeu_pd(values[..8].as_mut_ptr(), self.0) }
         }
         #[inline(always)]
         fn mul_add(self, a: Self, b: Self) -> Self {
+            // SAFETY: callers run with AVX-512.
             F64x8(unsafe { _mm512_fmadd_pd(self.0, a.0, b.0) })
         }
         #[inline(always)]
         fn neg_mul_add(self, a: Self, b: Self) -> Self {
+            // SAFETY: callers run with AVX-512.
             F64x8(unsafe { _mm512_fnmadd_pd(self.0, a.0, b.0) })
         }
         #[inline(always)]
         fn max(self, other: Self) -> Self {
+            // SAFETY: callers run with AVX-512.
             F64x8(unsafe { _mm512_max_pd(self.0, other.0) })
         }
         #[inline(always)]
         fn abs(self) -> Self {
+            // SAFETY: callers run with AVX-512.
             F64x8(unsafe { _mm512_abs_pd(self.0) })
         }
         #[inline(always)]
         fn sqrt(self) -> Self {
+            // SAFETY: callers run with AVX-512.
             F64x8(unsafe { _mm512_sqrt_pd(self.0) })
         }
         /// 14 bits from the processor, then y (1 + e)(1 + e²) with e = 1 − xy: 56 bits. The plain
         /// division is three times slower.
         #[inline(always)]
         fn inverse(self) -> Self {
+            // SAFETY: callers run with AVX-512.
             let y = F64x8(unsafe { _mm512_rcp14_pd(self.0) });
             let e = self.neg_mul_add(y, Self::splat(1.0));
             let y = y.mul_add(e, y);
@@ -223,6 +243,7 @@ mod x86 {
         /// 14 bits from the processor, then y (1 + e/2 + 3e²/8 + 5e³/16) with e = 1 − xy²: 54 bits.
         #[inline(always)]
         fn inverse_sqrt(self) -> Self {
+            // SAFETY: callers run with AVX-512.
             let y = F64x8(unsafe { _mm512_rsqrt14_pd(self.0) });
             let xy = self * y;
             let e = xy.neg_mul_add(y, Self::splat(1.0));
@@ -232,6 +253,7 @@ mod x86 {
         }
         #[inline(always)]
         fn if_less(self, bound: Self, then: Self, otherwise: Self) -> Self {
+            // SAFETY: callers run with AVX-512.
             F64x8(unsafe {
                 let less = _mm512_cmp_pd_mask::<_CMP_LT_OQ>(self.0, bound.0);
                 _mm512_mask_blend_pd(less, otherwise.0, then.0)

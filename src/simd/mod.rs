@@ -83,7 +83,7 @@ impl Cpu {
             return Ok(Cpu { simd });
         }
         let best = Simd::detect().name();
-        Err(Error::device(format!("this processor has no {}, only {best}", simd.name())))
+        Err(Error::device(format!("this CPU does not support {}; its best is {best}", simd.name())))
     }
 
     /// What the kernels may use.

@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 /// What to do with a folder that is not empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Existing {
-    /// Go on where an interrupted run stopped.
+    /// Continue an interrupted run.
     #[arg(long)]
     pub resume: bool,
-    /// Throw away what the output folder holds.
+    /// Delete the earlier run in the output folder.
     #[arg(long, conflicts_with = "resume")]
     pub overwrite: bool,
 }
@@ -36,25 +36,19 @@ impl RunFolder {
         }
         std::fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
         let run = RunFolder { path: path.to_path_buf() };
-        let left = run.left_by_a_kill()?;
-        let empty = left.is_some();
-        for file in left.iter().flatten() {
-            std::fs::remove_file(file).map_err(|e| Error::io("remove", file, e))?;
-        }
+        run.tidy();
+        let empty = run.is_empty()?;
         if existing.resume && !empty && !run.file("config.toml").exists() {
             return Err(Error::usage("has no config.toml: there is no run to resume").file(path));
         }
         if existing.overwrite {
             // By its config.toml, the last to go, a folder is known where a kill comes in between.
             for name in FILES.iter().rev() {
-                let file = run.file(name);
-                if file.exists() {
-                    std::fs::remove_file(&file).map_err(|e| Error::io("remove", &file, e))?;
-                }
+                run.remove(name)?;
             }
         } else if !empty && !existing.resume {
             return Err(Error::usage(
-                "the folder is not empty: --resume goes on, --overwrite starts again",
+                "the folder is not empty: --resume continues it, --overwrite starts again",
             )
             .file(path));
         }
@@ -66,22 +60,21 @@ impl RunFolder {
         if !path.is_dir() {
             return Err(Error::input("there is no such run folder").file(path));
         }
-        Ok(RunFolder { path: path.to_path_buf() })
+        let run = RunFolder { path: path.to_path_buf() };
+        run.tidy();
+        Ok(run)
     }
 
-    /// Where no run has begun in the folder: what a kill left of a config.toml that was not yet whole, the
-    /// first file of a run. `None` where there is anything else.
-    pub fn left_by_a_kill(&self) -> Result<Option<Vec<PathBuf>>> {
-        let failed = |e| Error::io("read", &self.path, e);
-        let mut left = Vec::new();
-        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if !super::is_temporary_of(&path, "config.toml") {
-                return Ok(None);
-            }
-            left.push(path);
-        }
-        Ok(Some(left))
+    /// Removes what runs that were killed left of files that they were writing.
+    fn tidy(&self) {
+        super::tidy(&FILES.map(|name| self.file(name)));
+    }
+
+    /// True where no run has begun in the folder, whose first file is config.toml.
+    pub fn is_empty(&self) -> Result<bool> {
+        let mut entries =
+            std::fs::read_dir(&self.path).map_err(|e| Error::io("read", &self.path, e))?;
+        Ok(entries.next().is_none())
     }
 
     /// The folder.
@@ -97,6 +90,17 @@ impl RunFolder {
     /// Writes one of the run's files whole.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         super::write_atomic(&self.file(name), bytes)
+    }
+
+    /// Removes one of the run's files, where it is there.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let file = self.file(name);
+        match std::fs::remove_file(&file) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &file, e))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes one table of `config.toml` (`[simulate]`, `[train]`, `[regress]`), keeping the others.
@@ -154,12 +158,12 @@ impl RunFolder {
             return Ok(toml::Table::new());
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-        text.parse().map_err(|e| Error::input(format!("is no TOML: {e}")).file(&path))
+        text.parse().map_err(|e| Error::input(format!("is not valid TOML: {e}")).file(&path))
     }
 }
 
 /// What a run writes, and so what `--overwrite` may remove.
-const FILES: [&str; 19] = [
+const FILES: [&str; 20] = [
     "config.toml",
     "dataset.safetensors",
     "test.safetensors",
@@ -175,6 +179,7 @@ const FILES: [&str; 19] = [
     "laws.c",
     "kept.csv",
     "memory.json",
+    "memory_nodes.json",
     "fit.json",
     "rollout.safetensors",
     "slab.safetensors",
@@ -203,13 +208,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kill_left_of_the_first_file_is_no_run() {
+    fn what_a_kill_left_of_a_file_is_no_run() {
         let folder = tempfile::tempdir().unwrap();
-        let left = folder.path().join("config.toml.tmp4711");
-        std::fs::write(&left, "[regr").unwrap();
+        let left = ["config.toml.tmp4711", "laws.json.tmp1"].map(|name| folder.path().join(name));
+        for file in &left {
+            std::fs::write(file, "[regr").unwrap();
+        }
         let run = RunFolder::create(folder.path(), Existing::default()).unwrap();
-        assert!(!left.exists());
-        for other in ["config.toml.tmp", "config.toml.tmp1x", "laws.json.tmp1", "config.toml"] {
+        assert!(left.iter().all(|file| !file.exists()));
+        for other in ["config.toml.tmp", "config.toml.tmp1x", "mine.txt.tmp1", "config.toml"] {
             std::fs::write(run.file(other), "").unwrap();
             assert!(RunFolder::create(folder.path(), Existing::default()).is_err(), "{other}");
             std::fs::remove_file(run.file(other)).unwrap();

@@ -39,7 +39,7 @@ impl Table {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
         let mut table = match extension.as_str() {
             "csv" => read_csv(path, file),
-            "npz" => read_npz(path),
+            "npz" => read_npz(path, file),
             "npy" => read_npy(path, file),
             "safetensors" => read_safetensors(path, &file),
             "parquet" => read_parquet(path, file),
@@ -77,12 +77,15 @@ impl Table {
         self.names.iter().position(|n| n == name)
     }
 
+    /// What to say of a column that is not there.
+    pub(crate) fn lacks(&self) -> String {
+        format!("there is no such column; the columns are {}", self.names.join(", "))
+    }
+
     /// The column `name`; an error where it is missing or holds a NaN or an infinity.
     pub fn column(&self, name: &str) -> Result<&[f64]> {
         let error = |message: String| Error::input(message).file(&self.path).field(name);
-        let index = self.find(name).ok_or_else(|| {
-            error(format!("there is no such column; the columns are {}", self.names.join(", ")))
-        })?;
+        let index = self.find(name).ok_or_else(|| error(self.lacks()))?;
         let column = &self.columns[index];
         match column.iter().position(|v| !v.is_finite()) {
             // Row 1 is the header.
@@ -122,7 +125,7 @@ fn read_csv(path: &Path, file: File) -> Result<Table> {
         csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(BufReader::new(file));
     let bad = |e: csv::Error| {
         let row = e.position().map(|p| p.record() + 1);
-        let error = Error::input(format!("is no well-formed CSV: {e}")).file(path);
+        let error = Error::input(format!("is not valid CSV: {e}")).file(path);
         match row {
             Some(row) => error.row(row),
             None => error,
@@ -229,15 +232,17 @@ pub(crate) fn numbers<R: std::io::Read>(array: npyz::NpyFile<R>) -> Result<Vec<f
     }
 }
 
-fn read_npz(path: &Path) -> Result<Table> {
-    let bad = |e: std::io::Error| Error::input(format!("is no whole .npz file ({e})")).file(path);
-    let mut archive = npyz::npz::NpzArchive::open(path).map_err(bad)?;
+/// The arrays of an archive are the columns, in its order.
+fn read_npz(path: &Path, file: File) -> Result<Table> {
+    let bad =
+        |e: std::io::Error| Error::input(format!("is not a complete .npz file ({e})")).file(path);
+    let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(|e| bad(e.into()))?;
     let mut table = Table::default();
-    let names: Vec<String> = archive.array_names().map(String::from).collect();
-    for name in names {
-        if let Some(array) = archive.by_name(&name).map_err(bad)? {
-            push_array(&mut table, path, &name, array)?;
-        }
+    for index in 0..archive.len() {
+        let entry = archive.by_index(index).map_err(|e| bad(e.into()))?;
+        let name = npyz::npz::array_name_from_file_name(entry.name()).map(String::from);
+        let Some(name) = name else { continue };
+        push_array(&mut table, path, &name, npyz::NpyFile::new(entry).map_err(bad)?)?;
     }
     Ok(table)
 }
@@ -246,10 +251,14 @@ fn read_safetensors(path: &Path, file: &File) -> Result<Table> {
     use safetensors::Dtype;
     // SAFETY: a program that truncates the file while it is mapped is outside what can be defended.
     let map = unsafe { memmap2::Mmap::map(file) }.map_err(|e| Error::io("map", path, e))?;
-    let tensors = safetensors::SafeTensors::deserialize(&map)
-        .map_err(|e| Error::input(format!("is no whole .safetensors file ({e})")).file(path))?;
+    let tensors = safetensors::SafeTensors::deserialize(&map).map_err(|e| {
+        Error::input(format!("is not a complete .safetensors file ({e})")).file(path)
+    })?;
     let mut table = Table::default();
-    for (name, tensor) in tensors.iter() {
+    let mut tensors: Vec<_> = tensors.iter().collect();
+    // The library lists them in any order: here it is the file's.
+    tensors.sort_by_key(|(_, tensor)| tensor.data().as_ptr());
+    for (name, tensor) in tensors {
         fn read<const N: usize>(bytes: &[u8], cast: impl Fn([u8; N]) -> f64) -> Vec<f64> {
             bytes.as_chunks().0.iter().map(|b| cast(*b)).collect()
         }
@@ -274,7 +283,7 @@ fn read_safetensors(path: &Path, file: &File) -> Result<Table> {
 
 fn read_npy(path: &Path, file: File) -> Result<Table> {
     let array = npyz::NpyFile::new(BufReader::new(file))
-        .map_err(|e| Error::input(format!("is no whole .npy file ({e})")).file(path))?;
+        .map_err(|e| Error::input(format!("is not a complete .npy file ({e})")).file(path))?;
     let mut table = Table::default();
     push_array(&mut table, path, "x", array)?;
     Ok(table)
@@ -282,18 +291,14 @@ fn read_npy(path: &Path, file: File) -> Result<Table> {
 
 #[cfg(not(feature = "parquet"))]
 fn read_parquet(path: &Path, _file: File) -> Result<Table> {
-    Err(Error::input("this build reads no Parquet: build with --features parquet").file(path))
+    Err(Error::input("this build cannot read Parquet: build with --features parquet").file(path))
 }
 
 /// The reader panics on some damaged files: the file is at fault then, and a user gets an error.
 #[cfg(feature = "parquet")]
 fn read_parquet(path: &Path, file: File) -> Result<Table> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let table = std::panic::catch_unwind(|| parquet_rows(path, file));
-    std::panic::set_hook(hook);
-    let damaged = |_| Err(Error::input("is a damaged Parquet file").file(path));
-    table.unwrap_or_else(damaged)
+    crate::panics::contained(|| parquet_rows(path, file))
+        .unwrap_or_else(|| Err(Error::input("is a damaged Parquet file").file(path)))
 }
 
 #[cfg(feature = "parquet")]
@@ -301,7 +306,7 @@ fn parquet_rows(path: &Path, file: File) -> Result<Table> {
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use parquet::record::Field;
     let bad = |e: parquet::errors::ParquetError| {
-        Error::input(format!("is no whole Parquet file ({e})")).file(path)
+        Error::input(format!("is not a complete Parquet file ({e})")).file(path)
     };
     let reader = SerializedFileReader::new(file).map_err(bad)?;
     let schema = reader.metadata().file_metadata().schema_descr();

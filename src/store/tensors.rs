@@ -46,7 +46,7 @@ impl TensorFile {
         // program that truncates the file while it is mapped is outside what can be defended.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
         let (header, metadata) = safetensors::SafeTensors::read_metadata(&map).map_err(|e| {
-            Error::input(format!("is no whole safetensors file ({e}); it may be truncated"))
+            Error::input(format!("is not a complete safetensors file ({e}); it may be truncated"))
                 .file(path)
         })?;
         let entry = metadata.metadata().as_ref().and_then(|m| m.get("lawsmith"));
@@ -172,6 +172,8 @@ pub struct TensorWriter {
     path: PathBuf,
     temporary: PathBuf,
     map: MmapMut,
+    /// Open, and so locked, until the file has its name.
+    _file: File,
     ranges: HashMap<String, Range<usize>>,
     finished: bool,
 }
@@ -214,13 +216,19 @@ impl TensorWriter {
             std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         }
         let temporary = super::temporary(path);
-        let map = reserve(&temporary, data + offset).map_err(|e| {
+        let (file, map) = reserve(&temporary, data + offset).map_err(|e| {
             let _ = std::fs::remove_file(&temporary);
             Error::io("write", path, e)
         })?;
         let ranges = ranges.into_iter().map(|(n, r)| (n, r.start + data..r.end + data)).collect();
-        let mut writer =
-            TensorWriter { path: path.to_path_buf(), temporary, map, ranges, finished: false };
+        let mut writer = TensorWriter {
+            path: path.to_path_buf(),
+            temporary,
+            map,
+            _file: file,
+            ranges,
+            finished: false,
+        };
         writer.map[..8].copy_from_slice(&(header.len() as u64).to_le_bytes());
         writer.map[8..data].copy_from_slice(&header);
         Ok(writer)
@@ -263,16 +271,17 @@ impl Drop for TensorWriter {
     }
 }
 
-fn reserve(path: &Path, bytes: usize) -> std::io::Result<MmapMut> {
+fn reserve(path: &Path, bytes: usize) -> std::io::Result<(File, MmapMut)> {
     use std::os::fd::AsRawFd;
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+    let file = super::create(path)?;
     // SAFETY: the descriptor is open for the duration of the call.
     let code = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) };
     if code != 0 {
         return Err(std::io::Error::from_raw_os_error(code));
     }
     // SAFETY: the file has a name of this process's own until it is renamed.
-    unsafe { MmapMut::map_mut(&file) }
+    let map = unsafe { MmapMut::map_mut(&file) }?;
+    Ok((file, map))
 }
 
 #[cfg(test)]

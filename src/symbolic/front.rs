@@ -1,5 +1,5 @@
 //! The hall of fame: the best expression of each complexity, and the rules that choose among them
-//! (DESIGN §5).
+//! (docs/design.md §5).
 
 use crate::formula::expression::Expression;
 

@@ -26,8 +26,11 @@ pub const HALL_OF_FAME: &str = "hall_of_fame.csv";
 /// The chosen expressions.
 pub const LAWS: &str = "laws.json";
 
-/// What a search remembers, where it is kept: see [`Labels::memory`].
+/// What a search remembers, see [`Labels::memory`]: that of a table or of a network's messages, …
 pub const MEMORY: &str = "memory.json";
+
+/// … and that of the outputs of φv, which the same folder holds as well.
+pub const NODE_MEMORY: &str = "memory_nodes.json";
 
 /// The best few of each complexity, where more than one is kept.
 const KEPT: &str = "kept.csv";
@@ -45,9 +48,11 @@ pub struct Labels {
     pub targets: Vec<String>,
     /// `stage` in `laws.json`: `table`, `message` or `node`.
     pub stage: &'static str,
-    /// The file that keeps what the search remembers, where it is kept: the same search of the same
-    /// problems in the same folder goes on from it, to the same end.
-    pub memory: Option<&'static str>,
+    /// The file that keeps what the search remembers: the same search of the same problems in the same
+    /// folder goes on from it, to the same end.
+    pub memory: &'static str,
+    /// True to go on from what that file remembers.
+    pub resume: bool,
 }
 
 /// Searches for the laws of `problems`, each with its label, and keeps the run folder up to date.
@@ -68,19 +73,20 @@ pub fn run(
 ) -> Result<Vec<Outcome>> {
     assert_eq!(problems.len(), labels.targets.len(), "a label for each problem");
     let begun = Instant::now();
-    let bar = match (settings.evaluations, settings.seconds) {
-        (Some(limit), _) => {
-            progress.bar("regress", limit.saturating_mul(problems.len() as u64), "formulas")
-        }
-        (None, Some(seconds)) => progress.bar("regress", seconds.ceil() as u64, "s"),
-        (None, None) => progress.bar("regress", 0, "s"),
-    };
     let fingerprint = fingerprint(problems, settings);
-    let memory = match labels.memory {
-        Some(name) => read_memory(&folder.file(name), fingerprint)?,
-        None => None,
+    let memory = match labels.resume {
+        true => read_memory(&folder.file(labels.memory), fingerprint)?,
+        false => None,
     };
     let whole = settings.evaluations.map(|limit| limit.saturating_mul(problems.len() as u64));
+    let bar = match (whole, settings.seconds) {
+        (Some(whole), _) => {
+            let done = memory.as_ref().map_or(0, Memories::evaluations);
+            progress.bar("regress", whole, "formulas", done)
+        }
+        (None, Some(seconds)) => progress.bar("regress", seconds.ceil() as u64, "s", 0),
+        (None, None) => progress.bar("regress", 0, "s", 0),
+    };
     let mut remembered: Option<Instant> = None;
     let others = other_rows(folder, &labels.targets)?;
     let mut laws = read_laws(folder)?;
@@ -89,14 +95,11 @@ pub fn run(
     let mut observer = |moment: &Moment| {
         advance(&bar, settings, problems, moment, begun);
         let ends = whole.is_some_and(|whole| moment.evaluations >= whole);
-        if let Some(name) = labels.memory
-            && moment.whole
-            && (ends || remembered.is_none_or(|at| at.elapsed() >= REMEMBER_EVERY))
-        {
+        if moment.whole && (ends || remembered.is_none_or(|at| at.elapsed() >= REMEMBER_EVERY)) {
             remembered = Some(Instant::now());
             let memory = [head(fingerprint).as_bytes(), &moment.memory(), b"}\n"].concat();
             // A failure here costs a later resume some seconds of work, and nothing else.
-            let _ = folder.write(name, &memory);
+            let _ = folder.write(labels.memory, &memory);
         }
         if written.is_none_or(|at: Instant| at.elapsed() >= REWRITE_EVERY) {
             written = Some(Instant::now());
@@ -139,6 +142,18 @@ fn fingerprint(problems: &[Problem], settings: &Settings) -> u64 {
 /// How the memory of a search begins: a JSON object of the fingerprint and what is remembered.
 fn head(fingerprint: u64) -> String {
     format!("{{\"fingerprint\":\"{fingerprint:016x}\",\"searches\":")
+}
+
+/// True where `memory` is that of a search of these problems with these settings, limits aside.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn remembers(memory: &Path, problems: &[Problem], settings: &Settings) -> Result<bool> {
+    match std::fs::read(memory) {
+        Ok(bytes) => Ok(bytes.starts_with(head(fingerprint(problems, settings)).as_bytes())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("read", memory, e)),
+    }
 }
 
 /// What an interrupted search of the same problems with the same settings remembers; None where
@@ -211,7 +226,7 @@ pub fn read_laws(folder: &RunFolder) -> Result<Vec<Value>> {
     }
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
     serde_json::from_str(&text)
-        .map_err(|e| Error::input(format!("is no list of laws: {e}")).file(&path))
+        .map_err(|e| Error::input(format!("is not a list of laws: {e}")).file(&path))
 }
 
 /// Writes `laws.json`.
@@ -274,7 +289,7 @@ fn other_rows(folder: &RunFolder, targets: &[String]) -> Result<Vec<csv::StringR
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let bad = |e: csv::Error| Error::input(format!("is no hall of fame: {e}")).file(&path);
+    let bad = |e: csv::Error| Error::input(format!("is not a hall of fame: {e}")).file(&path);
     let mut reader = csv::Reader::from_path(&path).map_err(bad)?;
     let mut rows = reader.records().collect::<Result<Vec<_>, _>>().map_err(bad)?;
     rows.retain(|row| !targets.iter().any(|target| row.get(0) == Some(target)));
@@ -290,7 +305,7 @@ pub fn resume(problems: &mut [Problem], labels: &[String], folder: &RunFolder) -
     if !path.exists() {
         return Ok(());
     }
-    let bad = |e: csv::Error| Error::input(format!("is no hall of fame: {e}")).file(&path);
+    let bad = |e: csv::Error| Error::input(format!("is not a hall of fame: {e}")).file(&path);
     let mut reader = csv::Reader::from_path(&path).map_err(bad)?;
     for (row, record) in reader.records().enumerate() {
         let record = record.map_err(bad)?;
@@ -320,7 +335,11 @@ pub fn problem_of_table(
     weights: Option<&str>,
 ) -> Result<Problem> {
     let error = |field: &str, message: String| Error::input(message).file(&table.path).field(field);
+    let asked = |field: &str, message: String| Error::usage(message).file(&table.path).field(field);
     let column = |name: &str| -> Result<Vec<f32>> {
+        if table.find(name).is_none() {
+            return Err(asked(name, table.lacks()));
+        }
         let values: Vec<f32> = table.column(name)?.iter().map(|&v| v as f32).collect();
         match values.iter().position(|v| !v.is_finite()) {
             Some(row) => {
@@ -348,10 +367,10 @@ pub fn problem_of_table(
             return Err(error(name, message.to_string()));
         }
         if name == target {
-            return Err(error(name, "is the target and cannot be an input as well".to_string()));
+            return Err(asked(name, "is the target and cannot be an input as well".to_string()));
         }
         if inputs[..index].contains(name) {
-            return Err(error(name, "is named twice among the inputs".to_string()));
+            return Err(asked(name, "is named twice among the inputs".to_string()));
         }
     }
     let w = weights.map(column).transpose()?;

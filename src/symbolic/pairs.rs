@@ -192,6 +192,7 @@ fn on(simd: Simd, table: &Table, i: usize, j: usize) -> Shares {
         // SAFETY: a level is only ever one that this processor has.
         #[cfg(target_arch = "x86_64")]
         Simd::Avx2 => unsafe { shares_avx2(table, i, j) },
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Simd::Avx512 | Simd::Avx512Bf16 => unsafe { shares_avx512(table, i, j) },
         #[cfg(not(target_arch = "x86_64"))]

@@ -86,8 +86,13 @@ impl Memories {
     /// # Errors
     /// Bytes that are nothing of the kind.
     pub fn read(bytes: &[u8]) -> Result<Self> {
-        let damaged = |_| Error::input("is no memory of a search: --overwrite starts again");
+        let damaged = |_| Error::input("is damaged: --overwrite starts again");
         serde_json::from_slice(bytes).map(Memories).map_err(damaged)
+    }
+
+    /// Candidates that were considered, of all problems.
+    pub fn evaluations(&self) -> u64 {
+        self.0.iter().map(Memory::evaluations).sum()
     }
 }
 
@@ -142,7 +147,7 @@ pub fn search(
     match memory {
         Some(memory) => {
             if memory.0.len() != states.len() {
-                return Err(Error::input("the memory is that of another search"));
+                return Err(Error::input("the memory belongs to another search"));
             }
             for (state, memory) in states.iter_mut().zip(memory.0) {
                 state.memory = memory;

@@ -50,6 +50,13 @@ pub(super) struct Memory {
     pub(super) done: bool,
 }
 
+impl Memory {
+    /// Candidates considered.
+    pub(super) fn evaluations(&self) -> u64 {
+        self.planted + self.islands.iter().map(|i| i.evaluations).sum::<u64>()
+    }
+}
+
 /// One problem in work.
 pub(super) struct State<'a> {
     pub(super) problem: &'a Problem,
@@ -86,7 +93,7 @@ impl<'a> State<'a> {
     }
 
     pub(super) fn evaluations(&self) -> u64 {
-        self.memory.planted + self.memory.islands.iter().map(|i| i.evaluations).sum::<u64>()
+        self.memory.evaluations()
     }
 
     /// Puts the problem's seeds into the hall of fame: as they are, and fitted anew.

@@ -44,7 +44,7 @@ enum Place {
 
 /// What is wrong with a column whose values single precision does not tell apart.
 pub fn too_close(column: &str) -> String {
-    format!("values of '{column}' are one in single precision: number the groups 0, 1, 2, …")
+    format!("some values of '{column}' are equal in single precision: number the groups 0, 1, 2, …")
 }
 
 /// More values of a column have no numbers of their own.
@@ -75,7 +75,9 @@ impl Template {
             let inside =
                 |node: &Node| matches!(node, Node::Variable(v) if usize::from(*v) >= names.len());
             if operands.iter().flat_map(Expression::nodes).any(inside) {
-                return Err(error(format!("an operand of '{name}' calls another part")));
+                return Err(error(format!(
+                    "an argument of '{name}' calls another searched function"
+                )));
             }
             let place = if indexed {
                 template.index(&name, &operands, names, columns)
@@ -85,7 +87,10 @@ impl Template {
             template.places.push(place.map_err(error)?);
         }
         if template.parts.iter().all(|part| part.operands.is_none()) {
-            return Err(error(format!("'{text}' has no part to find, such as f({})", names[0])));
+            return Err(error(format!(
+                "'{text}' has no function to search for, such as f({})",
+                names[0]
+            )));
         }
         Ok(template)
     }
@@ -387,12 +392,12 @@ mod tests {
     #[test]
     fn templates_without_sense_are_refused() {
         let error = |text: &str| template(text).unwrap_err().to_string();
-        assert!(error("r * dx").contains("no part"));
+        assert!(error("r * dx").contains("no function to search for"));
         assert!(error("f(r) + f(r, m1)").contains("operands"));
-        assert!(error("f(g(r))").contains("calls another part"));
-        assert!(error("p[m1] * r").contains("no part"));
+        assert!(error("f(g(r))").contains("calls another searched function"));
+        assert!(error("p[m1] * r").contains("no function to search for"));
         assert!(error("f(r) * p[m1 + 1]").contains("one column"));
-        assert!(error("f(r) * q").contains("'q' is no variable"));
+        assert!(error("f(r) * q").contains("'q' is not a variable"));
         let close = vec![vec![0.0, 1.0], vec![16_777_216.0, 16_777_218.0]];
         let names = ["r", "u"].map(String::from);
         let error = Template::of_table("f(r) + p[u]", &names, &close, &[]).unwrap_err();

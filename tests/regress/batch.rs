@@ -82,7 +82,7 @@ fn a_folder_that_a_batch_had_only_begun_is_its_own() {
     place.write("out/three/notes.txt", "mine");
     let batch = ["regress", "--batch", "jobs.toml", "-o", "out"];
     let e = place.error(&batch);
-    assert!(e["message"].as_str().unwrap().contains("something else than a fit"), "{e}");
+    assert!(e["message"].as_str().unwrap().contains("something other than a fit"), "{e}");
     assert!(e["file"].as_str().unwrap().ends_with("three"), "{e}");
     std::fs::remove_file(place.path("out/three/notes.txt")).unwrap();
     assert_eq!(place.document(&batch)["fits"].as_array().unwrap().len(), 3);

@@ -85,7 +85,7 @@ fn a_number_of_a_group_without_rows_is_refused() {
     let text = refused(&["--template", "f(a) + p[u]", "--weights", "w"]);
     assert!(text.contains("u = 1"), "{text}");
     let text = refused(&["--template", "f(a) + p[id]"]);
-    assert!(text.contains("'id' are one in single precision"), "{text}");
+    assert!(text.contains("'id' are equal in single precision"), "{text}");
     // Some division of the rows holds the one row out.
     let held = (0..40).any(|seed: u32| {
         let (seed, folder) = (seed.to_string(), format!("s{seed}"));
@@ -94,7 +94,7 @@ fn a_number_of_a_group_without_rows_is_refused() {
         let named = ["--seed", &seed, "-o", &folder, "--json"];
         let output = place.lawsmith(&search(&[&fixed[..], &more, &named].concat())).output();
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
-        text.contains("sees no row with u = 1")
+        text.contains("cannot be fitted: all rows")
     });
     assert!(held);
 }

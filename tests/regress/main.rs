@@ -84,8 +84,10 @@ impl Place {
     /// The error of a command that must fail.
     fn error(&self, arguments: &[&str]) -> Value {
         let output = self.lawsmith(arguments).arg("--json").output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{arguments:?} {}", text(&output));
-        serde_json::from_slice::<Value>(&output.stdout).unwrap()["error"].clone()
+        let error = serde_json::from_slice::<Value>(&output.stdout).unwrap()["error"].clone();
+        let code = if error["kind"] == "usage" { 2 } else { 1 };
+        assert_eq!(output.status.code(), Some(code), "{arguments:?} {}", text(&output));
+        error
     }
 }
 

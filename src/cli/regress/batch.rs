@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 
 use super::fit::{self, Config, Fit};
 use super::options::{Arguments, Options};
-use crate::cli::Context;
+use crate::cli::{Context, usage_error};
 use crate::error::{Error, Kind, Result};
 use crate::ops::expression::{Evaluator, side_by_side};
 use crate::progress::Progress;
 use crate::store::run::{Existing, RunFolder};
-use crate::store::write_atomic;
+use crate::store::{tidy, write_atomic};
 
 /// The summary of all fits, in the folder of the batch.
 const SUMMARY: &str = "summary.csv";
@@ -59,8 +59,9 @@ pub fn run(
         }
     }
     std::fs::create_dir_all(output).map_err(|e| Error::io("create", output, e))?;
+    tidy(&[output.join(SUMMARY)]);
     let evaluator = Evaluator::new(&context.device);
-    let bar = context.progress.bar("batch", jobs.len() as u64, "fits");
+    let bar = context.progress.bar("batch", jobs.len() as u64, "fits", 0);
     let (next, writing) = (AtomicUsize::new(0), Mutex::new(()));
     let results: Vec<Mutex<Option<Result<Value>>>> =
         jobs.iter().map(|_| Mutex::new(None)).collect();
@@ -94,7 +95,7 @@ pub fn run(
     drop(bar);
     let rows = write_summary(output, &jobs, &results)?;
     if crate::interrupt::requested() {
-        let message = "stopped; the same command goes on with the fits that have not ended";
+        let message = "stopped; the same command continues with the fits that have not ended";
         return Err(Error::interrupted(format!("{message} ({})", output.display())));
     }
     let failed = rows.iter().filter(|row| row["error"].is_string()).count();
@@ -125,7 +126,7 @@ fn one(job: &Job, path: &Path, overwrite: bool, evaluator: &Evaluator) -> Result
     if done.exists() && !overwrite {
         let text = std::fs::read_to_string(&done).map_err(|e| Error::io("read", &done, e))?;
         return serde_json::from_str(&text)
-            .map_err(|e| Error::input(format!("is no result of a fit: {e}")).file(&done));
+            .map_err(|e| Error::input(format!("is not the result of a fit: {e}")).file(&done));
     }
     let ready = Fit::new(job.config.clone())?;
     let resume = !overwrite && path.join("config.toml").exists();
@@ -153,8 +154,8 @@ fn check(job: &Job, path: &Path) -> Result<()> {
             Ok(())
         }
         // A kill may have come before the first file was whole.
-        None if folder.left_by_a_kill()?.is_some() => Ok(()),
-        None => Err(Error::usage("holds something else than a fit").file(path)),
+        None if folder.is_empty()? => Ok(()),
+        None => Err(Error::usage("contains something other than a fit").file(path)),
     }
 }
 
@@ -168,7 +169,7 @@ fn tables(folder: &Path, options: &Options, seed: u64) -> Result<Vec<Job>> {
     });
     paths.sort();
     if paths.is_empty() {
-        return Err(Error::input("holds no table (.csv, .npz, .npy or .parquet)").file(folder));
+        return Err(Error::input("contains no table (.csv, .npz, .npy or .parquet)").file(folder));
     }
     let job = |table: PathBuf| {
         let name = table.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -181,7 +182,7 @@ fn tables(folder: &Path, options: &Options, seed: u64) -> Result<Vec<Job>> {
 fn read(path: &Path, seed: u64) -> Result<Vec<Job>> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
     let bad = |message: String| Error::input(message).file(path);
-    let file: toml::Table = text.parse().map_err(|e| bad(format!("is no TOML: {e}")))?;
+    let file: toml::Table = text.parse().map_err(|e| bad(format!("is not valid TOML: {e}")))?;
     if let Some(key) = file.keys().find(|key| !["job", "defaults"].contains(&key.as_str())) {
         return Err(bad("is neither [[job]] nor [defaults]".to_string()).field(key));
     }
@@ -199,7 +200,7 @@ fn read(path: &Path, seed: u64) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for (index, job) in list.iter().enumerate() {
         let at = |message: String| bad(format!("job {}: {message}", index + 1));
-        let own = job.as_table().ok_or_else(|| at("is no table".to_string()).field("job"))?;
+        let own = job.as_table().ok_or_else(|| at("is not a table".to_string()).field("job"))?;
         let mut settings = defaults.clone();
         settings.extend(own.clone());
         let text = |key: &str, value: toml::Value| match value {
@@ -208,7 +209,7 @@ fn read(path: &Path, seed: u64) -> Result<Vec<Job>> {
         };
         let table = settings
             .remove("table")
-            .ok_or_else(|| at("lacks its table".to_string()).field("table"))?;
+            .ok_or_else(|| at("names no table".to_string()).field("table"))?;
         let table = base.join(text("table", table)?);
         let name = match settings.remove("name") {
             Some(name) => text("name", name)?,
@@ -227,13 +228,10 @@ fn read(path: &Path, seed: u64) -> Result<Vec<Job>> {
         let mut arguments = Vec::new();
         for (key, value) in settings {
             argument(&key, value, &mut arguments)
-                .ok_or_else(|| at("is a list or text or number".to_string()).field(&key))?;
+                .ok_or_else(|| at("must be a list, a text or a number".to_string()).field(&key))?;
         }
-        let parsed = Arguments::try_parse_from(&arguments).map_err(|e| {
-            let text = e.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            at(line.trim_start_matches("error: ").to_string())
-        })?;
+        let parsed =
+            Arguments::try_parse_from(&arguments).map_err(|e| at(usage_error(&e).message))?;
         let mut options = parsed.options;
         if let Some(folder) = &options.warm_start {
             options.warm_start = Some(base.join(folder));

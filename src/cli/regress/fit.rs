@@ -162,8 +162,8 @@ impl Fit {
         progress: Progress,
     ) -> Result<Fitted> {
         let options = &self.config.options;
-        let labels =
-            Labels { targets: options.target.clone(), stage: "table", memory: Some(MEMORY) };
+        let targets = options.target.clone();
+        let labels = Labels { targets, stage: "table", memory: MEMORY, resume };
         // Without a memory the search had not come to its first: from nothing it ends where it would have.
         let begun = resume && folder.file(MEMORY).exists();
         if begun && options.template.is_none() && self.joint.is_none() {
@@ -172,14 +172,13 @@ impl Fit {
         folder.write_config("regress", &self.config)?;
         let select = options.select;
         if self.refused > 0 {
-            let message =
-                "formulas of the earlier run break the rules of this one and are left out";
+            let message = "formulas of the earlier run break a limit of this one and are left out";
             progress.note(&format!("{} {message}", self.refused));
         }
         let composed = options.template.is_some() || self.joint.is_some() || options.pure_constants;
         if evaluator.is_gpu() && (composed || self.settings.row_loss.is_some()) {
             let message = "losses other than mae and mse, templates, --joint and --pure-constants are \
-                           computed on the processor";
+                           computed on the CPU";
             progress.note(message);
         }
         let outcomes = match &self.joint {
@@ -214,7 +213,7 @@ impl Fit {
         }
         if fitted.outcomes.iter().any(|outcome| outcome.interrupted) {
             return Err(Error::interrupted(format!(
-                "stopped; what was found is in {}, --resume goes on from there",
+                "stopped; what was found is in {}, --resume continues from there",
                 folder.path().display()
             )));
         }

@@ -36,10 +36,10 @@ pub struct Regress {
     batch: Option<PathBuf>,
     #[command(flatten)]
     options: Options,
-    /// How hard to search for the laws of a run's messages; quick, if nothing is said
+    /// How hard to search for the laws of a run's messages [default: quick]
     #[arg(long, value_enum)]
     preset: Option<Preset>,
-    /// The run folder; runs/<table>, if none is named
+    /// The run folder [default: runs/TABLE]
     #[arg(short, long)]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -53,7 +53,8 @@ impl Regress {
             |path: &Path| PathBuf::from("runs").join(path.file_stem().unwrap_or_default());
         let of_run = self.table.as_ref().is_some_and(|table| table.is_dir());
         if !of_run && self.preset.is_some() {
-            let message = "is for the messages of a run; a table has --evaluations and --seconds";
+            let message =
+                "applies to the messages of a run; for a table use --evaluations or --seconds";
             return Err(Error::usage(message).field("--preset"));
         }
         if let Some(jobs) = &self.batch {
@@ -76,7 +77,8 @@ impl Regress {
 
     /// A law for each kept message of a run.
     fn run_folder(&self, path: &Path, context: &Context) -> Result<()> {
-        let message = "does not apply to the messages of a run, whose laws stay in its folder";
+        let message =
+            "does not apply to the messages of a run, whose laws are written to its folder";
         self.options.only(&["evaluations", "select", "joint"], message)?;
         for (field, given) in
             [("--output", self.output.is_some()), ("--overwrite", self.existing.overwrite)]

@@ -27,107 +27,107 @@ const LARGEST: u64 = i64::MAX as u64;
 /// What a search of a table is asked for.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Options {
-    /// The columns to explain, each by itself; needed for a table
+    /// Columns to find formulas for, each on its own (required for a table)
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub target: Vec<String>,
-    /// One force in several directions: every target is f(other inputs) * (a * dx + b * dy + ...) + c,
-    /// with one f for all and numbers a, b, c of each; the columns dx, dy, ... of the vector
+    /// Columns dx, dy, ... of a vector: each target is f(other inputs) * (a * dx + b * dy + ...) + c, with
+    /// the same f for all targets and its own a, b, c for each, as the components of a force are
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub joint: Vec<String>,
-    /// The columns to explain them by; all others, if none are named
+    /// Columns that formulas may use [default: all others]
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub inputs: Vec<String>,
-    /// What formulas are made of, with commas between.
+    /// Operators that formulas may use, with commas between.
     #[arg(long, default_value = "+,-,*,/,^,exp,log,>,<,IF", allow_hyphen_values = true)]
-    #[arg(help = format!("What formulas are made of: {}", Op::names()))]
+    #[arg(help = format!("Operators that formulas may use: {}", Op::names()))]
     pub operators: String,
     /// An operator of your own, such as "gauss(x, s) = exp(-(x / s)^2)"; may be given several times
     #[arg(long, value_name = "DEFINITION")]
     pub define: Vec<String>,
-    /// Complexities, such as "^=2,gauss=3,constant=2,variable=1,dx=2" (operators, columns)
+    /// Complexities of operators and columns, such as "^=2,gauss=3,constant=2,variable=1,dx=2"
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     pub complexity: Vec<String>,
-    /// No formula is longer; see [`Weights`].
+    /// Largest complexity of a formula; see [`Weights`].
     #[arg(long, default_value_t = 30, value_name = "N")]
-    #[arg(help = format!("No formula is longer: {}", complexities()))]
+    #[arg(help = format!("Largest complexity of a formula: {}", complexities()))]
     pub max_complexity: u32,
-    /// No formula is deeper, in nodes from the root to a leaf
+    /// Largest depth of a formula, in nodes from the root to a leaf
     #[arg(long, value_name = "N")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_depth: Option<usize>,
-    /// Longest operands of operators, such as "^=9:1,exp=5" (nothing before or after a colon: any)
+    /// Largest complexity of operands, such as "^=9:1,exp=5" (empty before or after a colon: no limit)
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     pub limit_operands: Vec<String>,
-    /// How often operators may occur within others, such as "exp:exp=0,sin:cos=1"
+    /// How often operators may occur inside others, such as "exp:exp=0,sin:cos=1"
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     pub limit_nesting: Vec<String>,
-    /// The share of the search in which the longest formula grows to --max-complexity
+    /// Share of the search during which formulas grow to --max-complexity
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub warm_up: f64,
-    /// Weights of the kinds of mutation, such as "grow=2,delete=1" (docs/regress.md lists them)
+    /// Weights of the mutations, such as "grow=2,delete=1" (docs/regress.md lists them)
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub mutations: Vec<String>,
-    /// What is minimised: mae, mse, huber:DELTA, quantile:Q, or the loss of a row as an expression in
+    /// Loss to minimise: mae, mse, huber:DELTA, quantile:Q, or the loss of a row as an expression in
     /// prediction, target and weight
     #[arg(long, default_value = "mae", value_name = "LOSS")]
     pub loss: String,
-    /// The column of the rows' weights
+    /// Column with the weights of the rows
     #[arg(long, value_name = "COLUMN")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
-    /// A share of the rows, drawn at random, that the search does not see and the law is chosen by
+    /// Share of the rows, drawn at random, that is kept from the search and used to choose the law
     #[arg(long, value_name = "SHARE")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<f64>,
-    /// How many formulas to keep of each complexity (kept.csv)
+    /// Number of formulas to keep at each complexity (kept.csv)
     #[arg(long, default_value_t = 1, value_name = "K")]
     pub keep: usize,
-    /// A formula to begin with; may be given several times
+    /// A formula to start from; may be given several times
     #[arg(long, value_name = "FORMULA", allow_hyphen_values = true)]
     pub guess: Vec<String>,
-    /// A finished run whose formulas to begin with
+    /// A finished run whose formulas the search starts from
     #[arg(long, value_name = "FOLDER")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_start: Option<PathBuf>,
-    /// Use only so many inputs: those that say most about the target
+    /// Use only the N inputs that say most about the target
     #[arg(long, value_name = "N")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub select_features: Option<usize>,
-    /// Rows that a stretch of evolution sees; formulas that enter the front are fitted on all
+    /// Rows that the search sees at a time; formulas that enter the front are fitted on all rows
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub batch_rows: usize,
-    /// Populations that evolve side by side
+    /// Number of populations that evolve side by side
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub islands: usize,
-    /// Smooth the target by a Gaussian process before the search
+    /// Smooth the target with a Gaussian process before the search
     #[arg(long)]
     pub denoise: bool,
-    /// Units of columns, such as "m=kg,r=m,F=kg*m/s^2,phi=1"; formulas that mix them are not considered
+    /// Units of columns, such as "m=kg,r=m,F=kg*m/s^2,phi=1"; formulas that violate them are not considered
     #[arg(long, value_name = "LIST")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units: Option<String>,
-    /// With --units: constants are pure numbers
+    /// With --units: constants have no units
     #[arg(long, requires = "units")]
     pub pure_constants: bool,
-    /// The form of the formula, with the parts to find, such as "f(r, m1, m2) * dx + g(r) * dy";
-    /// p[column] is a number for each value of a column
+    /// Form of the formula with functions to search for, such as "f(r, m1, m2) * dx + g(r) * dy";
+    /// p[column] is a fitted number for each value of a column
     #[arg(long, value_name = "FORMULA")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// Stop after so many formulas; 500000, if --seconds is not given either
+    /// Stop after N formulas [default: 500000, or no limit with --seconds]
     #[arg(long, value_name = "N")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluations: Option<u64>,
-    /// Stop after so many seconds
+    /// Stop after S seconds
     #[arg(long, value_name = "S")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// Stop at this loss
+    /// Stop at a loss of this size
     #[arg(long, value_name = "LOSS")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_loss: Option<f64>,
-    /// The rule that chooses the law
+    /// Rule that chooses the law from the front
     #[arg(long, value_enum, default_value_t = Select::Best)]
     pub select: Select,
 }
@@ -186,7 +186,7 @@ impl Options {
         }
         for (field, share) in [("warm-up", Some(self.warm_up)), ("validation", self.validation)] {
             if share.is_some_and(|share| !(0.0..1.0).contains(&share)) {
-                return Err(Error::usage("a share lies from 0 to below 1").field(field));
+                return Err(Error::usage("must be at least 0 and below 1").field(field));
             }
         }
         let counts = [
@@ -251,8 +251,7 @@ impl Options {
             let (name, value) = pair(item, "complexity")?;
             let value = number::<u16>(value, item, "complexity")?;
             if value == 0 {
-                let message =
-                    format!("'{item}': a complexity is at least 1, or no limit would hold");
+                let message = format!("'{item}': a complexity must be at least 1");
                 return Err(Error::usage(message).field("complexity"));
             }
             let input = inputs.iter().position(|input| input == name);
@@ -265,7 +264,7 @@ impl Options {
                 (None, None, Some(input)) => columns[input] = Some(value),
                 (None, None, None) if table.iter().any(|column| column == name) => {}
                 (None, None, None) => {
-                    let message = format!("'{name}' is no operator and no column");
+                    let message = format!("'{name}' is neither an operator nor a column");
                     return Err(Error::usage(message).field("complexity"));
                 }
             }
@@ -310,12 +309,13 @@ impl Options {
             let Ok(kind) = Kind::from_str(name, true) else {
                 let kinds = Kind::value_variants().iter().filter_map(ValueEnum::to_possible_value);
                 let kinds: Vec<String> = kinds.map(|k| k.get_name().to_string()).collect();
-                let message = format!("'{name}' is no mutation; they are {}", kinds.join(", "));
+                let message =
+                    format!("'{name}' is not a mutation; the mutations are {}", kinds.join(", "));
                 return Err(Error::usage(message).field("mutations"));
             };
             let weight: f64 = number(value, item, "mutations")?;
             if !(weight.is_finite() && weight >= 0.0) {
-                return Err(Error::usage("a weight is 0 or more").field("mutations"));
+                return Err(Error::usage("a weight must be 0 or more").field("mutations"));
             }
             for (index, known) in KINDS.iter().enumerate() {
                 if known.0 == kind {
@@ -336,13 +336,14 @@ fn pair<'a>(item: &'a str, field: &str) -> Result<(&'a str, &'a str)> {
 }
 
 fn number<T: std::str::FromStr>(text: &str, item: &str, field: &str) -> Result<T> {
-    let error = |_| Error::usage(format!("'{text}' in '{item}' is no fitting number")).field(field);
+    let error =
+        |_| Error::usage(format!("'{text}' in '{item}' is not a valid number")).field(field);
     text.trim().parse().map_err(error)
 }
 
-/// What counts as how much where the user says nothing: "1 a node, 3 for ^ exp log IF".
+/// What counts as how much where the user says nothing: "1 for each node, 3 for ^ exp log IF".
 fn complexities() -> String {
-    let mut text = "1 a node".to_string();
+    let mut text = "1 for each node".to_string();
     let weights: BTreeSet<u16> = Op::ALL.map(|op| op.row().complexity).into();
     for weight in weights.into_iter().filter(|&weight| weight > 1) {
         let of = Op::ALL.into_iter().filter(|op| op.row().complexity == weight);
@@ -353,7 +354,7 @@ fn complexities() -> String {
 
 fn operator(name: &str, field: &str) -> Result<Op> {
     Op::from_name(name.trim()).ok_or_else(|| {
-        let message = format!("'{name}' is no operator; they are {}", Op::names());
+        let message = format!("'{name}' is not an operator; the operators are {}", Op::names());
         Error::usage(message).field(field)
     })
 }
@@ -456,7 +457,7 @@ mod tests {
 
     #[test]
     fn help_and_docs_name_every_operator() {
-        assert_eq!(complexities(), "1 a node, 3 for ^ exp log IF");
+        assert_eq!(complexities(), "1 for each node, 3 for ^ exp log IF");
         let docs = include_str!("../../../docs/regress.md");
         assert!(docs.contains(&format!("`--operators` from `{}`;", Op::names())));
     }

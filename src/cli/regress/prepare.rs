@@ -27,7 +27,8 @@ pub(super) fn joined(problems: &[Problem], options: &Options) -> Result<Option<(
         && options.guess.is_empty()
         && options.warm_start.is_none();
     if !alone {
-        let message = "does not go with --template, --units, --validation, --guess or --warm-start";
+        let message =
+            "cannot be combined with --template, --units, --validation, --guess or --warm-start";
         return Err(Error::usage(message).field("joint"));
     }
     Joint::new(problems, &options.joint).map(Some)
@@ -71,7 +72,7 @@ pub(super) fn template(
     let Some(text) = &options.template else { return Ok(None) };
     let error = |message: String| Error::usage(message).field("template");
     if !options.guess.is_empty() || options.warm_start.is_some() {
-        return Err(error("a search under a template begins from nothing".to_string()));
+        return Err(error("a search with a template cannot start from formulas".to_string()));
     }
     let definitions = options.definitions()?;
     let template = Template::of_table(text, &problem.names, &problem.columns, &definitions)?;
@@ -98,8 +99,8 @@ pub(super) fn groups_are_seen(problem: &Problem) -> Result<()> {
         let held = problem.rest.iter().flat_map(|rest| &rest.columns[column]);
         if let Some(value) = all.iter().chain(held).find(|v| !seen.contains(&v.to_bits())) {
             let message = format!(
-                "the search sees no row with {name} = {value}, whose number is to be fitted: all \
-                 such rows have no weight or are held out"
+                "the number for {name} = {value} cannot be fitted: all rows with this value have no \
+                 weight or are held out"
             );
             return Err(Error::usage(message).field("template"));
         }
@@ -149,7 +150,7 @@ pub(super) fn complete(
         let before = problem.seeds.len();
         job::resume(std::slice::from_mut(problem), &[target.to_string()], &earlier)?;
         if problem.seeds.len() == before {
-            let message = format!("has no formulas for '{target}' to begin with");
+            let message = format!("has no formulas for '{target}' to start from");
             return Err(Error::input(message).file(earlier.file(job::HALL_OF_FAME)));
         }
     }
@@ -167,7 +168,8 @@ pub(super) fn hold_out(problem: &mut Problem, share: f64, seed: u64) -> Result<(
     let mut random = Random::new(seed, 6 << 40);
     let held = (share * rows as f64).round() as usize;
     if held < 2 || rows - held < job::FEWEST_ROWS {
-        let message = format!("leaves {held} of {rows} rows to choose by; both parts need more");
+        let message =
+            format!("keeps {held} of {rows} rows from the search; both parts need more rows");
         return Err(Error::usage(message).field("validation"));
     }
     for at in 0..held {
@@ -199,12 +201,10 @@ pub(super) fn hold_out(problem: &mut Problem, share: f64, seed: u64) -> Result<(
     };
     if weightless(&problem.weights) || problem.rest.as_ref().is_some_and(|r| weightless(&r.weights))
     {
-        return error(
-            "all rows of one part have weight 0: another share or --seed divides otherwise",
-        );
+        return error("all rows of one part have weight 0: try another share or another --seed");
     }
     if problem.target.iter().all(|y| *y == problem.target[0]) {
-        return error("the target is constant in the rows that are left to the search");
+        return error("the target is constant in the rows that the search sees");
     }
     Ok(())
 }

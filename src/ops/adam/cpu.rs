@@ -33,6 +33,7 @@ fn one(cpu: &Cpu, rates: &Rates, arenas: Arenas) {
             // SAFETY: a level is only made where `Simd::detect` found its instructions.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx512 | Simd::Avx512Bf16 => unsafe { chunk_avx512(rates, scale, w, m, v, g) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2 => unsafe { chunk_avx2(rates, scale, w, m, v, g) },
             _ => chunk(rates, scale, w, m, v, g),

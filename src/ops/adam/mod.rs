@@ -120,7 +120,7 @@ pub fn step(device: &Device, args: &Args, runs: usize, arenas: Arenas) -> Result
         }
     }
     if runs == 0 || !expected.is_multiple_of(runs) {
-        let message = format!("{expected} parameters are no stack of {runs} models");
+        let message = format!("{expected} parameters cannot be divided among {runs} models");
         return Err(Error::input(message).field("runs"));
     }
     if args.step == 0 {

@@ -65,8 +65,10 @@ impl<'a> Evaluator<'a> {
             // SAFETY: a level is only ever one that this processor has; f32 needs none.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2 => unsafe { self.avx2(columns, gradient) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx512 | Simd::Avx512Bf16 => unsafe { self.avx512(columns, gradient) },
+            // SAFETY: as above.
             _ => unsafe { self.lanes::<f32>(columns, gradient) },
         }
     }

@@ -226,10 +226,13 @@ pub(super) fn score(
         // SAFETY: a level is only ever one that this processor has; f32 needs none.
         Simd::Scalar => unsafe { score_chunk::<f32>(rows, programs, loss, exit) },
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has AVX2.
         Simd::Avx2 => unsafe { score_avx2(rows, programs, loss, exit) },
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has AVX-512.
         Simd::Avx512 | Simd::Avx512Bf16 => unsafe { score_avx512(rows, programs, loss, exit) },
         #[cfg(not(target_arch = "x86_64"))]
+        // SAFETY: f32 needs no level.
         _ => unsafe { score_chunk::<f32>(rows, programs, loss, exit) },
     };
     programs.par_chunks(chunk(programs)).flat_map_iter(some).collect()
@@ -241,10 +244,13 @@ fn equations(cpu: Cpu, rows: &Rows, fit: Fit) -> impl Fn(&Program, &mut Normal) 
         // SAFETY: a level is only ever one that this processor has; f32 needs none.
         Simd::Scalar => unsafe { normal::equations::<f32>(program, rows, fit, normal) },
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has AVX2.
         Simd::Avx2 => unsafe { normal_avx2(program, rows, fit, normal) },
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has AVX-512.
         Simd::Avx512 | Simd::Avx512Bf16 => unsafe { normal_avx512(program, rows, fit, normal) },
         #[cfg(not(target_arch = "x86_64"))]
+        // SAFETY: f32 needs no level.
         _ => unsafe { normal::equations::<f32>(program, rows, fit, normal) },
     }
 }

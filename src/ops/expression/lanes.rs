@@ -72,6 +72,7 @@ pub(super) unsafe trait Vector: Lanes {
     fn split(self) -> (Self, Self);
 }
 
+// SAFETY: plain Rust, which any processor runs.
 unsafe impl Lanes for f32 {
     const N: usize = 1;
     #[inline(always)]
@@ -177,7 +178,7 @@ mod x86 {
         };
     }
 
-    // SAFETY (all of both implementations): the trait's contract, the caller has the target features.
+    // SAFETY: the methods need AVX2 and FMA, as the trait says.
     unsafe impl Lanes for V8 {
         const N: usize = 8;
         intrinsics! {
@@ -192,22 +193,27 @@ mod x86 {
         }
         #[inline(always)]
         fn splat(value: f32) -> Self {
+            // SAFETY: callers run with the instructions of the level.
             unsafe { V8(_mm256_set1_ps(value)) }
         }
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller's promise, and the instructions of the level.
             unsafe { V8(_mm256_loadu_ps(from)) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the caller's promise, and the instructions of the level.
             unsafe { _mm256_storeu_ps(to, self.0) }
         }
         #[inline(always)]
         fn abs(self) -> Self {
+            // SAFETY: callers run with the instructions of the level.
             unsafe { V8(_mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0)) }
         }
         #[inline(always)]
         fn where_greater(self, limit: Self, a: Self, b: Self) -> Self {
+            // SAFETY: callers run with the instructions of the level.
             unsafe { V8(_mm256_blendv_ps(b.0, a.0, _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, limit.0))) }
         }
         #[inline(always)]
@@ -220,6 +226,7 @@ mod x86 {
         }
         #[inline(always)]
         fn sum(self) -> f32 {
+            // SAFETY: callers run with the instructions of the level.
             unsafe {
                 let halves =
                     _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
@@ -229,15 +236,18 @@ mod x86 {
         }
     }
 
+    // SAFETY: the methods need AVX2 and FMA, as the trait says.
     unsafe impl Vector for V8 {
         #[inline(always)]
         fn round(self) -> Self {
+            // SAFETY: callers run with the instructions of the level.
             unsafe {
                 V8(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))
             }
         }
         #[inline(always)]
         fn scale(self, n: Self) -> Self {
+            // SAFETY: callers run with the instructions of the level.
             unsafe {
                 // In two steps, so that neither power leaves the range of normal numbers.
                 let n = n.max(V8::splat(-252.0)).min(V8::splat(252.0));
@@ -252,6 +262,7 @@ mod x86 {
         }
         #[inline(always)]
         fn split(self) -> (Self, Self) {
+            // SAFETY: callers run with the instructions of the level.
             unsafe {
                 // Subnormal numbers are made normal first.
                 let tiny = V8::splat(f32::MIN_POSITIVE).where_greater(
@@ -273,6 +284,7 @@ mod x86 {
         }
     }
 
+    // SAFETY: the methods need AVX-512, as the trait says.
     unsafe impl Lanes for V16 {
         const N: usize = 16;
         intrinsics! {
@@ -288,18 +300,22 @@ mod x86 {
         }
         #[inline(always)]
         fn splat(value: f32) -> Self {
+            // SAFETY: callers run with the instructions of the level.
             unsafe { V16(_mm512_set1_ps(value)) }
         }
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller's promise, and the instructions of the level.
             unsafe { V16(_mm512_loadu_ps(from)) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the caller's promise, and the instructions of the level.
             unsafe { _mm512_storeu_ps(to, self.0) }
         }
         #[inline(always)]
         fn where_greater(self, limit: Self, a: Self, b: Self) -> Self {
+            // SAFETY: callers run with the instructions of the level.
             unsafe {
                 let mask = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, limit.0);
                 V16(_mm512_mask_blend_ps(mask, b.0, a.0))
@@ -315,6 +331,7 @@ mod x86 {
         }
         #[inline(always)]
         fn sum(self) -> f32 {
+            // SAFETY: callers run with the instructions of the level.
             unsafe {
                 let low = _mm512_castps512_ps256(self.0);
                 V8(_mm256_add_ps(low, _mm512_extractf32x8_ps::<1>(self.0))).sum()
@@ -322,9 +339,11 @@ mod x86 {
         }
     }
 
+    // SAFETY: the methods need AVX-512, as the trait says.
     unsafe impl Vector for V16 {
         #[inline(always)]
         fn round(self) -> Self {
+            // SAFETY: callers run with the instructions of the level.
             unsafe {
                 V16(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(
                     self.0,
@@ -333,10 +352,12 @@ mod x86 {
         }
         #[inline(always)]
         fn scale(self, n: Self) -> Self {
+            // SAFETY: callers run with the instructions of the level.
             unsafe { V16(_mm512_scalef_ps(self.0, n.0)) }
         }
         #[inline(always)]
         fn split(self) -> (Self, Self) {
+            // SAFETY: callers run with the instructions of the level.
             unsafe {
                 let m = V16(_mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_ZERO>(self.0));
                 math::centre(m, V16(_mm512_getexp_ps(self.0)))

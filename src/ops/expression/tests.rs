@@ -61,11 +61,13 @@ macro_rules! at_every_level {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
         unsafe fn v8(x: &[f32; 16], y: &[f32; 16]) -> [f32; 16] {
+            // SAFETY: the target features are those of the lanes.
             unsafe { generic::<super::lanes::V8>(x, y) }
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
         unsafe fn v16(x: &[f32; 16], y: &[f32; 16]) -> [f32; 16] {
+            // SAFETY: the target features are those of the lanes.
             unsafe { generic::<super::lanes::V16>(x, y) }
         }
         for level in Simd::available() {

@@ -84,12 +84,12 @@ pub(crate) trait Task {
 /// The error of a precision that the processor lacks.
 pub(crate) fn check_precision(cpu: &Cpu, precision: Precision) -> Result<()> {
     if matches!(precision, Precision::Tf32 | Precision::Bf16x3) {
-        let message = "tf32 and bf16x3 are precisions of GPUs; use --precision f32 or bf16";
-        return Err(Error::device(message).field("precision"));
+        let message = "tf32 and bf16x3 need a GPU; use --precision f32 or bf16";
+        return Err(Error::usage(message).field("precision"));
     }
     if precision == Precision::Bf16 && cpu.simd() < Simd::Avx512Bf16 {
         return Err(Error::device(format!(
-            "bf16 needs a processor with AVX512-BF16, and this one runs {}; use --precision f32",
+            "bf16 needs a CPU with AVX512-BF16, and this one has {}; use --precision f32",
             cpu.simd().name()
         ))
         .field("precision"));

@@ -63,6 +63,7 @@ impl<'a> Cells<'a> {
             // SAFETY: a level is only made where `Simd::detect` found its instructions.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx512 | Simd::Avx512Bf16 => unsafe { count_avx512(self, task * ROWS, counts) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2 => unsafe { count_avx2(self, task * ROWS, counts) },
             _ => count(self, task * ROWS, counts),
@@ -91,6 +92,7 @@ impl<'a> Cells<'a> {
                 Simd::Avx512 | Simd::Avx512Bf16 => unsafe {
                     write_avx512(self, first, rows, own, found)
                 },
+                // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Simd::Avx2 => unsafe { write_avx2(self, first, rows, own, found) },
                 _ => write(self, first, rows, own, found),

@@ -87,7 +87,7 @@ impl<'a> Nodes<'a> {
 fn check(positions: &[f32], reach: Reach) -> Result<()> {
     reach.check()?;
     if !positions.len().is_multiple_of(3) {
-        let message = format!("has {} elements, which are no rows of x, y, z", positions.len());
+        let message = format!("has {} elements, not a multiple of 3 (x, y, z)", positions.len());
         return Err(Error::input(message).field("positions"));
     }
     check_nodes(positions.len() / 3)?;
@@ -95,7 +95,7 @@ fn check(positions: &[f32], reach: Reach) -> Result<()> {
     if let Some(row) = positions.chunks_exact(3).position(outside) {
         let (at, edge) = (&positions[3 * row..][..3], reach.edge);
         let message =
-            format!("{at:?} is not in the box, 0 up to but without {edge} along each axis");
+            format!("{at:?} is outside the box, which goes from 0 to below {edge} along each axis");
         return Err(Error::input(message).field("positions").row(row as u64 + 1));
     }
     Ok(())
@@ -133,7 +133,7 @@ impl Reach {
     fn check(&self) -> Result<()> {
         for (name, value) in [("box", self.edge), ("radius", self.radius)] {
             if !(value > 0.0 && value.is_finite()) {
-                return Err(Error::usage(format!("{value} is no length")).field(name));
+                return Err(Error::usage(format!("must be positive, not {value}")).field(name));
             }
         }
         if self.radius > self.edge / 2.0 {
@@ -168,7 +168,7 @@ fn check_nodes(nodes: usize) -> Result<()> {
     match u32::try_from(nodes) {
         Ok(_) => Ok(()),
         Err(_) => {
-            let message = format!("has {nodes} nodes, {} are possible", u32::MAX);
+            let message = format!("has {nodes} nodes; at most {} are possible", u32::MAX);
             Err(Error::input(message).field("positions"))
         }
     }

@@ -110,13 +110,13 @@ fn what_is_not_possible_is_said_with_field_and_row() {
     };
     let text = refused(&[0.0; 3], 100.0, 50.5);
     assert!(text.starts_with("field 'radius': 50.5 is more than half the box of 100"), "{text}");
-    assert!(refused(&[], 100.0, f64::NAN).starts_with("field 'radius': NaN is no length"));
-    assert!(refused(&[], 0.0, 1.0).starts_with("field 'box': 0 is no length"));
-    assert!(refused(&[0.0; 4], 1.0, 0.1).contains("no rows of x, y, z"));
+    assert!(refused(&[], 100.0, f64::NAN).starts_with("field 'radius': must be positive, not NaN"));
+    assert!(refused(&[], 0.0, 1.0).starts_with("field 'box': must be positive, not 0"));
+    assert!(refused(&[0.0; 4], 1.0, 0.1).contains("not a multiple of 3"));
     for bad in [f32::NAN, f32::INFINITY, -1e-7, 1.0] {
         let text = refused(&[0.0, 0.0, 0.0, 0.5, bad, 0.5], 1.0, 0.1);
         assert!(text.starts_with("field 'positions', row 2: ["), "{text}");
-        assert!(text.contains("is not in the box"), "{text}");
+        assert!(text.contains("is outside the box"), "{text}");
     }
     assert!(check_nodes(u32::MAX as usize).is_ok());
     assert!(check_nodes(u32::MAX as usize + 1).unwrap_err().to_string().contains("4294967295"));

@@ -36,6 +36,7 @@ pub(super) fn integrate(
                 // SAFETY: `Cpu` holds what was detected (or less).
                 #[cfg(target_arch = "x86_64")]
                 Simd::Avx512 | Simd::Avx512Bf16 => unsafe { avx512::run(task) },
+                // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Simd::Avx2 => unsafe { avx2::run(task) },
                 _ => run::<f64>(task),

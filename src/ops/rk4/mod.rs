@@ -26,7 +26,7 @@ pub mod selftest;
 #[cfg(test)]
 mod tests;
 
-/// Relative and absolute tolerance of `adaptive` on a step (DESIGN §2).
+/// Relative and absolute tolerance of `adaptive` on a step (docs/design.md §2).
 pub const TOLERANCE: f64 = 1.4e-8;
 
 /// How to get from one frame to the next.

@@ -49,7 +49,7 @@ pub fn add(
 fn check(edges: Edges, width: usize, values: usize, out: usize) -> Result<()> {
     for (name, len) in [("values", values), ("out", out)] {
         if width == 0 || !len.is_multiple_of(width) {
-            let message = format!("has {len} elements, which are no rows of {width}");
+            let message = format!("has {len} elements, not a multiple of {width}");
             return Err(Error::input(message).field(name));
         }
     }
@@ -63,7 +63,7 @@ fn check(edges: Edges, width: usize, values: usize, out: usize) -> Result<()> {
             match receivers.iter().position(|&receiver| receiver as usize >= nodes) {
                 None => Ok(()),
                 Some(edge) => {
-                    let message = format!("{} is none of {nodes} nodes", receivers[edge]);
+                    let message = format!("{} is not one of {nodes} nodes", receivers[edge]);
                     Err(Error::input(message).field("receiver").row(edge as u64 + 1))
                 }
             }

@@ -74,10 +74,10 @@ fn what_does_not_fit_is_said_with_field_and_row() {
     let receivers =
         |receivers, width, values| refused(Edges::Receivers(receivers), width, values, 3);
     let text = receivers(&[0, 2, 3, 9], 1, &[1.0; 4]);
-    assert_eq!(text, "field 'receiver', row 3: 3 is none of 3 nodes");
+    assert_eq!(text, "field 'receiver', row 3: 3 is not one of 3 nodes");
     assert_eq!(receivers(&[0], 1, &[1.0; 4]), "field 'receiver': has 1 elements for 4 edges");
     let text = receivers(&[0], 3, &[1.0; 4]);
-    assert_eq!(text, "field 'values': has 4 elements, which are no rows of 3");
+    assert_eq!(text, "field 'values': has 4 elements, not a multiple of 3");
     assert!(receivers(&[0], 0, &[1.0]).starts_with("field 'values': has 1 elements"));
 
     let rows = |row_start| refused(Edges::Rows(row_start), 2, &[1.0; 8], 3);

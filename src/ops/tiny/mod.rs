@@ -24,7 +24,7 @@ use crate::model::{Precision, Shape};
 use crate::ops::{Call, check_len};
 pub use session::Session;
 
-/// The penalty on messages (DESIGN §3), already weighted.
+/// The penalty on messages (docs/design.md §3), already weighted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Penalty {
     /// None.

@@ -323,7 +323,9 @@ impl Whole {
     ) -> Result<()> {
         // SAFETY: as the caller promises.
         match self {
+            // SAFETY: as the caller promises.
             Whole::Fused(fused) => unsafe { fused.sums(gpu, batch, graph, to) },
+            // SAFETY: as the caller promises.
             Whole::Hopper(hopper) => unsafe { hopper.sums(gpu, batch, graph, to) },
         }
     }
@@ -343,6 +345,7 @@ impl Whole {
         // SAFETY: as the caller promises.
         unsafe { training.backward(gpu, batch, graph, from)? };
         match self {
+            // SAFETY: as the caller promises.
             Whole::Fused(fused) => unsafe { fused.last(gpu, batch, graph, from.1) },
             Whole::Hopper(_) => Ok(()),
         }

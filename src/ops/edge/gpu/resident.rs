@@ -113,6 +113,7 @@ impl Resident {
         self.scales.push([1.0 / batch.receivers.len() as f64, step.per_edge.into()]);
         args.to = self.arenas.gradients.write(len);
         args.from = self.arenas.gradients.read(len);
+        // SAFETY: as above.
         unsafe { gpu.launch(TURN_BACK, grid, &args)? };
         self.arenas.step(batch.step as usize)
     }

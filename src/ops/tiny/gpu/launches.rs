@@ -74,7 +74,7 @@ impl Step {
             n_features: shape.n_features as u32,
             hidden: shape.hidden as u32,
         };
-        // SAFETY (of every launch of a step): the buffers are those of the step, made for its problem,
+        // SAFETY: here and below, the buffers are those of the step, made for its problem,
         // and the grids cover what the kernels say.
         unsafe { self.gpu.launch(EDGES, tiles(edges, shape.hidden, runs), &args)? };
         for index in 1..shape.layers {

@@ -390,15 +390,18 @@ impl Training {
                 tiles: dealt(tiles, blocks),
                 ..first
             };
+            // SAFETY: as the caller promises; the weights are those of the plan.
             unsafe { gpu.launch(plan.kernel(), plan.grid(blocks), &args)? };
         } else {
             let blocks = first_blocks.min(tiles);
             let args = EdgeFusedBackwardArgs { tiles: dealt(tiles, blocks), ..first };
             let grid = Grid { shared: self.plan.first, ..Grid::new(blocks, forward.threads()) };
+            // SAFETY: as the caller promises.
             unsafe { gpu.launch(if sampled { FIRST_SAMPLED } else { FIRST }, grid, &args)? };
         }
         let splits = splits.min(tiles);
         if let Some(hopper) = &mut self.hopper_second {
+            // SAFETY: as the caller promises.
             return unsafe { hopper.launch(gpu, &second, splits) };
         }
         let grid = Grid {
@@ -406,6 +409,7 @@ impl Training {
             threads: SLICE_THREADS,
             shared: self.plan.second,
         };
+        // SAFETY: as the caller promises.
         unsafe { gpu.launch(if sampled { SECOND_SAMPLED } else { SECOND }, grid, &second) }
     }
 
@@ -427,6 +431,7 @@ impl Training {
             biases: Pointer::NULL,
             // SAFETY: the caller's promise.
             gradients: unsafe { gradients.add(layer.weight.start) },
+            // SAFETY: the caller's promise.
             d_bias: unsafe { gradients.add(layer.bias.start) },
             size: 0,
             count: 0,

@@ -87,6 +87,7 @@ impl Step<'_> {
                 sampled: u32::from(shape.sampled),
                 unused: 0,
             };
+            // SAFETY: as in `forward`.
             unsafe { gpu.launch(MESSAGE_GRADIENTS, stars, &args)? };
             if self.fused.is_some() {
                 return Ok(());
@@ -106,6 +107,7 @@ impl Step<'_> {
                 unused: 0,
             };
             let units = Grid { shared: BLOCK_SUM, ..Grid::new(last.outputs, THREADS) };
+            // SAFETY: as in `forward`.
             unsafe { gpu.launch(LAST, units, &args)? };
             let d_sums = to.d_sums.read(receivers * last.outputs);
             let sums = self.hidden_sums.read(receivers * last.inputs);
@@ -127,6 +129,7 @@ impl Step<'_> {
                 rounded,
                 width: last.inputs as u64,
             };
+            // SAFETY: as in `forward`.
             unsafe { gpu.launch(self.stored(SPREAD), stars, &args)? };
             (layers - 1, to.d_hidden[layers - 1].read())
         };
@@ -142,6 +145,7 @@ impl Step<'_> {
             } else {
                 self.weights(batch.precision, to, at, edges, d, inputs)?;
                 let args = InputGradientArgs { inputs, d_inputs, ..self.passing(at, edges, d) };
+                // SAFETY: as in `forward`.
                 unsafe { input_gradient(gpu, batch.precision, 1, &args)? };
             }
             d = to.d_hidden[index - 1].read();

@@ -54,6 +54,7 @@ impl Step<'_> {
             dim: coordinates.dim as u32,
             unused: 0,
         };
+        // SAFETY: as above.
         unsafe { gpu.launch(NODE_INPUTS, Grid::cover(receivers * width, 256), &args)? };
         let mut input = self.node_inputs.read(receivers * width);
         for index in 0..=layers {

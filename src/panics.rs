@@ -1,0 +1,41 @@
+//! Panics that stay inside: a library that reads a damaged file may panic, and a user gets an error.
+
+use std::cell::Cell;
+use std::panic::{self, UnwindSafe};
+
+thread_local! {
+    /// True while a panic of this thread is one that [`contained`] expects.
+    static EXPECTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What `work` returns; `None` where it panics.
+pub(crate) fn contained<T>(work: impl FnOnce() -> T + UnwindSafe) -> Option<T> {
+    let before = EXPECTED.replace(true);
+    let done = panic::catch_unwind(work);
+    EXPECTED.set(before);
+    done.ok()
+}
+
+/// Keeps contained panics quiet, for the whole process; called once, by the binary. Without it they are contained
+/// all the same, and their message appears on stderr.
+pub fn install() {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(move |about| {
+        if !EXPECTED.get() {
+            hook(about);
+        }
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_contained_and_expected_no_longer() {
+        assert_eq!(contained(|| 7), Some(7));
+        assert_eq!(contained(|| -> i32 { panic!("expected") }), None);
+        assert!(!EXPECTED.get());
+        assert!(contained(|| EXPECTED.get()).unwrap());
+    }
+}
