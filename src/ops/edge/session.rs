@@ -23,7 +23,7 @@ pub struct Session {
 enum On {
     /// With the losses since the last look.
     Processor(Networks, Vec<Loss>),
-    Gpu(gpu::Resident),
+    Gpu(Box<gpu::Resident>),
 }
 
 impl Session {
@@ -44,7 +44,10 @@ impl Session {
         workspace.keep(device, features, targets, senders)?;
         let on = match device {
             Device::Cpu(_) => On::Processor(Networks::new(rates, arenas), Vec::new()),
-            Device::Gpu(gpu) => On::Gpu(gpu::Resident::new(*gpu, &adam::schedule(&rates), arenas)?),
+            Device::Gpu(gpu) => {
+                let rates = adam::schedule(&rates);
+                On::Gpu(Box::new(gpu::Resident::new(*gpu, &rates, arenas)?))
+            }
         };
         Ok(Session { device: *device, workspace, on })
     }
