@@ -24,7 +24,10 @@ macro_rules! laws {
             /// −m1 m2 / r'
             InverseSquare "inverse-square" { dt: 0.001, conserves_energy: true, damped: false }
                 potential(r, one, two, _) { -one.mass * two.mass / r }
-                pull(r, p) { p.m1 * p.m2 * r.inverse() * r.inverse() * p.inverse_r }
+                pull(r, p) {
+                    let inverse = r.inverse();
+                    p.m1 * p.m2 * inverse * inverse * p.inverse_r
+                }
             /// m1 m2 ln r'
             Inverse "inverse" { dt: 0.005, conserves_energy: true, damped: false }
                 potential(r, one, two, _) { one.mass * two.mass * r.ln() }
@@ -40,7 +43,10 @@ macro_rules! laws {
             /// q1 q2 / r'
             Charge "charge" { dt: 0.001, conserves_energy: true, damped: false }
                 potential(r, one, two, _) { one.charge * two.charge / r }
-                pull(r, p) { V::splat(-1.0) * p.q1 * p.q2 * r.inverse() * r.inverse() * p.inverse_r }
+                pull(r, p) {
+                    let inverse = r.inverse();
+                    V::splat(-1.0) * p.q1 * p.q2 * inverse * inverse * p.inverse_r
+                }
             /// 0 for r' < 2, (r' − 1)² for r' ≥ 2
             Discontinuous "discontinuous" { dt: 0.01, conserves_energy: false, damped: false }
                 potential(r, _, _, _) { if r < 2.0 { 0.0 } else { (r - 1.0).powi(2) } }
