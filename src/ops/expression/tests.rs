@@ -260,7 +260,8 @@ fn losses_agree_with_the_reference() {
             }
         }
     }
-    assert!(valid > 500, "too few valid expressions to mean anything: {valid}");
+    let least = 125 * devices().count();
+    assert!(valid > least, "too few valid expressions to mean anything: {valid}");
 }
 
 #[test]
@@ -357,7 +358,8 @@ fn gradients_agree_with_differences() {
             }
         }
     }
-    assert!(compared > 500, "too few gradients to mean anything: {compared}");
+    let least = 125 * devices().count();
+    assert!(compared > least, "too few gradients to mean anything: {compared}");
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn wrong_buffers_are_errors_that_name_them() {
     let batch = Batch { graphs: 1 << 31, ..case.batch() };
     assert_eq!(call(&batch, len, len, 2), "graphs");
     let batch = Batch { precision: Precision::Bf16, ..case.batch() };
-    let without = Device::Cpu(Cpu::with(Simd::Avx512).unwrap());
+    let without = Device::Cpu(Cpu::with(Simd::Scalar).unwrap());
     let (mut gradients, mut losses) = (vec![0.0; len], vec![Loss::default(); 2]);
     let mut workspace = Workspace::default();
     let error =

@@ -127,7 +127,7 @@ fn gpu_steps_that_repeat_allocate_nothing() {
             let ([first, launches], [second, again]) = (step(0), step(1));
             assert!(first > 20 && second == 0, "{kind:?}, {precision:?}: {first}, then {second}");
             assert!(
-                launches == again && launches < 50,
+                launches == again && launches < 55,
                 "{kind:?}, {precision:?}: {launches}, {again}"
             );
         }
