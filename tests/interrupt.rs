@@ -3,22 +3,23 @@
 
 use std::time::{Duration, Instant};
 
-use lawsmith::distill::compose::Formula;
 use lawsmith::distill::edges::Inputs;
+use lawsmith::distill::formula::Formula;
 use lawsmith::error::Kind;
 use lawsmith::formula::expression::Expression;
 use lawsmith::interrupt;
 
 #[test]
 fn a_refit_stops_at_the_next_round() {
-    let inputs = Inputs { dim: 2, velocities: vec![] };
-    let names = inputs.names();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let messages = vec![Expression::parse("0.5 * dx / r", &names).unwrap()];
-    let mut formula = Formula { inputs, components: vec![0], messages, nodes: Vec::new() };
-    let names = formula.node_names();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    formula.nodes = ["e0 + 0.1", "0.3 * e0"].map(|e| Expression::parse(e, &names).unwrap()).into();
+    let terms = Inputs { dim: 2, velocities: vec![] }.terms();
+    let parse = |text: &str, names: &[String]| {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        Expression::parse(text, &names).unwrap()
+    };
+    let messages = vec![parse("0.5 * dx / r", &terms.edge)];
+    let names = terms.node_names(&[0]);
+    let nodes = vec![parse("e0 + 0.1", &names), parse("0.3 * e0", &names)];
+    let mut formula = Formula { terms, components: vec![0], messages, nodes };
     // Two bodies; the second feels more than the formula says.
     let features = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.5, 0.0, 0.0, 1.0, 1.0];
     let targets = [1.0, 0.5, -2.0, 0.3];
