@@ -274,7 +274,7 @@ mod tests {
         let value = |place: usize| (place * place + place / 7) % 5;
         let operands: Vec<_> = (0..OPERANDS).map(|k| bf16::from_f32(value(k) as f32)).collect();
         let uploaded = gpu.upload(&operands).unwrap();
-        let swizzled = |row: usize, k: usize| row * DEPTH + (k / 8 ^ row / 2 % 4) * 8 + k % 8;
+        let swizzled = |row: usize, k: usize| row * DEPTH + ((k / 8) ^ (row / 2 % 4)) * 8 + k % 8;
         // Σ over rows and columns of the product is Σ over k of the two sums over rows.
         let sums = |first: usize, rows: usize| -> Vec<f64> {
             let column = |k| (first..first + rows).map(|row| value(swizzled(row, k)) as f64).sum();

@@ -57,7 +57,8 @@ fn gpu_norms_are_exact_where_nothing_is_rounded() {
     let Some(Device::Gpu(gpu)) = crate::device::test_gpu() else { return };
     for (runs, len) in [(1, 1), (3, 8191), (2, 8193), (3, 50_001), (1, 40 * 8192 + 5)] {
         // |g|² of run r is 4^r · len, and after a step from 0, m is (1 − β₁) g / |g|.
-        let gradient = |k: usize| f32::exp2((k / len) as f32) * if k % 3 == 0 { -1.0 } else { 1.0 };
+        let gradient =
+            |k: usize| f32::exp2((k / len) as f32) * if k.is_multiple_of(3) { -1.0 } else { 1.0 };
         let gradients: Vec<f32> = (0..runs * len).map(gradient).collect();
         let zeros = vec![0.0; runs * len];
         let rates = Rates::new(&Args::new(0.1, 1));

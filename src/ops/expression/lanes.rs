@@ -222,6 +222,7 @@ mod x86 {
             // SAFETY: eight values.
             unsafe { self.store(values.as_mut_ptr()) };
             values = values.map(|x| function(f64::from(x)) as f32);
+            // SAFETY: eight values.
             unsafe { V8::load(values.as_ptr()) }
         }
         #[inline(always)]
@@ -327,6 +328,7 @@ mod x86 {
             // SAFETY: sixteen values.
             unsafe { self.store(values.as_mut_ptr()) };
             values = values.map(|x| function(f64::from(x)) as f32);
+            // SAFETY: sixteen values.
             unsafe { V16::load(values.as_ptr()) }
         }
         #[inline(always)]

@@ -54,9 +54,11 @@ impl Step<'_> {
                 _ => &self.node_hidden[index - 1],
             };
             let inputs = inputs.read(receivers * at.inputs);
+            // SAFETY: as in `forward`.
             unsafe { self.receivers_weights(to, at, d, inputs)? };
             let relu = if index == 0 { Pointer::NULL } else { inputs };
             let d_inputs = to.d_node[index].write(receivers * at.inputs);
+            // SAFETY: as in `forward`.
             unsafe { self.receivers_input_gradient(at, d, relu, d_inputs)? };
             d = to.d_node[index].read(receivers * at.inputs);
         }
@@ -114,8 +116,10 @@ impl Step<'_> {
             // What it gives as gradient of the bias is no use: each sum has several.
             let end = self.padded.len;
             let beside = Layer { bias: end..end + last.outputs, ..last.clone() };
+            // SAFETY: as in `forward`.
             unsafe { self.receivers_weights(to, &beside, d_sums, sums)? };
             let passed = to.passed.write(receivers * last.inputs);
+            // SAFETY: as in `forward`.
             unsafe { self.receivers_input_gradient(last, d_sums, Pointer::NULL, passed)? };
             if self.fused.is_some() {
                 return Ok(());

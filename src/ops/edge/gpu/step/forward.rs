@@ -34,6 +34,7 @@ impl Step<'_> {
             let outputs = self.sums.write(receivers * shape.message_dim);
             // SAFETY: here and below, the buffers are as long as the chunk and the shape ask for, senders
             // and receivers were checked by the entry, and blocks are receivers or stride over what there is.
+            // SAFETY: as above.
             unsafe { self.receivers_layer(last, input, outputs, false)? };
             let weights = self.wide.read(self.wide.len());
             // SAFETY: the bias is inside the arena.
@@ -62,6 +63,7 @@ impl Step<'_> {
             let to = self.node_hidden.get_mut(index).unwrap_or(&mut self.predictions);
             let outputs = to.write(receivers * at.outputs);
             let next = to.read(receivers * at.outputs);
+            // SAFETY: as above.
             unsafe { self.receivers_layer(at, input, outputs, index < layers)? };
             input = next;
         }
