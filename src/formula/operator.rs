@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// | `Name { … }` | what is left to say in a [`Row`]: name, spellings, units, complexity |
 /// | `value(a, b)` | in f64 |
 /// | `derivative(a da, b db)` | as an expression, from the operands and their derivatives (`derivative.rs`) |
-/// | `vector(x, y) tests(y)` | in vectors `L` of f32 (`ops/expression/lanes.rs`), and the operands whose infinity or NaN the value may hide |
+/// | `vector(x, y) tests(y)` | in vectors `L` of f32 (`simd/f32s.rs`), and the operands whose infinity or NaN the value may hide |
 /// | `partial(d, x, y, v)` | the adjoint d times the derivative by operand 0, 1, …; v is the value |
 ///
 /// The numbers of operators are the order of the rows, here and in the kernels.

@@ -10,7 +10,7 @@ pub mod potential;
 use potential::Potential;
 
 use crate::error::{Error, Result};
-use crate::simd::lanes::Lanes;
+use crate::simd::f64s::Lanes;
 
 /// Softening of the distance: r' = |r1 - r2| + SOFTENING.
 pub const SOFTENING: f64 = 0.01;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Pair;
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Node, Op};
-use crate::simd::lanes::{Lanes, MAX_WIDTH};
+use crate::simd::f64s::{Lanes, MAX_WIDTH};
 
 /// The variables, in the order of their numbers in expressions.
 const VARIABLES: [&str; 5] = ["r", "m1", "m2", "q1", "q2"];

@@ -1,6 +1,8 @@
 //! The processor: which vector instructions it has, and vectors to write kernels in.
 
-pub(crate) mod lanes;
+pub(crate) mod f32s;
+pub(crate) mod f64s;
+mod functions;
 
 use crate::error::{Error, Result};
 

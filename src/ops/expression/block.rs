@@ -2,10 +2,10 @@
 //! derivatives with respect to its constants. For operations that make their columns as they go.
 
 use super::cpu::{self, Block};
-use super::lanes::Lanes;
 use super::normal::{self, BLOCK};
 use super::{LINE, Line, Program};
 use crate::device::{Cpu, Simd};
+use crate::simd::f32s::Lanes;
 
 /// Rows of a block.
 pub(crate) const ROWS: usize = BLOCK * LINE;
@@ -77,14 +77,14 @@ impl<'a> Evaluator<'a> {
     #[target_feature(enable = "avx2,fma")]
     unsafe fn avx2(&mut self, columns: &Columns, gradient: bool) -> bool {
         // SAFETY: the features are on here.
-        unsafe { self.lanes::<super::lanes::V8>(columns, gradient) }
+        unsafe { self.lanes::<crate::simd::f32s::F32x8>(columns, gradient) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
     unsafe fn avx512(&mut self, columns: &Columns, gradient: bool) -> bool {
         // SAFETY: the features are on here.
-        unsafe { self.lanes::<super::lanes::V16>(columns, gradient) }
+        unsafe { self.lanes::<crate::simd::f32s::F32x16>(columns, gradient) }
     }
 
     #[inline(always)]

@@ -7,11 +7,11 @@
 
 use rayon::prelude::*;
 
-use super::lanes::Lanes;
 use super::normal::{self, Normal};
 use super::{Fit, Fitted, LINE, Line, Loss, Operand, Program, Rows};
 use crate::device::{Cpu, Simd};
 use crate::formula::operator::{Op, operators};
+use crate::simd::f32s::Lanes;
 
 /// Lines of a block when scoring: 512 rows of 8 columns are 16 KiB.
 const SCORE_LINES: usize = 32;
@@ -186,28 +186,28 @@ unsafe fn score_chunk<L: Lanes>(
 #[target_feature(enable = "avx2,fma")]
 unsafe fn score_avx2(rows: &Rows, programs: &[Program], loss: Loss, exit: bool) -> Vec<f64> {
     // SAFETY: the features are on here.
-    unsafe { score_chunk::<super::lanes::V8>(rows, programs, loss, exit) }
+    unsafe { score_chunk::<crate::simd::f32s::F32x8>(rows, programs, loss, exit) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn score_avx512(rows: &Rows, programs: &[Program], loss: Loss, exit: bool) -> Vec<f64> {
     // SAFETY: the features are on here.
-    unsafe { score_chunk::<super::lanes::V16>(rows, programs, loss, exit) }
+    unsafe { score_chunk::<crate::simd::f32s::F32x16>(rows, programs, loss, exit) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn normal_avx2(program: &Program, rows: &Rows, fit: Fit, normal: &mut Normal) {
     // SAFETY: the features are on here.
-    unsafe { normal::equations::<super::lanes::V8>(program, rows, fit, normal) }
+    unsafe { normal::equations::<crate::simd::f32s::F32x8>(program, rows, fit, normal) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn normal_avx512(program: &Program, rows: &Rows, fit: Fit, normal: &mut Normal) {
     // SAFETY: the features are on here.
-    unsafe { normal::equations::<super::lanes::V16>(program, rows, fit, normal) }
+    unsafe { normal::equations::<crate::simd::f32s::F32x16>(program, rows, fit, normal) }
 }
 
 /// Chunks of `programs`, small enough for all threads to have some.

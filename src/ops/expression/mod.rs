@@ -14,8 +14,6 @@
 pub(crate) mod block;
 mod cpu;
 pub(crate) mod gpu;
-mod lanes;
-mod math;
 mod normal;
 mod program;
 mod rounds;

@@ -6,9 +6,9 @@
 //! tied ([`Program::tied`]).
 
 use super::cpu::{self, Block};
-use super::lanes::Lanes;
 use super::{Fit, Fitted, LINE, Line, Loss, Operand, Program, Rows};
 use crate::formula::operator::{Op, operators};
+use crate::simd::f32s::Lanes;
 
 /// Lines of a block: 256 rows, so that tape, adjoints and Jacobian stay in the first-level cache.
 pub(super) const BLOCK: usize = 16;

@@ -1,11 +1,11 @@
 //! Every vector level against the f64 reference: values, losses, validity, gradients, fits.
 
-use super::lanes::Lanes;
 use super::selftest::table as rows;
 use super::*;
 use crate::device::{Cpu, Simd};
 use crate::formula::expression::{Expression, Node, Op};
 use crate::random::Random;
+use crate::simd::f32s::Lanes;
 
 const NAMES: [&str; 3] = ["x", "y", "z"];
 
@@ -62,13 +62,13 @@ macro_rules! at_every_level {
         #[target_feature(enable = "avx2,fma")]
         unsafe fn v8(x: &[f32; 16], y: &[f32; 16]) -> [f32; 16] {
             // SAFETY: the target features are those of the lanes.
-            unsafe { generic::<super::lanes::V8>(x, y) }
+            unsafe { generic::<crate::simd::f32s::F32x8>(x, y) }
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
         unsafe fn v16(x: &[f32; 16], y: &[f32; 16]) -> [f32; 16] {
             // SAFETY: the target features are those of the lanes.
-            unsafe { generic::<super::lanes::V16>(x, y) }
+            unsafe { generic::<crate::simd::f32s::F32x16>(x, y) }
         }
         for level in Simd::available() {
             // SAFETY: the processor has the level.

@@ -8,7 +8,7 @@ use crate::device::{Cpu, Simd};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::law::{Law, Pair, laws};
-use crate::simd::lanes::{Lanes, MAX_WIDTH};
+use crate::simd::f64s::{Lanes, MAX_WIDTH};
 
 /// Runs of one task: enough to keep lanes busy that finish early, few enough for many tasks.
 const RUNS_PER_TASK: usize = 128;
@@ -97,8 +97,8 @@ macro_rules! level {
         }
     };
 }
-level!(avx512, crate::simd::lanes::F64x8, "avx512f,avx512dq,avx512vl,avx2,fma");
-level!(avx2, crate::simd::lanes::F64x4, "avx2,fma");
+level!(avx512, crate::simd::f64s::F64x8, "avx512f,avx512dq,avx512vl,avx2,fma");
+level!(avx2, crate::simd::f64s::F64x4, "avx2,fma");
 
 impl Level for f64 {
     fn derivative(systems: &Systems<f64>, y: &[f64], k: &mut [f64]) {

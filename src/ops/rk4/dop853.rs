@@ -5,7 +5,7 @@
 //! Differential Equations I", 2nd edition, II.5 and II.6 (the tables below are theirs).
 
 use super::cpu::{Level, Systems};
-use crate::simd::lanes::MAX_WIDTH;
+use crate::simd::f64s::MAX_WIDTH;
 
 /// Non-zero coefficients: (stage, weight).
 type Row = &'static [(usize, f64)];

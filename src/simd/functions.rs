@@ -4,10 +4,10 @@
 //! 1984-1992, single precision). `pow` carries the logarithm in two f32, because its error is
 //! multiplied by up to 128 before the exponential.
 
-use super::lanes::Vector;
+use super::f32s::Vector;
 use std::f32::consts::{FRAC_2_PI, FRAC_PI_2, FRAC_PI_4, LN_2, LOG2_E, PI, SQRT_2};
 
-/// The functions, for `lanes.rs`, each with that of f64, which is the readable reference.
+/// The functions, for `f32s.rs`, each with that of f64, which is the readable reference.
 macro_rules! functions {
     ($take:ident) => {
         $take! {

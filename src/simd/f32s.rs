@@ -1,12 +1,12 @@
 //! A few f32 values that are computed on together: one (plain Rust, the readable reference), eight
 //! (AVX2) or sixteen (AVX-512).
 //!
-//! The kernels of `cpu.rs` and `normal.rs` are written once over [`Lanes`] and compiled three
+//! The kernels of `ops::expression` are written once over [`Lanes`] and compiled three
 //! times. All methods inline into a function that has the target features switched on; calling them
 //! anywhere else would be undefined behaviour, which is why the trait is unsafe to implement and
 //! private to this operation.
 
-use super::math;
+use super::functions;
 
 macro_rules! declare {
     ($($function:ident($($b:ident),*) = $scalar:ident;)*) => {
@@ -27,7 +27,7 @@ macro_rules! scalar {
 /// # Safety
 /// Methods may use the vector instructions of the implementing level: every caller runs under
 /// `#[target_feature]` of that level.
-pub(super) unsafe trait Lanes: Copy {
+pub(crate) unsafe trait Lanes: Copy {
     /// Values in one vector.
     const N: usize;
     /// All lanes the same.
@@ -54,16 +54,16 @@ pub(super) unsafe trait Lanes: Copy {
     fn where_greater(self, limit: Self, a: Self, b: Self) -> Self;
     /// Sum of the lanes, always in the same order.
     fn sum(self) -> f32;
-    /// `function` of each lane, by way of f64: for operators without a function in `math.rs`.
+    /// `function` of each lane, by way of f64: for operators without a function in `functions.rs`.
     fn lane_by_lane(self, function: impl Fn(f64) -> f64) -> Self;
-    math::functions!(declare);
+    functions::functions!(declare);
 }
 
-/// What the functions of `math.rs` need beyond arithmetic.
+/// What the functions of `functions.rs` need beyond arithmetic.
 ///
 /// # Safety
 /// As [`Lanes`].
-pub(super) unsafe trait Vector: Lanes {
+pub(crate) unsafe trait Vector: Lanes {
     /// To the nearest integer.
     fn round(self) -> Self;
     /// self · 2^n for integers n; overflow gives infinity, underflow zero or subnormal numbers.
@@ -136,35 +136,35 @@ unsafe impl Lanes for f32 {
     fn lane_by_lane(self, function: impl Fn(f64) -> f64) -> Self {
         function(f64::from(self)) as f32
     }
-    math::functions!(scalar);
+    functions::functions!(scalar);
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{V8, V16};
+pub(crate) use x86::{F32x8, F32x16};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Lanes, Vector, math};
+    use super::{Lanes, Vector, functions};
     use std::arch::x86_64::*;
 
     /// Eight lanes: AVX2 and FMA.
     #[derive(Clone, Copy)]
-    pub(in super::super) struct V8(__m256);
+    pub(crate) struct F32x8(__m256);
 
     /// Sixteen lanes: AVX-512 F, BW, DQ and VL.
     #[derive(Clone, Copy)]
-    pub(in super::super) struct V16(__m512);
+    pub(crate) struct F32x16(__m512);
 
     macro_rules! vector {
         ($($function:ident($($b:ident),*) = $scalar:ident;)*) => {$(
             #[inline(always)]
             fn $function(self $(, $b: Self)*) -> Self {
-                math::$function(self $(, $b)*)
+                functions::$function(self $(, $b)*)
             }
         )*};
     }
 
-    /// Methods that are one intrinsic each, and the functions of `math.rs`.
+    /// Methods that are one intrinsic each, and the functions of `functions.rs`.
     macro_rules! intrinsics {
         ($($method:ident($($b:ident),*) = $intrinsic:ident;)*) => {
             $(
@@ -174,12 +174,12 @@ mod x86 {
                     unsafe { Self($intrinsic(self.0 $(, $b.0)*)) }
                 }
             )*
-            math::functions!(vector);
+            functions::functions!(vector);
         };
     }
 
     // SAFETY: the methods need AVX2 and FMA, as the trait says.
-    unsafe impl Lanes for V8 {
+    unsafe impl Lanes for F32x8 {
         const N: usize = 8;
         intrinsics! {
             add(b) = _mm256_add_ps;
@@ -194,12 +194,12 @@ mod x86 {
         #[inline(always)]
         fn splat(value: f32) -> Self {
             // SAFETY: callers run with the instructions of the level.
-            unsafe { V8(_mm256_set1_ps(value)) }
+            unsafe { F32x8(_mm256_set1_ps(value)) }
         }
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
             // SAFETY: the caller's promise, and the instructions of the level.
-            unsafe { V8(_mm256_loadu_ps(from)) }
+            unsafe { F32x8(_mm256_loadu_ps(from)) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
@@ -209,12 +209,14 @@ mod x86 {
         #[inline(always)]
         fn abs(self) -> Self {
             // SAFETY: callers run with the instructions of the level.
-            unsafe { V8(_mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0)) }
+            unsafe { F32x8(_mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0)) }
         }
         #[inline(always)]
         fn where_greater(self, limit: Self, a: Self, b: Self) -> Self {
             // SAFETY: callers run with the instructions of the level.
-            unsafe { V8(_mm256_blendv_ps(b.0, a.0, _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, limit.0))) }
+            unsafe {
+                F32x8(_mm256_blendv_ps(b.0, a.0, _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, limit.0)))
+            }
         }
         #[inline(always)]
         fn lane_by_lane(self, function: impl Fn(f64) -> f64) -> Self {
@@ -223,7 +225,7 @@ mod x86 {
             unsafe { self.store(values.as_mut_ptr()) };
             values = values.map(|x| function(f64::from(x)) as f32);
             // SAFETY: eight values.
-            unsafe { V8::load(values.as_ptr()) }
+            unsafe { F32x8::load(values.as_ptr()) }
         }
         #[inline(always)]
         fn sum(self) -> f32 {
@@ -238,12 +240,12 @@ mod x86 {
     }
 
     // SAFETY: the methods need AVX2 and FMA, as the trait says.
-    unsafe impl Vector for V8 {
+    unsafe impl Vector for F32x8 {
         #[inline(always)]
         fn round(self) -> Self {
             // SAFETY: callers run with the instructions of the level.
             unsafe {
-                V8(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))
+                F32x8(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))
             }
         }
         #[inline(always)]
@@ -251,12 +253,12 @@ mod x86 {
             // SAFETY: callers run with the instructions of the level.
             unsafe {
                 // In two steps, so that neither power leaves the range of normal numbers.
-                let n = n.max(V8::splat(-252.0)).min(V8::splat(252.0));
+                let n = n.max(F32x8::splat(-252.0)).min(F32x8::splat(252.0));
                 let n = _mm256_cvtps_epi32(n.0);
                 let half = _mm256_srai_epi32::<1>(n);
                 let power = |k: __m256i| {
                     let biased = _mm256_add_epi32(k, _mm256_set1_epi32(127));
-                    V8(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
+                    F32x8(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
                 };
                 self.mul(power(half)).mul(power(_mm256_sub_epi32(n, half)))
             }
@@ -266,27 +268,28 @@ mod x86 {
             // SAFETY: callers run with the instructions of the level.
             unsafe {
                 // Subnormal numbers are made normal first.
-                let tiny = V8::splat(f32::MIN_POSITIVE).where_greater(
+                let tiny = F32x8::splat(f32::MIN_POSITIVE).where_greater(
                     self.abs(),
-                    V8::splat(16_777_216.0),
-                    V8::splat(1.0),
+                    F32x8::splat(16_777_216.0),
+                    F32x8::splat(1.0),
                 );
-                let shift = tiny.where_greater(V8::splat(1.0), V8::splat(24.0), V8::splat(0.0));
+                let shift =
+                    tiny.where_greater(F32x8::splat(1.0), F32x8::splat(24.0), F32x8::splat(0.0));
                 let bits = _mm256_castps_si256(self.abs().mul(tiny).0);
                 let exponent =
                     _mm256_sub_epi32(_mm256_srli_epi32::<23>(bits), _mm256_set1_epi32(127));
-                let e = V8(_mm256_cvtepi32_ps(exponent)).sub(shift);
+                let e = F32x8(_mm256_cvtepi32_ps(exponent)).sub(shift);
                 let mantissa = _mm256_or_si256(
                     _mm256_and_si256(bits, _mm256_set1_epi32(0x007f_ffff)),
                     _mm256_set1_epi32(0x3f80_0000),
                 );
-                math::centre(V8(_mm256_castsi256_ps(mantissa)), e)
+                functions::centre(F32x8(_mm256_castsi256_ps(mantissa)), e)
             }
         }
     }
 
     // SAFETY: the methods need AVX-512, as the trait says.
-    unsafe impl Lanes for V16 {
+    unsafe impl Lanes for F32x16 {
         const N: usize = 16;
         intrinsics! {
             add(b) = _mm512_add_ps;
@@ -302,12 +305,12 @@ mod x86 {
         #[inline(always)]
         fn splat(value: f32) -> Self {
             // SAFETY: callers run with the instructions of the level.
-            unsafe { V16(_mm512_set1_ps(value)) }
+            unsafe { F32x16(_mm512_set1_ps(value)) }
         }
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
             // SAFETY: the caller's promise, and the instructions of the level.
-            unsafe { V16(_mm512_loadu_ps(from)) }
+            unsafe { F32x16(_mm512_loadu_ps(from)) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
@@ -319,7 +322,7 @@ mod x86 {
             // SAFETY: callers run with the instructions of the level.
             unsafe {
                 let mask = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, limit.0);
-                V16(_mm512_mask_blend_ps(mask, b.0, a.0))
+                F32x16(_mm512_mask_blend_ps(mask, b.0, a.0))
             }
         }
         #[inline(always)]
@@ -329,25 +332,25 @@ mod x86 {
             unsafe { self.store(values.as_mut_ptr()) };
             values = values.map(|x| function(f64::from(x)) as f32);
             // SAFETY: sixteen values.
-            unsafe { V16::load(values.as_ptr()) }
+            unsafe { F32x16::load(values.as_ptr()) }
         }
         #[inline(always)]
         fn sum(self) -> f32 {
             // SAFETY: callers run with the instructions of the level.
             unsafe {
                 let low = _mm512_castps512_ps256(self.0);
-                V8(_mm256_add_ps(low, _mm512_extractf32x8_ps::<1>(self.0))).sum()
+                F32x8(_mm256_add_ps(low, _mm512_extractf32x8_ps::<1>(self.0))).sum()
             }
         }
     }
 
     // SAFETY: the methods need AVX-512, as the trait says.
-    unsafe impl Vector for V16 {
+    unsafe impl Vector for F32x16 {
         #[inline(always)]
         fn round(self) -> Self {
             // SAFETY: callers run with the instructions of the level.
             unsafe {
-                V16(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(
+                F32x16(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(
                     self.0,
                 ))
             }
@@ -355,14 +358,14 @@ mod x86 {
         #[inline(always)]
         fn scale(self, n: Self) -> Self {
             // SAFETY: callers run with the instructions of the level.
-            unsafe { V16(_mm512_scalef_ps(self.0, n.0)) }
+            unsafe { F32x16(_mm512_scalef_ps(self.0, n.0)) }
         }
         #[inline(always)]
         fn split(self) -> (Self, Self) {
             // SAFETY: callers run with the instructions of the level.
             unsafe {
-                let m = V16(_mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_ZERO>(self.0));
-                math::centre(m, V16(_mm512_getexp_ps(self.0)))
+                let m = F32x16(_mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_ZERO>(self.0));
+                functions::centre(m, F32x16(_mm512_getexp_ps(self.0)))
             }
         }
     }
