@@ -1,5 +1,6 @@
 //! Bakes the commit into the binary, for `bench`; compiles each `kernels/*.cu` with nvcc into one
-//! fatbin, which all profiles share, and lists them in `$OUT_DIR/kernels.rs`.
+//! fatbin, which all profiles share, and lists them in `$OUT_DIR/kernels.rs`; makes `$OUT_DIR/args.rs` of their argument
+//! structs.
 //!
 //! nvcc is looked for in NVCC, CUDA_HOME, CUDA_PATH, `target/cuda` (filled by `scripts/get-nvcc`),
 //! PATH and /usr/local/cuda. Without one the build is for the CPU and says so once;
@@ -7,6 +8,10 @@
 //! compiled. `GPU_TRAP_WAITS=1` is for the first runs on a device: kernels for sm_90a that wait in vain for a barrier
 //! then end with an error, after 2³¹ cycles (a good second), instead of hanging.
 
+#[path = "build/args.rs"]
+mod args;
+
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -27,12 +32,14 @@ fn main() {
         println!("cargo::rerun-if-env-changed={name}");
     }
     println!("cargo::rerun-if-changed=kernels");
+    println!("cargo::rerun-if-changed=build");
     // A path that is not there would make cargo build anew every time; scripts/get-nvcc touches this file.
     if Path::new(FETCHED).exists() {
         println!("cargo::rerun-if-changed={FETCHED}");
     }
 
     let kernels = kernels();
+    write_args(&kernels, &out);
     let archs = archs().unwrap_or_else(|message| panic!("{message}"));
     let nvcc = find_nvcc();
     let compiled = match &nvcc {
@@ -80,6 +87,21 @@ fn kernels() -> Vec<PathBuf> {
     files.retain(|path| path.extension().is_some_and(|e| e == "cu"));
     files.sort();
     files
+}
+
+/// `args.rs`: the argument structs of the kernels and their headers.
+fn write_args(kernels: &[PathBuf], out: &Path) {
+    let headers = fs::read_dir("kernels/common").expect("the folder kernels/common/");
+    let headers = headers.flatten().map(|entry| entry.path());
+    let files: BTreeMap<String, String> = headers
+        .chain(kernels.iter().cloned())
+        .map(|path| {
+            let name = path.strip_prefix("kernels").expect("in kernels/").display().to_string();
+            (name, fs::read_to_string(&path).expect("a readable kernel file"))
+        })
+        .collect();
+    let text = args::rust(&files).unwrap_or_else(|message| panic!("{message}"));
+    fs::write(out.join("args.rs"), text).expect("OUT_DIR can be written");
 }
 
 /// Whose code the fatbins hold.
@@ -249,21 +271,45 @@ fn hash_source(file: &Path, hasher: &mut DefaultHasher) -> std::io::Result<()> {
 }
 
 /// `kernels.rs`: the embedded modules by name, or the names with nothing to load.
+///
+/// The assembler embeds them: as constants of Rust all 50 MB would also be part of the crate's metadata, which takes
+/// longer than everything else there.
 fn list(kernels: &[PathBuf], fatbins: Option<&[PathBuf]>, toolkit: i32, out: &Path) {
-    let module = |(index, kernel): (usize, &PathBuf)| {
+    let (mut declared, mut embedded, mut modules) = (String::new(), String::new(), String::new());
+    for (index, kernel) in kernels.iter().enumerate() {
         let name = kernel.file_stem().expect("a file").to_string_lossy();
-        let image = match fatbins {
-            Some(fatbins) => format!("&Aligned(*include_bytes!({:?})).0", fatbins[index]),
-            None => "b\"\\0\"".to_string(),
+        let Some(fatbins) = fatbins else {
+            modules += &format!("    ({name:?}, b\"\\0\"),\n");
+            continue;
         };
-        format!("    ({name:?}, {image}),\n")
-    };
-    let modules: String = kernels.iter().enumerate().map(module).collect();
+        let symbol = format!("lawsmith_kernels_{name}");
+        let len = fs::metadata(&fatbins[index]).expect("a fatbin").len();
+        // As nvcc would align it.
+        let lines = [
+            ".balign 16".to_string(),
+            format!(".globl {symbol}"),
+            format!(".hidden {symbol}"),
+            format!("{symbol}:"),
+            format!(".incbin {:?}", fatbins[index]),
+        ];
+        embedded += &lines.map(|line| format!("    {line:?},\n")).concat();
+        declared += &format!(
+            "    #[link_name = {symbol:?}]\n    safe static {}: [u8; {len}];\n",
+            name.to_uppercase()
+        );
+        modules += &format!("    ({name:?}, &{}),\n", name.to_uppercase());
+    }
+    if fatbins.is_some() {
+        declared = format!(
+            "std::arch::global_asm!(\n    \".pushsection .rodata\",\n{embedded}    \".popsection\",\n    options(raw)\n);\n\
+             // SAFETY: read-only bytes, of files of these lengths.\nunsafe extern \"C\" {{\n{declared}}}\n"
+        );
+    }
     let text = format!(
         "/// Whether nvcc compiled the modules.\npub(super) const COMPILED: bool = {};\n\
          /// The version of its toolkit, 13000 for 13.0.\npub(super) const TOOLKIT: i32 = {toolkit};\n\
-         /// Name and fatbin of each kernel file.\n\
-         pub(super) static MODULES: &[(&str, &[u8])] = &[\n{modules}];\n",
+         {declared}/// Name and fatbin of each kernel file.\n\
+         static MODULES: &[(&str, &[u8])] = &[\n{modules}];\n",
         fatbins.is_some(),
     );
     fs::write(out.join("kernels.rs"), text).expect("OUT_DIR can be written");

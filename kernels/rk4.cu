@@ -19,6 +19,7 @@ struct Progress {
     unsigned frame;     // the first that is not stored
     unsigned rejected;  // the step before was: this one may not grow
 };
+LAYOUT(Progress, time, step, frame, rejected)
 
 struct Rk4Args {
     double* states;                // [run, 2, body, dim]

@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 use cudarc::driver::sys::{
     CUdevice_attribute, CUfunction, CUfunction_attribute, CUgraphInstantiate_flags,
     CUmemPool_attribute, CUmemoryPool, CUmodule, CUresult, CUstreamCaptureMode, CUuuid,
@@ -27,10 +27,6 @@ use cudarc::driver::{
 
 use super::driver::{self, text};
 use crate::error::{Error, Result};
-
-/// A fatbin as nvcc would align it.
-#[repr(C, align(16))]
-struct Aligned<T>(T);
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
@@ -108,39 +104,8 @@ impl Grid {
     }
 }
 
-/// The argument struct of a kernel: the very bytes of its C++ twin of the same name. Made by
-/// [`kernel_args!`](crate::kernel_args), which keeps the names and offsets for the test that compares
-/// them with the twin's.
-///
-/// # Safety
-/// The type is `#[repr(C)]`, and [`Args::FIELDS`] lists all its fields.
-pub unsafe trait Args: Copy {
-    /// The name of the C++ twin.
-    const NAME: &'static str;
-    /// Name, offset and size of each field.
-    const FIELDS: &'static [(&'static str, usize, usize)];
-}
-
-/// Declares the argument struct of a kernel.
-#[macro_export]
-macro_rules! kernel_args {
-    ($(#[$doc:meta])* struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy)]
-        #[repr(C)]
-        pub(crate) struct $name { $($(#[$field_doc])* pub(crate) $field: $type,)* }
-
-        // SAFETY: the struct is repr(C), and the macro lists every field.
-        unsafe impl $crate::device::cuda::Args for $name {
-            const NAME: &'static str = stringify!($name);
-            const FIELDS: &'static [(&'static str, usize, usize)] = &[$((
-                stringify!($field),
-                std::mem::offset_of!($name, $field),
-                size_of::<$type>(),
-            ),)*];
-        }
-    };
-}
+/// The argument struct of a kernel, of [`super::args`]: the very bytes of its C++ twin.
+pub trait Args: Pod {}
 
 /// An address in a device's memory, for an argument struct.
 #[repr(transparent)]
@@ -156,6 +121,11 @@ impl<T> Clone for Pointer<T> {
 }
 
 impl<T> Copy for Pointer<T> {}
+
+// SAFETY: the address 0 is 'not given'.
+unsafe impl<T> Zeroable for Pointer<T> {}
+// SAFETY: an address is a number, transparently.
+unsafe impl<T: 'static> Pod for Pointer<T> {}
 
 // SAFETY: an address is a number until a kernel takes it, for which the caller of the launch answers.
 unsafe impl<T> Send for Pointer<T> {}

@@ -3,6 +3,7 @@
 //! `Device` is the seam: each operation in `ops/` matches on it and calls its `cpu.rs` or its
 //! `gpu.rs`. Asking for a GPU where there is none is one clear error in [`Device::pick`].
 
+pub(crate) mod args;
 pub mod cuda;
 pub mod driver;
 pub mod meter;

@@ -72,10 +72,11 @@ fn gpu_buffers_can_be_freed_by_any_thread() {
 #[test]
 #[ignore = "reads where nothing is, and fails"]
 fn faults_for_on_gpu() {
-    use crate::ops::mlp::gpu::{SumArgs, sum};
+    use crate::ops::mlp::gpu::sum;
     let Some(gpu) = gpu() else { return };
     let mut sums = gpu.zeros::<f32>(32).unwrap();
-    let args = SumArgs { partials: cuda::Pointer::NULL, sums: sums.write(32), len: 32, count: 2 };
+    let args =
+        args::SumArgs { partials: cuda::Pointer::NULL, sums: sums.write(32), len: 32, count: 2 };
     // SAFETY: none, the device refuses to read there.
     unsafe { sum(gpu, 1, &args).unwrap() };
     gpu.synchronize().unwrap();
@@ -220,11 +221,11 @@ fn gpu_downloads_in_parts_bring_every_element_to_its_place() {
 
 #[test]
 fn gpu_recordings_run_when_replayed_and_leave_other_threads_alone() {
-    use crate::ops::mlp::gpu::{SumArgs, sum};
+    use crate::ops::mlp::gpu::sum;
     let Some(gpu) = gpu() else { return };
     let partials = gpu.upload(&[1.0f32, 2.0, 10.0, 20.0]).unwrap();
     let mut sums = gpu.zeros::<f32>(2).unwrap();
-    let args = SumArgs { partials: partials.read(4), sums: sums.write(2), len: 2, count: 2 };
+    let args = args::SumArgs { partials: partials.read(4), sums: sums.write(2), len: 2, count: 2 };
     let recording = gpu
         .record(|| {
             let elsewhere = std::thread::spawn(move || {
@@ -278,104 +279,73 @@ fn twin(name: &str) -> Option<Vec<(String, usize, usize)>> {
     Some(fields)
 }
 
-fn same_layout<A: cuda::Args>() {
-    let Some(twin) = twin(A::NAME) else {
-        eprintln!("skipped: only the stand-in driver knows the layout of {}", A::NAME);
+#[test]
+fn gpu_argument_structs_are_laid_out_as_in_c() {
+    if gpu().is_none() {
         return;
-    };
-    let whole = (A::NAME.to_string(), 0, size_of::<A>());
-    let fields = A::FIELDS.iter().map(|&(name, offset, size)| (name.to_string(), offset, size));
-    assert_eq!(twin, [whole].into_iter().chain(fields).collect::<Vec<_>>());
+    }
+    for &(name, size, fields) in args::LAYOUTS {
+        let Some(twin) = twin(name) else {
+            eprintln!("skipped: only the stand-in driver knows the layout of {name}");
+            return;
+        };
+        let fields = fields.iter().map(|&(name, offset, size)| (name.to_string(), offset, size));
+        let whole = (name.to_string(), 0, size);
+        assert_eq!(twin, [whole].into_iter().chain(fields).collect::<Vec<_>>());
+    }
 }
 
-/// A struct of a kernel that the test below forgets is found here.
+/// A kernel whose argument has no `LAYOUT` is found here.
 #[test]
-fn every_argument_struct_is_compared() {
+fn every_kernel_takes_a_struct_that_is_laid_out() {
     let kernels = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-    let (here, mut compared) = (include_str!("tests.rs"), 0);
+    let mut compared = 0;
     for entry in std::fs::read_dir(kernels).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "cu") {
             continue;
         }
         let source = std::fs::read_to_string(&path).unwrap();
-        let word = |text: &str| {
-            text.trim_start().split(|c: char| !c.is_alphanumeric()).next().unwrap_or("").to_string()
-        };
-        let laid_out: Vec<String> =
-            source.lines().filter_map(|line| line.strip_prefix("LAYOUT(").map(word)).collect();
-        for name in &laid_out {
-            let call = format!("::{name}>();");
-            assert!(here.contains(&call), "{}: {name} is compared nowhere", path.display());
-        }
-        // The type of the one argument of each kernel.
         for line in source.lines().filter(|line| line.starts_with("KERNEL")) {
             let Some((before, _)) = line.split_once(" args)") else { continue };
-            let argument = before.rsplit('(').next().unwrap_or("").to_string();
-            assert!(laid_out.contains(&argument), "{}: {line}", path.display());
+            let argument = before.rsplit('(').next().unwrap_or("");
+            let known = args::LAYOUTS.iter().any(|&(name, ..)| name == argument);
+            assert!(known, "{}: {line}", path.display());
             compared += 1;
         }
     }
     assert!(compared > 20, "{compared} kernels were found");
 }
 
+/// What makes `args.rs`.
+#[path = "../../build/args.rs"]
+mod generator;
+
 #[test]
-fn gpu_argument_structs_are_laid_out_as_in_c() {
-    if gpu().is_none() {
-        return;
+fn the_twin_of_an_argument_struct_is_its_declaration() {
+    let rust = |text: &str| generator::rust(&[("a.cu".to_string(), text.to_string())].into());
+    let code = rust(
+        "// What a kernel takes.\nstruct A {\n    const float* x;  // [rows]\n    \
+         float shift[3];\n    unsigned n;\n};\nLAYOUT(A, x,\n       shift, n)\n",
+    )
+    .unwrap();
+    let declared = "#[repr(C)]\npub(crate) struct A {\n    #[doc = \"[rows]\"]\n    pub(crate) x: Pointer<f32>,\n    \
+                    pub(crate) shift: [f32; 3],\n    pub(crate) n: u32,\n}\n";
+    assert!(
+        code.contains("#[doc = \"What a kernel takes.\"]") && code.contains(declared),
+        "{code}"
+    );
+    for (text, why) in [
+        ("LAYOUT(A, x)", "no file declares it"),
+        ("struct A {\n    long x;\n};\nLAYOUT(A, x)", "type long"),
+        ("struct A {\n    B* x;\n};\nLAYOUT(A, x)", "points to B"),
+        ("struct A {\n    float x[N];\n};\nLAYOUT(A, x)", "N elements"),
+        ("struct A {\n    float x;\n    float y;\n};\nLAYOUT(A, x)", "LAYOUT lists"),
+        ("struct A {\n    float x;\n    double y;\n};\nLAYOUT(A, x, y)", "padding before y"),
+        ("struct A {\n    double x;\n    float y;\n};\nLAYOUT(A, x, y)", "padding at the end"),
+        ("struct A {\n    float x\n};\nLAYOUT(A, x)", "ended by ;"),
+    ] {
+        let error = rust(&format!("\n{text}\n")).unwrap_err();
+        assert!(error.starts_with("A of the kernels: ") && error.contains(why), "{error}");
     }
-    same_layout::<crate::bench::ceilings::gpu::BulkArgs>();
-    same_layout::<crate::bench::ceilings::gpu::CopyArgs>();
-    same_layout::<crate::bench::ceilings::gpu::FlopArgs>();
-    same_layout::<crate::bench::ceilings::gpu::WgmmaArgs>();
-    same_layout::<crate::ops::adam::gpu::AdamArgs>();
-    same_layout::<crate::ops::adam::Rates>();
-    same_layout::<crate::ops::expression::gpu::ExpressionTask>();
-    same_layout::<crate::ops::expression::gpu::ExpressionArgs>();
-    same_layout::<crate::ops::formula::gpu::FormulaArgs>();
-    same_layout::<crate::ops::rk4::gpu::Rk4Args>();
-    same_layout::<crate::ops::mlp::gpu::LayerArgs>();
-    same_layout::<crate::ops::mlp::gpu::InputGradientArgs>();
-    same_layout::<crate::ops::mlp::gpu::WeightGradientArgs>();
-    same_layout::<crate::ops::mlp::gpu::SumArgs>();
-    same_layout::<crate::ops::neighbours::gpu::NeighboursArgs>();
-    same_layout::<crate::ops::neighbours::gpu::ScanArgs>();
-    same_layout::<crate::ops::scatter::gpu::ScatterArgs>();
-    same_layout::<crate::ops::tiny::gpu::args::GatherArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeOperandsArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeGatherArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeSumHiddenArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeSumMessagesArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeNodeInputsArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeLossArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeMessageGradientsArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeLastArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeSpreadArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeFinishArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeLayerArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeInputGradientArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeWeightGradientArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeFusedWeightsArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeFusedArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeHopperWeightsArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeHopperArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeHopperInputsArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeHopperSecondArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeFusedBackwardArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeFusedCollectArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeSendersArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeTurnArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeTotalsArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeReceiversLayerArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeReceiversInputGradientArgs>();
-    same_layout::<crate::ops::edge::gpu::args::EdgeReceiversWeightGradientArgs>();
-    same_layout::<crate::ops::tiny::gpu::args::EdgeArgs>();
-    same_layout::<crate::ops::tiny::gpu::args::MessagesArgs>();
-    same_layout::<crate::ops::tiny::gpu::args::NodeArgs>();
-    same_layout::<crate::ops::tiny::gpu::args::LossArgs>();
-    same_layout::<crate::ops::tiny::gpu::args::MessageGradientArgs>();
-    same_layout::<crate::ops::tiny::gpu::args::WeightTask>();
-    same_layout::<crate::ops::tiny::gpu::args::WeightTile>();
-    same_layout::<crate::ops::tiny::gpu::args::WeightsArgs>();
-    same_layout::<crate::ops::tiny::gpu::args::TotalsArgs>();
 }

@@ -1,15 +1,14 @@
 //! The limits of a CUDA device: `kernels/ceilings.cu`, and the driver's copy. Tensor cores are measured
 //! with the instructions that this project's kernels use: m16n8k16 everywhere, wgmma on compute capability 9.0.
 
-use bytemuck::{Pod, Zeroable};
 use half::bf16;
 
 use super::{Ceiling, Ceilings, LEAST, ROUNDS};
 use crate::bench::seconds;
 use crate::device::Gpu;
-use crate::device::cuda::{Args, Grid, Kernel, Pointer};
+use crate::device::args::{BulkArgs, CopyArgs, FlopArgs, WgmmaArgs};
+use crate::device::cuda::{Args, Grid, Kernel};
 use crate::error::Result;
-use crate::kernel_args;
 use crate::random::Random;
 
 const F32: Kernel = Kernel { module: "ceilings", name: "ceilings_f32" };
@@ -42,52 +41,6 @@ const PIECE: usize = 4096;
 
 /// Blocks for each multiprocessor: 32 warps, which every architecture holds.
 const BLOCKS: usize = 4;
-
-kernel_args! {
-    /// What `ceilings_f32`, `ceilings_f64` and `ceilings_bf16` take.
-    struct FlopArgs {
-        sums: Pointer<f32>,
-        rounds: u64,
-        factor: f32,
-        addend: f32,
-    }
-}
-
-kernel_args! {
-    /// What `ceilings_copy` takes.
-    struct CopyArgs {
-        from: Pointer<Quad>,
-        to: Pointer<Quad>,
-        len: u64,
-        rounds: u64,
-    }
-}
-
-kernel_args! {
-    /// What `ceilings_wgmma` takes.
-    struct WgmmaArgs {
-        /// `[GROUPS · ROWS + COLUMNS, DEPTH]`, swizzled.
-        operands: Pointer<bf16>,
-        sums: Pointer<f32>,
-        rounds: u64,
-    }
-}
-
-kernel_args! {
-    /// What `ceilings_bulk` takes.
-    struct BulkArgs {
-        /// `[pieces, PIECE]`
-        from: Pointer<f32>,
-        sums: Pointer<f32>,
-        pieces: u64,
-        rounds: u64,
-    }
-}
-
-/// `float4`.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(16))]
-pub(crate) struct Quad([f32; 4]);
 
 /// How much is done, and for how long.
 struct Effort {
@@ -208,8 +161,8 @@ unsafe fn bulk(gpu: Gpu, blocks: usize, args: &BulkArgs) -> Result<()> {
 }
 
 fn cache_bandwidth(gpu: Gpu, effort: &Effort) -> Result<Ceiling> {
-    let len = effort.cache / (2 * size_of::<Quad>());
-    let (from, mut to) = (gpu.zeros::<Quad>(len)?, gpu.buffer::<Quad>(len)?);
+    let len = effort.cache / (2 * size_of::<[f32; 4]>());
+    let (from, mut to) = (gpu.zeros::<[f32; 4]>(len)?, gpu.buffer::<[f32; 4]>(len)?);
     let (from, to) = (from.read(len), to.write(len));
     Ceiling::measure(super::copy_of(effort.cache), effort.least, effort.rounds, |rounds| {
         let args = CopyArgs { from, to, len: len as u64, rounds };
@@ -326,16 +279,16 @@ mod tests {
     #[test]
     fn gpu_copies_copy() {
         let Some(crate::device::Device::Gpu(gpu)) = crate::device::test_gpu() else { return };
-        let values: Vec<Quad> = (0..1000).map(|k| Quad([k as f32; 4])).collect();
-        let (from, mut to) = (gpu.upload(&values).unwrap(), gpu.zeros::<Quad>(1000).unwrap());
+        let values: Vec<[f32; 4]> = (0..1000).map(|k| [k as f32; 4]).collect();
+        let (from, mut to) = (gpu.upload(&values).unwrap(), gpu.zeros::<[f32; 4]>(1000).unwrap());
         let args = CopyArgs { from: from.read(1000), to: to.write(1000), len: 999, rounds: 2 };
         // SAFETY: both buffers are longer.
         unsafe { gpu.launch(COPY, Grid::new(2, 64), &args).unwrap() };
         let found = to.to_vec().unwrap();
-        assert!(found[..999].iter().zip(&values).all(|(found, value)| found.0 == value.0));
-        assert_eq!(found[999].0, [0.0; 4]);
-        let mut copy = gpu.zeros::<Quad>(1000).unwrap();
+        assert!(found[..999].iter().zip(&values).all(|(found, value)| found == value));
+        assert_eq!(found[999], [0.0; 4]);
+        let mut copy = gpu.zeros::<[f32; 4]>(1000).unwrap();
         copy.copy_from(&from).unwrap();
-        assert_eq!(copy.to_vec().unwrap()[999].0, [999.0; 4]);
+        assert_eq!(copy.to_vec().unwrap()[999], [999.0; 4]);
     }
 }

@@ -2,9 +2,9 @@
 
 use super::{Arenas, Rates};
 use crate::device::Gpu;
+use crate::device::args::AdamArgs;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
-use crate::kernel_args;
 
 const NORM: Kernel = Kernel { module: "adam", name: "adam_norm" };
 const STEP: Kernel = Kernel { module: "adam", name: "adam_step" };
@@ -15,28 +15,6 @@ const THREADS: u32 = 256;
 /// for each thread of `adam_step`.
 const PART: usize = 8192;
 const MOST_PARTS: usize = THREADS as usize;
-
-kernel_args! {
-    /// What `adam_norm` and `adam_step` take.
-    struct AdamArgs {
-        parameters: Pointer<f32>,
-        m: Pointer<f32>,
-        v: Pointer<f32>,
-        gradients: Pointer<f32>,
-        /// The parameters rounded to bf16; may be null.
-        operands: Pointer<half::bf16>,
-        /// `[runs, parts]`: |g|² of each part, from `adam_norm` to `adam_step`.
-        squares: Pointer<f64>,
-        /// A table, of which the step uses entry `*step`.
-        rates: Pointer<Rates>,
-        /// May be null, for entry 0.
-        step: Pointer<u64>,
-        /// Of one run.
-        len: u64,
-        /// Of the gradient of one run: [`parts`] of `len`.
-        parts: u64,
-    }
-}
 
 /// Parts of a gradient of `len` elements, of which each has a sum in [`AdamArgs::squares`]. It depends on nothing else, so
 /// a step has the same bits on every device.

@@ -13,11 +13,9 @@ pub mod selftest;
 #[cfg(test)]
 mod tests;
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::device::Device;
+pub(crate) use crate::device::args::Rates;
 use crate::error::{Error, Result};
-use crate::kernel_args;
 use crate::ops::Call;
 
 /// The settings of one step.
@@ -135,26 +133,6 @@ pub fn step(device: &Device, args: &Args, runs: usize, arenas: Arenas) -> Result
         Device::Gpu(gpu) => gpu::step(*gpu, &rates, runs, arenas),
     }
 }
-
-kernel_args! {
-    /// What the inner loop needs, the bias corrections folded in.
-    struct Rates {
-        /// learning_rate / (1 − β₁ᵗ).
-        rate: f32,
-        /// 1 / √(1 − β₂ᵗ).
-        root: f32,
-        /// 1 − β₁.
-        fresh1: f32,
-        /// 1 − β₂.
-        fresh2: f32,
-        epsilon: f32,
-    }
-}
-
-// SAFETY: numbers without padding, for which any bits are a value.
-unsafe impl Zeroable for Rates {}
-// SAFETY: as above.
-unsafe impl Pod for Rates {}
 
 impl Rates {
     pub(crate) fn new(args: &Args) -> Self {

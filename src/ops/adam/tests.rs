@@ -29,12 +29,12 @@ fn gpu_steps_write_the_operands_in_bf16_and_read_the_rates_of_their_step() {
     let (rates, step) = (gpu.upload(&table).unwrap(), gpu.upload(&[1u64]).unwrap());
     let mut squares = gpu.buffer(1).unwrap();
     let mut operands = gpu.upload(&vec![half::bf16::NAN; len + 1]).unwrap();
-    let args = gpu::AdamArgs {
+    let args = crate::device::args::AdamArgs {
         parameters: parameters.write(len),
         m: m.write(len),
         v: v.write(len),
         gradients: gradients.read(len),
-        operands: operands.write(len),
+        operands: operands.write(len).cast(),
         squares: squares.write(1),
         rates: rates.read(2),
         step: step.read(1),

@@ -7,13 +7,11 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytemuck::{Pod, Zeroable};
-
 use super::{Fit, Fitted, LINE, Loss, Operand, Program, Rows};
 use crate::device::Gpu;
-use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
+use crate::device::args::{ExpressionArgs, ExpressionTask};
+use crate::device::cuda::{Buffer, Grid, Kernel};
 use crate::error::{Error, Result};
-use crate::kernel_args;
 
 const SCORE: Kernel = Kernel { module: "expression", name: "expression_score" };
 const FIT: Kernel = Kernel { module: "expression", name: "expression_fit" };
@@ -28,46 +26,6 @@ const FIT_LINES: usize = 16;
 const HEAD: usize = 8;
 /// The word there that is the number of the task.
 const TASK: usize = 6;
-
-kernel_args! {
-    /// What is asked about the programs of a request.
-    struct ExpressionTask {
-        /// `[variables + 2, rows]`: the columns, the target, the weights.
-        table: Pointer<f32>,
-        /// With the padding.
-        rows: u32,
-        variables: u32,
-        /// Lines that a block takes at a time.
-        tile: u32,
-        /// The loss is MSE and not MAE.
-        squared: u32,
-        scaled: u32,
-        steps: u32,
-        tolerance: f64,
-        median: f64,
-        deviation: f64,
-        reserved: u64,
-    }
-}
-
-// SAFETY: an address and numbers without padding, for which any bits are a value.
-unsafe impl Zeroable for ExpressionTask {}
-// SAFETY: as above.
-unsafe impl Pod for ExpressionTask {}
-
-kernel_args! {
-    /// What `expression_score` and `expression_fit` take.
-    struct ExpressionArgs {
-        /// One for each request.
-        tasks: Pointer<ExpressionTask>,
-        /// What [`encode`] makes, each with the number of its task.
-        programs: Pointer<u32>,
-        /// `[programs, stride]`: loss, evaluations, parameters.
-        results: Pointer<f64>,
-        stride: u32,
-        reserved: u32,
-    }
-}
 
 /// The table of some rows on the device that asked for it last.
 #[derive(Default)]

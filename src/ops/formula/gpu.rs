@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use super::{Edges, N_FEATURES, Sums, speed};
 use crate::device::Gpu;
+use crate::device::args::FormulaArgs;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::{Error, Result};
-use crate::kernel_args;
 use crate::ops::expression::gpu::{encode, slots};
 use crate::ops::expression::{Operand, Program};
 
@@ -27,38 +27,6 @@ const CHUNK: usize = 1 << 24;
 /// Bytes of an edge, and of a receiver with its sums.
 const EDGE_BYTES: usize = size_of::<u32>();
 const RECEIVER_BYTES: usize = 128;
-
-kernel_args! {
-    /// What `formula_values` and `formula_gradients` take.
-    struct FormulaArgs {
-        /// `[receivers + 1]`, of the chunk.
-        row_start: Pointer<u64>,
-        /// `[receivers]`: their nodes.
-        receivers: Pointer<u32>,
-        /// `[edge]`
-        sender: Pointer<u32>,
-        /// `[node, 8]`: position, velocity, mass, speed.
-        nodes: Pointer<f32>,
-        /// What [`encode`] makes, filled up to whole fours.
-        programs: Pointer<u32>,
-        /// `[receivers, width]`, 0 before.
-        sums: Pointer<f64>,
-        /// Becomes 1 where a value is not finite.
-        invalid: Pointer<u32>,
-        /// Programs.
-        count: u32,
-        words: u32,
-        width: u32,
-        /// Bit k: variable k has a column.
-        used: u32,
-        /// Columns of a warp.
-        columns: u32,
-        /// Receivers of a warp.
-        receivers_each: u32,
-        receiver_count: u32,
-        period: f32,
-    }
-}
 
 /// Nodes and edges on the device.
 pub(crate) struct Loaded {

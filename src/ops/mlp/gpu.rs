@@ -6,9 +6,9 @@
 use half::bf16;
 
 use crate::device::Gpu;
+use crate::device::args::{InputGradientArgs, LayerArgs, SumArgs, WeightGradientArgs};
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
-use crate::kernel_args;
 use crate::model::{Layer, Precision};
 
 /// Results of a block, its threads, and their shared memory: `kernels/common/gemm.cuh`.
@@ -61,67 +61,6 @@ const LAYER: Variants = variants!("mlp", "layer");
 const INPUT_GRADIENT: Variants = variants!("mlp", "input_gradient");
 const WEIGHT_GRADIENT: Variants = variants!("mlp", "weight_gradient");
 const SUM: Kernel = Kernel { module: "mlp", name: "mlp_sum" };
-
-kernel_args! {
-    /// What `mlp_layer_*` takes.
-    struct LayerArgs {
-        inputs: Pointer<u8>,
-        parameters: Pointer<f32>,
-        outputs: Pointer<f32>,
-        rounded: Pointer<bf16>,
-        arena: u64,
-        weight: u64,
-        bias: u64,
-        rows: u32,
-        group: u32,
-        in_width: u32,
-        out_width: u32,
-        relu: u64,
-    }
-}
-
-kernel_args! {
-    /// What `mlp_input_gradient_*` takes.
-    struct InputGradientArgs {
-        d_outputs: Pointer<u8>,
-        parameters: Pointer<f32>,
-        inputs: Pointer<u8>,
-        d_inputs: Pointer<f32>,
-        rounded: Pointer<bf16>,
-        arena: u64,
-        weight: u64,
-        rows: u32,
-        group: u32,
-        in_width: u32,
-        out_width: u32,
-    }
-}
-
-kernel_args! {
-    /// What `mlp_weight_gradient_*` takes.
-    struct WeightGradientArgs {
-        d_outputs: Pointer<u8>,
-        inputs: Pointer<u8>,
-        partials: Pointer<f32>,
-        arena: u64,
-        weight: u64,
-        bias: u64,
-        rows: u32,
-        in_width: u32,
-        out_width: u32,
-        rows_per_split: u32,
-    }
-}
-
-kernel_args! {
-    /// What `mlp_sum` takes.
-    struct SumArgs {
-        partials: Pointer<f32>,
-        sums: Pointer<f32>,
-        len: u64,
-        count: u64,
-    }
-}
 
 /// Activations on the device: in bf16 where that is the precision, else in f32.
 pub(crate) enum Operands {

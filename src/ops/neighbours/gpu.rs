@@ -2,10 +2,10 @@
 
 use super::{Grid, Reach};
 use crate::device::Gpu;
+use crate::device::args::{NeighboursArgs, ScanArgs};
 use crate::device::cuda::{Buffer, Grid as Blocks, Kernel, Pointer};
 use crate::device::ring;
 use crate::error::Result;
-use crate::kernel_args;
 
 const PLACE: Kernel = Kernel { module: "neighbours", name: "neighbours_place" };
 const SCAN: Kernel = Kernel { module: "neighbours", name: "neighbours_scan" };
@@ -20,46 +20,6 @@ const SCAN_THREADS: u32 = 1024;
 const WARP: usize = 32;
 /// The longest row that a warp of `neighbours_write` sorts in shared memory.
 pub(super) const ROOM: usize = 512;
-
-kernel_args! {
-    /// What all kernels take but the scan.
-    struct NeighboursArgs {
-        /// `[node, 3]`
-        positions: Pointer<f32>,
-        /// `[cell]`: nodes of each.
-        cell_count: Pointer<u32>,
-        /// `[node]`: its place in its cell.
-        rank: Pointer<u32>,
-        /// `[cell + 1]`
-        cell_start: Pointer<u64>,
-        /// `[node, 4]`: the nodes, cell after cell: x, y, z and the bits of the number.
-        sorted: Pointer<f32>,
-        /// `[node]`: neighbours of each.
-        degree: Pointer<u32>,
-        /// `[node + 1]`
-        row_start: Pointer<u64>,
-        /// `[edge]`
-        senders: Pointer<u32>,
-        edge: f64,
-        radius: f64,
-        /// Cells per unit of length.
-        scale: f64,
-        /// Cells along each axis.
-        side: u32,
-        nodes: u32,
-    }
-}
-
-kernel_args! {
-    /// What `neighbours_scan` takes.
-    struct ScanArgs {
-        /// `[len]`
-        counts: Pointer<u32>,
-        /// `[len + 1]`: the sums of what comes before, and of all.
-        starts: Pointer<u64>,
-        len: u64,
-    }
-}
 
 /// The nodes, cell after cell, and the rows, on the device.
 pub(crate) struct Cells {
@@ -123,7 +83,7 @@ impl Cells {
             cell_count: nodes.cell_count.write(cells),
             rank: nodes.rank.write(count),
             cell_start: self.cell_start.write(cells + 1),
-            sorted: self.sorted.write(4 * count),
+            sorted: self.sorted.write(4 * count).cast(),
             degree: nodes.degree.write(count),
             row_start: self.row_start.write(count + 1),
             ..self.args()
@@ -173,7 +133,7 @@ impl Cells {
             cell_count: Pointer::NULL,
             rank: Pointer::NULL,
             cell_start: self.cell_start.read(self.grid.cells() + 1),
-            sorted: self.sorted.read(4 * self.nodes),
+            sorted: self.sorted.read(4 * self.nodes).cast(),
             degree: Pointer::NULL,
             row_start: self.row_start.read(self.nodes + 1),
             senders: Pointer::NULL,

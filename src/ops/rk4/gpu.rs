@@ -3,17 +3,16 @@
 //! All runs of a batch are integrated together, some frames at a time, and the frames of one launch
 //! stream back while the next goes on.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::{Batch, Frames, Integrator};
 use crate::device::Gpu;
-use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
+use crate::device::args::{Progress, Rk4Args};
+use crate::device::cuda::{Buffer, Grid, Kernel};
 use crate::device::ring;
 use crate::error::{Error, Result};
 use crate::formula::expression::Op;
 use crate::interrupt;
-use crate::kernel_args;
 use crate::law::Law;
 use crate::law::potential::{Potential, small_integer};
 use crate::ops::expression::{Operand, Program, gpu as program};
@@ -26,51 +25,6 @@ const STAGES: usize = 16;
 const CHUNK: usize = 16 << 20;
 /// Steps of one launch, about: Ctrl-C waits for it.
 const STEPS: usize = 20_000;
-
-kernel_args! {
-    /// What the kernels take.
-    struct Rk4Args {
-        states: Pointer<f64>,
-        masses: Pointer<f64>,
-        charges: Pointer<f64>,
-        /// `[instructions]` dU12/dr of a user's law.
-        potential: Pointer<[u32; 4]>,
-        /// `[n_constants]` its numbers.
-        constants: Pointer<f64>,
-        /// `[3, run, count, body, dim]`
-        stored: Pointer<f32>,
-        /// `[run]`, of the adaptive integrator.
-        progress: Pointer<Progress>,
-        /// `[run]` bits of the time beyond which a motion cannot be followed.
-        failures: Pointer<u64>,
-        runs: u32,
-        bodies: u32,
-        law: u32,
-        substeps: u32,
-        first: u32,
-        count: u32,
-        frames: u32,
-        instructions: u32,
-        n_constants: u32,
-        root: u32,
-        slots: u32,
-        symmetric: u32,
-        dt: f64,
-        end: f64,
-        tolerance: f64,
-        drag: f64,
-    }
-}
-
-/// Where an adaptive integration stands.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub(crate) struct Progress {
-    time: f64,
-    step: f64,
-    frame: u32,
-    rejected: u32,
-}
 
 /// A motion without failure.
 const FOLLOWED: u64 = u64::MAX;

@@ -2,31 +2,14 @@
 
 use super::Edges;
 use crate::device::Gpu;
+use crate::device::args::ScatterArgs;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
-use crate::kernel_args;
 
 const ROWS: Kernel = Kernel { module: "scatter", name: "scatter_rows" };
 const EDGES: Kernel = Kernel { module: "scatter", name: "scatter_edges" };
 const THREADS: u32 = 256;
 const WARP: usize = 32;
-
-kernel_args! {
-    /// What `scatter_rows` and `scatter_edges` take.
-    struct ScatterArgs {
-        /// `[edge]`, for `scatter_edges`.
-        receivers: Pointer<u32>,
-        /// `[node + 1]`, for `scatter_rows`.
-        row_start: Pointer<u64>,
-        /// `[edge, width]`
-        values: Pointer<f32>,
-        /// `[node, width]`
-        out: Pointer<f32>,
-        edges: u64,
-        nodes: u64,
-        width: u64,
-    }
-}
 
 pub(super) fn add(
     gpu: Gpu,

@@ -6,7 +6,6 @@
 //!
 //! As on the processor, φe's first layer and φv work in f32 at every precision.
 
-pub(crate) mod args;
 mod fused;
 mod hopper;
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! A training that stays on the device: the network, its moments and its gradient. A step takes the numbers of
 //! its receivers to the device; what comes back is its loss, of many steps at once.
 
-use super::args::EdgeTurnArgs;
 use super::step::Step;
 use super::{Way, chunks, room};
 use crate::device::Gpu;
+use crate::device::args::EdgeTurnArgs;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer, Shelf};
 use crate::error::Result;
 use crate::model::Shape;

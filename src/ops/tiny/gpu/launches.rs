@@ -1,18 +1,16 @@
 //! The launches of a step: forward through φe and φv, back, weight gradients, totals.
 
-use super::args::{
-    EDGES, EdgeArgs, LOSS, LossArgs, MESSAGE_GRADIENTS, MESSAGES, MessageGradientArgs,
-    MessagesArgs, NODES, NodeArgs, TOTALS, TotalsArgs, WEIGHTS, WeightsArgs,
-};
+use super::kernels::{EDGES, LOSS, MESSAGE_GRADIENTS, MESSAGES, NODES, TOTALS, WEIGHTS};
 use super::step::Step;
 use super::{Problem, all, all_mut};
+use crate::device::args::{
+    EdgeArgs, InputGradientArgs, LayerArgs, LossArgs, MessageGradientArgs, MessagesArgs, NodeArgs,
+    SumArgs, TotalsArgs, WeightsArgs,
+};
 use crate::device::cuda::{Grid, Pointer, Recording};
 use crate::error::Result;
 use crate::model::Layer;
-use crate::ops::mlp::gpu::{
-    InputGradientArgs, LayerArgs, Operands, SHARED, SumArgs, THREADS, input_gradient, layer, sum,
-    tiles,
-};
+use crate::ops::mlp::gpu::{Operands, SHARED, THREADS, input_gradient, layer, sum, tiles};
 use crate::ops::tiny::Penalty;
 
 impl Step {

@@ -4,7 +4,7 @@
 //! training step is seventeen, recorded once and replayed without a word from the host. Weight gradients
 //! of all layers are one launch: nothing waits for them, and together they fill the device.
 
-pub(crate) mod args;
+mod kernels;
 mod launches;
 mod step;
 mod training;

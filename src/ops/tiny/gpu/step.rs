@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::Problem;
-use super::args::{EDGE_FEATURES, NO_BIAS, NODE_FEATURES, RECEIVED, ROWS, WeightTask, WeightTile};
+use super::kernels::{EDGE_FEATURES, NO_BIAS, NODE_FEATURES, RECEIVED, ROWS};
 use crate::device::Gpu;
+use crate::device::args::{WeightTask, WeightTile};
 use crate::device::cuda::{Buffer, Grid, Pointer};
 use crate::error::Result;
 use crate::model::{Arena, Layer, Precision};

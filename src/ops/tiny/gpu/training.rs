@@ -1,9 +1,10 @@
 //! A training that stays on the device.
 
-use super::args::{GATHER, GatherArgs};
+use super::kernels::GATHER;
 use super::step::Step;
 use super::{Problem, all, all_mut};
 use crate::device::Gpu;
+use crate::device::args::{AdamArgs, GatherArgs};
 use crate::device::cuda::{Buffer, Grid, Pointer, Recording};
 use crate::error::Result;
 use crate::model::Shape;
@@ -154,7 +155,7 @@ impl Training {
     pub(in crate::ops::tiny) fn enqueue(&mut self) -> Result<()> {
         self.gather()?;
         self.step.enqueue()?;
-        let args = adam::gpu::AdamArgs {
+        let args = AdamArgs {
             parameters: all_mut(&mut self.step.parameters),
             m: all_mut(&mut self.m),
             v: all_mut(&mut self.v),

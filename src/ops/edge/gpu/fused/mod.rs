@@ -6,8 +6,8 @@ pub(super) mod training;
 
 use half::bf16;
 
-use super::args::{EdgeFusedArgs, EdgeFusedWeightsArgs};
 use crate::device::Gpu;
+use crate::device::args::{EdgeFusedArgs, EdgeFusedWeightsArgs};
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer, Properties};
 use crate::error::Result;
 use crate::model::{Layer, Precision};

@@ -4,9 +4,9 @@
 
 use half::bf16;
 
-use super::super::args::{EdgeFusedBackwardArgs, EdgeFusedCollectArgs};
 use super::super::hopper::{backward as hopper, second};
 use super::*;
+use crate::device::args::{EdgeFusedBackwardArgs, EdgeFusedCollectArgs};
 
 const FIRST: Kernel = Kernel { module: "edge_fused_backward", name: "edge_fused_first" };
 const SECOND: Kernel = Kernel { module: "edge_fused_backward", name: "edge_fused_second" };

@@ -6,10 +6,10 @@ pub(super) mod second;
 
 use half::bf16;
 
-use super::args::{EdgeHopperArgs, EdgeHopperWeightsArgs};
 use super::fused::training::Training;
 use super::fused::{Graph, deal};
 use crate::device::Gpu;
+use crate::device::args::{EdgeHopperArgs, EdgeHopperWeightsArgs};
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer, Properties};
 use crate::error::Result;
 use crate::model::{Layer, Precision};

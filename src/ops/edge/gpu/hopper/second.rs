@@ -1,9 +1,9 @@
 //! The way back through φe's second layer in a kernel of sm_90a, `kernels/edge_hopper_second.cu`: what `edge_fused_second`
 //! does, with products of warpgroups, from inputs of φe that are made once.
 
-use super::super::args::{EdgeFusedBackwardArgs, EdgeHopperInputsArgs, EdgeHopperSecondArgs};
 use super::super::fused::training::{SLICE_IN, SLICE_OUT};
 use super::*;
+use crate::device::args::{EdgeFusedBackwardArgs, EdgeHopperInputsArgs, EdgeHopperSecondArgs};
 
 const INPUTS: Kernel = Kernel { module: "edge_hopper_second", name: "edge_hopper_inputs" };
 const SECOND: Kernel = Kernel { module: "edge_hopper_second", name: "edge_hopper_second" };

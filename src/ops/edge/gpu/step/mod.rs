@@ -9,19 +9,16 @@ use std::sync::Arc;
 
 use half::bf16;
 
-use super::args::*;
 use super::fused::Graph;
 use super::fused::training::Training;
 use super::{Kept, Way, Whole};
 use crate::device::Gpu;
+use crate::device::args::*;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
 use crate::error::Result;
 use crate::model::{ALIGN, Arena, Layer, Precision, Shape};
 use crate::ops::edge::{Batch, Penalty};
-use crate::ops::mlp::gpu::{
-    InputGradientArgs, LayerArgs, Operands, THREADS, WeightGradientArgs, input_gradient, layer,
-    splits, weight_gradient,
-};
+use crate::ops::mlp::gpu::{Operands, THREADS, input_gradient, layer, splits, weight_gradient};
 
 const OPERANDS: Kernel = Kernel { module: "edge", name: "edge_operands" };
 const TOTALS: Kernel = Kernel { module: "edge_training", name: "edge_totals" };
