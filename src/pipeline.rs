@@ -13,7 +13,7 @@ use crate::cosmology::halos::Halos;
 use crate::cosmology::run::HalosRun;
 use crate::device::Device;
 use crate::distill::bodies::Bodies;
-use crate::distill::compose::compose;
+use crate::distill::compose::compose_run;
 use crate::distill::laws::{Search, regress};
 use crate::distill::messages::{Wanted, measure};
 use crate::distill::run::{Compute, Physics, Run};
@@ -21,7 +21,7 @@ use crate::distill::summary::Summary;
 use crate::error::{Error, Result};
 use crate::model::{ModelKind, Precision};
 use crate::nbody::dataset::Dataset;
-use crate::nbody::simulate::{self, simulate};
+use crate::nbody::simulate::{self, simulate_to};
 use crate::network::model::{Model, TrainedOn};
 use crate::network::settings::{Changes, Preset, Settings as TrainSettings};
 use crate::network::system::System;
@@ -164,7 +164,7 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
         (None, Some(system)) => {
             let path = folder.file("dataset.safetensors");
             if !path.exists() {
-                simulate(&at.device, system, &path, at.progress)?;
+                simulate_to(&path, &at.device, system, at.observer)?;
             }
             path
         }
@@ -176,7 +176,7 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
     let stage = Instant::now();
     let training = settings.training(&*system);
     let goes_on = folder.file("model.safetensors").exists();
-    train::train(&at.device, &*system, &training, folder, goes_on, at.progress)?;
+    train::train_into(folder, &at.device, &*system, &training, goes_on, at.observer)?;
     drop(system);
     let trained = stage.elapsed().as_secs_f64();
 
@@ -190,9 +190,10 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
     let search = Search::new(settings.preset, settings.evaluations, settings.select);
     let search = Search { resume, ..search };
     regress(at, &run, search)?;
-    let mut summary = compose(at, &run, search)?;
+    let mut summary = compose_run(at, &run, search)?;
     let regressed = stage.elapsed().as_secs_f64();
-    run.physics.roll_out(at, run.formula()?.as_ref())?;
+    let keeping = folder.keeping(at.observer);
+    run.physics.roll_out(Compute { observer: &keeping, ..at }, run.formula()?.as_ref())?;
     summary.seconds.regress = regressed;
     summary.seconds.total = begun.elapsed().as_secs_f64();
     summary.write(folder)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
-use crate::distill::compose::compose;
+use crate::distill::compose::compose_run;
 use crate::distill::laws::Search;
 use crate::error::Result;
 use crate::network::settings::Preset;
@@ -34,7 +34,7 @@ impl Compose {
     pub fn run(self, context: &Context) -> Result<()> {
         let run = open_run(&RunFolder::open(&self.run)?)?;
         let search = Search::new(self.preset, self.evaluations, self.select);
-        let summary = compose(context.compute(), &run, search)?;
+        let summary = compose_run(context.compute(), &run, search)?;
         context.print(&serde_json::to_value(&summary).expect("plain data"), summary.composed());
         Ok(())
     }

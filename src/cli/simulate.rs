@@ -34,7 +34,7 @@ impl Simulate {
             substeps: self.substeps,
             ..self.system.settings(self.runs, context)?
         };
-        let summary = simulate::simulate(&context.device, &settings, output, context.progress)?;
+        let summary = simulate::simulate_to(output, &context.device, &settings, &context.terminal)?;
         let mut text = format!(
             "{}: {} runs of {} frames of {} bodies in {:.2} s ({:.1} million body-steps/s, file included)",
             output.display(),

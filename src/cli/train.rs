@@ -9,7 +9,8 @@ use super::Context;
 use crate::error::{Error, Result};
 use crate::model::ModelKind;
 use crate::network::settings::Changes;
-use crate::network::train::{Preset, Trained, check, train, train_replicas};
+use crate::network::train::{Preset, Trained, check, train_into, train_replicas};
+use crate::observer::Observer;
 use crate::pipeline;
 use crate::store::run::{Existing, RunFolder};
 
@@ -54,12 +55,12 @@ impl Train {
             let message = "networks on a graph are trained one at a time";
             return Err(Error::usage(message).field("replicas"));
         }
-        let (device, resume) = (&context.device, self.existing.resume);
+        let (device, resume, observer) = (&context.device, self.existing.resume, &context.terminal);
         check(device, &*system, &settings, self.replicas)?;
-        context.progress.note(&settings.describe(on.units()));
+        observer.note(&settings.describe(on.units()));
         if self.replicas == 1 {
             let folder = RunFolder::create(&self.output, self.existing)?;
-            let trained = train(device, &*system, &settings, &folder, resume, context.progress)?;
+            let trained = train_into(&folder, device, &*system, &settings, resume, observer)?;
             context.print(&json!(trained), trained.text());
             return Ok(());
         }
@@ -68,8 +69,7 @@ impl Train {
             RunFolder::create(&self.output.join(name), self.existing)
         });
         let folders: Vec<RunFolder> = folders.collect::<Result<_>>()?;
-        let trained =
-            train_replicas(device, &*system, &settings, &folders, resume, context.progress)?;
+        let trained = train_replicas(&folders, device, &*system, &settings, resume, observer)?;
         let mean = |value: fn(&Trained) -> f64| {
             trained.iter().map(value).sum::<f64>() / trained.len() as f64
         };

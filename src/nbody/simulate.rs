@@ -1,16 +1,16 @@
-//! Data sets from nothing: random initial states, integrated straight into the mapped file.
+//! Data sets from nothing: random initial states, integrated into memory or straight into the mapped file.
 
 use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::dataset::About;
+use super::dataset::{About, Arrays, Dataset};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::law::{Body, Law};
+use crate::observer::Observer;
 use crate::ops::rk4::{self, Batch, Frames, TOLERANCE};
-use crate::progress::Progress;
 use crate::random::Random;
 
 /// Body-frames between two looks at the progress bar.
@@ -108,6 +108,27 @@ impl Settings {
         Ok(dt)
     }
 
+    /// When the frames are.
+    fn times(&self) -> Result<Vec<f64>> {
+        let dt = self.time_step()?;
+        Ok((0..self.frames).map(|k| k as f64 * dt).collect())
+    }
+
+    /// The entry of the data set.
+    fn about(&self) -> Result<About> {
+        let Settings { dim, bodies, runs, frames, seed, .. } = *self;
+        let dt = self.time_step()?;
+        let origin = match self.integrator {
+            Integrator::Adaptive => {
+                serde_json::json!({"integrator": "adaptive", "dt": dt, "rtol": TOLERANCE, "atol": TOLERANCE})
+            }
+            Integrator::Rk4 => {
+                serde_json::json!({"integrator": "rk4", "dt": dt, "substeps": self.substeps})
+            }
+        };
+        Ok(About { runs, frames, bodies, dim, law: Some(self.law.clone()), origin, seed })
+    }
+
     /// An error that names the first setting that makes no sense.
     pub fn check(&self) -> Result<()> {
         let error = |field: &str, message: String| Err(Error::usage(message).field(field));
@@ -175,37 +196,84 @@ pub(crate) fn energy(
     (total, size)
 }
 
-/// Makes a dataset at `path`. On an error or Ctrl-C there is no file.
-pub fn simulate(
+/// Simulates a data set in memory: as many runs of as many bodies as `settings` say, each from its own random initial
+/// state. The same seed gives the same data, bit for bit, on a class of device.
+///
+/// # Errors
+/// Settings that make no sense; a motion that cannot be followed; `interrupted` where `observer` stops it.
+///
+/// ```
+/// use lawsmith::device::Device;
+/// use lawsmith::nbody::simulate::{Settings, simulate};
+///
+/// // Three runs of four bodies on springs, in the plane.
+/// let settings = Settings { runs: 3, frames: 50, ..Settings::default() };
+/// let data = simulate(&Device::cpu(), &settings, &())?;
+/// assert_eq!(data.positions().len(), 3 * 50 * 4 * 2);
+/// # Ok::<(), lawsmith::error::Error>(())
+/// ```
+pub fn simulate(device: &Device, settings: &Settings, observer: &dyn Observer) -> Result<Dataset> {
+    settings.check()?;
+    let about = settings.about()?;
+    let mut arrays = Arrays::room(&about);
+    let Arrays { positions, velocities, accelerations, masses, charges, .. } = &mut arrays;
+    let frames = Frames { positions, velocities, accelerations };
+    fill(device, settings, frames, [masses, charges], observer)?;
+    arrays.times = settings.times()?;
+    Dataset::new(about, arrays)
+}
+
+/// Simulates a data set into a file at `path`, which may be larger than the memory. On an error or a stop there is no
+/// file.
+///
+/// # Errors
+/// Those of [`simulate`], and of writing.
+pub fn simulate_to(
+    path: &Path,
     device: &Device,
     settings: &Settings,
-    path: &Path,
-    progress: Progress,
+    observer: &dyn Observer,
 ) -> Result<Summary> {
     settings.check()?;
     let begun = Instant::now();
     let Settings { dim, bodies, runs, frames, .. } = *settings;
-    let dt = settings.time_step()?;
-    let (integrator, origin) = match settings.integrator {
-        Integrator::Adaptive => (
-            rk4::Integrator::Adaptive { tolerance: TOLERANCE },
-            serde_json::json!({"integrator": "adaptive", "dt": dt, "rtol": TOLERANCE, "atol": TOLERANCE}),
-        ),
-        Integrator::Rk4 => (
-            rk4::Integrator::Rk4 { substeps: settings.substeps },
-            serde_json::json!({"integrator": "rk4", "dt": dt, "substeps": settings.substeps}),
-        ),
-    };
-    let law = Some(settings.law.clone());
-    let about = About { runs, frames, bodies, dim, law, origin, seed: settings.seed };
-    let mut file = about.create(path)?;
-    for (k, time) in file.slice::<f64>("times").iter_mut().enumerate() {
-        *time = k as f64 * dt;
-    }
+    let mut file = settings.about()?.create(path)?;
+    file.slice::<f64>("times").copy_from_slice(&settings.times()?);
     let [positions, velocities, accelerations, masses, charges] =
         file.slices(["positions", "velocities", "accelerations", "masses", "charges"]);
+    let out = Frames { positions, velocities, accelerations };
+    let mut drifts = fill(device, settings, out, [masses, charges], observer)?;
+    file.finish()?;
+    let seconds = begun.elapsed().as_secs_f64();
+    drifts.sort_by(f64::total_cmp);
+    Ok(Summary {
+        runs,
+        frames,
+        bodies,
+        dim,
+        seconds,
+        body_steps_per_second: (runs * bodies * (frames - 1)) as f64 / seconds,
+        energy_drift: drifts.last().map(|&max| Drift { median: drifts[drifts.len() / 2], max }),
+    })
+}
 
-    let bar = progress.bar("simulate", runs as u64, "runs", 0);
+/// Integrates all runs into `out` and their `[masses, charges]`; the energy drift of each, where the law conserves
+/// energy.
+fn fill(
+    device: &Device,
+    settings: &Settings,
+    out: Frames,
+    [masses, charges]: [&mut [f32]; 2],
+    observer: &dyn Observer,
+) -> Result<Vec<f64>> {
+    let Settings { dim, bodies, runs, frames, .. } = *settings;
+    let dt = settings.time_step()?;
+    let integrator = match settings.integrator {
+        Integrator::Adaptive => rk4::Integrator::Adaptive { tolerance: TOLERANCE },
+        Integrator::Rk4 => rk4::Integrator::Rk4 { substeps: settings.substeps },
+    };
+    let Frames { positions, velocities, accelerations } = out;
+    let bar = observer.bar("simulate", runs as u64, "runs", 0);
     let conserved = settings.law.conserves_energy();
     let mut drifts = Vec::new();
     let batch_runs = (BODY_FRAMES_PER_BATCH / (frames * bodies)).clamp(64, 4096);
@@ -247,6 +315,7 @@ pub fn simulate(
             masses: &batch_masses,
             charges: &batch_charges,
             first_run: first,
+            observer,
         };
         let part = first * size..(first + count) * size;
         let out = Frames {
@@ -268,17 +337,5 @@ pub fn simulate(
         }
         bar.set((first + count) as u64);
     }
-    drop(bar);
-    file.finish()?;
-    let seconds = begun.elapsed().as_secs_f64();
-    drifts.sort_by(f64::total_cmp);
-    Ok(Summary {
-        runs,
-        frames,
-        bodies,
-        dim,
-        seconds,
-        body_steps_per_second: (runs * bodies * (frames - 1)) as f64 / seconds,
-        energy_drift: drifts.last().map(|&max| Drift { median: drifts[drifts.len() / 2], max }),
-    })
+    Ok(drifts)
 }

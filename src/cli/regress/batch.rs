@@ -17,8 +17,8 @@ use super::fit::{self, Config, Fit};
 use super::options::{Arguments, Options};
 use crate::cli::{Context, usage_error};
 use crate::error::{Error, Kind, Result};
+use crate::observer::{Observer, Quiet};
 use crate::ops::expression::{Evaluator, side_by_side};
-use crate::progress::Progress;
 use crate::store::run::{Existing, RunFolder};
 use crate::store::{tidy, write_atomic};
 
@@ -61,7 +61,8 @@ pub fn run(
     std::fs::create_dir_all(output).map_err(|e| Error::io("create", output, e))?;
     tidy(&[output.join(SUMMARY)]);
     let evaluator = Evaluator::new(&context.device);
-    let bar = context.progress.bar("batch", jobs.len() as u64, "fits", 0);
+    let observer: &dyn Observer = &context.terminal;
+    let bar = observer.bar("batch", jobs.len() as u64, "fits", 0);
     let (next, writing) = (AtomicUsize::new(0), Mutex::new(()));
     let results: Vec<Mutex<Option<Result<Value>>>> =
         jobs.iter().map(|_| Mutex::new(None)).collect();
@@ -69,10 +70,11 @@ pub fn run(
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = jobs.get(index) else { return };
-            if crate::interrupt::requested() {
+            if observer.stop() {
                 return;
             }
-            let result = one(job, &output.join(&job.name), existing.overwrite, &evaluator);
+            let result =
+                one(job, &output.join(&job.name), existing.overwrite, &evaluator, observer);
             *results[index].lock().expect("no panic holds it") = Some(result);
             bar.add(1);
             let _one_at_a_time = writing.lock().expect("no panic holds it");
@@ -94,7 +96,7 @@ pub fn run(
     }
     drop(bar);
     let rows = write_summary(output, &jobs, &results)?;
-    if crate::interrupt::requested() {
+    if observer.stop() {
         let message = "stopped; the same command continues with the fits that have not ended";
         return Err(Error::interrupted(format!("{message} ({})", output.display())));
     }
@@ -121,7 +123,13 @@ pub fn run(
 }
 
 /// One fit: what an earlier run of it found, or a new one.
-fn one(job: &Job, path: &Path, overwrite: bool, evaluator: &Evaluator) -> Result<Value> {
+fn one(
+    job: &Job,
+    path: &Path,
+    overwrite: bool,
+    evaluator: &Evaluator,
+    observer: &dyn Observer,
+) -> Result<Value> {
     let done = path.join(fit::RESULT);
     if done.exists() && !overwrite {
         let text = std::fs::read_to_string(&done).map_err(|e| Error::io("read", &done, e))?;
@@ -131,7 +139,7 @@ fn one(job: &Job, path: &Path, overwrite: bool, evaluator: &Evaluator) -> Result
     let ready = Fit::new(job.config.clone())?;
     let resume = !overwrite && path.join("config.toml").exists();
     let folder = RunFolder::create(path, Existing { resume, overwrite })?;
-    Ok(ready.run(evaluator, &folder, resume, Progress::Quiet)?.document())
+    Ok(ready.run(evaluator, &folder, resume, &Quiet(observer))?.document())
 }
 
 /// An error where the folder of a job holds something else.

@@ -12,13 +12,13 @@ use super::prepare;
 use crate::error::{Error, Result};
 use crate::formula::export::{self, Law};
 use crate::formula::expression::{Expression, Node};
+use crate::observer::Observer;
 use crate::ops::expression::Evaluator;
-use crate::progress::Progress;
 use crate::store::run::RunFolder;
 use crate::store::table::Table;
 use crate::symbolic::denoise::denoised;
 use crate::symbolic::front::Select;
-use crate::symbolic::job::{self, Labels, MEMORY};
+use crate::symbolic::job::{self, Earlier, Labels, MEMORY};
 use crate::symbolic::joint::{self, Joint};
 use crate::symbolic::search::{self, Outcome, Problem, Settings};
 use crate::symbolic::template::{Part, Template};
@@ -159,7 +159,7 @@ impl Fit {
         evaluator: &Evaluator,
         folder: &RunFolder,
         resume: bool,
-        progress: Progress,
+        observer: &dyn Observer,
     ) -> Result<Fitted> {
         let options = &self.config.options;
         let targets = options.target.clone();
@@ -173,28 +173,26 @@ impl Fit {
         let select = options.select;
         if self.refused > 0 {
             let message = "formulas of the earlier run break a limit of this one and are left out";
-            progress.note(&format!("{} {message}", self.refused));
+            observer.note(&format!("{} {message}", self.refused));
         }
         let composed = options.template.is_some() || self.joint.is_some() || options.pure_constants;
         if evaluator.is_gpu() && (composed || self.settings.row_loss.is_some()) {
             let message = "losses other than mae and mse, templates, --joint and --pure-constants are \
                            computed on the CPU";
-            progress.note(message);
+            observer.note(message);
         }
+        let (problems, settings) = (&self.problems, &self.settings);
+        let observer = &folder.keeping(observer);
         let outcomes = match &self.joint {
-            None => job::run(
-                evaluator,
-                &self.problems,
-                &labels,
-                &self.settings,
-                select,
-                folder,
-                progress,
-            )?,
+            None => {
+                let earlier = Earlier::read(folder, problems, &labels, settings)?;
+                job::run(evaluator, problems, &labels, settings, select, earlier, observer)?
+            }
             Some(joined) => {
-                let (problems, settings) = (&self.problems, &self.settings);
+                let (together, one) = (joint::together(&labels), std::slice::from_ref(&joined.1));
+                let earlier = Earlier::read(folder, one, &together, settings)?;
                 joint::run(
-                    evaluator, problems, joined, &labels, settings, select, folder, progress,
+                    evaluator, problems, joined, &labels, settings, select, earlier, observer,
                 )?
             }
         };

@@ -70,7 +70,7 @@ impl Regress {
         let fit = Fit::new(config)?;
         let folder = RunFolder::create(&output, self.existing)?;
         let evaluator = Evaluator::new(&context.device);
-        let fitted = fit.run(&evaluator, &folder, self.existing.resume, context.progress)?;
+        let fitted = fit.run(&evaluator, &folder, self.existing.resume, &context.terminal)?;
         context.print(&fitted.document(), fitted.text());
         Ok(())
     }
