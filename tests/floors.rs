@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&str; 22] = [
     "error",
     "random",
+    "options",
     "observer",
     "panics", // what everything shares
     "simd",

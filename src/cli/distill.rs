@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
+use super::flags::{Flags, choice};
 use super::system::System;
 use crate::error::{Error, Result};
 use crate::model::ModelKind;
@@ -26,18 +27,18 @@ pub struct Distill {
     #[arg(long)]
     runs: Option<usize>,
     /// How messages are kept compact [default: bottleneck; l1 on a graph of halos]
-    #[arg(long, value_enum, value_name = "MODEL")]
+    #[arg(long, value_parser = choice::<ModelKind>(), value_name = "MODEL")]
     model: Option<ModelKind>,
     /// How much work to do
-    #[arg(long, value_enum, default_value_t = Preset::Quick)]
+    #[arg(long, value_parser = choice::<Preset>(), default_value_t = Preset::Quick)]
     preset: Preset,
     #[command(flatten)]
-    training: Changes,
+    training: Flags<Changes>,
     /// Number of message components to keep
     #[arg(long)]
     components: Option<usize>,
     /// Rule that chooses a law from its Pareto front
-    #[arg(long, value_enum, default_value_t = Select::Best)]
+    #[arg(long, value_parser = choice::<Select>(), default_value_t = Select::Best)]
     select: Select,
     /// Formulas to consider for each message [default: depends on the preset]
     #[arg(long, value_name = "N")]
@@ -52,7 +53,7 @@ pub struct Distill {
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    existing: Existing,
+    existing: Flags<Existing>,
 }
 
 impl Distill {
@@ -60,7 +61,6 @@ impl Distill {
     pub fn run(self, context: &Context) -> Result<()> {
         let dataset = self.dataset.as_deref();
         let kind = self.model.unwrap_or_else(|| pipeline::usual_model(dataset));
-        let model = clap::ValueEnum::to_possible_value(&kind).expect("no model is hidden");
         let (simulate, name) = match dataset {
             Some(path) => (None, path.file_stem().unwrap_or_default().to_string_lossy().into()),
             None => {
@@ -75,7 +75,7 @@ impl Distill {
             simulate,
             model: kind,
             preset: self.preset,
-            training: self.training,
+            training: self.training.0,
             components: self.components,
             select: self.select,
             evaluations: self.evaluations,
@@ -83,12 +83,12 @@ impl Distill {
             without_mass: self.without_mass,
             seed: context.seed,
         };
-        let name = format!("{name}-{}", model.get_name());
+        let name = format!("{name}-{kind}");
         let output = self.output.unwrap_or_else(|| PathBuf::from("runs").join(name));
         pipeline::check(&context.device, &settings)?;
-        let folder = RunFolder::create(&output, self.existing)?;
+        let folder = RunFolder::create(&output, self.existing.0)?;
         let found = folder.read_config::<Settings>("distill");
-        if self.existing.resume && found?.is_some_and(|found| found != settings) {
+        if self.existing.0.resume && found?.is_some_and(|found| found != settings) {
             let message =
                 "the run was started with other settings: resume it with those, or use --overwrite";
             return Err(Error::usage(message).file(folder.file("config.toml")).field("distill"));

@@ -17,6 +17,7 @@ mod compose;
 mod devices;
 mod distill;
 mod eval;
+pub(crate) mod flags;
 mod graph;
 mod import;
 pub mod interrupt;

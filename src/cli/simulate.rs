@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::flags::choice;
 use super::system::System;
 use super::{Context, OutputFile};
 use crate::error::Result;
@@ -16,7 +17,7 @@ pub struct Simulate {
     #[arg(long, default_value_t = 10_000)]
     runs: usize,
     /// Integrator
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_parser = choice::<Integrator>(), default_value_t)]
     integrator: Integrator,
     /// Steps of rk4 between two frames
     #[arg(long, default_value_t = 1)]

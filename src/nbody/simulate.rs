@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::dataset::{About, Arrays, Dataset};
+use crate::choice;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::law::{Body, Law};
@@ -16,15 +17,21 @@ use crate::random::Random;
 /// Body-frames between two looks at the progress bar.
 const BODY_FRAMES_PER_BATCH: usize = 16_000_000;
 
-/// How to get from one frame to the next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Integrator {
-    /// Error control between the frames, tolerance 1.4e-8
-    #[default]
-    Adaptive,
-    /// Classical Runge–Kutta, --substeps steps a frame
-    Rk4,
+choice! {
+    /// How to get from one frame to the next.
+    pub enum Integrator {
+        /// Error control between the frames, tolerance 1.4e-8
+        Adaptive = "adaptive",
+        /// Classical Runge–Kutta, --substeps steps a frame
+        Rk4 = "rk4",
+    }
+}
+
+impl Default for Integrator {
+    /// With error control.
+    fn default() -> Self {
+        Integrator::Adaptive
+    }
 }
 
 /// Everything that makes a simulated dataset.

@@ -8,16 +8,17 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::observer::{Observer, Progress};
+use crate::options;
 
-/// What to do with a folder that is not empty.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct Existing {
-    /// Continue an interrupted run.
-    #[arg(long)]
-    pub resume: bool,
-    /// Delete the earlier run in the output folder.
-    #[arg(long, conflicts_with = "resume")]
-    pub overwrite: bool,
+options! {
+    /// What to do with a folder that is not empty.
+    #[derive(Copy, Eq)]
+    pub struct Existing {
+        /// Continue an interrupted run.
+        resume: bool = false;
+        /// Delete the earlier run in the output folder.
+        overwrite: bool = false => [.conflicts("resume")];
+    }
 }
 
 /// A run's folder.

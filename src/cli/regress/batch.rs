@@ -13,14 +13,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clap::Parser;
 use serde_json::{Value, json};
 
-use super::fit::{self, Config, Fit};
-use super::options::{Arguments, Options};
+use super::fit::{self, Config, Ready};
+use crate::cli::flags::Flags;
 use crate::cli::{Context, usage_error};
 use crate::error::{Error, Kind, Result};
 use crate::observer::{Observer, Quiet};
 use crate::ops::expression::{Evaluator, side_by_side};
 use crate::store::run::{Existing, RunFolder};
 use crate::store::{tidy, write_atomic};
+use crate::symbolic::options::Options;
 
 /// The summary of all fits, in the folder of the batch.
 const SUMMARY: &str = "summary.csv";
@@ -30,6 +31,16 @@ const ON_GPU: usize = 16;
 
 /// Extensions of tables in a folder.
 const TABLES: [&str; 4] = ["csv", "npz", "npy", "parquet"];
+
+/// A job as the command line reads it.
+#[derive(Parser)]
+#[command(no_binary_name = true)]
+struct Arguments {
+    #[command(flatten)]
+    options: Flags<Options>,
+    #[arg(long)]
+    seed: Option<u64>,
+}
 
 /// One fit of a batch.
 struct Job {
@@ -136,7 +147,7 @@ fn one(
         return serde_json::from_str(&text)
             .map_err(|e| Error::input(format!("is not the result of a fit: {e}")).file(&done));
     }
-    let ready = Fit::new(job.config.clone())?;
+    let ready = Ready::new(job.config.clone())?;
     let resume = !overwrite && path.join("config.toml").exists();
     let folder = RunFolder::create(path, Existing { resume, overwrite })?;
     Ok(ready.run(evaluator, &folder, resume, &Quiet(observer))?.document())
@@ -240,7 +251,7 @@ fn read(path: &Path, seed: u64) -> Result<Vec<Job>> {
         }
         let parsed =
             Arguments::try_parse_from(&arguments).map_err(|e| at(usage_error(&e).message))?;
-        let mut options = parsed.options;
+        let mut options = parsed.options.0;
         if let Some(folder) = &options.warm_start {
             options.warm_start = Some(base.join(folder));
         }
