@@ -52,6 +52,8 @@ pub enum Kind {
     Repeated,
     /// One of a few names.
     Choice(&'static [Named]),
+    /// Something that no flag is made of.
+    Other,
 }
 
 /// A value that has a name.

@@ -7,6 +7,7 @@ use clap::Args;
 use super::Context;
 use super::flags::{Flags, choice};
 use super::system::System;
+use crate::distill::messages::Wanted;
 use crate::error::{Error, Result};
 use crate::model::ModelKind;
 use crate::network::settings::{Changes, Preset};
@@ -34,9 +35,8 @@ pub struct Distill {
     preset: Preset,
     #[command(flatten)]
     training: Flags<Changes>,
-    /// Number of message components to keep
-    #[arg(long)]
-    components: Option<usize>,
+    #[command(flatten)]
+    wanted: Flags<Wanted>,
     /// Rule that chooses a law from its Pareto front
     #[arg(long, value_parser = choice::<Select>(), default_value_t = Select::Best)]
     select: Select,
@@ -46,9 +46,6 @@ pub struct Distill {
     /// Graphs of halos only: hide halos above this overdensity from training and fits
     #[arg(long, value_name = "DELTA")]
     hide_above: Option<f64>,
-    /// Graphs of halos only: search for laws without masses
-    #[arg(long)]
-    without_mass: bool,
     /// The run folder [default: runs/LAW-DIMd-MODEL]
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -76,11 +73,10 @@ impl Distill {
             model: kind,
             preset: self.preset,
             training: self.training.0,
-            components: self.components,
+            wanted: self.wanted.0,
             select: self.select,
             evaluations: self.evaluations,
             hide_above: self.hide_above,
-            without_mass: self.without_mass,
             seed: context.seed,
         };
         let name = format!("{name}-{kind}");

@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{Deserializer, IntoDeserializer, Visitor};
+use serde::de::{Deserializer, Error, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
@@ -23,10 +23,42 @@ fn names(names: &[Named]) -> PossibleValuesParser {
     )
 }
 
+/// Which options of a struct a command has.
+pub trait Part {
+    /// The struct.
+    type Of: Declared;
+    /// Its fields; the others keep their defaults.
+    const FIELDS: &'static [&'static str];
+}
+
+/// Some options of a struct, read from the command line.
+pub struct PartOf<P: Part>(pub P::Of);
+
+/// The flags of the options with these names, or of all.
+fn flags<T: Declared>(fields: Option<&'static [&'static str]>) -> impl Iterator<Item = Described> {
+    let wanted = move |name| fields.is_none_or(|fields| fields.contains(&name));
+    let options = T::described().into_iter();
+    options.filter(move |option| !matches!(option.kind, Kind::Other) && wanted(option.name))
+}
+
+fn augmented<T: Declared>(fields: Option<&'static [&'static str]>, command: Command) -> Command {
+    let defaults = serde_json::to_value(T::default()).expect("plain data");
+    command.args(flags::<T>(fields).map(|option| arg(&option, &defaults[option.name])))
+}
+
 impl<T: Declared> clap::Args for Flags<T> {
     fn augment_args(command: Command) -> Command {
-        let defaults = serde_json::to_value(T::default()).expect("plain data");
-        command.args(T::described().iter().map(|option| arg(option, &defaults[option.name])))
+        augmented::<T>(None, command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<P: Part> clap::Args for PartOf<P> {
+    fn augment_args(command: Command) -> Command {
+        augmented::<P::Of>(Some(P::FIELDS), command)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -56,6 +88,7 @@ fn arg(option: &Described, default: &Value) -> Arg {
         Kind::Usize => arg.value_parser(value_parser!(usize)),
         Kind::Number => arg.value_parser(value_parser!(f64)),
         Kind::Text => arg,
+        Kind::Other => unreachable!("no flag is made of it"),
         Kind::List => arg.action(ArgAction::Append).value_delimiter(','),
         Kind::Repeated => arg.action(ArgAction::Append),
         Kind::Choice(named) => arg.value_parser(names(named)),
@@ -71,26 +104,50 @@ fn arg(option: &Described, default: &Value) -> Arg {
     }
 }
 
+/// The struct with what was given of these options; the others have their defaults.
+fn read<T: Declared>(
+    fields: Option<&'static [&'static str]>,
+    matches: &ArgMatches,
+) -> Result<T, clap::Error> {
+    let given = flags::<T>(fields).filter_map(|option| {
+        let name = option.name;
+        let given = match option.kind {
+            Kind::Flag => Given::Flag(matches.get_flag(name)),
+            Kind::U32 => Given::Whole((*matches.get_one::<u32>(name)?).into()),
+            Kind::U64 => Given::Whole(*matches.get_one(name)?),
+            Kind::Usize => Given::Whole(*matches.get_one::<usize>(name)? as u64),
+            Kind::Number => Given::Number(*matches.get_one(name)?),
+            Kind::Text | Kind::Choice(_) => Given::Text(matches.get_one(name).cloned()?),
+            Kind::List | Kind::Repeated => {
+                Given::List(matches.get_many(name).into_iter().flatten().cloned().collect())
+            }
+            Kind::Other => return None,
+        };
+        Some((name.to_string(), given))
+    });
+    let given: Vec<(String, Given)> = given.collect();
+    let defaults = serde_json::to_value(T::default()).expect("plain data");
+    let defaults = defaults.as_object().cloned().unwrap_or_default().into_iter();
+    let left = defaults.filter(|(name, _)| !given.iter().any(|(known, _)| known == name));
+    let left: Vec<_> = left.map(|(name, value)| (name, Given::Default(value))).collect();
+    T::deserialize(MapDeserializer::new(left.into_iter().chain(given)))
+        .map_err(|e| clap::Error::raw(clap::error::ErrorKind::ValueValidation, e))
+}
+
 impl<T: Declared> clap::FromArgMatches for Flags<T> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = T::described().into_iter().filter_map(|option| {
-            let name = option.name;
-            let given = match option.kind {
-                Kind::Flag => Given::Flag(matches.get_flag(name)),
-                Kind::U32 => Given::Whole((*matches.get_one::<u32>(name)?).into()),
-                Kind::U64 => Given::Whole(*matches.get_one(name)?),
-                Kind::Usize => Given::Whole(*matches.get_one::<usize>(name)? as u64),
-                Kind::Number => Given::Number(*matches.get_one(name)?),
-                Kind::Text | Kind::Choice(_) => Given::Text(matches.get_one(name).cloned()?),
-                Kind::List | Kind::Repeated => {
-                    Given::List(matches.get_many(name).into_iter().flatten().cloned().collect())
-                }
-            };
-            Some((name, given))
-        });
-        T::deserialize(MapDeserializer::new(given))
-            .map(Flags)
-            .map_err(|e| clap::Error::raw(clap::error::ErrorKind::ValueValidation, e))
+        read(None, matches).map(Flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl<P: Part> clap::FromArgMatches for PartOf<P> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        read(Some(P::FIELDS), matches).map(PartOf)
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -106,6 +163,8 @@ enum Given {
     Number(f64),
     Text(String),
     List(Vec<String>),
+    /// Nothing: the default.
+    Default(Value),
 }
 
 impl IntoDeserializer<'_, serde::de::value::Error> for Given {
@@ -126,11 +185,15 @@ impl<'de> Deserializer<'de> for Given {
             Given::Number(value) => visitor.visit_f64(value),
             Given::Text(value) => visitor.visit_string(value),
             Given::List(values) => visitor.visit_seq(SeqDeserializer::new(values.into_iter())),
+            Given::Default(value) => value.deserialize_any(visitor).map_err(Error::custom),
         }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        visitor.visit_some(self)
+        match self {
+            Given::Default(Value::Null) => visitor.visit_none(),
+            given => visitor.visit_some(given),
+        }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -141,6 +204,9 @@ impl<'de> Deserializer<'de> for Given {
     ) -> Result<V::Value, Self::Error> {
         match self {
             Given::Text(text) => text.into_deserializer().deserialize_enum(name, variants, visitor),
+            Given::Default(value) => {
+                value.deserialize_enum(name, variants, visitor).map_err(Error::custom)
+            }
             other => other.deserialize_any(visitor),
         }
     }

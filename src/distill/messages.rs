@@ -12,6 +12,7 @@ use super::summary::Summary;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::network::model::{Model, TrainedOn};
+use crate::options;
 use crate::store;
 use crate::store::run::RunFolder;
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
@@ -34,14 +35,17 @@ const PROBED: usize = 4000;
 /// velocities leaks a few per cent.
 const DEPENDS: f64 = 0.2;
 
-/// Which messages get laws, and what may be in them.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
-    /// How many messages, the most significant ones; by default as many as dimensions where the law is known,
-    /// else those with more than 1 % of the largest significance.
-    pub components: Option<usize>,
-    /// No law has a mass in it; the network saw masses all the same.
-    pub without_mass: bool,
+options! {
+    /// Which messages get laws, and what may be in them.
+    #[derive(Copy, Eq)]
+    pub struct Wanted {
+        /// Number of message components to keep [default: the number of dimensions where the law is known,
+        /// else all with more than 1 % of the largest significance]
+        components: Option<usize> = None;
+        /// Graphs of halos only: laws without masses, which the network saw all the same
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        without_mass: bool = false;
+    }
 }
 
 impl Wanted {

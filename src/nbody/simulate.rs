@@ -3,16 +3,17 @@
 use std::path::Path;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::dataset::{About, Arrays, Dataset};
-use crate::choice;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::law::{Body, Law};
 use crate::observer::Observer;
 use crate::ops::rk4::{self, Batch, Frames, TOLERANCE};
+use crate::options::{Kind, Value};
 use crate::random::Random;
+use crate::{choice, options};
 
 /// Body-frames between two looks at the progress bar.
 const BODY_FRAMES_PER_BATCH: usize = 16_000_000;
@@ -34,43 +35,32 @@ impl Default for Integrator {
     }
 }
 
-/// Everything that makes a simulated dataset.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    /// Forces between the bodies.
-    pub law: Law,
-    /// Dimensions of space: 2 or 3.
-    pub dim: usize,
-    /// Bodies of each run, 2 to 64.
-    pub bodies: usize,
-    /// Independent initial states.
-    pub runs: usize,
-    /// Frames of each run; the first is the initial state.
-    pub frames: usize,
-    /// Time between frames; `None` is the law's own.
-    pub dt: Option<f64>,
-    /// How to step.
-    pub integrator: Integrator,
-    /// Steps from one frame to the next, of `rk4`.
-    pub substeps: usize,
-    /// Seed of the initial states.
-    pub seed: u64,
+impl Value for Law {
+    const KIND: Kind = Kind::Other;
 }
 
-impl Default for Settings {
-    /// 10,000 runs of 1000 frames of four bodies on springs in the plane.
-    fn default() -> Self {
-        Settings {
-            law: Law::Spring,
-            dim: 2,
-            bodies: 4,
-            runs: 10_000,
-            frames: 1000,
-            dt: None,
-            integrator: Integrator::Adaptive,
-            substeps: 1,
-            seed: 0,
-        }
+options! {
+    /// Everything that makes a simulated data set; by default 10,000 runs of 1000 frames of four bodies on springs in
+    /// the plane.
+    pub struct Settings {
+        /// Forces between the bodies
+        law: Law = Law::Spring;
+        /// Number of dimensions: 2 or 3
+        dim: usize = 2;
+        /// Number of bodies: 2 to 64
+        bodies: usize = 4;
+        /// Number of runs, each from its own initial state
+        runs: usize = 10_000;
+        /// Frames of each run, including the initial state
+        frames: usize = 1000;
+        /// Time between frames [default: depends on the law]
+        dt: Option<f64> = None;
+        /// Integrator
+        integrator: Integrator = Integrator::Adaptive;
+        /// Steps of rk4 between two frames
+        substeps: usize = 1;
+        /// Seed of the initial states
+        seed: u64 = 0;
     }
 }
 
