@@ -5,6 +5,21 @@
 //! Cranmer et al. 2020, "Discovering Symbolic Models from Deep Learning with Inductive Biases",
 //! arXiv 2006.11287.
 //!
+//! From a program it is five calls on data in memory, in the order of the pipeline:
+//!
+//! 1. [`simulate`](fn@simulate): settings become a data set; [`Dataset::new`](nbody::dataset::Dataset::new) takes
+//!    trajectories of your own.
+//! 2. [`train`](fn@train): a data set, or a graph of halos, becomes a [model](network::model::Model).
+//! 3. [`messages`](fn@messages): a model becomes a table of its messages, with their significance and their fits to the
+//!    true forces.
+//! 4. [`regress`](fn@regress): any [table](store::table::Table) becomes a Pareto front of formulas, and a law.
+//! 5. [`compose`](fn@compose): a model and the laws of its messages become one formula, with refitted constants and a
+//!    test loss.
+//!
+//! An [`Observer`](observer::Observer) is told how far they are, may stop them, and is offered checkpoints; `&()` is
+//! nobody. A [run folder](store::run::RunFolder::keeping) is an observer, and the command line one user of the calls.
+//! `examples/` has three programs.
+//!
 //! The map of the crate, in the order of the pipeline:
 //!
 //! - [`nbody`]: laws, initial states, data sets of trajectories; [`network`]: graph networks and
@@ -15,7 +30,7 @@
 //! - [`ops`]: the fused operations that do the work, one folder each with mathematics, CPU, GPU and
 //!   tests; [`device`] says where they run, and nothing else knows.
 //! - [`store`]: memory-mapped files, tables, run folders; [`cli`]: one file a subcommand.
-//! - [`random`], [`progress`], [`interrupt`], [`panics`], [`error`]: what everything shares.
+//! - [`random`], [`options`], [`observer`], [`panics`], [`error`]: what everything shares.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
@@ -28,17 +43,23 @@ pub mod device;
 pub mod distill;
 pub mod error;
 pub mod formula;
-pub mod interrupt;
 pub mod law;
 pub mod model;
 pub mod nbody;
 pub mod network;
+pub mod observer;
 pub mod ops;
+pub mod options;
 pub mod panics;
 pub mod pipeline;
-pub mod progress;
 pub mod random;
 pub mod report;
 pub mod simd;
 pub mod store;
 pub mod symbolic;
+
+pub use distill::compose::compose;
+pub use distill::messages::messages;
+pub use nbody::simulate::simulate;
+pub use network::train::train;
+pub use symbolic::fit::regress;

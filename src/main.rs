@@ -6,8 +6,8 @@ use clap::Parser;
 use lawsmith::cli::{self, Cli};
 
 fn main() -> ExitCode {
-    lawsmith::interrupt::install();
-    lawsmith::panics::install();
+    cli::interrupt::install();
+    cli::panics::install();
     let (json, done) = match Cli::try_parse() {
         Ok(cli) => (cli.json(), cli.run()),
         // Help and version are no errors, and a person gets the usage with its hints.

@@ -16,15 +16,10 @@ pub(crate) fn contained<T>(work: impl FnOnce() -> T + UnwindSafe) -> Option<T> {
     done.ok()
 }
 
-/// Keeps contained panics quiet, for the whole process; called once, by the binary. Without it they are contained
-/// all the same, and their message appears on stderr.
-pub fn install() {
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(move |about| {
-        if !EXPECTED.get() {
-            hook(about);
-        }
-    }));
+/// True while this thread is in work whose panics are contained: a hook of the program that is called has nothing to
+/// say of them. Without such a hook their message appears on stderr.
+pub fn expected() -> bool {
+    EXPECTED.get()
 }
 
 #[cfg(test)]

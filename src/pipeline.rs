@@ -13,7 +13,7 @@ use crate::cosmology::halos::Halos;
 use crate::cosmology::run::HalosRun;
 use crate::device::Device;
 use crate::distill::bodies::Bodies;
-use crate::distill::compose::compose;
+use crate::distill::compose::compose_run;
 use crate::distill::laws::{Search, regress};
 use crate::distill::messages::{Wanted, measure};
 use crate::distill::run::{Compute, Physics, Run};
@@ -21,7 +21,7 @@ use crate::distill::summary::Summary;
 use crate::error::{Error, Result};
 use crate::model::{ModelKind, Precision};
 use crate::nbody::dataset::Dataset;
-use crate::nbody::simulate::{self, simulate};
+use crate::nbody::simulate::{self, simulate_to};
 use crate::network::model::{Model, TrainedOn};
 use crate::network::settings::{Changes, Preset, Settings as TrainSettings};
 use crate::network::system::System;
@@ -41,17 +41,15 @@ pub struct Settings {
     /// What the training changes about the preset.
     #[serde(flatten)]
     pub training: Changes,
-    /// How many message components to keep; by default D for known laws, else those above 1 %.
-    pub components: Option<usize>,
+    /// Which messages get laws.
+    #[serde(flatten)]
+    pub wanted: Wanted,
     /// The rule that chooses from a Pareto front.
     pub select: Select,
     /// Candidates of each search; by default what the preset says.
     pub evaluations: Option<u64>,
     /// Nodes of a graph with a larger target are hidden.
     pub hide_above: Option<f64>,
-    /// Laws have no masses in them.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub without_mass: bool,
     /// Seed of everything random.
     pub seed: u64,
     /// An existing data set or graph; otherwise a data set is simulated.
@@ -67,10 +65,6 @@ impl Settings {
         self.training.apply(&mut training);
         training.seed = self.seed;
         training
-    }
-
-    fn wanted(&self) -> Wanted {
-        Wanted { components: self.components, without_mass: self.without_mass }
     }
 }
 
@@ -136,12 +130,13 @@ pub fn check(device: &Device, settings: &Settings) -> Result<()> {
     check_precision(device, settings.training.precision.unwrap_or(Precision::F32))?;
     if let Some(path) = &settings.dataset {
         let system = open(path, settings.hide_above)?;
-        settings.wanted().check(&system.trained_on())?;
+        settings.wanted.check(&system.trained_on())?;
         return train::check(device, &*system, &settings.training(&*system), 1);
     }
-    for (field, given) in
-        [("hide-above", settings.hide_above.is_some()), ("without-mass", settings.without_mass)]
-    {
+    for (field, given) in [
+        ("hide-above", settings.hide_above.is_some()),
+        ("without-mass", settings.wanted.without_mass),
+    ] {
         if given {
             let message = "applies only to a graph of halos";
             return Err(Error::usage(message).field(field));
@@ -164,7 +159,7 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
         (None, Some(system)) => {
             let path = folder.file("dataset.safetensors");
             if !path.exists() {
-                simulate(&at.device, system, &path, at.progress)?;
+                simulate_to(&path, &at.device, system, at.observer)?;
             }
             path
         }
@@ -176,12 +171,12 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
     let stage = Instant::now();
     let training = settings.training(&*system);
     let goes_on = folder.file("model.safetensors").exists();
-    train::train(&at.device, &*system, &training, folder, goes_on, at.progress)?;
+    train::train_into(folder, &at.device, &*system, &training, goes_on, at.observer)?;
     drop(system);
     let trained = stage.elapsed().as_secs_f64();
 
     let run = open_run(folder)?;
-    let mut summary = measure(at, &run, settings.wanted())?;
+    let mut summary = measure(at, &run, settings.wanted)?;
     summary.seconds.simulate = simulated;
     summary.seconds.train = trained;
     summary.write(folder)?;
@@ -190,9 +185,10 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
     let search = Search::new(settings.preset, settings.evaluations, settings.select);
     let search = Search { resume, ..search };
     regress(at, &run, search)?;
-    let mut summary = compose(at, &run, search)?;
+    let mut summary = compose_run(at, &run, search)?;
     let regressed = stage.elapsed().as_secs_f64();
-    run.physics.roll_out(at, run.formula()?.as_ref())?;
+    let keeping = folder.keeping(at.observer);
+    run.physics.roll_out(Compute { observer: &keeping, ..at }, run.formula()?.as_ref())?;
     summary.seconds.regress = regressed;
     summary.seconds.total = begun.elapsed().as_secs_f64();
     summary.write(folder)?;

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&str; 22] = [
     "error",
     "random",
-    "interrupt",
-    "panics",
-    "progress", // what everything shares
+    "options",
+    "observer",
+    "panics", // what everything shares
     "simd",
     "formula",
     "law",

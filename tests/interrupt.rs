@@ -3,11 +3,21 @@
 
 use std::time::{Duration, Instant};
 
+use lawsmith::cli::interrupt;
 use lawsmith::distill::edges::Inputs;
 use lawsmith::distill::formula::Formula;
 use lawsmith::error::Kind;
 use lawsmith::formula::expression::Expression;
-use lawsmith::interrupt;
+use lawsmith::observer::Observer;
+
+/// Ctrl-C.
+struct Keyboard;
+
+impl Observer for Keyboard {
+    fn stop(&self) -> bool {
+        interrupt::requested()
+    }
+}
 
 #[test]
 fn a_refit_stops_at_the_next_round() {
@@ -26,7 +36,7 @@ fn a_refit_stops_at_the_next_round() {
 
     let mut whole = formula.clone();
     let before = whole.loss(&features, &targets, 2);
-    assert!(whole.refit(&features, &targets, 2).unwrap() < before);
+    assert!(whole.refit(&features, &targets, 2, &Keyboard).unwrap() < before);
 
     interrupt::install();
     // SAFETY: the signal has a handler that sets a flag.
@@ -36,7 +46,7 @@ fn a_refit_stops_at_the_next_round() {
         assert!(begun.elapsed() < Duration::from_secs(60), "no handler");
         std::thread::sleep(Duration::from_millis(1));
     }
-    let error = formula.refit(&features, &targets, 2).unwrap_err();
+    let error = formula.refit(&features, &targets, 2, &Keyboard).unwrap_err();
     assert_eq!((error.kind, error.exit_code()), (Kind::Interrupted, 130));
     assert!(error.message.contains("--resume continues from there"), "{error}");
     assert_eq!(formula.loss(&features, &targets, 2), before, "no round was begun");

@@ -5,8 +5,7 @@ use std::process::Command;
 
 use lawsmith::device::Device;
 use lawsmith::nbody::rollout::Rollouts;
-use lawsmith::nbody::simulate::{Settings, simulate};
-use lawsmith::progress::Progress;
+use lawsmith::nbody::simulate::{Settings, simulate_to};
 use lawsmith::store::tensors::TensorFile;
 use serde_json::Value;
 
@@ -26,7 +25,7 @@ fn text(path: &Path) -> &str {
 
 fn dataset(path: PathBuf, seed: u64, dim: usize) -> PathBuf {
     let settings = Settings { runs: 12, frames: 40, bodies: 3, dim, seed, ..Settings::default() };
-    simulate(&Device::cpu(), &settings, &path, Progress::Quiet).unwrap();
+    simulate_to(&path, &Device::cpu(), &settings, &()).unwrap();
     path
 }
 

@@ -142,8 +142,8 @@ fn rollout(folder: &Path) {
             Ok(features.chunks(6).flat_map(|f| [-stiffness * f[0], -stiffness * f[1]]).collect())
         }
     };
-    rollouts.predict("network", &data, 1, spring(0.95)).unwrap();
-    rollouts.predict("formula", &data, 1, spring(0.998)).unwrap();
+    rollouts.predict("network", &data, 1, &(), spring(0.95)).unwrap();
+    rollouts.predict("formula", &data, 1, &(), spring(0.998)).unwrap();
     rollouts.save(&folder.join("rollout.safetensors")).unwrap();
 }
 

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use lawsmith::device::Device;
-use lawsmith::nbody::simulate::{Settings, simulate};
-use lawsmith::progress::Progress;
+use lawsmith::nbody::simulate::{Settings, simulate_to};
 use lawsmith::store::tensors::{TensorFile, TensorSpec, TensorWriter};
 use serde_json::Value;
 
@@ -15,7 +14,7 @@ use serde_json::Value;
 fn dataset(folder: &Path) -> PathBuf {
     let path = folder.join("spring.safetensors");
     let settings = Settings { runs: 12, frames: 40, bodies: 3, ..Settings::default() };
-    simulate(&Device::cpu(), &settings, &path, Progress::Quiet).unwrap();
+    simulate_to(&path, &Device::cpu(), &settings, &()).unwrap();
     path
 }
 

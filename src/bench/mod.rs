@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::device::meter::{Meter, Reading};
 use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
-use crate::interrupt;
+use crate::observer::Observer;
 pub use ceilings::Ceilings;
 use operations::OPERATIONS;
 
@@ -145,6 +145,7 @@ pub fn run(
     device: &Device,
     names: &[String],
     seconds: f64,
+    observer: &dyn Observer,
     mut report: impl FnMut(&Measurement) -> Result<()>,
 ) -> Result<Vec<Measurement>> {
     let mut selected: Vec<Selected> =
@@ -153,7 +154,8 @@ pub fn run(
         selected.extend(OPERATIONS.map(|(op, _)| Selected { op, only: None }));
     }
     let budget = Duration::from_secs_f64(seconds);
-    let harness = Harness { device, ceilings: Ceilings::measure(device)?, budget };
+    let ceilings = Ceilings::measure(device)?;
+    let harness = Harness { device, ceilings, budget, observer };
     let mut all = Vec::new();
     for Selected { op, only } in selected {
         let wanted = |arithmetic: Arithmetic| only.is_none_or(|only| only == arithmetic);
@@ -172,6 +174,7 @@ struct Harness<'a> {
     ceilings: Ceilings,
     /// Time of one measurement, beside the warm-up.
     budget: Duration,
+    observer: &'a dyn Observer,
 }
 
 impl Harness<'_> {
@@ -223,7 +226,7 @@ impl Harness<'_> {
         let begun = Instant::now();
         while times.len() < least || (begun.elapsed() < budget && times.len() < *REPEATS.end()) {
             times.push(self.span(calls, &mut call)? / (calls * steps) as f64);
-            if interrupt::requested() {
+            if self.observer.stop() {
                 return Err(Error::interrupted("stopped while measuring"));
             }
         }
@@ -313,7 +316,7 @@ mod tests {
     fn an_unknown_operation_or_arithmetic_is_an_error_that_lists_the_known() {
         let error = |name: &str| {
             let nothing = |_: &Measurement| panic!("nothing is measured");
-            run(&Device::cpu(), &["adam".into(), name.into()], 0.1, nothing).unwrap_err()
+            run(&Device::cpu(), &["adam".into(), name.into()], 0.1, &(), nothing).unwrap_err()
         };
         assert!(error("fft").to_string().contains("adam"));
         assert!(error("fft:f32").to_string().contains("'fft' is no operation"));

@@ -11,6 +11,7 @@ use super::Context;
 use crate::bench::compare::{self, Old};
 use crate::bench::{self, Measurement};
 use crate::error::{Error, Result};
+use crate::observer::Observer;
 
 /// Measures operations.
 #[derive(Args)]
@@ -55,11 +56,11 @@ impl Bench {
         if !(0.001..=3600.0).contains(&self.seconds) {
             return Err(Error::usage("is a number between 0.001 and 3600").field("seconds"));
         }
-        let progress = context.progress;
+        let observer = &context.terminal;
         let old = self.compare.as_deref().map(compare::read).transpose()?;
         let mut log = self.log.as_deref().map(Log::open).transpose()?;
-        let mut measured = bench::run(&context.device, &self.ops, self.seconds, |m| {
-            progress.note(&format!("measured {} {} {}", m.op, m.precision, m.size));
+        let mut measured = bench::run(&context.device, &self.ops, self.seconds, observer, |m| {
+            observer.note(&format!("measured {} {} {}", m.op, m.precision, m.size));
             log.as_mut().map_or(Ok(()), |log| log.write(m))
         })?;
         for m in &mut measured {

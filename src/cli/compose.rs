@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
-use crate::distill::compose::compose;
+use super::flags::choice;
+use crate::distill::compose::compose_run;
 use crate::distill::laws::Search;
 use crate::error::Result;
 use crate::network::settings::Preset;
@@ -19,10 +20,10 @@ pub struct Compose {
     /// The folder of a run with messages and their laws
     run: PathBuf,
     /// Rule that chooses the formulas of φv from their Pareto fronts
-    #[arg(long, value_enum, default_value_t = Select::Best)]
+    #[arg(long, value_parser = choice::<Select>(), default_value_t = Select::Best)]
     select: Select,
     /// How hard to search
-    #[arg(long, value_enum, default_value_t = Preset::Quick)]
+    #[arg(long, value_parser = choice::<Preset>(), default_value_t = Preset::Quick)]
     preset: Preset,
     /// Formulas to consider for each output of φv [default: depends on the preset]
     #[arg(long, value_name = "N")]
@@ -34,7 +35,7 @@ impl Compose {
     pub fn run(self, context: &Context) -> Result<()> {
         let run = open_run(&RunFolder::open(&self.run)?)?;
         let search = Search::new(self.preset, self.evaluations, self.select);
-        let summary = compose(context.compute(), &run, search)?;
+        let summary = compose_run(context.compute(), &run, search)?;
         context.print(&serde_json::to_value(&summary).expect("plain data"), summary.composed());
         Ok(())
     }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
+use super::flags::{Flags, choice};
 use super::system::System;
+use crate::distill::messages::Wanted;
 use crate::error::{Error, Result};
 use crate::model::ModelKind;
 use crate::network::settings::{Changes, Preset};
@@ -26,18 +28,17 @@ pub struct Distill {
     #[arg(long)]
     runs: Option<usize>,
     /// How messages are kept compact [default: bottleneck; l1 on a graph of halos]
-    #[arg(long, value_enum, value_name = "MODEL")]
+    #[arg(long, value_parser = choice::<ModelKind>(), value_name = "MODEL")]
     model: Option<ModelKind>,
     /// How much work to do
-    #[arg(long, value_enum, default_value_t = Preset::Quick)]
+    #[arg(long, value_parser = choice::<Preset>(), default_value_t = Preset::Quick)]
     preset: Preset,
     #[command(flatten)]
-    training: Changes,
-    /// Number of message components to keep
-    #[arg(long)]
-    components: Option<usize>,
+    training: Flags<Changes>,
+    #[command(flatten)]
+    wanted: Flags<Wanted>,
     /// Rule that chooses a law from its Pareto front
-    #[arg(long, value_enum, default_value_t = Select::Best)]
+    #[arg(long, value_parser = choice::<Select>(), default_value_t = Select::Best)]
     select: Select,
     /// Formulas to consider for each message [default: depends on the preset]
     #[arg(long, value_name = "N")]
@@ -45,14 +46,11 @@ pub struct Distill {
     /// Graphs of halos only: hide halos above this overdensity from training and fits
     #[arg(long, value_name = "DELTA")]
     hide_above: Option<f64>,
-    /// Graphs of halos only: search for laws without masses
-    #[arg(long)]
-    without_mass: bool,
     /// The run folder [default: runs/LAW-DIMd-MODEL]
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    existing: Existing,
+    existing: Flags<Existing>,
 }
 
 impl Distill {
@@ -60,7 +58,6 @@ impl Distill {
     pub fn run(self, context: &Context) -> Result<()> {
         let dataset = self.dataset.as_deref();
         let kind = self.model.unwrap_or_else(|| pipeline::usual_model(dataset));
-        let model = clap::ValueEnum::to_possible_value(&kind).expect("no model is hidden");
         let (simulate, name) = match dataset {
             Some(path) => (None, path.file_stem().unwrap_or_default().to_string_lossy().into()),
             None => {
@@ -75,20 +72,19 @@ impl Distill {
             simulate,
             model: kind,
             preset: self.preset,
-            training: self.training,
-            components: self.components,
+            training: self.training.0,
+            wanted: self.wanted.0,
             select: self.select,
             evaluations: self.evaluations,
             hide_above: self.hide_above,
-            without_mass: self.without_mass,
             seed: context.seed,
         };
-        let name = format!("{name}-{}", model.get_name());
+        let name = format!("{name}-{kind}");
         let output = self.output.unwrap_or_else(|| PathBuf::from("runs").join(name));
         pipeline::check(&context.device, &settings)?;
-        let folder = RunFolder::create(&output, self.existing)?;
+        let folder = RunFolder::create(&output, self.existing.0)?;
         let found = folder.read_config::<Settings>("distill");
-        if self.existing.resume && found?.is_some_and(|found| found != settings) {
+        if self.existing.0.resume && found?.is_some_and(|found| found != settings) {
             let message =
                 "the run was started with other settings: resume it with those, or use --overwrite";
             return Err(Error::usage(message).file(folder.file("config.toml")).field("distill"));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
+use super::flags::Flags;
 use crate::distill::messages::{Wanted, measure};
 use crate::error::Result;
 use crate::pipeline::open_run;
@@ -15,21 +16,15 @@ use crate::store::run::RunFolder;
 pub struct Messages {
     /// The folder of a trained run
     run: PathBuf,
-    /// Number of message components to keep [default: the number of dimensions where the law is known,
-    /// else all with more than 1 % of the largest significance]
-    #[arg(long)]
-    components: Option<usize>,
-    /// Graphs of halos only: laws without masses
-    #[arg(long)]
-    without_mass: bool,
+    #[command(flatten)]
+    wanted: Flags<Wanted>,
 }
 
 impl Messages {
     /// Writes `messages.safetensors` and `messages.json` and prints the kept components.
     pub fn run(self, context: &Context) -> Result<()> {
         let run = open_run(&RunFolder::open(&self.run)?)?;
-        let Messages { components, without_mass, .. } = self;
-        let summary = measure(context.compute(), &run, Wanted { components, without_mass })?;
+        let summary = measure(context.compute(), &run, self.wanted.0)?;
         context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
         Ok(())
     }

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::device::Device;
 use crate::distill::run::Compute;
 use crate::error::{Error, Result};
-use crate::progress::Progress;
+use crate::observer::Observer;
 use crate::store;
 
 mod bench;
@@ -17,9 +17,12 @@ mod compose;
 mod devices;
 mod distill;
 mod eval;
+pub(crate) mod flags;
 mod graph;
 mod import;
+pub mod interrupt;
 mod messages;
+pub mod panics;
 mod predict;
 mod regress;
 mod report;
@@ -27,7 +30,10 @@ mod reproduce;
 mod selftest;
 mod simulate;
 mod system;
+mod terminal;
 mod train;
+
+use terminal::Terminal;
 
 /// Turns data about interacting bodies into a formula.
 #[derive(Parser)]
@@ -137,15 +143,15 @@ pub struct Context {
     pub device: Device,
     /// Seed of everything random.
     pub seed: u64,
-    /// Where progress goes.
-    pub progress: Progress,
+    /// The person who watches.
+    pub(crate) terminal: Terminal,
     json: bool,
 }
 
 impl Context {
     /// What a stage of `distill` needs to know.
-    pub fn compute(&self) -> Compute {
-        Compute { device: self.device, seed: self.seed, progress: self.progress }
+    pub fn compute(&self) -> Compute<'_> {
+        Compute { device: self.device, seed: self.seed, observer: &self.terminal }
     }
 
     /// Prints the result of the command: the document under `--json`, the text otherwise.
@@ -188,24 +194,24 @@ impl Cli {
             .map_err(|e| {
                 Error::usage(format!("cannot start {threads} threads: {e}")).field("threads")
             })?;
-        let progress = if quiet { Progress::Quiet } else { Progress::Stderr };
+        let terminal = Terminal::new(quiet);
         let device = match device.as_str() {
             // Opening a GPU takes longer than what these do.
             "auto" if !self.command.computes() => Device::cpu(),
             "auto" => {
                 let (device, why) = Device::auto();
-                progress.note(&format!("device: {}; {why}", device.describe()));
+                terminal.note(&format!("device: {}; {why}", device.describe()));
                 device
             }
             name => {
                 let device = Device::pick(name)?;
                 if verbose {
-                    progress.note(&format!("device: {}", device.describe()));
+                    terminal.note(&format!("device: {}", device.describe()));
                 }
                 device
             }
         };
-        let context = Context { device, seed, progress, json };
+        let context = Context { device, seed, terminal, json };
         match self.command {
             Command::Bench(command) => command.run(&context),
             Command::Catalog(command) => command.run(&context),

@@ -91,7 +91,8 @@ impl Predict {
             let few = &runs[..self.runs.min(runs.len())];
             let (formula, lengths) = (formula.as_ref(), (self.frames, self.substeps));
             let device = &context.device;
-            let rollouts = rollout::integrate(device, model, formula, &data, few, lengths)?;
+            let rollouts =
+                rollout::integrate(device, model, formula, &data, few, lengths, &context.terminal)?;
             let path = folder.file("rollout.safetensors");
             rollouts.save(&path)?;
             document["rollout"] = summary(&rollouts);

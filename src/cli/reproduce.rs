@@ -41,9 +41,15 @@ impl Reproduce {
         let graph = Graph::open(&self.graph)?;
         let device = &context.device;
         let run = self.run.as_deref().map(RunFolder::open).transpose()?;
-        let mut rows = table6::published(device, &graph, self.hide_above, context.progress)?;
+        let mut rows = table6::published(device, &graph, self.hide_above, &context.terminal)?;
         if let Some(folder) = run {
-            rows.extend(table6::of_run(device, &graph, &folder, self.hide_above)?);
+            rows.extend(table6::of_run(
+                device,
+                &graph,
+                &folder,
+                self.hide_above,
+                &context.terminal,
+            )?);
         }
         context.print(&json!({"table6": rows}), table6::text(&rows, self.hide_above));
         Ok(())

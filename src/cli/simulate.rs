@@ -2,27 +2,29 @@
 
 use clap::Args;
 
+use super::flags::{Part, PartOf};
 use super::system::System;
 use super::{Context, OutputFile};
 use crate::error::Result;
-use crate::nbody::simulate::{self, Integrator, Settings};
+use crate::nbody::simulate::{self, Settings};
 
 /// Simulates systems of interacting bodies and writes their trajectories.
 #[derive(Args)]
 pub struct Simulate {
     #[command(flatten)]
     system: System,
-    /// Number of runs, each from its own initial state
-    #[arg(long, default_value_t = 10_000)]
-    runs: usize,
-    /// Integrator
-    #[arg(long, value_enum, default_value_t)]
-    integrator: Integrator,
-    /// Steps of rk4 between two frames
-    #[arg(long, default_value_t = 1)]
-    substeps: usize,
+    #[command(flatten)]
+    how: PartOf<How>,
     #[command(flatten)]
     output: OutputFile,
+}
+
+/// What `simulate` has beside the system.
+enum How {}
+
+impl Part for How {
+    type Of = Settings;
+    const FIELDS: &'static [&'static str] = &["runs", "integrator", "substeps"];
 }
 
 impl Simulate {
@@ -30,11 +32,11 @@ impl Simulate {
     pub fn run(self, context: &Context) -> Result<()> {
         let output = self.output.path()?;
         let settings = Settings {
-            integrator: self.integrator,
-            substeps: self.substeps,
-            ..self.system.settings(self.runs, context)?
+            integrator: self.how.0.integrator,
+            substeps: self.how.0.substeps,
+            ..self.system.settings(self.how.0.runs, context)?
         };
-        let summary = simulate::simulate(&context.device, &settings, output, context.progress)?;
+        let summary = simulate::simulate_to(output, &context.device, &settings, &context.terminal)?;
         let mut text = format!(
             "{}: {} runs of {} frames of {} bodies in {:.2} s ({:.1} million body-steps/s, file included)",
             output.display(),

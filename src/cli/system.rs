@@ -3,9 +3,10 @@
 use clap::Args;
 
 use super::Context;
+use super::flags::{Part, PartOf};
 use crate::error::Result;
 use crate::law::Law;
-use crate::nbody::simulate::{Integrator, Settings};
+use crate::nbody::simulate::Settings;
 
 /// A system to simulate.
 #[derive(Args)]
@@ -15,18 +16,16 @@ pub struct System {
     /// Instead: a pair potential of your own in r, m1, m2, q1, q2, such as "m1*m2*log(r)"; needs --dt
     #[arg(long, value_name = "EXPRESSION", conflicts_with = "law")]
     potential: Option<String>,
-    /// Number of dimensions: 2 or 3
-    #[arg(long, default_value_t = 2)]
-    dim: usize,
-    /// Number of bodies: 2 to 64
-    #[arg(long, default_value_t = 4)]
-    bodies: usize,
-    /// Frames of each run, including the initial state
-    #[arg(long, default_value_t = 1000)]
-    frames: usize,
-    /// Time between frames [default: depends on the law]
-    #[arg(long)]
-    dt: Option<f64>,
+    #[command(flatten)]
+    shape: PartOf<Shape>,
+}
+
+/// What `simulate` and `distill` have in common.
+enum Shape {}
+
+impl Part for Shape {
+    type Of = Settings;
+    const FIELDS: &'static [&'static str] = &["dim", "bodies", "frames", "dt"];
 }
 
 impl System {
@@ -36,9 +35,7 @@ impl System {
             Some(text) => Law::from_potential(text)?,
             None => Law::parse(&self.law)?,
         };
-        let System { dim, bodies, frames, dt, .. } = *self;
-        let (integrator, seed) = (Integrator::default(), context.seed);
-        Ok(Settings { law, dim, bodies, runs, frames, dt, integrator, substeps: 1, seed })
+        Ok(Settings { law, runs, seed: context.seed, ..self.shape.0.clone() })
     }
 }
 

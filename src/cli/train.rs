@@ -6,10 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::Context;
+use super::flags::{Flags, choice};
 use crate::error::{Error, Result};
 use crate::model::ModelKind;
 use crate::network::settings::Changes;
-use crate::network::train::{Preset, Trained, check, train, train_replicas};
+use crate::network::train::{Preset, Trained, check, train_into, train_replicas};
+use crate::observer::Observer;
 use crate::pipeline;
 use crate::store::run::{Existing, RunFolder};
 
@@ -19,13 +21,13 @@ pub struct Train {
     /// The data set (from simulate or import) or the graph (from graph)
     dataset: PathBuf,
     /// How messages are kept compact [default: bottleneck; l1 on a graph of halos]
-    #[arg(long, value_enum, value_name = "MODEL")]
+    #[arg(long, value_parser = choice::<ModelKind>(), value_name = "MODEL")]
     model: Option<ModelKind>,
     /// How much work to do
-    #[arg(long, value_enum, default_value_t = Preset::Quick)]
+    #[arg(long, value_parser = choice::<Preset>(), default_value_t = Preset::Quick)]
     preset: Preset,
     #[command(flatten)]
-    changes: Changes,
+    changes: Flags<Changes>,
     /// Train N networks as one job, with the seeds seed, seed + 1, …, into OUTPUT/seed-N
     #[arg(long, default_value_t = 1, value_name = "N")]
     replicas: usize,
@@ -36,7 +38,7 @@ pub struct Train {
     #[arg(short, long)]
     output: PathBuf,
     #[command(flatten)]
-    existing: Existing,
+    existing: Flags<Existing>,
 }
 
 impl Train {
@@ -45,7 +47,7 @@ impl Train {
         let system = pipeline::open(&self.dataset, self.hide_above)?;
         let on = system.trained_on();
         let mut settings = system.settings(self.preset, self.model);
-        self.changes.apply(&mut settings);
+        self.changes.0.apply(&mut settings);
         settings.seed = context.seed;
         if self.replicas == 0 {
             return Err(Error::usage("is 0; at least 1 is needed").field("replicas"));
@@ -54,22 +56,22 @@ impl Train {
             let message = "networks on a graph are trained one at a time";
             return Err(Error::usage(message).field("replicas"));
         }
-        let (device, resume) = (&context.device, self.existing.resume);
+        let (device, resume, observer) =
+            (&context.device, self.existing.0.resume, &context.terminal);
         check(device, &*system, &settings, self.replicas)?;
-        context.progress.note(&settings.describe(on.units()));
+        observer.note(&settings.describe(on.units()));
         if self.replicas == 1 {
-            let folder = RunFolder::create(&self.output, self.existing)?;
-            let trained = train(device, &*system, &settings, &folder, resume, context.progress)?;
+            let folder = RunFolder::create(&self.output, self.existing.0)?;
+            let trained = train_into(&folder, device, &*system, &settings, resume, observer)?;
             context.print(&json!(trained), trained.text());
             return Ok(());
         }
         let folders = (0..self.replicas).map(|k| {
             let name = format!("seed-{}", settings.seed.wrapping_add(k as u64));
-            RunFolder::create(&self.output.join(name), self.existing)
+            RunFolder::create(&self.output.join(name), self.existing.0)
         });
         let folders: Vec<RunFolder> = folders.collect::<Result<_>>()?;
-        let trained =
-            train_replicas(device, &*system, &settings, &folders, resume, context.progress)?;
+        let trained = train_replicas(&folders, device, &*system, &settings, resume, observer)?;
         let mean = |value: fn(&Trained) -> f64| {
             trained.iter().map(value).sum::<f64>() / trained.len() as f64
         };

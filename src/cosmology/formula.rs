@@ -10,6 +10,7 @@ use crate::distill::refit::{Linearised, Normal};
 use crate::error::Result;
 use crate::formula::expression::{Expression, Node};
 use crate::network::system::Measure;
+use crate::observer::Observer;
 use crate::ops::expression::Program;
 use crate::ops::formula::{Edges, Loaded, N_FEATURES, Sums, VARIABLES};
 
@@ -164,9 +165,10 @@ impl Formula {
     /// is never larger than before but for the rounding of constants to seven digits.
     ///
     /// # Errors
-    /// `interrupted` after Ctrl-C; those of [`Formula::predictions`].
-    pub fn refit_on(&mut self, nodes: &Nodes) -> Result<f64> {
+    /// `interrupted` where the observer stops it; those of [`Formula::predictions`].
+    pub fn refit_on(&mut self, nodes: &Nodes, observer: &dyn Observer) -> Result<f64> {
         self.refit_by(
+            observer,
             |formula| formula.error(nodes),
             |formula, loss| formula.equations_on(nodes, loss),
         )
@@ -251,7 +253,7 @@ pub(super) mod tests {
             parse(&["(0.6 + m2) / (2.5 + (18.0 * r) ^ 7.0)"], "0.25 * e0 / (1.1 + 0.2 * m) - 0.2")
                 .unwrap();
         let before = start.error(&nodes).unwrap();
-        let after = start.refit_on(&nodes).unwrap();
+        let after = start.refit_on(&nodes, &()).unwrap();
         (before, after, start)
     }
 

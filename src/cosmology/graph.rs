@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -186,10 +187,11 @@ impl About {
 }
 
 /// A graph, mapped for reading.
+#[derive(Clone)]
 pub struct Graph {
     /// Its parameters.
     pub about: About,
-    file: TensorFile,
+    file: Arc<TensorFile>,
 }
 
 impl Graph {
@@ -216,7 +218,7 @@ impl Graph {
                 return bad(&spec.name, format!("has shape {shape:?}; {:?} is needed", spec.shape));
             }
         }
-        let graph = Graph { about, file };
+        let graph = Graph { about, file: Arc::new(file) };
         let rows = graph.row_start();
         let ordered = rows.windows(2).all(|pair| pair[0] <= pair[1]);
         if rows[0] != 0 || !ordered || rows[rows.len() - 1] != graph.about.edges as u64 {

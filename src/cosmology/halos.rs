@@ -15,12 +15,12 @@ use crate::network::forward::{self, Evaluation};
 use crate::network::model::{Model, TrainedOn};
 use crate::network::settings::{Preset, Settings};
 use crate::network::system::{Measure, Session, System, Tested, uniform};
+use crate::observer::Observer;
 use crate::ops::Training;
 use crate::ops::edge;
 use crate::ops::edge::symmetry::{self, Turn};
 use crate::ops::tiny::Loss;
 use crate::random::Random;
-use crate::store::run::RunFolder;
 
 /// Streams of a training's seed above those of the steps, which draw turns.
 const EPOCH: u64 = 1 << 60;
@@ -147,7 +147,7 @@ impl System for Halos {
         training.evaluate(0, &shape, &parameters).map(drop)
     }
 
-    fn test(&self, device: Device, model: &Model, _: &RunFolder) -> Result<Tested> {
+    fn test(&self, device: Device, model: &Model, _: &dyn Observer) -> Result<Tested> {
         let (test, hidden) = errors(&device, &self.graph, model)?;
         let data = "held-out slab".to_string();
         Ok(Tested { loss: test.error, data, test: Some(test), hidden })

@@ -12,6 +12,7 @@ use crate::distill::formula::Formula;
 use crate::distill::run::{Compute, Laws};
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
+use crate::observer::Observer;
 use crate::random::Random;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::{Entry, Front};
@@ -46,8 +47,12 @@ pub(super) fn settle(
     components: Vec<usize>,
     laws: &[Laws],
     nodes: &[Expression],
-    folder: &RunFolder,
+    folder: Option<&RunFolder>,
 ) -> Result<(Formula, f64)> {
+    let place = |e: Error| match folder {
+        Some(folder) => e.file(folder.path()),
+        None => e,
+    };
     let features = graph.scaled_features();
     let left =
         |&node: &u32| f64::from(graph.positions()[3 * node as usize]) < FITTED * graph.about.edge;
@@ -68,7 +73,7 @@ pub(super) fn settle(
     let fit = Nodes::new(&at.device, graph, &features, &fitting)?;
     let judge = Nodes::new(&at.device, graph, &features, &judging)?;
     let first = &laws[0].candidates;
-    let bar = at.progress.bar("compose", (first.len() * nodes.len()) as u64, "pairs", 0);
+    let bar = at.observer.bar("compose", (first.len() * nodes.len()) as u64, "pairs", 0);
     let mut pairs: Vec<Pair> = Vec::new();
     for message in first {
         for node in nodes {
@@ -77,7 +82,7 @@ pub(super) fn settle(
             messages[0] = message.clone();
             let (terms, components) = (terms(), components.clone());
             let mut formula = Formula { terms, components, messages, nodes: vec![node.clone()] };
-            formula.refit_on(&fit).map_err(|e| e.file(folder.path()))?;
+            formula.refit_on(&fit, at.observer).map_err(place)?;
             let Some(found) = formula.predictions(&judge)? else { continue };
             let errors = judge.errors(&found);
             if errors.iter().all(|e| e.is_finite()) {
@@ -87,10 +92,13 @@ pub(super) fn settle(
     }
     drop(bar);
     let train = Nodes::new(&at.device, graph, &features, train)?;
-    let settled = last(pairs, graph, &judging, &train).map_err(|e| e.file(folder.path()))?;
+    let settled = last(pairs, graph, &judging, &train, at.observer).map_err(place)?;
     settled.ok_or_else(|| {
         let message = "no pair of laws is defined on all edges of the training nodes";
-        Error::input(message).file(folder.file(job::HALL_OF_FAME))
+        match folder {
+            Some(folder) => Error::input(message).file(folder.file(job::HALL_OF_FAME)),
+            None => Error::input(message),
+        }
     })
 }
 
@@ -140,10 +148,11 @@ fn last(
     graph: &Graph,
     judging: &[u32],
     train: &Nodes,
+    observer: &dyn Observer,
 ) -> Result<Option<(Formula, f64)>> {
     while let Some(best) = choose(&pairs, graph, judging) {
         let mut formula = pairs.remove(best).formula;
-        let error = formula.refit_on(train)?;
+        let error = formula.refit_on(train, observer)?;
         if error.is_finite() {
             return Ok(Some((formula, error)));
         }
@@ -176,7 +185,7 @@ mod tests {
             errors: vec![error; judging.len()],
             formula: parse(&["m2"], node).unwrap(),
         };
-        let chosen = |pairs: Vec<Pair>| last(pairs, &graph, &judging, &nodes).unwrap();
+        let chosen = |pairs: Vec<Pair>| last(pairs, &graph, &judging, &nodes, &()).unwrap();
         let (formula, error) =
             chosen(vec![pair(&undefined, 0.01), pair("e0 * 0.1", 0.03), pair("0.2 * m", 0.02)])
                 .expect("two of them are defined");

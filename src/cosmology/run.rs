@@ -8,13 +8,13 @@ use std::cell::OnceCell;
 use super::edges::{self, sample};
 use super::formula::{Nodes, in_all, measure, terms};
 use super::graph::{Graph, N_FEATURES};
-use super::halos::{errors, predict};
+use super::halos::{Halos, errors, predict};
 use super::split::Split;
 use super::{pairs, slab};
 use crate::distill::formula::{Formula, Terms};
 use crate::distill::laws::{Found, read_front};
 use crate::distill::messages::{EDGES, Probe, ROWS, Table};
-use crate::distill::run::{Compute, Edges, Judgement, Laws, Physics, Predictor};
+use crate::distill::run::{Compute, Distilled, Edges, Judgement, Laws, Physics, Predictor};
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::network::model::Model;
@@ -25,7 +25,8 @@ use crate::symbolic::search::Problem;
 
 /// A run on a graph of halos.
 pub struct HalosRun {
-    folder: RunFolder,
+    /// Its folder, where it has one.
+    folder: Option<RunFolder>,
     model: Model,
     opened: OnceCell<(Graph, Split)>,
 }
@@ -33,7 +34,7 @@ pub struct HalosRun {
 impl HalosRun {
     /// The run of a network that was trained on a graph.
     pub fn new(folder: RunFolder, model: Model) -> Self {
-        HalosRun { folder, model, opened: OnceCell::new() }
+        HalosRun { folder: Some(folder), model, opened: OnceCell::new() }
     }
 
     /// The graph and which of its nodes may be fitted to.
@@ -63,6 +64,15 @@ pub fn check_graph(model: &Model, graph: &Graph) -> Result<()> {
         return Err(Error::input(message).file(graph.path()));
     }
     Ok(())
+}
+
+impl Distilled for Halos {
+    fn physics(&self, model: &Model) -> Result<Box<dyn Physics>> {
+        check_graph(model, &self.graph)?;
+        let split = Split::new(&self.graph, hide_above(model))?;
+        let opened = OnceCell::from((self.graph.clone(), split));
+        Ok(Box::new(HalosRun { folder: None, model: model.clone(), opened }))
+    }
 }
 
 impl Physics for HalosRun {
@@ -111,20 +121,27 @@ impl Physics for HalosRun {
         (rows, Some(weights))
     }
 
-    /// Those of the fronts that are worth composing.
-    fn laws(&self, folder: &RunFolder, table: &Table, select: Select) -> Result<Vec<Laws>> {
-        let laws = |component: usize| {
+    fn found(&self, folder: &RunFolder, table: &Table, select: Select) -> Result<Vec<Found>> {
+        let found = |component: usize| {
             let front = read_front(folder, &self.label(component), &table.inputs)?;
+            let chosen = front.entries[front.select(select).unwrap_or(0)].clone();
+            Ok(Found { chosen, front })
+        };
+        table.components().into_iter().map(found).collect()
+    }
+
+    /// Those of the fronts that are worth composing.
+    fn laws(&self, table: &Table, found: &[Found]) -> Vec<Laws> {
+        let laws = |found: &Found| {
             let in_all = |e: &Expression| in_all(e, &table.inputs, &self.terms().edge);
-            let chosen = &front.entries[front.select(select).unwrap_or(0)];
-            let chosen = in_all(&chosen.expression);
-            let mut candidates = pairs::candidates(&front, in_all);
+            let chosen = in_all(&found.chosen.expression);
+            let mut candidates = pairs::candidates(&found.front, in_all);
             if !candidates.contains(&chosen) {
                 candidates.push(chosen.clone());
             }
-            Ok(Laws { chosen, candidates })
+            Laws { chosen, candidates }
         };
-        table.components().into_iter().map(laws).collect()
+        found.iter().map(laws).collect()
     }
 
     /// The network's output in a node's mass, its speed and the sums of the messages' laws, which stand in for
@@ -170,7 +187,8 @@ impl Physics for HalosRun {
         let in_all = |e: &Expression| in_all(e, &problems[0].names, &names);
         let nodes = pairs::candidates(&nodes[0].front, in_all);
         let (graph, split) = self.opened()?;
-        pairs::settle(at, graph, &split.train, components, &laws, &nodes, &self.folder)
+        let folder = self.folder.as_ref();
+        pairs::settle(at, graph, &split.train, components, &laws, &nodes, folder)
     }
 
     /// Out of the distribution are the nodes that were hidden from the training.
@@ -191,9 +209,11 @@ impl Physics for HalosRun {
         Ok(Judgement { test: Some(test), outside, fitted })
     }
 
-    fn show(&self, at: Compute, folder: &RunFolder, formula: &Formula) -> Result<()> {
+    fn show(&self, at: Compute, formula: &Formula) -> Result<()> {
         let (graph, split) = self.opened()?;
         let found = (&self.model, formula);
-        slab::write(&at.device, graph, &graph.scaled_features(), &split.test, found, folder)
+        at.observer.keep(slab::SLAB, &mut |path| {
+            slab::write(&at.device, graph, &graph.scaled_features(), &split.test, found, path)
+        })
     }
 }

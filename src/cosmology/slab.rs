@@ -3,6 +3,8 @@
 //!
 //! `position [halo, 3]` in Mpc/h, `mass [halo]` in Msun/h, `target`, `network` and `formula` `[halo]`.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::formula::Nodes;
@@ -17,7 +19,7 @@ use crate::store::run::RunFolder;
 use crate::store::tensors::{TensorFile, TensorSpec, TensorWriter};
 
 /// The file in the run folder.
-const SLAB: &str = "slab.safetensors";
+pub(super) const SLAB: &str = "slab.safetensors";
 
 #[derive(Serialize, Deserialize)]
 struct About {
@@ -51,7 +53,7 @@ pub fn write(
     features: &[f32],
     nodes: &[u32],
     (model, formula): (&Model, &Formula),
-    folder: &RunFolder,
+    path: &Path,
 ) -> Result<()> {
     let on = Nodes::new(device, graph, features, nodes)?;
     let mut workspace = edge::Workspace::default();
@@ -64,7 +66,7 @@ pub fn write(
         [TensorSpec::f32("position", &[n, 3])].into_iter().chain(columns).collect();
     let entry =
         serde_json::to_value(About { halos: n, edge: graph.about.edge }).expect("plain data");
-    let mut writer = TensorWriter::create(&folder.file(SLAB), "slab", entry, &specs)?;
+    let mut writer = TensorWriter::create(path, "slab", entry, &specs)?;
     let rows = writer.slice::<f32>("position").as_chunks_mut::<3>().0;
     for (out, &node) in rows.iter_mut().zip(nodes) {
         out.copy_from_slice(&graph.positions()[3 * node as usize..][..3]);

@@ -16,7 +16,7 @@ use crate::distill::formula::Formula;
 use crate::error::{Error, Result};
 use crate::network::model::Model;
 pub use crate::network::system::Measure;
-use crate::progress::Progress;
+use crate::observer::Observer;
 use crate::store::run::RunFolder;
 use crate::symbolic::job::LAWS;
 
@@ -108,12 +108,13 @@ pub fn row(
     name: &str,
     formula: &Formula,
     hide_above: f64,
+    observer: &dyn Observer,
 ) -> Result<Row> {
     let all: Vec<u32> = (0..graph.about.nodes as u32).collect();
     let on = |nodes: &'_ [u32], formula: &Formula| measure(device, graph, features, nodes, formula);
     let fitted = |nodes: &[u32]| -> Result<Formula> {
         let mut fitted = formula.clone();
-        fitted.refit_on(&Nodes::new(device, graph, features, nodes)?)?;
+        fitted.refit_on(&Nodes::new(device, graph, features, nodes)?, observer)?;
         Ok(fitted)
     };
     let everywhere = fitted(&all)?;
@@ -147,7 +148,7 @@ pub fn published(
     device: &Device,
     graph: &Graph,
     hide_above: f64,
-    progress: Progress,
+    observer: &dyn Observer,
 ) -> Result<Vec<Row>> {
     if graph.about.radius < BALL {
         let message = format!(
@@ -158,11 +159,12 @@ pub fn published(
     }
     let features = graph.scaled_features();
     let all: Vec<u32> = (0..graph.about.nodes as u32).collect();
-    let bar = progress.bar("table 6", PUBLISHED.len() as u64, "formulas", 0);
+    let bar = observer.bar("table 6", PUBLISHED.len() as u64, "formulas", 0);
     let mut rows = Vec::new();
     for published in &PUBLISHED {
         let formula = published.formula();
-        let mut found = row(device, graph, &features, published.name, &formula, hide_above)?;
+        let mut found =
+            row(device, graph, &features, published.name, &formula, hide_above, observer)?;
         found.published = Some(published.error);
         found.as_published = Some(measure(device, graph, &features, &all, &formula)?.error);
         rows.push(found);
@@ -181,13 +183,14 @@ pub fn of_run(
     graph: &Graph,
     folder: &RunFolder,
     hide_above: f64,
+    observer: &dyn Observer,
 ) -> Result<[Row; 2]> {
     let features = graph.scaled_features();
     let formula = Formula::read(folder, terms())?.ok_or_else(|| {
         let message = "has no composed formula of an overdensity: run compose on it first";
         Error::input(message).file(folder.file(LAWS))
     })?;
-    let found = row(device, graph, &features, "found by this run", &formula, hide_above)?;
+    let found = row(device, graph, &features, "found by this run", &formula, hide_above, observer)?;
     let model = Model::load(&folder.file("model.safetensors"))?;
     check_graph(&model, graph)?;
     let (test, hidden) = errors(device, graph, &model)?;

@@ -11,12 +11,11 @@ use crate::error::Result;
 use crate::model::{ModelKind, Precision};
 use crate::network::model::Model;
 use crate::network::settings::{Preset, Settings};
-use crate::network::train::train;
+use crate::network::train::train_into;
 use crate::network::trainer::Trainer;
 use crate::ops::relative_error;
-use crate::progress::Progress;
 use crate::random::Random;
-use crate::store::run::{Existing, RunFolder};
+use crate::store::run::{Existing, Keeping, RunFolder};
 
 /// 300 halos in a box of 60 Mpc/h, some ten within reach of each, with an overdensity that depends on mass
 /// and place.
@@ -54,9 +53,9 @@ fn start<'a>(
     device: &Device,
     halos: &'a Halos,
     settings: &Settings,
-    run: &RunFolder,
+    run: &'a Keeping<'a>,
 ) -> Result<Trainer<'a>> {
-    Trainer::new(device, halos, std::slice::from_ref(settings), std::slice::from_ref(run))
+    Trainer::new(device, halos, std::slice::from_ref(settings), Vec::new(), &[run])
 }
 
 /// Trains up to `stop` without anything that ends with it.
@@ -83,7 +82,8 @@ fn gpu_trains_on_a_graph_like_the_processor() {
                 Settings { prune: false, metrics_every: 20, ..settings(model, precision, 20) };
             let [here, there] = [("cpu", Device::cpu()), ("gpu", gpu)].map(|(name, device)| {
                 let run = fresh(&folder.path().join(format!("{model:?}-{precision:?}-{name}")));
-                let mut trainer = start(&device, &halos, &settings, &run).unwrap();
+                let keeping = run.keeping(&());
+                let mut trainer = start(&device, &halos, &settings, &keeping).unwrap();
                 advance(&mut trainer, 20);
                 trainer.save().unwrap();
                 trainer.model(0)
@@ -112,7 +112,8 @@ fn gpu_steps_on_a_graph_copy_receivers_and_losses() {
         for precision in [Precision::F32, Precision::Bf16] {
             let settings = Settings { metrics_every: 10, ..settings(model, precision, 100) };
             let run = fresh(&folder.path().join(format!("{model:?}-{precision:?}")));
-            let mut trainer = start(&device, &halos, &settings, &run).unwrap();
+            let keeping = run.keeping(&());
+            let mut trainer = start(&device, &halos, &settings, &keeping).unwrap();
             advance(&mut trainer, 1);
             let before = copied::bytes();
             advance(&mut trainer, 9);
@@ -151,16 +152,17 @@ fn gpu_resume_on_a_graph_is_bit_identical() {
         let settings = Settings { metrics_every: 10, ..settings(model, precision, 40) };
         let name = |what: &str| folder.path().join(format!("{model:?}-{precision:?}-{what}"));
         let whole = fresh(&name("whole"));
-        train(&gpu, &halos, &settings, &whole, false, Progress::Quiet).unwrap();
+        train_into(&whole, &gpu, &halos, &settings, false, &()).unwrap();
         for &stop in stops {
             let part = fresh(&name(&stop.to_string()));
-            let mut trainer = start(&gpu, &halos, &settings, &part).unwrap();
+            let keeping = part.keeping(&());
+            let mut trainer = start(&gpu, &halos, &settings, &keeping).unwrap();
             advance(&mut trainer, stop);
             trainer.save().unwrap();
             // Rows behind the checkpoint, as after a kill.
             advance(&mut trainer, (stop + 8).min(settings.steps));
             drop(trainer);
-            train(&gpu, &halos, &settings, &part, true, Progress::Quiet).unwrap();
+            train_into(&part, &gpu, &halos, &settings, true, &()).unwrap();
             for name in ["model.safetensors", "metrics.csv"] {
                 let [a, b] = [&whole, &part].map(|run| std::fs::read(run.file(name)).unwrap());
                 assert!(a == b, "{model:?}, {precision:?}: {name} after a stop at step {stop}");

@@ -11,14 +11,14 @@ use super::laws::{Found, MESSAGE};
 use super::messages::{EDGES, Probe, ROWS, Table};
 use super::nodes::{Graphs, node_table};
 use super::rollout;
-use super::run::{Compute, Edges, Judgement, Laws, Physics, Predictor};
+use super::run::{Compute, Distilled, Edges, Judgement, Laws, Physics, Predictor};
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::law::Law;
 use crate::nbody::dataset::Dataset;
 use crate::network::batches::split;
-use crate::network::model::{DataSet, Model};
-use crate::network::system::Measure;
+use crate::network::model::{DataSet, Model, TrainedOn};
+use crate::network::system::{Measure, System};
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Select;
 use crate::symbolic::job::{self, LAWS};
@@ -31,9 +31,17 @@ const REFIT_GRAPHS: usize = 4000;
 /// How much wider than the initial states of the training the states outside its range are.
 const OUTSIDE_WIDTH: f64 = 2.0;
 
+/// Where the data of a run are.
+enum Source {
+    /// In the folder of the run, and in the file that its network was trained on.
+    Folder(RunFolder),
+    /// What the network was trained on, in memory.
+    Memory(Dataset),
+}
+
 /// A run on small systems.
 pub struct Bodies {
-    folder: RunFolder,
+    source: Source,
     model: Model,
     data: DataSet,
     /// The law of the data, where it is known.
@@ -45,15 +53,39 @@ pub struct Bodies {
 impl Bodies {
     /// The run of a network that was trained on `data`.
     pub fn new(folder: RunFolder, model: Model, data: DataSet, law: Option<Law>) -> Self {
-        Bodies { folder, model, data, law, unseen: OnceCell::new() }
+        Bodies { source: Source::Folder(folder), model, data, law, unseen: OnceCell::new() }
+    }
+
+    /// The data that the network was trained on.
+    fn trained(&self) -> Result<Dataset> {
+        match &self.source {
+            Source::Folder(_) => Dataset::open(&self.model.about.dataset),
+            Source::Memory(data) => Ok(data.clone()),
+        }
     }
 
     fn unseen(&self) -> Result<&(Dataset, Vec<usize>)> {
         if self.unseen.get().is_none() {
-            let found = rollout::unseen(&self.folder, &self.model)?;
+            let found = match &self.source {
+                Source::Folder(folder) => rollout::unseen(folder, &self.model)?,
+                Source::Memory(data) => rollout::unseen_of(data, &self.model)?,
+            };
             return Ok(self.unseen.get_or_init(|| found));
         }
         Ok(self.unseen.get().expect("it is there"))
+    }
+}
+
+impl Distilled for Dataset {
+    fn physics(&self, model: &Model) -> Result<Box<dyn Physics>> {
+        let on = self.trained_on();
+        let TrainedOn::Bodies(data, law) = on.clone() else { unreachable!("a data set") };
+        if model.about.on != on {
+            let message = "is not the data set that the network was trained on";
+            return Err(Error::usage(message).file(self.path()));
+        }
+        let (source, model) = (Source::Memory(self.clone()), model.clone());
+        Ok(Box::new(Bodies { source, model, data, law, unseen: OnceCell::new() }))
     }
 }
 
@@ -136,7 +168,7 @@ impl Physics for Bodies {
     }
 
     /// Those that `regress` chose.
-    fn laws(&self, folder: &RunFolder, table: &Table, _: Select) -> Result<Vec<Laws>> {
+    fn found(&self, folder: &RunFolder, table: &Table, _: Select) -> Result<Vec<Found>> {
         let (found, path) = (job::read_laws(folder)?, folder.file(LAWS));
         let names: Vec<&str> = table.inputs.iter().map(String::as_str).collect();
         let law = |index: usize| {
@@ -150,9 +182,14 @@ impl Physics for Bodies {
             })?;
             let chosen = Expression::parse(equation, &names)
                 .map_err(|e| Error::input(e.message).file(&path).field(&target))?;
-            Ok(Laws { candidates: vec![chosen.clone()], chosen })
+            Ok(Found::only(chosen))
         };
         table.components().into_iter().map(law).collect()
+    }
+
+    fn laws(&self, _: &Table, found: &[Found]) -> Vec<Laws> {
+        let chosen = found.iter().map(|found| found.chosen.expression.clone());
+        chosen.map(|chosen| Laws { candidates: vec![chosen.clone()], chosen }).collect()
     }
 
     /// Features and kept summed messages of one node of each graph, outputs of the network.
@@ -186,12 +223,15 @@ impl Physics for Bodies {
             messages: laws.into_iter().map(|law| law.chosen).collect(),
             nodes: nodes.into_iter().map(|found| found.chosen.expression).collect(),
         };
-        let data = Dataset::open(&self.model.about.dataset)?;
+        let data = self.trained()?;
         let (trained, _) = split(&data, self.model.about.settings.seed)?;
         let train = Graphs::sample(&data, &trained.runs, REFIT_GRAPHS, at.seed.wrapping_add(2));
         let loss = formula
-            .refit(&train.features, &train.targets, train.bodies)
-            .map_err(|e| e.file(self.folder.path()))?;
+            .refit(&train.features, &train.targets, train.bodies, at.observer)
+            .map_err(|e| match &self.source {
+                Source::Folder(folder) => e.file(folder.path()),
+                Source::Memory(_) => e,
+            })?;
         Ok((formula, loss))
     }
 
@@ -224,7 +264,8 @@ impl Physics for Bodies {
             data,
             &runs[..rollout::RUNS.min(runs.len())],
             (rollout::FRAMES, rollout::SUBSTEPS),
+            at.observer,
         )?;
-        rollouts.save(&self.folder.file("rollout.safetensors"))
+        at.observer.keep("rollout.safetensors", &mut |path| rollouts.save(path))
     }
 }

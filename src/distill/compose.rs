@@ -1,33 +1,106 @@
 //! `compose`: expressions into the place of φe and φv, and the joint refit of all their constants on the
 //! original data.
 
-use super::laws::{NODE, Search, search};
-use super::messages::Table;
-use super::run::{Compute, Predictor, Run};
+use super::formula::Formula;
+use super::laws::{Found, NODE, Search, search};
+use super::messages::{Messages, Table};
+use super::run::{Compute, Distilled, Judgement, Physics, Predictor, Run};
 use super::summary::Summary;
 use crate::error::Result;
+use crate::network::model::Model;
 use crate::network::system::Measure;
+use crate::store::run::RunFolder;
 
-/// Searches laws for φv, puts them and those of the messages in the place of the network and refits all
-/// constants.
+/// A composed formula and how good it is.
+#[derive(Clone, Debug)]
+pub struct Composed {
+    /// The formula, its constants refitted.
+    pub formula: Formula,
+    /// Its loss on the data that it was fitted to.
+    pub loss: f64,
+    /// Its losses on data that nothing was fitted to.
+    pub judgement: Judgement,
+}
+
+/// Puts laws in the place of a network: those of its kept messages, `found` in the order of the components of `messages`
+/// ([`Found::of`] a front, [`Found::only`] a law), and those of φv, which are searched as `how` says; then refits all
+/// constants together on the data that the network was trained on.
+///
+/// # Errors
+/// A network of another system; laws that are undefined on the data; `interrupted`.
+///
+/// # Panics
+/// Where there is not one law for each kept message.
+///
+/// ```no_run
+/// use lawsmith::distill::compose::compose;
+/// use lawsmith::distill::laws::{Found, Search};
+/// use lawsmith::distill::messages::{Wanted, messages};
+/// use lawsmith::distill::run::Compute;
+/// # use lawsmith::error::Result;
+/// # use lawsmith::formula::expression::Expression;
+/// # use lawsmith::nbody::dataset::Dataset;
+/// # use lawsmith::network::model::Model;
+///
+/// # fn example(model: &Model, data: &Dataset) -> Result<()> {
+/// // A network and the data that it was trained on; a law for each of its two messages, from `regress` or a guess.
+/// let at = Compute::default();
+/// let found = messages(at, model, data, Wanted::default())?;
+/// let names: Vec<&str> = found.kept.inputs.iter().map(String::as_str).collect();
+/// let laws = ["dx * (1 - 1 / r)", "dy * (1 - 1 / r)"];
+/// let laws = laws.map(|law| Found::only(Expression::parse(law, &names).unwrap()));
+/// let composed = compose(at, model, data, &found, &laws, Search::default())?;
+/// println!("{}", composed.formula.equations().join("\n"));
+/// println!("test loss: {:?}", composed.judgement.test);
+/// # Ok(())
+/// # }
+/// ```
+pub fn compose(
+    at: Compute,
+    model: &Model,
+    system: &dyn Distilled,
+    messages: &Messages,
+    found: &[Found],
+    how: Search,
+) -> Result<Composed> {
+    assert_eq!(found.len(), messages.kept.kept.len(), "a law for each kept message");
+    composed(at, None, &*system.physics(model)?, &messages.kept, found, how)
+}
+
+/// `compose` of a run, in its folder.
 ///
 /// # Errors
 /// Files of the run that cannot be read; laws that are undefined on the data; `interrupted`.
-pub fn compose(at: Compute, run: &Run, how: Search) -> Result<Summary> {
+pub fn compose_run(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     let Run { folder, physics } = run;
     let table = Table::read(folder)?;
-    let laws = physics.laws(folder, &table, how.select)?;
-    let problems = physics.node_problems(at, &table, &laws)?;
-    let targets = physics.terms().outputs;
-    let nodes = search(at, folder, how, NODE, targets, problems.clone(), None)?;
-    let (formula, loss) = physics.settle(at, &table, laws, &problems, nodes)?;
+    let found = physics.found(folder, &table, how.select)?;
+    let Composed { formula, loss, judgement } =
+        composed(at, Some(folder), &**physics, &table, &found, how)?;
     formula.write(folder, loss)?;
-    let mut found = physics.judgement(at, Predictor::Formula(&formula))?;
-    found.fitted = found.fitted.or(Some(Measure::plain(loss)));
     let mut summary = Summary::read(folder)?;
     summary.formula = formula.equations();
-    summary.judge(&found, Predictor::Formula(&formula));
-    physics.show(at, folder, &formula)?;
+    summary.judge(&judgement, Predictor::Formula(&formula));
+    let observer = &folder.keeping(at.observer);
+    physics.show(Compute { observer, ..at }, &formula)?;
     summary.write(folder)?;
     Ok(summary)
+}
+
+fn composed(
+    at: Compute,
+    folder: Option<&RunFolder>,
+    physics: &dyn Physics,
+    table: &Table,
+    found: &[Found],
+    how: Search,
+) -> Result<Composed> {
+    let laws = physics.laws(table, found);
+    let problems = physics.node_problems(at, table, &laws)?;
+    let targets = physics.terms().outputs;
+    let nodes = search(at, folder, how, NODE, targets, problems.clone(), None)?;
+    let (formula, loss) = physics.settle(at, table, laws, &problems, nodes)?;
+    let mut judgement = physics.judgement(at, Predictor::Formula(&formula))?;
+    judgement.fitted = judgement.fitted.or(Some(Measure::plain(loss)));
+    Ok(Composed { formula, loss, judgement })
 }

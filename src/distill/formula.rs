@@ -78,7 +78,7 @@ impl Formula {
         for (name, node) in self.terms.outputs.iter().zip(&self.nodes) {
             add(name, node, &names);
         }
-        job::write_laws(folder, &laws)
+        job::keep_laws(&folder.keeping(&()), &laws)
     }
 
     /// Reads it from `laws.json`; `None` where there is none.

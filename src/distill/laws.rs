@@ -1,4 +1,4 @@
-//! The regression stages of a run: an expression for each kept message, then for each output of φv.
+//! The regression stages: an expression for each kept message, then for each output of φv.
 
 use std::slice;
 
@@ -6,12 +6,12 @@ use super::messages::Table;
 use super::run::{Compute, Run};
 use super::summary::{LawSummary, Summary};
 use crate::error::{Error, Result};
-use crate::formula::expression::Expression;
+use crate::formula::expression::{Expression, Weights};
 use crate::network::settings::Preset;
 use crate::ops::expression::Evaluator;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::{Entry, Front, Select};
-use crate::symbolic::job::{self, Labels, MEMORY, NODE_MEMORY};
+use crate::symbolic::job::{self, Earlier, Labels, MEMORY, NODE_MEMORY};
 use crate::symbolic::joint::{self, Joint};
 use crate::symbolic::search::{Outcome, Problem, Settings};
 
@@ -34,6 +34,13 @@ pub struct Search<'a> {
     pub joint: &'a [String],
 }
 
+impl Default for Search<'_> {
+    /// As hard as the preset `quick`, with the rule `best`.
+    fn default() -> Self {
+        Search::new(Preset::Quick, None, Select::Best)
+    }
+}
+
 impl Search<'_> {
     /// As hard as `preset` says, unless `evaluations` does.
     pub fn new(preset: Preset, evaluations: Option<u64>, select: Select) -> Self {
@@ -47,6 +54,7 @@ impl Search<'_> {
 }
 
 /// What a search found for one target.
+#[derive(Clone, Debug)]
 pub struct Found {
     /// The chosen law.
     pub chosen: Entry,
@@ -54,11 +62,27 @@ pub struct Found {
     pub front: Front,
 }
 
-/// Searches a law for each problem, or for all that are `joined`, with `hall_of_fame.csv` live, into
-/// `laws.json`.
+impl Found {
+    /// A law that was chosen already.
+    pub fn only(law: Expression) -> Self {
+        let complexity = law.complexity(&Weights::default());
+        let chosen = Entry { complexity, loss: f64::NAN, score: 0.0, expression: law };
+        let front = Front { entries: vec![chosen.clone()], ..Front::default() };
+        Found { chosen, front }
+    }
+
+    /// A front, of which the rule `select` chooses; `None` where that is empty.
+    pub fn of(front: Front, select: Select) -> Option<Self> {
+        let chosen = front.entries[front.select(select)?].clone();
+        Some(Found { chosen, front })
+    }
+}
+
+/// Searches a law for each problem, or for all that are `joined`. In a run's folder it goes on from what is there,
+/// with `hall_of_fame.csv` live, into `laws.json`.
 pub(super) fn search(
     at: Compute,
-    folder: &RunFolder,
+    folder: Option<&RunFolder>,
     how: Search,
     stage: &'static str,
     targets: Vec<String>,
@@ -70,32 +94,38 @@ pub(super) fn search(
         Settings { evaluations: Some(evaluations), seed: at.seed, ..Settings::default() };
     let searched = joined.as_ref().map_or(&problems[..], |(_, one)| slice::from_ref(one));
     let memory = if stage == MESSAGE { MEMORY } else { NODE_MEMORY };
-    let resume = how.resume && job::remembers(&folder.file(memory), searched, &settings)?;
-    if stage == MESSAGE && !resume {
-        // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
-        for name in [job::LAWS, job::HALL_OF_FAME, MEMORY, NODE_MEMORY] {
-            folder.remove(name)?;
+    let mut labels = Labels { targets, stage, memory, resume: false };
+    let mut earlier = Earlier::default();
+    if let Some(folder) = folder {
+        let remembers = || job::remembers(&folder.file(memory), searched, &settings);
+        labels.resume = how.resume && remembers()?;
+        if stage == MESSAGE && !labels.resume {
+            // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
+            for name in [job::LAWS, job::HALL_OF_FAME, MEMORY, NODE_MEMORY] {
+                folder.remove(name)?;
+            }
         }
+        let written = joined.as_ref().map(|_| joint::together(&labels));
+        earlier = Earlier::read(folder, searched, written.as_ref().unwrap_or(&labels), &settings)?;
     }
-    let labels = Labels { targets, stage, memory, resume };
-    let evaluator = &Evaluator::new(&at.device);
-    let progress = at.progress;
+    let rest = job::other_laws(earlier.laws_but(stage), &labels.targets);
+    let (evaluator, settings) = (&Evaluator::new(&at.device), &settings);
+    let keeping = folder.map(|folder| folder.keeping(at.observer));
+    let observer = keeping.as_ref().map_or(at.observer, |keeping| keeping);
     let outcomes = match &joined {
-        None => job::run(evaluator, &problems, &labels, &settings, select, folder, progress)?,
+        None => job::run(evaluator, &problems, &labels, settings, select, earlier, observer)?,
         Some(joined) => {
-            let settings = &settings;
-            joint::run(evaluator, &problems, joined, &labels, settings, select, folder, progress)?
+            joint::run(evaluator, &problems, joined, &labels, settings, select, earlier, observer)?
         }
     };
     if outcomes.iter().any(|outcome| outcome.interrupted) {
         // In laws.json they would pass for those of a search that had ended.
-        let mut laws = job::read_laws(folder)?;
-        laws.retain(|law| law["stage"] != labels.stage);
-        job::write_laws(folder, &laws)?;
-        let path = folder.path().display();
-        return Err(Error::interrupted(format!(
-            "stopped while searching for laws; what was found is in {path}, --resume continues from there"
-        )));
+        job::keep_laws(observer, &rest)?;
+        let place = folder.map_or(String::new(), |folder| {
+            let path = folder.path().display();
+            format!("; what was found is in {path}, --resume continues from there")
+        });
+        return Err(Error::interrupted(format!("stopped while searching for laws{place}")));
     }
     let found = |outcome: Outcome| {
         let front = outcome.front;
@@ -105,8 +135,11 @@ pub(super) fn search(
         Some(Found { chosen, front })
     };
     let none = || {
-        Error::input("the search found no expression that is valid on all rows")
-            .file(folder.file(job::HALL_OF_FAME))
+        let error = Error::input("the search found no expression that is valid on all rows");
+        match folder {
+            Some(folder) => error.file(folder.file(job::HALL_OF_FAME)),
+            None => error,
+        }
     };
     outcomes.into_iter().map(|outcome| found(outcome).ok_or_else(none)).collect()
 }
@@ -156,7 +189,7 @@ pub fn regress(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     }
     let joint = (!how.joint.is_empty()).then(|| Joint::new(&problems, how.joint)).transpose()?;
     let targets = table.kept.iter().map(|c| physics.label(c.index)).collect();
-    let found = search(at, folder, how, MESSAGE, targets, problems.clone(), joint)?;
+    let found = search(at, Some(folder), how, MESSAGE, targets, problems.clone(), joint)?;
     let mut summary = Summary::read(folder)?;
     for ((component, found), problem) in summary.components.iter_mut().zip(found).zip(&problems) {
         let law = found.chosen;

@@ -1,16 +1,19 @@
-//! The messages of a trained network: which components carry it, and what they are made of.
-//!
-//! Writes `messages.safetensors` and `messages.json`.
+//! The messages of a trained network: which components carry it, and what they are made of;
+//! `messages.safetensors` and `messages.json`.
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::forces::{ForceFit, force_fit};
-use super::run::{Compute, Edges, Physics, Predictor, Run};
+use super::run::{Compute, Distilled, Edges, Physics, Predictor, Run};
 use super::summary::Summary;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::network::model::{Model, TrainedOn};
+use crate::options;
+use crate::store;
 use crate::store::run::RunFolder;
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 use crate::symbolic::search::Problem;
@@ -32,14 +35,17 @@ const PROBED: usize = 4000;
 /// velocities leaks a few per cent.
 const DEPENDS: f64 = 0.2;
 
-/// Which messages get laws, and what may be in them.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// How many messages, the most significant ones; by default as many as dimensions where the law is known,
-    /// else those with more than 1 % of the largest significance.
-    pub components: Option<usize>,
-    /// No law has a mass in it; the network saw masses all the same.
-    pub without_mass: bool,
+options! {
+    /// Which messages get laws, and what may be in them.
+    #[derive(Copy, Eq)]
+    pub struct Wanted {
+        /// Number of message components to keep [default: the number of dimensions where the law is known,
+        /// else all with more than 1 % of the largest significance]
+        components: Option<usize> = None;
+        /// Graphs of halos only: laws without masses, which the network saw all the same
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        without_mass: bool = false;
+    }
 }
 
 impl Wanted {
@@ -112,13 +118,78 @@ fn deviation(values: &[f64]) -> f64 {
     (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count).sqrt()
 }
 
-/// `messages`: ranks the messages of a run's network on random edges, fits the kept ones to the true forces
-/// where these are known, and settles which variables their laws may have.
+/// The messages of a network on random edges of its system.
+pub struct Messages {
+    /// The kept ones, with the values of the variables of their laws.
+    pub kept: Table,
+    /// Of each kept one, the edges on which its law is searched, with their weights.
+    rows: Vec<(Vec<usize>, Option<Vec<f32>>)>,
+    /// The edges.
+    pub edges: Edges,
+    /// All messages, `[edge, message_dim]`.
+    pub values: Vec<f32>,
+    /// The true forces `[dim][edge]`, where the law is known.
+    pub forces: Option<Vec<Vec<f64>>>,
+    /// Column and significance of each message, the most significant first.
+    pub ranking: Vec<(usize, f64)>,
+    /// Significances, fits to the forces, the variables of the laws, the losses of the network.
+    pub summary: Summary,
+    /// The messages that training began with, of those that are left.
+    components: Vec<u32>,
+    /// What else the metadata say.
+    entry: Map<String, Value>,
+}
+
+/// Ranks the messages of a trained network on random edges of its system, which it has not seen where there are such;
+/// fits the kept ones to the true forces where these are known; settles which variables their laws may have.
+///
+/// # Errors
+/// A network of another system; messages that are not finite.
+///
+/// ```
+/// # use lawsmith::model::ModelKind;
+/// # use lawsmith::nbody::simulate::{Settings, simulate};
+/// # use lawsmith::network::settings::{self, Preset};
+/// # use lawsmith::network::train::train;
+/// use lawsmith::distill::messages::{Wanted, messages};
+/// use lawsmith::distill::run::Compute;
+///
+/// # let at = Compute::default();
+/// # let springs = Settings { runs: 8, frames: 20, ..Settings::default() };
+/// # let data = simulate(&at.device, &springs, &())?;
+/// # let mut settings = settings::Settings::preset(Preset::Quick, ModelKind::Bottleneck, 2, 4);
+/// # settings.hidden = 16;
+/// # settings.set_steps(20);
+/// # let trained = train(&at.device, &data, &settings, None, &())?;
+/// // `data` and `trained` as in the example of `train`.
+/// let found = messages(Compute::default(), &trained.model, &data, Wanted::default())?;
+/// let best = &found.summary.components[0];
+/// println!("message {}: R² of the fit to the forces {:?}", best.index, best.force_r2);
+/// let table = found.table(0); // columns m1, m2, …, r and the message
+/// # assert_eq!(table.names[0], "m1");
+/// # Ok::<(), lawsmith::error::Error>(())
+/// ```
+pub fn messages(
+    at: Compute,
+    model: &Model,
+    system: &dyn Distilled,
+    wanted: Wanted,
+) -> Result<Messages> {
+    on_edges(at, &*system.physics(model)?, wanted)
+}
+
+/// `messages` of a run, into its folder.
 ///
 /// # Errors
 /// Files of the run that cannot be read; messages that are not finite.
 pub fn measure(at: Compute, run: &Run, wanted: Wanted) -> Result<Summary> {
-    let Run { folder, physics } = run;
+    let found = on_edges(at, &*run.physics, wanted)?;
+    found.save(&run.folder.file("messages.safetensors"))?;
+    found.summary.write(&run.folder)?;
+    Ok(found.summary)
+}
+
+fn on_edges(at: Compute, physics: &dyn Physics, wanted: Wanted) -> Result<Messages> {
     let model = physics.model();
     wanted.check(&model.about.on)?;
     let edges = physics.edges(at.seed)?;
@@ -156,50 +227,78 @@ pub fn measure(at: Compute, run: &Run, wanted: Wanted) -> Result<Summary> {
     let (device, messages) = (at.device, &found.values);
     let probe = Probe { device, model, edges: &edges, messages, kept: &kept };
     let inputs = physics.variables(wanted.without_mass, &probe)?;
-    let mut summary = Summary::new(&kept, survivors, inputs);
-    write(run, &edges, messages, forces.as_deref(), &kept, &summary.inputs, &ranking)?;
+    let mut summary = Summary::new(&kept, survivors, inputs.clone());
     summary.judge(&physics.judgement(at, Predictor::Network)?, Predictor::Network);
-    summary.write(folder)?;
-    Ok(summary)
+    let values = physics.values(&inputs, &edges);
+    let entry = physics.entry(&inputs);
+    let kept = Table::new(inputs, kept, values, &found.values, message_dim);
+    Ok(Messages {
+        entry,
+        rows: kept.messages.iter().map(|message| physics.rows(message, at.seed)).collect(),
+        kept,
+        edges,
+        values: found.values,
+        forces,
+        ranking,
+        summary,
+        components: model.components.clone(),
+    })
 }
 
-/// Writes `messages.safetensors`.
-fn write(
-    run: &Run,
-    edges: &Edges,
-    messages: &[f32],
-    forces: Option<&[Vec<f64>]>,
-    kept: &[Component],
-    inputs: &[String],
-    ranking: &[(usize, f64)],
-) -> Result<()> {
-    let Run { folder, physics } = run;
-    let (count, model) = (edges.count(), physics.model());
-    let mut specs = vec![
-        TensorSpec::f32("features", &[count, edges.width]),
-        TensorSpec::f32("messages", &[count, model.shape.message_dim]),
-        TensorSpec::f32("inputs", &[count, inputs.len()]),
-    ];
-    specs.extend(forces.map(|forces| TensorSpec::f32("forces", &[count, forces.len()])));
-    let mut entry = json!({"components": model.components, "kept": kept, "inputs": inputs});
-    let more = entry.as_object_mut().expect("an object");
-    more.extend(physics.entry(inputs));
-    more.insert("significance".into(), json!(ranking));
-    let path = folder.file("messages.safetensors");
-    let mut writer = TensorWriter::create(&path, "messages", entry, &specs)?;
-    writer.slice("features").copy_from_slice(&edges.features);
-    writer.slice("messages").copy_from_slice(messages);
-    writer.slice("inputs").copy_from_slice(&physics.values(inputs, edges));
-    for (k, force) in forces.into_iter().flatten().enumerate() {
-        let dim = forces.map_or(1, <[_]>::len);
-        for (out, &value) in writer.slice::<f32>("forces")[k..].iter_mut().step_by(dim).zip(force) {
-            *out = value as f32;
+impl Messages {
+    /// Writes `messages.safetensors`.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let Messages { edges, values, forces, ranking, components, .. } = self;
+        let Table { inputs, kept, values: of_inputs, .. } = &self.kept;
+        let count = edges.count();
+        let mut specs = vec![
+            TensorSpec::f32("features", &[count, edges.width]),
+            TensorSpec::f32("messages", &[count, values.len() / count]),
+            TensorSpec::f32("inputs", &[count, inputs.len()]),
+        ];
+        let dim = forces.as_ref().map(Vec::len);
+        specs.extend(dim.map(|dim| TensorSpec::f32("forces", &[count, dim])));
+        let mut entry = json!({"components": components, "kept": kept, "inputs": inputs});
+        let more = entry.as_object_mut().expect("an object");
+        more.extend(self.entry.clone());
+        more.insert("significance".into(), json!(ranking));
+        let mut writer = TensorWriter::create(path, "messages", entry, &specs)?;
+        writer.slice("features").copy_from_slice(&edges.features);
+        writer.slice("messages").copy_from_slice(values);
+        writer.slice("inputs").copy_from_slice(of_inputs);
+        for (k, force) in forces.iter().flatten().enumerate() {
+            let out = writer.slice::<f32>("forces")[k..].iter_mut().step_by(dim.unwrap_or(1));
+            for (out, &value) in out.zip(force) {
+                *out = value as f32;
+            }
         }
+        writer.finish()
     }
-    writer.finish()
+
+    /// The kept message number `k` as a table to search its law in: a column for each variable of the laws, and one
+    /// named `message`; where edges have weights, one named `weight` as well.
+    ///
+    /// # Panics
+    /// Where so many are not kept.
+    pub fn table(&self, k: usize) -> store::table::Table {
+        let Table { inputs, values, messages, .. } = &self.kept;
+        let ((rows, weights), width) = (&self.rows[k], inputs.len());
+        let column = |c: usize| rows.iter().map(|row| f64::from(values[row * width + c])).collect();
+        let mut columns: Vec<Vec<f64>> = (0..width).map(column).collect();
+        columns.push(rows.iter().map(|&row| f64::from(messages[k][row])).collect());
+        let mut names = [&inputs[..], &["message".to_string()]].concat();
+        if let Some(weights) = weights {
+            names.push("weight".to_string());
+            columns.push(weights.iter().map(|&w| f64::from(w)).collect());
+        }
+        store::table::Table { names, columns, ..store::table::Table::default() }
+    }
 }
 
-/// What the stages behind need of `messages.safetensors`.
+/// What the stages behind need of the messages.
 pub struct Table {
     /// Variables of the laws.
     pub inputs: Vec<String>,
@@ -234,9 +333,20 @@ impl Table {
             return bad();
         }
         let values = file.f32("inputs", &[edges, inputs.len()])?.to_vec();
+        Ok(Table::new(inputs, kept, values, messages, message_dim))
+    }
+
+    /// Of all `messages`, `[edge, message_dim]`, those that are kept.
+    fn new(
+        inputs: Vec<String>,
+        kept: Vec<Component>,
+        values: Vec<f32>,
+        messages: &[f32],
+        message_dim: usize,
+    ) -> Self {
         let of = |c: &Component| messages.iter().skip(c.column).step_by(message_dim).copied();
         let messages = kept.iter().map(|component| of(component).collect()).collect();
-        Ok(Table { inputs, kept, values, messages })
+        Table { inputs, kept, values, messages }
     }
 
     /// The numbers of the kept components.

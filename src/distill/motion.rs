@@ -9,6 +9,7 @@ use super::refit::{Linearised, Normal};
 use crate::error::Result;
 use crate::model::layout::BodyLayout;
 use crate::network::forward::l1;
+use crate::observer::Observer;
 
 impl Formula {
     /// Accelerations `[graphs, bodies, dim]` for features `[graphs, bodies, n_features]`.
@@ -54,9 +55,16 @@ impl Formula {
     /// returns its loss.
     ///
     /// # Errors
-    /// `interrupted` after Ctrl-C; the constants are those of the last round then.
-    pub fn refit(&mut self, features: &[f32], targets: &[f32], bodies: usize) -> Result<f64> {
+    /// `interrupted` where the observer stops it; the constants are those of the last round then.
+    pub fn refit(
+        &mut self,
+        features: &[f32],
+        targets: &[f32],
+        bodies: usize,
+        observer: &dyn Observer,
+    ) -> Result<f64> {
         self.refit_by(
+            observer,
             |formula| Ok(formula.loss(features, targets, bodies)),
             |formula, loss| Ok(Some(formula.normal_equations(features, targets, bodies, loss))),
         )
@@ -169,7 +177,7 @@ mod tests {
         let features = states(100);
         let targets = truth.accelerations(&features, 4);
         let before = start.loss(&features, &targets, 4);
-        let after = start.refit(&features, &targets, 4).unwrap();
+        let after = start.refit(&features, &targets, 4, &()).unwrap();
         assert!(before > 0.1, "{before}");
         // f32 accelerations of order 1: the floor is about 1e-7.
         assert!(after < 1e-5, "{after}");
@@ -192,7 +200,7 @@ mod tests {
         );
         let features = states(400);
         let targets = truth.accelerations(&features, 4);
-        let loss = start.refit(&features, &targets, 4).unwrap();
+        let loss = start.refit(&features, &targets, 4, &()).unwrap();
         assert_eq!(loss, start.loss(&features, &targets, 4));
         assert!(loss < 1e-6, "{loss}");
         let equations = start.equations();

@@ -5,7 +5,7 @@ use super::formula::Formula;
 use super::linear::solve_spd;
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Node, Weights};
-use crate::interrupt;
+use crate::observer::Observer;
 
 /// Rounds of a refit.
 const ROUNDS: usize = 60;
@@ -69,16 +69,17 @@ impl Formula {
     /// never larger than before but for the rounding of constants to the precision of the data.
     ///
     /// # Errors
-    /// `interrupted` after Ctrl-C, the constants being those of the last round; those of the closures.
+    /// `interrupted` where the observer stops it, the constants being those of the last round; those of the closures.
     pub(crate) fn refit_by(
         &mut self,
+        observer: &dyn Observer,
         loss: impl Fn(&Self) -> Result<f64>,
         equations: impl Fn(&Self, f64) -> Result<Option<Normal>>,
     ) -> Result<f64> {
         let mut present = loss(self)?;
         let mut damping = DAMPING;
         for _ in 0..ROUNDS {
-            if interrupt::requested() {
+            if observer.stop() {
                 return Err(Error::interrupted(
                     "stopped while refitting the constants; the laws are kept: distill --resume \
                      continues from there, compose starts again",

@@ -8,6 +8,7 @@ use crate::nbody::dataset::Dataset;
 use crate::nbody::rollout::Rollouts;
 use crate::network::batches;
 use crate::network::model::Model;
+use crate::observer::Observer;
 use crate::store::run::RunFolder;
 
 /// Runs, frames and steps of the integrator between two frames, where nobody asks for others.
@@ -37,6 +38,20 @@ pub fn unseen(folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)
     Ok((data, runs))
 }
 
+/// The same of a network that was trained on `data`: fresh runs where they were simulated, else the validation runs.
+pub fn unseen_of(data: &Dataset, model: &Model) -> Result<(Dataset, Vec<usize>)> {
+    match data.fresh(&Device::cpu(), &())? {
+        Some(fresh) => {
+            let runs = (0..fresh.about.runs).collect();
+            Ok((fresh, runs))
+        }
+        None => {
+            let runs = batches::split(data, model.about.settings.seed)?.1.runs;
+            Ok((data.clone(), runs))
+        }
+    }
+}
+
 /// Integrates `runs` of `data` with the network and, where there is one, the composed formula, for so many
 /// frames with so many steps between them.
 ///
@@ -49,15 +64,16 @@ pub fn integrate(
     data: &Dataset,
     runs: &[usize],
     (frames, substeps): (usize, usize),
+    observer: &dyn Observer,
 ) -> Result<Rollouts> {
     let mut rollouts = Rollouts::new(data, runs, frames)?;
     let bodies = data.about.bodies;
-    rollouts.predict("network", data, substeps, |features| {
+    rollouts.predict("network", data, substeps, observer, |features| {
         let graphs = features.len() / (bodies * model.shape.n_features);
         model.accelerations(device, features, graphs, bodies)
     })?;
     if let Some(formula) = formula {
-        rollouts.predict("formula", data, substeps, |features| {
+        rollouts.predict("formula", data, substeps, observer, |features| {
             Ok(formula.accelerations(features, bodies))
         })?;
     }

@@ -11,21 +11,37 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::formula::expression::Expression;
 use crate::network::model::Model;
-use crate::network::system::Measure;
-use crate::progress::Progress;
+use crate::network::system::{Measure, System};
+use crate::observer::Observer;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Select;
 use crate::symbolic::search::Problem;
 
 /// Where and how a stage runs.
 #[derive(Clone, Copy)]
-pub struct Compute {
+pub struct Compute<'a> {
     /// Where to compute.
     pub device: Device,
     /// Seed of everything random.
     pub seed: u64,
-    /// Where progress goes.
-    pub progress: Progress,
+    /// Who watches.
+    pub observer: &'a dyn Observer,
+}
+
+impl Default for Compute<'_> {
+    /// On the CPU, with seed 0, and nobody watches.
+    fn default() -> Self {
+        Compute { device: Device::cpu(), seed: 0, observer: &() }
+    }
+}
+
+/// A system whose networks can be distilled.
+pub trait Distilled: System {
+    /// What the stages behind the training need to know of it, for a network that was trained on it.
+    ///
+    /// # Errors
+    /// A network of another system.
+    fn physics(&self, model: &Model) -> Result<Box<dyn Physics>>;
 }
 
 /// A trained run.
@@ -124,8 +140,11 @@ pub trait Physics {
         None
     }
 
-    /// The laws of the kept messages of the table, from the files of the run.
-    fn laws(&self, folder: &RunFolder, table: &Table, select: Select) -> Result<Vec<Laws>>;
+    /// What was found for the kept messages of the table, from the files of the run.
+    fn found(&self, folder: &RunFolder, table: &Table, select: Select) -> Result<Vec<Found>>;
+
+    /// The laws of the kept messages of the table, of what was found for them.
+    fn laws(&self, table: &Table, found: &[Found]) -> Vec<Laws>;
 
     /// What the laws of φv are searched in: one problem an output.
     fn node_problems(&self, at: Compute, table: &Table, laws: &[Laws]) -> Result<Vec<Problem>>;
@@ -143,12 +162,12 @@ pub trait Physics {
     /// How well something predicts.
     fn judgement(&self, at: Compute, of: Predictor) -> Result<Judgement>;
 
-    /// Writes what the report shows of a composed formula beside its losses.
-    fn show(&self, _: Compute, _: &RunFolder, _: &Formula) -> Result<()> {
+    /// Offers the observer what the report shows of a composed formula beside its losses.
+    fn show(&self, _: Compute, _: &Formula) -> Result<()> {
         Ok(())
     }
 
-    /// Writes where network and formula lead, for a system that moves.
+    /// Offers the observer where network and formula lead, for a system that moves.
     fn roll_out(&self, _: Compute, _: Option<&Formula>) -> Result<()> {
         Ok(())
     }

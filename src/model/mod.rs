@@ -10,35 +10,37 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::choice;
+
 /// Tensors of the arena start at multiples of this many f32 (64 bytes).
 pub const ALIGN: usize = 16;
 
-/// How the messages are kept compact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum ModelKind {
-    /// 100 messages, no penalty.
-    Standard,
-    /// As many messages as dimensions.
-    Bottleneck,
-    /// 100 messages, L1 penalty.
-    L1,
-    /// 100 sampled messages, Kullback–Leibler penalty against N(0, 1).
-    Kl,
+choice! {
+    /// How the messages are kept compact.
+    pub enum ModelKind {
+        /// 100 messages, no penalty.
+        Standard = "standard",
+        /// As many messages as dimensions.
+        Bottleneck = "bottleneck",
+        /// 100 messages, L1 penalty.
+        L1 = "l1",
+        /// 100 sampled messages, Kullback–Leibler penalty against N(0, 1).
+        Kl = "kl",
+    }
 }
 
-/// The arithmetic of matrix products; accumulation and master weights are always f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    /// f32 operands.
-    F32,
-    /// bf16 operands, f32 accumulation.
-    Bf16,
-    /// On a GPU: operands rounded to 10 bits behind the point, on tensor cores.
-    Tf32,
-    /// On a GPU: each operand as the sum of two bf16, three products on tensor cores.
-    Bf16x3,
+choice! {
+    /// The arithmetic of matrix products; accumulation and master weights are always f32.
+    pub enum Precision {
+        /// f32 operands.
+        F32 = "f32",
+        /// bf16 operands, f32 accumulation.
+        Bf16 = "bf16",
+        /// On a GPU: operands rounded to 10 bits behind the point, on tensor cores.
+        Tf32 = "tf32",
+        /// On a GPU: each operand as the sum of two bf16, three products on tensor cores.
+        Bf16x3 = "bf16x3",
+    }
 }
 
 /// The shape of a graph network: φe(v_r, v_s) → messages, φv(v_i, Σ messages) → output.

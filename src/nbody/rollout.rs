@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::model::layout::BodyLayout;
+use crate::observer::Observer;
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
 /// A run that gets this many times farther from the origin than the truth ever does is given up.
@@ -98,6 +98,7 @@ impl Rollouts {
         name: &str,
         data: &Dataset,
         substeps: usize,
+        observer: &dyn Observer,
         mut accelerate: impl FnMut(&[f32]) -> Result<Vec<f32>>,
     ) -> Result<()> {
         let About { runs, frames, bodies, dim, .. } = &self.about;
@@ -128,7 +129,7 @@ impl Rollouts {
                     state.rk4(dt, &mut features, dim, &mut accelerate)?;
                 }
             }
-            if interrupt::requested() {
+            if observer.stop() {
                 return Err(Error::interrupted("stopped during the rollout; nothing was written"));
             }
         }
@@ -345,7 +346,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = oscillators(&folder.path().join("data.safetensors"), 50);
         let mut rollouts = Rollouts::new(&data, &[1, 0], 40).unwrap();
-        rollouts.predict("network", &data, 2, spring).unwrap();
+        rollouts.predict("network", &data, 2, &(), spring).unwrap();
         let errors = rollouts.errors(0);
         assert_eq!(errors.median.len(), 40);
         assert!(errors.median.iter().all(|&e| e < 1e-5), "{:?}", errors.median);
@@ -363,7 +364,7 @@ mod tests {
         let data = oscillators(&folder.path().join("data.safetensors"), 50);
         let mut rollouts = Rollouts::new(&data, &[0, 1], 50).unwrap();
         let push = |f: &[f32]| Ok(f.chunks(6).flat_map(|f| [-1.5 * f[0], -1.5 * f[1]]).collect());
-        rollouts.predict("weak", &data, 1, push).unwrap();
+        rollouts.predict("weak", &data, 1, &(), push).unwrap();
         let errors = rollouts.errors(0);
         assert!(errors.diverged.iter().all(|t| t.is_some_and(|t| t > 0.0)), "{errors:?}");
         // The first run only: the second must not be touched by it.
@@ -372,7 +373,7 @@ mod tests {
             a[0] = f32::INFINITY;
             Ok(a)
         };
-        rollouts.predict("burst", &data, 1, burst).unwrap();
+        rollouts.predict("burst", &data, 1, &(), burst).unwrap();
         let errors = rollouts.errors(1);
         assert_eq!(errors.diverged[1], None);
         assert!(errors.diverged[0].is_some());

@@ -1,69 +1,66 @@
-//! Data sets from nothing: random initial states, integrated straight into the mapped file.
+//! Data sets from nothing: random initial states, integrated into memory or straight into the mapped file.
 
 use std::path::Path;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::dataset::About;
+use super::dataset::{About, Arrays, Dataset};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::law::{Body, Law};
+use crate::observer::Observer;
 use crate::ops::rk4::{self, Batch, Frames, TOLERANCE};
-use crate::progress::Progress;
+use crate::options::{Kind, Value};
 use crate::random::Random;
+use crate::{choice, options};
 
 /// Body-frames between two looks at the progress bar.
 const BODY_FRAMES_PER_BATCH: usize = 16_000_000;
 
-/// How to get from one frame to the next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Integrator {
-    /// Error control between the frames, tolerance 1.4e-8
-    #[default]
-    Adaptive,
-    /// Classical Runge–Kutta, --substeps steps a frame
-    Rk4,
+choice! {
+    /// How to get from one frame to the next.
+    pub enum Integrator {
+        /// Error control between the frames, tolerance 1.4e-8
+        Adaptive = "adaptive",
+        /// Classical Runge–Kutta, --substeps steps a frame
+        Rk4 = "rk4",
+    }
 }
 
-/// Everything that makes a simulated dataset.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    /// Forces between the bodies.
-    pub law: Law,
-    /// Dimensions of space: 2 or 3.
-    pub dim: usize,
-    /// Bodies of each run, 2 to 64.
-    pub bodies: usize,
-    /// Independent initial states.
-    pub runs: usize,
-    /// Frames of each run; the first is the initial state.
-    pub frames: usize,
-    /// Time between frames; `None` is the law's own.
-    pub dt: Option<f64>,
-    /// How to step.
-    pub integrator: Integrator,
-    /// Steps from one frame to the next, of `rk4`.
-    pub substeps: usize,
-    /// Seed of the initial states.
-    pub seed: u64,
-}
-
-impl Default for Settings {
-    /// 10,000 runs of 1000 frames of four bodies on springs in the plane.
+impl Default for Integrator {
+    /// With error control.
     fn default() -> Self {
-        Settings {
-            law: Law::Spring,
-            dim: 2,
-            bodies: 4,
-            runs: 10_000,
-            frames: 1000,
-            dt: None,
-            integrator: Integrator::Adaptive,
-            substeps: 1,
-            seed: 0,
-        }
+        Integrator::Adaptive
+    }
+}
+
+impl Value for Law {
+    const KIND: Kind = Kind::Other;
+}
+
+options! {
+    /// Everything that makes a simulated data set; by default 10,000 runs of 1000 frames of four bodies on springs in
+    /// the plane.
+    pub struct Settings {
+        /// Forces between the bodies
+        law: Law = Law::Spring;
+        /// Number of dimensions: 2 or 3
+        dim: usize = 2;
+        /// Number of bodies: 2 to 64
+        bodies: usize = 4;
+        /// Number of runs, each from its own initial state
+        runs: usize = 10_000;
+        /// Frames of each run, including the initial state
+        frames: usize = 1000;
+        /// Time between frames [default: depends on the law]
+        dt: Option<f64> = None;
+        /// Integrator
+        integrator: Integrator = Integrator::Adaptive;
+        /// Steps of rk4 between two frames
+        substeps: usize = 1;
+        /// Seed of the initial states
+        seed: u64 = 0;
     }
 }
 
@@ -106,6 +103,27 @@ impl Settings {
                 .field("dt"));
         }
         Ok(dt)
+    }
+
+    /// When the frames are.
+    fn times(&self) -> Result<Vec<f64>> {
+        let dt = self.time_step()?;
+        Ok((0..self.frames).map(|k| k as f64 * dt).collect())
+    }
+
+    /// The entry of the data set.
+    fn about(&self) -> Result<About> {
+        let Settings { dim, bodies, runs, frames, seed, .. } = *self;
+        let dt = self.time_step()?;
+        let origin = match self.integrator {
+            Integrator::Adaptive => {
+                serde_json::json!({"integrator": "adaptive", "dt": dt, "rtol": TOLERANCE, "atol": TOLERANCE})
+            }
+            Integrator::Rk4 => {
+                serde_json::json!({"integrator": "rk4", "dt": dt, "substeps": self.substeps})
+            }
+        };
+        Ok(About { runs, frames, bodies, dim, law: Some(self.law.clone()), origin, seed })
     }
 
     /// An error that names the first setting that makes no sense.
@@ -175,37 +193,84 @@ pub(crate) fn energy(
     (total, size)
 }
 
-/// Makes a dataset at `path`. On an error or Ctrl-C there is no file.
-pub fn simulate(
+/// Simulates a data set in memory: as many runs of as many bodies as `settings` say, each from its own random initial
+/// state. The same seed gives the same data, bit for bit, on a class of device.
+///
+/// # Errors
+/// Settings that make no sense; a motion that cannot be followed; `interrupted` where `observer` stops it.
+///
+/// ```
+/// use lawsmith::device::Device;
+/// use lawsmith::nbody::simulate::{Settings, simulate};
+///
+/// // Three runs of four bodies on springs, in the plane.
+/// let settings = Settings { runs: 3, frames: 50, ..Settings::default() };
+/// let data = simulate(&Device::cpu(), &settings, &())?;
+/// assert_eq!(data.positions().len(), 3 * 50 * 4 * 2);
+/// # Ok::<(), lawsmith::error::Error>(())
+/// ```
+pub fn simulate(device: &Device, settings: &Settings, observer: &dyn Observer) -> Result<Dataset> {
+    settings.check()?;
+    let about = settings.about()?;
+    let mut arrays = Arrays::room(&about);
+    let Arrays { positions, velocities, accelerations, masses, charges, .. } = &mut arrays;
+    let frames = Frames { positions, velocities, accelerations };
+    fill(device, settings, frames, [masses, charges], observer)?;
+    arrays.times = settings.times()?;
+    Dataset::new(about, arrays)
+}
+
+/// Simulates a data set into a file at `path`, which may be larger than the memory. On an error or a stop there is no
+/// file.
+///
+/// # Errors
+/// Those of [`simulate`], and of writing.
+pub fn simulate_to(
+    path: &Path,
     device: &Device,
     settings: &Settings,
-    path: &Path,
-    progress: Progress,
+    observer: &dyn Observer,
 ) -> Result<Summary> {
     settings.check()?;
     let begun = Instant::now();
     let Settings { dim, bodies, runs, frames, .. } = *settings;
-    let dt = settings.time_step()?;
-    let (integrator, origin) = match settings.integrator {
-        Integrator::Adaptive => (
-            rk4::Integrator::Adaptive { tolerance: TOLERANCE },
-            serde_json::json!({"integrator": "adaptive", "dt": dt, "rtol": TOLERANCE, "atol": TOLERANCE}),
-        ),
-        Integrator::Rk4 => (
-            rk4::Integrator::Rk4 { substeps: settings.substeps },
-            serde_json::json!({"integrator": "rk4", "dt": dt, "substeps": settings.substeps}),
-        ),
-    };
-    let law = Some(settings.law.clone());
-    let about = About { runs, frames, bodies, dim, law, origin, seed: settings.seed };
-    let mut file = about.create(path)?;
-    for (k, time) in file.slice::<f64>("times").iter_mut().enumerate() {
-        *time = k as f64 * dt;
-    }
+    let mut file = settings.about()?.create(path)?;
+    file.slice::<f64>("times").copy_from_slice(&settings.times()?);
     let [positions, velocities, accelerations, masses, charges] =
         file.slices(["positions", "velocities", "accelerations", "masses", "charges"]);
+    let out = Frames { positions, velocities, accelerations };
+    let mut drifts = fill(device, settings, out, [masses, charges], observer)?;
+    file.finish()?;
+    let seconds = begun.elapsed().as_secs_f64();
+    drifts.sort_by(f64::total_cmp);
+    Ok(Summary {
+        runs,
+        frames,
+        bodies,
+        dim,
+        seconds,
+        body_steps_per_second: (runs * bodies * (frames - 1)) as f64 / seconds,
+        energy_drift: drifts.last().map(|&max| Drift { median: drifts[drifts.len() / 2], max }),
+    })
+}
 
-    let bar = progress.bar("simulate", runs as u64, "runs", 0);
+/// Integrates all runs into `out` and their `[masses, charges]`; the energy drift of each, where the law conserves
+/// energy.
+fn fill(
+    device: &Device,
+    settings: &Settings,
+    out: Frames,
+    [masses, charges]: [&mut [f32]; 2],
+    observer: &dyn Observer,
+) -> Result<Vec<f64>> {
+    let Settings { dim, bodies, runs, frames, .. } = *settings;
+    let dt = settings.time_step()?;
+    let integrator = match settings.integrator {
+        Integrator::Adaptive => rk4::Integrator::Adaptive { tolerance: TOLERANCE },
+        Integrator::Rk4 => rk4::Integrator::Rk4 { substeps: settings.substeps },
+    };
+    let Frames { positions, velocities, accelerations } = out;
+    let bar = observer.bar("simulate", runs as u64, "runs", 0);
     let conserved = settings.law.conserves_energy();
     let mut drifts = Vec::new();
     let batch_runs = (BODY_FRAMES_PER_BATCH / (frames * bodies)).clamp(64, 4096);
@@ -247,6 +312,7 @@ pub fn simulate(
             masses: &batch_masses,
             charges: &batch_charges,
             first_run: first,
+            observer,
         };
         let part = first * size..(first + count) * size;
         let out = Frames {
@@ -268,17 +334,5 @@ pub fn simulate(
         }
         bar.set((first + count) as u64);
     }
-    drop(bar);
-    file.finish()?;
-    let seconds = begun.elapsed().as_secs_f64();
-    drifts.sort_by(f64::total_cmp);
-    Ok(Summary {
-        runs,
-        frames,
-        bodies,
-        dim,
-        seconds,
-        body_steps_per_second: (runs * bodies * (frames - 1)) as f64 / seconds,
-        energy_drift: drifts.last().map(|&max| Drift { median: drifts[drifts.len() / 2], max }),
-    })
+    Ok(drifts)
 }

@@ -13,9 +13,8 @@ use crate::error::Result;
 use crate::model::{ModelKind, Shape};
 use crate::nbody::dataset::{About, Dataset};
 use crate::nbody::simulate::{self, simulate};
+use crate::observer::{Observer, Quiet};
 use crate::ops::{Training, tiny};
-use crate::progress::Progress;
-use crate::store::run::RunFolder;
 
 /// Runs of the test set.
 const TEST_RUNS: usize = 100;
@@ -97,16 +96,27 @@ impl System for Dataset {
         }))
     }
 
-    /// On fresh runs, simulated as the data set was but with another seed into `test.safetensors` of the
-    /// run folder; on the validation graphs where the data set was not simulated.
-    fn test(&self, device: Device, model: &Model, folder: &RunFolder) -> Result<Tested> {
-        let data = &self.about;
+    /// On fresh runs, `test.safetensors`; on the validation graphs where the data set was not simulated.
+    fn test(&self, device: Device, model: &Model, observer: &dyn Observer) -> Result<Tested> {
         let tested = |loss, data| Tested { loss, data, test: None, hidden: None };
-        let integrator = serde_json::from_value(data.origin["integrator"].clone());
-        let (Some(law), Ok(integrator)) = (data.law.clone(), integrator) else {
+        let Some(fresh) = self.fresh(&device, observer)? else {
             let loss = model.about.validation_loss.unwrap_or(f64::NAN);
             return Ok(tested(loss, "validation runs".to_string()));
         };
+        observer.keep("test.safetensors", &mut |path| fresh.save(path))?;
+        let graphs = Sampler::new(&fresh, &model.about.settings).all();
+        let Model { shape, parameters, .. } = model;
+        let found = forward::evaluate(&device, shape, parameters, &graphs, self.about.bodies)?;
+        Ok(tested(found.loss, format!("{TEST_RUNS} fresh runs, seed {}", fresh.about.seed)))
+    }
+}
+
+impl Dataset {
+    /// Fresh runs, simulated as this data set was but with another seed; `None` where it was not simulated.
+    pub(crate) fn fresh(&self, device: &Device, observer: &dyn Observer) -> Result<Option<Self>> {
+        let data = &self.about;
+        let integrator = serde_json::from_value(data.origin["integrator"].clone());
+        let (Some(law), Ok(integrator)) = (data.law.clone(), integrator) else { return Ok(None) };
         let settings = simulate::Settings {
             law,
             dim: data.dim,
@@ -118,13 +128,7 @@ impl System for Dataset {
             substeps: data.origin["substeps"].as_u64().unwrap_or(1) as usize,
             seed: data.seed.wrapping_add(TEST_SEED),
         };
-        let path = folder.file("test.safetensors");
-        simulate(&device, &settings, &path, Progress::Quiet)?;
-        let fresh = Dataset::open(&path)?;
-        let graphs = Sampler::new(&fresh, &model.about.settings).all();
-        let Model { shape, parameters, .. } = model;
-        let found = forward::evaluate(&device, shape, parameters, &graphs, data.bodies)?;
-        Ok(tested(found.loss, format!("{TEST_RUNS} fresh runs, seed {}", settings.seed)))
+        simulate(device, &settings, &Quiet(observer)).map(Some)
     }
 }
 

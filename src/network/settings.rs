@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::layout::BodyLayout;
 use crate::model::{ModelKind, Precision, Shape};
 use crate::ops::tiny::Penalty;
+use crate::{choice, options};
 
 /// Messages of the models that are not a bottleneck.
 const MESSAGES: usize = 100;
@@ -18,36 +19,32 @@ const WARM_UP: f64 = 0.3;
 const RISE: f64 = 25.0;
 const FALL: f64 = 1e5;
 
-/// How much work a training is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Preset {
-    /// A minute or two on two cores.
-    Quick,
-    /// In between: minutes to an hour.
-    Standard,
-    /// As in the paper: a million steps.
-    Paper,
+choice! {
+    /// How much work a training is.
+    pub enum Preset {
+        /// A minute or two on two cores.
+        Quick = "quick",
+        /// In between: minutes to an hour.
+        Standard = "standard",
+        /// As in the paper: a million steps.
+        Paper = "paper",
+    }
 }
 
-/// What a user may change about a preset.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
-pub struct Changes {
-    /// Training steps, instead of the preset's
-    #[arg(long, value_name = "N")]
-    pub steps: Option<u64>,
-    /// Units of each hidden layer, instead of the preset's
-    #[arg(long, value_name = "N")]
-    pub hidden: Option<usize>,
-    /// Hidden layers of each network, instead of the preset's
-    #[arg(long, value_name = "N")]
-    pub layers: Option<usize>,
-    /// Highest learning rate, instead of the preset's
-    #[arg(long, value_name = "RATE")]
-    pub peak_rate: Option<f64>,
-    /// Arithmetic of the matrix products [default: f32]
-    #[arg(long, value_enum, value_name = "PRECISION")]
-    pub precision: Option<Precision>,
+options! {
+    /// What a user may change about a preset.
+    pub struct Changes {
+        /// Training steps, instead of the preset's
+        steps: Option<u64> = None => [.value("N")];
+        /// Units of each hidden layer, instead of the preset's
+        hidden: Option<usize> = None => [.value("N")];
+        /// Hidden layers of each network, instead of the preset's
+        layers: Option<usize> = None => [.value("N")];
+        /// Highest learning rate, instead of the preset's
+        peak_rate: Option<f64> = None => [.value("RATE")];
+        /// Arithmetic of the matrix products [default: f32]
+        precision: Option<Precision> = None => [.value("PRECISION")];
+    }
 }
 
 impl Changes {

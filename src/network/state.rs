@@ -4,13 +4,60 @@
 use std::path::Path;
 
 use super::forward::Evaluation;
-use super::metrics::{Metrics, Row};
-use super::model::{About, Model, Snapshot, TrainState};
+use super::metrics::Row;
+use super::model::{Model, Snapshot, TrainState, TrainedOn};
 use super::pruning::{self, Pruning};
 use super::settings::Settings;
 use super::system::System;
 use crate::error::{Error, Result};
 use crate::model::Shape;
+
+/// A training to go on from: its network so far, and what the optimizer and pruning remember.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The network so far.
+    pub model: Model,
+    state: TrainState,
+}
+
+impl Checkpoint {
+    /// Reads a model file with the state of its training.
+    ///
+    /// # Errors
+    /// A file that is no model, or has no such state.
+    pub fn load(path: &Path) -> Result<Self> {
+        let (model, state) = Model::load_training(path)?;
+        if state.numbers.len() < 3 || Pruning::from_numbers(&state.numbers[3..]).is_none() {
+            return Err(Error::input("is too short").file(path).field("train.state"));
+        }
+        Ok(Checkpoint { model, state })
+    }
+
+    /// Writes it as a model file.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        self.model.save_training(path, &self.state)
+    }
+
+    /// An error where a training with these settings on this system cannot go on from here.
+    ///
+    /// # Errors
+    /// Other settings, another system.
+    pub fn check(&self, settings: &Settings, on: &TrainedOn) -> Result<()> {
+        let about = &self.model.about;
+        if (&about.settings, &about.on) == (settings, on) {
+            return Ok(());
+        }
+        let message = format!(
+            "was trained with other settings or on another {}: give the same ones, or \
+             --overwrite to start again",
+            on.what()
+        );
+        Err(Error::usage(message))
+    }
+}
 
 /// Networks of one shape and their moments. Only a single one can be pruned.
 #[derive(Debug)]
@@ -52,46 +99,29 @@ impl State {
         [&self.parameters, &self.m, &self.v]
     }
 
-    /// Adds the network of a checkpoint, with what it has summed up. `same` says whether it was
-    /// trained as this one is; `what` names what else it can have been trained on.
-    pub fn load(
-        &mut self,
-        path: &Path,
-        same: impl Fn(&About) -> bool,
-        what: &str,
-    ) -> Result<(u64, Sums)> {
-        let (model, state) = Model::load_training(path)?;
+    /// Adds the network of a checkpoint; what it has summed up.
+    pub fn add(&mut self, checkpoint: Checkpoint) -> Sums {
+        let Checkpoint { model, state } = checkpoint;
         let found = model.about;
-        if !same(&found) {
-            return Err(Error::usage(format!(
-                "was trained with other settings or on another {what}: give the same ones, or \
-                 --overwrite to start again"
-            ))
-            .file(path));
-        }
-        let short = || Error::input("is too short").file(path).field("train.state");
-        let [prediction, penalty, steps, decisions @ ..] = &state.numbers[..] else {
-            return Err(short());
-        };
-        self.pruning = Pruning::from_numbers(decisions).ok_or_else(short)?;
+        let numbers = &state.numbers;
+        self.pruning = Pruning::from_numbers(&numbers[3..]).expect("checked when it was made");
         self.shape = model.shape;
         self.components = model.components;
         self.parameters.extend(model.parameters);
         self.m.extend(state.m);
         self.v.extend(state.v);
         self.before_cut = state.before_cut;
-        let sums = Sums {
-            prediction: *prediction,
-            penalty: *penalty,
-            steps: *steps,
+        Sums {
+            prediction: numbers[0],
+            penalty: numbers[1],
+            steps: numbers[2],
             train_loss: found.train_loss,
             validation_loss: found.validation_loss,
-        };
-        Ok((found.step, sums))
+        }
     }
 
-    /// Writes the checkpoint of network `run`, which is `model`.
-    pub fn save(&self, path: &Path, model: &Model, run: usize, sums: &Sums) -> Result<()> {
+    /// The checkpoint of network `run`, which is `model`.
+    pub fn checkpoint(&self, model: Model, run: usize, sums: &Sums) -> Checkpoint {
         let len = model.parameters.len();
         let mut numbers = vec![sums.prediction, sums.penalty, sums.steps];
         numbers.extend(self.pruning.to_numbers());
@@ -101,7 +131,7 @@ impl State {
             numbers,
             before_cut: self.before_cut.clone(),
         };
-        model.save_training(path, &state)
+        Checkpoint { model, state }
     }
 
     /// Notes a validation loss for the next decision.
@@ -171,28 +201,24 @@ impl Sums {
         Ok(())
     }
 
-    /// Writes the row that is due after `step` steps, and starts the next.
-    pub fn write(
-        &mut self,
-        metrics: &mut Metrics,
-        step: u64,
-        settings: &Settings,
-        evaluation: &Evaluation,
-    ) -> Result<()> {
-        let train_loss = self.prediction / self.steps;
-        metrics.push(&Row {
+    /// The row that is due after `step` steps.
+    pub fn row<'a>(&self, step: u64, settings: &Settings, evaluation: &'a Evaluation) -> Row<'a> {
+        Row {
             step,
             rate: settings.rate(step - 1),
-            train_loss,
+            train_loss: self.prediction / self.steps,
             penalty: self.penalty / self.steps,
             validation_loss: evaluation.loss,
             significance: &evaluation.spread.significance,
-        })?;
-        *self = Sums {
-            train_loss: Some(train_loss),
-            validation_loss: Some(evaluation.loss),
+        }
+    }
+
+    /// The start of the next row.
+    pub fn after(row: &Row) -> Self {
+        Sums {
+            train_loss: Some(row.train_loss),
+            validation_loss: Some(row.validation_loss),
             ..Sums::default()
-        };
-        Ok(())
+        }
     }
 }

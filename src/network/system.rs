@@ -14,10 +14,10 @@ use super::state::State;
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::{ModelKind, Shape};
+use crate::observer::Observer;
 use crate::ops::Training;
 use crate::ops::tiny::Loss;
 use crate::random::Random;
-use crate::store::run::RunFolder;
 
 /// What networks are trained on: a set of small graphs, or one large one. Errors are too little
 /// data, too little memory, and those of the operations.
@@ -59,8 +59,9 @@ pub trait System {
         self.begin(device, settings, start.shape, start.arenas(), 0).map(drop)
     }
 
-    /// The loss of a trained network on data that nothing was fitted to.
-    fn test(&self, device: Device, model: &Model, folder: &RunFolder) -> Result<Tested>;
+    /// The loss of a trained network on data that nothing was fitted to. Data that are made for it are offered to
+    /// the observer.
+    fn test(&self, device: Device, model: &Model, observer: &dyn Observer) -> Result<Tested>;
 }
 
 /// Trainings under way on a device. Errors are those of the operations.

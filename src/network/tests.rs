@@ -6,13 +6,13 @@ use super::batches::Sampler;
 use super::forward;
 use super::model::Model;
 use super::settings::{Preset, Settings};
-use super::train::train;
+use super::train::train_into;
 use super::trainer::Trainer;
 use crate::device::{Device, Simd, test_gpu};
 use crate::model::{ModelKind, Precision};
 use crate::nbody::dataset::{About, Dataset};
+use crate::observer::Observer;
 use crate::ops::{relative_error, tiny};
-use crate::progress::Progress;
 use crate::random::Random;
 use crate::store::run::{Existing, RunFolder};
 
@@ -69,11 +69,12 @@ fn assert_resumes(device: &Device, settings: &Settings, stops: &[u64]) {
     let data = dataset(&folder.path().join("data.safetensors"), 3, spring);
     let model = settings.model;
     let whole = fresh(&folder.path().join("whole"));
-    train(device, &data, settings, &whole, false, Progress::Quiet).unwrap();
+    train_into(&whole, device, &data, settings, false, &()).unwrap();
     for &stop in stops {
         let part = fresh(&folder.path().join(stop.to_string()));
         let slice = std::slice::from_ref(settings);
-        let mut trainer = Trainer::new(device, &data, slice, std::slice::from_ref(&part)).unwrap();
+        let keeping = part.keeping(&());
+        let mut trainer = Trainer::new(device, &data, slice, Vec::new(), &[&keeping]).unwrap();
         while trainer.step() < stop {
             trainer.advance(stop).unwrap();
         }
@@ -84,7 +85,7 @@ fn assert_resumes(device: &Device, settings: &Settings, stops: &[u64]) {
             trainer.advance(behind).unwrap();
         }
         drop(trainer);
-        train(device, &data, settings, &part, true, Progress::Quiet).unwrap();
+        train_into(&part, device, &data, settings, true, &()).unwrap();
         for name in ["model.safetensors", "metrics.csv"] {
             let [a, b] = [&whole, &part].map(|run| std::fs::read(run.file(name)).unwrap());
             let lines = a.split(|&c| c == b'\n').zip(b.split(|&c| c == b'\n'));
@@ -134,10 +135,9 @@ fn gpu_trains_like_the_processor() {
         };
         let stack: Vec<Settings> =
             (0..runs).map(|seed| Settings { seed, ..settings.clone() }).collect();
-        let [here, there] = [("cpu", &Device::cpu()), ("gpu", &gpu)].map(|(name, device)| {
-            let run = |k: u64| fresh(&folder.path().join(format!("{model:?}-{name}-{k}")));
-            let folders: Vec<RunFolder> = (0..runs).map(run).collect();
-            let mut trainer = Trainer::new(device, &data, &stack, &folders).unwrap();
+        let [here, there] = [&Device::cpu(), &gpu].map(|device| {
+            let observers = vec![&() as &dyn Observer; runs as usize];
+            let mut trainer = Trainer::new(device, &data, &stack, Vec::new(), &observers).unwrap();
             while trainer.step() < 20 {
                 trainer.advance(20).unwrap();
             }
@@ -165,7 +165,7 @@ fn gpu_says_when_a_training_diverges() {
     let settings = Settings { peak_rate: 1e30, ..settings(ModelKind::L1, 10) };
     let message = |name: &str, device: &Device| {
         let run = fresh(&folder.path().join(name));
-        let result = train(device, &data, &settings, &run, false, Progress::Quiet);
+        let result = train_into(&run, device, &data, &settings, false, &());
         let error = result.unwrap_err();
         assert_eq!(error.field.as_deref(), Some("peak_rate"), "{error}");
         error.to_string().split(" (").next().unwrap_or_default().to_string()
@@ -180,12 +180,11 @@ fn a_stack_trains_like_its_members() {
     let settings = settings(ModelKind::Bottleneck, 30);
     let stack = [0, 1, 2].map(|k| fresh(&folder.path().join(format!("stack{k}"))));
     let device = Device::cpu();
-    super::train::train_replicas(&device, &data, &settings, &stack, false, Progress::Quiet)
-        .unwrap();
+    super::train::train_replicas(&stack, &device, &data, &settings, false, &()).unwrap();
     for (k, member) in stack.iter().enumerate() {
         let alone = fresh(&folder.path().join(format!("alone{k}")));
         let settings = Settings { seed: settings.seed + k as u64, ..settings.clone() };
-        train(&device, &data, &settings, &alone, false, Progress::Quiet).unwrap();
+        train_into(&alone, &device, &data, &settings, false, &()).unwrap();
         for name in ["model.safetensors", "metrics.csv"] {
             let [a, b] = [member, &alone].map(|run| std::fs::read(run.file(name)).unwrap());
             assert!(a == b, "{name} of member {k}");
@@ -199,12 +198,12 @@ fn other_settings_are_refused_on_resume() {
     let data = dataset(&folder.path().join("data.safetensors"), 3, spring);
     let (device, settings) = (Device::cpu(), settings(ModelKind::Bottleneck, 5));
     let run = fresh(&folder.path().join("run"));
-    train(&device, &data, &settings, &run, false, Progress::Quiet).unwrap();
+    train_into(&run, &device, &data, &settings, false, &()).unwrap();
     let other = Settings { hidden: 17, ..settings.clone() };
-    let error = train(&device, &data, &other, &run, true, Progress::Quiet).unwrap_err();
+    let error = train_into(&run, &device, &data, &other, true, &()).unwrap_err();
     assert_eq!(error.field.as_deref(), Some("hidden"), "{error}");
     let data = dataset(&folder.path().join("four.safetensors"), 4, spring);
-    let error = train(&device, &data, &settings, &run, true, Progress::Quiet).unwrap_err();
+    let error = train_into(&run, &device, &data, &settings, true, &()).unwrap_err();
     assert!(error.to_string().contains("another data set"), "{error}");
 }
 
@@ -215,7 +214,7 @@ fn evaluation_agrees_with_training() {
     let data = dataset(&folder.path().join("data.safetensors"), 5, spring);
     let (device, settings) = (Device::cpu(), settings(ModelKind::L1, 5));
     let run = fresh(&folder.path().join("run"));
-    train(&device, &data, &settings, &run, false, Progress::Quiet).unwrap();
+    train_into(&run, &device, &data, &settings, false, &()).unwrap();
     let model = Model::load(&run.file("model.safetensors")).unwrap();
     let graphs = Sampler::new(&data, &settings).all();
     let batch = tiny::Batch {
@@ -268,7 +267,7 @@ fn bf16_training_falls_like_f32() {
             translation: 0.0,
             ..settings(ModelKind::Bottleneck, 1500)
         };
-        train(&Device::cpu(), &data, &settings, &run, false, Progress::Quiet).unwrap();
+        train_into(&run, &Device::cpu(), &data, &settings, false, &()).unwrap();
         let (begin, end) = losses(&run);
         assert!(end < 0.5 * begin, "{precision:?}: {begin} to {end}");
         last.push(end);
@@ -284,7 +283,7 @@ fn kl_training_falls_and_its_messages_have_variances() {
     let run = fresh(&folder.path().join("kl"));
     let settings =
         Settings { messages: 4, hidden: 32, penalty: 0.01, ..settings(ModelKind::Kl, 800) };
-    train(&Device::cpu(), &data, &settings, &run, false, Progress::Quiet).unwrap();
+    train_into(&run, &Device::cpu(), &data, &settings, false, &()).unwrap();
     let (begin, end) = losses(&run);
     assert!(end < 0.8 * begin, "{begin} to {end}");
     let model = Model::load(&run.file("model.safetensors")).unwrap();
@@ -314,8 +313,7 @@ fn pruning_finds_the_number_of_components() {
             metrics_every: 10,
             ..settings(ModelKind::L1, 4000)
         };
-        let summary =
-            train(&Device::cpu(), &data, &settings, &run, false, Progress::Quiet).unwrap();
+        let summary = train_into(&run, &Device::cpu(), &data, &settings, false, &()).unwrap();
         let metrics = std::fs::read_to_string(run.file("metrics.csv")).unwrap();
         assert_eq!(summary.components.len(), number, "{metrics}");
     }

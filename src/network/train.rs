@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{Model, TrainedOn};
 pub use super::settings::{Preset, Settings};
+pub use super::state::Checkpoint;
 pub use super::system::{Measure, System, Tested};
-use super::trainer::{Trainer, steps_done};
+use super::trainer::Trainer;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::observer::Observer;
 use crate::ops::check_precision;
-use crate::progress::Progress;
 use crate::store::run::RunFolder;
 
 /// What a training ended with.
@@ -44,8 +45,11 @@ pub struct Trained {
     pub components: Vec<u32>,
     /// Seed of the training.
     pub seed: u64,
-    /// The run folder.
+    /// The run folder, where there is one.
     pub folder: PathBuf,
+    /// The network.
+    #[serde(skip)]
+    pub model: Model,
 }
 
 /// The `[train]` table of `config.toml`.
@@ -74,21 +78,62 @@ impl Config {
     }
 }
 
-/// Trains one network on `system` into `folder`. With `resume` it goes on where an interrupted
-/// training with the same settings stopped.
+/// Trains a network on `system`, from nothing or from the checkpoint `start` of a training with the same settings.
+/// The observer is offered `model.safetensors` (a [`Checkpoint`]) 25 times or more, `metrics.csv` row by row, and
+/// `test.safetensors`, the fresh runs of the test loss. The network is [`Trained::model`].
 ///
 /// # Errors
-/// Settings that make no sense or differ from those of the run to resume; too little data; a training that diverges; `interrupted` after Ctrl-C, when the checkpoint is written.
+/// Settings that make no sense or differ from those of `start`; too little data; a training that diverges;
+/// `interrupted` where the observer stops it, after a last checkpoint.
+///
+/// ```
+/// use lawsmith::device::Device;
+/// use lawsmith::model::ModelKind;
+/// use lawsmith::nbody::simulate::{Settings, simulate};
+/// use lawsmith::network::settings::{self, Preset};
+/// use lawsmith::network::train::train;
+///
+/// let device = Device::cpu();
+/// let springs = Settings { runs: 8, frames: 20, ..Settings::default() };
+/// let data = simulate(&device, &springs, &())?;
+/// let mut settings = settings::Settings::preset(Preset::Quick, ModelKind::Bottleneck, 2, 4);
+/// settings.hidden = 16;
+/// settings.set_steps(20);
+/// let trained = train(&device, &data, &settings, None, &())?;
+/// assert_eq!(trained.model.shape.message_dim, 2);
+/// # Ok::<(), lawsmith::error::Error>(())
+/// ```
 pub fn train(
     device: &Device,
     system: &dyn System,
     settings: &Settings,
+    start: Option<Checkpoint>,
+    observer: &dyn Observer,
+) -> Result<Trained> {
+    settings.check()?;
+    if let Some(start) = &start {
+        start.check(settings, &system.trained_on())?;
+    }
+    let settings = std::slice::from_ref(settings);
+    let starts = start.into_iter().collect();
+    Ok(train_stack(device, system, settings, starts, &[observer])?.remove(0))
+}
+
+/// Trains one network on `system` into `folder`. With `resume` it goes on where an interrupted
+/// training with the same settings stopped.
+///
+/// # Errors
+/// As [`train`]; those of reading and writing.
+pub fn train_into(
     folder: &RunFolder,
+    device: &Device,
+    system: &dyn System,
+    settings: &Settings,
     resume: bool,
-    progress: Progress,
+    observer: &dyn Observer,
 ) -> Result<Trained> {
     let folders = std::slice::from_ref(folder);
-    let mut summaries = train_replicas(device, system, settings, folders, resume, progress)?;
+    let mut summaries = train_replicas(folders, device, system, settings, resume, observer)?;
     Ok(summaries.remove(0))
 }
 
@@ -97,14 +142,14 @@ pub fn train(
 /// are pruned train one after another.
 ///
 /// # Errors
-/// As [`train`].
+/// As [`train_into`].
 pub fn train_replicas(
+    folders: &[RunFolder],
     device: &Device,
     system: &dyn System,
     settings: &Settings,
-    folders: &[RunFolder],
     resume: bool,
-    progress: Progress,
+    observer: &dyn Observer,
 ) -> Result<Vec<Trained>> {
     settings.check()?;
     let replicas: Vec<(Settings, &RunFolder)> = folders
@@ -121,8 +166,16 @@ pub fn train_replicas(
     // A kill between two checkpoints of a stack leaves them at different steps: those that are
     // behind go on alone. Stacked or alone, the numbers are the same.
     let mut stacks: Vec<(u64, Vec<usize>)> = Vec::new();
-    for (index, (_, folder)) in replicas.iter().enumerate() {
-        let step = steps_done(folder)?;
+    let on = system.trained_on();
+    let mut starts = Vec::new();
+    for (index, (settings, folder)) in replicas.iter().enumerate() {
+        let path = folder.file("model.safetensors");
+        let start = path.exists().then(|| Checkpoint::load(&path)).transpose()?;
+        if let Some(start) = &start {
+            start.check(settings, &on).map_err(|e| e.file(&path))?;
+        }
+        let step = start.as_ref().map_or(0, |start| start.model.about.step);
+        starts.push(start);
         match stacks.iter_mut().find(|(at, _)| *at == step && !settings.prune) {
             Some((_, stack)) => stack.push(index),
             None => stacks.push((step, vec![index])),
@@ -131,10 +184,15 @@ pub fn train_replicas(
     let mut summaries: Vec<Option<Trained>> = vec![None; replicas.len()];
     for (_, stack) in stacks {
         let settings: Vec<Settings> = stack.iter().map(|&k| replicas[k].0.clone()).collect();
-        let folders: Vec<RunFolder> = stack.iter().map(|&k| replicas[k].1.clone()).collect();
-        let trained = train_stack(device, system, &settings, &folders, progress)?;
-        for (index, summary) in stack.into_iter().zip(trained) {
-            summaries[index] = Some(summary);
+        let begun = stack.iter().filter_map(|&k| starts[k].take()).collect();
+        let keeping: Vec<_> = stack.iter().map(|&k| replicas[k].1.keeping(observer)).collect();
+        let observers: Vec<&dyn Observer> = keeping.iter().map(|k| k as &dyn Observer).collect();
+        let trained = train_stack(device, system, &settings, begun, &observers);
+        let first = replicas[stack[0]].1.path();
+        let place = |e: Error| if e.kind == Kind::Interrupted { e.file(first) } else { e };
+        for (index, summary) in stack.into_iter().zip(trained.map_err(place)?) {
+            let folder = replicas[index].1.path().to_path_buf();
+            summaries[index] = Some(Trained { folder, ..summary });
         }
     }
     Ok(summaries.into_iter().flatten().collect())
@@ -162,24 +220,24 @@ fn train_stack(
     device: &Device,
     system: &dyn System,
     settings: &[Settings],
-    folders: &[RunFolder],
-    progress: Progress,
+    starts: Vec<Checkpoint>,
+    observers: &[&dyn Observer],
 ) -> Result<Vec<Trained>> {
     let begun = Instant::now();
     let steps = settings[0].steps;
-    let mut trainer = Trainer::new(device, system, settings, folders)?;
+    let mut trainer = Trainer::new(device, system, settings, starts, observers)?;
     let first = trainer.step();
-    trainer.run(&folders[0], progress)?;
+    trainer.run()?;
     let seconds = begun.elapsed().as_secs_f64();
     let edges = trainer.edges() as f64;
-    let models: Vec<Model> = (0..folders.len()).map(|run| trainer.model(run)).collect();
+    let models: Vec<Model> = (0..settings.len()).map(|run| trainer.model(run)).collect();
     // What it holds on a device is room for the test.
     drop(trainer);
     let taken = (steps - first) * settings.len() as u64;
     let mut trained = Vec::new();
-    for (model, folder) in models.into_iter().zip(folders) {
-        let Tested { loss, data, test, hidden } = system.test(*device, &model, folder)?;
-        let Model { components, about, .. } = model;
+    for (model, observer) in models.into_iter().zip(observers) {
+        let Tested { loss, data, test, hidden } = system.test(*device, &model, *observer)?;
+        let (about, components) = (&model.about, model.components.clone());
         trained.push(Trained {
             steps,
             seconds,
@@ -193,7 +251,8 @@ fn train_stack(
             hidden,
             components,
             seed: about.settings.seed,
-            folder: folder.path().to_path_buf(),
+            folder: PathBuf::new(),
+            model,
         });
     }
     Ok(trained)

@@ -8,29 +8,25 @@
 //! everything random comes from (seed, step). So a resumed training is bit-identical to an
 //! uninterrupted one.
 
-use std::path::PathBuf;
-
 use super::forward::Evaluation;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Row};
 use super::model::{About, Model};
 use super::pruning;
 use super::settings::Settings;
-use super::state::{State, Sums};
+use super::state::{Checkpoint, State, Sums};
 use super::system::{Session, System};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::interrupt;
-use crate::progress::Progress;
-use crate::store::run::RunFolder;
+use crate::observer::Observer;
 
 /// A stack of trainings.
 pub(crate) struct Trainer<'a> {
     system: &'a dyn System,
     /// Of each run of the stack.
     settings: Vec<Settings>,
-    models: Vec<PathBuf>,
+    observers: Vec<&'a dyn Observer>,
     sums: Vec<Sums>,
-    metrics: Vec<Metrics>,
+    metrics: Vec<Written>,
     /// The loss of the last step, mean over the stack.
     loss: f64,
     /// Steps done.
@@ -40,39 +36,56 @@ pub(crate) struct Trainer<'a> {
     session: Box<dyn Session + 'a>,
 }
 
-/// Steps that the checkpoint of `folder` has done; 0 where there is none.
-pub(super) fn steps_done(folder: &RunFolder) -> Result<u64> {
-    let path = folder.file("model.safetensors");
-    if path.exists() { Ok(Model::load(&path)?.about.step) } else { Ok(0) }
+/// `metrics.csv` of a run, where its observer keeps one.
+struct Written {
+    /// Columns, and the step at which this training began.
+    messages: usize,
+    first: u64,
+    file: Option<Metrics>,
+}
+
+impl Written {
+    /// The file, begun or gone on with where it is not open yet.
+    fn file(&mut self, observer: &dyn Observer, row: Option<&Row>) -> Result<()> {
+        observer.keep("metrics.csv", &mut |path| {
+            if self.file.is_none() {
+                self.file = Some(Metrics::open(path, self.messages, self.first)?);
+            }
+            row.zip(self.file.as_mut()).map_or(Ok(()), |(row, file)| file.push(row))
+        })
+    }
 }
 
 impl<'a> Trainer<'a> {
-    /// Starts trainings with these settings (equal but for the seed), or goes on where their
-    /// checkpoints stopped, all at the same step.
+    /// Starts trainings with these settings (equal but for the seed), or goes on from their checkpoints, all of the
+    /// same step; each run has its observer, and the first one's progress is that of all.
     pub fn new(
         device: &Device,
         system: &'a dyn System,
         settings: &[Settings],
-        folders: &[RunFolder],
+        starts: Vec<Checkpoint>,
+        observers: &[&'a dyn Observer],
     ) -> Result<Self> {
-        let models: Vec<_> = folders.iter().map(|run| run.file("model.safetensors")).collect();
         let mut state = State::start(system, settings);
         let (mut step, mut sums) = (0, vec![Sums::default(); settings.len()]);
-        if models[0].exists() {
+        if !starts.is_empty() {
             state = State::new(state.shape, Vec::new());
-            let on = system.trained_on();
-            for ((path, settings), sums) in models.iter().zip(settings).zip(&mut sums) {
-                let same = |found: &About| (&found.settings, &found.on) == (settings, &on);
-                (step, *sums) = state.load(path, same, on.what())?;
+            for (start, sums) in starts.into_iter().zip(&mut sums) {
+                step = start.model.about.step;
+                *sums = state.add(start);
             }
         }
         // The columns are those of the network before pruning.
         let messages = system.shape(&settings[0]).message_dim;
         let session = system.begin(*device, settings, state.shape, state.arenas(), step)?;
-        let open = |run: &RunFolder| Metrics::open(&run.file("metrics.csv"), messages, step);
-        let metrics = folders.iter().map(open).collect::<Result<_>>()?;
-        let settings = settings.to_vec();
-        Ok(Trainer { system, settings, models, sums, metrics, loss: 0.0, step, state, session })
+        let open = |observer: &&dyn Observer| -> Result<Written> {
+            let mut written = Written { messages, first: step, file: None };
+            written.file(*observer, None)?;
+            Ok(written)
+        };
+        let metrics = observers.iter().map(open).collect::<Result<_>>()?;
+        let (settings, observers) = (settings.to_vec(), observers.to_vec());
+        Ok(Trainer { system, settings, observers, sums, metrics, loss: 0.0, step, state, session })
     }
 
     /// Steps done.
@@ -88,10 +101,11 @@ impl<'a> Trainer<'a> {
     /// Takes all steps that are left, with checkpoints.
     ///
     /// # Errors
-    /// Those of the steps; `interrupted` after Ctrl-C, when the checkpoint is written.
-    pub fn run(&mut self, folder: &RunFolder, progress: Progress) -> Result<()> {
+    /// Those of the steps; `interrupted` where the observer stops it, when the checkpoint is written.
+    pub fn run(&mut self) -> Result<()> {
         let Settings { steps, checkpoint_every, .. } = self.settings[0];
-        let bar = progress.bar("train", steps, "steps", self.step);
+        let observer = self.observers[0];
+        let bar = observer.bar("train", steps, "steps", self.step);
         bar.set(self.step);
         while self.step < steps {
             let before = self.step;
@@ -101,7 +115,7 @@ impl<'a> Trainer<'a> {
             if step / 10 > before / 10 {
                 bar.message(format!("loss {:.4}", self.loss));
             }
-            let stop = interrupt::requested() && step < steps;
+            let stop = observer.stop() && step < steps;
             if stop || step.is_multiple_of(checkpoint_every) || step == steps {
                 self.save()?;
             }
@@ -109,8 +123,7 @@ impl<'a> Trainer<'a> {
                 return Err(Error::interrupted(format!(
                     "stopped after step {step} of {steps} and saved: the same command with \
                      --resume goes on"
-                ))
-                .file(folder.path()));
+                )));
             }
         }
         Ok(())
@@ -148,8 +161,9 @@ impl<'a> Trainer<'a> {
                 self.state.note(evaluation.loss);
             }
             if row {
-                let (metrics, settings) = (&mut self.metrics[run], &self.settings[run]);
-                self.sums[run].write(metrics, self.step, settings, &evaluation)?;
+                let row = self.sums[run].row(self.step, &self.settings[run], &evaluation);
+                self.metrics[run].file(self.observers[run], Some(&row))?;
+                self.sums[run] = Sums::after(&row);
             }
             if decision {
                 self.decide(evaluation)?;
@@ -199,12 +213,13 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Writes the checkpoint of every run of the stack.
+    /// Offers the checkpoint of every run of the stack.
     pub fn save(&mut self) -> Result<()> {
         self.session.training().parameters(&mut self.state.parameters)?;
         self.session.training().moments(&mut self.state.m, &mut self.state.v)?;
-        for (run, path) in self.models.iter().enumerate() {
-            self.state.save(path, &self.model(run), run, &self.sums[run])?;
+        for (run, observer) in self.observers.iter().enumerate() {
+            let checkpoint = self.state.checkpoint(self.model(run), run, &self.sums[run]);
+            observer.keep("model.safetensors", &mut |path| checkpoint.save(path))?;
         }
         Ok(())
     }

@@ -7,16 +7,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::observer::{Observer, Progress};
+use crate::options;
 
-/// What to do with a folder that is not empty.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct Existing {
-    /// Continue an interrupted run.
-    #[arg(long)]
-    pub resume: bool,
-    /// Delete the earlier run in the output folder.
-    #[arg(long, conflicts_with = "resume")]
-    pub overwrite: bool,
+options! {
+    /// What to do with a folder that is not empty.
+    #[derive(Copy, Eq)]
+    pub struct Existing {
+        /// Continue an interrupted run.
+        resume: bool = false;
+        /// Delete the earlier run in the output folder.
+        overwrite: bool = false => [.conflicts("resume")];
+    }
 }
 
 /// A run's folder.
@@ -152,6 +154,11 @@ impl RunFolder {
         .field(key))
     }
 
+    /// Keeps every file that a computation offers, and passes everything else on to `observer`.
+    pub fn keeping<'a>(&'a self, observer: &'a dyn Observer) -> Keeping<'a> {
+        Keeping { folder: self, observer }
+    }
+
     fn config(&self) -> Result<toml::Table> {
         let path = self.file("config.toml");
         if !path.exists() {
@@ -159,6 +166,31 @@ impl RunFolder {
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
         text.parse().map_err(|e| Error::input(format!("is not valid TOML: {e}")).file(&path))
+    }
+}
+
+/// A run folder as an observer.
+#[derive(Clone, Copy)]
+pub struct Keeping<'a> {
+    folder: &'a RunFolder,
+    observer: &'a dyn Observer,
+}
+
+impl Observer for Keeping<'_> {
+    fn progress(&self, progress: &Progress) {
+        self.observer.progress(progress);
+    }
+
+    fn note(&self, text: &str) {
+        self.observer.note(text);
+    }
+
+    fn stop(&self) -> bool {
+        self.observer.stop()
+    }
+
+    fn keep(&self, name: &str, write: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+        write(&self.folder.file(name))
     }
 }
 

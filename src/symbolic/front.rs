@@ -1,6 +1,7 @@
 //! The hall of fame: the best expression of each complexity, and the rules that choose among them
 //! (docs/design.md §5).
 
+use crate::choice;
 use crate::formula::expression::Expression;
 
 /// One expression of a front.
@@ -29,41 +30,21 @@ pub struct Front {
     pub shared: Option<[Option<usize>; 3]>,
 }
 
-/// Which entry of a front is the law.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    clap::ValueEnum,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Select {
-    /// The largest score among losses of at most 1.5 times the smallest.
-    #[default]
-    Best,
-    /// The largest score (the rule of the paper).
-    Score,
-    /// The smallest loss.
-    Accuracy,
+choice! {
+    /// Which entry of a front is the law.
+    pub enum Select {
+        /// The largest score among losses of at most 1.5 times the smallest.
+        Best = "best",
+        /// The largest score (the rule of the paper).
+        Score = "score",
+        /// The smallest loss.
+        Accuracy = "accuracy",
+    }
 }
 
 impl Select {
     /// The rules, in the order of their tables.
     pub const ALL: [Select; 3] = [Select::Score, Select::Best, Select::Accuracy];
-
-    /// The name in tables and settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Select::Best => "best",
-            Select::Score => "score",
-            Select::Accuracy => "accuracy",
-        }
-    }
 }
 
 /// A loss of 0 counts as this, so that scores stay finite.

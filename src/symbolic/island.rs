@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::rules::Rules;
 use crate::error::Result;
 use crate::formula::expression::{Expression, Node, Op};
+use crate::observer::Observer;
 use crate::ops::expression::{Evaluator, Fitted, Rows};
 use crate::random::Random;
 
@@ -92,6 +93,7 @@ pub(super) struct Task<'a> {
     pub population: usize,
     pub batches: usize,
     pub deadline: Option<Instant>,
+    pub observer: &'a dyn Observer,
 }
 
 impl Task<'_> {
@@ -150,7 +152,7 @@ pub(super) fn evolve(islands: &mut [Island], task: &Task) -> Result<()> {
     })?;
     for batch in 0..task.batches {
         let late = task.deadline.is_some_and(|d| Instant::now() >= d);
-        if late || crate::interrupt::requested() {
+        if late || task.observer.stop() {
             break;
         }
         let temperature = 1.0 - batch as f64 / task.batches as f64;

@@ -1,7 +1,7 @@
-//! A search with a run folder: `hall_of_fame.csv` while it runs, `laws.json` at the end, `--resume`.
+//! A search and the files of a run: `hall_of_fame.csv` while it runs, `laws.json` at the end, `--resume`.
 //!
 //! Whoever has a list of problems with a label each (a table's target, the components of a
-//! network's messages) needs nothing else.
+//! network's messages) needs nothing else. The files are offered to the observer.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -15,8 +15,9 @@ use crate::error::{Error, Result};
 use crate::formula::export;
 use crate::formula::expression::Expression;
 use crate::formula::print::number;
+use crate::observer::{Bar, Observer};
 use crate::ops::expression::Evaluator;
-use crate::progress::{Bar, Progress};
+use crate::store;
 use crate::store::run::RunFolder;
 use crate::store::table::Table;
 
@@ -55,63 +56,103 @@ pub struct Labels {
     pub resume: bool,
 }
 
-/// Searches for the laws of `problems`, each with its label, and keeps the run folder up to date.
-/// What the folder's files hold under other labels stays.
+/// What a run folder holds of earlier searches; nothing by default.
+#[derive(Default)]
+pub struct Earlier {
+    /// Rows of `hall_of_fame.csv` under other labels, which stay.
+    rows: Vec<csv::StringRecord>,
+    /// The laws of other targets, which stay.
+    pub(super) laws: Vec<Value>,
+    /// What the search goes on from.
+    memory: Option<Memories>,
+}
+
+impl Earlier {
+    /// Reads what `folder` holds, beside what a search of these problems writes anew.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn read(
+        folder: &RunFolder,
+        problems: &[Problem],
+        labels: &Labels,
+        settings: &Settings,
+    ) -> Result<Self> {
+        let memory = match labels.resume {
+            true => read_memory(&folder.file(labels.memory), fingerprint(problems, settings))?,
+            false => None,
+        };
+        Ok(Earlier {
+            rows: other_rows(folder, &labels.targets)?,
+            laws: other_laws(read_laws(folder)?, &labels.targets),
+            memory,
+        })
+    }
+
+    /// Laws under other labels of all stages but `stage`: what remains where a search was stopped.
+    pub(crate) fn laws_but(&self, stage: &str) -> Vec<Value> {
+        self.laws.iter().filter(|law| law["stage"] != stage).cloned().collect()
+    }
+}
+
+/// The laws of other targets.
+pub(crate) fn other_laws(mut laws: Vec<Value>, targets: &[String]) -> Vec<Value> {
+    laws.retain(|law| !targets.iter().any(|target| law["target"] == target.as_str()));
+    laws
+}
+
+/// Searches for the laws of `problems`, each with its label. The observer is offered `hall_of_fame.csv` and the
+/// memory of the search while it runs, `laws.json` and `kept.csv` at its end; what `earlier` searches found under
+/// other labels is in them as well.
 ///
-/// Ctrl-C ends the search early and writes the same files; [`Outcome::interrupted`] says so.
+/// A stop of the observer ends the search early with the same files; [`Outcome::interrupted`] says so.
 ///
 /// # Errors
-/// Those of [`search::search`], and of reading and writing the files.
+/// Those of [`search::search`], and of writing the files.
 pub fn run(
     evaluator: &Evaluator,
     problems: &[Problem],
     labels: &Labels,
     settings: &Settings,
     select: Select,
-    folder: &RunFolder,
-    progress: Progress,
+    earlier: Earlier,
+    observer: &dyn Observer,
 ) -> Result<Vec<Outcome>> {
     assert_eq!(problems.len(), labels.targets.len(), "a label for each problem");
     let begun = Instant::now();
     let fingerprint = fingerprint(problems, settings);
-    let memory = match labels.resume {
-        true => read_memory(&folder.file(labels.memory), fingerprint)?,
-        false => None,
-    };
+    let Earlier { rows: others, mut laws, memory } = earlier;
     let whole = settings.evaluations.map(|limit| limit.saturating_mul(problems.len() as u64));
     let bar = match (whole, settings.seconds) {
         (Some(whole), _) => {
             let done = memory.as_ref().map_or(0, Memories::evaluations);
-            progress.bar("regress", whole, "formulas", done)
+            observer.bar("regress", whole, "formulas", done)
         }
-        (None, Some(seconds)) => progress.bar("regress", seconds.ceil() as u64, "s", 0),
-        (None, None) => progress.bar("regress", 0, "s", 0),
+        (None, Some(seconds)) => observer.bar("regress", seconds.ceil() as u64, "s", 0),
+        (None, None) => observer.bar("regress", 0, "s", 0),
     };
     let mut remembered: Option<Instant> = None;
-    let others = other_rows(folder, &labels.targets)?;
-    let mut laws = read_laws(folder)?;
-    laws.retain(|law| !labels.targets.iter().any(|target| law["target"] == target.as_str()));
     let mut written = None;
-    let mut observer = |moment: &Moment| {
+    let mut seen = |moment: &Moment| {
         advance(&bar, settings, problems, moment, begun);
         let ends = whole.is_some_and(|whole| moment.evaluations >= whole);
         if moment.whole && (ends || remembered.is_none_or(|at| at.elapsed() >= REMEMBER_EVERY)) {
             remembered = Some(Instant::now());
             let memory = [head(fingerprint).as_bytes(), &moment.memory(), b"}\n"].concat();
             // A failure here costs a later resume some seconds of work, and nothing else.
-            let _ = folder.write(labels.memory, &memory);
+            let _ = keep(observer, labels.memory, &memory);
         }
         if written.is_none_or(|at: Instant| at.elapsed() >= REWRITE_EVERY) {
             written = Some(Instant::now());
             // A failure here stops nothing: the last write reports it, if it persists.
-            let _ = write_fronts(folder, &others, problems, labels, moment.fronts);
+            let _ = write_fronts(observer, &others, problems, labels, moment.fronts);
         }
     };
-    let outcomes = search::search(evaluator, problems, settings, memory, &mut observer)?;
+    let outcomes = search::search(evaluator, problems, settings, memory, observer, &mut seen)?;
     let fronts: Vec<Front> = outcomes.iter().map(|o| o.front.clone()).collect();
-    write_fronts(folder, &others, problems, labels, &fronts)?;
+    write_fronts(observer, &others, problems, labels, &fronts)?;
     if settings.keep > 1 {
-        write_kept(folder, problems, labels, &outcomes)?;
+        write_kept(observer, problems, labels, &outcomes)?;
     }
     for ((problem, label), front) in problems.iter().zip(&labels.targets).zip(&fronts) {
         if let Some(chosen) = front.select(select) {
@@ -119,7 +160,7 @@ pub fn run(
             laws.push(law(label, labels.stage, entry, &problem.names, select.name()));
         }
     }
-    write_laws(folder, &laws)?;
+    keep_laws(observer, &laws)?;
     Ok(outcomes)
 }
 
@@ -172,13 +213,12 @@ fn read_memory(path: &Path, fingerprint: u64) -> Result<Option<Memories>> {
 
 /// Writes `kept.csv`: the best few of each complexity.
 fn write_kept(
-    folder: &RunFolder,
+    observer: &dyn Observer,
     problems: &[Problem],
     labels: &Labels,
     outcomes: &[Outcome],
 ) -> Result<()> {
-    let path = folder.file(KEPT);
-    let failed = |e: String| Error::input(format!("cannot be written: {e}")).file(&path);
+    let failed = |e: String| Error::input(format!("cannot be written: {e}")).file(KEPT);
     let mut writer = csv::Writer::from_writer(Vec::new());
     let mut write =
         |record: [String; 5]| writer.write_record(record).map_err(|e| failed(e.to_string()));
@@ -195,7 +235,7 @@ fn write_kept(
         }
     }
     let bytes = writer.into_inner().map_err(|e| failed(e.to_string()))?;
-    folder.write(KEPT, &bytes)
+    keep(observer, KEPT, &bytes)
 }
 
 /// One entry of `laws.json`.
@@ -229,10 +269,17 @@ pub fn read_laws(folder: &RunFolder) -> Result<Vec<Value>> {
         .map_err(|e| Error::input(format!("is not a list of laws: {e}")).file(&path))
 }
 
-/// Writes `laws.json`.
-pub fn write_laws(folder: &RunFolder, laws: &[Value]) -> Result<()> {
+/// Offers `laws.json`.
+///
+/// # Errors
+/// Those of writing.
+pub fn keep_laws(observer: &dyn Observer, laws: &[Value]) -> Result<()> {
     let text = serde_json::to_string_pretty(laws).expect("a JSON value prints");
-    folder.write(LAWS, format!("{text}\n").as_bytes())
+    keep(observer, LAWS, format!("{text}\n").as_bytes())
+}
+
+fn keep(observer: &dyn Observer, name: &str, bytes: &[u8]) -> Result<()> {
+    observer.keep(name, &mut |path| store::write_atomic(path, bytes))
 }
 
 fn advance(bar: &Bar, settings: &Settings, problems: &[Problem], moment: &Moment, begun: Instant) {
@@ -252,14 +299,13 @@ fn advance(bar: &Bar, settings: &Settings, problems: &[Problem], moment: &Moment
 }
 
 fn write_fronts(
-    folder: &RunFolder,
+    observer: &dyn Observer,
     others: &[csv::StringRecord],
     problems: &[Problem],
     labels: &Labels,
     fronts: &[Front],
 ) -> Result<()> {
-    let path = folder.file(HALL_OF_FAME);
-    let failed = |e: String| Error::input(format!("cannot be written: {e}")).file(&path);
+    let failed = |e: String| Error::input(format!("cannot be written: {e}")).file(HALL_OF_FAME);
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer
         .write_record(["component", "complexity", "loss", "score", "equation"])
@@ -280,7 +326,7 @@ fn write_fronts(
         }
     }
     let bytes = writer.into_inner().map_err(|e| failed(e.to_string()))?;
-    folder.write(HALL_OF_FAME, &bytes)
+    keep(observer, HALL_OF_FAME, &bytes)
 }
 
 /// The rows of `hall_of_fame.csv` that belong to other components.

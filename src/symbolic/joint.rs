@@ -9,15 +9,14 @@
 use std::slice;
 
 use super::front::{Entry, Front, Select};
-use super::job::{self, Labels};
+use super::job::{self, Earlier, Labels};
 use super::round::digits;
 use super::search::{self, Outcome, Problem, Settings};
 use super::template::Template;
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Op};
+use crate::observer::Observer;
 use crate::ops::expression::Evaluator;
-use crate::progress::Progress;
-use crate::store::run::RunFolder;
 
 /// What the search for all targets at once is called in the run folder.
 const JOINT: &str = "joint";
@@ -166,8 +165,13 @@ impl Joint {
     }
 }
 
-/// Searches for the laws of `components` as one problem, made of them by [`Joint::new`], and keeps the run
-/// folder up to date as [`job::run`] does; in `laws.json` are the laws of the components.
+/// The labels of the one problem that components become.
+pub fn together(labels: &Labels) -> Labels {
+    Labels { targets: vec![JOINT.to_string()], ..labels.clone() }
+}
+
+/// Searches for the laws of `components` as one problem, made of them by [`Joint::new`], and offers
+/// files as [`job::run`] does; in `laws.json` are the laws of the components.
 ///
 /// # Errors
 /// Those of [`job::run`].
@@ -179,25 +183,21 @@ pub fn run(
     labels: &Labels,
     settings: &Settings,
     select: Select,
-    folder: &RunFolder,
-    progress: Progress,
+    earlier: Earlier,
+    observer: &dyn Observer,
 ) -> Result<Vec<Outcome>> {
-    let together = Labels { targets: vec![JOINT.to_string()], ..labels.clone() };
+    let together = together(labels);
     let problem = slice::from_ref(problem);
-    let found = job::run(evaluator, problem, &together, settings, select, folder, progress)?;
+    let mut laws = job::other_laws(earlier.laws.clone(), &labels.targets);
+    let found = job::run(evaluator, problem, &together, settings, select, earlier, observer)?;
     let outcomes = joint.apart(components, settings, &found[0])?;
-    let mut laws = job::read_laws(folder)?;
-    laws.retain(|law| {
-        let target = law["target"].as_str().unwrap_or_default();
-        target != JOINT && !labels.targets.iter().any(|t| t == target)
-    });
     for ((outcome, target), component) in outcomes.iter().zip(&labels.targets).zip(components) {
         if let Some(chosen) = outcome.front.select(select) {
             let entry = &outcome.front.entries[chosen];
             laws.push(job::law(target, labels.stage, entry, &component.names, select.name()));
         }
     }
-    job::write_laws(folder, &laws)?;
+    job::keep_laws(observer, &laws)?;
     Ok(outcomes)
 }
 
@@ -233,7 +233,8 @@ mod tests {
         let (joint, problem) = Joint::new(&components, &vector).unwrap();
         assert_eq!((problem.target.len(), problem.columns.len()), (2000, 5));
         let settings = Settings { evaluations: Some(40_000), ..Settings::default() };
-        let outcome = search(&Evaluator::cpu(), &[problem], &settings, None, &mut |_| {}).unwrap();
+        let outcome =
+            search(&Evaluator::cpu(), &[problem], &settings, None, &(), &mut |_| {}).unwrap();
         let chosen = outcome[0].front.select(Select::Best).unwrap();
         let formulas = joint.formulas(&outcome[0].parts[chosen]);
         for (formula, component) in formulas.iter().zip(&components) {

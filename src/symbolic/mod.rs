@@ -2,6 +2,7 @@
 
 pub mod denoise;
 mod enumerate;
+pub mod fit;
 pub mod front;
 mod hall;
 mod island;
@@ -10,8 +11,10 @@ pub mod joint;
 mod library;
 mod linear;
 pub mod mutate;
+pub mod options;
 mod pairs;
 mod powers;
+mod prepare;
 pub mod relevance;
 mod round;
 mod rules;

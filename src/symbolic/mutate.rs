@@ -4,6 +4,7 @@
 //! All work on the postfix list: a sub-tree is a range, and a change replaces one range by another.
 
 use super::settings::Settings;
+use crate::choice;
 use crate::formula::definition::Definition;
 use crate::formula::expression::{Expression, Node, Op};
 use crate::random::Random;
@@ -45,35 +46,36 @@ pub const KINDS: [(Kind, f64); 13] = [
     (Kind::Random, 0.3),
 ];
 
-/// A kind of mutation.
-#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
-pub enum Kind {
-    /// A constant times a random factor, rarely with the other sign.
-    Constant,
-    /// An operator becomes another of the same arity.
-    Operator,
-    /// A variable becomes another.
-    Variable,
-    /// The operands of a binary operator change places.
-    Swap,
-    /// a ∘ (b • c) becomes (a ∘ b) • c, or back.
-    Rotate,
-    /// A leaf becomes an operator on leaves, or an operator is put above the root.
-    Grow,
-    /// An operator is put above any node.
-    Insert,
-    /// An operator is replaced by one of its operands.
-    Delete,
-    /// Any sub-tree becomes a small random one.
-    Graft,
-    /// A sub-tree becomes the whole.
-    Hoist,
-    /// A variable v becomes v + c·u: linear combinations of two variables at once.
-    Combine,
-    /// A sub-tree is multiplied by a product of two variables: what neither does alone.
-    Multiply,
-    /// A new random expression.
-    Random,
+choice! {
+    /// A kind of mutation.
+    pub enum Kind {
+        /// A constant times a random factor, rarely with the other sign.
+        Constant = "constant",
+        /// An operator becomes another of the same arity.
+        Operator = "operator",
+        /// A variable becomes another.
+        Variable = "variable",
+        /// The operands of a binary operator change places.
+        Swap = "swap",
+        /// a ∘ (b • c) becomes (a ∘ b) • c, or back.
+        Rotate = "rotate",
+        /// A leaf becomes an operator on leaves, or an operator is put above the root.
+        Grow = "grow",
+        /// An operator is put above any node.
+        Insert = "insert",
+        /// An operator is replaced by one of its operands.
+        Delete = "delete",
+        /// Any sub-tree becomes a small random one.
+        Graft = "graft",
+        /// A sub-tree becomes the whole.
+        Hoist = "hoist",
+        /// A variable v becomes v + c·u: linear combinations of two variables at once.
+        Combine = "combine",
+        /// A sub-tree is multiplied by a product of two variables: what neither does alone.
+        Multiply = "multiply",
+        /// A new random expression.
+        Random = "random",
+    }
 }
 
 /// An operator that is to be put above something.

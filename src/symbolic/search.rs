@@ -20,6 +20,7 @@ use super::template::Template;
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::formula::units::Units;
+use crate::observer::Observer;
 use crate::ops::expression::{Evaluator, side_by_side};
 
 /// Batches of an island between two synchronisations.
@@ -73,7 +74,7 @@ pub struct Outcome {
     pub node_evaluations: u64,
     /// From the start of the whole job.
     pub seconds: f64,
-    /// True where Ctrl-C came before the search had ended.
+    /// True where the observer stopped the search.
     pub interrupted: bool,
 }
 
@@ -96,7 +97,7 @@ impl Memories {
     }
 }
 
-/// What an observer sees at a synchronisation.
+/// What is shown at a synchronisation.
 pub struct Moment<'a> {
     /// The front of each problem.
     pub fronts: &'a [Front],
@@ -115,11 +116,11 @@ impl Moment<'_> {
     }
 }
 
-/// Searches all `problems` as one job; `observer` sees every synchronisation. With the `memory` of
+/// Searches all `problems` as one job; `seen` is shown every synchronisation. With the `memory` of
 /// an earlier search of the same problems with the same settings it goes on from there, to the same
 /// end.
 ///
-/// Ends at the first limit that is met (with none, only at Ctrl-C), and in any case with the fronts
+/// Ends at the first limit that is met (with none, only where `observer` stops it), and in any case with the fronts
 /// found so far.
 ///
 /// # Errors
@@ -130,7 +131,8 @@ pub fn search(
     problems: &[Problem],
     settings: &Settings,
     memory: Option<Memories>,
-    observer: &mut dyn FnMut(&Moment),
+    observer: &dyn Observer,
+    seen: &mut dyn FnMut(&Moment),
 ) -> Result<Vec<Outcome>> {
     let begun = Instant::now();
     if settings.islands == 0 {
@@ -138,7 +140,7 @@ pub fn search(
     }
     let deadline = settings.seconds.map(|s| begun + Duration::from_secs_f64(s.clamp(0.0, 1e9)));
     let late = || deadline.is_some_and(|d| Instant::now() >= d);
-    let stopped = || late() || crate::interrupt::requested();
+    let stopped = || late() || observer.stop();
     let mut states: Vec<State> = problems
         .iter()
         .enumerate()
@@ -159,7 +161,7 @@ pub fn search(
             for state in &mut states {
                 state.plant(evaluator, deadline)?;
             }
-            tell(&states, !stopped(), observer);
+            tell(&states, !stopped(), seen);
         }
     }
     loop {
@@ -188,7 +190,7 @@ pub fn search(
         let limit = settings.limit(share);
         let size = (population, batches);
         let epoch = |(state, evaluator): (&mut State, Evaluator)| {
-            state.epoch(&evaluator, limit, size, deadline)
+            state.epoch(&evaluator, limit, size, deadline, observer)
         };
         // All have a seat before the first begins.
         let seated = |state: &State| state.rules.evaluator(evaluator).seated();
@@ -199,11 +201,11 @@ pub fn search(
         } else {
             work.into_par_iter().try_for_each(epoch)?;
         }
-        tell(&states, !stopped(), observer);
+        tell(&states, !stopped(), seen);
     }
     states.par_iter_mut().try_for_each(State::round)?;
     let seconds = begun.elapsed().as_secs_f64();
-    let interrupted = crate::interrupt::requested();
+    let interrupted = observer.stop();
     let outcome = |state: &State| Outcome {
         front: state.front(),
         kept: state.kept(),
@@ -225,11 +227,11 @@ pub fn search(
     Ok(outcomes)
 }
 
-/// Shows the observer where all searches are.
-fn tell(states: &[State], whole: bool, observer: &mut dyn FnMut(&Moment)) {
+/// Shows whoever looks where all searches are.
+fn tell(states: &[State], whole: bool, seen: &mut dyn FnMut(&Moment)) {
     let fronts: Vec<Front> = states.iter().map(State::front).collect();
     let evaluations = states.iter().map(State::evaluations).sum();
-    observer(&Moment { fronts: &fronts, evaluations, whole, states });
+    seen(&Moment { fronts: &fronts, evaluations, whole, states });
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ fn settings(evaluations: u64) -> Settings {
 }
 
 fn run(problems: &[Problem], settings: &Settings) -> Vec<Outcome> {
-    search(&Evaluator::cpu(), problems, settings, None, &mut |_| {}).unwrap()
+    search(&Evaluator::cpu(), problems, settings, None, &(), &mut |_| {}).unwrap()
 }
 
 /// Largest relative error on fresh pairs.
@@ -137,7 +137,7 @@ fn gpu_finds_the_front_of_a_processor_with_avx_512() {
     let problems = [pairs(300, 4, target), pairs(1100, 5, target)];
     let settings = Settings { islands: 2, ..settings(600) };
     let [found, twin] = [gpu, Device::cpu()].map(|device| {
-        search(&Evaluator::new(&device), &problems, &settings, None, &mut |_| {}).unwrap()
+        search(&Evaluator::new(&device), &problems, &settings, None, &(), &mut |_| {}).unwrap()
     });
     assert!(found.iter().all(|outcome| outcome.front.entries.len() > 3), "{found:?}");
     if Simd::detect() >= Simd::Avx512 {
@@ -163,7 +163,7 @@ fn gpu_searches_side_by_side_share_launches_and_find_what_each_finds_alone() {
             })
             .collect();
     let find = |evaluator: &Evaluator, (problems, settings): &(Vec<Problem>, Settings)| {
-        let found = search(evaluator, problems, settings, None, &mut |_| {}).unwrap();
+        let found = search(evaluator, problems, settings, None, &(), &mut |_| {}).unwrap();
         found.into_iter().map(|o| Outcome { seconds: 0.0, ..o }).collect::<Vec<_>>()
     };
     let mut alone = Vec::new();

@@ -14,6 +14,7 @@ use super::search::Problem;
 use super::settings::Settings;
 use crate::error::Result;
 use crate::formula::expression::Expression;
+use crate::observer::Observer;
 use crate::ops::expression::{Evaluator, Rows};
 use crate::random::Random;
 
@@ -136,6 +137,7 @@ impl<'a> State<'a> {
             population: 0,
             batches: 0,
             deadline: None,
+            observer: &(),
         };
         let mut known = HashSet::new();
         let admitted = found.iter().filter_map(|e| task.admit(e));
@@ -170,6 +172,7 @@ impl<'a> State<'a> {
         limit: u32,
         (population, batches): (usize, usize),
         deadline: Option<Instant>,
+        observer: &dyn Observer,
     ) -> Result<()> {
         self.memory.epochs += 1;
         if self.memory.epochs.is_multiple_of(FORGET_EVERY) {
@@ -188,6 +191,7 @@ impl<'a> State<'a> {
             population,
             batches,
             deadline,
+            observer,
         };
         let islands = &mut self.memory.islands;
         if evaluator.is_gpu() {

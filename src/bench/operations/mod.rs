@@ -175,8 +175,18 @@ fn motion(
     }
     let dt = law.default_dt().unwrap_or(0.01);
     let (masses, charges) = (&masses[..], &charges[..]);
-    let batch =
-        Batch { law: &law, integrator, dim, bodies, frames, dt, masses, charges, first_run: 0 };
+    let batch = Batch {
+        law: &law,
+        integrator,
+        dim,
+        bodies,
+        frames,
+        dt,
+        masses,
+        charges,
+        first_run: 0,
+        observer: &(),
+    };
     let length = runs * frames * bodies * dim;
     let steps = (runs * (frames - 1)) as f64;
     let name = law.name();

@@ -13,14 +13,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clap::Parser;
 use serde_json::{Value, json};
 
-use super::fit::{self, Config, Fit};
-use super::options::{Arguments, Options};
+use super::fit::{self, Config, Ready};
+use crate::cli::flags::Flags;
 use crate::cli::{Context, usage_error};
 use crate::error::{Error, Kind, Result};
+use crate::observer::{Observer, Quiet};
 use crate::ops::expression::{Evaluator, side_by_side};
-use crate::progress::Progress;
 use crate::store::run::{Existing, RunFolder};
 use crate::store::{tidy, write_atomic};
+use crate::symbolic::options::Options;
 
 /// The summary of all fits, in the folder of the batch.
 const SUMMARY: &str = "summary.csv";
@@ -30,6 +31,16 @@ const ON_GPU: usize = 16;
 
 /// Extensions of tables in a folder.
 const TABLES: [&str; 4] = ["csv", "npz", "npy", "parquet"];
+
+/// A job as the command line reads it.
+#[derive(Parser)]
+#[command(no_binary_name = true)]
+struct Arguments {
+    #[command(flatten)]
+    options: Flags<Options>,
+    #[arg(long)]
+    seed: Option<u64>,
+}
 
 /// One fit of a batch.
 struct Job {
@@ -61,7 +72,8 @@ pub fn run(
     std::fs::create_dir_all(output).map_err(|e| Error::io("create", output, e))?;
     tidy(&[output.join(SUMMARY)]);
     let evaluator = Evaluator::new(&context.device);
-    let bar = context.progress.bar("batch", jobs.len() as u64, "fits", 0);
+    let observer: &dyn Observer = &context.terminal;
+    let bar = observer.bar("batch", jobs.len() as u64, "fits", 0);
     let (next, writing) = (AtomicUsize::new(0), Mutex::new(()));
     let results: Vec<Mutex<Option<Result<Value>>>> =
         jobs.iter().map(|_| Mutex::new(None)).collect();
@@ -69,10 +81,11 @@ pub fn run(
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = jobs.get(index) else { return };
-            if crate::interrupt::requested() {
+            if observer.stop() {
                 return;
             }
-            let result = one(job, &output.join(&job.name), existing.overwrite, &evaluator);
+            let result =
+                one(job, &output.join(&job.name), existing.overwrite, &evaluator, observer);
             *results[index].lock().expect("no panic holds it") = Some(result);
             bar.add(1);
             let _one_at_a_time = writing.lock().expect("no panic holds it");
@@ -94,7 +107,7 @@ pub fn run(
     }
     drop(bar);
     let rows = write_summary(output, &jobs, &results)?;
-    if crate::interrupt::requested() {
+    if observer.stop() {
         let message = "stopped; the same command continues with the fits that have not ended";
         return Err(Error::interrupted(format!("{message} ({})", output.display())));
     }
@@ -121,17 +134,23 @@ pub fn run(
 }
 
 /// One fit: what an earlier run of it found, or a new one.
-fn one(job: &Job, path: &Path, overwrite: bool, evaluator: &Evaluator) -> Result<Value> {
+fn one(
+    job: &Job,
+    path: &Path,
+    overwrite: bool,
+    evaluator: &Evaluator,
+    observer: &dyn Observer,
+) -> Result<Value> {
     let done = path.join(fit::RESULT);
     if done.exists() && !overwrite {
         let text = std::fs::read_to_string(&done).map_err(|e| Error::io("read", &done, e))?;
         return serde_json::from_str(&text)
             .map_err(|e| Error::input(format!("is not the result of a fit: {e}")).file(&done));
     }
-    let ready = Fit::new(job.config.clone())?;
+    let ready = Ready::new(job.config.clone())?;
     let resume = !overwrite && path.join("config.toml").exists();
     let folder = RunFolder::create(path, Existing { resume, overwrite })?;
-    Ok(ready.run(evaluator, &folder, resume, Progress::Quiet)?.document())
+    Ok(ready.run(evaluator, &folder, resume, &Quiet(observer))?.document())
 }
 
 /// An error where the folder of a job holds something else.
@@ -232,7 +251,7 @@ fn read(path: &Path, seed: u64) -> Result<Vec<Job>> {
         }
         let parsed =
             Arguments::try_parse_from(&arguments).map_err(|e| at(usage_error(&e).message))?;
-        let mut options = parsed.options;
+        let mut options = parsed.options.0;
         if let Some(folder) = &options.warm_start {
             options.warm_start = Some(base.join(folder));
         }

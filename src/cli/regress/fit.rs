@@ -1,27 +1,22 @@
-//! One fit: a table and options become problems, the problems a run folder.
+//! One fit: a table in a file, and a run folder.
 
-use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::options::Options;
-use super::prepare;
 use crate::error::{Error, Result};
-use crate::formula::export::{self, Law};
+use crate::formula::export;
 use crate::formula::expression::{Expression, Node};
+use crate::observer::Observer;
 use crate::ops::expression::Evaluator;
-use crate::progress::Progress;
 use crate::store::run::RunFolder;
 use crate::store::table::Table;
-use crate::symbolic::denoise::denoised;
-use crate::symbolic::front::Select;
-use crate::symbolic::job::{self, Labels, MEMORY};
-use crate::symbolic::joint::{self, Joint};
-use crate::symbolic::search::{self, Outcome, Problem, Settings};
-use crate::symbolic::template::{Part, Template};
+use crate::symbolic::fit::{Fit, Fitted};
+use crate::symbolic::options::Options;
+use crate::symbolic::search::Outcome;
+use crate::symbolic::template::Part;
 
 /// The document of a fit that has ended.
 pub const RESULT: &str = "fit.json";
@@ -56,98 +51,33 @@ pub fn fingerprint(table: &Path) -> Result<String> {
     Ok(format!("{:016x}", hasher.finish()))
 }
 
-/// A fit that is ready to run: everything about it has been checked.
-pub struct Fit {
+/// A fit that is ready to run.
+pub struct Ready {
     config: Config,
-    problems: Vec<Problem>,
-    settings: Settings,
-    /// Formulas of an earlier run that break the rules of this one.
-    refused: usize,
-    /// Under `--joint`: how the targets become one problem, and that.
-    joint: Option<(Joint, Problem)>,
+    fit: Fit,
 }
 
 /// What came out.
-pub struct Fitted {
-    /// One for each target.
-    pub outcomes: Vec<Outcome>,
-    names: Vec<String>,
-    targets: Vec<String>,
-    select: Select,
+pub struct Done {
+    fitted: Fitted,
     /// The inputs that were left after `--select-features`, where it was given.
     inputs: Option<Vec<String>>,
-    template: Option<Template>,
     /// True where formulas had to fit units.
     units: bool,
-    refused: usize,
 }
 
-impl Fit {
+impl Ready {
     /// Reads the table and checks every option.
     ///
     /// # Errors
     /// Naming file, field and row, or the option.
     pub fn new(mut config: Config) -> Result<Self> {
-        let options = &config.options;
-        if options.target.is_empty() {
-            let message = "--target must name the column to explain";
-            return Err(Error::usage(message).field("target"));
-        }
-        let mut targets = HashSet::new();
-        if let Some(twice) = options.target.iter().find(|target| !targets.insert(*target)) {
-            return Err(Error::usage(format!("names '{twice}' twice")).field("target"));
-        }
         // Before a long table is read.
-        options.settings(&[], &[], config.seed).or_else(|e| match e.field.as_deref() {
-            Some("complexity") => Ok(Settings::default()),
-            _ => Err(e),
-        })?;
+        config.options.check(config.seed)?;
         let table = Table::read(&config.table)?;
         config.data = fingerprint(&config.table)?;
-        let options = &config.options;
-        let mut inputs = options.inputs.clone();
-        if inputs.is_empty() {
-            let taken = |name: &&String| {
-                options.target.contains(name) || Some(*name) == options.weights.as_ref()
-            };
-            inputs = table.names.iter().filter(|n| !taken(n)).cloned().collect();
-        }
-        let weights = options.weights.as_deref();
-        let problem = |target: &String| job::problem_of_table(&table, target, &inputs, weights);
-        let mut problems: Vec<Problem> =
-            options.target.iter().map(problem).collect::<Result<_>>()?;
-        if let Some(template) = prepare::template(&problems[0], &table, options)? {
-            problems.iter_mut().for_each(|problem| problem.template = Some(template.clone()));
-        }
-        let names = table.names;
-        drop(table.columns);
-        // From here on nothing sees the rows that are held out.
-        if let Some(share) = options.validation.filter(|share| *share > 0.0) {
-            problems
-                .iter_mut()
-                .try_for_each(|problem| prepare::hold_out(problem, share, config.seed))?;
-        }
-        prepare::select_features(&mut problems, options, config.seed)?;
-        let settings = options.settings(&problems[0].names, &names, config.seed)?;
-        for (problem, target) in problems.iter_mut().zip(&options.target) {
-            if options.denoise {
-                let Problem { columns, target, weights, .. } = &*problem;
-                problem.target = denoised(columns, target, weights.as_deref(), config.seed);
-            }
-            prepare::groups_are_seen(problem)?;
-            prepare::complete(problem, target, &names, options)?;
-        }
-        let joint = prepare::joined(&problems, options)?;
-        let mut refused = 0;
-        match &joint {
-            Some((_, problem)) => drop(search::check(problem, &settings)?),
-            None => {
-                for problem in &mut problems {
-                    refused += prepare::admitted(problem, &settings, options)?;
-                }
-            }
-        }
-        Ok(Fit { config, problems, settings, refused, joint })
+        let fit = Fit::new(table, config.options.clone(), config.seed)?;
+        Ok(Ready { config, fit })
     }
 
     /// Searches, and writes everything into the folder; `resume` goes on from what is there.
@@ -155,96 +85,41 @@ impl Fit {
     /// # Errors
     /// [`crate::error::Kind::Interrupted`] after Ctrl-C, once everything is written.
     pub fn run(
-        mut self,
+        self,
         evaluator: &Evaluator,
         folder: &RunFolder,
         resume: bool,
-        progress: Progress,
-    ) -> Result<Fitted> {
-        let options = &self.config.options;
-        let targets = options.target.clone();
-        let labels = Labels { targets, stage: "table", memory: MEMORY, resume };
-        // Without a memory the search had not come to its first: from nothing it ends where it would have.
-        let begun = resume && folder.file(MEMORY).exists();
-        if begun && options.template.is_none() && self.joint.is_none() {
-            job::resume(&mut self.problems, &labels.targets, folder)?;
-        }
+        observer: &dyn Observer,
+    ) -> Result<Done> {
         folder.write_config("regress", &self.config)?;
-        let select = options.select;
-        if self.refused > 0 {
-            let message = "formulas of the earlier run break a limit of this one and are left out";
-            progress.note(&format!("{} {message}", self.refused));
-        }
-        let composed = options.template.is_some() || self.joint.is_some() || options.pure_constants;
-        if evaluator.is_gpu() && (composed || self.settings.row_loss.is_some()) {
-            let message = "losses other than mae and mse, templates, --joint and --pure-constants are \
-                           computed on the CPU";
-            progress.note(message);
-        }
-        let outcomes = match &self.joint {
-            None => job::run(
-                evaluator,
-                &self.problems,
-                &labels,
-                &self.settings,
-                select,
-                folder,
-                progress,
-            )?,
-            Some(joined) => {
-                let (problems, settings) = (&self.problems, &self.settings);
-                joint::run(
-                    evaluator, problems, joined, &labels, settings, select, folder, progress,
-                )?
-            }
-        };
-        let fitted = Fitted {
-            outcomes,
-            names: self.problems[0].names.clone(),
-            targets: labels.targets,
-            select,
-            inputs: options.select_features.map(|_| self.problems[0].names.clone()),
-            template: self.problems[0].template.clone(),
-            units: options.units.is_some(),
-            refused: self.refused,
-        };
-        for (name, text) in export::files(&fitted.laws()) {
+        let fitted = self.fit.run(evaluator, Some((folder, resume)), observer)?;
+        let options = &self.config.options;
+        let inputs = options.select_features.map(|_| fitted.names.clone());
+        let done = Done { fitted, inputs, units: options.units.is_some() };
+        for (name, text) in export::files(&done.fitted.laws()) {
             folder.write(name, text.as_bytes())?;
         }
-        if fitted.outcomes.iter().any(|outcome| outcome.interrupted) {
+        if done.fitted.outcomes.iter().any(|outcome| outcome.interrupted) {
             return Err(Error::interrupted(format!(
                 "stopped; what was found is in {}, --resume continues from there",
                 folder.path().display()
             )));
         }
-        let document = serde_json::to_string_pretty(&fitted.document()).expect("plain data");
+        let document = serde_json::to_string_pretty(&done.document()).expect("plain data");
         folder.write(RESULT, format!("{document}\n").as_bytes())?;
-        Ok(fitted)
+        Ok(done)
     }
 }
 
-impl Fitted {
-    /// The chosen laws.
-    fn laws(&self) -> Vec<Law> {
-        let chosen = |(outcome, target): (&Outcome, &String)| {
-            let entry = &outcome.front.entries[outcome.front.select(self.select)?];
-            Some(Law {
-                target: target.clone(),
-                expression: entry.expression.clone(),
-                names: self.names.clone(),
-            })
-        };
-        self.outcomes.iter().zip(&self.targets).filter_map(chosen).collect()
-    }
-
+impl Done {
     /// The document of `--json`: that of the target, or a list where there are several.
     pub fn document(&self) -> Value {
-        let mut documents: Vec<Value> = self
-            .outcomes
+        let Fitted { outcomes, names, targets, refused, .. } = &self.fitted;
+        let mut documents: Vec<Value> = outcomes
             .iter()
-            .zip(&self.targets)
+            .zip(targets)
             .map(|(outcome, target)| {
-                let mut document = super::document(outcome, &self.names);
+                let mut document = super::document(outcome, names);
                 for (entry, parts) in outcome.parts.iter().enumerate() {
                     document["front"][entry]["parts"] = self.parts(parts);
                 }
@@ -252,8 +127,8 @@ impl Fitted {
                 if let Some(inputs) = &self.inputs {
                     document["inputs"] = json!(inputs);
                 }
-                if self.refused > 0 {
-                    document["refused"] = json!(self.refused);
+                if *refused > 0 {
+                    document["refused"] = json!(refused);
                 }
                 document
             })
@@ -266,13 +141,13 @@ impl Fitted {
 
     /// The parts of a template by their names, each in the names of its first call's operands.
     fn parts(&self, found: &[Expression]) -> Value {
-        let template = self.template.iter().flat_map(|template| &template.parts);
+        let template = self.fitted.template.iter().flat_map(|template| &template.parts);
         let text = |(part, e): (&Part, &Expression)| {
             let operands = part.operands.iter().flatten();
             let names: Vec<String> = operands
                 .map(|operand| match operand.root() {
-                    Node::Variable(_) => operand.text(&self.names),
-                    _ => format!("({})", operand.text(&self.names)),
+                    Node::Variable(_) => operand.text(&self.fitted.names),
+                    _ => format!("({})", operand.text(&self.fitted.names)),
                 })
                 .collect();
             (part.name.clone(), json!(e.text(&names)))
@@ -282,7 +157,8 @@ impl Fitted {
 
     /// The fronts as tables.
     pub fn text(&self) -> String {
-        let several = self.targets.len() > 1;
+        let Fitted { outcomes, names, targets, select, .. } = &self.fitted;
+        let several = targets.len() > 1;
         let front = |(outcome, target): (&Outcome, &String)| {
             let title = if several { format!("{target}\n") } else { String::new() };
             let empty = if self.units {
@@ -290,10 +166,10 @@ impl Fitted {
             } else {
                 "no formula was valid on all rows"
             };
-            title + &super::table_of(&outcome.front, &self.names, self.select, empty)
+            title + &super::table_of(&outcome.front, names, *select, empty)
         };
         let inputs = self.inputs.iter().map(|i| format!("inputs: {}", i.join(", ")));
-        let fronts = self.outcomes.iter().zip(&self.targets).map(front);
+        let fronts = outcomes.iter().zip(targets).map(front);
         inputs.chain(fronts).collect::<Vec<_>>().join("\n\n")
     }
 }

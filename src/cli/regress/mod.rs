@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Context;
+use super::flags::{Flags, choice};
 use crate::distill::laws::{Search, regress};
 use crate::error::{Error, Result};
 use crate::network::settings::Preset;
@@ -14,15 +15,13 @@ use crate::ops::expression::Evaluator;
 use crate::pipeline::open_run;
 use crate::store::run::{Existing, RunFolder};
 use crate::symbolic::front::{Front, Select};
+use crate::symbolic::options::Options;
 use crate::symbolic::search::Outcome;
 
 mod batch;
 mod fit;
-mod options;
-mod prepare;
 
-use fit::{Config, Fit};
-use options::Options;
+use fit::{Config, Ready};
 
 /// Finds the formula behind a column of a table.
 #[derive(Args)]
@@ -35,15 +34,15 @@ pub struct Regress {
     #[arg(long, value_name = "JOBS", conflicts_with = "table")]
     batch: Option<PathBuf>,
     #[command(flatten)]
-    options: Options,
+    options: Flags<Options>,
     /// How hard to search for the laws of a run's messages [default: quick]
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = choice::<Preset>())]
     preset: Option<Preset>,
     /// The run folder [default: runs/TABLE]
     #[arg(short, long)]
     output: Option<PathBuf>,
     #[command(flatten)]
-    existing: Existing,
+    existing: Flags<Existing>,
 }
 
 impl Regress {
@@ -59,18 +58,18 @@ impl Regress {
         }
         if let Some(jobs) = &self.batch {
             let output = self.output.clone().unwrap_or_else(|| default(jobs));
-            return batch::run(jobs, &self.options, &output, self.existing, context);
+            return batch::run(jobs, &self.options.0, &output, self.existing.0, context);
         }
         let table = self.table.clone().expect("required without --batch");
         if of_run {
             return self.run_folder(&table, context);
         }
         let output = self.output.clone().unwrap_or_else(|| default(&table));
-        let config = Config::new(table, self.options, context.seed);
-        let fit = Fit::new(config)?;
-        let folder = RunFolder::create(&output, self.existing)?;
+        let config = Config::new(table, self.options.0, context.seed);
+        let fit = Ready::new(config)?;
+        let folder = RunFolder::create(&output, self.existing.0)?;
         let evaluator = Evaluator::new(&context.device);
-        let fitted = fit.run(&evaluator, &folder, self.existing.resume, context.progress)?;
+        let fitted = fit.run(&evaluator, &folder, self.existing.0.resume, &context.terminal)?;
         context.print(&fitted.document(), fitted.text());
         Ok(())
     }
@@ -79,9 +78,9 @@ impl Regress {
     fn run_folder(&self, path: &Path, context: &Context) -> Result<()> {
         let message =
             "does not apply to the messages of a run, whose laws are written to its folder";
-        self.options.only(&["evaluations", "select", "joint"], message)?;
+        self.options.0.only(&["evaluations", "select", "joint"], message)?;
         for (field, given) in
-            [("--output", self.output.is_some()), ("--overwrite", self.existing.overwrite)]
+            [("--output", self.output.is_some()), ("--overwrite", self.existing.0.overwrite)]
         {
             if given {
                 return Err(Error::usage(message).field(field));
@@ -89,9 +88,9 @@ impl Regress {
         }
         let folder = RunFolder::open(path)?;
         let preset = self.preset.unwrap_or(Preset::Quick);
-        let search = Search::new(preset, self.options.evaluations, self.options.select);
-        let joint = &self.options.joint;
-        let search = Search { resume: self.existing.resume, joint, ..search };
+        let search = Search::new(preset, self.options.0.evaluations, self.options.0.select);
+        let joint = &self.options.0.joint;
+        let search = Search { resume: self.existing.0.resume, joint, ..search };
         let summary = regress(context.compute(), &open_run(&folder)?, search)?;
         context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
         Ok(())

@@ -6,7 +6,6 @@ use super::dop853::Stepper;
 use super::{Batch, Frames, Integrator};
 use crate::device::{Cpu, Simd};
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::law::{Law, Pair, laws};
 use crate::simd::f64s::{Lanes, MAX_WIDTH};
 
@@ -216,7 +215,7 @@ fn rk4<V: Level>(task: &mut Task, substeps: usize) -> Result<()> {
             if frame + 1 == frames {
                 break;
             }
-            if interrupt::requested() {
+            if task.batch.observer.stop() {
                 return Err(Error::interrupted("interrupted: nothing was written"));
             }
             for step in 0..substeps {
@@ -361,7 +360,7 @@ fn adaptive<V: Level>(task: &mut Task, tolerance: f64) -> Result<()> {
             }
         }
         stepper.accept(error);
-        if interrupt::requested() {
+        if task.batch.observer.stop() {
             return Err(Error::interrupted("interrupted: nothing was written"));
         }
     }

@@ -12,7 +12,6 @@ use crate::device::cuda::{Buffer, Grid, Kernel};
 use crate::device::ring;
 use crate::error::{Error, Result};
 use crate::formula::expression::Op;
-use crate::interrupt;
 use crate::law::Law;
 use crate::law::potential::{Potential, small_integer};
 use crate::ops::expression::{Operand, Program, gpu as program};
@@ -106,7 +105,7 @@ pub(super) fn integrate_in_parts(
     let mut motion = Motion::new(gpu, batch, states)?;
     let jobs = (0..batch.frames).step_by(at_once);
     let launch = |first: &usize, chunk: &mut Buffer<f32>| {
-        if interrupt::requested() {
+        if batch.observer.stop() {
             return Err(Error::interrupted("interrupted: nothing was written"));
         }
         let count = at_once.min(batch.frames - first);

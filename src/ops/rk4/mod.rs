@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::law::Law;
+use crate::observer::Observer;
 use crate::ops::Call;
 
 mod cpu;
@@ -65,6 +66,8 @@ pub struct Batch<'a> {
     pub charges: &'a [f64],
     /// Number of the first run, for error messages.
     pub first_run: usize,
+    /// Who may stop it.
+    pub observer: &'a dyn Observer,
 }
 
 impl Batch<'_> {
@@ -96,8 +99,8 @@ pub struct Frames<'a> {
 /// Integrates every system of the batch from `states` `[run, 2, body, dim]` (positions, then
 /// velocities), fills the frames and leaves the last state in `states`.
 ///
-/// A motion that is not finite is an error that names run and time; frames are then incomplete. So
-/// is Ctrl-C.
+/// A motion that is not finite is an error that names run and time, a stop of the observer is one as
+/// well; frames are then incomplete.
 ///
 /// # Panics
 /// If the lengths of the buffers disagree: a programming error.

@@ -87,7 +87,18 @@ impl Case {
 
     pub fn batch(&self, integrator: Integrator) -> Batch<'_> {
         let Case { ref law, dim, bodies, frames, dt, ref masses, ref charges, .. } = *self;
-        Batch { law, integrator, dim, bodies, frames, dt, masses, charges, first_run: 0 }
+        Batch {
+            law,
+            integrator,
+            dim,
+            bodies,
+            frames,
+            dt,
+            masses,
+            charges,
+            first_run: 0,
+            observer: &(),
+        }
     }
 
     /// On `device`, into poisoned frames.

@@ -6,7 +6,7 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// Installs the handler; called once, by the binary. SIGTERM counts as Ctrl-C.
 pub fn install() {
-    // A second handler can only mean that a library user has one already: theirs stays.
+    // A second handler can only mean that someone has one already: theirs stays.
     let _ = ctrlc::set_handler(|| {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);

@@ -3,18 +3,18 @@
 
 use std::collections::HashSet;
 
+use super::job;
+use super::joint::Joint;
 use super::options::Options;
+use super::relevance::relevance;
+use super::search::{self, Problem, Rest, Settings};
+use super::template::{Template, too_close};
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::formula::units::Units;
 use crate::random::Random;
 use crate::store::run::RunFolder;
 use crate::store::table::Table;
-use crate::symbolic::job;
-use crate::symbolic::joint::Joint;
-use crate::symbolic::relevance::relevance;
-use crate::symbolic::search::{self, Problem, Rest, Settings};
-use crate::symbolic::template::{Template, too_close};
 
 /// The targets as one problem, under `--joint`.
 pub(super) fn joined(problems: &[Problem], options: &Options) -> Result<Option<(Joint, Problem)>> {

@@ -1,5 +1,5 @@
 //! Progress on stderr: bars with rate and remaining time on a terminal, a plain line every few
-//! seconds in a log, nothing under `-q`.
+//! seconds in a log, nothing under `-q`. Ctrl-C stops what it watches.
 //!
 //! Rate and remaining time are those of this process: what an earlier run had done before `--resume`
 //! counts as done, and not as fast.
@@ -11,31 +11,77 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use super::interrupt;
+use crate::observer::{Observer, Progress};
+
 /// Time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Where progress goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Nowhere (`-q`, tests).
-    Quiet,
-    /// To stderr: bars on a terminal, lines elsewhere.
-    Stderr,
+/// The person who typed the command.
+pub struct Terminal {
+    /// Nothing is shown (`-q`).
+    quiet: bool,
+    /// Stderr is a terminal.
+    bars: bool,
+    /// Those under way.
+    running: Mutex<Vec<Bar>>,
 }
 
-impl Progress {
-    /// A bar named `label` that counts to `total` `unit`s, `done` of which an earlier run has done.
-    pub fn bar(self, label: &str, total: u64, unit: &str, done: u64) -> Bar {
-        let terminal = std::io::stderr().is_terminal();
-        let target = match self {
-            Progress::Stderr if terminal => ProgressDrawTarget::stderr(),
-            _ => ProgressDrawTarget::hidden(),
-        };
+impl Terminal {
+    /// Stderr, or nothing.
+    pub fn new(quiet: bool) -> Self {
+        let bars = std::io::stderr().is_terminal();
+        Terminal { quiet, bars, running: Mutex::new(Vec::new()) }
+    }
+}
+
+impl Observer for Terminal {
+    fn progress(&self, progress: &Progress) {
+        if self.quiet {
+            return;
+        }
+        let mut running = self.running.lock().expect("no panic holds it");
+        let known = running.iter().position(|bar| bar.label == progress.label);
+        let at = known.unwrap_or_else(|| {
+            running.push(Bar::new(progress, self.bars));
+            running.len() - 1
+        });
+        running[at].show(progress, self.bars);
+        if progress.ended {
+            running.remove(at).bar.finish();
+        }
+    }
+
+    fn note(&self, text: &str) {
+        if !self.quiet {
+            eprintln!("{text}");
+        }
+    }
+
+    fn stop(&self) -> bool {
+        interrupt::requested()
+    }
+}
+
+/// One running bar.
+struct Bar {
+    label: String,
+    bar: ProgressBar,
+    begun: Instant,
+    /// The last plain line.
+    last: Instant,
+}
+
+impl Bar {
+    fn new(progress: &Progress, shown: bool) -> Self {
+        let target =
+            if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let Progress { label, unit, total, before, .. } = *progress;
         let template =
             format!("{{prefix:<10}} {{bar:30}} {{pos}}/{{len}} {unit} {{speed}} {{msg}}");
         let begun = Instant::now();
         let speed = move |state: &ProgressState, out: &mut dyn Write| {
-            let pace = Pace::of(done, state.pos(), begun.elapsed().as_secs_f64());
+            let pace = Pace::of(before, state.pos(), begun.elapsed().as_secs_f64());
             let _ = write!(out, "{:.0}/s", pace.rate);
             if let Some(left) = pace.left(state.pos(), state.len().unwrap_or(0)) {
                 let _ = write!(out, " eta {:#}", HumanDuration(left));
@@ -44,17 +90,22 @@ impl Progress {
         let style = ProgressStyle::with_template(&template).expect("a constant template");
         let bar = ProgressBar::with_draw_target(Some(total), target)
             .with_prefix(label.to_string())
-            .with_position(done)
+            .with_position(before)
             .with_style(style.with_key("speed", speed));
-        let lines =
-            (self == Progress::Stderr && !terminal).then(|| Mutex::new(Lines { last: begun }));
-        Bar { bar, lines, done, begun, label: label.to_string(), unit: unit.to_string() }
+        Bar { label: label.to_string(), bar, begun, last: begun }
     }
 
-    /// One line of information.
-    pub fn note(self, text: &str) {
-        if self == Progress::Stderr {
-            eprintln!("{text}");
+    fn show(&mut self, progress: &Progress, bars: bool) {
+        let Progress { label, done, total, unit, before, message, ended } = *progress;
+        if bars {
+            if self.bar.message() != message {
+                self.bar.set_message(message.to_string());
+            }
+            self.bar.set_position(done);
+        } else if ended || self.last.elapsed() >= LINE_EVERY {
+            self.last = Instant::now();
+            let seconds = self.begun.elapsed().as_secs_f64();
+            eprintln!("{label}: {} {message}", describe(before, done, total, unit, seconds));
         }
     }
 }
@@ -75,61 +126,6 @@ impl Pace {
     fn left(&self, now: u64, total: u64) -> Option<Duration> {
         let seconds = total.saturating_sub(now) as f64 / self.rate;
         (self.rate > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
-    }
-}
-
-struct Lines {
-    last: Instant,
-}
-
-/// One running bar; finished when dropped.
-pub struct Bar {
-    bar: ProgressBar,
-    lines: Option<Mutex<Lines>>,
-    /// Units that an earlier run has done.
-    done: u64,
-    begun: Instant,
-    label: String,
-    unit: String,
-}
-
-impl Bar {
-    /// `done` units are done in all.
-    pub fn set(&self, done: u64) {
-        self.bar.set_position(done);
-        self.line(false);
-    }
-
-    /// `more` units are done since the last call; from any thread.
-    pub fn add(&self, more: u64) {
-        self.bar.inc(more);
-        self.line(false);
-    }
-
-    /// The text behind the bar: a loss, a front.
-    pub fn message(&self, text: impl Into<String>) {
-        self.bar.set_message(text.into());
-    }
-
-    fn line(&self, last: bool) {
-        let Some(lines) = &self.lines else { return };
-        // Another thread is printing: its line serves.
-        let Ok(mut lines) = lines.try_lock() else { return };
-        if !last && lines.last.elapsed() < LINE_EVERY {
-            return;
-        }
-        lines.last = Instant::now();
-        let seconds = self.begun.elapsed().as_secs_f64();
-        let (now, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
-        let (label, message) = (&self.label, self.bar.message());
-        eprintln!("{label}: {} {message}", describe(self.done, now, total, &self.unit, seconds));
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.line(true);
-        self.bar.finish();
     }
 }
 

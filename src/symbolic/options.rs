@@ -1,18 +1,17 @@
-//! The settings of one search, on the command line, in config.toml and in a batch.
+//! The options of the search of a table: of a call, on the command line, in config.toml and in a batch.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, ValueEnum};
-use serde::{Deserialize, Serialize};
-
+use super::front::Select;
+use super::mutate::{KINDS, Kind};
+use super::settings::{Constraints, Settings};
 use crate::error::{Error, Result};
 use crate::formula::definition::Definition;
 use crate::formula::expression::{Expression, Op, Weights};
 use crate::ops::expression::Loss;
-use crate::symbolic::front::Select;
-use crate::symbolic::mutate::{KINDS, Kind};
-use crate::symbolic::settings::{Constraints, Settings};
+use crate::options;
+use crate::options::Choice;
 
 /// Formulas to consider where neither --evaluations nor --seconds says.
 const EVALUATIONS: u64 = 500_000;
@@ -24,127 +23,81 @@ const MOST_ISLANDS: u64 = 10_000;
 /// The largest number in a TOML file.
 const LARGEST: u64 = i64::MAX as u64;
 
-/// What a search of a table is asked for.
-#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Options {
-    /// Columns to find formulas for, each on its own (required for a table)
-    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
-    pub target: Vec<String>,
-    /// Columns dx, dy, ... of a vector: each target is f(other inputs) * (a * dx + b * dy + ...) + c, with
-    /// the same f for all targets and its own a, b, c for each, as the components of a force are
-    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub joint: Vec<String>,
-    /// Columns that formulas may use [default: all others]
-    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
-    pub inputs: Vec<String>,
-    /// Operators that formulas may use, with commas between.
-    #[arg(long, default_value = "+,-,*,/,^,exp,log,>,<,IF", allow_hyphen_values = true)]
-    #[arg(help = format!("Operators that formulas may use: {}", Op::names()))]
-    pub operators: String,
-    /// An operator of your own, such as "gauss(x, s) = exp(-(x / s)^2)"; may be given several times
-    #[arg(long, value_name = "DEFINITION")]
-    pub define: Vec<String>,
-    /// Complexities of operators and columns, such as "^=2,gauss=3,constant=2,variable=1,dx=2"
-    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
-    pub complexity: Vec<String>,
-    /// Largest complexity of a formula; see [`Weights`].
-    #[arg(long, default_value_t = 30, value_name = "N")]
-    #[arg(help = format!("Largest complexity of a formula: {}", complexities()))]
-    pub max_complexity: u32,
-    /// Largest depth of a formula, in nodes from the root to a leaf
-    #[arg(long, value_name = "N")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_depth: Option<usize>,
-    /// Largest complexity of operands, such as "^=9:1,exp=5" (empty before or after a colon: no limit)
-    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
-    pub limit_operands: Vec<String>,
-    /// How often operators may occur inside others, such as "exp:exp=0,sin:cos=1"
-    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
-    pub limit_nesting: Vec<String>,
-    /// Share of the search during which formulas grow to --max-complexity
-    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
-    pub warm_up: f64,
-    /// Weights of the mutations, such as "grow=2,delete=1" (docs/regress.md lists them)
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub mutations: Vec<String>,
-    /// Loss to minimise: mae, mse, huber:DELTA, quantile:Q, or the loss of a row as an expression in
-    /// prediction, target and weight
-    #[arg(long, default_value = "mae", value_name = "LOSS")]
-    pub loss: String,
-    /// Column with the weights of the rows
-    #[arg(long, value_name = "COLUMN")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weights: Option<String>,
-    /// Share of the rows, drawn at random, that is kept from the search and used to choose the law
-    #[arg(long, value_name = "SHARE")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub validation: Option<f64>,
-    /// Number of formulas to keep at each complexity (kept.csv)
-    #[arg(long, default_value_t = 1, value_name = "K")]
-    pub keep: usize,
-    /// A formula to start from; may be given several times
-    #[arg(long, value_name = "FORMULA", allow_hyphen_values = true)]
-    pub guess: Vec<String>,
-    /// A finished run whose formulas the search starts from
-    #[arg(long, value_name = "FOLDER")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub warm_start: Option<PathBuf>,
-    /// Use only the N inputs that say most about the target
-    #[arg(long, value_name = "N")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub select_features: Option<usize>,
-    /// Rows that the search sees at a time; formulas that enter the front are fitted on all rows
-    #[arg(long, default_value_t = 512, value_name = "N")]
-    pub batch_rows: usize,
-    /// Number of populations that evolve side by side
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    pub islands: usize,
-    /// Smooth the target with a Gaussian process before the search
-    #[arg(long)]
-    pub denoise: bool,
-    /// Units of columns, such as "m=kg,r=m,F=kg*m/s^2,phi=1"; formulas that violate them are not considered
-    #[arg(long, value_name = "LIST")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub units: Option<String>,
-    /// With --units: constants have no units
-    #[arg(long, requires = "units")]
-    pub pure_constants: bool,
-    /// Form of the formula with functions to search for, such as "f(r, m1, m2) * dx + g(r) * dy";
-    /// p[column] is a fitted number for each value of a column
-    #[arg(long, value_name = "FORMULA")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub template: Option<String>,
-    /// Stop after N formulas [default: 500000, or no limit with --seconds]
-    #[arg(long, value_name = "N")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evaluations: Option<u64>,
-    /// Stop after S seconds
-    #[arg(long, value_name = "S")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds: Option<f64>,
-    /// Stop at a loss of this size
-    #[arg(long, value_name = "LOSS")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_loss: Option<f64>,
-    /// Rule that chooses the law from the front
-    #[arg(long, value_enum, default_value_t = Select::Best)]
-    pub select: Select,
-}
-
-/// Options as the command line reads them: those of a job, and their defaults.
-#[derive(Parser)]
-#[command(no_binary_name = true)]
-pub struct Arguments {
-    #[command(flatten)]
-    pub options: Options,
-    #[arg(long)]
-    pub seed: Option<u64>,
-}
-
-impl Arguments {
-    fn default_options() -> Options {
-        Arguments::try_parse_from([""; 0]).expect("every option has a default").options
+options! {
+    /// What a search of a table is asked for.
+    pub struct Options {
+        /// Columns to find formulas for, each on its own (required for a table)
+        target: Vec<String> = Vec::new() => [.value("COLUMNS")];
+        /// Columns dx, dy, ... of a vector: each target is f(other inputs) * (a * dx + b * dy + ...) + c, with
+        /// the same f for all targets and its own a, b, c for each, as the components of a force are
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        joint: Vec<String> = Vec::new() => [.value("COLUMNS")];
+        /// Columns that formulas may use [default: all others]
+        inputs: Vec<String> = Vec::new() => [.value("COLUMNS")];
+        /// Operators that formulas may use, with commas between.
+        operators: String = "+,-,*,/,^,exp,log,>,<,IF".to_string() => [.help(format!("Operators that formulas may use: {}", Op::names())).hyphens()];
+        /// An operator of your own, such as "gauss(x, s) = exp(-(x / s)^2)"; may be given several times
+        define: Vec<String> = Vec::new() => [.value("DEFINITION").repeated()];
+        /// Complexities of operators and columns, such as "^=2,gauss=3,constant=2,variable=1,dx=2"
+        complexity: Vec<String> = Vec::new() => [.value("LIST").hyphens()];
+        /// Largest complexity of a formula; see [`Weights`].
+        max_complexity: u32 = 30 => [.value("N").help(format!("Largest complexity of a formula: {}", complexities()))];
+        /// Largest depth of a formula, in nodes from the root to a leaf
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_depth: Option<usize> = None => [.value("N")];
+        /// Largest complexity of operands, such as "^=9:1,exp=5" (empty before or after a colon: no limit)
+        limit_operands: Vec<String> = Vec::new() => [.value("LIST").hyphens()];
+        /// How often operators may occur inside others, such as "exp:exp=0,sin:cos=1"
+        limit_nesting: Vec<String> = Vec::new() => [.value("LIST").hyphens()];
+        /// Share of the search during which formulas grow to --max-complexity
+        warm_up: f64 = 0.0 => [.value("SHARE")];
+        /// Weights of the mutations, such as "grow=2,delete=1" (docs/regress.md lists them)
+        mutations: Vec<String> = Vec::new() => [.value("LIST")];
+        /// Loss to minimise: mae, mse, huber:DELTA, quantile:Q, or the loss of a row as an expression in
+        /// prediction, target and weight
+        loss: String = "mae".to_string() => [.value("LOSS")];
+        /// Column with the weights of the rows
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weights: Option<String> = None => [.value("COLUMN")];
+        /// Share of the rows, drawn at random, that is kept from the search and used to choose the law
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        validation: Option<f64> = None => [.value("SHARE")];
+        /// Number of formulas to keep at each complexity (kept.csv)
+        keep: usize = 1 => [.value("K")];
+        /// A formula to start from; may be given several times
+        guess: Vec<String> = Vec::new() => [.value("FORMULA").hyphens().repeated()];
+        /// A finished run whose formulas the search starts from
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        warm_start: Option<PathBuf> = None => [.value("FOLDER")];
+        /// Use only the N inputs that say most about the target
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        select_features: Option<usize> = None => [.value("N")];
+        /// Rows that the search sees at a time; formulas that enter the front are fitted on all rows
+        batch_rows: usize = 512 => [.value("N")];
+        /// Number of populations that evolve side by side
+        islands: usize = 8 => [.value("N")];
+        /// Smooth the target with a Gaussian process before the search
+        denoise: bool = false;
+        /// Units of columns, such as "m=kg,r=m,F=kg*m/s^2,phi=1"; formulas that violate them are not considered
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        units: Option<String> = None => [.value("LIST")];
+        /// With --units: constants have no units
+        pure_constants: bool = false => [.requires("units")];
+        /// Form of the formula with functions to search for, such as "f(r, m1, m2) * dx + g(r) * dy";
+        /// p[column] is a fitted number for each value of a column
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        template: Option<String> = None => [.value("FORMULA")];
+        /// Stop after N formulas [default: 500000, or no limit with --seconds]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evaluations: Option<u64> = None => [.value("N")];
+        /// Stop after S seconds
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64> = None => [.value("S")];
+        /// Stop at a loss of this size
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target_loss: Option<f64> = None => [.value("LOSS")];
+        /// Rule that chooses the law from the front
+        select: Select = Select::Best;
     }
 }
 
@@ -153,7 +106,7 @@ impl Options {
     /// `allowed`.
     pub fn only(&self, allowed: &[&str], why: &str) -> Result<()> {
         let value = |options| serde_json::to_value(options).expect("plain data");
-        let (own, default) = (value(self), value(&Arguments::default_options()));
+        let (own, default) = (value(self), value(&Options::default()));
         let none = serde_json::Map::new();
         let own = own.as_object().unwrap_or(&none);
         let given = |(key, value): &(&String, &serde_json::Value)| {
@@ -306,9 +259,8 @@ impl Options {
         let mut weights = KINDS.map(|k| k.1);
         for item in &self.mutations {
             let (name, value) = pair(item, "mutations")?;
-            let Ok(kind) = Kind::from_str(name, true) else {
-                let kinds = Kind::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-                let kinds: Vec<String> = kinds.map(|k| k.get_name().to_string()).collect();
+            let Some(kind) = Kind::of_name(&name.to_lowercase()) else {
+                let kinds: Vec<&str> = Kind::NAMES.iter().map(|kind| kind.name).collect();
                 let message =
                     format!("'{name}' is not a mutation; the mutations are {}", kinds.join(", "));
                 return Err(Error::usage(message).field("mutations"));
@@ -410,111 +362,5 @@ fn loss(text: &str, definitions: &[Definition]) -> Result<(Loss, Option<Expressi
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(arguments: &[&str]) -> Options {
-        use clap::Parser;
-        #[derive(Parser)]
-        struct Command {
-            #[command(flatten)]
-            options: Options,
-        }
-        Command::parse_from([&["regress"], arguments].concat()).options
-    }
-
-    fn settings(arguments: &[&str]) -> Result<Settings> {
-        options(arguments).settings(&["x".into(), "y".into()], &["z".into()], 0)
-    }
-
-    #[test]
-    fn settings_are_read() {
-        let s = settings(&[
-            "--define=g(u) = exp(-u^2)",
-            "--complexity=^=2,g=4,constant=2,y=3",
-            "--limit-operands=^=9:1,exp=:",
-        ]);
-        assert!(s.is_err(), "exp has one operand");
-        let s = settings(&[
-            "--define=g(u) = exp(-u^2)",
-            "--complexity=^=2,g=4,constant=2,y=3",
-            "--limit-operands=^=:1,exp=5",
-            "--limit-nesting=exp:exp=0",
-            "--mutations=grow=0,swap=2",
-            "--max-depth=6",
-        ])
-        .unwrap();
-        assert_eq!(s.weights.op[Op::Pow as usize], 2);
-        assert_eq!((s.weights.constant, &s.weights.variables[..]), (2, &[1, 3][..]));
-        assert_eq!(s.weights.definitions[0].1, 4);
-        assert_eq!(s.constraints.sizes, [(Op::Pow, 1, 1), (Op::Exp, 0, 5)]);
-        assert_eq!(s.constraints.nested, [(Op::Exp, Op::Exp, 0)]);
-        assert_eq!(s.constraints.max_depth, Some(6));
-        let weight = |kind| s.mutations[KINDS.iter().position(|k| k.0 == kind).unwrap()];
-        assert_eq!((weight(Kind::Grow), weight(Kind::Swap)), (0.0, 2.0));
-        assert_eq!(s.evaluations, Some(EVALUATIONS));
-    }
-
-    #[test]
-    fn help_and_docs_name_every_operator() {
-        assert_eq!(complexities(), "1 for each node, 3 for ^ exp log IF");
-        let docs = include_str!("../../../docs/regress.md");
-        assert!(docs.contains(&format!("`--operators` from `{}`;", Op::names())));
-    }
-
-    #[test]
-    fn losses_of_rows() {
-        let value =
-            |text: &str, p: f64, y: f64| loss(text, &[]).unwrap().1.unwrap().eval(&[p, y, 2.0]);
-        assert_eq!(value("huber:2", 1.0, 2.5), 0.5 * 1.5 * 1.5);
-        assert_eq!(value("huber:2", 1.0, -4.0), 2.0 * (5.0 - 1.0));
-        assert_eq!(value("huber", 0.0, 3.0), 2.5);
-        assert!((value("quantile:0.9", 1.0, 3.0) - 1.8).abs() < 1e-12);
-        assert!((value("quantile:0.9", 3.0, 1.0) - 0.2).abs() < 1e-12);
-        assert_eq!(value("weight * (prediction - target)^4", 1.0, 3.0), 32.0);
-        assert_eq!(loss("mse", &[]).unwrap(), (Loss::Mse, None));
-        let own = [Definition::parse("off(p, y) = abs(p - y)").unwrap()];
-        let (_, row) = loss("off(prediction, target)^2", &own).unwrap();
-        assert_eq!(row.unwrap().eval(&[1.0, 4.0, 1.0]), 9.0);
-        for bad in ["mape", "huber:0", "huber:x", "quantile", "quantile:1", "target^2"] {
-            assert_eq!(loss(bad, &[]).unwrap_err().field.as_deref(), Some("loss"), "{bad}");
-        }
-    }
-
-    #[test]
-    fn bad_lists_are_named() {
-        let field = |arguments: &[&str]| settings(arguments).unwrap_err().field.unwrap();
-        assert_eq!(field(&["--complexity=q=2"]), "complexity");
-        assert_eq!(field(&["--complexity=x=-2"]), "complexity");
-        assert_eq!(field(&["--complexity=x=0"]), "complexity");
-        assert!(settings(&["--complexity=z=2"]).is_ok(), "a column that is no input");
-        assert_eq!(field(&["--limit-nesting=exp=0"]), "limit-nesting");
-        assert_eq!(field(&["--mutations=jump=1"]), "mutations");
-        assert_eq!(field(&["--define=g(x)"]), "define");
-        assert_eq!(field(&["--operators=+,%"]), "operators");
-        assert_eq!(field(&["--warm-up=2"]), "warm-up");
-        assert_eq!(field(&["--operators="]), "operators");
-        assert_eq!(field(&["--max-complexity=4000000000"]), "max-complexity");
-        assert_eq!(field(&["--batch-rows=9223372036854775808"]), "batch-rows");
-        assert_eq!(field(&["--evaluations=9223372036854775808"]), "evaluations");
-        for count in ["islands", "keep", "batch-rows", "evaluations", "max-depth", "max-complexity"]
-        {
-            assert_eq!(field(&[&format!("--{count}=0")]), count);
-        }
-        for number in ["seconds", "target-loss"] {
-            assert_eq!(field(&[&format!("--{number}=nan")]), number);
-        }
-        assert_eq!(field(&["--seconds=0"]), "seconds");
-        let seed = options(&[]).settings(&[], &[], 1 << 63).unwrap_err();
-        assert_eq!(seed.field.as_deref(), Some("seed"));
-    }
-
-    #[test]
-    fn options_that_are_given_are_known() {
-        assert!(options(&["--select=best", "--evaluations=5"]).only(&["evaluations"], "").is_ok());
-        let e = options(&["--batch-rows=5"]).only(&["evaluations"], "not here").unwrap_err();
-        assert_eq!(e.field.as_deref(), Some("--batch-rows"));
-        assert!(options(&["--target=y"]).only(&[], "").is_err());
-        assert!(options(&["--units=x=m"]).only(&[], "").is_err());
-    }
-}
+#[path = "options_tests.rs"]
+mod tests;

@@ -1,0 +1,137 @@
+//! Who watches a computation: it is told how far the work is, is asked whether to stop, and is offered the files of
+//! the run to keep. A run folder is one observer, a terminal another, `()` is nobody.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Result;
+
+/// Who watches a computation. Every method does nothing where it is not written, and all may be called from any
+/// thread.
+///
+/// ```
+/// use std::sync::atomic::{AtomicBool, Ordering};
+/// use lawsmith::observer::{Observer, Progress};
+///
+/// /// Prints how far the work is, until someone sets the flag.
+/// struct Watcher(AtomicBool);
+///
+/// impl Observer for Watcher {
+///     fn progress(&self, progress: &Progress) {
+///         println!("{}: {} of {} {}", progress.label, progress.done, progress.total, progress.unit);
+///     }
+///     fn stop(&self) -> bool {
+///         self.0.load(Ordering::Relaxed)
+///     }
+/// }
+/// ```
+pub trait Observer: Sync {
+    /// How far a part of the work is: called when it begins, after each step, and when it ends.
+    fn progress(&self, _: &Progress) {}
+
+    /// A line of information.
+    fn note(&self, _: &str) {}
+
+    /// True to end the computation early. Long loops ask after every step; what was found so far is kept, and the
+    /// computation returns an error of kind [`Interrupted`](crate::error::Kind::Interrupted).
+    fn stop(&self) -> bool {
+        false
+    }
+
+    /// Offers a file of the run, by the name that it has in a run folder (`docs/files.md`): a checkpoint to go on
+    /// from, or a result as it stands. Whoever wants it calls `write` with where it shall be. The same name is
+    /// offered again and again, and `metrics.csv` continues the file that it began.
+    ///
+    /// # Errors
+    /// Those of `write`; they end the computation.
+    fn keep(&self, _name: &str, _write: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Nobody watches.
+impl Observer for () {}
+
+/// Only asks the observer whether to stop: of a part of the work that nobody watches.
+pub struct Quiet<'a>(pub &'a dyn Observer);
+
+impl Observer for Quiet<'_> {
+    fn stop(&self) -> bool {
+        self.0.stop()
+    }
+}
+
+/// How far a part of the work is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Which part: `simulate`, `train`, `regress`, ….
+    pub label: &'a str,
+    /// Units that are done, those of an earlier run included.
+    pub done: u64,
+    /// Units in all; 0 where nobody knows.
+    pub total: u64,
+    /// What is counted.
+    pub unit: &'a str,
+    /// Units that an earlier run had done.
+    pub before: u64,
+    /// A loss, a front.
+    pub message: &'a str,
+    /// True for the last call.
+    pub ended: bool,
+}
+
+impl<'a> dyn Observer + 'a {
+    /// A part of the work that counts to `total` `unit`s, `done` of which an earlier run has done. It ends when the
+    /// bar is dropped.
+    pub fn bar(&'a self, label: &'a str, total: u64, unit: &'a str, done: u64) -> Bar<'a> {
+        let message = Mutex::new(String::new());
+        let bar =
+            Bar { observer: self, label, total, unit, before: done, done: done.into(), message };
+        bar.tell(false);
+        bar
+    }
+}
+
+/// A part of the work under way.
+pub struct Bar<'a> {
+    observer: &'a dyn Observer,
+    label: &'a str,
+    total: u64,
+    unit: &'a str,
+    before: u64,
+    done: AtomicU64,
+    message: Mutex<String>,
+}
+
+impl Bar<'_> {
+    /// `done` units are done in all.
+    pub fn set(&self, done: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        self.tell(false);
+    }
+
+    /// `more` units are done since the last call; from any thread.
+    pub fn add(&self, more: u64) {
+        self.done.fetch_add(more, Ordering::Relaxed);
+        self.tell(false);
+    }
+
+    /// The text behind the bar: a loss, a front.
+    pub fn message(&self, text: impl Into<String>) {
+        *self.message.lock().expect("no panic holds it") = text.into();
+    }
+
+    fn tell(&self, ended: bool) {
+        let Bar { observer, label, total, unit, before, .. } = *self;
+        let message = self.message.lock().expect("no panic holds it");
+        let (done, message) = (self.done.load(Ordering::Relaxed), &message);
+        observer.progress(&Progress { label, done, total, unit, before, message, ended });
+    }
+}
+
+impl Drop for Bar<'_> {
+    fn drop(&mut self) {
+        self.tell(true);
+    }
+}

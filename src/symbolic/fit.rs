@@ -1,0 +1,257 @@
+//! Regression of a table: its columns and the options become problems, and the problems fronts of formulas.
+
+use std::collections::HashSet;
+use std::slice;
+
+use super::denoise::denoised;
+use super::front::{Entry, Front, Select};
+use super::job::{self, Earlier, Labels, MEMORY};
+use super::joint::{self, Joint};
+use super::options::Options;
+use super::prepare;
+use super::search::{self, Outcome, Problem, Settings};
+use super::template::Template;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::formula::export::Law;
+use crate::formula::expression::Expression;
+use crate::observer::Observer;
+use crate::ops::expression::Evaluator;
+use crate::store::run::RunFolder;
+use crate::store::table::Table;
+
+/// What errors call a table that has no file.
+const IN_MEMORY: &str = "(table in memory)";
+
+/// Finds the formulas that fit a column of a table. The observer is offered `hall_of_fame.csv` and `memory.json` while
+/// the search runs and `laws.json` at its end. The same seed gives the same formulas, on any number of threads.
+///
+/// Where the observer stops the search, what it has found is returned; [`Outcome::interrupted`] says so.
+///
+/// # Errors
+/// An option or a column that makes no sense, by name.
+///
+/// ```
+/// use lawsmith::device::Device;
+/// use lawsmith::store::table::Table;
+/// use lawsmith::symbolic::fit::regress;
+/// use lawsmith::symbolic::options::Options;
+///
+/// let x: Vec<f64> = (1..=40).map(|k| 0.1 * f64::from(k)).collect();
+/// let y = x.iter().map(|x| 3.0 * x * x + 1.0).collect();
+/// let names = ["x", "y"].map(String::from).to_vec();
+/// let table = Table { names, columns: vec![x, y], ..Table::default() };
+/// let options = Options { target: vec!["y".into()], evaluations: Some(2000), ..Options::default() };
+/// let found = regress(&Device::cpu(), table, options, 0, &())?;
+/// assert!(found.law(0).unwrap().loss < 1e-4);
+/// println!("y = {}", found.text(0).unwrap()); // y = 3 * x * x + 1, in some form
+/// # Ok::<(), lawsmith::error::Error>(())
+/// ```
+pub fn regress(
+    device: &Device,
+    table: Table,
+    options: Options,
+    seed: u64,
+    observer: &dyn Observer,
+) -> Result<Fitted> {
+    Fit::new(table, options, seed)?.run(&Evaluator::new(device), None, observer)
+}
+
+/// A fit that is ready to run: everything about it has been checked.
+pub struct Fit {
+    options: Options,
+    problems: Vec<Problem>,
+    settings: Settings,
+    /// Formulas of an earlier run that break the rules of this one.
+    refused: usize,
+    /// Under `joint`: how the targets become one problem, and that.
+    joint: Option<(Joint, Problem)>,
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Fitted {
+    /// One for each target.
+    pub outcomes: Vec<Outcome>,
+    /// The inputs: the variables of the formulas.
+    pub names: Vec<String>,
+    /// The targets.
+    pub targets: Vec<String>,
+    /// The rule that chooses.
+    pub select: Select,
+    /// The form that formulas had to have.
+    pub template: Option<Template>,
+    /// Formulas of the run to start from that break the rules of this one.
+    pub refused: usize,
+}
+
+impl Fitted {
+    /// The Pareto front of target `k`.
+    pub fn front(&self, k: usize) -> &Front {
+        &self.outcomes[k].front
+    }
+
+    /// The entry of that front which the rule `select` chose; `None` where no formula is valid on all rows.
+    pub fn law(&self, k: usize) -> Option<&Entry> {
+        let front = self.front(k);
+        Some(&front.entries[front.select(self.select)?])
+    }
+
+    /// The chosen law as infix.
+    pub fn text(&self, k: usize) -> Option<String> {
+        Some(self.law(k)?.expression.text(&self.names))
+    }
+
+    /// The chosen laws of all targets that have one, to export.
+    pub fn laws(&self) -> Vec<Law> {
+        let law = |(k, target): (usize, &String)| {
+            let expression: Expression = self.law(k)?.expression.clone();
+            Some(Law { target: target.clone(), expression, names: self.names.clone() })
+        };
+        self.targets.iter().enumerate().filter_map(law).collect()
+    }
+}
+
+impl Options {
+    /// An error where options make no sense, whatever the table.
+    ///
+    /// # Errors
+    /// No target, one that is named twice; those of [`Options::settings`].
+    pub fn check(&self, seed: u64) -> Result<()> {
+        if self.target.is_empty() {
+            let message = "--target must name the column to explain";
+            return Err(Error::usage(message).field("target"));
+        }
+        let mut targets = HashSet::new();
+        if let Some(twice) = self.target.iter().find(|target| !targets.insert(*target)) {
+            return Err(Error::usage(format!("names '{twice}' twice")).field("target"));
+        }
+        match self.settings(&[], &[], seed) {
+            // Of columns.
+            Err(e) if e.field.as_deref() != Some("complexity") => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Fit {
+    /// Checks every option and every column.
+    ///
+    /// # Errors
+    /// Naming file, field and row, or the option.
+    pub fn new(mut table: Table, options: Options, seed: u64) -> Result<Self> {
+        options.check(seed)?;
+        if table.path.as_os_str().is_empty() {
+            table.path = IN_MEMORY.into();
+        }
+        let rows = table.rows();
+        let uneven = table.columns.iter().position(|column| column.len() != rows);
+        if table.names.len() != table.columns.len() || uneven.is_some() {
+            let message = "a table has a name for each column, and columns of equal length";
+            return Err(Error::input(message).file(&table.path));
+        }
+        let mut inputs = options.inputs.clone();
+        if inputs.is_empty() {
+            let taken = |name: &&String| {
+                options.target.contains(name) || Some(*name) == options.weights.as_ref()
+            };
+            inputs = table.names.iter().filter(|n| !taken(n)).cloned().collect();
+        }
+        let weights = options.weights.as_deref();
+        let problem = |target: &String| job::problem_of_table(&table, target, &inputs, weights);
+        let mut problems: Vec<Problem> =
+            options.target.iter().map(problem).collect::<Result<_>>()?;
+        if let Some(template) = prepare::template(&problems[0], &table, &options)? {
+            problems.iter_mut().for_each(|problem| problem.template = Some(template.clone()));
+        }
+        let names = table.names;
+        drop(table.columns);
+        // From here on nothing sees the rows that are held out.
+        if let Some(share) = options.validation.filter(|share| *share > 0.0) {
+            problems.iter_mut().try_for_each(|problem| prepare::hold_out(problem, share, seed))?;
+        }
+        prepare::select_features(&mut problems, &options, seed)?;
+        let settings = options.settings(&problems[0].names, &names, seed)?;
+        for (problem, target) in problems.iter_mut().zip(&options.target) {
+            if options.denoise {
+                let Problem { columns, target, weights, .. } = &*problem;
+                problem.target = denoised(columns, target, weights.as_deref(), seed);
+            }
+            prepare::groups_are_seen(problem)?;
+            prepare::complete(problem, target, &names, &options)?;
+        }
+        let joint = prepare::joined(&problems, &options)?;
+        let mut refused = 0;
+        match &joint {
+            Some((_, problem)) => drop(search::check(problem, &settings)?),
+            None => {
+                for problem in &mut problems {
+                    refused += prepare::admitted(problem, &settings, &options)?;
+                }
+            }
+        }
+        Ok(Fit { options, problems, settings, refused, joint })
+    }
+
+    /// Searches. In a run's folder what other targets have there stays, and with `true` the search goes on from what
+    /// is there.
+    ///
+    /// # Errors
+    /// Those of the search; files that cannot be read or written.
+    pub fn run(
+        mut self,
+        evaluator: &Evaluator,
+        folder: Option<(&RunFolder, bool)>,
+        observer: &dyn Observer,
+    ) -> Result<Fitted> {
+        let options = &self.options;
+        let (targets, select) = (options.target.clone(), options.select);
+        let resume = folder.is_some_and(|(_, resume)| resume);
+        let labels = Labels { targets, stage: "table", memory: MEMORY, resume };
+        if let Some((folder, true)) = folder
+            // Without a memory the search had not come to its first: from nothing it ends where it would have.
+            && folder.file(MEMORY).exists()
+            && options.template.is_none()
+            && self.joint.is_none()
+        {
+            job::resume(&mut self.problems, &labels.targets, folder)?;
+        }
+        if self.refused > 0 {
+            let message = "formulas of the earlier run break a limit of this one and are left out";
+            observer.note(&format!("{} {message}", self.refused));
+        }
+        let composed = options.template.is_some() || self.joint.is_some() || options.pure_constants;
+        if evaluator.is_gpu() && (composed || self.settings.row_loss.is_some()) {
+            let message = "losses other than mae and mse, templates, --joint and --pure-constants are \
+                           computed on the CPU";
+            observer.note(message);
+        }
+        let (problems, settings) = (&self.problems, &self.settings);
+        let earlier = |problems: &[Problem], labels: &Labels| match folder {
+            Some((folder, _)) => Earlier::read(folder, problems, labels, settings),
+            None => Ok(Earlier::default()),
+        };
+        let keeping = folder.map(|(folder, _)| folder.keeping(observer));
+        let observer = keeping.as_ref().map_or(observer, |keeping| keeping);
+        let outcomes = match &self.joint {
+            None => {
+                let earlier = earlier(problems, &labels)?;
+                job::run(evaluator, problems, &labels, settings, select, earlier, observer)?
+            }
+            Some(joined) => {
+                let earlier = earlier(slice::from_ref(&joined.1), &joint::together(&labels))?;
+                joint::run(
+                    evaluator, problems, joined, &labels, settings, select, earlier, observer,
+                )?
+            }
+        };
+        Ok(Fitted {
+            outcomes,
+            names: self.problems[0].names.clone(),
+            targets: labels.targets,
+            select,
+            template: self.problems[0].template.clone(),
+            refused: self.refused,
+        })
+    }
+}
