@@ -17,7 +17,7 @@ fn main() -> Result<()> {
         columns.iter_mut().zip([length, angle, measured]).for_each(|(c, value)| c.push(value));
     }
     let names = ["l", "a", "period"].map(String::from).to_vec();
-    let table = Table { names, columns, ..Table::default() };
+    let table = Table::new(names, columns);
 
     let options = Options {
         target: vec!["period".into()],

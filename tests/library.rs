@@ -153,7 +153,7 @@ fn simulations_and_searches_stop_by_themselves() {
     let x: Vec<f64> = (0..60).map(|k| 0.1 * f64::from(k)).collect();
     let y = x.iter().map(|x| (1.3 * x).sin() / (1.0 + x)).collect();
     let names = ["x", "y"].map(String::from).to_vec();
-    let table = Table { names, columns: vec![x, y], ..Table::default() };
+    let table = Table::new(names, vec![x, y]);
     let options =
         Options { target: vec!["y".into()], evaluations: Some(12_000), ..Options::default() };
     let stopping = Watcher { stop: Some(("regress", 3000)), ..Watcher::default() };
@@ -181,6 +181,7 @@ fn what_makes_no_sense_in_memory_is_named() {
         masses: vec![1.0; about.runs * about.bodies],
         charges: vec![1.0; about.runs * about.bodies],
         times: (0..about.frames).map(|k| k as f64).collect(),
+        lengths: vec![],
     };
     let about = |bodies| About {
         runs: 2,
@@ -205,7 +206,7 @@ fn what_makes_no_sense_in_memory_is_named() {
     assert!(error(about(1), |_| {}).1.contains("fewer than two bodies"));
 
     let names = ["x", "y"].map(String::from).to_vec();
-    let uneven = Table { names, columns: vec![vec![1.0; 20], vec![2.0; 19]], ..Table::default() };
+    let uneven = Table::new(names, vec![vec![1.0; 20], vec![2.0; 19]]);
     let options = Options { target: vec!["y".into()], ..Options::default() };
     let error = |table: Table, options: Options| {
         lawsmith::regress(&Device::cpu(), table, options, 0, &()).map(drop).unwrap_err().to_string()

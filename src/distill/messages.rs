@@ -294,7 +294,7 @@ impl Messages {
             names.push("weight".to_string());
             columns.push(weights.iter().map(|&w| f64::from(w)).collect());
         }
-        store::table::Table { names, columns, ..store::table::Table::default() }
+        store::table::Table::new(names, columns)
     }
 }
 

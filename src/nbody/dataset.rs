@@ -2,7 +2,11 @@
 //!
 //! `positions [run, frame, body, dim] f32`, `velocities`, `accelerations` (same shape),
 //! `masses [run, body] f32`, `charges [run, body] f32`, `times [frame] f64`.
+//!
+//! Where runs have their own clocks or lengths, `times [run, frame] f64` and `lengths [run] u32`: the frames
+//! of a run from its length on repeat its first, so that whoever draws frames draws real ones.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,17 +23,20 @@ use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 pub struct About {
     /// Number of runs (independent initial states).
     pub runs: usize,
-    /// Frames of each run; frame 0 is the initial state.
+    /// Frames of the longest run; frame 0 is the initial state.
     pub frames: usize,
     /// Bodies of each run.
     pub bodies: usize,
     /// Dimensions of space: 2 or 3.
     pub dim: usize,
     /// The law that made it; `None` where it is not known (imported data).
+    #[serde(default)]
     pub law: Option<Law>,
     /// How it was made: integrator and tolerances, or the imported file and the fit of derivatives.
+    #[serde(default)]
     pub origin: serde_json::Value,
     /// Seed of the initial states.
+    #[serde(default)]
     pub seed: u64,
 }
 
@@ -75,6 +82,61 @@ impl About {
         let entry = serde_json::to_value(self).expect("the entry is plain data");
         TensorWriter::create(path, "dataset", entry, &self.specs())
     }
+
+    /// The same for runs with their own clocks and lengths: `times` is `[run, frame]`, and there are
+    /// `lengths`, seven tensors.
+    pub fn create_with_clocks(&self, path: &Path) -> Result<TensorWriter> {
+        let entry = serde_json::to_value(self).expect("the entry is plain data");
+        let mut specs: Vec<TensorSpec> = self.specs().into();
+        specs.retain(|spec| spec.name != "times");
+        specs.push(TensorSpec::f64("times", &[self.runs, self.frames]));
+        specs.push(TensorSpec::u32("lengths", &[self.runs]));
+        TensorWriter::create(path, "dataset", entry, &specs)
+    }
+}
+
+/// The entry of a file, its sizes filled in from the shape of the positions.
+fn about(file: &TensorFile) -> Result<About> {
+    let mut entry: serde_json::Value = file.entry()?;
+    let (_, shape) = file.tensor::<f32>("positions", Dtype::F32)?;
+    if let &[runs, frames, bodies, dim] = shape
+        && let Some(entry) = entry.as_object_mut()
+    {
+        let sizes = [("runs", runs), ("frames", frames), ("bodies", bodies), ("dim", dim)];
+        for (name, size) in sizes {
+            entry.entry(name).or_insert_with(|| size.into());
+        }
+    }
+    serde_json::from_value(entry).map_err(|e| {
+        let message = format!("has metadata that cannot be read: {e}");
+        Error::input(message).file(file.path()).field("lawsmith")
+    })
+}
+
+/// The ranges of frames without a gap: a step that is much longer than usual ends one. At least one.
+pub(super) fn segments(times: &[f64]) -> Vec<Range<usize>> {
+    let limit = longest_step(times);
+    let mut segments = Vec::new();
+    let mut first = 0;
+    for at in 1..=times.len() {
+        if at == times.len() || times[at] - times[at - 1] > limit {
+            segments.push(first..at);
+            first = at;
+        }
+    }
+    segments
+}
+
+/// The longest step that is no gap: 1.5 times the usual one where the clock is regular, more where it is not.
+fn longest_step(times: &[f64]) -> f64 {
+    let mut steps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    if steps.is_empty() {
+        return f64::INFINITY;
+    }
+    steps.sort_by(f64::total_cmp);
+    let usual = steps[steps.len() / 2];
+    let regular = steps.iter().filter(|&&step| (step / usual - 1.0).abs() < 0.2).count();
+    if 4 * regular >= 3 * steps.len() { 1.5 * usual } else { 4.0 * steps[steps.len() * 9 / 10] }
 }
 
 /// The numbers of a data set in memory.
@@ -90,8 +152,10 @@ pub struct Arrays {
     pub masses: Vec<f32>,
     /// `[run, body]`
     pub charges: Vec<f32>,
-    /// `[frame]`
+    /// `[frame]`, or `[run, frame]` where each run has its own.
     pub times: Vec<f64>,
+    /// `[run]`: frames of each run; empty where all have as many.
+    pub lengths: Vec<u32>,
 }
 
 impl Arrays {
@@ -105,6 +169,7 @@ impl Arrays {
             masses: matter.clone(),
             charges: matter,
             times: vec![0.0; about.frames],
+            lengths: Vec::new(),
         }
     }
 }
@@ -128,13 +193,26 @@ pub struct Dataset {
 
 impl Dataset {
     /// Maps a dataset and checks shapes and that every value is finite.
+    ///
+    /// Of the entry only `kind` and `version` are needed: the shapes say the rest.
     pub fn open(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path, "dataset")?;
-        let about: About = file.entry()?;
-        for spec in about.specs() {
-            match spec.name.as_str() {
-                "times" => drop(file.tensor::<f64>("times", Dtype::F64)?),
-                name => drop(file.f32(name, &spec.shape)?),
+        let about = about(&file)?;
+        let About { runs, frames, .. } = about;
+        for spec in about.specs().iter().filter(|spec| spec.name != "times") {
+            file.f32(&spec.name, &spec.shape)?;
+        }
+        let (_, shape) = file.tensor::<f64>("times", Dtype::F64)?;
+        if shape != [frames] && shape != [runs, frames] {
+            let message =
+                format!("has shape {shape:?}; [{frames}] or [{runs}, {frames}] is needed");
+            return Err(Error::input(message).file(path).field("times"));
+        }
+        if file.has("lengths") {
+            let (_, shape) = file.tensor::<u32>("lengths", Dtype::U32)?;
+            if shape != [runs] {
+                let message = format!("has shape {shape:?}; [{runs}] is needed");
+                return Err(Error::input(message).file(path).field("lengths"));
             }
         }
         let data = Dataset { about, numbers: Arc::new(Numbers::Mapped(file)) };
@@ -168,19 +246,31 @@ impl Dataset {
     ///     masses: vec![1.0; 2],
     ///     charges: vec![0.0; 2],
     ///     times: vec![0.0, 1.0, 2.0],
+    ///     lengths: vec![],
     /// };
     /// let data = Dataset::new(about, arrays)?;
     /// assert_eq!(data.targets(0, 2), [0.2, 0.0, -0.2, 0.0]);
     /// # Ok::<(), lawsmith::error::Error>(())
     /// ```
     pub fn new(about: About, arrays: Arrays) -> Result<Self> {
-        let Arrays { positions, velocities, accelerations, masses, charges, times } = &arrays;
-        let lengths = [positions, velocities, accelerations, masses, charges].map(Vec::len);
-        for (spec, length) in about.specs().iter().zip(lengths.into_iter().chain([times.len()])) {
-            if length != spec.shape.iter().product::<usize>() {
-                let message = format!("has {length} numbers; its shape is {:?}", spec.shape);
-                return Err(Error::input(message).file(IN_MEMORY).field(&spec.name));
+        let Arrays { positions, velocities, accelerations, masses, charges, times, lengths } =
+            &arrays;
+        let found = [positions, velocities, accelerations, masses, charges].map(Vec::len);
+        let wrong = |name: &str, found: usize, shape: &[usize]| {
+            let message = format!("has {found} numbers; its shape is {shape:?}");
+            Err(Error::input(message).file(IN_MEMORY).field(name))
+        };
+        for (spec, found) in about.specs().iter().zip(found) {
+            if found != spec.shape.iter().product::<usize>() {
+                return wrong(&spec.name, found, &spec.shape);
             }
+        }
+        let About { runs, frames, .. } = about;
+        if times.len() != frames && times.len() != runs * frames {
+            return wrong("times", times.len(), &[frames]);
+        }
+        if !lengths.is_empty() && lengths.len() != runs {
+            return wrong("lengths", lengths.len(), &[runs]);
         }
         let data = Dataset { about, numbers: Arc::new(Numbers::Owned(arrays)) };
         data.check()?;
@@ -190,16 +280,22 @@ impl Dataset {
     /// An error where a value is not finite, or there is too little.
     fn check(&self) -> Result<()> {
         let (about, path) = (&self.about, self.path());
-        for spec in about.specs() {
-            if spec.name == "times" {
-                continue;
-            }
+        if let Some(bad) = self.clocks().iter().find(|t| !t.is_finite()) {
+            let message = format!("{bad} where a number is needed");
+            return Err(Error::input(message).file(path).field("times"));
+        }
+        for spec in about.specs().iter().filter(|spec| spec.name != "times") {
             let values = self.frames_of(&spec.name);
             if let Some(index) = values.iter().position(|v| !v.is_finite()) {
                 let run = index / spec.shape[1..].iter().product::<usize>();
                 let message = format!("{} in run {run} where a number is needed", values[index]);
-                return Err(Error::input(message).file(path).field(spec.name));
+                return Err(Error::input(message).file(path).field(&spec.name));
             }
+        }
+        let there = |n: &u32| (1..=about.frames).contains(&(*n as usize));
+        if let Some(bad) = self.lengths().iter().flat_map(|l| l.iter()).find(|n| !there(n)) {
+            let message = format!("{bad} where a number from 1 to {} is needed", about.frames);
+            return Err(Error::input(message).file(path).field("lengths"));
         }
         if about.bodies < 2 {
             return Err(Error::input("has fewer than two bodies: nothing interacts").file(path));
@@ -215,12 +311,23 @@ impl Dataset {
     /// # Errors
     /// Those of writing.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let mut file = self.about.create(path)?;
-        for spec in self.about.specs() {
-            match spec.name.as_str() {
-                "times" => file.slice::<f64>("times").copy_from_slice(self.times()),
-                name => file.slice::<f32>(name).copy_from_slice(self.frames_of(name)),
-            }
+        let (times, lengths) = (self.clocks(), self.lengths());
+        let own = lengths.is_some() || times.len() != self.about.frames;
+        let mut file = match own {
+            true => self.about.create_with_clocks(path)?,
+            false => self.about.create(path)?,
+        };
+        for spec in self.about.specs().iter().filter(|spec| spec.name != "times") {
+            file.slice::<f32>(&spec.name).copy_from_slice(self.frames_of(&spec.name));
+        }
+        if own {
+            let Self { about: About { runs, frames, .. }, .. } = *self;
+            let whole = vec![frames as u32; runs];
+            file.slice::<u32>("lengths").copy_from_slice(lengths.unwrap_or(&whole));
+            let times = if times.len() == frames { times.repeat(runs) } else { times.to_vec() };
+            file.slice::<f64>("times").copy_from_slice(&times);
+        } else {
+            file.slice::<f64>("times").copy_from_slice(times);
         }
         file.finish()
     }
@@ -278,12 +385,45 @@ impl Dataset {
         self.frames_of("charges")
     }
 
-    /// `[frame]`.
+    /// The times of the first run, `[frame]`: those of all where runs have no clocks of their own.
     pub fn times(&self) -> &[f64] {
+        self.times_of(0)
+    }
+
+    /// All times: `[frame]`, or `[run, frame]` where each run has its own.
+    fn clocks(&self) -> &[f64] {
         match &*self.numbers {
             Numbers::Mapped(file) => file.tensor("times", Dtype::F64).expect("checked in open").0,
             Numbers::Owned(arrays) => &arrays.times,
         }
+    }
+
+    /// The times of a run, `[length]`.
+    pub fn times_of(&self, run: usize) -> &[f64] {
+        let (times, frames) = (self.clocks(), self.about.frames);
+        let first = if times.len() == frames { 0 } else { run * frames };
+        &times[first..first + self.length(run)]
+    }
+
+    /// Frames of each run, `[run]`; `None` where all have as many.
+    fn lengths(&self) -> Option<&[u32]> {
+        match &*self.numbers {
+            Numbers::Mapped(file) if file.has("lengths") => {
+                Some(file.tensor("lengths", Dtype::U32).expect("checked in open").0)
+            }
+            Numbers::Mapped(_) => None,
+            Numbers::Owned(arrays) => Some(&*arrays.lengths).filter(|lengths| !lengths.is_empty()),
+        }
+    }
+
+    /// Frames of a run; the arrays repeat them where they have more.
+    pub fn length(&self, run: usize) -> usize {
+        self.lengths().map_or(self.about.frames, |lengths| lengths[run] as usize)
+    }
+
+    /// Frames of a run before its first gap in time.
+    pub fn unbroken(&self, run: usize) -> usize {
+        segments(self.times_of(run))[0].len()
     }
 
     /// The states, to draw graphs from.

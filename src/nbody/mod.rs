@@ -5,3 +5,4 @@ mod fit;
 pub mod import;
 pub mod rollout;
 pub mod simulate;
+pub mod trajectories;

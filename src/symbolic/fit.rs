@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::slice;
 
+use super::columns::Columns;
 use super::denoise::denoised;
 use super::front::{Entry, Front, Select};
 use super::job::{self, Earlier, Labels, MEMORY};
@@ -40,7 +41,7 @@ const IN_MEMORY: &str = "(table in memory)";
 /// let x: Vec<f64> = (1..=40).map(|k| 0.1 * f64::from(k)).collect();
 /// let y = x.iter().map(|x| 3.0 * x * x + 1.0).collect();
 /// let names = ["x", "y"].map(String::from).to_vec();
-/// let table = Table { names, columns: vec![x, y], ..Table::default() };
+/// let table = Table::new(names, vec![x, y]);
 /// let options = Options { target: vec!["y".into()], evaluations: Some(2000), ..Options::default() };
 /// let found = regress(&Device::cpu(), table, options, 0, &())?;
 /// assert!(found.law(0).unwrap().loss < 1e-4);
@@ -59,7 +60,8 @@ pub fn regress(
 
 /// A fit that is ready to run: everything about it has been checked.
 pub struct Fit {
-    options: Options,
+    /// What the columns are called, and what the user is told of them; the options.
+    columns: Columns,
     problems: Vec<Problem>,
     settings: Settings,
     /// Formulas of an earlier run that break the rules of this one.
@@ -83,6 +85,8 @@ pub struct Fitted {
     pub template: Option<Template>,
     /// Formulas of the run to start from that break the rules of this one.
     pub refused: usize,
+    /// What became of the columns of the table, which is no longer in it.
+    pub columns: Columns,
 }
 
 impl Fitted {
@@ -104,9 +108,11 @@ impl Fitted {
 
     /// The chosen laws of all targets that have one, to export.
     pub fn laws(&self) -> Vec<Law> {
+        let names: Vec<String> =
+            self.names.iter().map(|name| self.columns.original(name)).collect();
         let law = |(k, target): (usize, &String)| {
             let expression: Expression = self.law(k)?.expression.clone();
-            Some(Law { target: target.clone(), expression, names: self.names.clone() })
+            Some(Law { target: target.clone(), expression, names: names.clone() })
         };
         self.targets.iter().enumerate().filter_map(law).collect()
     }
@@ -150,27 +156,22 @@ impl Fit {
             let message = "a table has a name for each column, and columns of equal length";
             return Err(Error::input(message).file(&table.path));
         }
-        let mut inputs = options.inputs.clone();
-        if inputs.is_empty() {
-            let taken = |name: &&String| {
-                options.target.contains(name) || Some(*name) == options.weights.as_ref()
-            };
-            inputs = table.names.iter().filter(|n| !taken(n)).cloned().collect();
-        }
+        let mut ready = Columns::new(table, &options)?;
+        let Columns { table, options, inputs, .. } = &ready;
         let weights = options.weights.as_deref();
-        let problem = |target: &String| job::problem_of_table(&table, target, &inputs, weights);
-        let mut problems: Vec<Problem> =
-            options.target.iter().map(problem).collect::<Result<_>>()?;
-        if let Some(template) = prepare::template(&problems[0], &table, &options)? {
+        let problem = |target: &String| job::problem_of_table(table, target, inputs, weights);
+        let problems: Result<Vec<Problem>> = options.target.iter().map(problem).collect();
+        let mut problems = problems.map_err(|e| ready.in_the_files_words(e))?;
+        if let Some(template) = prepare::template(&problems[0], &ready)? {
             problems.iter_mut().for_each(|problem| problem.template = Some(template.clone()));
         }
-        let names = table.names;
-        drop(table.columns);
+        let names = std::mem::take(&mut ready.table).names;
+        let options = &ready.options;
         // From here on nothing sees the rows that are held out.
         if let Some(share) = options.validation.filter(|share| *share > 0.0) {
             problems.iter_mut().try_for_each(|problem| prepare::hold_out(problem, share, seed))?;
         }
-        prepare::select_features(&mut problems, &options, seed)?;
+        prepare::select_features(&mut problems, options, seed)?;
         let settings = options.settings(&problems[0].names, &names, seed)?;
         for (problem, target) in problems.iter_mut().zip(&options.target) {
             if options.denoise {
@@ -178,19 +179,19 @@ impl Fit {
                 problem.target = denoised(columns, target, weights.as_deref(), seed);
             }
             prepare::groups_are_seen(problem)?;
-            prepare::complete(problem, target, &names, &options)?;
+            prepare::complete(problem, target, &names, options)?;
         }
-        let joint = prepare::joined(&problems, &options)?;
+        let joint = prepare::joined(&problems, options)?;
         let mut refused = 0;
         match &joint {
             Some((_, problem)) => drop(search::check(problem, &settings)?),
             None => {
                 for problem in &mut problems {
-                    refused += prepare::admitted(problem, &settings, &options)?;
+                    refused += prepare::admitted(problem, &settings, options)?;
                 }
             }
         }
-        Ok(Fit { options, problems, settings, refused, joint })
+        Ok(Fit { columns: ready, problems, settings, refused, joint })
     }
 
     /// Searches. In a run's folder what other targets have there stays, and with `true` the search goes on from what
@@ -204,7 +205,7 @@ impl Fit {
         folder: Option<(&RunFolder, bool)>,
         observer: &dyn Observer,
     ) -> Result<Fitted> {
-        let options = &self.options;
+        let options = &self.columns.options;
         let (targets, select) = (options.target.clone(), options.select);
         let resume = folder.is_some_and(|(_, resume)| resume);
         let labels = Labels { targets, stage: "table", memory: MEMORY, resume };
@@ -252,6 +253,7 @@ impl Fit {
             select,
             template: self.problems[0].template.clone(),
             refused: self.refused,
+            columns: self.columns,
         })
     }
 }

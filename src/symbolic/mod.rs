@@ -1,5 +1,6 @@
 //! Symbolic regression: the search for formulas, and the front of the best.
 
+pub mod columns;
 pub mod denoise;
 mod enumerate;
 pub mod fit;

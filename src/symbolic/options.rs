@@ -59,6 +59,9 @@ options! {
         /// Column with the weights of the rows
         #[serde(default, skip_serializing_if = "Option::is_none")]
         weights: Option<String> = None => [.value("COLUMN")];
+        /// Leave out rows that lack a value in one of the columns that are used
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        drop_missing: bool = false;
         /// Share of the rows, drawn at random, that is kept from the search and used to choose the law
         #[serde(default, skip_serializing_if = "Option::is_none")]
         validation: Option<f64> = None => [.value("SHARE")];

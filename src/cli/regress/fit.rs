@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::formula::export;
@@ -13,7 +13,9 @@ use crate::observer::Observer;
 use crate::ops::expression::Evaluator;
 use crate::store::run::RunFolder;
 use crate::store::table::Table;
+use crate::symbolic::columns::Columns;
 use crate::symbolic::fit::{Fit, Fitted};
+use crate::symbolic::job;
 use crate::symbolic::options::Options;
 use crate::symbolic::search::Outcome;
 use crate::symbolic::template::Part;
@@ -93,6 +95,7 @@ impl Ready {
     ) -> Result<Done> {
         folder.write_config("regress", &self.config)?;
         let fitted = self.fit.run(evaluator, Some((folder, resume)), observer)?;
+        name_columns(folder, &fitted.columns)?;
         let options = &self.config.options;
         let inputs = options.select_features.map(|_| fitted.names.clone());
         let done = Done { fitted, inputs, units: options.units.is_some() };
@@ -111,6 +114,37 @@ impl Ready {
     }
 }
 
+/// Adds to `laws.json` what the file calls the variables, and the words that groups stand for.
+fn name_columns(folder: &RunFolder, columns: &Columns) -> Result<()> {
+    let originals = columns.originals();
+    if originals.is_empty() && columns.words.is_empty() {
+        return Ok(());
+    }
+    let mut laws = job::read_laws(folder)?;
+    for law in &mut laws {
+        let variables = law["variables"].as_array().cloned().unwrap_or_default();
+        let used = |name: &str| variables.iter().any(|v| v == name);
+        let of_law: Map<String, Value> = originals
+            .iter()
+            .filter(|(safe, _)| used(safe))
+            .map(|(s, o)| (s.clone(), o.clone()))
+            .collect();
+        if !of_law.is_empty() {
+            law["columns"] = Value::Object(of_law);
+        }
+        let words: Map<String, Value> = columns
+            .words
+            .iter()
+            .filter(|(name, _)| used(name))
+            .map(|(n, w)| (n.clone(), json!(w)))
+            .collect();
+        if !words.is_empty() {
+            law["words"] = Value::Object(words);
+        }
+    }
+    job::keep_laws(&folder.keeping(&()), &laws)
+}
+
 impl Done {
     /// The document of `--json`: that of the target, or a list where there are several.
     pub fn document(&self) -> Value {
@@ -126,6 +160,13 @@ impl Done {
                 document["target"] = json!(target);
                 if let Some(inputs) = &self.inputs {
                     document["inputs"] = json!(inputs);
+                }
+                let Columns { renamed, notes, .. } = &self.fitted.columns;
+                if !renamed.is_empty() {
+                    document["columns"] = json!(self.fitted.columns.originals());
+                }
+                if !notes.is_empty() {
+                    document["notes"] = json!(notes);
                 }
                 if *refused > 0 {
                     document["refused"] = json!(refused);
@@ -169,7 +210,9 @@ impl Done {
             title + &super::table_of(&outcome.front, names, *select, empty)
         };
         let inputs = self.inputs.iter().map(|i| format!("inputs: {}", i.join(", ")));
+        let notes = &self.fitted.columns.notes;
+        let notes = (!notes.is_empty()).then(|| notes.join("\n"));
         let fronts = outcomes.iter().zip(targets).map(front);
-        inputs.chain(fronts).collect::<Vec<_>>().join("\n\n")
+        notes.into_iter().chain(inputs).chain(fronts).collect::<Vec<_>>().join("\n\n")
     }
 }

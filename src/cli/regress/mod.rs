@@ -26,7 +26,7 @@ use fit::{Config, Ready};
 /// Finds the formula behind a column of a table.
 #[derive(Args)]
 pub struct Regress {
-    /// The table (.csv, .npz, .npy or .parquet), or the folder of a run with messages
+    /// The table (text with any separator, also .gz; .npz, .npy, .safetensors or .parquet), or the folder of a run with messages
     #[arg(required_unless_present = "batch")]
     table: Option<PathBuf>,
     /// Many fits as one job: a file with a [[job]] for each (table, target and any of the options
