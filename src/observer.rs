@@ -33,8 +33,9 @@ pub trait Observer: Sync {
     /// A line of information.
     fn note(&self, _: &str) {}
 
-    /// True to end the computation early. Long loops ask after every step; what was found so far is kept, and the
-    /// computation returns an error of kind [`Interrupted`](crate::error::Kind::Interrupted).
+    /// True to end the computation early. Long loops ask after every step; what was found so far is offered to
+    /// [`Observer::keep`], and the call returns an error of kind [`Interrupted`](crate::error::Kind::Interrupted), but
+    /// for `regress`, which returns what it has found.
     fn stop(&self) -> bool {
         false
     }
