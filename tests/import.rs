@@ -679,7 +679,7 @@ fn arrays_make_data_sets() {
     let folder = tempfile::tempdir().unwrap();
     let (path, out) = (folder.path().join("t.safetensors"), folder.path().join("o.safetensors"));
     let arguments = ["import", path.to_str().unwrap(), "-o", out.to_str().unwrap(), "--overwrite"];
-    let (runs, frames) = (3usize, 12usize);
+    let (runs, frames) = (8usize, 12usize);
     let position = |run: usize, frame: usize, body: usize, axis: usize| {
         let angle = 0.05 * frame as f64 + (run + body * 3) as f64;
         if axis == 0 { angle.cos() } else { angle.sin() }
@@ -704,7 +704,7 @@ fn arrays_make_data_sets() {
     assert_eq!(code, Some(0), "{document}");
     let data = Dataset::open(&out).unwrap();
     assert_eq!((data.about.runs, data.about.frames), (runs, frames));
-    assert_eq!(data.masses(), [1.0, 3.0, 1.0, 3.0, 1.0, 3.0]);
+    assert_eq!(data.masses()[..4], [1.0, 3.0, 1.0, 3.0]);
     assert!(data.positions().iter().zip(&values).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6));
 
     // One run, no times.

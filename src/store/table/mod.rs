@@ -355,6 +355,7 @@ impl Table {
         let cell = match self.cells(name)?.word(row) {
             _ if column[row].is_infinite() => column[row].to_string(),
             word if word.is_empty() => "nothing".to_string(),
+            word if word.eq_ignore_ascii_case("nan") => "NaN".to_string(),
             word => word.to_string(),
         };
         let message = format!("{cell} where a number is needed{many}");
