@@ -55,9 +55,8 @@ pub struct Fitted {
 const SAMPLE: usize = 40_000;
 
 /// Of a normal distribution, at equal steps of probability.
-const NORMAL: [f64; 12] = [
-    -1.732, -1.150, -0.812, -0.549, -0.319, -0.105, 0.105, 0.319, 0.549, 0.812, 1.150, 1.732,
-];
+const NORMAL: [f64; 12] =
+    [-1.732, -1.150, -0.812, -0.549, -0.319, -0.105, 0.105, 0.319, 0.549, 0.812, 1.150, 1.732];
 
 /// Disagreement that is worth a warning.
 const DISAGREES: f64 = 0.03;
@@ -126,7 +125,8 @@ pub fn fill(read: &mut Trajectories, settings: Settings) -> Result<Option<Fitted
         Some(window) => (window, None),
         None => choose(read, order),
     };
-    let longest = read.runs.iter().flat_map(|run| run.segments()).map(|s| s.len()).max().unwrap_or(0);
+    let longest =
+        read.runs.iter().flat_map(|run| run.segments()).map(|s| s.len()).max().unwrap_or(0);
     let fits: Vec<Derivatives> =
         read.runs.par_iter().map(|run| Derivatives::new(run, dim, order, window, 1)).collect();
     let noise = noise.unwrap_or_else(|| position_noise(&fits, dim));
@@ -262,7 +262,8 @@ fn bars(fits: &[Derivatives], dim: usize, noise: f64) -> ErrorBar {
     let mut classes: HashMap<(usize, usize), (f64, f64)> = HashMap::new();
     for fit in fits {
         let stride = fit.accelerations.len() / fit.frames.len().max(1);
-        for (of_frame, more) in fit.frames.iter().zip(fit.accelerations_more.chunks(stride.max(1))) {
+        for (of_frame, more) in fit.frames.iter().zip(fit.accelerations_more.chunks(stride.max(1)))
+        {
             let (adds, noisy) = classes.entry(of_frame.class).or_default();
             *adds += more.iter().map(|d| d * d).sum::<f64>();
             *noisy += stride as f64 * (noise * of_frame.noise_more).powi(2);
@@ -277,7 +278,8 @@ fn bars(fits: &[Derivatives], dim: usize, noise: f64) -> ErrorBar {
     let (mut deviations, mut errors) = (Vec::new(), Vec::new());
     for fit in fits {
         let stride = fit.accelerations.len() / fit.frames.len().max(1);
-        for (of_frame, more) in fit.frames.iter().zip(fit.accelerations_more.chunks(stride.max(1))) {
+        for (of_frame, more) in fit.frames.iter().zip(fit.accelerations_more.chunks(stride.max(1)))
+        {
             let (passed, share) = (noise * of_frame.noise, share(&of_frame.class));
             for of_body in more.chunks(dim) {
                 let squares = of_body.iter().map(|d| (share * d).powi(2)).sum::<f64>();
@@ -292,16 +294,22 @@ fn bars(fits: &[Derivatives], dim: usize, noise: f64) -> ErrorBar {
     deviations.sort_by(f64::total_cmp);
     let at = errors.len() * 95 / 100;
     let within_95 = *errors.select_nth_unstable_by(at, f64::total_cmp).1;
-    ErrorBar { median: deviations[deviations.len() / 2], max: deviations[deviations.len() - 1], within_95 }
+    ErrorBar {
+        median: deviations[deviations.len() / 2],
+        max: deviations[deviations.len() - 1],
+        within_95,
+    }
 }
 
 /// The window that gives the smallest error on a sample, and the noise of the positions where it could be told.
 fn choose(read: &Trajectories, order: usize) -> (usize, Option<f64>) {
-    let longest = read.runs.iter().flat_map(|run| run.segments()).map(|s| s.len()).max().unwrap_or(0);
+    let longest =
+        read.runs.iter().flat_map(|run| run.segments()).map(|s| s.len()).max().unwrap_or(0);
     let all: usize = read.runs.iter().map(|run| run.positions.len()).sum();
     let skip = all.div_ceil(SAMPLE);
     // Runs are left out first, then frames.
-    let runs: Vec<&Run> = read.runs.iter().step_by(skip.min(read.runs.len().div_ceil(20))).collect();
+    let runs: Vec<&Run> =
+        read.runs.iter().step_by(skip.min(read.runs.len().div_ceil(20))).collect();
     let of_runs: usize = runs.iter().map(|run| run.positions.len()).sum();
     let every = of_runs.div_ceil(SAMPLE);
     let fits = |window: usize| -> Vec<Derivatives> {
@@ -347,7 +355,11 @@ pub fn compare(read: &mut Trajectories) {
             given.iter().zip(values).zip(more).map(|((g, v), m)| [*g, *v, *m]).collect()
         };
         velocities.extend(fitted(&fit.velocities, &fit.velocities_more, &run.velocities));
-        accelerations.extend(fitted(&fit.accelerations, &fit.accelerations_more, &run.accelerations));
+        accelerations.extend(fitted(
+            &fit.accelerations,
+            &fit.accelerations_more,
+            &run.accelerations,
+        ));
     }
     let (v, a) = (factor(velocities), factor(accelerations));
     let off = |factor: Option<f64>| factor.filter(|f| (f - 1.0).abs() > DISAGREES);
@@ -382,6 +394,8 @@ fn factor(mut items: Vec<[f64; 3]>) -> Option<f64> {
     };
     let unsure = median(items.iter().map(|[_, value, more]| (more / value).abs()).collect())?;
     let factor = median(items.iter().map(|[given, value, _]| given / value).collect())?;
-    let spread = median(items.iter().map(|[given, value, _]| (given / value - factor).abs()).collect())?;
-    (unsure < DISAGREES / 3.0 && spread < 0.1 * factor.abs() && factor.is_finite()).then_some(factor)
+    let spread =
+        median(items.iter().map(|[given, value, _]| (given / value - factor).abs()).collect())?;
+    (unsure < DISAGREES / 3.0 && spread < 0.1 * factor.abs() && factor.is_finite())
+        .then_some(factor)
 }

@@ -105,7 +105,8 @@ mod tests {
             assert_eq!(fit.freedom(), 2);
             // What a quartic lacks of t⁶, the second polynomial knows.
             let fit = Fit::new(&times, frame, 4, 9);
-            let window: Vec<f64> = times[fit.first..fit.first + 9].iter().map(|t| t.powi(6)).collect();
+            let window: Vec<f64> =
+                times[fit.first..fit.first + 9].iter().map(|t| t.powi(6)).collect();
             let (a, more) = (dot(&fit.acceleration, &window), dot(&fit.acceleration_more, &window));
             assert!((a + more - 30.0 * t.powi(4)).abs() < 1e-6, "{frame}: {a} {more}");
         }

@@ -63,7 +63,8 @@ impl<'a> Source<'a> {
         }
         let unused = (0..table.names.len()).filter(|k| !source.found.iter().any(|(_, i)| i == k));
         let near = |k: usize| {
-            Columns::near(&table.names[k]).filter(|near| !source.found.iter().any(|(role, _)| role.name() == *near))
+            Columns::near(&table.names[k])
+                .filter(|near| !source.found.iter().any(|(role, _)| role.name() == *near))
         };
         let named = |k: usize| match near(k) {
             Some(near) => format!(
