@@ -11,9 +11,15 @@ use crate::error::Result;
 /// Makes a catalogue of halos, in Mpc/h, km/s and Msun/h, from a table or a friends-of-friends file
 #[derive(Args)]
 pub struct Catalog {
-    /// Gadget's group_tab_*, or a .csv, .npz, .parquet or .safetensors with pos or x,y,z, vel or vx,vy,vz,
-    /// mass, and optionally npart, delta, box_size
+    /// Gadget's group_tab_*, the text of Rockstar or AHF, or a table (text, .npz, .parquet, .safetensors) with pos or
+    /// x,y,z, vel or vx,vy,vz, mass, and optionally npart, delta, box_size
     source: PathBuf,
+    /// What columns are, where their names do not say it, such as "m500=mass,halo_xoff=x"
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    columns: Vec<String>,
+    /// Positions go from -LENGTH/2 to LENGTH/2
+    #[arg(long)]
+    centred: bool,
     /// Edge of the periodic box in Mpc/h [default: from the file]
     #[arg(long = "box", value_name = "LENGTH")]
     edge: Option<f64>,
@@ -26,9 +32,9 @@ pub struct Catalog {
     /// Positions of particles in Mpc/h, .npy or .npz [particles, 3], to compute the overdensity from
     #[arg(long, value_name = "FILE")]
     particles: Option<PathBuf>,
-    /// Radius of the ball in which particles are counted, Mpc/h
-    #[arg(long, default_value_t = 20.0, value_name = "LENGTH")]
-    smoothing: f64,
+    /// Radius of the ball in which particles are counted, Mpc/h [default: 20]
+    #[arg(long, value_name = "LENGTH", requires = "particles")]
+    smoothing: Option<f64>,
     /// Leave out halos lighter than this, Msun/h
     #[arg(long, value_name = "MASS")]
     min_mass: Option<f64>,
@@ -54,21 +60,24 @@ impl Catalog {
             redshift: self.redshift,
             delta: self.delta,
             particles: self.particles,
-            smoothing: self.smoothing,
+            smoothing: self.smoothing.unwrap_or(20.0),
             min_mass: self.min_mass,
             min_particles: self.min_particles,
             warren: self.warren,
             tile: self.tile.into(),
+            centred: self.centred,
+            columns: self.columns,
         };
         let about = import(&self.source, output, &settings)?;
         let delta = about.delta.as_deref().unwrap_or("not known; --delta or --particles gives it");
-        let text = format!(
+        let mut text = format!(
             "{}: {} halos in a box of {} Mpc/h, {} cut away\noverdensity: {delta}",
             output.display(),
             about.halos,
             about.edge,
             about.cut,
         );
+        about.notes.iter().for_each(|note| text += &format!("\n{note}"));
         context.print(&serde_json::to_value(&about).expect("plain data"), text);
         Ok(())
     }

@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::{Context, OutputFile};
 use crate::error::Result;
-use crate::nbody::import::{self, Settings};
+use crate::nbody::derive::Settings;
+use crate::nbody::import;
 use crate::nbody::trajectories::{Columns, Options};
 
 /// Makes a data set from trajectories: a table with a row for each body at each time and columns
@@ -30,9 +31,9 @@ pub struct Import {
     /// Order of the local polynomial that gives missing velocities and accelerations
     #[arg(long, default_value_t = Settings::default().order)]
     order: usize,
-    /// Number of frames that the polynomial is fitted to
-    #[arg(long, default_value_t = Settings::default().window)]
-    window: usize,
+    /// Number of frames that the polynomial is fitted to [default: what gives the smallest error]
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
     #[command(flatten)]
     output: OutputFile,
 }
@@ -66,13 +67,13 @@ impl Import {
             text += &format!(
                 "\nfit of order {} to {} frames; noise of the positions {noise:.2e}",
                 settings.order,
-                summary.window.unwrap_or(settings.window),
+                summary.window.unwrap_or_default(),
             );
         }
         if let Some(bar) = summary.acceleration_error {
             text += &format!(
-                "\nerror bar of the accelerations: {:.2e} median, {:.2e} at worst",
-                bar.median, bar.max
+                "\nerror bar of the accelerations: {:.2e} median, {:.2e} at worst; 95 % are within {:.2e} of the truth",
+                bar.median, bar.max, bar.within_95
             );
         }
         for note in &summary.notes {

@@ -10,11 +10,129 @@ use super::fof;
 use super::overdensity::{Particles, overdensity};
 use crate::error::{Error, Result};
 use crate::ops::neighbours::Reach;
-use crate::store::table::Table;
+use crate::store::table::{Kind, Table, name_and_unit};
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
-/// Extensions of tables; other files are friends-of-friends tables.
-const TABLES: [&str; 5] = ["csv", "npz", "npy", "parquet", "safetensors"];
+/// Outside the box by this share of its edge is rounding.
+const ROUNDING: f64 = 1e-6;
+
+/// Columns of a halo, each with the names that catalogues give it, in lower case. The first is the role's own.
+const COLUMNS: [(&str, &[&str]); 9] = [
+    (
+        "x",
+        &[
+            "x",
+            "pos0",
+            "position0",
+            "halo_x",
+            "xc",
+            "pos_x",
+            "x_pos",
+            "positions0",
+            "grouppos0",
+            "subhalopos0",
+        ],
+    ),
+    (
+        "y",
+        &[
+            "y",
+            "pos1",
+            "position1",
+            "halo_y",
+            "yc",
+            "pos_y",
+            "y_pos",
+            "positions1",
+            "grouppos1",
+            "subhalopos1",
+        ],
+    ),
+    (
+        "z",
+        &[
+            "z",
+            "pos2",
+            "position2",
+            "halo_z",
+            "zc",
+            "pos_z",
+            "z_pos",
+            "positions2",
+            "grouppos2",
+            "subhalopos2",
+        ],
+    ),
+    (
+        "vx",
+        &[
+            "vx",
+            "vel0",
+            "velocity0",
+            "halo_vx",
+            "vxc",
+            "vel_x",
+            "velocities0",
+            "groupvel0",
+            "subhalovel0",
+        ],
+    ),
+    (
+        "vy",
+        &[
+            "vy",
+            "vel1",
+            "velocity1",
+            "halo_vy",
+            "vyc",
+            "vel_y",
+            "velocities1",
+            "groupvel1",
+            "subhalovel1",
+        ],
+    ),
+    (
+        "vz",
+        &[
+            "vz",
+            "vel2",
+            "velocity2",
+            "halo_vz",
+            "vzc",
+            "vel_z",
+            "velocities2",
+            "groupvel2",
+            "subhalovel2",
+        ],
+    ),
+    (
+        "mass",
+        &[
+            "mass",
+            "halo_mvir",
+            "mvir",
+            "m_vir",
+            "m200c",
+            "m200b",
+            "m200m",
+            "m200",
+            "halo_m200c",
+            "halo_m200b",
+            "groupmass",
+            "subhalomass",
+            "masses",
+            "m",
+        ],
+    ),
+    (
+        "npart",
+        &["npart", "particles", "np", "num_p", "halo_np", "grouplen", "subhalolen", "nparticles"],
+    ),
+    ("delta", &["delta", "overdensity"]),
+];
+
+/// What a single number is called that says how large the box is, in lower case.
+const BOX: [&str; 4] = ["box_size", "box", "boxsize", "lbox"];
 
 /// Halos in memory.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -52,6 +170,12 @@ pub struct Settings {
     pub warren: bool,
     /// The box is repeated so many times along each axis: for tests of size, not for science.
     pub tile: usize,
+    /// Positions are given from −edge/2 to edge/2.
+    #[serde(default)]
+    pub centred: bool,
+    /// What columns are, where their names do not say it: `halo_x=x`.
+    #[serde(default)]
+    pub columns: Vec<String>,
 }
 
 /// The `lawsmith` entry of a catalogue.
@@ -71,6 +195,9 @@ pub struct About {
     pub units: [String; 3],
     /// What was asked for.
     pub settings: Settings,
+    /// What was guessed or looks wrong, a sentence each, for the user.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// A catalogue, mapped for reading.
@@ -86,7 +213,7 @@ pub struct Catalog {
 /// A file that cannot be read or lacks a column; a box that is not known; a halo outside the box,
 /// without mass, or with a number that is not finite, each with its row.
 pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About> {
-    let (mut halos, edge) = read(source, settings)?;
+    let Read { mut halos, edge, rows, mut notes } = read(source, settings)?;
     if let (Some(asked), Some(edge)) = (settings.edge, edge)
         && asked != edge
     {
@@ -100,13 +227,22 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
     if !(edge > 0.0 && edge.is_finite()) {
         return Err(Error::usage(format!("must be positive, not {edge}")).field("box"));
     }
-    let first_row = if is_table(source) { 2 } else { 1 };
-    check(&mut halos, edge).map_err(|(field, row, message)| {
-        Error::input(message).file(source).field(field).row(row as u64 + first_row)
+    if settings.centred {
+        halos.positions.iter_mut().for_each(|x| *x = (f64::from(*x) + edge / 2.0) as f32);
+    }
+    let row_number = |row: usize| rows.get(row).copied().unwrap_or(row as u64 + 1);
+    let wrapped = check(&mut halos, edge).map_err(|(field, row, message)| {
+        Error::input(message).file(source).field(field).row(row_number(row))
     })?;
+    if wrapped > 0 {
+        notes.push(format!(
+            "{wrapped} coordinates were outside the box by rounding and are wrapped"
+        ));
+    }
+    notes.extend(doubts(&halos, edge));
     let delta = add_delta(&mut halos, edge, source, settings)?;
     if settings.warren {
-        correct(&mut halos, first_row).map_err(|e| e.file(source))?;
+        correct(&mut halos, &row_number).map_err(|e| e.file(source))?;
     }
     let all = halos.masses.len();
     halos = cut(halos, settings).map_err(|e| e.file(source))?;
@@ -128,43 +264,197 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
         delta,
         units: ["Mpc/h", "km/s", "Msun/h"].map(String::from),
         settings: settings.clone(),
+        notes,
     };
     write(output, &about, &halos)?;
     Ok(about)
 }
 
-fn extension(path: &Path) -> String {
-    path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase()
+/// What a file holds.
+struct Read {
+    halos: Halos,
+    /// The edge of the box, where the file says it.
+    edge: Option<f64>,
+    /// The number of each row in error messages, where it is not its place from 1.
+    rows: Vec<u64>,
+    notes: Vec<String>,
 }
 
-fn is_table(path: &Path) -> bool {
-    TABLES.contains(&extension(path).as_str())
-}
-
-/// The halos of a file of any format, and the edge of the box where the file says it.
-fn read(source: &Path, settings: &Settings) -> Result<(Halos, Option<f64>)> {
-    if !is_table(source) {
-        return Ok((fof::read(source, settings.redshift)?, None));
+/// The halos of a file of any format.
+fn read(source: &Path, settings: &Settings) -> Result<Read> {
+    let only = |field: &str, of: &str| {
+        Err(Error::usage(format!("applies to {of} only")).file(source).field(field))
+    };
+    let kind = Kind::of(source)?;
+    if kind == Kind::Binary {
+        if !settings.columns.is_empty() {
+            return only("columns", "tables");
+        }
+        let halos = fof::read(source, settings.redshift)?;
+        return Ok(Read { halos, edge: None, rows: Vec::new(), notes: Vec::new() });
+    }
+    if settings.redshift != 0.0 {
+        return only("redshift", "friends-of-friends files, whose velocities need it");
+    }
+    if let Kind::Other(what) = kind
+        && what.contains("HDF5")
+    {
+        let message = "is an HDF5 file, as Subfind and others write: save it from Python, as in np.savez('h.npz', \
+                       pos=g['GroupPos'][()], vel=g['GroupVel'][()], mass=g['GroupMass'][()]) with g = \
+                       h5py.File('h.hdf5')['Group'], in Mpc/h, km/s and Msun/h";
+        return Err(Error::input(message).file(source));
     }
     let table = Table::read(source)?;
-    let mut edge = table.scalar("box_size").or(table.scalar("box"));
-    if extension(source) == "safetensors"
-        && TensorFile::kind_of(source).as_deref() == Some("catalog")
-    {
+    let lower = |name: &str| BOX.contains(&name.to_lowercase().as_str());
+    let mut edge = table.scalars.iter().find(|(name, _)| lower(name)).map(|(_, value)| *value);
+    // Rockstar says it in a comment.
+    let said = table.comments.iter().find_map(|comment| comment.strip_prefix("Box size:"));
+    edge = edge.or(said.and_then(|text| text.split_whitespace().next()?.parse().ok()));
+    if kind == Kind::Safetensors && TensorFile::kind_of(source).as_deref() == Some("catalog") {
         edge = Some(TensorFile::open(source, "catalog")?.entry::<About>()?.edge);
     }
-    let halos = Halos {
-        positions: vectors(&table, ["pos", "position"], ["x", "y", "z"])?,
-        velocities: vectors(&table, ["vel", "velocity"], ["vx", "vy", "vz"])?,
-        masses: single(table.column("mass")?),
-        particles: ["npart", "particles"]
-            .into_iter()
-            .find(|name| table.find(name).is_some())
-            .map(|name| counts(&table, name))
-            .transpose()?,
-        delta: table.find("delta").map(|_| table.column("delta").map(single)).transpose()?,
+    let mut notes = table.notes.clone();
+    let columns = Columns::new(&table, &settings.columns)?;
+    let mut halos = Halos {
+        positions: columns.vectors("pos", ["x", "y", "z"])?,
+        velocities: columns.vectors("vel", ["vx", "vy", "vz"])?,
+        masses: single(table.column(&columns.needed("mass")?)?),
+        particles: columns.find("npart").map(|name| counts(&table, &name)).transpose()?,
+        delta: columns.find("delta").map(|name| table.column(&name).map(single)).transpose()?,
     };
-    Ok((halos, edge))
+    let renamed: Vec<String> = columns.renamed();
+    if !renamed.is_empty() {
+        notes.push(format!("read as {}", renamed.join(", ")));
+    }
+    if ["numSubStruct", "hostHalo", "Xc"].iter().all(|name| table.find(name).is_some()) {
+        halos.positions.iter_mut().for_each(|x| *x /= 1000.0);
+        notes.push("positions of AHF are in kpc/h: read as Mpc/h".into());
+    }
+    let rows = (0..table.rows()).map(|row| table.row_number(row)).collect();
+    Ok(Read { halos, edge, rows, notes })
+}
+
+/// The columns of a table, by what they hold.
+struct Columns<'a> {
+    table: &'a Table,
+    /// Role and name.
+    found: Vec<(&'static str, String)>,
+}
+
+impl<'a> Columns<'a> {
+    /// Finds them by their names, and as the user says: `halo_x=x`.
+    fn new(table: &'a Table, asked: &[String]) -> Result<Self> {
+        let error = |message: String| Error::usage(message).file(&table.path).field("columns");
+        let role_of = |name: &str| COLUMNS.iter().map(|(role, _)| *role).find(|role| *role == name);
+        let mut found: Vec<(&'static str, String)> = Vec::new();
+        for item in asked {
+            let (a, b) = item
+                .rsplit_once('=')
+                .map(|(a, b)| (a.trim(), b.trim()))
+                .ok_or_else(|| error(format!("'{item}' must read column=what, as in halo_x=x")))?;
+            let (name, role) = match (role_of(b), role_of(a)) {
+                (Some(role), _) => (a, role),
+                (None, Some(role)) => (b, role),
+                (None, None) => {
+                    let roles: Vec<&str> = COLUMNS.iter().map(|(role, _)| *role).collect();
+                    return Err(error(format!(
+                        "'{b}' in '{item}' is none of {}",
+                        roles.join(", ")
+                    )));
+                }
+            };
+            if table.find(name).is_none() {
+                return Err(error(format!(
+                    "there is no column '{name}'; there are {}",
+                    table.names.join(", ")
+                )));
+            }
+            found.push((role, name.to_string()));
+        }
+        for (role, names) in COLUMNS {
+            let taken = |name: &String| found.iter().any(|(_, other)| other == name);
+            if found.iter().any(|(other, _)| *other == role) {
+                continue;
+            }
+            let called = |wanted: &&str| {
+                let same = |name: &&String| name_and_unit(name).0.eq_ignore_ascii_case(wanted);
+                table.names.iter().filter(|name| !taken(name)).find(same).cloned()
+            };
+            if let Some(name) = names.iter().find_map(called) {
+                found.push((role, name));
+            }
+        }
+        Ok(Columns { table, found })
+    }
+
+    fn find(&self, role: &str) -> Option<String> {
+        self.found.iter().find(|(other, _)| *other == role).map(|(_, name)| name.clone())
+    }
+
+    fn needed(&self, role: &str) -> Result<String> {
+        self.find(role).ok_or_else(|| {
+            let message = format!("{}; --columns says which is meant", self.table.lacks());
+            Error::input(message).file(&self.table.path).field(role)
+        })
+    }
+
+    /// Rows of three.
+    fn vectors(&self, array: &str, roles: [&str; 3]) -> Result<Vec<f32>> {
+        if roles.iter().any(|role| self.find(role).is_none()) {
+            let message = format!(
+                "needs an array '{array}', or columns {}; it has {}; --columns says which is meant",
+                roles.join(", "),
+                self.table.names.join(", ")
+            );
+            return Err(Error::input(message).file(&self.table.path));
+        }
+        let column = |role: &str| self.table.column(&self.needed(role)?);
+        let (x, y, z) = (column(roles[0])?, column(roles[1])?, column(roles[2])?);
+        Ok((0..x.len()).flat_map(|i| [x[i] as f32, y[i] as f32, z[i] as f32]).collect())
+    }
+
+    /// Names that had to be interpreted.
+    fn renamed(&self) -> Vec<String> {
+        let arrays = ["pos", "vel", "position", "velocity", "npart", "particles"];
+        let plain = |role: &str, name: &str| {
+            name == role || arrays.iter().any(|array| name.starts_with(array))
+        };
+        let other = self.found.iter().filter(|(role, name)| !plain(role, name));
+        other.map(|(role, name)| format!("{role} from '{name}'")).collect()
+    }
+}
+
+/// What looks wrong without being so for certain.
+fn doubts(halos: &Halos, edge: f64) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let median = |values: &mut Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let mut masses: Vec<f64> = halos.masses.iter().map(|&m| m.into()).collect();
+    let mass = median(&mut masses);
+    if masses[0] >= 7.0 && masses[masses.len() - 1] <= 17.0 {
+        doubts.push(
+            "warning: all masses are between 7 and 17: are they logarithms? Msun/h is needed"
+                .into(),
+        );
+    } else if !(1e6..1e17).contains(&mass) {
+        doubts.push(format!("warning: half of the masses are above {mass:.1e}: Msun/h is needed, and this may be another unit"));
+    }
+    let speed = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    let speed = median(&mut halos.velocities.chunks(3).map(speed).collect());
+    if speed > 0.0 && !(3.0..2e4).contains(&speed) {
+        doubts.push(format!("warning: half of the speeds are above {speed:.1e}: km/s is needed, and this may be another unit"));
+    }
+    let reach = f64::from(halos.positions.iter().fold(0.0f32, |most, x| most.max(*x)));
+    if reach < 0.05 * edge {
+        doubts.push(format!(
+            "warning: no coordinate is above {reach}, in a box of {edge} Mpc/h: other units?"
+        ));
+    } else if edge > 2e4 {
+        doubts.push(format!("warning: the box has {edge} Mpc/h: are lengths in kpc/h?"));
+    }
+    doubts
 }
 
 /// A column of whole numbers.
@@ -173,7 +463,8 @@ fn counts(table: &Table, name: &str) -> Result<Vec<u32>> {
     let whole = |n: f64| n >= 0.0 && n <= f64::from(u32::MAX) && n.fract() == 0.0;
     if let Some(row) = column.iter().position(|&n| !whole(n)) {
         let message = format!("{}; a number of particles is needed", column[row]);
-        return Err(Error::input(message).file(&table.path).field(name).row(row as u64 + 2));
+        let error = Error::input(message).file(&table.path).field(name);
+        return Err(error.row(table.row_number(row)));
     }
     Ok(column.iter().map(|&n| n as u32).collect())
 }
@@ -182,38 +473,23 @@ fn single(column: &[f64]) -> Vec<f32> {
     column.iter().map(|&v| v as f32).collect()
 }
 
-/// Rows of three from the columns `name0`, `name1`, `name2` of an array, or from columns of their own.
-fn vectors(table: &Table, arrays: [&str; 2], own: [&str; 3]) -> Result<Vec<f32>> {
-    let array = arrays.into_iter().find(|name| table.find(&format!("{name}0")).is_some());
-    let names = match array {
-        Some(name) => [0, 1, 2].map(|k| format!("{name}{k}")),
-        None if table.find(own[0]).is_some() => own.map(String::from),
-        None => {
-            let message = format!(
-                "needs an array '{}' or '{}', or columns {}; it has {}",
-                arrays[0],
-                arrays[1],
-                own.join(", "),
-                table.names.join(", ")
-            );
-            return Err(Error::input(message).file(&table.path));
-        }
-    };
-    let [x, y, z] = &names;
-    let (x, y, z) = (table.column(x)?, table.column(y)?, table.column(z)?);
-    Ok((0..x.len()).flat_map(|i| [x[i] as f32, y[i] as f32, z[i] as f32]).collect())
-}
-
-/// Checks every number; a coordinate that is the edge of the box becomes 0. The error is a field, a row
-/// from 0 and a sentence.
-fn check(halos: &mut Halos, edge: f64) -> Result<(), (&'static str, usize, String)> {
-    for (at, x) in halos.positions.iter_mut().enumerate() {
-        let far = f64::from(*x);
+/// Checks every number; a coordinate that is the edge of the box becomes 0, and one that is outside by rounding is
+/// wrapped: how many were. The error is a field, a row from 0 and a sentence.
+fn check(halos: &mut Halos, edge: f64) -> Result<usize, (&'static str, usize, String)> {
+    let mut wrapped = 0;
+    for at in 0..halos.positions.len() {
+        let x = halos.positions[at];
+        let far = f64::from(x);
         // An edge that is no f32 is one in the file's rounding.
-        if far == edge || *x == edge as f32 {
-            *x = 0.0;
+        if far == edge || x == edge as f32 {
+            halos.positions[at] = 0.0;
         } else if !(far >= 0.0 && far < edge) {
-            return Err(("position", at / 3, format!("{x} is outside the box of {edge} Mpc/h")));
+            if !(far >= -ROUNDING * edge && far <= (1.0 + ROUNDING) * edge) {
+                return Err(("position", at / 3, outside(halos, x, edge)));
+            }
+            let inside = far.rem_euclid(edge) as f32;
+            halos.positions[at] = if f64::from(inside) < edge { inside } else { 0.0 };
+            wrapped += 1;
         }
     }
     if let Some(at) = halos.velocities.iter().position(|v| !v.is_finite()) {
@@ -223,7 +499,25 @@ fn check(halos: &mut Halos, edge: f64) -> Result<(), (&'static str, usize, Strin
     if let Some(row) = halos.masses.iter().position(|&m| !(m > 0.0 && m.is_finite())) {
         return Err(("mass", row, format!("{}; a mass above 0 is needed", halos.masses[row])));
     }
-    Ok(())
+    Ok(wrapped)
+}
+
+/// What to say of a coordinate that is outside the box.
+fn outside(halos: &Halos, x: f32, edge: f64) -> String {
+    let (low, high) = halos
+        .positions
+        .iter()
+        .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), x| (low.min(*x), high.max(*x)));
+    let (low, high) = (f64::from(low), f64::from(high));
+    let half = (0.5 + ROUNDING) * edge;
+    let why = if low < 0.0 && low >= -half && high <= half {
+        "; --centred reads positions from -edge/2 to edge/2"
+    } else if high > 50.0 * edge && high <= 1001.0 * edge && low >= 0.0 {
+        "; positions seem to be in kpc/h: Mpc/h is needed"
+    } else {
+        ""
+    };
+    format!("{x} is outside the box of {edge} Mpc/h{why}")
 }
 
 /// Fills in the overdensity; says where it came from.
@@ -264,7 +558,7 @@ fn add_delta(
 }
 
 /// Warren et al. 2006: friends of friends of few particles come out too heavy.
-fn correct(halos: &mut Halos, first_row: u64) -> Result<()> {
+fn correct(halos: &mut Halos, row_number: &dyn Fn(usize) -> u64) -> Result<()> {
     let Some(particles) = &halos.particles else {
         let message =
             "the Warren correction needs the number of particles of each halo, a column npart";
@@ -272,7 +566,7 @@ fn correct(halos: &mut Halos, first_row: u64) -> Result<()> {
     };
     if let Some(row) = particles.iter().position(|&n| n < 2) {
         let message = format!("{}; the Warren correction needs two or more", particles[row]);
-        return Err(Error::input(message).field("npart").row(row as u64 + first_row));
+        return Err(Error::input(message).field("npart").row(row_number(row)));
     }
     for (mass, &n) in halos.masses.iter_mut().zip(particles) {
         *mass = (f64::from(*mass) * (1.0 - f64::from(n).powf(-0.6))) as f32;
@@ -449,6 +743,105 @@ mod tests {
         assert_eq!(halos.velocities, [10.0, 20.0, 30.0, 70.0, 80.0, 90.0]);
         let (about, _) = imported(TABLE, Settings { min_mass: Some(3e12), ..boxed() }).unwrap();
         assert_eq!(about.cut, 1);
+    }
+
+    #[test]
+    fn rounding_is_wrapped_and_centred_boxes_are_moved() {
+        let text = TABLE.replace("7,8,9", "-2e-6,10.000001,9");
+        let (about, halos) = imported(&text, boxed()).unwrap();
+        assert!(about.notes[0].contains("2 coordinates"), "{:?}", about.notes);
+        let row = &halos.positions[6..];
+        assert!((9.999_99..10.0).contains(&row[0]) && (0.0..1e-5).contains(&row[1]), "{row:?}");
+        let centred = TABLE
+            .replace("10,5,6", "-5,5,4.5")
+            .replace("7,8,9", "0,-1,2")
+            .replace("1,2,3", "1,2,-3");
+        let error = imported(&centred, boxed()).unwrap_err().to_string();
+        assert!(error.contains("--centred"), "{error}");
+        let (_, halos) = imported(&centred, Settings { centred: true, ..boxed() }).unwrap();
+        assert_eq!(halos.positions, [6.0, 7.0, 2.0, 0.0, 0.0, 9.5, 5.0, 4.0, 7.0]);
+        let kpc = TABLE.replace("7,8,9", "7000,8000,9000");
+        let error = imported(&kpc, boxed()).unwrap_err().to_string();
+        assert!(error.contains("kpc/h"), "{error}");
+    }
+
+    /// The names of halotools, Rockstar and AHF, and those that the user gives.
+    #[test]
+    fn catalogues_of_other_programs() {
+        let (_, base) = imported(TABLE, boxed()).unwrap();
+        let same = |halos: &Halos, what: &str| {
+            assert_eq!(halos.positions, base.positions, "{what}");
+            assert_eq!(halos.velocities, base.velocities, "{what}");
+            assert_eq!(halos.masses, base.masses, "{what}");
+        };
+        let rows = TABLE.split_once('\n').unwrap().1;
+        let names = "halo_x,halo_y,halo_z,halo_vx,halo_vy,halo_vz,halo_mvir,halo_np,overdensity";
+        let (about, halos) = imported(&format!("{names}\n{rows}"), boxed()).unwrap();
+        assert!(
+            about.notes.iter().any(|note| note.contains("mass from 'halo_mvir'")),
+            "{:?}",
+            about.notes
+        );
+        same(&halos, "halotools");
+        assert_eq!(halos.delta, base.delta);
+        let names = "a,b,c,vx,vy,vz,m500,npart,delta";
+        let columns = ["a=x", "b=y", "c=z", "mass=m500"].map(String::from).to_vec();
+        let (_, halos) =
+            imported(&format!("{names}\n{rows}"), Settings { columns, ..boxed() }).unwrap();
+        same(&halos, "--columns");
+        let columns = vec!["q=x".to_string()];
+        let error = imported(TABLE, Settings { columns, ..boxed() }).unwrap_err();
+        assert_eq!((error.kind, error.field.as_deref()), (Kind::Usage, Some("columns")));
+
+        let blanks = |scale: f64| -> String {
+            let line = |line: &str| {
+                let cells: Vec<f64> = line.split(',').map(|cell| cell.parse().unwrap()).collect();
+                let x: Vec<String> = cells[..3].iter().map(|x| (x * scale).to_string()).collect();
+                let v: Vec<String> = cells[3..6].iter().map(f64::to_string).collect();
+                format!("7 -1 {} {} {} {}\n", cells[6], cells[7], x.join(" "), v.join(" "))
+            };
+            rows.lines().map(line).collect()
+        };
+        let rockstar = format!(
+            "#ID DescID Mvir Np X Y Z VX VY VZ\n#a = 1.0\n#Box size: 10.000000 Mpc/h\n{}",
+            blanks(1.0)
+        );
+        let (about, halos) = imported(&rockstar, Settings::default()).unwrap();
+        assert_eq!(about.edge, 10.0);
+        same(&halos, "Rockstar");
+        let ahf = format!(
+            "#ID(1) hostHalo(2) Mvir(3) npart(4) Xc(5) Yc(6) Zc(7) VXc(8) VYc(9) VZc(10) numSubStruct(11)\n{}",
+            blanks(1000.0).replace('\n', " 0\n")
+        );
+        let (about, halos) = imported(&ahf, boxed()).unwrap();
+        assert!(about.notes.iter().any(|note| note.contains("kpc/h")), "{:?}", about.notes);
+        same(&halos, "AHF");
+    }
+
+    #[test]
+    fn what_looks_wrong_is_said_and_options_without_effect_are_errors() {
+        let notes = |text: &str, edge: f64| {
+            imported(text, Settings { edge: Some(edge), ..Settings::default() })
+                .unwrap()
+                .0
+                .notes
+                .join("; ")
+        };
+        assert_eq!(notes(TABLE, 10.0), "");
+        let log = TABLE.replace("1e13", "13").replace("2e12", "12.3").replace("3e12", "12.5");
+        assert!(notes(&log, 10.0).contains("logarithms"));
+        let light = TABLE.replace("1e13", "1e3").replace("2e12", "2e2").replace("3e12", "3e2");
+        assert!(notes(&light, 10.0).contains("Msun/h is needed"));
+        let slow = TABLE.replace("10,20,30", "1e-4,0,0").replace("40,50,60", "1e-4,0,0");
+        assert!(notes(&slow, 10.0).contains("km/s is needed"));
+        assert!(notes(TABLE, 1e5).contains("no coordinate is above 10"));
+        let error = imported(TABLE, Settings { redshift: 1.0, ..boxed() }).unwrap_err();
+        assert_eq!((error.kind, error.field.as_deref()), (Kind::Usage, Some("redshift")));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fof_subhalo_tab_056.0");
+        std::fs::write(&path, b"\x89HDF\r\n\x1a\n\0\0\0\0").unwrap();
+        let error = import(&path, &folder.path().join("o"), &boxed()).unwrap_err().to_string();
+        assert!(error.contains("HDF5") && error.contains("np.savez"), "{error}");
     }
 
     #[test]

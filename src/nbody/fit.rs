@@ -6,6 +6,9 @@
 //! What the fit leaves over estimates the noise of the positions, and the weights propagate it.
 
 /// The fit around one frame, as weights of the positions in its window.
+///
+/// A second polynomial, of two orders more where the window allows it, says how far the first is from where it
+/// would go with more freedom.
 pub(super) struct Fit {
     /// First frame of the window.
     pub first: usize,
@@ -13,7 +16,11 @@ pub(super) struct Fit {
     pub velocity: Vec<f64>,
     /// Weights that give the acceleration, `[window]`.
     pub acceleration: Vec<f64>,
-    /// Orthonormal polynomials in the window, `[order + 1][window]`.
+    /// Weights of what the second polynomial adds to the velocity, `[window]`.
+    pub velocity_more: Vec<f64>,
+    /// Weights of what the second polynomial adds to the acceleration, `[window]`.
+    pub acceleration_more: Vec<f64>,
+    /// Orthonormal polynomials in the window, `[order of the second + 1][window]`.
     basis: Vec<Vec<f64>>,
 }
 
@@ -27,8 +34,9 @@ impl Fit {
         let tau: Vec<f64> = inside.iter().map(|t| (t - times[frame]) / scale).collect();
         // Gram–Schmidt on 1, τ, τ², …; each vector carries the first and the second derivative of its
         // polynomial at τ = 0 behind its values. Done twice, for orthogonality to the last digit.
-        let mut basis: Vec<Vec<f64>> = Vec::with_capacity(order + 1);
-        for power in 0..=order {
+        let second = (order + 2).min(window - 1);
+        let mut basis: Vec<Vec<f64>> = Vec::with_capacity(second + 1);
+        for power in 0..=second {
             let mut vector: Vec<f64> = tau.iter().map(|t| t.powi(power as i32)).collect();
             vector.push(f64::from(u8::from(power == 1)));
             vector.push(2.0 * f64::from(u8::from(power == 2)));
@@ -40,23 +48,26 @@ impl Fit {
             vector.iter_mut().for_each(|v| *v /= norm);
             basis.push(vector);
         }
-        let weights = |derivative: usize, unit: f64| -> Vec<f64> {
+        let weights = |basis: &[Vec<f64>], derivative: usize, unit: f64| -> Vec<f64> {
             let at = |i: usize| basis.iter().map(|q| q[window + derivative] * q[i]).sum::<f64>();
             (0..window).map(|i| at(i) / unit).collect()
         };
-        let (velocity, acceleration) = (weights(0, scale), weights(1, scale * scale));
+        let (lower, more) = basis.split_at(order + 1);
+        let (velocity, acceleration) = (weights(lower, 0, scale), weights(lower, 1, scale * scale));
+        let velocity_more = weights(more, 0, scale);
+        let acceleration_more = weights(more, 1, scale * scale);
         for vector in &mut basis {
             vector.truncate(window);
         }
-        Fit { first, velocity, acceleration, basis }
+        Fit { first, velocity, acceleration, velocity_more, acceleration_more, basis }
     }
 
-    /// Degrees of freedom that the fit leaves.
+    /// Degrees of freedom that the second polynomial leaves.
     pub fn freedom(&self) -> usize {
         self.velocity.len() - self.basis.len()
     }
 
-    /// The sum of squares of what the fit leaves over of `positions`, `[window]`.
+    /// The sum of squares of what the second polynomial leaves over of `positions`, `[window]`.
     pub fn residual(&self, positions: &[f64]) -> f64 {
         let mut left = positions.to_vec();
         for vector in &self.basis {
@@ -64,11 +75,6 @@ impl Fit {
             left.iter_mut().zip(vector).for_each(|(l, v)| *l -= overlap * v);
         }
         dot(&left, &left)
-    }
-
-    /// Standard deviation of the acceleration for positions of standard deviation 1.
-    pub fn acceleration_noise(&self) -> f64 {
-        dot(&self.acceleration, &self.acceleration).sqrt()
     }
 }
 
@@ -95,7 +101,14 @@ mod tests {
             assert!((dot(&fit.velocity, &window) - (-1.0 + 6.0 * t - 1.5 * t * t)).abs() < 1e-10);
             assert!((dot(&fit.acceleration, &window) - (6.0 - 3.0 * t)).abs() < 1e-9);
             assert!(fit.residual(&window) < 1e-24);
-            assert_eq!(fit.freedom(), 4);
+            assert!(dot(&fit.acceleration_more, &window).abs() < 1e-9);
+            assert_eq!(fit.freedom(), 2);
+            // What a quartic lacks of t⁶, the second polynomial knows.
+            let fit = Fit::new(&times, frame, 4, 9);
+            let window: Vec<f64> =
+                times[fit.first..fit.first + 9].iter().map(|t| t.powi(6)).collect();
+            let (a, more) = (dot(&fit.acceleration, &window), dot(&fit.acceleration_more, &window));
+            assert!((a + more - 30.0 * t.powi(4)).abs() < 1e-6, "{frame}: {a} {more}");
         }
     }
 }

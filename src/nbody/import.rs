@@ -1,48 +1,17 @@
 //! Data sets from the trajectories of others.
 //!
-//! Reading (`trajectories/`), then the fit of what is missing (`fit.rs`), then the file (`dataset.rs`). What
+//! Reading (`trajectories/`), then the fit of what is missing (`derive.rs`), then the file (`dataset.rs`). What
 //! is missing is made (velocities and accelerations by a local polynomial, masses 1, charges 0), and the
 //! summary says so.
 
-use std::ops::Range;
 use std::path::Path;
 
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::dataset::About;
-use super::fit::{Fit, dot};
+use super::derive::{ErrorBar, Settings, check, compare, fill};
 use super::trajectories::{Options, Run, Trajectories};
 use crate::error::{Error, Result};
-
-/// How to make what is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
-    /// Order of the local polynomial.
-    pub order: usize,
-    /// Frames that it is fitted to.
-    pub window: usize,
-}
-
-impl Default for Settings {
-    /// A quartic through nine frames: its acceleration has an error of fourth order in the time
-    /// between frames, and four degrees of freedom are left to see the noise.
-    fn default() -> Self {
-        Settings { order: 4, window: 9 }
-    }
-}
-
-/// One standard deviation of a component of the accelerations that the fit made.
-///
-/// From what the fit leaves over around each body and frame, but at least from what it leaves over
-/// on the whole: a local misfit raises the bar, a lucky one does not lower it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ErrorBar {
-    /// Of half of the frames it is smaller.
-    pub median: f64,
-    /// Of the worst frame.
-    pub max: f64,
-}
 
 /// What an import found and made.
 #[derive(Clone, Debug, Serialize)]
@@ -86,6 +55,7 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
     .into_iter()
     .flatten()
     .collect();
+    compare(&mut read);
     let fitted = fill(&mut read, settings)?;
     let summary = Summary {
         runs: read.runs.len(),
@@ -105,7 +75,7 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
     let origin = serde_json::json!({
         "imported": from,
         "made": summary.made,
-        "fit": fitted.is_some().then_some(settings),
+        "fit": fitted.as_ref().map(|fit| serde_json::json!({ "order": settings.order, "window": fit.window })),
         "position_noise": summary.position_noise,
         "acceleration_error": summary.acceleration_error,
         "units": read.units.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
@@ -113,145 +83,6 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
     });
     write(&read, origin, to)?;
     Ok(summary)
-}
-
-/// An error where no fit could be made so.
-fn check(settings: Settings) -> Result<()> {
-    let Settings { order, window } = settings;
-    if order < 2 {
-        return Err(Error::usage("an acceleration needs at least order 2").field("order"));
-    }
-    if window < order + 2 {
-        let message = format!("a fit of order {order} needs a window of at least {}", order + 2);
-        return Err(Error::usage(message).field("window"));
-    }
-    Ok(())
-}
-
-/// What the fits left over.
-pub struct Fitted {
-    /// Frames that most polynomials were fitted to.
-    pub window: usize,
-    /// Standard deviation of the noise in the positions.
-    pub position_noise: f64,
-    /// Of the accelerations.
-    pub error: ErrorBar,
-}
-
-/// Fits velocities and accelerations to the positions where they are missing. Frames between gaps that are
-/// too close for a fit are left out.
-///
-/// # Errors
-/// Where too few frames are left.
-pub fn fill(read: &mut Trajectories, settings: Settings) -> Result<Option<Fitted>> {
-    if read.runs.iter().all(|run| run.velocities.is_some() && run.accelerations.is_some()) {
-        return Ok(None);
-    }
-    let needed = settings.order + 2;
-    let mut short = 0;
-    for run in &mut read.runs {
-        let kept: Vec<Range<usize>> =
-            run.segments().into_iter().filter(|segment| segment.len() >= needed).collect();
-        let left: usize = kept.iter().map(Range::len).sum();
-        short += run.frames() - left;
-        if left < run.frames() {
-            let size = run.positions.len() / run.frames();
-            keep(run, &kept, size);
-        }
-    }
-    let most = read.runs.iter().map(Run::frames).max().unwrap_or(0);
-    if most == 0 {
-        let message = format!(
-            "there are too few times to fit velocities or accelerations of order {}: {needed} without a gap are \
-             needed",
-            settings.order
-        );
-        return Err(Error::input(message).file(&read.path).field("time"));
-    }
-    let all = read.runs.len();
-    read.runs.retain(|run| run.frames() > 0);
-    if short > 0 {
-        let gone = match all - read.runs.len() {
-            0 => String::new(),
-            gone => format!(", {gone} runs with them"),
-        };
-        read.notes.push(format!(
-            "{short} frames are left out{gone}: fewer than {needed} follow each other without a gap"
-        ));
-    }
-    let gaps: usize = read.runs.iter().map(|run| run.segments().len() - 1).sum();
-    if gaps > 0 {
-        read.notes.push(format!("{gaps} gaps in time: no fit runs across one"));
-    }
-    let dim = read.dim;
-    let fits: Vec<Derivatives> =
-        read.runs.par_iter().map(|run| derivatives(run, dim, settings)).collect();
-    let count: usize = fits.iter().map(|fit| fit.left.len()).sum();
-    let mean = fits.iter().flat_map(|fit| &fit.left).sum::<f64>() / count as f64;
-    let bar = |(left, noise): (&f64, &f64)| left.max(mean).sqrt() * noise;
-    let mut bars: Vec<f64> =
-        fits.iter().flat_map(|fit| fit.left.iter().zip(&fit.noise).map(bar)).collect();
-    bars.sort_by(f64::total_cmp);
-    for (run, fit) in read.runs.iter_mut().zip(fits) {
-        run.velocities.get_or_insert(fit.velocities);
-        run.accelerations.get_or_insert(fit.accelerations);
-    }
-    Ok(Some(Fitted {
-        window: settings.window.min(most),
-        position_noise: mean.sqrt(),
-        error: ErrorBar { median: bars[bars.len() / 2], max: bars[bars.len() - 1] },
-    }))
-}
-
-/// Leaves only these frames, each of `size` positions.
-fn keep(run: &mut Run, frames: &[Range<usize>], size: usize) {
-    let part = |values: &Vec<f64>, size: usize| -> Vec<f64> {
-        frames.iter().flat_map(|f| values[f.start * size..f.end * size].to_vec()).collect()
-    };
-    run.positions = part(&run.positions, size);
-    run.velocities = run.velocities.as_ref().map(|v| part(v, size));
-    run.accelerations = run.accelerations.as_ref().map(|a| part(a, size));
-    run.times = part(&run.times, 1);
-}
-
-/// What the fits make of the positions of a run.
-struct Derivatives {
-    velocities: Vec<f64>,
-    accelerations: Vec<f64>,
-    /// Mean square of what is left over, per degree of freedom, `[frame, body]`.
-    left: Vec<f64>,
-    /// Standard deviation of an acceleration for positions of standard deviation 1, `[frame, body]`.
-    noise: Vec<f64>,
-}
-
-fn derivatives(run: &Run, dim: usize, settings: Settings) -> Derivatives {
-    let stride = run.bodies.len() * dim;
-    let mut made = Derivatives {
-        velocities: vec![0.0; run.positions.len()],
-        accelerations: vec![0.0; run.positions.len()],
-        left: vec![0.0; run.positions.len() / dim],
-        noise: vec![0.0; run.positions.len() / dim],
-    };
-    for segment in run.segments() {
-        let window = settings.window.min(segment.len());
-        let times = &run.times[segment.clone()];
-        let mut inside = vec![0.0; window];
-        for frame in segment.clone() {
-            let fit = Fit::new(times, frame - segment.start, settings.order, window);
-            let first = segment.start + fit.first;
-            for c in 0..stride {
-                for (i, value) in inside.iter_mut().enumerate() {
-                    *value = run.positions[(first + i) * stride + c];
-                }
-                let at = frame * stride + c;
-                made.velocities[at] = dot(&fit.velocity, &inside);
-                made.accelerations[at] = dot(&fit.acceleration, &inside);
-                made.left[at / dim] += fit.residual(&inside) / (fit.freedom() * dim) as f64;
-                made.noise[at / dim] = fit.acceleration_noise();
-            }
-        }
-    }
-    made
 }
 
 /// Writes complete trajectories as a dataset.

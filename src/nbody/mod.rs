@@ -1,6 +1,7 @@
 //! Simulated and imported systems of interacting bodies (docs/design.md §2).
 
 pub mod dataset;
+pub mod derive;
 mod fit;
 pub mod import;
 pub mod rollout;

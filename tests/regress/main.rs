@@ -2,6 +2,7 @@
 
 mod batch;
 mod checks;
+mod columns;
 mod exports;
 mod forms;
 mod held_out;

@@ -62,7 +62,11 @@ impl<'a> Source<'a> {
             source.notes.push(format!("units: {}", units.collect::<Vec<_>>().join(", ")));
         }
         let unused = (0..table.names.len()).filter(|k| !source.found.iter().any(|(_, i)| i == k));
-        let named = |k: usize| match Columns::near(&table.names[k]) {
+        let near = |k: usize| {
+            Columns::near(&table.names[k])
+                .filter(|near| !source.found.iter().any(|(role, _)| role.name() == *near))
+        };
+        let named = |k: usize| match near(k) {
             Some(near) => format!(
                 "{} (if it is the {near}: --columns \"{}={near}\")",
                 table.names[k], table.names[k]

@@ -193,6 +193,9 @@ fn elements<R: std::io::Read>(array: npyz::NpyFile<R>) -> Result<Found, String> 
                 all::<String, R>(array)?.iter().map(|w| w.trim_end_matches('\0')).collect(),
             ))
         }
+        (TypeChar::Object, _) => {
+            Ok(Found::Nothing("holds Python objects; plain arrays of numbers are needed".into()))
+        }
         _ => Ok(Found::Nothing(format!("has type {}; numbers are needed", array.dtype().descr()))),
     }
 }

@@ -31,6 +31,8 @@ pub struct Table {
     pub scalars: Vec<(String, f64)>,
     /// What had to be guessed or was left out, a sentence each, for the user.
     pub notes: Vec<String>,
+    /// The comments above the rows of a text file, without their signs.
+    pub comments: Vec<String>,
     /// The line of each row in a text file; empty elsewhere.
     pub lines: Vec<u64>,
 }
@@ -355,6 +357,7 @@ impl Table {
         let cell = match self.cells(name)?.word(row) {
             _ if column[row].is_infinite() => column[row].to_string(),
             word if word.is_empty() => "nothing".to_string(),
+            word if word.eq_ignore_ascii_case("nan") => "NaN".to_string(),
             word => word.to_string(),
         };
         let message = format!("{cell} where a number is needed{many}");
@@ -379,6 +382,7 @@ impl Table {
             columns: self.columns.iter().map(|column| column.select(rows)).collect(),
             scalars: self.scalars.clone(),
             notes: self.notes.clone(),
+            comments: self.comments.clone(),
             lines: rows.iter().map(|&row| self.row_number(row)).collect(),
         }
     }

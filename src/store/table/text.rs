@@ -242,6 +242,7 @@ pub(super) fn read(path: &Path) -> Result<Table> {
         records.next(&mut cells);
         table.names = first;
     }
+    table.comments = comments.into_iter().map(String::from).collect();
     let mut columns = vec![Words::default(); table.names.len()];
     let mut begun = false;
     while records.skip(&mut Vec::new()) {
