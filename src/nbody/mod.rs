@@ -4,4 +4,5 @@ pub mod dataset;
 mod fit;
 pub mod import;
 pub mod rollout;
+pub mod scale;
 pub mod simulate;
