@@ -29,7 +29,8 @@ impl Messages {
     pub fn run(self, context: &Context) -> Result<()> {
         let run = open_run(&RunFolder::open(&self.run)?)?;
         let Messages { components, without_mass, .. } = self;
-        let summary = measure(context.compute(), &run, Wanted { components, without_mass })?;
+        let wanted = Wanted { components, without_mass, velocities: true };
+        let summary = measure(context.compute(), &run, wanted)?;
         context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
         Ok(())
     }

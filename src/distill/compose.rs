@@ -19,7 +19,7 @@ pub fn compose(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     let laws = physics.laws(folder, &table, how.select)?;
     let problems = physics.node_problems(at, &table, &laws)?;
     let targets = physics.terms().outputs;
-    let nodes = search(at, folder, how, NODE, targets, problems.clone(), None)?;
+    let nodes = search(at, run, how, NODE, targets, problems.clone(), None)?;
     let (formula, loss) = physics.settle(at, &table, laws, &problems, nodes)?;
     formula.write(folder, loss)?;
     let mut found = physics.judgement(at, Predictor::Formula(&formula))?;
@@ -28,6 +28,7 @@ pub fn compose(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     summary.formula = formula.equations();
     summary.judge(&found, Predictor::Formula(&formula));
     physics.show(at, folder, &formula)?;
+    summary.verdict = physics.assess(at, Some(&formula), &summary)?;
     summary.write(folder)?;
     Ok(summary)
 }

@@ -54,17 +54,59 @@ pub struct Found {
     pub front: Front,
 }
 
-/// Searches a law for each problem, or for all that are `joined`, with `hall_of_fame.csv` live, into
-/// `laws.json`.
+/// [`search_varying`] of those problems whose target varies; the law of the others is their constant.
 pub(super) fn search(
     at: Compute,
-    folder: &RunFolder,
+    run: &Run,
     how: Search,
     stage: &'static str,
     targets: Vec<String>,
     problems: Vec<Problem>,
     joined: Option<(Joint, Problem)>,
 ) -> Result<Vec<Found>> {
+    let varies = |problem: &Problem| problem.target.iter().any(|y| *y != problem.target[0]);
+    let all = || targets.iter().cloned().zip(problems.iter().cloned());
+    if problems.iter().all(varies) {
+        return search_varying(at, run, how, stage, targets, problems, joined);
+    }
+    let (labels, searched) = all().filter(|(_, problem)| varies(problem)).unzip();
+    let searched: Vec<Problem> = searched;
+    let mut found = match searched.is_empty() {
+        true => Vec::new(),
+        false => search_varying(at, run, how, stage, labels, searched, None)?,
+    }
+    .into_iter();
+    let mut laws = job::read_laws(&run.folder)?;
+    let mut every = Vec::new();
+    for (target, problem) in all() {
+        if varies(&problem) {
+            every.extend(found.next());
+            continue;
+        }
+        let expression = Expression::constant(f64::from(problem.target[0]));
+        let chosen = Entry { complexity: 1, loss: 0.0, score: 0.0, expression };
+        let units = run.physics.terms().units(&problem.names);
+        laws.retain(|law| law["target"] != target.as_str());
+        let (names, rule) = (&problem.names, how.select.name());
+        laws.push(job::law_in(units.as_ref(), &target, stage, &chosen, names, rule));
+        every.push(Found { front: Front::new(vec![(1, 0.0, chosen.expression.clone())]), chosen });
+    }
+    job::write_laws(&run.folder, &laws)?;
+    Ok(every)
+}
+
+/// Searches a law for each problem, or for all that are `joined`, with `hall_of_fame.csv` live, into
+/// `laws.json`.
+fn search_varying(
+    at: Compute,
+    run: &Run,
+    how: Search,
+    stage: &'static str,
+    targets: Vec<String>,
+    problems: Vec<Problem>,
+    joined: Option<(Joint, Problem)>,
+) -> Result<Vec<Found>> {
+    let (folder, terms) = (&run.folder, run.physics.terms());
     let Search { evaluations, select, .. } = how;
     let settings =
         Settings { evaluations: Some(evaluations), seed: at.seed, ..Settings::default() };
@@ -77,7 +119,8 @@ pub(super) fn search(
             folder.remove(name)?;
         }
     }
-    let labels = Labels { targets, stage, memory, resume };
+    let units = problems.iter().filter_map(|problem| terms.units(&problem.names)).collect();
+    let labels = Labels { targets, stage, memory, resume, units };
     let evaluator = &Evaluator::new(&at.device);
     let progress = at.progress;
     let outcomes = match &joined {
@@ -156,11 +199,12 @@ pub fn regress(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     }
     let joint = (!how.joint.is_empty()).then(|| Joint::new(&problems, how.joint)).transpose()?;
     let targets = table.kept.iter().map(|c| physics.label(c.index)).collect();
-    let found = search(at, folder, how, MESSAGE, targets, problems.clone(), joint)?;
+    let found = search(at, run, how, MESSAGE, targets, problems.clone(), joint)?;
     let mut summary = Summary::read(folder)?;
     for ((component, found), problem) in summary.components.iter_mut().zip(found).zip(&problems) {
         let law = found.chosen;
-        component.law = Some(LawSummary::of(&law, &problem.names));
+        let units = physics.terms().units(&problem.names);
+        component.law = Some(LawSummary::of(&law, &problem.names, units.as_ref()));
         component.verdict = physics.verdict(&law.expression, problem, at.seed);
         component.recovered = component.verdict.as_ref().map(|verdict| verdict.recovered);
     }

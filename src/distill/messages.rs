@@ -40,6 +40,8 @@ pub struct Wanted {
     pub components: Option<usize>,
     /// No law has a mass in it; the network saw masses all the same.
     pub without_mass: bool,
+    /// Velocities may be in the laws of data that were not simulated, where the messages depend on them.
+    pub velocities: bool,
 }
 
 impl Wanted {
@@ -155,7 +157,7 @@ pub fn measure(at: Compute, run: &Run, wanted: Wanted) -> Result<Summary> {
         .collect();
     let (device, messages) = (at.device, &found.values);
     let probe = Probe { device, model, edges: &edges, messages, kept: &kept };
-    let inputs = physics.variables(wanted.without_mass, &probe)?;
+    let inputs = physics.variables(wanted, &probe)?;
     let mut summary = Summary::new(&kept, survivors, inputs);
     write(run, &edges, messages, forces.as_deref(), &kept, &summary.inputs, &ranking)?;
     summary.judge(&physics.judgement(at, Predictor::Network)?, Predictor::Network);

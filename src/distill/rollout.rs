@@ -1,13 +1,15 @@
 //! The rollouts of a run: the equations of motion integrated with what the run has learnt, from the
 //! initial states of data that it has not seen; `rollout.safetensors`.
 
+use std::path::Path;
+
 use super::formula::Formula;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nbody::dataset::Dataset;
+use crate::nbody::dataset::{Dataset, Units};
 use crate::nbody::rollout::Rollouts;
 use crate::network::batches;
-use crate::network::model::Model;
+use crate::network::model::{Model, TrainedOn};
 use crate::store::run::RunFolder;
 
 /// Runs, frames and steps of the integrator between two frames, where nobody asks for others.
@@ -17,12 +19,27 @@ pub const FRAMES: usize = 200;
 /// See [`RUNS`].
 pub const SUBSTEPS: usize = 2;
 
+/// Times that differ by less than this part of a run are the same.
+const SAME_CLOCK: f64 = 1e-4;
+
+/// A data set in the units that a network was trained in.
+///
+/// # Errors
+/// Those of [`Dataset::open_in`].
+pub fn open_for(model: &Model, path: &Path) -> Result<Dataset> {
+    let scale = match &model.about.on {
+        TrainedOn::Bodies(data, _) => data.scale,
+        TrainedOn::Halos(_) => None,
+    };
+    Dataset::open_in(path, scale.map_or(Units::Users, Units::Of))
+}
+
 /// Data that the network has not seen, and which of their runs: `test.safetensors` of the folder, or
 /// the validation runs of what it was trained on.
 pub fn unseen(folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)> {
     let test = folder.file("test.safetensors");
     if test.exists() {
-        let data = Dataset::open(&test)?;
+        let data = open_for(model, &test)?;
         let runs = (0..data.about.runs).collect();
         return Ok((data, runs));
     }
@@ -32,7 +49,7 @@ pub fn unseen(folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)
                        a data set with --data";
         return Err(Error::usage(message).file(folder.path()));
     }
-    let data = Dataset::open(trained)?;
+    let data = open_for(model, trained)?;
     let runs = batches::split(&data, model.about.settings.seed)?.1.runs;
     Ok((data, runs))
 }
@@ -50,7 +67,18 @@ pub fn integrate(
     runs: &[usize],
     (frames, substeps): (usize, usize),
 ) -> Result<Rollouts> {
-    let mut rollouts = Rollouts::new(data, runs, frames)?;
+    // Blocks of a single run may have their own clocks: those of the first's.
+    let clock = |run: usize| {
+        let times = data.times_of(run);
+        times.iter().map(|t| t - times[0]).collect::<Vec<f64>>()
+    };
+    let first = runs.first().map_or(Vec::new(), |&run| clock(run));
+    let length = first.last().copied().unwrap_or(0.0).abs();
+    let same = |run: &usize| {
+        clock(*run).iter().zip(&first).all(|(a, b)| (a - b).abs() <= SAME_CLOCK * length)
+    };
+    let runs: Vec<usize> = runs.iter().copied().filter(same).collect();
+    let mut rollouts = Rollouts::new(data, &runs, frames)?;
     let bodies = data.about.bodies;
     rollouts.predict("network", data, substeps, |features| {
         let graphs = features.len() / (bodies * model.shape.n_features);
@@ -61,5 +89,6 @@ pub fn integrate(
             Ok(formula.accelerations(features, bodies))
         })?;
     }
+    rollouts.to_users_units(data);
     Ok(rollouts)
 }

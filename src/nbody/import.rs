@@ -325,7 +325,8 @@ pub fn import(from: &Path, to: &Path, settings: Settings) -> Result<Summary> {
         "position_noise": summary.position_noise,
         "acceleration_error": summary.acceleration_error,
     });
-    let about = About { runs, frames, bodies, dim, law: None, origin, seed: 0 };
+    let about =
+        About { runs, frames, bodies, dim, law: None, origin, seed: 0, scale: None, period: None };
     let mut file = about.create(to)?;
     file.slice::<f64>("times").copy_from_slice(&layout.times);
     let narrow = |values: Vec<f64>| -> Vec<f32> { values.iter().map(|v| *v as f32).collect() };

@@ -3,6 +3,7 @@
 pub mod dataset;
 mod fit;
 pub mod import;
+pub mod periodic;
 pub mod rollout;
 pub mod scale;
 pub mod simulate;

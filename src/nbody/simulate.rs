@@ -197,7 +197,17 @@ pub fn simulate(
         ),
     };
     let law = Some(settings.law.clone());
-    let about = About { runs, frames, bodies, dim, law, origin, seed: settings.seed };
+    let about = About {
+        runs,
+        frames,
+        bodies,
+        dim,
+        law,
+        origin,
+        seed: settings.seed,
+        scale: None,
+        period: None,
+    };
     let mut file = about.create(path)?;
     for (k, time) in file.slice::<f64>("times").iter_mut().enumerate() {
         *time = k as f64 * dt;

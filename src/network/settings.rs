@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::view::Quantity;
 use crate::error::{Error, Result};
 use crate::model::layout::BodyLayout;
 use crate::model::{ModelKind, Precision, Shape};
@@ -48,6 +49,26 @@ pub struct Changes {
     /// Arithmetic of the matrix products [default: f32]
     #[arg(long, value_enum, value_name = "PRECISION")]
     pub precision: Option<Precision>,
+    /// Forces may depend on the place, as in a trap or near the ground: nothing is moved while training
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub external: bool,
+    /// What laws may depend on, of r (positions), v (velocities), m (masses), q (charges) [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Quantity>,
+    /// Every so many frames of a run are used [default: 5 of simulated data, else 1 unless there are plenty]
+    #[arg(long, value_name = "N")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame_stride: Option<usize>,
+    /// Data in the units of their file, not in natural ones: the recipe of the paper
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub raw_units: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Changes {
@@ -60,6 +81,26 @@ impl Changes {
         settings.layers = self.layers.unwrap_or(settings.layers);
         settings.peak_rate = self.peak_rate.unwrap_or(settings.peak_rate);
         settings.precision = self.precision.unwrap_or(settings.precision);
+        settings.frame_stride = self.frame_stride.unwrap_or(settings.frame_stride);
+        if self.external {
+            settings.translation = 0.0;
+        }
+        if !self.inputs.is_empty() {
+            let all = [Quantity::V, Quantity::M, Quantity::Q];
+            settings.unseen = all.into_iter().filter(|q| !self.inputs.contains(q)).collect();
+        }
+    }
+
+    /// An error where they make no sense.
+    ///
+    /// # Errors
+    /// Laws without positions.
+    pub fn check(&self) -> Result<()> {
+        if !self.inputs.is_empty() && !self.inputs.contains(&Quantity::R) {
+            let message = "must contain r: without positions there is no force between bodies";
+            return Err(Error::usage(message).field("inputs"));
+        }
+        Ok(())
     }
 }
 
@@ -93,8 +134,11 @@ pub struct Settings {
     pub prune: bool,
     /// Every so many frames of a run are used.
     pub frame_stride: usize,
-    /// Standard deviation of the random translation of each graph.
+    /// Standard deviation of the random translation of each graph; 0 where forces may depend on the place.
     pub translation: f64,
+    /// What the network does not see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<Quantity>,
     /// Steps between two rows of `metrics.csv`.
     pub metrics_every: u64,
     /// Steps between two checkpoints.
@@ -132,6 +176,7 @@ impl Settings {
             prune: model == ModelKind::L1,
             frame_stride: 5,
             translation: 3.0,
+            unseen: Vec::new(),
             metrics_every: 1,
             checkpoint_every: 1,
             seed: 0,
@@ -158,6 +203,11 @@ impl Settings {
         };
         settings.set_steps(steps);
         settings
+    }
+
+    /// True where forces may depend on the place.
+    pub fn external(&self) -> bool {
+        self.translation == 0.0
     }
 
     /// Changes the number of steps, and with it how often metrics and checkpoints are written:

@@ -182,7 +182,8 @@ pub fn run(
     folder: &RunFolder,
     progress: Progress,
 ) -> Result<Vec<Outcome>> {
-    let together = Labels { targets: vec![JOINT.to_string()], ..labels.clone() };
+    let (targets, units) = (vec![JOINT.to_string()], Vec::new());
+    let together = Labels { targets, units, ..labels.clone() };
     let problem = slice::from_ref(problem);
     let found = job::run(evaluator, problem, &together, settings, select, folder, progress)?;
     let outcomes = joint.apart(components, settings, &found[0])?;
@@ -191,10 +192,13 @@ pub fn run(
         let target = law["target"].as_str().unwrap_or_default();
         target != JOINT && !labels.targets.iter().any(|t| t == target)
     });
-    for ((outcome, target), component) in outcomes.iter().zip(&labels.targets).zip(components) {
+    for (k, ((outcome, target), component)) in
+        outcomes.iter().zip(&labels.targets).zip(components).enumerate()
+    {
         if let Some(chosen) = outcome.front.select(select) {
-            let entry = &outcome.front.entries[chosen];
-            laws.push(job::law(target, labels.stage, entry, &component.names, select.name()));
+            let (entry, names) = (&outcome.front.entries[chosen], &component.names);
+            let (units, stage) = (labels.units.get(k), labels.stage);
+            laws.push(job::law_in(units, target, stage, entry, names, select.name()));
         }
     }
     job::write_laws(folder, &laws)?;

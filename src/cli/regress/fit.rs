@@ -163,7 +163,8 @@ impl Fit {
     ) -> Result<Fitted> {
         let options = &self.config.options;
         let targets = options.target.clone();
-        let labels = Labels { targets, stage: "table", memory: MEMORY, resume };
+        let units = Vec::new();
+        let labels = Labels { targets, stage: "table", memory: MEMORY, resume, units };
         // Without a memory the search had not come to its first: from nothing it ends where it would have.
         let begun = resume && folder.file(MEMORY).exists();
         if begun && options.template.is_none() && self.joint.is_none() {
