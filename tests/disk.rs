@@ -112,7 +112,7 @@ fn regress_leaves_whole_files_and_goes_on_when_there_is_room() {
     // With noise there is a formula of every length, and so a long hall of fame.
     let y = (0..100).map(|row| 1.5 * a[row] - a[row] * b[row] + 0.1 * noise[row]).collect();
     let names = ["a", "b", "y"].map(String::from).to_vec();
-    let table = Table { names, columns: vec![a, b, y], ..Table::default() };
+    let table = Table::new(names, vec![a, b, y]);
     table.write_csv(&folder.join("table.csv")).unwrap();
     let run = folder.join("run");
 

@@ -49,8 +49,10 @@ pub fn measure(device: &Device, trees: &Path, table: &Path) -> Result<Trees> {
         return Err(Error::usage("--trees measures a CPU: add --device cpu"));
     };
     let table = Table::read(table)?;
-    let single = |column: &Vec<f64>| column.iter().map(|&v| v as f32).collect::<Vec<f32>>();
-    let mut columns: Vec<Vec<f32>> = table.columns.iter().map(single).collect();
+    let single = |name: &String| -> Result<Vec<f32>> {
+        Ok(table.values(name)?.iter().map(|&v| v as f32).collect())
+    };
+    let mut columns: Vec<Vec<f32>> = table.names.iter().map(single).collect::<Result<_>>()?;
     let target = columns.pop().unwrap_or_default();
     let rows = Rows::new(&columns, &target, None).map_err(|e| e.file(&table.path))?;
     let names: Vec<&str> = table.names[..columns.len()].iter().map(String::as_str).collect();

@@ -1,5 +1,6 @@
 //! `lawsmith eval`: laws applied to the rows of a table.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
-use crate::store::table::Table;
+use crate::store::table::{Column, Table, Words};
 use crate::store::tidy;
 
 /// Applies laws to the rows of a table.
@@ -20,8 +21,11 @@ use crate::store::tidy;
 pub struct Eval {
     /// laws.json of a run, or its folder
     laws: PathBuf,
-    /// The table (.csv, .npz, .npy or .parquet)
+    /// The table (text with any separator, also .gz; .npz, .npy, .safetensors or .parquet)
     table: PathBuf,
+    /// Leave out rows that lack an input [default: their predictions are empty]
+    #[arg(long)]
+    drop_missing: bool,
     /// Only the law of this target
     #[arg(long, value_name = "COLUMN")]
     target: Option<String>,
@@ -38,6 +42,10 @@ struct Law {
     target: String,
     equation: String,
     variables: Vec<String>,
+    /// What the table calls a variable, where it has another name there.
+    columns: Value,
+    /// The words of a variable that stands for groups.
+    words: Value,
 }
 
 impl Eval {
@@ -50,14 +58,26 @@ impl Eval {
         {
             return Err(Error::usage("exists already: --overwrite replaces it").file(output));
         }
-        let table = Table::read(&self.table)?;
+        let mut table = Table::read(&self.table)?;
+        let mut notes = std::mem::take(&mut table.notes);
+        if self.drop_missing {
+            let used = |law: &Law| -> Vec<String> {
+                law.variables.iter().map(|v| law.original(v, &table).to_string()).collect()
+            };
+            let names: Vec<String> = laws.iter().flat_map(used).collect();
+            let all = table.rows();
+            let dropped = table.drop_missing(&names)?;
+            notes.push(format!("{dropped} of {all} rows lack a value and are left out"));
+        }
         let mut out = Table { path: PathBuf::new(), ..table.clone() };
         let mut added = Table::default();
         let mut documents = Vec::new();
         for law in &laws {
             let predicted = law.predict(&table)?;
-            let truth = table.find(&law.target).map(|index| &table.columns[index]);
-            let mut name = match truth {
+            let there = table.find(&law.target);
+            // Words cannot be compared with.
+            let truth = there.and_then(|index| table.columns[index].values().ok());
+            let mut name = match there {
                 Some(_) => format!("{}_predicted", law.target),
                 None => law.target.clone(),
             };
@@ -67,12 +87,16 @@ impl Eval {
                 let k = (2..).find(free).unwrap_or_default();
                 name = format!("{name}_{k}");
             }
-            let invalid = predicted.iter().filter(|v| !v.is_finite()).count();
+            let incomplete = predicted.iter().filter(|v| v.is_none()).count();
+            let (lacks, predicted): (Vec<bool>, Vec<f64>) =
+                predicted.into_iter().map(|v| (v.is_none(), v.unwrap_or(f64::NAN))).unzip();
+            let invalid = predicted.iter().filter(|v| !v.is_finite()).count() - incomplete;
             let mut document = json!({
                 "target": law.target,
                 "equation": law.equation,
                 "rows": predicted.len(),
                 "invalid": invalid,
+                "incomplete": incomplete,
             });
             if let Some(truth) = truth {
                 merge(&mut document, judged(truth, &predicted));
@@ -81,9 +105,14 @@ impl Eval {
                 document["predictions"] = json!(predicted);
             }
             documents.push(document);
+            let cell = |(value, lacks): (&f64, &bool)| match lacks {
+                true => String::new(),
+                false => value.to_string(),
+            };
+            let cells: Words = predicted.iter().zip(&lacks).map(cell).collect();
             for table in [&mut out, &mut added] {
                 table.names.push(name.clone());
-                table.columns.push(predicted.clone());
+                table.columns.push(Column::Words(cells.clone()));
             }
         }
         let text = match &self.output {
@@ -94,7 +123,12 @@ impl Eval {
             }
             None => added.csv().trim_end().to_string(),
         };
-        context.print(&json!({ "laws": documents }), text);
+        notes.iter().for_each(|note| context.progress.note(note));
+        let mut document = json!({ "laws": documents });
+        if !notes.is_empty() {
+            document["notes"] = json!(notes);
+        }
+        context.print(&document, text);
         Ok(())
     }
 
@@ -123,6 +157,8 @@ impl Eval {
                 target: text("target")?,
                 equation: text("equation")?,
                 variables: variables.iter().filter_map(|v| v.as_str()).map(String::from).collect(),
+                columns: law["columns"].clone(),
+                words: law["words"].clone(),
             });
         }
         if let Some(target) = &self.target {
@@ -141,18 +177,39 @@ impl Eval {
 }
 
 impl Law {
-    /// The law's value in each row; NaN where it has none.
-    fn predict(&self, table: &Table) -> Result<Vec<f64>> {
+    /// The law's value in each row, NaN where it has none; `None` where the row lacks an input.
+    fn predict(&self, table: &Table) -> Result<Vec<Option<f64>>> {
         let names: Vec<&str> = self.variables.iter().map(String::as_str).collect();
         let expression = Expression::parse(&self.equation, &names)
             .map_err(|e| Error::input(e.message).field("equation"))?;
-        let columns: Vec<&[f64]> =
-            names.iter().map(|name| table.column(name)).collect::<Result<_>>()?;
+        let columns: Vec<Cow<[f64]>> =
+            names.iter().map(|name| self.column(name, table)).collect::<Result<_>>()?;
         let value = |row: usize| {
             let values: Vec<f64> = columns.iter().map(|column| column[row]).collect();
-            expression.eval(&values)
+            (!values.iter().any(|v| v.is_nan())).then(|| expression.eval(&values))
         };
         Ok((0..table.rows()).into_par_iter().map(value).collect())
+    }
+}
+
+impl Law {
+    /// What the table calls a variable.
+    fn original<'a>(&'a self, variable: &'a str, table: &Table) -> &'a str {
+        let original = self.columns[variable].as_str();
+        original.filter(|name| table.find(name).is_some()).unwrap_or(variable)
+    }
+
+    /// The values of a variable, NaN where a row has none; a word that the law does not know is none.
+    fn column<'a>(&self, variable: &str, table: &'a Table) -> Result<Cow<'a, [f64]>> {
+        let name = self.original(variable, table);
+        match self.words[variable].as_array() {
+            Some(words) => {
+                let words: Vec<String> =
+                    words.iter().filter_map(|word| word.as_str()).map(String::from).collect();
+                Ok(table.cells(name)?.among(&words).into())
+            }
+            None => table.with_gaps(name).map(Cow::from),
+        }
     }
 }
 

@@ -7,12 +7,29 @@ use clap::Args;
 use super::{Context, OutputFile};
 use crate::error::Result;
 use crate::nbody::import::{self, Settings};
+use crate::nbody::trajectories::{Columns, Options};
 
-/// Makes a data set from a table with columns run,time,body,x,y[,z][,vx…][,mass][,charge][,ax…].
+/// Makes a data set from trajectories: a table with a row for each body at each time and columns
+/// time,body,x[,y,z][,run][,vx…][,mass][,charge][,ax… or fx…], arrays [run, frame, body, dim], a LAMMPS dump, or
+/// extended XYZ.
 #[derive(Args)]
 pub struct Import {
-    /// The table: .csv, .npz, .npy or .parquet, rows in any order
+    /// The file: text (any separator, also .gz), .npz, .npy, .safetensors, .parquet, LAMMPS dump or XYZ; rows in
+    /// any order
     table: PathBuf,
+    /// What columns are, where their names do not say it, such as "epoch=time,label=body,type=charge"; "m=ignore"
+    /// leaves one out
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    columns: Vec<String>,
+    /// Time of one step, where the file counts steps or frames
+    #[arg(long, value_name = "TIME")]
+    time_step: Option<f64>,
+    /// Import only runs of N bodies
+    #[arg(long, value_name = "N")]
+    bodies: Option<usize>,
+    /// Edge of a periodic box, or one for each axis, such as 4,4,0; 0 for an axis without end
+    #[arg(long = "box", value_name = "LENGTH", value_delimiter = ',')]
+    edges: Vec<f64>,
     /// Order of the local polynomial that gives missing velocities and accelerations
     #[arg(long, default_value_t = Settings::default().order)]
     order: usize,
@@ -28,23 +45,32 @@ impl Import {
     pub fn run(self, context: &Context) -> Result<()> {
         let output = self.output.path()?;
         let settings = Settings { order: self.order, window: self.window };
-        let summary = import::import(&self.table, output, settings)?;
+        let options = Options {
+            columns: Columns::parse(&self.columns)?,
+            time_step: self.time_step,
+            bodies: self.bodies,
+            edges: self.edges,
+        };
+        let summary = import::import(&self.table, output, &options, settings)?;
+        let frames = match summary.fewest_frames {
+            fewest if fewest < summary.frames => format!("{fewest} to {}", summary.frames),
+            _ => summary.frames.to_string(),
+        };
         let mut text = format!(
-            "{}: {} runs of {} frames of {} bodies in {} dimensions",
+            "{}: {} runs of {frames} frames of {} bodies in {} dimensions",
             output.display(),
             summary.runs,
-            summary.frames,
             summary.bodies,
             summary.dim,
         );
         if !summary.made.is_empty() {
-            text += &format!("\nfilled in, not in the table: {}", summary.made.join(", "));
+            text += &format!("\nfilled in, not in the file: {}", summary.made.join(", "));
         }
         if let Some(noise) = summary.position_noise {
             text += &format!(
                 "\nfit of order {} to {} frames; noise of the positions {noise:.2e}",
                 settings.order,
-                settings.window.min(summary.frames),
+                summary.window.unwrap_or(settings.window),
             );
         }
         if let Some(bar) = summary.acceleration_error {
@@ -52,6 +78,9 @@ impl Import {
                 "\nerror bar of the accelerations: {:.2e} median, {:.2e} at worst",
                 bar.median, bar.max
             );
+        }
+        for note in &summary.notes {
+            text += &format!("\n{note}");
         }
         let document = serde_json::to_value(&summary).expect("a summary is plain data");
         context.print(&document, text);

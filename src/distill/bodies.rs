@@ -396,8 +396,8 @@ impl Physics for Bodies {
     /// Not of snapshots, which lead nowhere.
     fn roll_out(&self, at: Compute, formula: Option<&Formula>) -> Result<()> {
         let (data, runs) = self.unseen()?;
-        if data.about.frames < 2 {
-            at.progress.note("no roll-out: runs of a single frame lead nowhere");
+        if runs.iter().all(|&run| data.unbroken(run) < 2) {
+            at.progress.note("no roll-out: runs of single frames lead nowhere");
             return Ok(());
         }
         let rollouts = rollout::integrate(

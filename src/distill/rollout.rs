@@ -19,9 +19,6 @@ pub const FRAMES: usize = 200;
 /// See [`RUNS`].
 pub const SUBSTEPS: usize = 2;
 
-/// Times that differ by less than this part of a run are the same.
-const SAME_CLOCK: f64 = 1e-4;
-
 /// A data set in the units that a network was trained in.
 ///
 /// # Errors
@@ -67,18 +64,7 @@ pub fn integrate(
     runs: &[usize],
     (frames, substeps): (usize, usize),
 ) -> Result<Rollouts> {
-    // Blocks of a single run may have their own clocks: those of the first's.
-    let clock = |run: usize| {
-        let times = data.times_of(run);
-        times.iter().map(|t| t - times[0]).collect::<Vec<f64>>()
-    };
-    let first = runs.first().map_or(Vec::new(), |&run| clock(run));
-    let length = first.last().copied().unwrap_or(0.0).abs();
-    let same = |run: &usize| {
-        clock(*run).iter().zip(&first).all(|(a, b)| (a - b).abs() <= SAME_CLOCK * length)
-    };
-    let runs: Vec<usize> = runs.iter().copied().filter(same).collect();
-    let mut rollouts = Rollouts::new(data, &runs, frames)?;
+    let mut rollouts = Rollouts::new(data, runs, frames)?;
     let bodies = data.about.bodies;
     rollouts.predict("network", data, substeps, |features| {
         let graphs = features.len() / (bodies * model.shape.n_features);

@@ -3,7 +3,11 @@
 //! `positions [run, frame, body, dim] f32`, `velocities`, `accelerations` (same shape),
 //! `masses [run, body] f32`, `charges [run, body] f32`, `times [frame] f64`. A value in the user's units is
 //! origin + unit · stored value, where the file has a [`Scale`]; else the stored value.
+//!
+//! Where runs have their own clocks or lengths, `times [run, frame] f64` and `lengths [run] u32`: the frames
+//! of a run from its length on repeat its first, so that whoever draws frames draws real ones.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -20,17 +24,20 @@ use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 pub struct About {
     /// Number of runs (independent initial states).
     pub runs: usize,
-    /// Frames of each run; frame 0 is the initial state.
+    /// Frames of the longest run; frame 0 is the initial state.
     pub frames: usize,
     /// Bodies of each run.
     pub bodies: usize,
     /// Dimensions of space: 2 or 3.
     pub dim: usize,
     /// The law that made it; `None` where it is not known (imported data).
+    #[serde(default)]
     pub law: Option<Law>,
     /// How it was made: integrator and tolerances, or the imported file and the fit of derivatives.
+    #[serde(default)]
     pub origin: serde_json::Value,
     /// Seed of the initial states.
+    #[serde(default)]
     pub seed: u64,
     /// What the stored values are in; `None` where they are in the user's units.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,6 +112,61 @@ impl About {
         let entry = serde_json::to_value(self).expect("the entry is plain data");
         TensorWriter::create(path, "dataset", entry, &self.specs())
     }
+
+    /// The same for runs with their own clocks and lengths: `times` is `[run, frame]`, and there are
+    /// `lengths`, seven tensors.
+    pub fn create_with_clocks(&self, path: &Path) -> Result<TensorWriter> {
+        let entry = serde_json::to_value(self).expect("the entry is plain data");
+        let mut specs: Vec<TensorSpec> = self.specs().into();
+        specs.retain(|spec| spec.name != "times");
+        specs.push(TensorSpec::f64("times", &[self.runs, self.frames]));
+        specs.push(TensorSpec::u32("lengths", &[self.runs]));
+        TensorWriter::create(path, "dataset", entry, &specs)
+    }
+}
+
+/// The entry of a file, its sizes filled in from the shape of the positions.
+fn about(file: &TensorFile) -> Result<About> {
+    let mut entry: serde_json::Value = file.entry()?;
+    let (_, shape) = file.tensor::<f32>("positions", Dtype::F32)?;
+    if let &[runs, frames, bodies, dim] = shape
+        && let Some(entry) = entry.as_object_mut()
+    {
+        let sizes = [("runs", runs), ("frames", frames), ("bodies", bodies), ("dim", dim)];
+        for (name, size) in sizes {
+            entry.entry(name).or_insert_with(|| size.into());
+        }
+    }
+    serde_json::from_value(entry).map_err(|e| {
+        let message = format!("has metadata that cannot be read: {e}");
+        Error::input(message).file(file.path()).field("lawsmith")
+    })
+}
+
+/// The ranges of frames without a gap: a step that is much longer than usual ends one. At least one.
+pub(super) fn segments(times: &[f64]) -> Vec<Range<usize>> {
+    let limit = longest_step(times);
+    let mut segments = Vec::new();
+    let mut first = 0;
+    for at in 1..=times.len() {
+        if at == times.len() || times[at] - times[at - 1] > limit {
+            segments.push(first..at);
+            first = at;
+        }
+    }
+    segments
+}
+
+/// The longest step that is no gap: 1.5 times the usual one where the clock is regular, more where it is not.
+fn longest_step(times: &[f64]) -> f64 {
+    let mut steps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    if steps.is_empty() {
+        return f64::INFINITY;
+    }
+    steps.sort_by(f64::total_cmp);
+    let usual = steps[steps.len() / 2];
+    let regular = steps.iter().filter(|&&step| (step / usual - 1.0).abs() < 0.2).count();
+    if 4 * regular >= 3 * steps.len() { 1.5 * usual } else { 4.0 * steps[steps.len() * 9 / 10] }
 }
 
 /// A dataset, mapped for reading.
@@ -126,10 +188,14 @@ struct Converted {
     masses: Vec<f32>,
     charges: Vec<f32>,
     times: Vec<f64>,
+    /// True where each run has times of its own.
+    clocks: bool,
 }
 
 impl Dataset {
     /// Maps a dataset and checks shapes and that every value is finite; [`Units::Natural`].
+    ///
+    /// Of the entry only `kind` and `version` are needed: the shapes say the rest.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_in(path, Units::Natural)
     }
@@ -159,10 +225,20 @@ impl Dataset {
     /// As it is stored.
     fn map(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path, "dataset")?;
-        let about: About = file.entry()?;
+        let about = about(&file)?;
+        let About { runs, frames, .. } = about;
         for spec in about.specs() {
             if spec.name == "times" {
-                file.tensor::<f64>("times", Dtype::F64)?;
+                let (times, shape) = file.tensor::<f64>("times", Dtype::F64)?;
+                let error = |message| Error::input(message).file(path).field("times");
+                if shape != [frames] && shape != [runs, frames] {
+                    let message =
+                        format!("has shape {shape:?}; [{frames}] or [{runs}, {frames}] is needed");
+                    return Err(error(message));
+                }
+                if let Some(bad) = times.iter().find(|t| !t.is_finite()) {
+                    return Err(error(format!("{bad} where a number is needed")));
+                }
                 continue;
             }
             let values = file.f32(&spec.name, &spec.shape)?;
@@ -170,6 +246,14 @@ impl Dataset {
                 let run = index / spec.shape[1..].iter().product::<usize>();
                 let message = format!("{} in run {run} where a number is needed", values[index]);
                 return Err(Error::input(message).file(path).field(spec.name));
+            }
+        }
+        if file.has("lengths") {
+            let (lengths, shape) = file.tensor::<u32>("lengths", Dtype::U32)?;
+            let there = |n: &u32| (1..=frames).contains(&(*n as usize));
+            if shape != [runs] || !lengths.iter().all(there) {
+                let message = format!("[{runs}] numbers from 1 to {frames} are needed");
+                return Err(Error::input(message).file(path).field("lengths"));
             }
         }
         if about.bodies < 2 {
@@ -199,14 +283,9 @@ impl Dataset {
         for tensor in [&mut own.positions, &mut own.velocities, &mut own.accelerations] {
             tensor.truncate(values);
         }
+        own.clocks = true;
         (own.masses, own.charges) = (own.masses.repeat(blocks), own.charges.repeat(blocks));
         Ok(())
-    }
-
-    /// The times of the frames of a run, from the first of all.
-    pub fn times_of(&self, run: usize) -> Vec<f64> {
-        let first = if self.blocks { run * self.about.frames } else { 0 };
-        self.times()[first..first + self.about.frames].to_vec()
     }
 
     /// Natural units of data that are stored in the user's.
@@ -240,13 +319,16 @@ impl Dataset {
         let (velocity, acceleration) =
             (from.velocity() / to.velocity(), from.acceleration() / to.acceleration());
         let time = from.time / to.time;
+        let (times, clocks) = self.clocks();
+        let times = times.iter().map(|t| t * time).collect();
         self.converted = Some(Converted {
             positions: self.held("positions", positions)?,
             velocities: values("velocities", self.velocities(), velocity)?,
             accelerations: values("accelerations", self.accelerations(), acceleration)?,
             masses: values("masses", self.masses(), from.mass / to.mass)?,
             charges: values("charges", self.charges(), from.charge / to.charge)?,
-            times: self.times().iter().map(|t| t * time).collect(),
+            times,
+            clocks,
         });
         let period = self.about.period.take();
         self.about.period = period.map(|edges| edges.iter().map(|l| l * length).collect());
@@ -317,12 +399,38 @@ impl Dataset {
         }
     }
 
-    /// `[frame]`; of a single run all of them.
+    /// The times of the first run, `[frame]`: those of all where runs have no clocks of their own.
     pub fn times(&self) -> &[f64] {
-        match &self.converted {
-            Some(converted) => &converted.times,
-            None => self.file.tensor("times", Dtype::F64).expect("checked in open").0,
+        self.times_of(0)
+    }
+
+    /// All times, and whether each run has its own.
+    fn clocks(&self) -> (&[f64], bool) {
+        if let Some(Converted { times, clocks, .. }) = &self.converted {
+            return (times, *clocks);
         }
+        let (times, shape) = self.file.tensor("times", Dtype::F64).expect("checked in open");
+        (times, shape.len() > 1)
+    }
+
+    /// The times of a run, `[length]`.
+    pub fn times_of(&self, run: usize) -> &[f64] {
+        let (times, clocks) = self.clocks();
+        let first = if clocks { run * self.about.frames } else { 0 };
+        &times[first..first + self.length(run)]
+    }
+
+    /// Frames of a run; the file repeats them where it has more.
+    pub fn length(&self, run: usize) -> usize {
+        match self.file.tensor::<u32>("lengths", Dtype::U32) {
+            Ok((lengths, _)) if !self.blocks => lengths[run] as usize,
+            _ => self.about.frames,
+        }
+    }
+
+    /// Frames of a run before its first gap in time.
+    pub fn unbroken(&self, run: usize) -> usize {
+        segments(self.times_of(run))[0].len()
     }
 
     /// The states, to draw graphs from.

@@ -1,10 +1,10 @@
-//! Data sets from tables of trajectories: columns run, time, body, x, y\[, z\]\[, vx…\]\[, mass\]
-//! \[, charge\]\[, ax…\], rows in any order.
+//! Data sets from the trajectories of others.
 //!
-//! All runs must share times and bodies. What is missing is made (velocities and accelerations by
-//! the local polynomial fit of `fit.rs`, masses 1, charges 0), and the summary says so.
+//! Reading (`trajectories/`), then the fit of what is missing (`fit.rs`), then the file (`dataset.rs`). What
+//! is missing is made (velocities and accelerations by a local polynomial, masses 1, charges 0), and the
+//! summary says so.
 
-use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::dataset::About;
 use super::fit::{Fit, dot};
+use super::periodic::{self, Jumps};
+use super::scale::{Sample, Scale};
+use super::trajectories::{Options, Run, Trajectories};
 use crate::error::{Error, Result};
-use crate::store::table::Table;
 
 /// How to make what is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,218 +51,103 @@ pub struct ErrorBar {
 pub struct Summary {
     /// Number of runs.
     pub runs: usize,
-    /// Frames of each run.
+    /// Frames of the longest run.
     pub frames: usize,
+    /// Frames of the shortest run.
+    pub fewest_frames: usize,
     /// Bodies of each run.
     pub bodies: usize,
     /// Dimensions of space.
     pub dim: usize,
-    /// What the table lacked and was made: velocities, accelerations, mass, charge.
+    /// What the file lacked and was made: velocities, accelerations, mass, charge.
     pub made: Vec<&'static str>,
+    /// Frames that a fit was made to.
+    pub window: Option<usize>,
     /// Standard deviation of the noise in the positions, where a fit was made.
     pub position_noise: Option<f64>,
     /// Where accelerations were made.
     pub acceleration_error: Option<ErrorBar>,
+    /// What was guessed, used, left out or looks wrong, a sentence each.
+    pub notes: Vec<String>,
 }
 
-/// Where the rows of the table belong.
-struct Layout {
-    runs: Vec<f64>,
-    times: Vec<f64>,
-    bodies: Vec<f64>,
-    /// Row of the table for `[run, frame, body]`.
-    rows: Vec<usize>,
+/// Reads the file at `from` and writes a dataset at `to`; on an error there is no file.
+///
+/// # Errors
+/// Those of [`Trajectories::read`], of [`fill`] and of [`write`].
+pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> Result<Summary> {
+    check(settings)?;
+    let mut read = Trajectories::read(from, options)?;
+    let lacks = |of: fn(&Run) -> bool, what| read.runs.iter().any(of).then_some(what);
+    let made: Vec<&'static str> = [
+        lacks(|run| run.velocities.is_none(), "velocities"),
+        lacks(|run| run.accelerations.is_none(), "accelerations"),
+        lacks(|run| run.masses.is_none(), "mass"),
+        lacks(|run| run.charges.is_none(), "charge"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    wrap(&mut read);
+    let fitted = fill(&mut read, settings)?;
+    let summary = Summary {
+        runs: read.runs.len(),
+        frames: read.runs.iter().map(Run::frames).max().unwrap_or(0),
+        fewest_frames: read.runs.iter().map(Run::frames).min().unwrap_or(0),
+        bodies: read.runs[0].bodies.len(),
+        dim: read.dim,
+        window: fitted.as_ref().map(|fit| fit.window),
+        position_noise: fitted.as_ref().map(|fit| fit.position_noise),
+        acceleration_error: fitted
+            .as_ref()
+            .filter(|_| made.contains(&"accelerations"))
+            .map(|fit| fit.error),
+        made,
+        notes: read.notes.clone(),
+    };
+    let origin = serde_json::json!({
+        "imported": from,
+        "made": summary.made,
+        "fit": fitted.is_some().then_some(settings),
+        "position_noise": summary.position_noise,
+        "acceleration_error": summary.acceleration_error,
+        "units": read.units.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "notes": summary.notes,
+    });
+    write(&read, origin, to)?;
+    Ok(summary)
 }
 
-/// The row number of a table's row in error messages: row 1 is the header.
-fn row_number(row: usize) -> u64 {
-    row as u64 + 2
-}
-
-impl Layout {
-    fn new(table: &Table) -> Result<Layout> {
-        let error = |message: String, field: &str, row: usize| {
-            Err(Error::input(message).file(&table.path).field(field).row(row_number(row)))
-        };
-        let [run, time, body] = ["run", "time", "body"].map(|name| table.column(name));
-        let (run, time, body) = (run?, time?, body?);
-        for (name, column) in [("run", run), ("body", body)] {
-            if let Some(row) = column.iter().position(|v| v.fract() != 0.0) {
-                return error(format!("{} is not a whole number", column[row]), name, row);
-            }
-        }
-        let runs = distinct(run.iter().copied());
-        // The first run says which times and bodies all others must have.
-        let of_first = |column: &[f64]| {
-            distinct(column.iter().zip(run).filter(|(_, run)| **run == runs[0]).map(|(v, _)| *v))
-        };
-        let (times, bodies) = (of_first(time), of_first(body));
-        let numbers = |values: &[f64]| -> HashMap<u64, usize> {
-            values.iter().enumerate().map(|(at, v)| (key(*v), at)).collect()
-        };
-        let (run_number, time_number, body_number) =
-            (numbers(&runs), numbers(&times), numbers(&bodies));
-        let mut rows = vec![usize::MAX; runs.len() * times.len() * bodies.len()];
-        for row in 0..table.rows() {
-            let r = run_number[&key(run[row])];
-            let Some(&t) = time_number.get(&key(time[row])) else {
-                let message = format!(
-                    "run {} has time {}, run {} has not: all runs must share times",
-                    run[row], time[row], runs[0]
-                );
-                return error(message, "time", row);
-            };
-            let Some(&b) = body_number.get(&key(body[row])) else {
-                let message = format!(
-                    "run {} has body {}, run {} has not: all runs must share bodies",
-                    run[row], body[row], runs[0]
-                );
-                return error(message, "body", row);
-            };
-            let slot = &mut rows[(r * times.len() + t) * bodies.len() + b];
-            if *slot != usize::MAX {
-                let message = format!(
-                    "run {}, time {}, body {} is in row {} already",
-                    run[row],
-                    time[row],
-                    body[row],
-                    row_number(*slot)
-                );
-                return error(message, "body", row);
-            }
-            *slot = row;
-        }
-        if let Some(at) = rows.iter().position(|row| *row == usize::MAX) {
-            let (run_at, rest) =
-                (at / (times.len() * bodies.len()), at % (times.len() * bodies.len()));
-            let message = format!(
-                "run {} has no row for time {} and body {}: all runs must share times and bodies",
-                runs[run_at],
-                times[rest / bodies.len()],
-                bodies[rest % bodies.len()]
-            );
-            let first_row = run.iter().position(|r| *r == runs[run_at]).unwrap_or(0);
-            return error(message, "time", first_row);
-        }
-        if bodies.len() < 2 {
-            return error("there is only one body: nothing interacts".into(), "body", 0);
-        }
-        Ok(Layout { runs, times, bodies, rows })
-    }
-}
-
-/// Equal numbers, equal keys (−0 is 0).
-fn key(value: f64) -> u64 {
-    (value + 0.0).to_bits()
-}
-
-/// The different values, in order.
-fn distinct(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.dedup_by(|a, b| a == b);
-    values
-}
-
-/// The columns `prefix + x`, … where the table has all of them; an error where it has only some.
-fn vector<'a>(table: &'a Table, prefix: &str, dim: usize) -> Result<Option<Vec<&'a [f64]>>> {
-    let names: Vec<String> =
-        ["x", "y", "z"][..dim].iter().map(|d| format!("{prefix}{d}")).collect();
-    if names.iter().all(|name| table.find(name).is_none()) {
-        return Ok(None);
-    }
-    names.iter().map(|name| representable(table, name)).collect::<Result<_>>().map(Some)
-}
-
-/// A column of numbers that f32 can hold.
-fn representable<'a>(table: &'a Table, name: &str) -> Result<&'a [f64]> {
-    let column = table.column(name)?;
-    match column.iter().position(|v| v.abs() > f64::from(f32::MAX)) {
-        Some(row) => Err(Error::input(format!("{} is too large for the file", column[row]))
-            .file(&table.path)
-            .field(name)
-            .row(row_number(row))),
-        None => Ok(column),
-    }
-}
-
-/// The value of each body, which may not change with time; `None` where there is no such column.
-fn constant(table: &Table, layout: &Layout, name: &str) -> Result<Option<Vec<f32>>> {
-    if table.find(name).is_none() {
-        return Ok(None);
-    }
-    let column = representable(table, name)?;
-    let bodies = layout.bodies.len();
-    let mut values = Vec::with_capacity(layout.runs.len() * bodies);
-    for rows in layout.rows.chunks(layout.times.len() * bodies) {
-        for (at, &row) in rows.iter().enumerate() {
-            let of_body = column[rows[at % bodies]];
-            if column[row] != of_body {
-                let message = format!("{} here, {of_body} at the first time", column[row]);
-                return Err(Error::input(format!("changes with time: {message}"))
-                    .file(&table.path)
-                    .field(name)
-                    .row(row_number(row)));
-            }
-        }
-        values.extend(rows[..bodies].iter().map(|&row| column[row] as f32));
-    }
-    Ok(Some(values))
-}
-
-/// What the fits make of the positions.
-struct Made {
-    velocities: Vec<f32>,
-    accelerations: Vec<f32>,
-    position_noise: f64,
-    error: ErrorBar,
-}
-
-/// Fits `positions` `[run, frame, body, dim]`.
-fn derivatives(positions: &[f64], layout: &Layout, dim: usize, settings: Settings) -> Made {
-    let (frames, stride) = (layout.times.len(), layout.bodies.len() * dim);
-    let window = settings.window.min(frames);
-    let fits: Vec<Fit> =
-        (0..frames).map(|k| Fit::new(&layout.times, k, settings.order, window)).collect();
-    let mut velocities = vec![0.0; positions.len()];
-    let mut accelerations = vec![0.0; positions.len()];
-    // Mean square of what is left over, per degree of freedom, `[run, frame, body]`.
-    let mut left = vec![0.0; positions.len() / dim];
-    positions
-        .par_chunks(frames * stride)
-        .zip(velocities.par_chunks_mut(frames * stride))
-        .zip(accelerations.par_chunks_mut(frames * stride))
-        .zip(left.par_chunks_mut(frames * stride / dim))
-        .for_each(|(((positions, velocities), accelerations), left)| {
-            let mut inside = vec![0.0; window];
-            for (frame, fit) in fits.iter().enumerate() {
-                for c in 0..stride {
-                    for (i, value) in inside.iter_mut().enumerate() {
-                        *value = positions[(fit.first + i) * stride + c];
-                    }
-                    let at = frame * stride + c;
-                    velocities[at] = dot(&fit.velocity, &inside) as f32;
-                    accelerations[at] = dot(&fit.acceleration, &inside) as f32;
-                    left[at / dim] += fit.residual(&inside) / (fit.freedom() * dim) as f64;
-                }
-            }
+/// In a periodic box takes paths apart where they cross its edges, so that fits see no jumps; without one notes jumps
+/// that look like those at the edges of a box.
+fn wrap(read: &mut Trajectories) {
+    let (dim, period) = (read.dim, read.period());
+    let stride = |run: &Run| run.bodies.len() * dim;
+    if period != [0.0; 3] {
+        read.runs.iter_mut().for_each(|run| {
+            let stride = stride(run);
+            periodic::unwrap(&mut run.positions, stride, dim, period);
         });
-    let mean = left.iter().sum::<f64>() / left.len() as f64;
-    let mut bars: Vec<f64> = left
-        .iter()
-        .enumerate()
-        .map(|(at, &left)| {
-            let frame = at / layout.bodies.len() % frames;
-            left.max(mean).sqrt() * fits[frame].acceleration_noise()
-        })
-        .collect();
-    bars.sort_by(f64::total_cmp);
-    let error = ErrorBar { median: bars[bars.len() / 2], max: bars[bars.len() - 1] };
-    Made { velocities, accelerations, position_noise: mean.sqrt(), error }
+        return;
+    }
+    let found: Vec<Jumps> = match read.runs.first() {
+        Some(first) => {
+            let runs = read.runs.iter().map(|run| &run.positions[..]);
+            periodic::jumps(runs, stride(first), dim)
+        }
+        None => Vec::new(),
+    };
+    for Jumps { axis, count, length } in found {
+        let axis = ["x", "y", "z"][axis];
+        read.notes.push(format!(
+            "bodies jump {count} times by about {length:.3} along {axis} from one frame to the next: if that is the \
+             edge of a periodic box, name it with --box"
+        ));
+    }
 }
 
-/// Reads the table at `from` and writes a dataset at `to`; on an error there is no file.
-pub fn import(from: &Path, to: &Path, settings: Settings) -> Result<Summary> {
+/// An error where no fit could be made so.
+fn check(settings: Settings) -> Result<()> {
     let Settings { order, window } = settings;
     if order < 2 {
         return Err(Error::usage("an acceleration needs at least order 2").field("order"));
@@ -269,76 +156,242 @@ pub fn import(from: &Path, to: &Path, settings: Settings) -> Result<Summary> {
         let message = format!("a fit of order {order} needs a window of at least {}", order + 2);
         return Err(Error::usage(message).field("window"));
     }
-    let table = Table::read(from)?;
-    let dim = if table.find("z").is_some() { 3 } else { 2 };
-    let [x, v, a] = ["", "v", "a"].map(|prefix| vector(&table, prefix, dim));
-    let x = match x? {
-        Some(columns) => columns,
-        None => vec![table.column("x")?],
-    };
-    let (v, a) = (v?, a?);
-    let layout = Layout::new(&table)?;
-    let (mass, charge) = (constant(&table, &layout, "mass")?, constant(&table, &layout, "charge")?);
-    let (runs, frames, bodies) = (layout.runs.len(), layout.times.len(), layout.bodies.len());
-    if let Some(at) = mass.iter().flatten().position(|m| *m <= 0.0) {
-        let row = layout.rows[at / bodies * frames * bodies + at % bodies];
-        let error = Error::input("a mass must be positive").file(from).field("mass");
-        return Err(error.row(row_number(row)));
-    }
-    if (v.is_none() || a.is_none()) && frames < order + 2 {
-        let message = format!(
-            "{frames} times are too few to fit velocities or accelerations of order {order}: \
-             {} are needed",
-            order + 2
-        );
-        return Err(Error::input(message).file(from).field("time"));
-    }
+    Ok(())
+}
 
-    let gathered = |columns: &[&[f64]]| -> Vec<f64> {
-        layout.rows.iter().flat_map(|&row| columns.iter().map(move |c| c[row])).collect()
+/// What the fits left over.
+pub struct Fitted {
+    /// Frames that most polynomials were fitted to.
+    pub window: usize,
+    /// Standard deviation of the noise in the positions.
+    pub position_noise: f64,
+    /// Of the accelerations.
+    pub error: ErrorBar,
+}
+
+/// Fits velocities and accelerations to the positions where they are missing. Frames between gaps that are
+/// too close for a fit are left out.
+///
+/// # Errors
+/// Where too few frames are left.
+pub fn fill(read: &mut Trajectories, settings: Settings) -> Result<Option<Fitted>> {
+    if read.runs.iter().all(|run| run.velocities.is_some() && run.accelerations.is_some()) {
+        return Ok(None);
+    }
+    let needed = settings.order + 2;
+    let mut short = 0;
+    for run in &mut read.runs {
+        let kept: Vec<Range<usize>> =
+            run.segments().into_iter().filter(|segment| segment.len() >= needed).collect();
+        let left: usize = kept.iter().map(Range::len).sum();
+        short += run.frames() - left;
+        if left < run.frames() {
+            let size = run.positions.len() / run.frames();
+            keep(run, &kept, size);
+        }
+    }
+    let most = read.runs.iter().map(Run::frames).max().unwrap_or(0);
+    if most == 0 {
+        let message = format!(
+            "there are too few times to fit velocities or accelerations of order {}: {needed} without a gap are \
+             needed",
+            settings.order
+        );
+        return Err(Error::input(message).file(&read.path).field("time"));
+    }
+    let all = read.runs.len();
+    read.runs.retain(|run| run.frames() > 0);
+    if short > 0 {
+        let gone = match all - read.runs.len() {
+            0 => String::new(),
+            gone => format!(", {gone} runs with them"),
+        };
+        read.notes.push(format!(
+            "{short} frames are left out{gone}: fewer than {needed} follow each other without a gap"
+        ));
+    }
+    let gaps: usize = read.runs.iter().map(|run| run.segments().len() - 1).sum();
+    if gaps > 0 {
+        read.notes.push(format!("{gaps} gaps in time: no fit runs across one"));
+    }
+    let dim = read.dim;
+    let fits: Vec<Derivatives> =
+        read.runs.par_iter().map(|run| derivatives(run, dim, settings)).collect();
+    let count: usize = fits.iter().map(|fit| fit.left.len()).sum();
+    let mean = fits.iter().flat_map(|fit| &fit.left).sum::<f64>() / count as f64;
+    let bar = |(left, noise): (&f64, &f64)| left.max(mean).sqrt() * noise;
+    let mut bars: Vec<f64> =
+        fits.iter().flat_map(|fit| fit.left.iter().zip(&fit.noise).map(bar)).collect();
+    bars.sort_by(f64::total_cmp);
+    for (run, fit) in read.runs.iter_mut().zip(fits) {
+        run.velocities.get_or_insert(fit.velocities);
+        run.accelerations.get_or_insert(fit.accelerations);
+    }
+    Ok(Some(Fitted {
+        window: settings.window.min(most),
+        position_noise: mean.sqrt(),
+        error: ErrorBar { median: bars[bars.len() / 2], max: bars[bars.len() - 1] },
+    }))
+}
+
+/// Leaves only these frames, each of `size` positions.
+fn keep(run: &mut Run, frames: &[Range<usize>], size: usize) {
+    let part = |values: &Vec<f64>, size: usize| -> Vec<f64> {
+        frames.iter().flat_map(|f| values[f.start * size..f.end * size].to_vec()).collect()
     };
-    let positions = gathered(&x);
-    let fitted =
-        (v.is_none() || a.is_none()).then(|| derivatives(&positions, &layout, dim, settings));
-    let made: Vec<&str> = [
-        ("velocities", v.is_none()),
-        ("accelerations", a.is_none()),
-        ("mass", mass.is_none()),
-        ("charge", charge.is_none()),
-    ]
-    .iter()
-    .filter_map(|(name, missing)| missing.then_some(*name))
-    .collect();
-    let summary = Summary {
-        runs,
+    run.positions = part(&run.positions, size);
+    run.velocities = run.velocities.as_ref().map(|v| part(v, size));
+    run.accelerations = run.accelerations.as_ref().map(|a| part(a, size));
+    run.times = part(&run.times, 1);
+}
+
+/// What the fits make of the positions of a run.
+struct Derivatives {
+    velocities: Vec<f64>,
+    accelerations: Vec<f64>,
+    /// Mean square of what is left over, per degree of freedom, `[frame, body]`.
+    left: Vec<f64>,
+    /// Standard deviation of an acceleration for positions of standard deviation 1, `[frame, body]`.
+    noise: Vec<f64>,
+}
+
+fn derivatives(run: &Run, dim: usize, settings: Settings) -> Derivatives {
+    let stride = run.bodies.len() * dim;
+    let mut made = Derivatives {
+        velocities: vec![0.0; run.positions.len()],
+        accelerations: vec![0.0; run.positions.len()],
+        left: vec![0.0; run.positions.len() / dim],
+        noise: vec![0.0; run.positions.len() / dim],
+    };
+    for segment in run.segments() {
+        let window = settings.window.min(segment.len());
+        let times = &run.times[segment.clone()];
+        let mut inside = vec![0.0; window];
+        for frame in segment.clone() {
+            let fit = Fit::new(times, frame - segment.start, settings.order, window);
+            let first = segment.start + fit.first;
+            for c in 0..stride {
+                for (i, value) in inside.iter_mut().enumerate() {
+                    *value = run.positions[(first + i) * stride + c];
+                }
+                let at = frame * stride + c;
+                made.velocities[at] = dot(&fit.velocity, &inside);
+                made.accelerations[at] = dot(&fit.acceleration, &inside);
+                made.left[at / dim] += fit.residual(&inside) / (fit.freedom() * dim) as f64;
+                made.noise[at / dim] = fit.acceleration_noise();
+            }
+        }
+    }
+    made
+}
+
+/// Writes complete trajectories as a dataset.
+///
+/// The file is rectangular: runs that are shorter than the longest repeat their frames from the first on, and
+/// `lengths` says how many each really has.
+///
+/// # Errors
+/// A number that f32 does not hold; a file that cannot be written.
+pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Result<()> {
+    let Trajectories { dim, runs, .. } = read;
+    let (dim, bodies) = (*dim, runs[0].bodies.len());
+    let frames = runs.iter().map(Run::frames).max().unwrap_or(0);
+    let period = read.period();
+    let scale = natural(read, period);
+    let edges = || period[..dim].iter().map(|edge| edge / scale.length).collect();
+    let about = About {
+        runs: runs.len(),
         frames,
         bodies,
         dim,
-        made,
-        position_noise: fitted.as_ref().map(|fit| fit.position_noise),
-        acceleration_error: fitted.as_ref().filter(|_| a.is_none()).map(|fit| fit.error),
+        law: None,
+        origin,
+        seed: 0,
+        scale: Some(scale),
+        period: (period != [0.0; 3]).then(edges),
     };
-    let origin = serde_json::json!({
-        "imported": from,
-        "made": summary.made,
-        "fit": fitted.is_some().then_some(settings),
-        "position_noise": summary.position_noise,
-        "acceleration_error": summary.acceleration_error,
-    });
-    let about =
-        About { runs, frames, bodies, dim, law: None, origin, seed: 0, scale: None, period: None };
-    let mut file = about.create(to)?;
-    file.slice::<f64>("times").copy_from_slice(&layout.times);
-    let narrow = |values: Vec<f64>| -> Vec<f32> { values.iter().map(|v| *v as f32).collect() };
-    file.slice::<f32>("positions").copy_from_slice(&narrow(positions));
-    let (made_v, made_a) = fitted.map(|fit| (fit.velocities, fit.accelerations)).unzip();
-    for (name, given, made) in [("velocities", v, made_v), ("accelerations", a, made_a)] {
-        let values = given.map(|columns| narrow(gathered(&columns))).or(made);
-        file.slice::<f32>(name).copy_from_slice(&values.expect("given or made"));
+    let same_clock = runs.iter().all(|run| same_times(&run.times, &runs[0].times));
+    let mut file = if same_clock { about.create(to)? } else { about.create_with_clocks(to)? };
+    if same_clock {
+        repeat(&runs[0].times, file.slice::<f64>("times"), |t| t / scale.time);
+    } else {
+        let times = file.slice::<f64>("times").chunks_mut(frames);
+        times.zip(runs).for_each(|(out, run)| repeat(&run.times, out, |t| t / scale.time));
+        let lengths = file.slice::<u32>("lengths").iter_mut();
+        lengths.zip(runs).for_each(|(out, run)| *out = run.frames() as u32);
     }
-    let ones = |value: f32| vec![value; runs * bodies];
-    file.slice::<f32>("masses").copy_from_slice(&mass.unwrap_or_else(|| ones(1.0)));
-    file.slice::<f32>("charges").copy_from_slice(&charge.unwrap_or_else(|| ones(0.0)));
-    file.finish()?;
-    Ok(summary)
+    let tensors: [(&str, f64, fn(&Run) -> &Vec<f64>); 3] = [
+        ("positions", scale.length, |run| &run.positions),
+        ("velocities", scale.velocity(), |run| run.velocities.as_ref().expect("given or made")),
+        ("accelerations", scale.acceleration(), |run| {
+            run.accelerations.as_ref().expect("given or made")
+        }),
+    ];
+    // In natural units a number is too large beside the others, whatever it is.
+    let single = |name: &'static str, run: &Run, values: &[f64], unit: f64| -> Result<()> {
+        match values.iter().find(|v| (*v / unit).abs() > f64::from(f32::MAX)) {
+            Some(large) => {
+                let message = format!("{large} in run {} is too large beside the others", run.name);
+                Err(Error::input(message).file(&read.path).field(name))
+            }
+            None => Ok(()),
+        }
+    };
+    for (name, unit, of) in tensors {
+        runs.iter().try_for_each(|run| single(name, run, of(run), unit))?;
+        let out = file.slice::<f32>(name).chunks_mut(frames * bodies * dim);
+        for (out, run) in out.zip(runs) {
+            let origin = if name == "positions" { scale.origin } else { [0.0; 3] };
+            let values = of(run).iter().enumerate();
+            let stored: Vec<f64> =
+                values.map(|(at, value)| (value - origin[at % dim]) / unit).collect();
+            repeat(&stored, out, |v| v as f32);
+        }
+    }
+    let matter: [(&str, f64, f64, fn(&Run) -> &Option<Vec<f64>>); 2] = [
+        ("masses", 1.0, scale.mass, |run| &run.masses),
+        ("charges", 0.0, scale.charge, |run| &run.charges),
+    ];
+    for (name, otherwise, unit, of) in matter {
+        for (run, out) in runs.iter().zip(file.slice::<f32>(name).chunks_mut(bodies)) {
+            match of(run) {
+                Some(values) => {
+                    single(name, run, values, unit)?;
+                    repeat(values, out, |v| (v / unit) as f32);
+                }
+                None => out.fill((otherwise / unit) as f32),
+            }
+        }
+    }
+    file.finish()
+}
+
+/// Units of the data's own.
+fn natural(read: &Trajectories, period: [f64; 3]) -> Scale {
+    let all = |of: fn(&Run) -> Option<&Vec<f64>>| -> Vec<f64> {
+        read.runs.iter().filter_map(of).flatten().copied().collect()
+    };
+    Scale::natural(&Sample {
+        positions: &all(|run| Some(&run.positions)),
+        accelerations: &all(|run| run.accelerations.as_ref()),
+        masses: &all(|run| run.masses.as_ref()),
+        charges: &all(|run| run.charges.as_ref()),
+        bodies: read.runs[0].bodies.len(),
+        dim: read.dim,
+        period,
+    })
+}
+
+/// Fills `out` with the values, again from the first where they end.
+fn repeat<T>(values: &[f64], out: &mut [T], cast: impl Fn(f64) -> T) {
+    out.iter_mut().zip(values.iter().cycle()).for_each(|(out, value)| *out = cast(*value));
+}
+
+/// True where two clocks differ by rounding only.
+fn same_times(a: &[f64], b: &[f64]) -> bool {
+    let step = match b {
+        [first, .., last] => (last - first) / (b.len() - 1) as f64,
+        _ => 0.0,
+    };
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-3 * step || a == b)
 }

@@ -7,3 +7,4 @@ pub mod periodic;
 pub mod rollout;
 pub mod scale;
 pub mod simulate;
+pub mod trajectories;

@@ -68,25 +68,36 @@ pub struct Errors {
 }
 
 impl Rollouts {
-    /// The truth alone: frames `0..frames` of `runs`.
+    /// The truth alone: frames `0..frames` of `runs`, none behind a gap. Runs whose clocks differ from the first
+    /// one's are left out.
     pub fn new(data: &Dataset, runs: &[usize], frames: usize) -> Result<Self> {
         let about = &data.about;
         if let Some(run) = runs.iter().find(|&&run| run >= about.runs) {
             let message = format!("run {run} does not exist: the data set has {} runs", about.runs);
             return Err(Error::usage(message).file(data.path()));
         }
-        let frames = frames.min(about.frames);
+        let steps = |run: usize| data.times_of(run).iter().map(move |t| t - data.times_of(run)[0]);
+        let step = |run: usize| steps(run).nth(1).unwrap_or(0.0);
+        let first = runs.first().copied().unwrap_or(0);
+        let alike = |run: &usize| {
+            let near = |(a, b): (f64, f64)| (a - b).abs() <= 1e-3 * step(first);
+            data.unbroken(*run) > 1 && steps(*run).zip(steps(first)).all(near)
+        };
+        let runs: Vec<usize> = runs.iter().copied().filter(alike).collect();
+        let shortest = runs.iter().map(|&run| data.unbroken(run)).min().unwrap_or(0);
+        let frames = frames.min(shortest);
         if frames < 2 {
             return Err(Error::usage("at least 2 frames are needed").file(data.path()));
         }
         let stride = about.bodies * about.dim;
         let mut truth = Vec::with_capacity(runs.len() * frames * stride);
-        for run in runs {
+        for run in &runs {
             let at = run * about.frames * stride;
             truth.extend_from_slice(&data.positions()[at..at + frames * stride]);
         }
+        let times = data.times_of(runs[0])[..frames].to_vec();
         let about = About {
-            runs: runs.to_vec(),
+            runs,
             frames,
             bodies: about.bodies,
             dim: about.dim,
@@ -94,8 +105,6 @@ impl Rollouts {
             origin: data.about.units().origin,
             period: data.about.periods(),
         };
-        let mut times = runs.first().map_or(Vec::new(), |&run| data.times_of(run));
-        times.truncate(frames);
         Ok(Rollouts { about, times, truth, positions: Vec::new() })
     }
 

@@ -183,8 +183,8 @@ fn formula(latex: Option<&str>, equation: &str, facts: &str) -> String {
 
 /// A column of the metrics against the step; empty cells are left out.
 fn curve(metrics: &Table, name: &str, label: &str, colour: Colour, mark: Mark) -> Option<Series> {
-    let (steps, values) = (&metrics.columns[metrics.find("step")?], metrics.find(name)?);
-    let points = steps.iter().copied().zip(metrics.columns[values].iter().copied());
+    let (steps, values) = (metrics.values("step").ok()?, metrics.values(name).ok()?);
+    let points = steps.iter().copied().zip(values.iter().copied());
     let points: Vec<_> = points.filter(|(_, value)| value.is_finite()).collect();
     (!points.is_empty()).then(|| Series { label: label.to_string(), colour, mark, points })
 }
@@ -222,7 +222,7 @@ fn losses(metrics: &Table) -> Result<Option<String>> {
 }
 
 fn significance(metrics: &Table) -> Result<Option<String>> {
-    let alive = metrics.find("messages").and_then(|k| metrics.columns[k].last().copied());
+    let alive = metrics.values("messages").ok().and_then(|values| values.last().copied());
     let kept = alive.filter(|n| *n <= 6.0).map_or(2, |n| n as usize);
     let series: Vec<Series> = (1..)
         .map_while(|k| {

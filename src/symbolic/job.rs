@@ -369,7 +369,7 @@ pub fn resume(problems: &mut [Problem], labels: &[String], folder: &RunFolder) -
 }
 
 /// The fewest rows that a search accepts.
-pub const FEWEST_ROWS: usize = 10;
+pub const FEWEST_ROWS: usize = 3;
 
 /// The problem of finding `target` from `inputs` in a table.
 ///
@@ -392,7 +392,7 @@ pub fn problem_of_table(
         match values.iter().position(|v| !v.is_finite()) {
             Some(row) => {
                 let message = "is beyond the range of single precision; rescale the column";
-                Err(error(name, message.to_string()).row(row as u64 + 2))
+                Err(error(name, message.to_string()).row(table.row_number(row)))
             }
             None => Ok(values),
         }
@@ -424,7 +424,7 @@ pub fn problem_of_table(
     let w = weights.map(column).transpose()?;
     if let (Some(name), Some(w)) = (weights, &w) {
         if let Some(row) = w.iter().position(|&w| w < 0.0) {
-            return Err(error(name, "a weight below 0".to_string()).row(row as u64 + 2));
+            return Err(error(name, "a weight below 0".to_string()).row(table.row_number(row)));
         }
         if w.iter().all(|&w| w == 0.0) {
             return Err(error(name, "all weights are 0".to_string()));

@@ -130,7 +130,7 @@ fn a_batch_of_a_folder_and_its_errors() {
     }
     let summary = place.read("out/summary.csv");
     assert!(
-        summary.lines().any(|l| l.starts_with("bad,y,") && l.contains("at least 10")),
+        summary.lines().any(|l| l.starts_with("bad,y,") && l.contains("at least 3")),
         "{summary}"
     );
     let error = |jobs: &str| {

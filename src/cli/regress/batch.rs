@@ -29,7 +29,8 @@ const SUMMARY: &str = "summary.csv";
 const ON_GPU: usize = 16;
 
 /// Extensions of tables in a folder.
-const TABLES: [&str; 4] = ["csv", "npz", "npy", "parquet"];
+const TABLES: [&str; 9] =
+    ["csv", "tsv", "txt", "dat", "gz", "npz", "npy", "safetensors", "parquet"];
 
 /// One fit of a batch.
 struct Job {
@@ -169,7 +170,10 @@ fn tables(folder: &Path, options: &Options, seed: u64) -> Result<Vec<Job>> {
     });
     paths.sort();
     if paths.is_empty() {
-        return Err(Error::input("contains no table (.csv, .npz, .npy or .parquet)").file(folder));
+        return Err(Error::input(
+            "contains no table (.csv, .tsv, .txt, .dat, .gz, .npz, .npy, .safetensors or .parquet)",
+        )
+        .file(folder));
     }
     let job = |table: PathBuf| {
         let name = table.file_stem().unwrap_or_default().to_string_lossy().into_owned();

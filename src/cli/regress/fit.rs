@@ -5,8 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::columns::Columns;
 use super::options::Options;
 use super::prepare;
 use crate::error::{Error, Result};
@@ -65,6 +66,8 @@ pub struct Fit {
     refused: usize,
     /// Under `--joint`: how the targets become one problem, and that.
     joint: Option<(Joint, Problem)>,
+    /// What the columns are called, and what the user is told of them.
+    columns: Columns,
 }
 
 /// What came out.
@@ -80,6 +83,10 @@ pub struct Fitted {
     /// True where formulas had to fit units.
     units: bool,
     refused: usize,
+    /// The file's names of columns that have others in the formulas.
+    originals: Map<String, Value>,
+    /// What the user is told of the table.
+    notes: Vec<String>,
 }
 
 impl Fit {
@@ -104,23 +111,17 @@ impl Fit {
         })?;
         let table = Table::read(&config.table)?;
         config.data = fingerprint(&config.table)?;
-        let options = &config.options;
-        let mut inputs = options.inputs.clone();
-        if inputs.is_empty() {
-            let taken = |name: &&String| {
-                options.target.contains(name) || Some(*name) == options.weights.as_ref()
-            };
-            inputs = table.names.iter().filter(|n| !taken(n)).cloned().collect();
-        }
+        let mut ready = Columns::new(table, &config.options)?;
+        let Columns { table, options, inputs, .. } = &ready;
         let weights = options.weights.as_deref();
-        let problem = |target: &String| job::problem_of_table(&table, target, &inputs, weights);
-        let mut problems: Vec<Problem> =
-            options.target.iter().map(problem).collect::<Result<_>>()?;
-        if let Some(template) = prepare::template(&problems[0], &table, options)? {
+        let problem = |target: &String| job::problem_of_table(table, target, inputs, weights);
+        let problems: Result<Vec<Problem>> = options.target.iter().map(problem).collect();
+        let mut problems = problems.map_err(|e| ready.in_the_files_words(e))?;
+        if let Some(template) = prepare::template(&problems[0], &ready)? {
             problems.iter_mut().for_each(|problem| problem.template = Some(template.clone()));
         }
-        let names = table.names;
-        drop(table.columns);
+        let names = std::mem::take(&mut ready.table).names;
+        let options = &ready.options;
         // From here on nothing sees the rows that are held out.
         if let Some(share) = options.validation.filter(|share| *share > 0.0) {
             problems
@@ -147,7 +148,7 @@ impl Fit {
                 }
             }
         }
-        Ok(Fit { config, problems, settings, refused, joint })
+        Ok(Fit { problems, settings, refused, joint, columns: ready, config })
     }
 
     /// Searches, and writes everything into the folder; `resume` goes on from what is there.
@@ -199,7 +200,10 @@ impl Fit {
                 )?
             }
         };
+        self.name_columns(folder)?;
         let fitted = Fitted {
+            originals: self.columns.originals(),
+            notes: self.columns.notes.clone(),
             outcomes,
             names: self.problems[0].names.clone(),
             targets: labels.targets,
@@ -224,15 +228,52 @@ impl Fit {
     }
 }
 
+impl Fit {
+    /// Adds to `laws.json` what the file calls the variables, and the words that groups stand for.
+    fn name_columns(&self, folder: &RunFolder) -> Result<()> {
+        let Columns { words, .. } = &self.columns;
+        let originals = self.columns.originals();
+        if originals.is_empty() && words.is_empty() {
+            return Ok(());
+        }
+        let mut laws = job::read_laws(folder)?;
+        for law in &mut laws {
+            let variables = law["variables"].as_array().cloned().unwrap_or_default();
+            let used = |name: &str| variables.iter().any(|v| v == name);
+            let columns: Map<String, Value> = originals
+                .iter()
+                .filter(|(safe, _)| used(safe))
+                .map(|(s, o)| (s.clone(), o.clone()))
+                .collect();
+            if !columns.is_empty() {
+                law["columns"] = Value::Object(columns);
+            }
+            let words: Map<String, Value> = words
+                .iter()
+                .filter(|(name, _)| used(name))
+                .map(|(n, w)| (n.clone(), json!(w)))
+                .collect();
+            if !words.is_empty() {
+                law["words"] = Value::Object(words);
+            }
+        }
+        job::write_laws(folder, &laws)
+    }
+}
+
 impl Fitted {
     /// The chosen laws.
     fn laws(&self) -> Vec<Law> {
+        let original = |name: &String| {
+            let known = self.originals.get(name).and_then(Value::as_str);
+            known.unwrap_or(name).to_string()
+        };
         let chosen = |(outcome, target): (&Outcome, &String)| {
             let entry = &outcome.front.entries[outcome.front.select(self.select)?];
             Some(Law {
                 target: target.clone(),
                 expression: entry.expression.clone(),
-                names: self.names.clone(),
+                names: self.names.iter().map(original).collect(),
             })
         };
         self.outcomes.iter().zip(&self.targets).filter_map(chosen).collect()
@@ -252,6 +293,12 @@ impl Fitted {
                 document["target"] = json!(target);
                 if let Some(inputs) = &self.inputs {
                     document["inputs"] = json!(inputs);
+                }
+                if !self.originals.is_empty() {
+                    document["columns"] = json!(self.originals);
+                }
+                if !self.notes.is_empty() {
+                    document["notes"] = json!(self.notes);
                 }
                 if self.refused > 0 {
                     document["refused"] = json!(self.refused);
@@ -294,7 +341,8 @@ impl Fitted {
             title + &super::table_of(&outcome.front, &self.names, self.select, empty)
         };
         let inputs = self.inputs.iter().map(|i| format!("inputs: {}", i.join(", ")));
+        let notes = (!self.notes.is_empty()).then(|| self.notes.join("\n"));
         let fronts = self.outcomes.iter().zip(&self.targets).map(front);
-        inputs.chain(fronts).collect::<Vec<_>>().join("\n\n")
+        notes.into_iter().chain(inputs).chain(fronts).collect::<Vec<_>>().join("\n\n")
     }
 }

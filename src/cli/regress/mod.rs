@@ -17,6 +17,7 @@ use crate::symbolic::front::{Front, Select};
 use crate::symbolic::search::Outcome;
 
 mod batch;
+mod columns;
 mod fit;
 mod options;
 mod prepare;
@@ -27,7 +28,7 @@ use options::Options;
 /// Finds the formula behind a column of a table.
 #[derive(Args)]
 pub struct Regress {
-    /// The table (.csv, .npz, .npy or .parquet), or the folder of a run with messages
+    /// The table (text with any separator, also .gz; .npz, .npy, .safetensors or .parquet), or the folder of a run with messages
     #[arg(required_unless_present = "batch")]
     table: Option<PathBuf>,
     /// Many fits as one job: a file with a [[job]] for each (table, target and any of the options

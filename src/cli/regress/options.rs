@@ -76,6 +76,10 @@ pub struct Options {
     #[arg(long, value_name = "COLUMN")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
+    /// Leave out rows that lack a value in one of the columns that are used
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drop_missing: bool,
     /// Share of the rows, drawn at random, that is kept from the search and used to choose the law
     #[arg(long, value_name = "SHARE")]
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,13 +3,13 @@
 
 use std::collections::HashSet;
 
+use super::columns::Columns;
 use super::options::Options;
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::formula::units::Units;
 use crate::random::Random;
 use crate::store::run::RunFolder;
-use crate::store::table::Table;
 use crate::symbolic::job;
 use crate::symbolic::joint::Joint;
 use crate::symbolic::relevance::relevance;
@@ -64,25 +64,31 @@ pub(super) fn select_features(
 }
 
 /// The template, of all rows of the table.
-pub(super) fn template(
-    problem: &Problem,
-    table: &Table,
-    options: &Options,
-) -> Result<Option<Template>> {
+pub(super) fn template(problem: &Problem, ready: &Columns) -> Result<Option<Template>> {
+    let Columns { table, options, words, .. } = ready;
     let Some(text) = &options.template else { return Ok(None) };
     let error = |message: String| Error::usage(message).field("template");
     if !options.guess.is_empty() || options.warm_start.is_some() {
         return Err(error("a search with a template cannot start from formulas".to_string()));
     }
     let definitions = options.definitions()?;
-    let template = Template::of_table(text, &problem.names, &problem.columns, &definitions)?;
-    for column in template.indexed() {
+    let mut template = Template::of_table(text, &problem.names, &problem.columns, &definitions)?;
+    for column in template.indexed().collect::<Vec<_>>() {
         let name = &problem.names[usize::from(column)];
         let values = table.column(name)?;
         let exact: HashSet<u64> = values.iter().map(|v| v.to_bits()).collect();
         let single: HashSet<u32> = values.iter().map(|&v| (v as f32).to_bits()).collect();
         if exact.len() > single.len() {
             return Err(error(too_close(name)));
+        }
+        // A number of a group is called by its word.
+        let of_column = words.iter().filter(|(column, _)| column == name);
+        for (place, word) in of_column.flat_map(|(_, words)| words.iter().enumerate()) {
+            let (number, word) = (format!("[{name}={place}]"), format!("[{name}={word}]"));
+            template
+                .parts
+                .iter_mut()
+                .for_each(|part| part.name = part.name.replace(&number, &word));
         }
     }
     Ok(Some(template))

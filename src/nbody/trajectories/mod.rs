@@ -1,0 +1,232 @@
+//! Trajectories in memory, as a file has them: tables of rows, arrays, LAMMPS dumps, extended XYZ.
+//!
+//! Everything here is f64 and in the file's own units; what is missing stays missing. `import.rs` fits it
+//! and writes the data set.
+
+mod arrays;
+mod columns;
+mod lammps;
+mod rows;
+mod xyz;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::dataset::segments;
+use crate::error::{Error, Result};
+use crate::store::table::{Array, Kind, Table};
+pub use columns::{Columns, Role};
+
+/// How a file is read.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What columns are, where their names do not say it.
+    pub columns: Columns,
+    /// The time of one step, where the file counts steps.
+    pub time_step: Option<f64>,
+    /// Only runs of so many bodies.
+    pub bodies: Option<usize>,
+    /// Edges of a periodic box, one for all axes or one each; 0 for an axis without end.
+    pub edges: Vec<f64>,
+}
+
+/// One run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Run {
+    /// As the file calls it.
+    pub name: String,
+    /// `[frame]`, rising.
+    pub times: Vec<f64>,
+    /// The names of the bodies, `[body]`.
+    pub bodies: Vec<String>,
+    /// `[frame, body, dim]`
+    pub positions: Vec<f64>,
+    /// `[frame, body, dim]`
+    pub velocities: Option<Vec<f64>>,
+    /// `[frame, body, dim]`
+    pub accelerations: Option<Vec<f64>>,
+    /// `[body]`
+    pub masses: Option<Vec<f64>>,
+    /// `[body]`
+    pub charges: Option<Vec<f64>>,
+}
+
+impl Run {
+    /// Number of frames.
+    pub fn frames(&self) -> usize {
+        self.times.len()
+    }
+
+    /// The ranges of frames without a gap.
+    pub fn segments(&self) -> Vec<Range<usize>> {
+        segments(&self.times)
+    }
+}
+
+/// The trajectories of a file.
+#[derive(Clone, Debug, Default)]
+pub struct Trajectories {
+    /// Where they came from.
+    pub path: PathBuf,
+    /// Dimensions of space: 2 or 3.
+    pub dim: usize,
+    /// The runs; all have the same number of bodies, and either all or none have velocities, ….
+    pub runs: Vec<Run>,
+    /// The unit that the file gives for positions, times, …, where it gives one.
+    pub units: Vec<(String, String)>,
+    /// The period of space along each axis, where the file says that it has one.
+    pub periods: Vec<Option<f64>>,
+    /// What was guessed, used, left out or looks wrong, a sentence each, for the user.
+    pub notes: Vec<String>,
+}
+
+/// The period along each axis of a box with these edges.
+fn edges(edges: &[f64], dim: usize) -> Result<Vec<Option<f64>>> {
+    let wrong = |message: String| Err(Error::usage(message).field("box"));
+    if let Some(edge) = edges.iter().find(|edge| !edge.is_finite() || **edge < 0.0) {
+        return wrong(format!("{edge} is no edge of a box; a number from 0 is needed"));
+    }
+    if edges.len() != 1 && edges.len() != dim {
+        return wrong(format!(
+            "has {} edges; give one, or one for each of {dim} axes",
+            edges.len()
+        ));
+    }
+    let edge = |axis: usize| Some(edges[axis.min(edges.len() - 1)]).filter(|edge| *edge > 0.0);
+    Ok((0..dim).map(edge).collect())
+}
+
+impl Trajectories {
+    /// Edges of the periodic box, 0 for an axis without end.
+    pub fn period(&self) -> [f64; 3] {
+        std::array::from_fn(|axis| self.periods.get(axis).copied().flatten().unwrap_or(0.0))
+    }
+
+    /// Reads a file of any kind.
+    ///
+    /// # Errors
+    /// With file, field and row where they are known.
+    pub fn read(path: &Path, options: &Options) -> Result<Trajectories> {
+        if options.time_step.is_some_and(|step| !(step > 0.0 && step.is_finite())) {
+            return Err(Error::usage("must be a number above 0").field("time-step"));
+        }
+        let mut read = match Kind::of(path)? {
+            Kind::Npz | Kind::Npy | Kind::Safetensors => {
+                let arrays = Array::read(path)?;
+                match arrays.iter().any(|array| array.shape.len() > 2) {
+                    true => arrays::trajectories(path, &arrays, options)?,
+                    false => rows::trajectories(&Table::read(path)?, options)?,
+                }
+            }
+            Kind::Text => {
+                let begin = columns::beginning(path)?;
+                if begin.starts_with("ITEM:") {
+                    let (table, periods) = lammps::table(path)?;
+                    Trajectories { periods, ..rows::trajectories(&table, options)? }
+                } else if xyz::is(&begin) {
+                    let (table, periods) = xyz::table(path)?;
+                    Trajectories { periods, ..rows::trajectories(&table, options)? }
+                } else {
+                    rows::trajectories(&Table::read(path)?, options)?
+                }
+            }
+            _ => rows::trajectories(&Table::read(path)?, options)?,
+        };
+        read.path = path.to_path_buf();
+        if let Some(step) = options.time_step {
+            read.runs.iter_mut().flat_map(|run| &mut run.times).for_each(|time| *time *= step);
+        }
+        read.same_bodies(options.bodies)?;
+        read.flatten();
+        read.masses()?;
+        read.periods.resize(read.dim, None);
+        if !options.edges.is_empty() {
+            read.periods = edges(&options.edges, read.dim)?;
+        }
+        Ok(read)
+    }
+
+    /// Leaves only runs of the number of bodies that was asked for; an error where numbers differ.
+    fn same_bodies(&mut self, asked: Option<usize>) -> Result<()> {
+        let error = |message: String| Error::input(message).file(&self.path).field("body");
+        let all = self.runs.len();
+        let (first, n) = (self.runs[0].name.clone(), self.runs[0].bodies.len());
+        if let Some(n) = asked {
+            if !self.runs.iter().any(|run| run.bodies.len() == n) {
+                return Err(error(format!("no run has {n} bodies")));
+            }
+            self.runs.retain(|run| run.bodies.len() == n);
+            if self.runs.len() < all {
+                let left = all - self.runs.len();
+                self.notes
+                    .push(format!("{left} of {all} runs have not {n} bodies and are left out"));
+            }
+        } else if let Some(other) = self.runs.iter().find(|run| run.bodies.len() != n) {
+            return Err(error(format!(
+                "run {first} has {n} bodies, run {} has {}: a data set holds runs of one number of bodies; \
+                 import each kind by itself, with --bodies {n} and --bodies {}",
+                other.name,
+                other.bodies.len(),
+                other.bodies.len()
+            )));
+        }
+        if self.runs[0].bodies.len() < 2 {
+            return Err(error("there is only one body: nothing interacts".into()).row(2));
+        }
+        Ok(())
+    }
+
+    /// Two dimensions where the third never changes, and where there is only one.
+    fn flatten(&mut self) {
+        let Trajectories { runs, dim, notes, .. } = self;
+        let (old, bodies) = (*dim, runs[0].bodies.len());
+        let constant =
+            |values: &Vec<f64>| values.iter().skip(2).step_by(3).all(|v| *v == values[2]);
+        let still = |run: &Run| {
+            let zero = |values: &Option<Vec<f64>>| {
+                values.as_ref().is_none_or(|v| v.iter().skip(2).step_by(3).all(|v| *v == 0.0))
+            };
+            constant(&run.positions) && zero(&run.velocities) && zero(&run.accelerations)
+        };
+        match old {
+            1 => notes.push("there is one dimension only: y is 0".into()),
+            3 if runs.iter().all(still) => {
+                notes.push("z never changes and is left out: there are two dimensions".into());
+            }
+            _ => return,
+        }
+        *dim = 2;
+        for run in runs {
+            let plane = |values: &Vec<f64>| -> Vec<f64> {
+                let of = |v: &[f64]| [v[0], if old == 1 { 0.0 } else { v[1] }];
+                values.chunks(old).flat_map(of).collect()
+            };
+            debug_assert_eq!(run.positions.len(), run.times.len() * bodies * old);
+            run.positions = plane(&run.positions);
+            run.velocities = run.velocities.as_ref().map(plane);
+            run.accelerations = run.accelerations.as_ref().map(plane);
+        }
+    }
+
+    /// An error where a mass is none that a force could be divided by.
+    fn masses(&self) -> Result<()> {
+        for run in &self.runs {
+            let masses = run.masses.iter().flatten().zip(&run.bodies);
+            for (mass, body) in masses.filter(|(mass, _)| !(**mass > 0.0)) {
+                let message = match *mass {
+                    0.0 => format!(
+                        "body {body} of run {} has none: a mass must be positive, as accelerations are forces \
+                         over masses; give a tracer a mass far below the others",
+                        run.name
+                    ),
+                    _ => format!(
+                        "a mass must be positive, not {mass}: body {body} of run {}",
+                        run.name
+                    ),
+                };
+                return Err(Error::input(message).file(&self.path).field("mass"));
+            }
+        }
+        Ok(())
+    }
+}
