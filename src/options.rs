@@ -52,6 +52,8 @@ pub enum Kind {
     Repeated,
     /// One of a few names.
     Choice(&'static [Named]),
+    /// Some of a few names, on the command line with commas between.
+    Choices(&'static [Named]),
     /// Something that no flag is made of.
     Other,
 }
@@ -162,6 +164,10 @@ pub trait Choice: Copy + Send + Sync + 'static {
         let at = Self::NAMES.iter().position(|named| named.name == name)?;
         Some(Self::VALUES[at])
     }
+}
+
+impl<T: Choice> Value for Vec<T> {
+    const KIND: Kind = Kind::Choices(T::NAMES);
 }
 
 /// Declares a struct of options: fields with their comments, types and defaults, then what else there is to say of

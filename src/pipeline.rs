@@ -18,9 +18,10 @@ use crate::distill::laws::{Search, regress};
 use crate::distill::messages::{Wanted, measure};
 use crate::distill::run::{Compute, Physics, Run};
 use crate::distill::summary::Summary;
+use crate::distill::verdict::Conclusion;
 use crate::error::{Error, Result};
 use crate::model::{ModelKind, Precision};
-use crate::nbody::dataset::Dataset;
+use crate::nbody::dataset::{Dataset, Units};
 use crate::nbody::simulate::{self, simulate_to};
 use crate::network::model::{Model, TrainedOn};
 use crate::network::settings::{Changes, Preset, Settings as TrainSettings};
@@ -30,6 +31,7 @@ use crate::ops::check_precision;
 use crate::store::run::RunFolder;
 use crate::store::tensors::TensorFile;
 use crate::symbolic::front::Select;
+use crate::symbolic::job::{HALL_OF_FAME, LAWS, MEMORY, NODE_MEMORY};
 
 /// What `distill` was asked for; `[distill]` in `config.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,19 +88,32 @@ pub fn usual_model(path: Option<&Path>) -> ModelKind {
 }
 
 /// The system of a file: a data set of small systems, or a graph of halos, of which the nodes above an
-/// overdensity may be hidden.
+/// overdensity may be hidden, as the changes to its training say.
 ///
 /// # Errors
-/// A file that is neither; something to hide in a data set.
-pub fn open(path: &Path, hide_above: Option<f64>) -> Result<Box<dyn System>> {
+/// A file that is neither; something to hide in a data set; changes that a graph does not have.
+pub fn open(path: &Path, hide_above: Option<f64>, changes: &Changes) -> Result<Box<dyn System>> {
+    changes.check()?;
     if is_graph(path) {
+        for (field, given) in [
+            ("external", changes.external),
+            ("inputs", !changes.inputs.is_empty()),
+            ("raw-units", changes.raw_units),
+            ("frame-stride", changes.frame_stride.is_some()),
+        ] {
+            if given {
+                let message = "applies only to systems of bodies, not to a graph of halos";
+                return Err(Error::usage(message).file(path).field(field));
+            }
+        }
         return Ok(Box::new(Halos { graph: Graph::open(path)?, hide_above }));
     }
     if hide_above.is_some() {
         let message = "applies only to a graph of halos";
         return Err(Error::usage(message).file(path).field("hide-above"));
     }
-    Ok(Box::new(Dataset::open(path)?))
+    let units = if changes.raw_units { Units::Users } else { Units::Natural };
+    Ok(Box::new(Dataset::open_in(path, units)?))
 }
 
 /// A trained run.
@@ -129,7 +144,7 @@ pub fn check(device: &Device, settings: &Settings) -> Result<()> {
     }
     check_precision(device, settings.training.precision.unwrap_or(Precision::F32))?;
     if let Some(path) = &settings.dataset {
-        let system = open(path, settings.hide_above)?;
+        let system = open(path, settings.hide_above, &settings.training)?;
         settings.wanted.check(&system.trained_on())?;
         return train::check(device, &*system, &settings.training(&*system), 1);
     }
@@ -165,8 +180,15 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
         }
         (None, None) => return Err(Error::usage("neither a dataset nor a system to simulate")),
     };
-    let system = open(&path, settings.hide_above)?;
+    let system = open(&path, settings.hide_above, &settings.training)?;
     let simulated = begun.elapsed().as_secs_f64();
+
+    if let Some((sentence, baseline)) = system.nothing() {
+        let verdict = Some(Conclusion::nothing(sentence, baseline));
+        let summary = Summary { verdict, ..Summary::default() };
+        summary.write(folder)?;
+        return Ok(summary);
+    }
 
     let stage = Instant::now();
     let training = settings.training(&*system);
@@ -176,16 +198,26 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
     let trained = stage.elapsed().as_secs_f64();
 
     let run = open_run(folder)?;
-    let mut summary = measure(at, &run, settings.wanted)?;
-    summary.seconds.simulate = simulated;
-    summary.seconds.train = trained;
-    summary.write(folder)?;
-
-    let stage = Instant::now();
     let search = Search::new(settings.preset, settings.evaluations, settings.select);
     let search = Search { resume, ..search };
-    regress(at, &run, search)?;
-    let mut summary = compose_run(at, &run, search)?;
+    let stage = Instant::now();
+    measure(at, &run, settings.wanted, false)?;
+    let mut summary = laws(at, &run, search)?;
+    if run.physics.may_move() && lacks(&summary) {
+        // Velocities are for laws that do not hold without.
+        let kept = keep(folder)?;
+        let mut with = measure(at, &run, settings.wanted, true)?;
+        if with.inputs != summary.inputs {
+            with = laws(at, &run, search)?;
+        }
+        if better(&with, &summary) {
+            summary = with;
+        } else {
+            restore(folder, kept)?;
+        }
+    }
+    summary.seconds.simulate = simulated;
+    summary.seconds.train = trained;
     let regressed = stage.elapsed().as_secs_f64();
     let keeping = folder.keeping(at.observer);
     run.physics.roll_out(Compute { observer: &keeping, ..at }, run.formula()?.as_ref())?;
@@ -193,4 +225,46 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
     summary.seconds.total = begun.elapsed().as_secs_f64();
     summary.write(folder)?;
     Ok(summary)
+}
+
+/// From the messages of a trained network to its formula.
+fn laws(at: Compute, run: &Run, search: Search) -> Result<Summary> {
+    regress(at, run, search)?;
+    compose_run(at, run, search)
+}
+
+/// True where there is no law, and the network is better than the formula.
+fn lacks(summary: &Summary) -> bool {
+    let better = match (summary.test_loss.network, summary.test_loss.formula) {
+        (Some(network), Some(formula)) => network < WORTH_VELOCITIES * formula,
+        (network, _) => network.is_some(),
+    };
+    better && summary.verdict.as_ref().is_some_and(|verdict| !verdict.found)
+}
+
+/// True where a formula with velocities is worth more than one without: a smaller error by this factor.
+fn better(with: &Summary, without: &Summary) -> bool {
+    let error = |summary: &Summary| summary.test_loss.formula.unwrap_or(f64::INFINITY);
+    error(with) < WORTH_VELOCITIES * error(without)
+}
+
+/// See [`better`].
+const WORTH_VELOCITIES: f64 = 0.9;
+
+/// The files that [`laws`] writes.
+const WRITTEN: [&str; 6] =
+    ["messages.safetensors", "messages.json", LAWS, HALL_OF_FAME, MEMORY, NODE_MEMORY];
+
+/// The files of the laws as they are.
+fn keep(folder: &RunFolder) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let read = |name: &'static str| {
+        let path = folder.file(name);
+        std::fs::read(&path).map(|bytes| (name, bytes)).map_err(|e| Error::io("read", &path, e))
+    };
+    WRITTEN.into_iter().filter(|name| folder.file(name).exists()).map(read).collect()
+}
+
+/// Puts them back.
+fn restore(folder: &RunFolder, kept: Vec<(&'static str, Vec<u8>)>) -> Result<()> {
+    kept.into_iter().try_for_each(|(name, bytes)| folder.write(name, &bytes))
 }

@@ -21,7 +21,7 @@ impl Observer for Keyboard {
 
 #[test]
 fn a_refit_stops_at_the_next_round() {
-    let terms = Inputs { dim: 2, velocities: vec![] }.terms();
+    let terms = Inputs { velocities: vec![], ..Inputs::all(2) }.terms();
     let parse = |text: &str, names: &[String]| {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         Expression::parse(text, &names).unwrap()

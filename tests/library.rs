@@ -85,7 +85,7 @@ fn memory_and_folders_have_the_same_bits() {
 
     let found = lawsmith::messages(at, &here.model, &data, Wanted::default()).unwrap();
     let opened = pipeline::open_run(&run).unwrap();
-    let summary = measure(at, &opened, Wanted::default()).unwrap();
+    let summary = measure(at, &opened, Wanted::default(), true).unwrap();
     found.save(&path("messages.safetensors")).unwrap();
     assert!(read(path("messages.safetensors")) == read(run.file("messages.safetensors")));
     assert_eq!(found.summary.test_loss.network, summary.test_loss.network);
@@ -191,6 +191,8 @@ fn what_makes_no_sense_in_memory_is_named() {
         law: None,
         origin: "a test".into(),
         seed: 0,
+        scale: None,
+        period: None,
     };
     let error = |about: About, change: fn(&mut Arrays)| {
         let mut arrays = arrays(&about);

@@ -120,6 +120,8 @@ fn rollout(folder: &Path) {
         law: None,
         origin: json!("test"),
         seed: 0,
+        scale: Some(lawsmith::nbody::scale::Scale::NONE),
+        period: None,
     };
     let mut writer = about.create(&path).unwrap();
     writer.slice::<f64>("times").iter_mut().enumerate().for_each(|(k, t)| *t = 0.05 * k as f64);

@@ -92,8 +92,13 @@ impl Distill {
         let summary = pipeline::distill(context.compute(), &folder, &settings)?;
         report::write(&folder)?;
         let report = folder.file("report.html");
-        let text =
-            format!("{}\n\n{}\nreport: {}", summary.text(), summary.composed(), report.display());
+        let mut parts = Vec::new();
+        if !summary.components.is_empty() {
+            parts.push(summary.text() + "\n");
+        }
+        parts.push(summary.composed());
+        parts.push(format!("report: {}", report.display()));
+        let text = parts.join("\n");
         context.print(&serde_json::to_value(&summary).expect("plain data"), text);
         Ok(())
     }

@@ -92,6 +92,9 @@ fn arg(option: &Described, default: &Value) -> Arg {
         Kind::List => arg.action(ArgAction::Append).value_delimiter(','),
         Kind::Repeated => arg.action(ArgAction::Append),
         Kind::Choice(named) => arg.value_parser(names(named)),
+        Kind::Choices(named) => {
+            arg.action(ArgAction::Append).value_delimiter(',').value_parser(names(named))
+        }
     };
     let arg = arg.value_name(value);
     match default {
@@ -118,7 +121,7 @@ fn read<T: Declared>(
             Kind::Usize => Given::Whole(*matches.get_one::<usize>(name)? as u64),
             Kind::Number => Given::Number(*matches.get_one(name)?),
             Kind::Text | Kind::Choice(_) => Given::Text(matches.get_one(name).cloned()?),
-            Kind::List | Kind::Repeated => {
+            Kind::List | Kind::Repeated | Kind::Choices(_) => {
                 Given::List(matches.get_many(name).into_iter().flatten().cloned().collect())
             }
             Kind::Other => return None,

@@ -28,6 +28,9 @@ pub struct Import {
     /// Import only runs of N bodies
     #[arg(long, value_name = "N")]
     bodies: Option<usize>,
+    /// Edge of a periodic box, or one for each axis, such as 4,4,0; 0 for an axis without end
+    #[arg(long = "box", value_name = "LENGTH", value_delimiter = ',')]
+    edges: Vec<f64>,
     /// Order of the local polynomial that gives missing velocities and accelerations
     #[arg(long, default_value_t = Settings::default().order)]
     order: usize,
@@ -47,6 +50,7 @@ impl Import {
             columns: Columns::parse(&self.columns)?,
             time_step: self.time_step,
             bodies: self.bodies,
+            edges: self.edges,
         };
         let summary = import::import(&self.table, output, &options, settings)?;
         let frames = match summary.fewest_frames {

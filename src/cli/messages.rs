@@ -24,7 +24,7 @@ impl Messages {
     /// Writes `messages.safetensors` and `messages.json` and prints the kept components.
     pub fn run(self, context: &Context) -> Result<()> {
         let run = open_run(&RunFolder::open(&self.run)?)?;
-        let summary = measure(context.compute(), &run, self.wanted.0)?;
+        let summary = measure(context.compute(), &run, self.wanted.0, true)?;
         context.print(&serde_json::to_value(&summary).expect("plain data"), summary.text());
         Ok(())
     }

@@ -67,13 +67,16 @@ impl Predict {
             model.accelerations(&context.device, features, graphs, bodies)
         };
         let formula = run.formula()?;
+        // What a loss of 1 is in the user's units.
+        let unit = data.about.units().acceleration();
         let of_formula = match &formula {
             Some(formula) => {
-                Some(loss(&data, &runs, |features| Ok(formula.accelerations(features, bodies)))?)
+                let of = |features: &[f32]| Ok(formula.accelerations(features, bodies));
+                Some(unit * loss(&data, &runs, of)?)
             }
             None => None,
         };
-        let loss = loss(&data, &runs, network)?;
+        let loss = unit * loss(&data, &runs, network)?;
         let mut document = json!({
             "data": data.path(),
             "runs": runs.len(),
@@ -107,7 +110,7 @@ impl Predict {
     /// The data to predict, and which of its runs.
     fn data(&self, folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)> {
         let Some(path) = &self.data else { return rollout::unseen(folder, model) };
-        let data = Dataset::open(path)?;
+        let data = rollout::open_for(model, path)?;
         let (found, needed) = (data.about.dim, model.shape.outputs);
         if found != needed {
             let message = format!("has {found} dimensions; the network was trained on {needed}");

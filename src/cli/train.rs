@@ -44,7 +44,7 @@ pub struct Train {
 impl Train {
     /// Trains, and prints losses and what is left of the messages.
     pub fn run(self, context: &Context) -> Result<()> {
-        let system = pipeline::open(&self.dataset, self.hide_above)?;
+        let system = pipeline::open(&self.dataset, self.hide_above, &self.changes.0)?;
         let on = system.trained_on();
         let mut settings = system.settings(self.preset, self.model);
         self.changes.0.apply(&mut settings);

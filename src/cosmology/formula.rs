@@ -21,7 +21,13 @@ const NODES: usize = 512;
 /// node mass and speed.
 pub fn terms() -> Terms {
     let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
-    Terms { edge: names(&VARIABLES), node: names(&["m", "v"]), outputs: names(&["delta"]) }
+    Terms {
+        edge: names(&VARIABLES),
+        node: names(&["m", "v"]),
+        outputs: names(&["delta"]),
+        scale: None,
+        period: [0.0; 3],
+    }
 }
 
 /// Where names are among all variables.

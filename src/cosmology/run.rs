@@ -9,12 +9,15 @@ use super::edges::{self, sample};
 use super::formula::{Nodes, in_all, measure, terms};
 use super::graph::{Graph, N_FEATURES};
 use super::halos::{Halos, errors, predict};
+use super::slab::Slab;
 use super::split::Split;
 use super::{pairs, slab};
 use crate::distill::formula::{Formula, Terms};
 use crate::distill::laws::{Found, read_front};
-use crate::distill::messages::{EDGES, Probe, ROWS, Table};
+use crate::distill::messages::{EDGES, Probe, ROWS, Table, Wanted};
 use crate::distill::run::{Compute, Distilled, Edges, Judgement, Laws, Physics, Predictor};
+use crate::distill::summary::Summary;
+use crate::distill::verdict::{Conclusion, Leftover, Predictions};
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::network::model::Model;
@@ -96,7 +99,8 @@ impl Physics for HalosRun {
 
     /// Directions and velocities where the messages depend on them. Without masses the laws have all speeds to
     /// explain the messages with.
-    fn variables(&self, without_mass: bool, probe: &Probe) -> Result<Vec<String>> {
+    fn variables(&self, wanted: Wanted, _: bool, probe: &Probe) -> Result<Vec<String>> {
+        let without_mass = wanted.without_mass;
         let mut names = if without_mass { vec![] } else { vec!["m1", "m2"] };
         if probe.depends(-1, edges::turned)? {
             names.extend(["dx", "dy", "dz"]);
@@ -207,6 +211,28 @@ impl Physics for HalosRun {
             }
         };
         Ok(Judgement { test: Some(test), outside, fitted })
+    }
+
+    fn assess(
+        &self,
+        _: Compute,
+        formula: Option<&Formula>,
+        _: &Summary,
+    ) -> Result<Option<Conclusion>> {
+        // As [`Physics::show`] has written it.
+        let slab = self.folder.as_ref().map(Slab::read).transpose()?.flatten();
+        let Some(slab) = slab else { return Ok(None) };
+        let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+        let (network, of_formula) = (wide(&slab.network), wide(&slab.formula));
+        let data = Predictions {
+            outputs: 1,
+            targets: &wide(&slab.targets),
+            network: Some(&network),
+            formula: formula.map(|_| &of_formula[..]),
+        };
+        // Halos follow no law of motion: surroundings explain a part of the overdensity.
+        let left = Leftover { scatter: true, ..Leftover::default() };
+        Ok(Some(Conclusion::new(&data, &left)))
     }
 
     fn show(&self, at: Compute, formula: &Formula) -> Result<()> {

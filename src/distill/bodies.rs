@@ -4,14 +4,17 @@ use std::cell::OnceCell;
 
 use serde_json::{Map, Value, json};
 
-use super::edges::{Inputs, pairs, sample};
+use super::dependence::{explained, velocities_tell, waves};
+use super::edges::{self, Inputs, pairs, sample};
 use super::forces::{self, Verdict};
 use super::formula::{Formula, Terms};
 use super::laws::{Found, MESSAGE};
-use super::messages::{EDGES, Probe, ROWS, Table};
+use super::messages::{EDGES, Probe, ROWS, Table, Wanted};
 use super::nodes::{Graphs, node_table};
 use super::rollout;
 use super::run::{Compute, Distilled, Edges, Judgement, Laws, Physics, Predictor};
+use super::summary::{ComponentSummary, Summary};
+use super::verdict::{Conclusion, Leftover, MEAN_OF_NORMAL, Predictions, short};
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::law::Law;
@@ -19,6 +22,7 @@ use crate::nbody::dataset::Dataset;
 use crate::network::batches::split;
 use crate::network::model::{DataSet, Model, TrainedOn};
 use crate::network::system::{Measure, System};
+use crate::network::view::Quantity;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Select;
 use crate::symbolic::job::{self, LAWS};
@@ -28,6 +32,10 @@ use crate::symbolic::search::Problem;
 const LOSS_GRAPHS: usize = 4000;
 /// Graphs of the training data on which the composed formula is refitted.
 const REFIT_GRAPHS: usize = 4000;
+/// Edges of eight bodies: larger systems are judged and fitted on fewer graphs, …
+const LARGEST_PAIRS: usize = 56;
+/// … but no fewer than these.
+const FEWEST_GRAPHS: usize = 50;
 /// How much wider than the initial states of the training the states outside its range are.
 const OUTSIDE_WIDTH: f64 = 2.0;
 
@@ -59,9 +67,129 @@ impl Bodies {
     /// The data that the network was trained on.
     fn trained(&self) -> Result<Dataset> {
         match &self.source {
-            Source::Folder(_) => Dataset::open(&self.model.about.dataset),
+            Source::Folder(_) => rollout::open_for(&self.model, &self.model.about.dataset),
             Source::Memory(data) => Ok(data.clone()),
         }
+    }
+
+    /// All variables of an edge.
+    fn inputs(&self) -> Inputs {
+        Inputs::all(self.data.dim).within(self.data.period.unwrap_or_default())
+    }
+
+    /// True where the data were not simulated.
+    fn foreign(&self) -> bool {
+        self.law.is_none()
+    }
+
+    /// Names of masses and charges that laws do not have: those that are the same for all bodies, and those that
+    /// the user left out. Simulated data keep theirs.
+    fn constant(&self) -> Result<Vec<&'static str>> {
+        let mut gone = Vec::new();
+        if !self.foreign() {
+            return Ok(gone);
+        }
+        let data = &self.unseen()?.0;
+        let same = |values: &[f32]| values.iter().all(|v| *v == values[0]);
+        let unseen = &self.model.about.settings.unseen;
+        if same(data.masses()) || unseen.contains(&Quantity::M) {
+            gone.extend(["m", "m1", "m2"]);
+        }
+        if same(data.charges()) || unseen.contains(&Quantity::Q) {
+            gone.extend(["q", "q1", "q2"]);
+        }
+        Ok(gone)
+    }
+
+    /// The variables that the laws of φv may have of these columns, with the output `targets`: no place where
+    /// the network was trained blind to it, and of data that were not simulated no velocities where they tell
+    /// nothing.
+    fn node_variables(
+        &self,
+        names: &[String],
+        columns: &[Vec<f32>],
+        targets: &[Vec<f32>],
+    ) -> Result<Vec<usize>> {
+        let settings = &self.model.about.settings;
+        let mut gone: Vec<&str> = self.constant()?;
+        if !settings.external() {
+            gone.extend(["x", "y", "z"]);
+        }
+        let velocity = ["vx", "vy", "vz"];
+        let blind = settings.unseen.contains(&Quantity::V);
+        if self.foreign() && (blind || !velocities_tell(names, columns, targets)) {
+            gone.extend(velocity);
+        }
+        Ok((0..names.len()).filter(|&k| !gone.contains(&names[k].as_str())).collect())
+    }
+
+    /// What an acceleration of 1 is in the user's units.
+    fn unit(&self) -> f64 {
+        self.data.units().acceleration()
+    }
+
+    /// The axes along which nothing in the data ever accelerates.
+    fn still(&self) -> Result<Vec<bool>> {
+        let data = &self.unseen()?.0;
+        let along = |axis: usize| data.accelerations().iter().skip(axis).step_by(self.data.dim);
+        Ok((0..self.data.dim).map(|axis| along(axis).all(|a| *a == 0.0)).collect())
+    }
+
+    /// How many runs are rolled out.
+    fn rolled_out(&self) -> usize {
+        let pairs = self.data.bodies * (self.data.bodies - 1);
+        (rollout::RUNS * LARGEST_PAIRS / pairs.max(LARGEST_PAIRS)).max(1)
+    }
+
+    /// What is known of what the network leaves over of these graphs, drawn at these moments of their runs.
+    fn leftover(
+        &self,
+        data: &Dataset,
+        graphs: &Graphs,
+        moments: &[f64],
+        network: &[f32],
+        summary: &Summary,
+    ) -> Leftover {
+        let DataSet { dim, bodies, .. } = self.data;
+        let unit = self.unit();
+        let left: Vec<f64> =
+            graphs.targets.iter().zip(network).map(|(t, p)| f64::from(t - p)).collect();
+        let axis = |k: usize| left.iter().skip(k).step_by(dim).copied().collect::<Vec<f64>>();
+        // Of the axis that most is explained of.
+        let share = |columns: &[Vec<f64>]| {
+            (0..dim).map(|k| explained(columns, &axis(k))).fold(0.0, f64::max)
+        };
+        let external = self.model.about.settings.external();
+        let place = if external { 0.0 } else { share(&graphs.places()) };
+        let mut errors = vec![0.0; bodies];
+        for (node, left) in left.chunks_exact(dim).enumerate() {
+            errors[node % bodies] += left.iter().map(|l| l.abs()).sum::<f64>();
+        }
+        let message = |c: &ComponentSummary| {
+            let law = c.law.as_ref()?;
+            Some(law.loss / (unit * c.significance * MEAN_OF_NORMAL))
+        };
+        let (near, far) = graphs.distances(&self.inputs());
+        let length = self.data.units().length;
+        Leftover {
+            noise: data.about.origin["acceleration_error"]["median"].as_f64(),
+            place,
+            time: share(&waves(moments, bodies)),
+            bodies: errors.iter().map(|e| unit * e / graphs.count as f64).collect(),
+            message: summary.components.iter().filter_map(message).reduce(f64::max),
+            scatter: false,
+            range: format!(
+                "distances of {} to {} (98 % of the pairs)",
+                short(length * near),
+                short(length * far)
+            ),
+        }
+    }
+
+    /// How many graphs make about as much work as `graphs` of up to eight bodies.
+    fn graphs(&self, graphs: usize) -> usize {
+        let pairs = self.data.bodies * (self.data.bodies - 1);
+        (graphs * LARGEST_PAIRS / pairs.max(LARGEST_PAIRS)).max(FEWEST_GRAPHS)
     }
 
     fn unseen(&self) -> Result<&(Dataset, Vec<usize>)> {
@@ -95,8 +223,8 @@ impl Physics for Bodies {
     }
 
     fn terms(&self) -> Terms {
-        let dim = self.data.dim;
-        Inputs { dim, velocities: (0..2 * dim).collect() }.terms()
+        let scale = self.data.scale.filter(|scale| !scale.is_none());
+        Terms { scale, ..self.inputs().terms() }
     }
 
     fn edges(&self, seed: u64) -> Result<Edges> {
@@ -115,35 +243,49 @@ impl Physics for Bodies {
         Some(forces)
     }
 
+    fn may_move(&self) -> bool {
+        let blind = self.model.about.settings.unseen.contains(&Quantity::V);
+        self.foreign() && !blind
+    }
+
     fn components(&self) -> Option<usize> {
         self.law.as_ref().map(|_| self.data.dim)
     }
 
-    /// All but the velocities, and those components of them that the messages depend on.
-    fn variables(&self, _: bool, probe: &Probe) -> Result<Vec<String>> {
+    /// All but the velocities, and those components of them that the messages depend on; nothing that is the
+    /// same everywhere.
+    fn variables(&self, _: Wanted, velocities: bool, probe: &Probe) -> Result<Vec<String>> {
         let DataSet { dim, .. } = self.data;
+        let allowed = velocities || !self.foreign();
         let mut velocities = Vec::new();
-        for k in 0..2 * dim {
+        for k in (0..2 * dim).filter(|_| allowed) {
             // Behind the positions of the receiver, and of the sender.
             let at = if k < dim { dim + k } else { self.model.shape.n_features + k };
             if probe.depends(1, |row, other| row[at] = other[at])? {
                 velocities.push(k);
             }
         }
-        Ok(Inputs { dim, velocities }.names())
+        let constant = self.constant()?;
+        let mut names = Inputs { velocities, ..self.inputs() }.names();
+        names.retain(|name| !constant.contains(&name.as_str()));
+        Ok(names)
     }
 
     fn values(&self, variables: &[String], edges: &Edges) -> Vec<f32> {
-        let inputs = Inputs::of(variables);
+        let (inputs, names) = (self.inputs(), self.terms().edge);
+        let at = edges::positions(variables, &names);
         let mut values = Vec::with_capacity(edges.count() * variables.len());
+        let mut all = Vec::new();
         for (receiver, sender) in pairs(edges, self.data.dim) {
-            inputs.values(&receiver, &sender, &mut values);
+            all.clear();
+            inputs.values(&receiver, &sender, &mut all);
+            values.extend(at.iter().map(|&k| all[k] as f32));
         }
-        values.iter().map(|&value| value as f32).collect()
+        values
     }
 
     fn entry(&self, variables: &[String]) -> Map<String, Value> {
-        let Inputs { dim, velocities } = Inputs::of(variables);
+        let Inputs { dim, velocities, .. } = Inputs::of(variables);
         let entry = json!({"velocities": velocities, "dim": dim, "bodies": self.data.bodies});
         entry.as_object().cloned().unwrap_or_default()
     }
@@ -175,7 +317,7 @@ impl Physics for Bodies {
             let target = self.label(index);
             let is = |l: &&Value| l["stage"] == MESSAGE && l["target"] == target.as_str();
             let law = found.iter().find(is);
-            let equation = law.and_then(|law| law["equation"].as_str()).ok_or_else(|| {
+            let equation = law.and_then(job::own_equation).ok_or_else(|| {
                 let message =
                     "has no law for this message: run `lawsmith regress` on the folder first";
                 Error::input(message).file(&path).field(&target)
@@ -195,17 +337,21 @@ impl Physics for Bodies {
     /// Features and kept summed messages of one node of each graph, outputs of the network.
     fn node_problems(&self, at: Compute, table: &Table, _: &[Laws]) -> Result<Vec<Problem>> {
         let (data, runs) = self.unseen()?;
-        let graphs = Graphs::sample(data, runs, ROWS, at.seed.wrapping_add(1));
+        let graphs = self.graphs(ROWS);
+        let nodes = ROWS.div_ceil(graphs).min(self.data.bodies);
+        let graphs = Graphs::sample(data, runs, graphs, at.seed.wrapping_add(1));
         let [columns, targets] =
-            node_table(&at.device, &self.model, &graphs, &table.kept, at.seed)?;
+            node_table(&at.device, &self.model, &graphs, &table.kept, nodes, at.seed)?;
         let names = self.terms().node_names(&table.components());
-        let problem = |target| Problem {
-            names: names.clone(),
-            columns: columns.clone(),
-            target,
+        let kept = self.node_variables(&names, &columns, &targets)?;
+        let still = self.still()?;
+        let problem = |(target, still): (Vec<f32>, bool)| Problem {
+            names: kept.iter().map(|&k| names[k].clone()).collect(),
+            columns: kept.iter().map(|&k| columns[k].clone()).collect(),
+            target: if still { vec![0.0; target.len()] } else { target },
             ..Problem::default()
         };
-        Ok(targets.into_iter().map(problem).collect())
+        Ok(targets.into_iter().zip(still).map(problem).collect())
     }
 
     /// The chosen laws, refitted on graphs of the training data.
@@ -214,58 +360,100 @@ impl Physics for Bodies {
         at: Compute,
         table: &Table,
         laws: Vec<Laws>,
-        _: &[Problem],
+        problems: &[Problem],
         nodes: Vec<Found>,
     ) -> Result<(Formula, f64)> {
+        let terms = self.terms();
+        let names = terms.node_names(&table.components());
+        let node = |(found, problem): (Found, &Problem)| {
+            in_all(&found.chosen.expression, &problem.names, &names)
+        };
         let mut formula = Formula {
-            terms: Inputs::of(&table.inputs).terms(),
             components: table.components(),
             messages: laws.into_iter().map(|law| law.chosen).collect(),
-            nodes: nodes.into_iter().map(|found| found.chosen.expression).collect(),
+            nodes: nodes.into_iter().zip(problems).map(node).collect(),
+            terms,
         };
         let data = self.trained()?;
         let (trained, _) = split(&data, self.model.about.settings.seed)?;
-        let train = Graphs::sample(&data, &trained.runs, REFIT_GRAPHS, at.seed.wrapping_add(2));
+        let graphs = self.graphs(REFIT_GRAPHS);
+        let train = Graphs::sample(&data, &trained.runs, graphs, at.seed.wrapping_add(2));
         let loss = formula
             .refit(&train.features, &train.targets, train.bodies, at.observer)
             .map_err(|e| match &self.source {
                 Source::Folder(folder) => e.file(folder.path()),
                 Source::Memory(_) => e,
             })?;
-        Ok((formula, loss))
+        Ok((formula, loss * self.unit()))
     }
 
     /// Out of the distribution are random states twice as wide as initial states, where the law is known.
     fn judgement(&self, at: Compute, of: Predictor) -> Result<Judgement> {
         let (data, runs) = self.unseen()?;
         let loss = |graphs: &Graphs| -> Result<Measure> {
-            Ok(Measure::plain(match of {
+            let loss = match of {
                 Predictor::Network => graphs.network_loss(&at.device, &self.model)?,
                 Predictor::Formula(formula) => graphs.formula_loss(formula),
-            }))
+            };
+            Ok(Measure::plain(loss * self.unit()))
         };
         let outside = self.law.as_ref().map(|law| {
             let DataSet { dim, bodies, .. } = self.data;
             loss(&Graphs::outside(law, dim, bodies, LOSS_GRAPHS, OUTSIDE_WIDTH, at.seed))
         });
         Ok(Judgement {
-            test: Some(loss(&Graphs::sample(data, runs, LOSS_GRAPHS, at.seed))?),
+            test: Some(loss(&Graphs::sample(data, runs, self.graphs(LOSS_GRAPHS), at.seed))?),
             outside: outside.transpose()?,
             fitted: None,
         })
     }
 
+    fn assess(
+        &self,
+        at: Compute,
+        formula: Option<&Formula>,
+        summary: &Summary,
+    ) -> Result<Option<Conclusion>> {
+        let (data, runs) = self.unseen()?;
+        let (graphs, moments) =
+            Graphs::dated(data, runs, self.graphs(LOSS_GRAPHS), at.seed.wrapping_add(3));
+        let network = graphs.network_accelerations(&at.device, &self.model)?;
+        let formula = formula.map(|f| f.accelerations(&graphs.features, graphs.bodies));
+        let leftover = self.leftover(data, &graphs, &moments, &network, summary);
+        let unit = self.unit();
+        let users = |a: &[f32]| a.iter().map(|&a| unit * f64::from(a)).collect::<Vec<f64>>();
+        let (network, formula) = (users(&network), formula.map(|a| users(&a)));
+        let predictions = Predictions {
+            outputs: self.data.dim,
+            targets: &users(&graphs.targets),
+            network: Some(&network),
+            formula: formula.as_deref(),
+        };
+        Ok(Some(Conclusion::new(&predictions, &leftover)))
+    }
+
+    /// Not of snapshots, which lead nowhere.
     fn roll_out(&self, at: Compute, formula: Option<&Formula>) -> Result<()> {
         let (data, runs) = self.unseen()?;
+        if runs.iter().all(|&run| data.unbroken(run) < 2) {
+            at.observer.note("no roll-out: runs of single frames lead nowhere");
+            return Ok(());
+        }
         let rollouts = rollout::integrate(
             &at.device,
             &self.model,
             formula,
             data,
-            &runs[..rollout::RUNS.min(runs.len())],
+            &runs[..self.rolled_out().min(runs.len())],
             (rollout::FRAMES, rollout::SUBSTEPS),
             at.observer,
         )?;
         at.observer.keep("rollout.safetensors", &mut |path| rollouts.save(path))
     }
+}
+
+/// An expression in some variables, in all.
+fn in_all(e: &Expression, some: &[String], all: &[String]) -> Expression {
+    let at = edges::positions(some, all);
+    e.substitute(|v| Some(Expression::variable(at[usize::from(v)] as u16)))
 }

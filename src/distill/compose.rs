@@ -83,6 +83,7 @@ pub fn compose_run(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     summary.judge(&judgement, Predictor::Formula(&formula));
     let observer = &folder.keeping(at.observer);
     physics.show(Compute { observer, ..at }, &formula)?;
+    summary.verdict = physics.assess(at, Some(&formula), &summary)?;
     summary.write(folder)?;
     Ok(summary)
 }
@@ -97,8 +98,9 @@ fn composed(
 ) -> Result<Composed> {
     let laws = physics.laws(table, found);
     let problems = physics.node_problems(at, table, &laws)?;
-    let targets = physics.terms().outputs;
-    let nodes = search(at, folder, how, NODE, targets, problems.clone(), None)?;
+    let terms = physics.terms();
+    let targets = terms.outputs.clone();
+    let nodes = search(at, folder, &terms, how, NODE, targets, problems.clone(), None)?;
     let (formula, loss) = physics.settle(at, table, laws, &problems, nodes)?;
     let mut judgement = physics.judgement(at, Predictor::Formula(&formula))?;
     judgement.fitted = judgement.fitted.or(Some(Measure::plain(loss)));

@@ -7,6 +7,7 @@ use super::run::Edges;
 use crate::law::Body;
 use crate::model::layout::BodyLayout;
 use crate::nbody::dataset::Dataset;
+use crate::nbody::scale::nearest;
 use crate::random::Random;
 
 /// `count` random edges of `runs`: run, frame, receiver and sender drawn uniformly.
@@ -55,6 +56,11 @@ pub fn body(features: &[f32], layout: BodyLayout) -> Body {
     }
 }
 
+/// Where names are among all; all of them are there.
+pub fn positions(names: &[String], all: &[String]) -> Vec<usize> {
+    names.iter().filter_map(|name| all.iter().position(|other| other == name)).collect()
+}
+
 const AXES: [&str; 3] = ["x", "y", "z"];
 
 /// The variables of the laws of a system (docs/design.md §4): m1, m2, q1, q2, dx, dy, (dz), r, and those
@@ -65,6 +71,8 @@ pub struct Inputs {
     pub dim: usize,
     /// Components of the velocities that join: index k < dim is the receiver's, k ≥ dim the sender's.
     pub velocities: Vec<usize>,
+    /// Edges of a periodic box, 0 for none: displacements are to the nearest image.
+    pub period: [f64; 3],
 }
 
 impl Inputs {
@@ -79,7 +87,7 @@ impl Inputs {
 
     /// The values for one pair; displacement and distance point from the receiver 1 to the sender 2.
     pub fn values(&self, receiver: &Body, sender: &Body, out: &mut Vec<f64>) {
-        let delta = |k: usize| sender.position[k] - receiver.position[k];
+        let delta = |k: usize| nearest(sender.position[k] - receiver.position[k], self.period[k]);
         out.extend([receiver.mass, sender.mass, receiver.charge, sender.charge]);
         out.extend((0..self.dim).map(delta));
         out.push((0..self.dim).map(|k| delta(k).powi(2)).sum::<f64>().sqrt());
@@ -92,9 +100,19 @@ impl Inputs {
     /// With these names, in any order.
     pub fn of(names: &[String]) -> Self {
         let dim = AXES.iter().filter(|axis| names.contains(&format!("d{axis}"))).count();
-        let all = Inputs { dim, velocities: (0..2 * dim).collect() };
+        let all = Inputs::all(dim);
         let joins = |&k: &usize| names.contains(&all.velocity(k));
-        Inputs { dim, velocities: all.velocities.iter().copied().filter(joins).collect() }
+        Inputs { velocities: all.velocities.iter().copied().filter(joins).collect(), ..all }
+    }
+
+    /// All that there are, in open space.
+    pub fn all(dim: usize) -> Self {
+        Inputs { dim, velocities: (0..2 * dim).collect(), period: [0.0; 3] }
+    }
+
+    /// The same in a periodic box.
+    pub fn within(self, period: [f64; 3]) -> Self {
+        Inputs { period, ..self }
     }
 
     /// What formulas in these inputs are written in: a node has x, y, (z), vx, vy, (vz), q, m.
@@ -104,7 +122,7 @@ impl Inputs {
         node.extend(axes.iter().map(|axis| format!("v{axis}")));
         node.extend(["q", "m"].map(String::from));
         let outputs = axes.iter().map(|axis| format!("a{axis}")).collect();
-        Terms { edge: self.names(), node, outputs }
+        Terms { edge: self.names(), node, outputs, scale: None, period: self.period }
     }
 
     fn velocity(&self, k: usize) -> String {
@@ -120,7 +138,7 @@ mod tests {
     fn inputs_are_known_by_their_names() {
         for dim in [2, 3] {
             for velocities in [vec![], vec![1, dim], (0..2 * dim).collect()] {
-                let inputs = Inputs { dim, velocities };
+                let inputs = Inputs { dim, velocities, period: [0.0; 3] };
                 assert_eq!(Inputs::of(&inputs.names()), inputs);
             }
         }

@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Weights};
+use crate::formula::rescale::Rescaling;
+use crate::nbody::scale::Scale;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Entry;
 use crate::symbolic::job::{self, LAWS};
@@ -18,6 +20,10 @@ pub struct Terms {
     pub node: Vec<String>,
     /// What is predicted of a node.
     pub outputs: Vec<String>,
+    /// The units that they are in; `None` for the user's.
+    pub scale: Option<Scale>,
+    /// Edges of a periodic box, 0 for none.
+    pub period: [f64; 3],
 }
 
 impl Terms {
@@ -25,6 +31,27 @@ impl Terms {
     pub fn node_names(&self, components: &[usize]) -> Vec<String> {
         let sums = components.iter().map(|index| format!("e{index}"));
         self.node.iter().cloned().chain(sums).collect()
+    }
+
+    /// The user's units of a law of messages in these variables; `None` where it is in them already.
+    /// Messages have the unit of what is predicted.
+    pub fn units(&self, names: &[String]) -> Option<Rescaling> {
+        let scale = self.scale.filter(|scale| !scale.is_none())?;
+        let inputs = names.iter().map(|name| unit(name, &scale)).collect();
+        Some(Rescaling { inputs, output: scale.acceleration() })
+    }
+}
+
+/// Zero and unit of a variable of small systems.
+fn unit(name: &str, scale: &Scale) -> (f64, f64) {
+    let axis = ["x", "y", "z"].iter().position(|axis| *axis == name);
+    match (axis, name.as_bytes().first()) {
+        (Some(axis), _) => (scale.origin[axis], scale.length),
+        (None, Some(b'm')) => (0.0, scale.mass),
+        (None, Some(b'q')) => (0.0, scale.charge),
+        (None, Some(b'v')) => (0.0, scale.velocity()),
+        (None, Some(b'e')) => (0.0, scale.acceleration()),
+        _ => (0.0, scale.length),
     }
 }
 
@@ -42,15 +69,19 @@ pub struct Formula {
 }
 
 impl Formula {
-    /// The equations, for a person.
+    /// The equations, for a person, in the user's units.
     pub fn equations(&self) -> Vec<String> {
         let Formula { terms, components, messages, nodes } = self;
         let names = terms.node_names(components);
+        let text = |e: &Expression, names: &[String]| match terms.units(names) {
+            Some(units) => e.rescaled(&units).text(names),
+            None => e.text(names),
+        };
         let sums = components.iter().zip(messages).map(|(index, message)| {
-            format!("e{index} = sum over neighbours of {}", message.text(&terms.edge))
+            format!("e{index} = sum over neighbours of {}", text(message, &terms.edge))
         });
         let outputs = terms.outputs.iter().zip(nodes);
-        sums.chain(outputs.map(|(name, e)| format!("{name} = {}", e.text(&names)))).collect()
+        sums.chain(outputs.map(|(name, e)| format!("{name} = {}", text(e, &names)))).collect()
     }
 
     /// Weighted number of nodes of all expressions.
@@ -69,7 +100,8 @@ impl Formula {
         let mut add = |target: &str, expression: &Expression, names: &[String]| {
             let complexity = expression.complexity(&Weights::default());
             let entry = Entry { complexity, loss, score: 0.0, expression: expression.clone() };
-            laws.push(job::law(target, COMPOSED, &entry, names, "refit"));
+            let units = self.terms.units(names);
+            laws.push(job::law_in(units.as_ref(), target, COMPOSED, &entry, names, "refit"));
         };
         for (index, message) in self.components.iter().zip(&self.messages) {
             add(&format!("e{index}"), message, &self.terms.edge);
@@ -90,7 +122,7 @@ impl Formula {
         let composed: Vec<(&str, &str)> = laws
             .iter()
             .filter(|law| law["stage"] == COMPOSED)
-            .filter_map(|law| Some((law["target"].as_str()?, law["equation"].as_str()?)))
+            .filter_map(|law| Some((law["target"].as_str()?, job::own_equation(law)?)))
             .collect();
         let bad = |e: Error| Error::input(e.message).file(folder.file(LAWS)).field("equation");
         let parse = |equation: &str, names: &[String]| {

@@ -2,6 +2,7 @@
 
 use std::slice;
 
+use super::formula::Terms;
 use super::messages::Table;
 use super::run::{Compute, Run};
 use super::summary::{LawSummary, Summary};
@@ -78,11 +79,56 @@ impl Found {
     }
 }
 
-/// Searches a law for each problem, or for all that are `joined`. In a run's folder it goes on from what is there,
-/// with `hall_of_fame.csv` live, into `laws.json`.
+/// [`search_varying`] of those problems whose target varies; the law of the others is their constant.
 pub(super) fn search(
     at: Compute,
     folder: Option<&RunFolder>,
+    terms: &Terms,
+    how: Search,
+    stage: &'static str,
+    targets: Vec<String>,
+    problems: Vec<Problem>,
+    joined: Option<(Joint, Problem)>,
+) -> Result<Vec<Found>> {
+    let varies = |problem: &Problem| problem.target.iter().any(|y| *y != problem.target[0]);
+    let all = || targets.iter().cloned().zip(problems.iter().cloned());
+    if problems.iter().all(varies) {
+        return search_varying(at, folder, terms, how, stage, targets, problems, joined);
+    }
+    let (labels, searched) = all().filter(|(_, problem)| varies(problem)).unzip();
+    let searched: Vec<Problem> = searched;
+    let mut found = match searched.is_empty() {
+        true => Vec::new(),
+        false => search_varying(at, folder, terms, how, stage, labels, searched, None)?,
+    }
+    .into_iter();
+    let mut laws = folder.map(job::read_laws).transpose()?.unwrap_or_default();
+    let mut every = Vec::new();
+    for (target, problem) in all() {
+        if varies(&problem) {
+            every.extend(found.next());
+            continue;
+        }
+        let expression = Expression::constant(f64::from(problem.target[0]));
+        let chosen = Entry { complexity: 1, loss: 0.0, score: 0.0, expression };
+        let units = terms.units(&problem.names);
+        laws.retain(|law| law["target"] != target.as_str());
+        let (names, rule) = (&problem.names, how.select.name());
+        laws.push(job::law_in(units.as_ref(), &target, stage, &chosen, names, rule));
+        every.push(Found { front: Front::new(vec![(1, 0.0, chosen.expression.clone())]), chosen });
+    }
+    if let Some(folder) = folder {
+        job::keep_laws(&folder.keeping(&()), &laws)?;
+    }
+    Ok(every)
+}
+
+/// Searches a law for each problem, or for all that are `joined`. In a run's folder it goes on from what is there,
+/// with `hall_of_fame.csv` live, into `laws.json`.
+fn search_varying(
+    at: Compute,
+    folder: Option<&RunFolder>,
+    terms: &Terms,
     how: Search,
     stage: &'static str,
     targets: Vec<String>,
@@ -94,7 +140,7 @@ pub(super) fn search(
         Settings { evaluations: Some(evaluations), seed: at.seed, ..Settings::default() };
     let searched = joined.as_ref().map_or(&problems[..], |(_, one)| slice::from_ref(one));
     let memory = if stage == MESSAGE { MEMORY } else { NODE_MEMORY };
-    let mut labels = Labels { targets, stage, memory, resume: false };
+    let mut labels = Labels { targets, stage, memory, resume: false, units: Vec::new() };
     let mut earlier = Earlier::default();
     if let Some(folder) = folder {
         let remembers = || job::remembers(&folder.file(memory), searched, &settings);
@@ -108,6 +154,8 @@ pub(super) fn search(
         let written = joined.as_ref().map(|_| joint::together(&labels));
         earlier = Earlier::read(folder, searched, written.as_ref().unwrap_or(&labels), &settings)?;
     }
+    let units = problems.iter().filter_map(|problem| terms.units(&problem.names)).collect();
+    let labels = Labels { units, ..labels };
     let rest = job::other_laws(earlier.laws_but(stage), &labels.targets);
     let (evaluator, settings) = (&Evaluator::new(&at.device), &settings);
     let keeping = folder.map(|folder| folder.keeping(at.observer));
@@ -189,11 +237,13 @@ pub fn regress(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     }
     let joint = (!how.joint.is_empty()).then(|| Joint::new(&problems, how.joint)).transpose()?;
     let targets = table.kept.iter().map(|c| physics.label(c.index)).collect();
-    let found = search(at, Some(folder), how, MESSAGE, targets, problems.clone(), joint)?;
+    let terms = physics.terms();
+    let found = search(at, Some(folder), &terms, how, MESSAGE, targets, problems.clone(), joint)?;
     let mut summary = Summary::read(folder)?;
     for ((component, found), problem) in summary.components.iter_mut().zip(found).zip(&problems) {
         let law = found.chosen;
-        component.law = Some(LawSummary::of(&law, &problem.names));
+        let units = physics.terms().units(&problem.names);
+        component.law = Some(LawSummary::of(&law, &problem.names, units.as_ref()));
         component.verdict = physics.verdict(&law.expression, problem, at.seed);
         component.recovered = component.verdict.as_ref().map(|verdict| verdict.recovered);
     }

@@ -175,21 +175,27 @@ pub fn messages(
     system: &dyn Distilled,
     wanted: Wanted,
 ) -> Result<Messages> {
-    on_edges(at, &*system.physics(model)?, wanted)
+    on_edges(at, &*system.physics(model)?, wanted, true)
 }
 
-/// `messages` of a run, into its folder.
+/// `messages` of a run, into its folder. Velocities may be in the laws of data that were not simulated, where the messages
+/// depend on them, if `velocities` says so.
 ///
 /// # Errors
 /// Files of the run that cannot be read; messages that are not finite.
-pub fn measure(at: Compute, run: &Run, wanted: Wanted) -> Result<Summary> {
-    let found = on_edges(at, &*run.physics, wanted)?;
+pub fn measure(at: Compute, run: &Run, wanted: Wanted, velocities: bool) -> Result<Summary> {
+    let found = on_edges(at, &*run.physics, wanted, velocities)?;
     found.save(&run.folder.file("messages.safetensors"))?;
     found.summary.write(&run.folder)?;
     Ok(found.summary)
 }
 
-fn on_edges(at: Compute, physics: &dyn Physics, wanted: Wanted) -> Result<Messages> {
+fn on_edges(
+    at: Compute,
+    physics: &dyn Physics,
+    wanted: Wanted,
+    velocities: bool,
+) -> Result<Messages> {
     let model = physics.model();
     wanted.check(&model.about.on)?;
     let edges = physics.edges(at.seed)?;
@@ -226,7 +232,7 @@ fn on_edges(at: Compute, physics: &dyn Physics, wanted: Wanted) -> Result<Messag
         .collect();
     let (device, messages) = (at.device, &found.values);
     let probe = Probe { device, model, edges: &edges, messages, kept: &kept };
-    let inputs = physics.variables(wanted.without_mass, &probe)?;
+    let inputs = physics.variables(wanted, velocities, &probe)?;
     let mut summary = Summary::new(&kept, survivors, inputs.clone());
     summary.judge(&physics.judgement(at, Predictor::Network)?, Predictor::Network);
     let values = physics.values(&inputs, &edges);

@@ -7,6 +7,7 @@
 
 pub mod bodies;
 pub mod compose;
+pub mod dependence;
 pub mod edges;
 pub mod forces;
 pub mod formula;
@@ -19,3 +20,4 @@ pub(crate) mod refit;
 pub mod rollout;
 pub mod run;
 pub mod summary;
+pub mod verdict;

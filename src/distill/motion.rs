@@ -14,7 +14,7 @@ use crate::observer::Observer;
 impl Formula {
     /// Accelerations `[graphs, bodies, dim]` for features `[graphs, bodies, n_features]`.
     pub fn accelerations(&self, features: &[f32], bodies: usize) -> Vec<f32> {
-        let inputs = Inputs::of(&self.terms.edge);
+        let inputs = Inputs::of(&self.terms.edge).within(self.terms.period);
         let width = bodies * self.terms.node.len();
         let graphs = features.par_chunks(width);
         graphs.flat_map_iter(|graph| self.graph(&inputs, graph)).collect()
@@ -77,7 +77,8 @@ impl Formula {
         bodies: usize,
         loss: f64,
     ) -> Normal {
-        let (linearised, inputs) = (Linearised::new(self, loss), Inputs::of(&self.terms.edge));
+        let inputs = Inputs::of(&self.terms.edge).within(self.terms.period);
+        let linearised = Linearised::new(self, loss);
         let (n_features, dim) = (self.terms.node.len(), self.nodes.len());
         let tasks = features.par_chunks(GRAPHS_PER_TASK * bodies * n_features);
         let goals = targets.par_chunks(GRAPHS_PER_TASK * bodies * dim);
@@ -151,7 +152,7 @@ mod tests {
     }
 
     fn formula(messages: [&str; 2], nodes: [&str; 2]) -> Formula {
-        let terms = Inputs { dim: 2, velocities: vec![] }.terms();
+        let terms = Inputs { velocities: vec![], ..Inputs::all(2) }.terms();
         let parse = |texts: [&str; 2], names: &[String]| {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             texts.map(|text| Expression::parse(text, &names).unwrap()).to_vec()

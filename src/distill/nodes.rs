@@ -1,7 +1,7 @@
 //! Graphs of a dataset with what the network computes on them: the data of φv's regression, of the
 //! refit, and of the test losses.
 
-use super::edges::body;
+use super::edges::{Inputs, body};
 use super::formula::Formula;
 use super::messages::Component;
 use crate::device::Device;
@@ -33,16 +33,75 @@ pub struct Graphs {
 impl Graphs {
     /// `count` random frames of random `runs`.
     pub fn sample(dataset: &Dataset, runs: &[usize], count: usize, seed: u64) -> Self {
+        Self::dated(dataset, runs, count, seed).0
+    }
+
+    /// The same, and at which part of its run each was, from 0 to 1.
+    pub fn dated(dataset: &Dataset, runs: &[usize], count: usize, seed: u64) -> (Self, Vec<f64>) {
         let about = &dataset.about;
         let mut random = Random::new(seed, GRAPH_STREAM);
         let (mut features, mut targets) = (Vec::new(), Vec::new());
+        let mut moments = Vec::with_capacity(count);
         for _ in 0..count {
             let run = runs[random.below(runs.len())];
             let frame = random.below(about.frames);
             dataset.features(run, frame, &mut features);
             targets.extend_from_slice(dataset.targets(run, frame));
+            moments.push(dataset.moment(run, frame));
         }
-        Graphs { features, targets, count, bodies: about.bodies, dim: about.dim }
+        (Graphs { features, targets, count, bodies: about.bodies, dim: about.dim }, moments)
+    }
+
+    /// Columns that tell where a node is, `[column][node]`: its place and that of the middle of the bodies, as they
+    /// are, as their direction and as their inverse square.
+    pub fn places(&self) -> Vec<Vec<f64>> {
+        let Graphs { bodies, dim, .. } = *self;
+        let width = BodyLayout { dim }.width();
+        let mut columns = vec![Vec::with_capacity(self.count * bodies); 6 * dim];
+        for graph in self.features.chunks_exact(bodies * width) {
+            let at = |body: usize, axis: usize| f64::from(graph[body * width + axis]);
+            let middle =
+                |axis: usize| (0..bodies).map(|body| at(body, axis)).sum::<f64>() / bodies as f64;
+            let middle: Vec<f64> = (0..dim).map(middle).collect();
+            for body in 0..bodies {
+                let own: Vec<f64> = (0..dim).map(|axis| at(body, axis)).collect();
+                for (first, place) in [(0, &own), (3 * dim, &middle)] {
+                    let r = place.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-6);
+                    for (axis, x) in place.iter().enumerate() {
+                        columns[first + axis].push(*x);
+                        columns[first + dim + axis].push(x / r);
+                        columns[first + 2 * dim + axis].push(x / r.powi(3));
+                    }
+                }
+            }
+        }
+        columns
+    }
+
+    /// Between which distances 98 % of the pairs are.
+    pub fn distances(&self, inputs: &Inputs) -> (f64, f64) {
+        let layout = BodyLayout { dim: self.dim };
+        let mut found = Vec::new();
+        let mut values = Vec::new();
+        for graph in self.features.chunks_exact(self.bodies * layout.width()) {
+            let all: Vec<_> = graph.chunks(layout.width()).map(|f| body(f, layout)).collect();
+            for (index, receiver) in all.iter().enumerate() {
+                for sender in &all[..index] {
+                    values.clear();
+                    inputs.values(receiver, sender, &mut values);
+                    // Behind masses, charges and the displacement.
+                    found.push(values[4 + self.dim]);
+                }
+            }
+        }
+        found.sort_by(f64::total_cmp);
+        let at = |share: f64| found[((found.len() - 1) as f64 * share).round() as usize];
+        (at(0.01), at(0.99))
+    }
+
+    /// The accelerations that the network predicts.
+    pub fn network_accelerations(&self, device: &Device, model: &Model) -> Result<Vec<f32>> {
+        model.accelerations(device, &self.features, self.count, self.bodies)
     }
 
     /// `count` states `width` times as wide in positions and velocities as initial states are, with the
@@ -81,7 +140,7 @@ impl Graphs {
 
     /// The network's loss: mean over nodes of the L1 norm of the error of the acceleration.
     pub fn network_loss(&self, device: &Device, model: &Model) -> Result<f64> {
-        let found = model.accelerations(device, &self.features, self.count, self.bodies)?;
+        let found = self.network_accelerations(device, model)?;
         Ok(l1(&self.targets, &found) / (self.count * self.bodies) as f64)
     }
 
@@ -91,13 +150,14 @@ impl Graphs {
     }
 }
 
-/// The table of φv's regression on one node of each graph, at random: features and kept summed messages
+/// The table of φv's regression on so many nodes of each graph, at random: features and kept summed messages
 /// `[variable][node]`, outputs of the network `[output][node]`.
 pub fn node_table(
     device: &Device,
     model: &Model,
     graphs: &Graphs,
     kept: &[Component],
+    nodes: usize,
     seed: u64,
 ) -> Result<[Vec<Vec<f32>>; 2]> {
     let Graphs { count, bodies, dim, .. } = *graphs;
@@ -109,7 +169,7 @@ pub fn node_table(
     let mut columns = vec![Vec::with_capacity(count); n_features + kept.len()];
     let mut targets = vec![Vec::with_capacity(count); dim];
     let mut random = Random::new(seed, GRAPH_STREAM + 1);
-    for graph in 0..count {
+    for graph in (0..count).flat_map(|graph| std::iter::repeat_n(graph, nodes)) {
         let node = graph * bodies + random.below(bodies);
         for (k, column) in columns[..n_features].iter_mut().enumerate() {
             column.push(graphs.features[node * n_features + k]);

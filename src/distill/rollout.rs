@@ -1,13 +1,15 @@
 //! The rollouts of a run: the equations of motion integrated with what the run has learnt, from the
 //! initial states of data that it has not seen; `rollout.safetensors`.
 
+use std::path::Path;
+
 use super::formula::Formula;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nbody::dataset::Dataset;
+use crate::nbody::dataset::{Dataset, Units};
 use crate::nbody::rollout::Rollouts;
 use crate::network::batches;
-use crate::network::model::Model;
+use crate::network::model::{Model, TrainedOn};
 use crate::observer::Observer;
 use crate::store::run::RunFolder;
 
@@ -18,12 +20,24 @@ pub const FRAMES: usize = 200;
 /// See [`RUNS`].
 pub const SUBSTEPS: usize = 2;
 
+/// A data set in the units that a network was trained in.
+///
+/// # Errors
+/// Those of [`Dataset::open_in`].
+pub fn open_for(model: &Model, path: &Path) -> Result<Dataset> {
+    let scale = match &model.about.on {
+        TrainedOn::Bodies(data, _) => data.scale,
+        TrainedOn::Halos(_) => None,
+    };
+    Dataset::open_in(path, scale.map_or(Units::Users, Units::Of))
+}
+
 /// Data that the network has not seen, and which of their runs: `test.safetensors` of the folder, or
 /// the validation runs of what it was trained on.
 pub fn unseen(folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)> {
     let test = folder.file("test.safetensors");
     if test.exists() {
-        let data = Dataset::open(&test)?;
+        let data = open_for(model, &test)?;
         let runs = (0..data.about.runs).collect();
         return Ok((data, runs));
     }
@@ -33,7 +47,7 @@ pub fn unseen(folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)
                        a data set with --data";
         return Err(Error::usage(message).file(folder.path()));
     }
-    let data = Dataset::open(trained)?;
+    let data = open_for(model, trained)?;
     let runs = batches::split(&data, model.about.settings.seed)?.1.runs;
     Ok((data, runs))
 }
@@ -77,5 +91,6 @@ pub fn integrate(
             Ok(formula.accelerations(features, bodies))
         })?;
     }
+    rollouts.to_users_units(data);
     Ok(rollouts)
 }

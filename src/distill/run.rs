@@ -6,7 +6,9 @@ use serde_json::{Map, Value};
 use super::forces::Verdict;
 use super::formula::{Formula, Terms};
 use super::laws::Found;
-use super::messages::{Probe, Table};
+use super::messages::{Probe, Table, Wanted};
+use super::summary::Summary;
+use super::verdict::Conclusion;
 use crate::device::Device;
 use crate::error::Result;
 use crate::formula::expression::Expression;
@@ -118,7 +120,7 @@ pub trait Physics {
     }
 
     /// Variables of the laws of the messages, of those of [`Terms::edge`].
-    fn variables(&self, without_mass: bool, probe: &Probe) -> Result<Vec<String>>;
+    fn variables(&self, wanted: Wanted, velocities: bool, probe: &Probe) -> Result<Vec<String>>;
 
     /// Their values, `[edge, variables]`.
     fn values(&self, variables: &[String], edges: &Edges) -> Vec<f32>;
@@ -161,6 +163,19 @@ pub trait Physics {
 
     /// How well something predicts.
     fn judgement(&self, at: Compute, of: Predictor) -> Result<Judgement>;
+
+    /// Whether there is a law, and how good, on data that nothing was fitted to; `summary` says what was found.
+    fn assess(
+        &self,
+        at: Compute,
+        formula: Option<&Formula>,
+        summary: &Summary,
+    ) -> Result<Option<Conclusion>>;
+
+    /// True where laws may be searched with velocities if they do not hold without.
+    fn may_move(&self) -> bool {
+        false
+    }
 
     /// Offers the observer what the report shows of a composed formula beside its losses.
     fn show(&self, _: Compute, _: &Formula) -> Result<()> {

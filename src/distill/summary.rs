@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::forces::Verdict;
 use super::messages::Component;
 use super::run::{Judgement, Predictor};
+use super::verdict::Conclusion;
 use crate::error::{Error, Result};
+use crate::formula::rescale::Rescaling;
 use crate::network::system::Measure;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Entry;
@@ -35,6 +37,9 @@ pub struct Summary {
     /// The same on the data that the formula was fitted to.
     #[serde(default)]
     pub fitted_loss: Losses,
+    /// Whether there is a law, once that is known.
+    #[serde(default)]
+    pub verdict: Option<Conclusion>,
     /// Wall-clock of the stages.
     #[serde(default)]
     pub seconds: Seconds,
@@ -75,13 +80,15 @@ pub struct LawSummary {
 }
 
 impl LawSummary {
-    /// The summary of an entry of a front.
-    pub fn of(entry: &Entry, names: &[String]) -> Self {
+    /// The summary of an entry of a front, in the user's units where it is in others.
+    pub fn of(entry: &Entry, names: &[String], units: Option<&Rescaling>) -> Self {
+        let rescaled = units.map(|units| entry.expression.rescaled(units));
+        let expression = rescaled.as_ref().unwrap_or(&entry.expression);
         LawSummary {
-            equation: entry.expression.text(names),
-            latex: entry.expression.latex(names),
+            equation: expression.text(names),
+            latex: expression.latex(names),
             complexity: entry.complexity,
-            loss: entry.loss,
+            loss: entry.loss * units.map_or(1.0, |units| units.output),
         }
     }
 }
@@ -207,7 +214,12 @@ impl Summary {
 
     /// The formula and its losses, one line each.
     pub fn composed(&self) -> String {
-        let mut lines = self.formula.clone();
+        let mut lines: Vec<String> = self.verdict.iter().map(Conclusion::text).collect();
+        if self.components.is_empty() {
+            // There was nothing to learn.
+            return lines.join("\n");
+        }
+        lines.extend(self.formula.iter().cloned());
         lines.push(format!("test loss: {}", self.test_loss.text()));
         lines.push(format!("outside its range: {}", self.outside_loss.text()));
         let Seconds { simulate, train, regress, total } = self.seconds;

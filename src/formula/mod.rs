@@ -8,5 +8,6 @@ pub mod expression;
 pub mod operator;
 pub(crate) mod parse;
 pub mod print;
+pub mod rescale;
 mod simplify;
 pub mod units;

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use super::dataset::About;
 use super::derive::{ErrorBar, Settings, check, compare, fill};
+use super::periodic::{self, Jumps};
+use super::scale::{Sample, Scale};
 use super::trajectories::{Options, Run, Trajectories};
 use crate::error::{Error, Result};
 
@@ -55,6 +57,7 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
     .into_iter()
     .flatten()
     .collect();
+    wrap(&mut read);
     compare(&mut read);
     let fitted = fill(&mut read, settings)?;
     let summary = Summary {
@@ -85,6 +88,34 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
     Ok(summary)
 }
 
+/// In a periodic box takes paths apart where they cross its edges, so that fits see no jumps; without one notes jumps
+/// that look like those at the edges of a box.
+fn wrap(read: &mut Trajectories) {
+    let (dim, period) = (read.dim, read.period());
+    let stride = |run: &Run| run.bodies.len() * dim;
+    if period != [0.0; 3] {
+        read.runs.iter_mut().for_each(|run| {
+            let stride = stride(run);
+            periodic::unwrap(&mut run.positions, stride, dim, period);
+        });
+        return;
+    }
+    let found: Vec<Jumps> = match read.runs.first() {
+        Some(first) => {
+            let runs = read.runs.iter().map(|run| &run.positions[..]);
+            periodic::jumps(runs, stride(first), dim)
+        }
+        None => Vec::new(),
+    };
+    for Jumps { axis, count, length } in found {
+        let axis = ["x", "y", "z"][axis];
+        read.notes.push(format!(
+            "bodies jump {count} times by about {length:.3} along {axis} from one frame to the next: if that is the \
+             edge of a periodic box, name it with --box"
+        ));
+    }
+}
+
 /// Writes complete trajectories as a dataset.
 ///
 /// The file is rectangular: runs that are shorter than the longest repeat their frames from the first on, and
@@ -96,50 +127,90 @@ pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Resul
     let Trajectories { dim, runs, .. } = read;
     let (dim, bodies) = (*dim, runs[0].bodies.len());
     let frames = runs.iter().map(Run::frames).max().unwrap_or(0);
-    let about = About { runs: runs.len(), frames, bodies, dim, law: None, origin, seed: 0 };
+    let period = read.period();
+    let scale = natural(read, period);
+    let edges = || period[..dim].iter().map(|edge| edge / scale.length).collect();
+    let about = About {
+        runs: runs.len(),
+        frames,
+        bodies,
+        dim,
+        law: None,
+        origin,
+        seed: 0,
+        scale: Some(scale),
+        period: (period != [0.0; 3]).then(edges),
+    };
     let same_clock = runs.iter().all(|run| same_times(&run.times, &runs[0].times));
     let mut file = if same_clock { about.create(to)? } else { about.create_with_clocks(to)? };
     if same_clock {
-        file.slice::<f64>("times").copy_from_slice(&runs[0].times);
+        repeat(&runs[0].times, file.slice::<f64>("times"), |t| t / scale.time);
     } else {
         let times = file.slice::<f64>("times").chunks_mut(frames);
-        times.zip(runs).for_each(|(out, run)| repeat(&run.times, out, |t| t));
+        times.zip(runs).for_each(|(out, run)| repeat(&run.times, out, |t| t / scale.time));
         let lengths = file.slice::<u32>("lengths").iter_mut();
         lengths.zip(runs).for_each(|(out, run)| *out = run.frames() as u32);
     }
-    let tensors: [(&str, fn(&Run) -> &Vec<f64>); 3] = [
-        ("positions", |run| &run.positions),
-        ("velocities", |run| run.velocities.as_ref().expect("given or made")),
-        ("accelerations", |run| run.accelerations.as_ref().expect("given or made")),
+    let tensors: [(&str, f64, fn(&Run) -> &Vec<f64>); 3] = [
+        ("positions", scale.length, |run| &run.positions),
+        ("velocities", scale.velocity(), |run| run.velocities.as_ref().expect("given or made")),
+        ("accelerations", scale.acceleration(), |run| {
+            run.accelerations.as_ref().expect("given or made")
+        }),
     ];
-    let single = |name: &'static str, run: &Run, values: &[f64]| -> Result<()> {
-        match values.iter().find(|v| v.abs() > f64::from(f32::MAX)) {
+    // In natural units a number is too large beside the others, whatever it is.
+    let single = |name: &'static str, run: &Run, values: &[f64], unit: f64| -> Result<()> {
+        match values.iter().find(|v| (*v / unit).abs() > f64::from(f32::MAX)) {
             Some(large) => {
-                let message = format!("{large} in run {} is too large for the file", run.name);
+                let message = format!("{large} in run {} is too large beside the others", run.name);
                 Err(Error::input(message).file(&read.path).field(name))
             }
             None => Ok(()),
         }
     };
-    for (name, of) in tensors {
-        runs.iter().try_for_each(|run| single(name, run, of(run)))?;
+    for (name, unit, of) in tensors {
+        runs.iter().try_for_each(|run| single(name, run, of(run), unit))?;
         let out = file.slice::<f32>(name).chunks_mut(frames * bodies * dim);
-        out.zip(runs).for_each(|(out, run)| repeat(of(run), out, |v| v as f32));
+        for (out, run) in out.zip(runs) {
+            let origin = if name == "positions" { scale.origin } else { [0.0; 3] };
+            let values = of(run).iter().enumerate();
+            let stored: Vec<f64> =
+                values.map(|(at, value)| (value - origin[at % dim]) / unit).collect();
+            repeat(&stored, out, |v| v as f32);
+        }
     }
-    let matter: [(&str, f64, fn(&Run) -> &Option<Vec<f64>>); 2] =
-        [("masses", 1.0, |run| &run.masses), ("charges", 0.0, |run| &run.charges)];
-    for (name, otherwise, of) in matter {
+    let matter: [(&str, f64, f64, fn(&Run) -> &Option<Vec<f64>>); 2] = [
+        ("masses", 1.0, scale.mass, |run| &run.masses),
+        ("charges", 0.0, scale.charge, |run| &run.charges),
+    ];
+    for (name, otherwise, unit, of) in matter {
         for (run, out) in runs.iter().zip(file.slice::<f32>(name).chunks_mut(bodies)) {
             match of(run) {
                 Some(values) => {
-                    single(name, run, values)?;
-                    repeat(values, out, |v| v as f32);
+                    single(name, run, values, unit)?;
+                    repeat(values, out, |v| (v / unit) as f32);
                 }
-                None => out.fill(otherwise as f32),
+                None => out.fill((otherwise / unit) as f32),
             }
         }
     }
     file.finish()
+}
+
+/// Units of the data's own.
+fn natural(read: &Trajectories, period: [f64; 3]) -> Scale {
+    let all = |of: fn(&Run) -> Option<&Vec<f64>>| -> Vec<f64> {
+        read.runs.iter().filter_map(of).flatten().copied().collect()
+    };
+    Scale::natural(&Sample {
+        positions: &all(|run| Some(&run.positions)),
+        accelerations: &all(|run| run.accelerations.as_ref()),
+        masses: &all(|run| run.masses.as_ref()),
+        charges: &all(|run| run.charges.as_ref()),
+        bodies: read.runs[0].bodies.len(),
+        dim: read.dim,
+        period,
+    })
 }
 
 /// Fills `out` with the values, again from the first where they end.

@@ -4,6 +4,8 @@ pub mod dataset;
 pub mod derive;
 mod fit;
 pub mod import;
+pub mod periodic;
 pub mod rollout;
+pub mod scale;
 pub mod simulate;
 pub mod trajectories;

@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::dataset::Dataset;
+use super::scale::nearest;
 use crate::error::{Error, Result};
 use crate::model::layout::BodyLayout;
 use crate::observer::Observer;
@@ -48,6 +49,12 @@ pub struct About {
     pub dim: usize,
     /// Names of the predictions: `network`, `formula`.
     pub predictions: Vec<String>,
+    /// Where positions are zero, in the user's units.
+    #[serde(default)]
+    pub origin: [f64; 3],
+    /// Edges of a periodic box, 0 for none.
+    #[serde(default, rename = "box")]
+    pub period: [f64; 3],
 }
 
 /// How far a prediction is from the truth.
@@ -88,9 +95,16 @@ impl Rollouts {
             let at = run * about.frames * stride;
             truth.extend_from_slice(&data.positions()[at..at + frames * stride]);
         }
-        let about =
-            About { runs, frames, bodies: about.bodies, dim: about.dim, predictions: Vec::new() };
-        let times = data.times()[..frames].to_vec();
+        let times = data.times_of(runs[0])[..frames].to_vec();
+        let about = About {
+            runs,
+            frames,
+            bodies: about.bodies,
+            dim: about.dim,
+            predictions: Vec::new(),
+            origin: data.about.units().origin,
+            period: data.about.periods(),
+        };
         Ok(Rollouts { about, times, truth, positions: Vec::new() })
     }
 
@@ -143,17 +157,33 @@ impl Rollouts {
         Ok(())
     }
 
+    /// Brings times and positions, but for the origin of these, from the units of `data` to the user's.
+    pub fn to_users_units(&mut self, data: &Dataset) {
+        let scale = data.about.units();
+        if scale.is_none() {
+            return;
+        }
+        self.times.iter_mut().for_each(|t| *t *= scale.time);
+        self.about.period.iter_mut().for_each(|l| *l *= scale.length);
+        for x in self.truth.iter_mut().chain(self.positions.iter_mut().flatten()) {
+            *x = (f64::from(*x) * scale.length) as f32;
+        }
+    }
+
     /// How far the prediction number `index` is from the truth.
     pub fn errors(&self, index: usize) -> Errors {
         let About { runs, frames, bodies, dim, .. } = &self.about;
         let (frames, bodies, dim) = (*frames, *bodies, *dim);
         let (truth, positions) = (&self.truth, &self.positions[index]);
+        let period = self.about.period;
+        let along =
+            |(axis, (a, b)): (usize, (&f32, &f32))| nearest(f64::from(a - b), period[axis]).powi(2);
         // [run, frame, body]
         let distances: Vec<f64> = truth
             .chunks(dim)
             .zip(positions.chunks(dim))
             .map(|(a, b)| {
-                let square: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+                let square: f64 = a.iter().zip(b).enumerate().map(along).sum();
                 if square.is_nan() { f64::INFINITY } else { square.sqrt() }
             })
             .collect();
@@ -184,7 +214,7 @@ impl Rollouts {
 
     /// Writes the rollout file.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let About { runs, frames, bodies, dim, predictions } = &self.about;
+        let About { runs, frames, bodies, dim, predictions, .. } = &self.about;
         let shape = [runs.len(), *frames, *bodies, *dim];
         let mut specs =
             vec![TensorSpec::f64("times", &[*frames]), TensorSpec::f32("truth", &shape)];
@@ -318,6 +348,8 @@ mod tests {
             law: None,
             origin: serde_json::json!("test"),
             seed: 0,
+            scale: Some(crate::nbody::scale::Scale::NONE),
+            period: None,
         };
         let mut writer = about.create(path).unwrap();
         let start = |k: usize| (0.3 + k as f64, 0.7 - 0.2 * k as f64);

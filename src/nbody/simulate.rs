@@ -123,7 +123,17 @@ impl Settings {
                 serde_json::json!({"integrator": "rk4", "dt": dt, "substeps": self.substeps})
             }
         };
-        Ok(About { runs, frames, bodies, dim, law: Some(self.law.clone()), origin, seed })
+        Ok(About {
+            runs,
+            frames,
+            bodies,
+            dim,
+            law: Some(self.law.clone()),
+            origin,
+            seed,
+            scale: None,
+            period: None,
+        })
     }
 
     /// An error that names the first setting that makes no sense.

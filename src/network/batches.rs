@@ -5,12 +5,14 @@
 //! sees what an uninterrupted one sees.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::settings::{Settings, scaled};
+use super::view::View;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
 pub use crate::ops::tiny::source::Graphs;
-use crate::ops::tiny::source::{Draw, Source, States};
+use crate::ops::tiny::source::{Draw, Shown, Source, States};
 use crate::random::Random;
 
 /// Streams of a training's seed: batches take the step number, everything else lies above.
@@ -67,6 +69,7 @@ fn noise_seed(seed: u64) -> u64 {
 /// Draws graphs from a data set.
 pub struct Sampler<'a> {
     states: States<'a>,
+    shown: Option<Arc<Shown>>,
     runs: usize,
     stride: usize,
     translation: f64,
@@ -77,10 +80,16 @@ impl<'a> Sampler<'a> {
     pub fn new(dataset: &'a Dataset, settings: &Settings) -> Self {
         Sampler {
             states: dataset.states(),
+            shown: View::of(dataset, settings).shown(dataset).map(Arc::new),
             runs: dataset.about.runs,
             stride: settings.frame_stride,
             translation: settings.translation,
         }
+    }
+
+    /// The states as the network sees them.
+    fn states(&self) -> States<'_> {
+        self.states.with(self.shown.as_deref())
     }
 
     /// Which frames of a part are drawn.
@@ -95,13 +104,14 @@ impl<'a> Sampler<'a> {
 
     /// Appends `count` random graphs of `part`, each translated as a whole at random.
     pub fn draw(&self, part: &Part, count: usize, random: &mut Random, out: &mut Graphs) {
-        self.states.draw(&numbers(part), self.frames(part), count, random, out);
+        self.states().draw(&numbers(part), self.frames(part), count, random, out);
     }
 
     /// What trainings with these parts and seeds draw from.
     pub(super) fn source(&self, parts: &[Part], seeds: Vec<u64>) -> Source<'a> {
         Source {
             states: self.states,
+            shown: self.shown.clone(),
             draw: self.frames(&parts[0]),
             parts: parts.iter().flat_map(numbers).collect(),
             noise_seeds: seeds.iter().map(|&seed| noise_seed(seed)).collect(),
@@ -122,7 +132,7 @@ impl<'a> Sampler<'a> {
         let mut graphs = Graphs::default();
         for run in 0..self.runs {
             for frame in (0..self.states.frames).step_by(self.stride) {
-                self.states.push(run, frame, &mut graphs);
+                self.states().push(run, frame, &mut graphs);
             }
         }
         graphs
@@ -145,7 +155,17 @@ mod tests {
     fn dataset(folder: &std::path::Path, runs: usize, frames: usize) -> Dataset {
         let path = folder.join(format!("{runs}-{frames}.safetensors"));
         let origin = serde_json::json!({});
-        let about = About { runs, frames, bodies: 2, dim: 2, law: None, origin, seed: 0 };
+        let about = About {
+            runs,
+            frames,
+            bodies: 2,
+            dim: 2,
+            law: None,
+            origin,
+            seed: 0,
+            scale: Some(crate::nbody::scale::Scale::NONE),
+            period: None,
+        };
         let mut writer = about.create(&path).unwrap();
         for (k, value) in writer.slice::<f32>("positions").iter_mut().enumerate() {
             *value = (k / (frames * 4)) as f32;

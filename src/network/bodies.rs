@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use super::batches::{self, Graphs, Sampler};
 use super::forward::{self, Evaluation};
 use super::model::{DataSet, Model, TrainedOn};
+use super::periodic::Periodic;
 use super::settings::{Preset, Settings};
 use super::system::{Session, System, Tested};
+use super::view::View;
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::{ModelKind, Shape};
@@ -21,23 +23,34 @@ const TEST_RUNS: usize = 100;
 /// Between the seed of a data set and that of its test set.
 const TEST_SEED: u64 = 1 << 32;
 
+/// Accelerations up to so many times what noise makes of none are noise.
+const NOISE: f64 = 1.1;
+
+/// From so many frames on not all of them are drawn.
+const PLENTY: usize = 1_000_000;
+
 /// Trainings on a data set.
 struct OnBodies<'a> {
     device: Device,
     dataset: &'a Dataset,
     /// Of each run of the stack.
     validation: Vec<Graphs>,
-    session: tiny::Session<'a>,
+    view: View,
+    session: On<'a>,
     /// Edges of a step.
     edges_of_step: u64,
     edges: u64,
 }
 
+/// Where bodies move.
+enum On<'a> {
+    Open(tiny::Session<'a>),
+    Box(Periodic<'a>),
+}
+
 impl System for Dataset {
     fn trained_on(&self) -> TrainedOn {
-        let data = &self.about;
-        let About { dim, bodies, runs, frames, seed: dataset_seed, .. } = *data;
-        TrainedOn::Bodies(DataSet { dim, bodies, runs, frames, dataset_seed }, data.law.clone())
+        TrainedOn::Bodies(DataSet::of(self), self.about.law.clone())
     }
 
     fn path(&self) -> PathBuf {
@@ -46,7 +59,12 @@ impl System for Dataset {
 
     fn settings(&self, preset: Preset, model: Option<ModelKind>) -> Settings {
         let model = model.unwrap_or(ModelKind::Bottleneck);
-        Settings::preset(preset, model, self.about.dim, self.about.bodies)
+        let About { dim, bodies, runs, frames, .. } = self.about;
+        let mut settings = Settings::preset(preset, model, dim, bodies);
+        if self.about.law.is_none() {
+            settings.frame_stride = (runs * frames).div_ceil(PLENTY).min(settings.frame_stride);
+        }
+        settings
     }
 
     fn shape(&self, settings: &Settings) -> Shape {
@@ -55,6 +73,30 @@ impl System for Dataset {
 
     fn received(&self) -> f64 {
         (self.about.bodies - 1) as f64
+    }
+
+    fn unit(&self) -> f64 {
+        self.about.units().acceleration()
+    }
+
+    /// Nothing accelerates, or no more than noise does.
+    fn nothing(&self) -> Option<(String, f64)> {
+        let values = self.accelerations();
+        let size = values.iter().map(|a| f64::from(a.abs())).sum::<f64>() / values.len() as f64;
+        let size = size * self.unit();
+        let error = size * self.about.dim as f64;
+        if size == 0.0 {
+            return Some(("No law found: no body ever accelerates.".to_string(), error));
+        }
+        let bar = self.about.origin["acceleration_error"]["median"].as_f64()?;
+        let noise = bar * (2.0 / std::f64::consts::PI).sqrt();
+        (size <= NOISE * noise).then(|| {
+            let sentence = format!(
+                "No law found: no force within the error bar; components of the accelerations are \
+                 {size:.2e} on average, and noise alone would make them {noise:.2e}."
+            );
+            (sentence, error)
+        })
     }
 
     fn begin<'a>(
@@ -84,12 +126,20 @@ impl System for Dataset {
             bodies,
         };
         let rates = settings.rates();
-        let session = tiny::Session::new(&device, problem, source, rates, arenas, done)?;
+        let view = View::of(self, settings);
+        let session = match view.period() > 0.0 {
+            true => {
+                let place = settings.external();
+                On::Box(Periodic::new(device, problem, source, view.period(), place, rates, arenas))
+            }
+            false => On::Open(tiny::Session::new(&device, problem, source, rates, arenas, done)?),
+        };
         let edges_of_step = (runs * settings.batch * bodies * (bodies - 1)) as u64;
         Ok(Box::new(OnBodies {
             device,
             dataset: self,
             validation,
+            view,
             session,
             edges_of_step,
             edges: 0,
@@ -106,7 +156,8 @@ impl System for Dataset {
         observer.keep("test.safetensors", &mut |path| fresh.save(path))?;
         let graphs = Sampler::new(&fresh, &model.about.settings).all();
         let Model { shape, parameters, .. } = model;
-        let found = forward::evaluate(&device, shape, parameters, &graphs, self.about.bodies)?;
+        let found =
+            forward::evaluate(&device, shape, parameters, &graphs, self.about.bodies, None)?;
         Ok(tested(found.loss, format!("{TEST_RUNS} fresh runs, seed {}", fresh.about.seed)))
     }
 }
@@ -134,18 +185,31 @@ impl Dataset {
 
 impl Session for OnBodies<'_> {
     fn training(&mut self) -> &mut dyn Training {
-        &mut self.session
+        match &mut self.session {
+            On::Open(session) => session,
+            On::Box(session) => session,
+        }
     }
 
-    fn advance(&mut self, _: Shape, steps: Range<u64>) -> Result<Vec<tiny::Loss>> {
+    fn advance(&mut self, shape: Shape, steps: Range<u64>) -> Result<Vec<tiny::Loss>> {
         let count = steps.end - steps.start;
         self.edges += count * self.edges_of_step;
-        self.session.advance(count as usize)
+        match &mut self.session {
+            On::Open(session) => session.advance(count as usize),
+            On::Box(session) => session.advance(shape, steps),
+        }
     }
 
     fn evaluate(&mut self, run: usize, shape: &Shape, parameters: &[f32]) -> Result<Evaluation> {
         let bodies = self.dataset.about.bodies;
-        forward::evaluate(&self.device, shape, parameters, &self.validation[run], bodies)
+        forward::evaluate(
+            &self.device,
+            shape,
+            parameters,
+            &self.validation[run],
+            bodies,
+            Some(&self.view),
+        )
     }
 
     fn edges(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! Networks applied to given features, without gradients: edges and sums of a fully connected graph,
 //! messages, accelerations. Always in f32: master weights are f32 whatever the training used.
 
+use super::view::View;
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::{Precision, Shape};
@@ -95,18 +96,23 @@ pub fn node_outputs(
 }
 
 /// Predictions `[graphs, bodies, outputs]` for `features` `[graphs, bodies, n_features]`; KL: with the
-/// means of the messages.
+/// means of the messages. Features are as the network sees them; senders are taken at the image that its view
+/// says.
 pub fn accelerations(
     device: &Device,
     shape: &Shape,
     parameters: &[f32],
     features: &[f32],
     bodies: usize,
+    view: Option<&View>,
 ) -> Result<Vec<f32>> {
     let mut outputs = Vec::with_capacity(features.len() / shape.n_features * shape.outputs);
     for part in features.chunks(GRAPHS_AT_ONCE * bodies * shape.n_features) {
         let graphs = part.len() / (bodies * shape.n_features);
-        let edges = edge_inputs(part, graphs, bodies, shape.n_features);
+        let mut edges = edge_inputs(part, graphs, bodies, shape.n_features);
+        if let Some(view) = view {
+            view.nearest(&mut edges);
+        }
         let sent = messages(device, shape, parameters, &edges)?;
         let inputs = node_inputs(part, &sent.values, bodies, shape);
         outputs.extend(node_outputs(device, shape, parameters, &inputs)?);
@@ -200,6 +206,7 @@ pub fn evaluate(
     parameters: &[f32],
     Graphs { features, targets }: &Graphs,
     bodies: usize,
+    view: Option<&View>,
 ) -> Result<Evaluation> {
     let nodes = features.len() / shape.n_features;
     let mut loss = 0.0;
@@ -207,7 +214,10 @@ pub fn evaluate(
     let parts = features.chunks(GRAPHS_AT_ONCE * bodies * shape.n_features);
     for (part, truth) in parts.zip(targets.chunks(GRAPHS_AT_ONCE * bodies * shape.outputs)) {
         let graphs = part.len() / (bodies * shape.n_features);
-        let inputs = edge_inputs(part, graphs, bodies, shape.n_features);
+        let mut inputs = edge_inputs(part, graphs, bodies, shape.n_features);
+        if let Some(view) = view {
+            view.nearest(&mut inputs);
+        }
         let sent = messages(device, shape, parameters, &inputs)?;
         sums.add(&sent);
         let inputs = node_inputs(part, &sent.values, bodies, shape);

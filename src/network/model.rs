@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::forward::{self, Messages};
 use super::settings::Settings;
+use super::view::View;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::law::Law;
 use crate::model::{ModelKind, Shape};
+use crate::nbody::dataset::{self, Dataset};
+use crate::nbody::scale::{Scale, Seen};
 use crate::store::tensors::{TensorFile, TensorSpec, TensorWriter};
 
 /// What a model was trained on and how far.
@@ -52,6 +55,47 @@ pub struct DataSet {
     pub frames: usize,
     /// Its seed.
     pub dataset_seed: u64,
+    /// The units that it was trained in; `None` for simulated data, which are in the user's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
+    /// Edges of its periodic box in these units, 0 for an axis without end.
+    #[serde(default, rename = "box", skip_serializing_if = "Option::is_none")]
+    pub period: Option<[f64; 3]>,
+    /// How masses are seen.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mass: Seen,
+    /// How charges are seen.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub charge: Seen,
+}
+
+fn is_default(seen: &Seen) -> bool {
+    *seen == Seen::default()
+}
+
+impl DataSet {
+    /// What a model remembers of an opened data set.
+    pub fn of(data: &Dataset) -> Self {
+        let dataset::About { dim, bodies, runs, frames, seed, ref law, .. } = data.about;
+        let foreign = law.is_none();
+        let seen = |values: &[f32]| if foreign { Seen::of(values) } else { Seen::default() };
+        DataSet {
+            dim,
+            bodies,
+            runs,
+            frames,
+            dataset_seed: seed,
+            scale: foreign.then(|| data.about.units()),
+            period: data.about.period.is_some().then(|| data.about.periods()),
+            mass: seen(data.masses()),
+            charge: seen(data.charges()),
+        }
+    }
+
+    /// What a value of 1 is in the user's units.
+    pub fn units(&self) -> Scale {
+        self.scale.unwrap_or(Scale::NONE)
+    }
 }
 
 /// [`About`] as the file has it: with a data set or with a graph.
@@ -300,9 +344,21 @@ impl Model {
         writer.finish()
     }
 
+    /// How it sees bodies; `None` where it sees the numbers of the data set, or a graph of halos.
+    pub fn view(&self) -> Option<View> {
+        let TrainedOn::Bodies(data, _) = &self.about.on else { return None };
+        Some(View::new(data, &self.about.settings)).filter(|view| !view.is_plain())
+    }
+
     /// φe on `inputs` `[edges, 2·n_features]`: features of the receiver, then of the sender.
     pub fn messages(&self, device: &Device, inputs: &[f32]) -> Result<Messages> {
-        forward::messages(device, &self.shape, &self.parameters, inputs)
+        let Some(view) = self.view() else {
+            return forward::messages(device, &self.shape, &self.parameters, inputs);
+        };
+        let mut seen = inputs.to_vec();
+        seen.chunks_exact_mut(self.shape.edge_inputs()).for_each(|edge| view.show(edge));
+        view.nearest(&mut seen);
+        forward::messages(device, &self.shape, &self.parameters, &seen)
     }
 
     /// φv on `inputs` `[rows, n_features + message_dim]`: features, then summed messages.
@@ -324,7 +380,20 @@ impl Model {
             let message = format!("{} features of {graphs} graphs of {bodies}", features.len());
             return Err(Error::usage(message).field("features"));
         }
-        forward::accelerations(device, &self.shape, &self.parameters, features, bodies)
+        let Some(view) = self.view() else {
+            return forward::accelerations(
+                device,
+                &self.shape,
+                &self.parameters,
+                features,
+                bodies,
+                None,
+            );
+        };
+        let mut seen = features.to_vec();
+        seen.chunks_exact_mut(bodies * self.shape.n_features).for_each(|graph| view.show(graph));
+        let view = Some(&view);
+        forward::accelerations(device, &self.shape, &self.parameters, &seen, bodies, view)
     }
 }
 
@@ -359,7 +428,17 @@ mod tests {
     /// for a graph is read as one of a graph.
     #[test]
     fn a_file_says_what_its_network_was_trained_on() {
-        let data = DataSet { dim: 2, bodies: 4, runs: 10, frames: 20, dataset_seed: 3 };
+        let data = DataSet {
+            dim: 2,
+            bodies: 4,
+            runs: 10,
+            frames: 20,
+            dataset_seed: 3,
+            scale: None,
+            period: None,
+            mass: Seen::default(),
+            charge: Seen::default(),
+        };
         let bodies = about(TrainedOn::Bodies(data, None));
         let file = serde_json::to_value(&bodies).unwrap();
         let keys: Vec<&str> = file.as_object().unwrap().keys().map(String::as_str).collect();

@@ -230,10 +230,10 @@ mod tests {
             let graphs = Graphs { features, targets: vec![0.0; 6 * bodies * 2] };
             let run = |shape: &Shape, parameters: &[f32]| {
                 let device = Device::cpu();
-                let found = forward::evaluate(&device, shape, parameters, &graphs, bodies);
+                let found = forward::evaluate(&device, shape, parameters, &graphs, bodies, None);
                 let features = &graphs.features;
                 let predictions =
-                    forward::accelerations(&device, shape, parameters, features, bodies);
+                    forward::accelerations(&device, shape, parameters, features, bodies, None);
                 (found.unwrap().spread, predictions.unwrap())
             };
             let (spread, before) = run(&shape, &parameters);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::view::Quantity;
 use crate::error::{Error, Result};
 use crate::model::layout::BodyLayout;
 use crate::model::{ModelKind, Precision, Shape};
@@ -44,7 +45,23 @@ options! {
         peak_rate: Option<f64> = None => [.value("RATE")];
         /// Arithmetic of the matrix products [default: f32]
         precision: Option<Precision> = None => [.value("PRECISION")];
+        /// Forces may depend on the place, as in a trap or near the ground: nothing is moved while training
+        #[serde(default, skip_serializing_if = "is_false")]
+        external: bool = false;
+        /// What laws may depend on, of r (positions), v (velocities), m (masses), q (charges) [default: all]
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        inputs: Vec<Quantity> = Vec::new() => [.value("LIST")];
+        /// Every so many frames of a run are used [default: 5 of simulated data, else 1 unless there are plenty]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        frame_stride: Option<usize> = None => [.value("N")];
+        /// Data in the units of their file, not in natural ones: the recipe of the paper
+        #[serde(default, skip_serializing_if = "is_false")]
+        raw_units: bool = false;
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Changes {
@@ -57,6 +74,26 @@ impl Changes {
         settings.layers = self.layers.unwrap_or(settings.layers);
         settings.peak_rate = self.peak_rate.unwrap_or(settings.peak_rate);
         settings.precision = self.precision.unwrap_or(settings.precision);
+        settings.frame_stride = self.frame_stride.unwrap_or(settings.frame_stride);
+        if self.external {
+            settings.translation = 0.0;
+        }
+        if !self.inputs.is_empty() {
+            let all = [Quantity::V, Quantity::M, Quantity::Q];
+            settings.unseen = all.into_iter().filter(|q| !self.inputs.contains(q)).collect();
+        }
+    }
+
+    /// An error where they make no sense.
+    ///
+    /// # Errors
+    /// Laws without positions.
+    pub fn check(&self) -> Result<()> {
+        if !self.inputs.is_empty() && !self.inputs.contains(&Quantity::R) {
+            let message = "must contain r: without positions there is no force between bodies";
+            return Err(Error::usage(message).field("inputs"));
+        }
+        Ok(())
     }
 }
 
@@ -90,8 +127,11 @@ pub struct Settings {
     pub prune: bool,
     /// Every so many frames of a run are used.
     pub frame_stride: usize,
-    /// Standard deviation of the random translation of each graph.
+    /// Standard deviation of the random translation of each graph; 0 where forces may depend on the place.
     pub translation: f64,
+    /// What the network does not see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<Quantity>,
     /// Steps between two rows of `metrics.csv`.
     pub metrics_every: u64,
     /// Steps between two checkpoints.
@@ -129,6 +169,7 @@ impl Settings {
             prune: model == ModelKind::L1,
             frame_stride: 5,
             translation: 3.0,
+            unseen: Vec::new(),
             metrics_every: 1,
             checkpoint_every: 1,
             seed: 0,
@@ -155,6 +196,11 @@ impl Settings {
         };
         settings.set_steps(steps);
         settings
+    }
+
+    /// True where forces may depend on the place.
+    pub fn external(&self) -> bool {
+        self.translation == 0.0
     }
 
     /// Changes the number of steps, and with it how often metrics and checkpoints are written:

@@ -39,6 +39,16 @@ pub trait System {
         uniform(shape, seed)
     }
 
+    /// What a loss of 1 is in the user's units.
+    fn unit(&self) -> f64 {
+        1.0
+    }
+
+    /// Why there is nothing to learn, in words, and the error of knowing nothing; `None` where there is.
+    fn nothing(&self) -> Option<(String, f64)> {
+        None
+    }
+
     /// How many messages a node receives, on average.
     fn received(&self) -> f64;
 
@@ -59,8 +69,8 @@ pub trait System {
         self.begin(device, settings, start.shape, start.arenas(), 0).map(drop)
     }
 
-    /// The loss of a trained network on data that nothing was fitted to. Data that are made for it are offered to
-    /// the observer.
+    /// The loss of a trained network on data that nothing was fitted to, in the units of the training. Data that are
+    /// made for it are offered to the observer.
     fn test(&self, device: Device, model: &Model, observer: &dyn Observer) -> Result<Tested>;
 }
 

@@ -20,8 +20,17 @@ use crate::store::run::{Existing, RunFolder};
 /// independent of each other: nothing here depends on trajectories.
 fn dataset(path: &Path, bodies: usize, force: fn([f64; 2]) -> [f64; 2]) -> Dataset {
     let (runs, frames, dim) = (40, 20, 2);
-    let about =
-        About { runs, frames, bodies, dim, law: None, origin: serde_json::json!({}), seed: 3 };
+    let about = About {
+        runs,
+        frames,
+        bodies,
+        dim,
+        law: None,
+        origin: serde_json::json!({}),
+        seed: 3,
+        scale: Some(crate::nbody::scale::Scale::NONE),
+        period: None,
+    };
     let mut writer = about.create(path).unwrap();
     let mut random = Random::new(5, 0);
     for value in writer.slice::<f32>("positions") {
@@ -235,7 +244,7 @@ fn evaluation_agrees_with_training() {
     let mut workspace = tiny::Workspace::default();
     tiny::gradient(&device, &batch, &model.parameters, &mut gradients, &mut losses, &mut workspace)
         .unwrap();
-    let found = forward::evaluate(&device, &model.shape, &model.parameters, &graphs, 5);
+    let found = forward::evaluate(&device, &model.shape, &model.parameters, &graphs, 5, None);
     let (found, expected) = (found.unwrap().loss, f64::from(losses[0].prediction));
     assert!((found / expected - 1.0).abs() < 1e-5, "{found}, not {expected}");
 }

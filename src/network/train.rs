@@ -229,7 +229,7 @@ fn train_stack(
     let first = trainer.step();
     trainer.run()?;
     let seconds = begun.elapsed().as_secs_f64();
-    let edges = trainer.edges() as f64;
+    let (edges, unit) = (trainer.edges() as f64, system.unit());
     let models: Vec<Model> = (0..settings.len()).map(|run| trainer.model(run)).collect();
     // What it holds on a device is room for the test.
     drop(trainer);
@@ -243,9 +243,9 @@ fn train_stack(
             seconds,
             seconds_per_step: if taken == 0 { 0.0 } else { seconds / taken as f64 },
             edges_per_second: edges / seconds,
-            train_loss: about.train_loss.unwrap_or(f64::NAN),
-            validation_loss: about.validation_loss.unwrap_or(f64::NAN),
-            test_loss: loss,
+            train_loss: unit * about.train_loss.unwrap_or(f64::NAN),
+            validation_loss: unit * about.validation_loss.unwrap_or(f64::NAN),
+            test_loss: unit * loss,
             test_data: data,
             test,
             hidden,

@@ -7,6 +7,7 @@ use super::math::mathml;
 use super::page::{Page, escape, figures, number, table};
 use super::plot::{Colour, Mark, Plot, Series};
 use crate::distill::summary::{ComponentSummary, Seconds};
+use crate::distill::verdict::{Conclusion, Score};
 use crate::error::Result;
 use crate::nbody::rollout::{DIVERGED, Rollouts};
 use crate::store::run::RunFolder;
@@ -45,6 +46,9 @@ pub fn all(folder: &RunFolder, inputs: &Inputs, page: &mut Page) -> Result<()> {
 fn result(inputs: &Inputs) -> Option<String> {
     let summary = inputs.summary.as_ref();
     let mut html = String::new();
+    if let Some(verdict) = summary.and_then(|s| s.verdict.as_ref()) {
+        html.push_str(&conclusion(verdict));
+    }
     let components = summary.map_or(&[][..], |s| &s.components);
     let judged = components.iter().filter(|c| c.recovered.is_some()).count();
     if judged > 0 {
@@ -99,6 +103,26 @@ fn result(inputs: &Inputs) -> Option<String> {
         html.push_str(&formula(law.latex.as_deref(), &law.equation, &facts(law)));
     }
     (!html.is_empty()).then_some(html)
+}
+
+/// The verdict, and the figures that it rests on.
+fn conclusion(verdict: &Conclusion) -> String {
+    let class = if verdict.found { "good" } else { "bad" };
+    let score = |name: &str, score: &Score| {
+        let cell = |value: Option<f64>| value.map_or("–".to_string(), number);
+        (false, vec![name.to_string(), cell(score.error), cell(score.r2)])
+    };
+    let baseline =
+        vec!["no law (zero or the mean)".to_string(), number(verdict.baseline), "0".into()];
+    let rows =
+        [(false, baseline), score("network", &verdict.network), score("formula", &verdict.formula)];
+    format!(
+        "<p><span class=\"{class}\">{}</span></p>\n{}\n<p class=\"note\">Error: mean over bodies of the L1 norm of \
+         (true − predicted), in the units of the data, where nothing was fitted to; R²: the share of the variance \
+         that is explained.</p>\n",
+        escape(&verdict.sentence),
+        table(&["on unseen data", "#error", "#R²"], &rows)
+    )
 }
 
 fn verdict(component: &ComponentSummary) -> String {

@@ -208,7 +208,7 @@ impl Fit {
         let options = &self.columns.options;
         let (targets, select) = (options.target.clone(), options.select);
         let resume = folder.is_some_and(|(_, resume)| resume);
-        let labels = Labels { targets, stage: "table", memory: MEMORY, resume };
+        let labels = Labels { targets, stage: "table", memory: MEMORY, resume, units: Vec::new() };
         if let Some((folder, true)) = folder
             // Without a memory the search had not come to its first: from nothing it ends where it would have.
             && folder.file(MEMORY).exists()

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::formula::export;
 use crate::formula::expression::Expression;
 use crate::formula::print::number;
+use crate::formula::rescale::Rescaling;
 use crate::observer::{Bar, Observer};
 use crate::ops::expression::Evaluator;
 use crate::store;
@@ -32,6 +33,9 @@ pub const MEMORY: &str = "memory.json";
 
 /// … and that of the outputs of φv, which the same folder holds as well.
 pub const NODE_MEMORY: &str = "memory_nodes.json";
+
+/// The key of the equation in a problem's own units.
+const NATURAL: &str = "natural";
 
 /// The best few of each complexity, where more than one is kept.
 const KEPT: &str = "kept.csv";
@@ -54,6 +58,22 @@ pub struct Labels {
     pub memory: &'static str,
     /// True to go on from what that file remembers.
     pub resume: bool,
+    /// Where problems are in units of their own: those of the user, one for each problem, which the files are in.
+    pub units: Vec<Rescaling>,
+}
+
+impl Labels {
+    /// An entry of the front of a problem as the files have it.
+    fn shown(&self, problem: usize, entry: &Entry) -> Entry {
+        shown(entry, self.units.get(problem))
+    }
+}
+
+/// An entry in the user's units.
+fn shown(entry: &Entry, units: Option<&Rescaling>) -> Entry {
+    let Some(units) = units else { return entry.clone() };
+    let expression = entry.expression.rescaled(units);
+    Entry { expression, loss: units.output * entry.loss, ..entry.clone() }
 }
 
 /// What a run folder holds of earlier searches; nothing by default.
@@ -154,10 +174,13 @@ pub fn run(
     if settings.keep > 1 {
         write_kept(observer, problems, labels, &outcomes)?;
     }
-    for ((problem, label), front) in problems.iter().zip(&labels.targets).zip(&fronts) {
+    for (k, ((problem, label), front)) in
+        problems.iter().zip(&labels.targets).zip(&fronts).enumerate()
+    {
         if let Some(chosen) = front.select(select) {
-            let entry = &front.entries[chosen];
-            laws.push(law(label, labels.stage, entry, &problem.names, select.name()));
+            let (entry, names) = (&front.entries[chosen], &problem.names);
+            let units = labels.units.get(k);
+            laws.push(law_in(units, label, labels.stage, entry, names, select.name()));
         }
     }
     keep_laws(observer, &laws)?;
@@ -258,6 +281,28 @@ pub fn law(target: &str, stage: &str, entry: &Entry, names: &[String], rule: &st
     })
 }
 
+/// One entry of `laws.json` in the user's units; the key `natural` has the equation in the problem's own, which
+/// it is read back from.
+pub fn law_in(
+    units: Option<&Rescaling>,
+    target: &str,
+    stage: &str,
+    entry: &Entry,
+    names: &[String],
+    rule: &str,
+) -> Value {
+    let mut law = law(target, stage, &shown(entry, units), names, rule);
+    if units.is_some() {
+        law[NATURAL] = entry.expression.readable().text(names).into();
+    }
+    law
+}
+
+/// The equation of an entry of `laws.json` in the units of the problem that it was found in.
+pub fn own_equation(law: &Value) -> Option<&str> {
+    law[NATURAL].as_str().or_else(|| law["equation"].as_str())
+}
+
 /// The entries of `laws.json`; none where there is no such file.
 pub fn read_laws(folder: &RunFolder) -> Result<Vec<Value>> {
     let path = folder.file(LAWS);
@@ -313,8 +358,11 @@ fn write_fronts(
     for record in others {
         writer.write_record(record).map_err(|e| failed(e.to_string()))?;
     }
-    for ((problem, label), front) in problems.iter().zip(&labels.targets).zip(fronts) {
+    for (k, ((problem, label), front)) in
+        problems.iter().zip(&labels.targets).zip(fronts).enumerate()
+    {
         for entry in &front.entries {
+            let entry = labels.shown(k, entry);
             let record = [
                 label.clone(),
                 entry.complexity.to_string(),

@@ -167,7 +167,7 @@ impl Joint {
 
 /// The labels of the one problem that components become.
 pub fn together(labels: &Labels) -> Labels {
-    Labels { targets: vec![JOINT.to_string()], ..labels.clone() }
+    Labels { targets: vec![JOINT.to_string()], units: Vec::new(), ..labels.clone() }
 }
 
 /// Searches for the laws of `components` as one problem, made of them by [`Joint::new`], and offers
@@ -191,10 +191,13 @@ pub fn run(
     let mut laws = job::other_laws(earlier.laws.clone(), &labels.targets);
     let found = job::run(evaluator, problem, &together, settings, select, earlier, observer)?;
     let outcomes = joint.apart(components, settings, &found[0])?;
-    for ((outcome, target), component) in outcomes.iter().zip(&labels.targets).zip(components) {
+    for (k, ((outcome, target), component)) in
+        outcomes.iter().zip(&labels.targets).zip(components).enumerate()
+    {
         if let Some(chosen) = outcome.front.select(select) {
-            let entry = &outcome.front.entries[chosen];
-            laws.push(job::law(target, labels.stage, entry, &component.names, select.name()));
+            let (entry, names) = (&outcome.front.entries[chosen], &component.names);
+            let (units, stage) = (labels.units.get(k), labels.stage);
+            laws.push(job::law_in(units, target, stage, entry, names, select.name()));
         }
     }
     job::keep_laws(observer, &laws)?;

@@ -365,6 +365,7 @@ fn optimizing(
             bodies,
             dim,
         },
+        shown: None,
         draw: Draw { first_frame: 0, frames, stride: 1, translation: 3.0 },
         parts: (0..runs).flat_map(|_| 0..data_runs as u32).collect(),
         seeds: (0..runs as u64).collect(),

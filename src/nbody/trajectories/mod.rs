@@ -26,6 +26,8 @@ pub struct Options {
     pub time_step: Option<f64>,
     /// Only runs of so many bodies.
     pub bodies: Option<usize>,
+    /// Edges of a periodic box, one for all axes or one each; 0 for an axis without end.
+    pub edges: Vec<f64>,
 }
 
 /// One run.
@@ -78,7 +80,28 @@ pub struct Trajectories {
     pub notes: Vec<String>,
 }
 
+/// The period along each axis of a box with these edges.
+fn edges(edges: &[f64], dim: usize) -> Result<Vec<Option<f64>>> {
+    let wrong = |message: String| Err(Error::usage(message).field("box"));
+    if let Some(edge) = edges.iter().find(|edge| !edge.is_finite() || **edge < 0.0) {
+        return wrong(format!("{edge} is no edge of a box; a number from 0 is needed"));
+    }
+    if edges.len() != 1 && edges.len() != dim {
+        return wrong(format!(
+            "has {} edges; give one, or one for each of {dim} axes",
+            edges.len()
+        ));
+    }
+    let edge = |axis: usize| Some(edges[axis.min(edges.len() - 1)]).filter(|edge| *edge > 0.0);
+    Ok((0..dim).map(edge).collect())
+}
+
 impl Trajectories {
+    /// Edges of the periodic box, 0 for an axis without end.
+    pub fn period(&self) -> [f64; 3] {
+        std::array::from_fn(|axis| self.periods.get(axis).copied().flatten().unwrap_or(0.0))
+    }
+
     /// Reads a file of any kind.
     ///
     /// # Errors
@@ -117,6 +140,9 @@ impl Trajectories {
         read.flatten();
         read.masses()?;
         read.periods.resize(read.dim, None);
+        if !options.edges.is_empty() {
+            read.periods = edges(&options.edges, read.dim)?;
+        }
         Ok(read)
     }
 

@@ -82,25 +82,35 @@ impl Turn {
 
 /// Makes a network one of displacements.
 pub fn centre(arena: &Arena, parameters: &mut [f32]) {
-    let (layer, sender) = (&arena.edge[0], features(arena));
-    for row in parameters[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
-        for k in 0..DIM {
-            row[k] = -row[sender + k];
-        }
-    }
-    forget_place(arena, parameters);
+    centre_axes(arena, parameters, DIM);
 }
 
 /// The part of a gradient that leaves a network one of displacements.
 pub fn project(arena: &Arena, gradients: &mut [f32]) {
+    project_axes(arena, gradients, DIM);
+}
+
+/// [`centre`] where the first `axes` features are a position.
+pub fn centre_axes(arena: &Arena, parameters: &mut [f32], axes: usize) {
+    let (layer, sender) = (&arena.edge[0], features(arena));
+    for row in parameters[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
+        for k in 0..axes {
+            row[k] = -row[sender + k];
+        }
+    }
+    forget_place(arena, parameters, axes);
+}
+
+/// [`project`] where the first `axes` features are a position.
+pub fn project_axes(arena: &Arena, gradients: &mut [f32], axes: usize) {
     let (layer, sender) = (&arena.edge[0], features(arena));
     for row in gradients[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
-        for k in 0..DIM {
+        for k in 0..axes {
             let along = 0.5 * (row[sender + k] - row[k]);
             (row[sender + k], row[k]) = (along, -along);
         }
     }
-    forget_place(arena, gradients);
+    forget_place(arena, gradients, axes);
 }
 
 /// Features of a node.
@@ -108,10 +118,10 @@ fn features(arena: &Arena) -> usize {
     arena.edge[0].inputs / 2
 }
 
-fn forget_place(arena: &Arena, values: &mut [f32]) {
+fn forget_place(arena: &Arena, values: &mut [f32], axes: usize) {
     let layer = &arena.node[0];
     for row in values[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
-        row[..DIM].fill(0.0);
+        row[..axes].fill(0.0);
     }
 }
 

@@ -132,7 +132,7 @@ impl Host<'_> {
         let parts = source.parts.chunks_exact(source.parts.len() / runs);
         for (part, &seed) in parts.zip(&source.seeds) {
             let mut random = Random::new(seed, *done);
-            source.states.draw(part, source.draw, graphs, &mut random, batch);
+            source.states().draw(part, source.draw, graphs, &mut random, batch);
         }
         let batch = Batch {
             shape,

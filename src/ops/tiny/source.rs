@@ -1,5 +1,7 @@
 //! What a training draws its graphs from: states of many runs of one system.
 
+use std::sync::Arc;
+
 use crate::random::Random;
 
 /// The states of many runs of one system.
@@ -21,6 +23,19 @@ pub struct States<'a> {
     pub bodies: usize,
     /// Dimensions of space.
     pub dim: usize,
+}
+
+/// What is shown of states in the place of their own numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shown {
+    /// `[run, frame, body, dim]`.
+    pub positions: Vec<f32>,
+    /// The same.
+    pub velocities: Vec<f32>,
+    /// `[run, body]`.
+    pub masses: Vec<f32>,
+    /// The same.
+    pub charges: Vec<f32>,
 }
 
 /// Graphs with their targets.
@@ -49,6 +64,8 @@ pub struct Draw {
 pub struct Source<'a> {
     /// The states.
     pub states: States<'a>,
+    /// What is shown of them, where that is something else.
+    pub shown: Option<Arc<Shown>>,
     /// Which of them.
     pub draw: Draw,
     /// The data runs that each training draws from, `[runs, …]`.
@@ -59,7 +76,20 @@ pub struct Source<'a> {
     pub noise_seeds: Vec<u64>,
 }
 
+impl Source<'_> {
+    /// The states as they are shown.
+    pub fn states(&self) -> States<'_> {
+        self.states.with(self.shown.as_deref())
+    }
+}
+
 impl States<'_> {
+    /// The same with what is shown in place of their own numbers.
+    pub fn with<'b>(&'b self, shown: Option<&'b Shown>) -> States<'b> {
+        let Some(Shown { positions, velocities, masses, charges }) = shown else { return *self };
+        States { positions, velocities, masses, charges, ..*self }
+    }
+
     /// Appends one frame.
     pub fn push(&self, run: usize, frame: usize, out: &mut Graphs) {
         let (dim, bodies) = (self.dim, self.bodies);

@@ -332,6 +332,7 @@ fn gpu_replayed_steps_equal_launches_and_a_resumed_training_equals_an_uninterrup
     };
     let source = Source {
         states,
+        shown: None,
         draw: Draw { first_frame: 1, frames: 2, stride: 3, translation: 3.0 },
         parts: vec![5, 0, 2, 3, 1, 4, 5, 2],
         seeds: vec![7, 1 << 40],

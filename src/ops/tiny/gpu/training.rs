@@ -62,7 +62,8 @@ impl Training {
         arenas: [&[f32]; 3],
         done: u64,
     ) -> Result<Self> {
-        let Source { states, draw, parts, seeds, noise_seeds } = source;
+        let Source { draw, parts, seeds, noise_seeds, .. } = source;
+        let states = source.states();
         let data = Data {
             positions: gpu.upload(states.positions)?,
             velocities: gpu.upload(states.velocities)?,

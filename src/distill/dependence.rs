@@ -1,0 +1,102 @@
+//! What numbers depend on beyond what they were explained with: linear fits on one half of the rows that are
+//! judged on the other half.
+
+use super::linear::fit;
+
+/// A velocity tells something where what is left over is smaller by this share with it, …
+const TELLS: f64 = 0.1;
+/// … unless so little of the whole was left over anyway.
+const NOTHING: f64 = 1e-4;
+
+/// The share of the variance of `y` that a linear fit in the columns explains on rows that it was not fitted to,
+/// which can be negative; 0 where nothing varies.
+pub fn explained(columns: &[Vec<f64>], y: &[f64]) -> f64 {
+    let (fitted, judged): (Vec<usize>, Vec<usize>) = (0..y.len()).partition(|row| row % 2 == 0);
+    let found = fit(columns, y, &fitted);
+    let mean = judged.iter().map(|&row| y[row]).sum::<f64>() / judged.len().max(1) as f64;
+    let total: f64 = judged.iter().map(|&row| (y[row] - mean).powi(2)).sum();
+    let left: f64 = judged.iter().map(|&row| (y[row] - found.value(columns, row)).powi(2)).sum();
+    if total > 0.0 { 1.0 - left / total } else { 0.0 }
+}
+
+/// Whether the velocities among the columns of the nodes tell something about the outputs of φv that the sums of
+/// the messages, the mass and the charge do not.
+pub fn velocities_tell(names: &[String], columns: &[Vec<f32>], targets: &[Vec<f32>]) -> bool {
+    let of = |name: &str| names.iter().position(|n| n == name).map(|k| &columns[k]);
+    let wide = |column: &[f32]| column.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+    let rows = targets.first().map_or(0, Vec::len);
+    let (mass, charge) = (of("m").map(|m| wide(m)), of("q").map(|q| wide(q)));
+    let factors = |row: usize| {
+        let inverse = mass.as_ref().map_or(1.0, |m| if m[row] == 0.0 { 1.0 } else { 1.0 / m[row] });
+        let charge = charge.as_ref().map_or(0.0, |q| q[row]);
+        [1.0, inverse, charge, charge * inverse]
+    };
+    let with_factors = |starts: &dyn Fn(&str) -> bool| -> Vec<Vec<f64>> {
+        let chosen = names.iter().zip(columns).filter(|(name, _)| starts(name));
+        let products = chosen.flat_map(|(_, column)| {
+            (0..4).map(|k| (0..rows).map(|row| f64::from(column[row]) * factors(row)[k]).collect())
+        });
+        products.collect()
+    };
+    let mut base = with_factors(&|name| name.starts_with('e'));
+    base.extend((1..4).map(|k| (0..rows).map(|row| factors(row)[k]).collect::<Vec<f64>>()));
+    let mut more = base.clone();
+    more.extend(with_factors(&|name| name.starts_with('v')));
+    targets.iter().any(|target| {
+        let target = wide(target);
+        let (without, with) = (1.0 - explained(&base, &target), 1.0 - explained(&more, &target));
+        without > NOTHING && with < (1.0 - TELLS) * without
+    })
+}
+
+/// Columns that tell the time, `[column][node]`, of graphs of so many bodies at these moments of their runs, from 0
+/// to 1: drifts, and waves of up to eight periods a run.
+pub fn waves(moments: &[f64], bodies: usize) -> Vec<Vec<f64>> {
+    let nodes = |of: &dyn Fn(f64) -> f64| -> Vec<f64> {
+        moments.iter().flat_map(|&t| std::iter::repeat_n(of(t), bodies)).collect()
+    };
+    let mut columns = vec![nodes(&|t| t), nodes(&|t| t * t)];
+    for periods in 1..=8 {
+        let phase = f64::from(periods) * std::f64::consts::TAU;
+        columns.push(nodes(&|t| (phase * t).sin()));
+        columns.push(nodes(&|t| (phase * t).cos()));
+    }
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn normal(count: usize, stream: u64) -> Vec<f32> {
+        let mut random = Random::new(4, stream);
+        (0..count).map(|_| random.normal() as f32).collect()
+    }
+
+    #[test]
+    fn drag_is_told_and_a_correlated_velocity_is_not() {
+        let names = ["vx", "m", "e0"].map(String::from);
+        let (v, e) = (normal(2000, 1), normal(2000, 2));
+        let m: Vec<f32> = normal(2000, 3).iter().map(|x| x.exp()).collect();
+        let columns = [v.clone(), m.clone(), e.clone()];
+        let pull: Vec<f32> = e.iter().zip(&m).map(|(e, m)| e / m).collect();
+        let drag: Vec<f32> = pull.iter().zip(&v).map(|(a, v)| a - 0.4 * v).collect();
+        assert!(velocities_tell(&names, &columns, &[drag]));
+        assert!(!velocities_tell(&names, &columns, &[pull.clone()]));
+        // What the messages explain, velocities need not, however much they have in common.
+        let same = [e.clone(), m, e];
+        assert!(!velocities_tell(&names, &same, &[pull]));
+    }
+
+    #[test]
+    fn noise_is_not_explained() {
+        let wide = |v: Vec<f32>| v.into_iter().map(f64::from).collect::<Vec<f64>>();
+        let columns: Vec<Vec<f64>> = (0..6).map(|k| wide(normal(4000, k))).collect();
+        let y = wide(normal(4000, 9));
+        assert!(explained(&columns, &y).abs() < 0.02);
+        let line: Vec<f64> = columns[2].iter().zip(&y).map(|(x, n)| 3.0 * x + n).collect();
+        assert!((explained(&columns, &line) - 0.9).abs() < 0.02);
+        assert_eq!(explained(&columns, &vec![2.0; 4000]), 0.0);
+    }
+}

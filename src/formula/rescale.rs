@@ -1,0 +1,174 @@
+//! The same law in other units: factors of the variables move through an expression into its constants, so
+//! that a simple law stays simple: `0.5 / r^2` becomes `2 / r^2`, `r - 1` becomes `r - 100` under a factor.
+
+use super::expression::{Expression, Node, Op};
+
+/// Units of the values that an expression takes and gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rescaling {
+    /// Of each variable its zero and its unit: the variable is (value − zero) / unit.
+    pub inputs: Vec<(f64, f64)>,
+    /// The unit of the result.
+    pub output: f64,
+}
+
+/// An expression with a positive factor in front of it.
+type Scaled = (f64, Expression);
+
+/// Digits of constants that have been multiplied: more than any data have, fewer than rounding spoils.
+fn clean(value: f64) -> f64 {
+    format!("{value:.12e}").parse().unwrap_or(value)
+}
+
+impl Expression {
+    /// The expression in the values themselves: on `value[k]` it gives `output` times what this one gives on
+    /// (value[k] − zero[k]) / unit[k]. Units are positive.
+    pub fn rescaled(&self, units: &Rescaling) -> Expression {
+        let (factor, e) = self.fold(|node, operands: &[Scaled]| match node {
+            Node::Constant(_) => (1.0, Expression::from_nodes(vec![node])),
+            Node::Variable(v) => {
+                let (zero, unit) = units.inputs.get(usize::from(v)).copied().unwrap_or((0.0, 1.0));
+                let variable = Expression::variable(v);
+                let shifted = match zero {
+                    0.0 => variable,
+                    zero => Expression::apply(Op::Sub, &[variable, Expression::constant(zero)]),
+                };
+                (1.0 / unit, shifted)
+            }
+            Node::Op(op) => apply(op, operands),
+        });
+        let mut e = plain(&(factor * units.output, e));
+        let constants: Vec<f64> = e.constants().iter().map(|&c| clean(c)).collect();
+        if constants.iter().all(|c| c.is_finite()) {
+            e.set_constants(&constants);
+        }
+        e
+    }
+}
+
+/// The factor taken into the expression.
+fn plain((factor, e): &Scaled) -> Expression {
+    if *factor == 1.0 {
+        return e.clone();
+    }
+    let product = || Expression::apply(Op::Mul, &[Expression::constant(*factor), e.clone()]);
+    e.absorb(*factor).unwrap_or_else(product)
+}
+
+fn apply(op: Op, operands: &[Scaled]) -> Scaled {
+    let (factor, e) = outside(op, operands);
+    if factor.is_normal() && e.constants().iter().all(|c| c.is_finite()) {
+        return (factor, e);
+    }
+    // What overflows stays inside.
+    let operands: Vec<Expression> = operands.iter().map(plain).collect();
+    (1.0, Expression::apply(op, &operands))
+}
+
+/// With the factors of the operands outside, as far as they come.
+fn outside(op: Op, operands: &[Scaled]) -> Scaled {
+    let bare = |operands: Vec<Expression>| Expression::apply(op, &operands);
+    match (op, operands) {
+        (Op::Neg | Op::Abs, [(f, a)]) => (*f, bare(vec![a.clone()])),
+        (Op::Sqrt, [(f, a)]) => (f.sqrt(), bare(vec![a.clone()])),
+        (Op::Square, [(f, a)]) => (f * f, bare(vec![a.clone()])),
+        (Op::Cube, [(f, a)]) => (f * f * f, bare(vec![a.clone()])),
+        (Op::Mul, [(f, a), (g, b)]) => (f * g, bare(vec![a.clone(), b.clone()])),
+        (Op::Div, [(f, a), (g, b)]) => (f / g, bare(vec![a.clone(), b.clone()])),
+        (Op::Pow, [(f, a), (1.0, b)]) if b.as_constant().is_some() => {
+            let power = f.powf(b.as_constant().unwrap_or(1.0));
+            (power, bare(vec![a.clone(), b.clone()]))
+        }
+        (Op::Add | Op::Sub | Op::Min | Op::Max, [a, b]) => {
+            let (factor, [a, b]) = common(a, b);
+            (factor, bare(vec![a, b]))
+        }
+        (Op::Greater | Op::Less, [a, b]) => {
+            let (_, [a, b]) = common(a, b);
+            (1.0, bare(vec![a, b]))
+        }
+        // Of a condition the sign alone counts.
+        (Op::If, [(_, condition), a, b]) => {
+            let (factor, [a, b]) = common(a, b);
+            (factor, bare(vec![condition.clone(), a, b]))
+        }
+        (_, operands) => (1.0, bare(operands.iter().map(plain).collect())),
+    }
+}
+
+/// Both with one factor: that of the operand which has no constant to take another up.
+fn common((f, a): &Scaled, (g, b): &Scaled) -> (f64, [Expression; 2]) {
+    if f == g {
+        return (*f, [a.clone(), b.clone()]);
+    }
+    if let Some(b) = b.absorb(g / f) {
+        return (*f, [a.clone(), b]);
+    }
+    if let Some(a) = a.absorb(f / g) {
+        return (*g, [a, b.clone()]);
+    }
+    (*f, [a.clone(), plain(&(g / f, b.clone()))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formula::expression::Weights;
+    use crate::formula::expression::tests::{any_expression, cases};
+    use proptest::prelude::*;
+
+    fn rescaled(text: &str, inputs: [(f64, f64); 2], output: f64) -> String {
+        let e = Expression::parse(text, &["r", "m"]).unwrap();
+        e.rescaled(&Rescaling { inputs: inputs.to_vec(), output }).text(&["r", "m"])
+    }
+
+    #[test]
+    fn simple_laws_stay_simple() {
+        let units = [(0.0, 10.0), (0.0, 100.0)];
+        assert_eq!(rescaled("0.5 / r^2", units, 1.0), "50 / r^2");
+        assert_eq!(rescaled("m * r^-2", units, 1.0), "m * r^-2");
+        assert_eq!(rescaled("2 * (r - 1)", units, 10.0), "2 * (r - 10)");
+        assert_eq!(rescaled("exp(r) + r", units, 1.0), "exp(0.1 * r) + 0.1 * r");
+        assert_eq!(rescaled("IF(r > 2, 3 * m, 0)", units, 1.0), "IF(r > 20, 0.03 * m, 0)");
+        assert_eq!(rescaled("r", [(5.0, 2.0), (0.0, 1.0)], 2.0), "r - 5");
+    }
+
+    /// What a law of nature looks like in atoms or planets: no constant is lost.
+    #[test]
+    fn extreme_units_keep_their_constants() {
+        let small = rescaled("3 * m / r^3", [(0.0, 1e-10), (0.0, 1e-27)], 1e10);
+        assert_eq!(small, "30000000 * m / r^3");
+        let large = rescaled("(r - 0.5) * m", [(0.0, 1e12), (0.0, 1e30)], 1e-9);
+        assert!(!large.contains("inf") && large.contains("500000000000"), "{large}");
+    }
+
+    proptest! {
+        #![proptest_config(cases(3000))]
+        #[test]
+        fn values_are_the_same_in_other_units(
+            e in any_expression(),
+            values in prop::array::uniform3(-3.0..3.0f64),
+            powers in prop::array::uniform3(-12..=12i32),
+            zero in -2.0..2.0f64,
+            power in -12..=12i32,
+        ) {
+            let inputs: Vec<(f64, f64)> =
+                powers.iter().map(|&k| (zero, 10f64.powi(k))).collect();
+            let output = 10f64.powi(power);
+            let own: Vec<f64> =
+                values.iter().zip(&inputs).map(|(v, (zero, unit))| zero * unit + v * unit).collect();
+            let inputs: Vec<(f64, f64)> = inputs.iter().map(|(z, u)| (z * u, *u)).collect();
+            let other = e.rescaled(&Rescaling { inputs, output });
+            // A comparison may hang on the last digit, and so may a difference.
+            let exact = e.eval(&values);
+            let near = e.eval(&values.map(|v| v * (1.0 + 1e-9)));
+            let steady = (exact - near).abs() <= 1e-7 * exact.abs();
+            if exact.is_finite() && steady && exact.abs() > 1e-9 && exact.abs() < 1e9 {
+                let found = other.eval(&own) / output;
+                // Values of other units may overflow where these do not.
+                prop_assert!(!found.is_finite() || (found - exact).abs() <= 1e-5 * exact.abs(), "{found} {exact}");
+            }
+            prop_assert!(other.complexity(&Weights::default()) < 10_000);
+        }
+    }
+}

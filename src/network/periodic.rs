@@ -1,0 +1,143 @@
+//! Trainings in a periodic box: the bodies of a batch are one graph of [`edge`], which takes senders at their
+//! nearest image. Where forces do not depend on the place, neither does the network, exactly: φe sees
+//! displacements alone.
+
+use std::ops::Range;
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::model::Shape;
+use crate::ops::Training;
+use crate::ops::adam::Networks;
+use crate::ops::edge::{self, Coordinates, symmetry};
+use crate::ops::tiny::source::{Graphs, Source};
+use crate::ops::tiny::{Loss, Problem};
+use crate::random::Random;
+
+/// A stack of trainings in a box. Networks and moments stay on the host, whatever the device.
+pub(super) struct Periodic<'a> {
+    device: Device,
+    problem: Problem,
+    source: Source<'a>,
+    period: f32,
+    /// Axes along which the network sees the place.
+    place: bool,
+    networks: Networks,
+    batch: Graphs,
+    /// The complete graphs of a batch.
+    row_start: Vec<u64>,
+    sender: Vec<u32>,
+    receivers: Vec<u32>,
+    workspace: edge::Workspace,
+}
+
+impl<'a> Periodic<'a> {
+    /// Trainings with these rates and arenas, as for [`crate::ops::tiny::Session::new`], in a box of this edge.
+    pub fn new(
+        device: Device,
+        problem: Problem,
+        source: Source<'a>,
+        period: f64,
+        place: bool,
+        rates: Vec<f32>,
+        arenas: [&[f32]; 3],
+    ) -> Self {
+        let bodies = problem.bodies as u32;
+        let nodes = problem.graphs as u32 * bodies;
+        let senders = |node: u32| {
+            let first = node / bodies * bodies;
+            (first..first + bodies).filter(move |&other| other != node)
+        };
+        let mut networks = Networks::new(rates, arenas);
+        if !place {
+            let arena = problem.shape.arena();
+            for run in networks.parameters.chunks_exact_mut(arena.len) {
+                symmetry::centre_axes(&arena, run, problem.shape.outputs);
+            }
+        }
+        Periodic {
+            device,
+            problem,
+            source,
+            period: period as f32,
+            place,
+            networks,
+            batch: Graphs::default(),
+            row_start: (0..=u64::from(nodes)).map(|n| n * u64::from(bodies - 1)).collect(),
+            sender: (0..nodes).flat_map(senders).collect(),
+            receivers: (0..nodes).collect(),
+            workspace: edge::Workspace::default(),
+        }
+    }
+
+    /// Takes these steps; their losses, `[steps, runs]`.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub fn advance(&mut self, shape: Shape, steps: Range<u64>) -> Result<Vec<Loss>> {
+        let mut losses = Vec::new();
+        for step in steps {
+            for run in 0..self.problem.runs {
+                losses.push(self.step(shape, step, run)?);
+            }
+            self.networks.step(&self.device, step, self.problem.runs)?;
+        }
+        Ok(losses)
+    }
+
+    /// The gradient of one run of the stack, and its loss.
+    fn step(&mut self, shape: Shape, step: u64, run: usize) -> Result<Loss> {
+        let Problem { penalty, weight_decay, precision, runs, graphs, .. } = self.problem;
+        let Source { parts, seeds, noise_seeds, draw, .. } = &self.source;
+        let part = &parts[run * (parts.len() / runs)..][..parts.len() / runs];
+        self.batch.features.clear();
+        self.batch.targets.clear();
+        let mut random = Random::new(seeds[run], step);
+        // Nothing is moved: the network sees displacements, or the place matters.
+        let draw = crate::ops::tiny::source::Draw { translation: 0.0, ..*draw };
+        self.source.states().draw(part, draw, graphs, &mut random, &mut self.batch);
+        let arena = shape.arena();
+        let of_run = run * arena.len..(run + 1) * arena.len;
+        let batch = edge::Batch {
+            shape,
+            penalty,
+            weight_decay,
+            precision,
+            row_start: &self.row_start,
+            sender: &self.sender,
+            receivers: &self.receivers,
+            features: &self.batch.features,
+            coordinates: Coordinates { dim: shape.outputs, period: self.period, shift: [0.0; 3] },
+            noise_seed: noise_seeds[run],
+            step,
+        };
+        let Networks { parameters, gradients, .. } = &mut self.networks;
+        let gradients = &mut gradients[of_run.clone()];
+        let parameters = &parameters[of_run];
+        let (targets, workspace) = (&self.batch.targets, &mut self.workspace);
+        let loss = edge::gradient(&self.device, &batch, targets, parameters, gradients, workspace)?;
+        if !self.place {
+            symmetry::project_axes(&arena, gradients, shape.outputs);
+        }
+        Ok(loss)
+    }
+}
+
+impl Training for Periodic<'_> {
+    fn most_steps(&self) -> u64 {
+        1
+    }
+
+    fn parameters(&self, parameters: &mut [f32]) -> Result<()> {
+        self.networks.parameters(parameters)
+    }
+
+    fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()> {
+        self.networks.moments(m, v)
+    }
+
+    fn replace(&mut self, _: Shape, arenas: [&[f32]; 3]) -> Result<()> {
+        self.networks.replace(arenas);
+        Ok(())
+    }
+}

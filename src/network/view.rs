@@ -1,0 +1,153 @@
+//! How a network sees bodies: what it is shown in place of the numbers of a data set, in training and ever
+//! after. Of data that were simulated it sees the numbers themselves.
+
+use super::model::DataSet;
+use super::settings::Settings;
+use crate::choice;
+use crate::model::layout::BodyLayout;
+use crate::nbody::dataset::Dataset;
+use crate::nbody::scale::{Seen, nearest};
+use crate::ops::tiny::source::Shown;
+
+choice! {
+    /// What a law may depend on.
+    pub enum Quantity {
+        /// Positions.
+        R = "r",
+        /// Velocities.
+        V = "v",
+        /// Masses.
+        M = "m",
+        /// Charges.
+        Q = "q",
+    }
+}
+
+/// How a network sees bodies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct View {
+    layout: BodyLayout,
+    /// Positions count from the middle of the bodies: the law does not depend on the place.
+    centred: bool,
+    mass: Seen,
+    charge: Seen,
+    /// Velocities, masses and charges that are hidden are 0.
+    hidden: [bool; 3],
+    /// Edge of the periodic box in what is shown of positions; 0 for open space.
+    period: f64,
+    /// Factors of positions that make a box a cube.
+    stretch: [f64; 3],
+}
+
+/// Axes without end in a box that has some are shown this much smaller: they do not wrap as long as
+/// bodies are less than half as many edges of the box apart.
+const ENDLESS: f64 = 1.0 / 16.0;
+
+impl View {
+    /// How a network with these settings sees this data set.
+    pub fn new(data: &DataSet, settings: &Settings) -> Self {
+        let hides = |quantity| settings.unseen.contains(&quantity);
+        let periods = data.period.unwrap_or_default();
+        let period = periods.into_iter().find(|&l| l > 0.0).unwrap_or(0.0);
+        let stretch = |l: f64| if l > 0.0 { period / l } else { ENDLESS };
+        View {
+            layout: BodyLayout { dim: data.dim },
+            centred: data.scale.is_some() && !settings.external() && period == 0.0,
+            mass: data.mass,
+            charge: data.charge,
+            hidden: [hides(Quantity::V), hides(Quantity::M), hides(Quantity::Q)],
+            period,
+            stretch: if period > 0.0 { periods.map(stretch) } else { [1.0; 3] },
+        }
+    }
+
+    /// The same, of an opened data set.
+    pub fn of(data: &Dataset, settings: &Settings) -> Self {
+        View::new(&DataSet::of(data), settings)
+    }
+
+    /// True where the network sees the numbers themselves.
+    pub fn is_plain(&self) -> bool {
+        !self.centred
+            && self.period == 0.0
+            && self.hidden == [false; 3]
+            && [self.mass, self.charge] == [Seen::default(); 2]
+    }
+
+    /// Edge of the periodic box in what is shown of positions; 0 for open space.
+    pub fn period(&self) -> f64 {
+        self.period
+    }
+
+    /// What is shown of a data set in trainings; `None` where that is the data set itself.
+    pub fn shown(&self, data: &Dataset) -> Option<Shown> {
+        if self.is_plain() {
+            return None;
+        }
+        let matter = |values: &[f32], seen: Seen, hidden: bool| -> Vec<f32> {
+            values.iter().map(|&v| if hidden { 0.0 } else { seen.apply(v) }).collect()
+        };
+        let [no_velocities, no_masses, no_charges] = self.hidden;
+        let dim = self.layout.dim;
+        let mut positions = data.positions().to_vec();
+        for frame in positions.chunks_exact_mut(data.about.bodies * dim) {
+            self.place(frame, dim);
+        }
+        let mut velocities = data.velocities().to_vec();
+        if no_velocities {
+            velocities.fill(0.0);
+        }
+        Some(Shown {
+            positions,
+            velocities,
+            masses: matter(data.masses(), self.mass, no_masses),
+            charges: matter(data.charges(), self.charge, no_charges),
+        })
+    }
+
+    /// Shows the features of a graph, or of the two ends of an edge, `[bodies, n_features]`.
+    pub fn show(&self, features: &mut [f32]) {
+        let width = self.layout.width();
+        self.place(features, width);
+        for body in features.chunks_exact_mut(width) {
+            if self.hidden[0] {
+                body[self.layout.velocity()].fill(0.0);
+            }
+            let (mass, charge) = (self.layout.mass(), self.layout.charge());
+            body[mass] = if self.hidden[1] { 0.0 } else { self.mass.apply(body[mass]) };
+            body[charge] = if self.hidden[2] { 0.0 } else { self.charge.apply(body[charge]) };
+        }
+    }
+
+    /// What is shown of the positions of the bodies of a graph, the first of rows of `width` numbers.
+    fn place(&self, rows: &mut [f32], width: usize) {
+        let bodies = (rows.len() / width) as f64;
+        for axis in 0..self.layout.dim {
+            let column = || rows.iter().skip(axis).step_by(width).map(|&x| f64::from(x));
+            let middle = if self.centred { column().sum::<f64>() / bodies } else { 0.0 };
+            if middle == 0.0 && self.stretch[axis] == 1.0 {
+                continue;
+            }
+            for x in rows.iter_mut().skip(axis).step_by(width) {
+                *x = ((f64::from(*x) - middle) * self.stretch[axis]) as f32;
+            }
+        }
+    }
+
+    /// Moves the sender of each edge as it is shown, `[edges, 2·n_features]`, to its image nearest to the
+    /// receiver.
+    pub fn nearest(&self, edges: &mut [f32]) {
+        if self.period == 0.0 {
+            return;
+        }
+        let width = self.layout.width();
+        for edge in edges.chunks_exact_mut(2 * width) {
+            let (receiver, sender) = edge.split_at_mut(width);
+            for axis in 0..self.layout.dim {
+                let from = f64::from(receiver[axis]);
+                let along = nearest(f64::from(sender[axis]) - from, self.period);
+                sender[axis] = (from + along) as f32;
+            }
+        }
+    }
+}

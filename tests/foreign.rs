@@ -1,0 +1,173 @@
+//! Data that lawsmith did not simulate, end to end through the command line: units, verdicts, single runs.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use assert_cmd::Command;
+use lawsmith::random::Random;
+use serde_json::Value;
+
+fn lawsmith(arguments: &[&str]) -> Value {
+    let output =
+        Command::cargo_bin("lawsmith").unwrap().args(["--json", "-q"]).args(arguments).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Bodies at random with the accelerations of springs of rest length 1 between them, times `force`; frames follow each
+/// other at rest. Lengths, times and masses are multiplied by `units`.
+fn springs(path: &Path, [runs, frames, bodies]: [usize; 3], force: f64, units: [f64; 3]) {
+    let [length, time, mass] = units;
+    let mut random = Random::new(6, 1);
+    let mut table = "run,time,body,x,y,vx,vy,ax,ay,mass\n".to_string();
+    for run in 0..runs {
+        let m: Vec<f64> = (0..bodies).map(|_| (0.5 * random.normal()).exp()).collect();
+        for frame in 0..frames {
+            let mut state = || -> Vec<[f64; 2]> {
+                (0..bodies).map(|_| [random.normal(), random.normal()]).collect()
+            };
+            let (x, v) = (state(), state());
+            for i in 0..bodies {
+                let mut a = [0.0; 2];
+                for j in (0..bodies).filter(|&j| j != i) {
+                    let d = [x[j][0] - x[i][0], x[j][1] - x[i][1]];
+                    let r = d[0].hypot(d[1]);
+                    for k in 0..2 {
+                        a[k] += force * 2.0 * (1.0 - 1.0 / r) * d[k] / m[i];
+                    }
+                }
+                let t = 0.1 * frame as f64 * time;
+                let _ = write!(table, "{run},{t},{i}");
+                for (vector, unit) in
+                    [(x[i], length), (v[i], length / time), (a, length / time / time)]
+                {
+                    let _ = write!(table, ",{},{}", vector[0] * unit, vector[1] * unit);
+                }
+                let _ = writeln!(table, ",{}", m[i] * mass);
+            }
+        }
+    }
+    std::fs::write(path, table).unwrap();
+}
+
+/// Imports a table and distils it with little work.
+fn distilled(folder: &Path, name: &str, more: &[&str]) -> Value {
+    let table = folder.join(format!("{name}.csv"));
+    let data = folder.join(format!("{name}.safetensors"));
+    lawsmith(&["import", text(&table), "-o", text(&data)]);
+    let run = folder.join(name);
+    let little = ["--steps", "400", "--hidden", "32", "--evaluations", "20000"];
+    let all = [&["distill", text(&data), "-o", text(&run)], &little[..], more].concat();
+    let first = lawsmith(&all);
+    // What is done already ends in the same.
+    let again = lawsmith(&[&all[..], &["--resume"]].concat());
+    assert_eq!(again["verdict"], first["verdict"]);
+    first
+}
+
+/// The same motion in micrometres, milliseconds and picograms: what is found differs by the units alone.
+#[test]
+fn laws_come_back_in_the_units_of_the_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(format!("{name}.csv"));
+    springs(&path("plain"), [40, 20, 3], 1.0, [1.0; 3]);
+    springs(&path("micro"), [40, 20, 3], 1.0, [1e-6, 1e-3, 1e-12]);
+    let [plain, micro] = ["plain", "micro"].map(|name| distilled(folder.path(), name, &[]));
+    let of = |found: &Value, path: &str| found.pointer(path).unwrap().as_f64().unwrap();
+    // An acceleration of 1 is one of 1e-6 / 1e-3².
+    for figure in ["/verdict/baseline", "/verdict/network/error", "/test_loss/network"] {
+        let ratio = of(&micro, figure) / of(&plain, figure);
+        assert!((ratio - 1.0).abs() < 0.2, "{figure}: {ratio}");
+    }
+    let baseline = of(&plain, "/verdict/baseline");
+    assert!(of(&plain, "/verdict/network/error") < 0.7 * baseline, "{plain}");
+    assert!(of(&micro, "/verdict/network/r2") > 0.3, "{micro}");
+    let laws = std::fs::read_to_string(folder.path().join("micro/laws.json")).unwrap();
+    let laws: Vec<Value> = serde_json::from_str(&laws).unwrap();
+    let composed: Vec<&Value> = laws.iter().filter(|law| law["stage"] == "composed").collect();
+    assert_eq!(composed.len(), 4);
+    assert!(composed.iter().all(|law| law["natural"].is_string()), "{composed:?}");
+    let report = std::fs::read_to_string(folder.path().join("micro/report.html")).unwrap();
+    let sentence = micro["verdict"]["sentence"].as_str().unwrap();
+    let begin = sentence.split(['&', '<', '>', '\'', '"']).next().unwrap();
+    assert!(report.contains(begin), "the report has no verdict");
+}
+
+/// Snapshots lead nowhere: the work ends without a roll-out, and masses that are the same are in no law.
+#[test]
+fn snapshots_are_distilled_without_a_roll_out() {
+    let folder = tempfile::tempdir().unwrap();
+    springs(&folder.path().join("one.csv"), [300, 1, 3], 1.0, [1.0; 3]);
+    let found = distilled(folder.path(), "one", &["--inputs", "r,v,q"]);
+    assert!(found["verdict"]["sentence"].is_string());
+    assert!(!folder.path().join("one/rollout.safetensors").exists());
+    let inputs = found["inputs"].as_array().unwrap();
+    let names: Vec<&str> = inputs.iter().map(|name| name.as_str().unwrap()).collect();
+    // No charge differs, masses are left out by the user, and velocities are no matter.
+    assert_eq!(names, ["dx", "dy", "r"]);
+    let formula = found["formula"].to_string();
+    assert!(!formula.contains("= x") && !formula.contains(" m"), "{formula}");
+}
+
+/// One long run is split into blocks of time.
+#[test]
+fn a_single_run_is_judged_on_blocks_that_it_was_not_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    springs(&folder.path().join("long.csv"), [1, 400, 3], 1.0, [1.0; 3]);
+    let found = distilled(folder.path(), "long", &[]);
+    assert!(found["verdict"]["network"]["error"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn bodies_that_do_not_accelerate_have_no_law() {
+    let folder = tempfile::tempdir().unwrap();
+    springs(&folder.path().join("still.csv"), [20, 5, 3], 0.0, [1.0; 3]);
+    let found = distilled(folder.path(), "still", &[]);
+    assert_eq!(found["verdict"]["found"], false);
+    let sentence = found["verdict"]["sentence"].as_str().unwrap();
+    assert!(sentence.contains("no body ever accelerates"), "{sentence}");
+    assert_eq!(found["formula"], serde_json::json!([]));
+
+    // Free motion with a little noise: its accelerations are those of the fit alone.
+    let mut random = Random::new(1, 0);
+    let mut table = "run,time,body,x,y\n".to_string();
+    for run in 0..10 {
+        let state: Vec<f64> = (0..8).map(|_| random.normal()).collect();
+        for frame in 0..40 {
+            let t = 0.05 * f64::from(frame);
+            for body in 0..2 {
+                let mut at = |k: usize| {
+                    state[4 * body + k] + t * state[4 * body + k + 2] + 1e-4 * random.normal()
+                };
+                let (x, y) = (at(0), at(1));
+                let _ = writeln!(table, "{run},{t},{body},{x},{y}");
+            }
+        }
+    }
+    std::fs::write(folder.path().join("free.csv"), table).unwrap();
+    let found = distilled(folder.path(), "free", &[]);
+    let sentence = found["verdict"]["sentence"].as_str().unwrap();
+    assert!(sentence.contains("no force within the error bar"), "{sentence}");
+}
+
+#[test]
+fn options_that_do_not_apply_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    springs(&folder.path().join("data.csv"), [4, 3, 2], 1.0, [1.0; 3]);
+    let (table, data) = (folder.path().join("data.csv"), folder.path().join("data.safetensors"));
+    lawsmith(&["import", text(&table), "-o", text(&data)]);
+    let output = Command::cargo_bin("lawsmith")
+        .unwrap()
+        .args(["--json", "-q", "distill", text(&data), "--inputs", "v,m", "-o"])
+        .arg(folder.path().join("run"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["error"]["field"], "inputs");
+}
