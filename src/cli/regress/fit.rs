@@ -130,13 +130,14 @@ impl Fit {
         }
         prepare::select_features(&mut problems, options, config.seed)?;
         let settings = options.settings(&problems[0].names, &names, config.seed)?;
-        for (problem, target) in problems.iter_mut().zip(&options.target) {
+        let labels = options.target.iter().zip(&config.options.target);
+        for (problem, (target, label)) in problems.iter_mut().zip(labels) {
             if options.denoise {
                 let Problem { columns, target, weights, .. } = &*problem;
                 problem.target = denoised(columns, target, weights.as_deref(), config.seed);
             }
             prepare::groups_are_seen(problem)?;
-            prepare::complete(problem, target, &names, options)?;
+            prepare::complete(problem, target, label, &names, options)?;
         }
         let joint = prepare::joined(&problems, options)?;
         let mut refused = 0;
