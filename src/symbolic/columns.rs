@@ -90,14 +90,15 @@ impl Columns {
             self.notes.push(format!("{dropped} of {all} rows lack a value and are left out"));
             return Ok(());
         }
-        let lacks = |row: usize, name: &String| table.cells(name).is_ok_and(|c| c.is_missing(row));
-        let lacking: Vec<usize> =
-            (0..table.rows()).filter(|&row| there.iter().any(|name| lacks(row, name))).collect();
+        let cells: Vec<&Column> =
+            there.iter().map(|name| table.cells(name)).collect::<Result<_>>()?;
+        let lacks = |row: &usize| cells.iter().any(|column| column.is_missing(*row));
+        let lacking: Vec<usize> = (0..table.rows()).filter(lacks).collect();
         let Some(&first) = lacking.first() else { return Ok(()) };
-        let name = there.iter().find(|name| lacks(first, name)).expect("one of them lacks it");
-        let word = table.cells(name)?.word(first).into_owned();
+        let of = cells.iter().position(|column| column.is_missing(first)).expect("one lacks it");
+        let (name, word) = (&there[of], cells[of].word(first).into_owned());
         let (count, rows) = (lacking.len(), table.rows());
-        let lack = if count == 1 { "row lacks" } else { "rows lack" };
+        let lack = if count == 1 { "rows lacks" } else { "rows lack" };
         let message = format!(
             "{} where a number is needed; {count} of {rows} {lack} a value: --drop-missing leaves such rows out",
             if word.is_empty() { "nothing" } else { &word },

@@ -145,8 +145,8 @@ impl Fit {
     ///
     /// # Errors
     /// Naming file, field and row, or the option.
-    pub fn new(mut table: Table, options: Options, seed: u64) -> Result<Self> {
-        options.check(seed)?;
+    pub fn new(mut table: Table, asked: Options, seed: u64) -> Result<Self> {
+        asked.check(seed)?;
         if table.path.as_os_str().is_empty() {
             table.path = IN_MEMORY.into();
         }
@@ -156,7 +156,7 @@ impl Fit {
             let message = "a table has a name for each column, and columns of equal length";
             return Err(Error::input(message).file(&table.path));
         }
-        let mut ready = Columns::new(table, &options)?;
+        let mut ready = Columns::new(table, &asked)?;
         let Columns { table, options, inputs, .. } = &ready;
         let weights = options.weights.as_deref();
         let problem = |target: &String| job::problem_of_table(table, target, inputs, weights);
@@ -173,13 +173,14 @@ impl Fit {
         }
         prepare::select_features(&mut problems, options, seed)?;
         let settings = options.settings(&problems[0].names, &names, seed)?;
-        for (problem, target) in problems.iter_mut().zip(&options.target) {
+        let labels = options.target.iter().zip(&asked.target);
+        for (problem, (target, label)) in problems.iter_mut().zip(labels) {
             if options.denoise {
                 let Problem { columns, target, weights, .. } = &*problem;
                 problem.target = denoised(columns, target, weights.as_deref(), seed);
             }
             prepare::groups_are_seen(problem)?;
-            prepare::complete(problem, target, &names, options)?;
+            prepare::complete(problem, target, label, &names, options)?;
         }
         let joint = prepare::joined(&problems, options)?;
         let mut refused = 0;

@@ -133,10 +133,12 @@ pub(super) fn admitted(
     Ok(may.len() - problem.seeds.len())
 }
 
-/// Units, guesses and the formulas of an earlier run; `table` names all columns.
+/// Units, guesses and the formulas of an earlier run; `table` names all columns, and the files of a run call the
+/// target `label`.
 pub(super) fn complete(
     problem: &mut Problem,
     target: &str,
+    label: &str,
     table: &[String],
     options: &Options,
 ) -> Result<()> {
@@ -154,9 +156,9 @@ pub(super) fn complete(
     if let Some(path) = &options.warm_start {
         let earlier = RunFolder::open(path)?;
         let before = problem.seeds.len();
-        job::resume(std::slice::from_mut(problem), &[target.to_string()], &earlier)?;
+        job::resume(std::slice::from_mut(problem), &[label.to_string()], &earlier)?;
         if problem.seeds.len() == before {
-            let message = format!("has no formulas for '{target}' to start from");
+            let message = format!("has no formulas for '{label}' to start from");
             return Err(Error::input(message).file(earlier.file(job::HALL_OF_FAME)));
         }
     }

@@ -262,9 +262,9 @@ pub(super) fn read(path: &Path) -> Result<Table> {
                 columns.pop();
             }
         }
-        let width = cells.cells().collect::<Vec<_>>().iter().rposition(|cell| !cell.is_empty());
-        let width = width.map_or(0, |last| last + 1);
-        if cells.ends.len() < columns.len() || width > columns.len() {
+        // Empty cells beyond the last column are separators at the end of the line.
+        let beyond = (columns.len()..cells.ends.len()).any(|k| !cells.cell(k).is_empty());
+        if cells.ends.len() < columns.len() || beyond {
             let message = format!(
                 "is not valid CSV: has {} cells (separator: {}), where the table has {} columns",
                 cells.ends.len(),
