@@ -107,6 +107,7 @@ pub fn train_replicas(
     progress: Progress,
 ) -> Result<Vec<Trained>> {
     settings.check()?;
+    system.notes().iter().for_each(|note| progress.note(note));
     let replicas: Vec<(Settings, &RunFolder)> = folders
         .iter()
         .enumerate()
