@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use assert_cmd::Command;
-use lawsmith::nbody::dataset::Dataset;
+use lawsmith::nbody::dataset::{Dataset, Units};
 use lawsmith::store::table::Table;
 use lawsmith::store::tensors::{TensorSpec, TensorWriter};
 use serde_json::Value;
@@ -62,7 +62,7 @@ fn simulated(folder: &Path, arguments: &[&str]) -> Dataset {
     all.extend(arguments);
     let (code, document) = lawsmith(&all);
     assert_eq!(code, Some(0), "{document}");
-    Dataset::open(&path).unwrap()
+    Dataset::open_in(&path, Units::Stored).unwrap()
 }
 
 /// A small set of trajectories with everything in it, as `t.csv` and as a table.
@@ -82,7 +82,7 @@ fn comes_back(truth: &Dataset, from: &Path) {
     assert_eq!(code, Some(0), "{document}");
     assert_eq!(document["made"], serde_json::json!([]));
     assert!(document["acceleration_error"].is_null());
-    let data = Dataset::open(&out).unwrap();
+    let data = Dataset::open_in(&out, Units::Stored).unwrap();
     assert!(data.about.law.is_none());
     assert_eq!(data.positions(), truth.positions());
     assert_eq!(data.velocities(), truth.velocities());
@@ -135,7 +135,7 @@ fn positions_alone_give_accelerations_within_their_error_bars() {
         assert!((0.95..1.1).contains(&(found / noise)), "{found} {noise}");
         let bar = &document["acceleration_error"];
         let (median, max) = (bar["median"].as_f64().unwrap(), bar["max"].as_f64().unwrap());
-        let data = Dataset::open(&out).unwrap();
+        let data = Dataset::open_in(&out, Units::Stored).unwrap();
         assert_eq!(data.about.origin["acceleration_error"]["median"], bar["median"]);
         let errors = data.accelerations().iter().zip(truth.accelerations());
         let mut errors: Vec<f64> = errors.map(|(a, b)| f64::from((a - b).abs())).collect();
@@ -168,7 +168,7 @@ fn uneven_times() {
     let (code, document) =
         lawsmith(&["import", csv.to_str().unwrap(), "-o", out.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{document}");
-    let data = Dataset::open(&out).unwrap();
+    let data = Dataset::open_in(&out, Units::Stored).unwrap();
     // On the unit circle at unit speed a = −r.
     for (at, (a, r)) in data.accelerations().iter().zip(data.positions()).enumerate() {
         let limit = if (16..144).contains(&at) { 2e-4 } else { 3e-2 };
@@ -464,7 +464,7 @@ fn imported(name: &str, text: &str, arguments: &[&str]) -> (Value, Option<Datase
     let paths = ["import", path.to_str().unwrap(), "-o", out.to_str().unwrap()];
     let (code, document) = lawsmith(&[&paths[..], arguments].concat());
     assert_eq!(code == Some(0), document["error"].is_null(), "{text}: {document}");
-    (document, Dataset::open(&out).ok())
+    (document, Dataset::open_in(&out, Units::Stored).ok())
 }
 
 fn notes(document: &Value) -> String {
@@ -702,7 +702,7 @@ fn arrays_make_data_sets() {
     write("arrays", &[("x", &shape, &values), ("t", &[frames], &times), ("m", &[2], &[1.0, 3.0])]);
     let (code, document) = lawsmith(&arguments);
     assert_eq!(code, Some(0), "{document}");
-    let data = Dataset::open(&out).unwrap();
+    let data = Dataset::open_in(&out, Units::Stored).unwrap();
     assert_eq!((data.about.runs, data.about.frames), (runs, frames));
     assert_eq!(data.masses()[..4], [1.0, 3.0, 1.0, 3.0]);
     assert!(data.positions().iter().zip(&values).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6));
@@ -712,7 +712,7 @@ fn arrays_make_data_sets() {
     let (code, document) = lawsmith(&[&arguments[..], &["--time-step", "0.05"]].concat());
     assert_eq!(code, Some(0), "{document}");
     assert!(notes(&document).contains("frames are 0.05 apart"), "{document}");
-    assert_eq!(Dataset::open(&out).unwrap().times(), times);
+    assert_eq!(Dataset::open_in(&out, Units::Stored).unwrap().times(), times);
 
     // Axes in another order are noticed, other shapes refused.
     let mut turned = Vec::new();
@@ -748,7 +748,7 @@ fn a_data_set_from_python_needs_kind_and_version_only() {
     writer.slice::<f32>("masses").copy_from_slice(truth.masses());
     writer.slice::<f64>("times").copy_from_slice(truth.times());
     writer.finish().unwrap();
-    let data = Dataset::open(&path).unwrap();
+    let data = Dataset::open_in(&path, Units::Stored).unwrap();
     assert_eq!(
         (data.about.runs, data.about.frames, data.about.bodies, data.about.dim),
         (4, 6, 4, 2)

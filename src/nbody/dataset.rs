@@ -58,6 +58,8 @@ pub enum Units {
     Users,
     /// These.
     Of(Scale),
+    /// Of the file, and a single run as it is: to look at it.
+    Stored,
 }
 
 impl About {
@@ -250,6 +252,7 @@ impl Dataset {
             Units::Natural => self.natural(),
             Units::Users => Scale::NONE,
             Units::Of(scale) => scale,
+            Units::Stored => return Ok(data),
         };
         if wanted != stored {
             self.convert(wanted)?;
@@ -407,6 +410,11 @@ impl Dataset {
         (own.masses, own.charges) = (own.masses.repeat(blocks), own.charges.repeat(blocks));
         self.numbers = Arc::new(Numbers::Owned(own));
         Ok(())
+    }
+
+    /// True where runs are blocks of a single run.
+    pub fn in_blocks(&self) -> bool {
+        self.blocks
     }
 
     /// Natural units of data that are stored in the user's.
@@ -627,10 +635,10 @@ impl Dataset {
 
 /// Into how many blocks a single run of so many frames is split: as few frames as possible are left over.
 fn blocks(frames: usize) -> Option<usize> {
-    (FEWEST_BLOCKS..=MOST_BLOCKS).filter(|n| frames / n >= 1).min_by_key(|n| frames % n)
+    (FEWEST_BLOCKS.min(frames)..=MOST_BLOCKS.min(frames)).min_by_key(|n| frames % n)
 }
 
-/// Blocks of a single run.
+/// Blocks of a single run, where it has as many frames.
 const FEWEST_BLOCKS: usize = 8;
 const MOST_BLOCKS: usize = 24;
 

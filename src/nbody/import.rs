@@ -4,6 +4,7 @@
 //! is missing is made (velocities and accelerations by a local polynomial, masses 1, charges 0), and the
 //! summary says so.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::Serialize;
@@ -118,6 +119,8 @@ fn wrap(read: &mut Trajectories) {
 
 /// Writes complete trajectories as a dataset.
 ///
+/// The file is in the user's units where f32 holds them, else in natural ones with their scale beside them.
+///
 /// The file is rectangular: runs that are shorter than the longest repeat their frames from the first on, and
 /// `lengths` says how many each really has.
 ///
@@ -128,7 +131,9 @@ pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Resul
     let (dim, bodies) = (*dim, runs[0].bodies.len());
     let frames = runs.iter().map(Run::frames).max().unwrap_or(0);
     let period = read.period();
-    let scale = natural(read, period);
+    let own = natural(read, period);
+    let held = own.origin == [0.0; 3] && held(read);
+    let scale = if held { Scale::NONE } else { own };
     let edges = || period[..dim].iter().map(|edge| edge / scale.length).collect();
     let about = About {
         runs: runs.len(),
@@ -138,7 +143,7 @@ pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Resul
         law: None,
         origin,
         seed: 0,
-        scale: Some(scale),
+        scale: (!held).then_some(scale),
         period: (period != [0.0; 3]).then(edges),
     };
     let same_clock = runs.iter().all(|run| same_times(&run.times, &runs[0].times));
@@ -196,6 +201,18 @@ pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Resul
     }
     file.finish()
 }
+
+/// True where f32 holds all numbers in the user's units, with all digits that it has.
+fn held(read: &Trajectories) -> bool {
+    let fits = |v: &f64| *v == 0.0 || !v.is_finite() || HELD.contains(&v.abs());
+    read.runs.iter().all(|run| {
+        let more = [&run.velocities, &run.accelerations, &run.masses, &run.charges];
+        run.positions.iter().chain(more.into_iter().flatten().flatten()).all(fits)
+    })
+}
+
+/// Sizes of numbers that f32 holds and that may be multiplied a little.
+const HELD: RangeInclusive<f64> = 1e-30..=1e30;
 
 /// Units of the data's own.
 fn natural(read: &Trajectories, period: [f64; 3]) -> Scale {

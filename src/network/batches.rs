@@ -189,8 +189,11 @@ mod tests {
         all.sort_unstable();
         assert_eq!(all, (0..20).collect::<Vec<_>>());
         assert_ne!(split(&dataset(folder.path(), 20, 3), 2).unwrap().0, train);
-        let (train, held_out) = split(&dataset(folder.path(), 1, 40), 1).unwrap();
-        assert_eq!((train.frames, held_out.frames), (0..30, 30..40));
+        // Of data that were not simulated by blocks of time.
+        let single = dataset(folder.path(), 1, 40);
+        let (train, held_out) = split(&single, 1).unwrap();
+        assert_eq!((single.about.runs, train.runs.len(), held_out.runs.len()), (8, 6, 2));
+        assert_eq!((train.frames, held_out.frames), (0..5, 0..5));
         assert!(split(&dataset(folder.path(), 1, 1), 1).is_err());
     }
 

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::batches::{self, Graphs, Sampler};
+use super::displaced::Displaced;
 use super::forward::{self, Evaluation};
 use super::model::{DataSet, Model, TrainedOn};
-use super::periodic::Periodic;
+
 use super::settings::{Preset, Settings};
 use super::system::{Session, System, Tested};
 use super::view::View;
@@ -42,10 +43,10 @@ struct OnBodies<'a> {
     edges: u64,
 }
 
-/// Where bodies move.
+/// How a network is kept from learning the place: graphs are moved at random, or it sees displacements.
 enum On<'a> {
-    Open(tiny::Session<'a>),
-    Box(Periodic<'a>),
+    Moved(tiny::Session<'a>),
+    Displacements(Displaced<'a>),
 }
 
 impl System for Dataset {
@@ -77,6 +78,32 @@ impl System for Dataset {
 
     fn unit(&self) -> f64 {
         self.about.units().acceleration()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let scale = self.about.units();
+        if self.about.law.is_none() && !scale.is_none() {
+            notes.push(format!(
+                "the network sees natural units: {}; the typical acceleration is about 1",
+                scale.text()
+            ));
+        }
+        let data = DataSet::of(self);
+        for (what, seen) in [("masses", data.mass), ("charges", data.charge)] {
+            if seen.logarithm {
+                notes.push(format!(
+                    "{what} span more than two decades: the network sees logarithms"
+                ));
+            }
+        }
+        if self.in_blocks() {
+            notes.push(format!(
+                "a single run: {} blocks of {} frames stand for runs, and a quarter is held out",
+                self.about.runs, self.about.frames
+            ));
+        }
+        notes
     }
 
     /// Nothing accelerates, or no more than noise does.
@@ -127,12 +154,11 @@ impl System for Dataset {
         };
         let rates = settings.rates();
         let view = View::of(self, settings);
-        let session = match view.period() > 0.0 {
-            true => {
-                let place = settings.external();
-                On::Box(Periodic::new(device, problem, source, view.period(), place, rates, arenas))
-            }
-            false => On::Open(tiny::Session::new(&device, problem, source, rates, arenas, done)?),
+        let (period, place) = (view.period(), settings.external());
+        let session = if period > 0.0 || place {
+            On::Displacements(Displaced::new(device, problem, source, period, place, rates, arenas))
+        } else {
+            On::Moved(tiny::Session::new(&device, problem, source, rates, arenas, done)?)
         };
         let edges_of_step = (runs * settings.batch * bodies * (bodies - 1)) as u64;
         Ok(Box::new(OnBodies {
@@ -186,8 +212,8 @@ impl Dataset {
 impl Session for OnBodies<'_> {
     fn training(&mut self) -> &mut dyn Training {
         match &mut self.session {
-            On::Open(session) => session,
-            On::Box(session) => session,
+            On::Moved(session) => session,
+            On::Displacements(session) => session,
         }
     }
 
@@ -195,8 +221,8 @@ impl Session for OnBodies<'_> {
         let count = steps.end - steps.start;
         self.edges += count * self.edges_of_step;
         match &mut self.session {
-            On::Open(session) => session.advance(count as usize),
-            On::Box(session) => session.advance(shape, steps),
+            On::Moved(session) => session.advance(count as usize),
+            On::Displacements(session) => session.advance(shape, steps),
         }
     }
 

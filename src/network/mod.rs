@@ -2,10 +2,10 @@
 
 pub mod batches;
 mod bodies;
+mod displaced;
 pub mod forward;
 pub(crate) mod metrics;
 pub mod model;
-mod periodic;
 pub(crate) mod pruning;
 pub mod settings;
 pub(crate) mod state;

@@ -266,9 +266,13 @@ impl Settings {
         } else {
             ""
         };
+        let stride = match self.frame_stride {
+            1 => String::new(),
+            stride => format!(", one frame in {stride}"),
+        };
         format!(
             "train: {model}, {messages} messages, {layers} hidden layers of {hidden}, {steps} steps \
-             of {batch} {units}, learning rate up to {peak_rate}{pruned}"
+             of {batch} {units}{stride}, learning rate up to {peak_rate}{pruned}"
         )
     }
 

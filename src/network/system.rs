@@ -44,6 +44,11 @@ pub trait System {
         1.0
     }
 
+    /// How its data are used, a sentence each, where that is not plain.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Why there is nothing to learn, in words, and the error of knowing nothing; `None` where there is.
     fn nothing(&self) -> Option<(String, f64)> {
         None

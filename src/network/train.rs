@@ -152,6 +152,7 @@ pub fn train_replicas(
     observer: &dyn Observer,
 ) -> Result<Vec<Trained>> {
     settings.check()?;
+    system.notes().iter().for_each(|note| progress.note(note));
     let replicas: Vec<(Settings, &RunFolder)> = folders
         .iter()
         .enumerate()

@@ -82,27 +82,28 @@ impl Turn {
 
 /// Makes a network one of displacements.
 pub fn centre(arena: &Arena, parameters: &mut [f32]) {
-    centre_axes(arena, parameters, DIM);
+    displacements(arena, parameters, DIM);
+    forget_place(arena, parameters, DIM);
 }
 
 /// The part of a gradient that leaves a network one of displacements.
 pub fn project(arena: &Arena, gradients: &mut [f32]) {
-    project_axes(arena, gradients, DIM);
+    project_displacements(arena, gradients, DIM);
+    forget_place(arena, gradients, DIM);
 }
 
-/// [`centre`] where the first `axes` features are a position.
-pub fn centre_axes(arena: &Arena, parameters: &mut [f32], axes: usize) {
+/// Makes φe one of displacements, where the first `axes` features are a position.
+pub fn displacements(arena: &Arena, parameters: &mut [f32], axes: usize) {
     let (layer, sender) = (&arena.edge[0], features(arena));
     for row in parameters[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
         for k in 0..axes {
             row[k] = -row[sender + k];
         }
     }
-    forget_place(arena, parameters, axes);
 }
 
-/// [`project`] where the first `axes` features are a position.
-pub fn project_axes(arena: &Arena, gradients: &mut [f32], axes: usize) {
+/// The part of a gradient that leaves φe one of displacements, where the first `axes` features are a position.
+pub fn project_displacements(arena: &Arena, gradients: &mut [f32], axes: usize) {
     let (layer, sender) = (&arena.edge[0], features(arena));
     for row in gradients[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
         for k in 0..axes {
@@ -110,7 +111,6 @@ pub fn project_axes(arena: &Arena, gradients: &mut [f32], axes: usize) {
             (row[sender + k], row[k]) = (along, -along);
         }
     }
-    forget_place(arena, gradients, axes);
 }
 
 /// Features of a node.
@@ -118,7 +118,8 @@ fn features(arena: &Arena) -> usize {
     arena.edge[0].inputs / 2
 }
 
-fn forget_place(arena: &Arena, values: &mut [f32], axes: usize) {
+/// Makes φv, or what its gradient moves, blind to the position that the first `axes` features are.
+pub fn forget_place(arena: &Arena, values: &mut [f32], axes: usize) {
     let layer = &arena.node[0];
     for row in values[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
         row[..axes].fill(0.0);

@@ -1,6 +1,6 @@
-//! Trainings in a periodic box: the bodies of a batch are one graph of [`edge`], which takes senders at their
-//! nearest image. Where forces do not depend on the place, neither does the network, exactly: φe sees
-//! displacements alone.
+//! Trainings on displacements: in a periodic box, or where the place matters for bodies but not for the forces between
+//! them. The bodies of a batch are one graph of [`edge`], which takes senders at their nearest image. φe sees
+//! displacements alone, exactly, and φv the place only where it matters.
 
 use std::ops::Range;
 
@@ -10,17 +10,17 @@ use crate::model::Shape;
 use crate::ops::Training;
 use crate::ops::adam::Networks;
 use crate::ops::edge::{self, Coordinates, symmetry};
-use crate::ops::tiny::source::{Graphs, Source};
+use crate::ops::tiny::source::{Draw, Graphs, Source};
 use crate::ops::tiny::{Loss, Problem};
 use crate::random::Random;
 
-/// A stack of trainings in a box. Networks and moments stay on the host, whatever the device.
-pub(super) struct Periodic<'a> {
+/// A stack of trainings on displacements. Networks and moments stay on the host, whatever the device.
+pub(super) struct Displaced<'a> {
     device: Device,
     problem: Problem,
     source: Source<'a>,
     period: f32,
-    /// Axes along which the network sees the place.
+    /// True where φv sees the place.
     place: bool,
     networks: Networks,
     batch: Graphs,
@@ -31,8 +31,9 @@ pub(super) struct Periodic<'a> {
     workspace: edge::Workspace,
 }
 
-impl<'a> Periodic<'a> {
-    /// Trainings with these rates and arenas, as for [`crate::ops::tiny::Session::new`], in a box of this edge.
+impl<'a> Displaced<'a> {
+    /// Trainings with these rates and arenas, as for [`crate::ops::tiny::Session::new`], in a box of
+    /// this edge, 0 for open space; φv sees the `place` or not.
     pub fn new(
         device: Device,
         problem: Problem,
@@ -49,13 +50,14 @@ impl<'a> Periodic<'a> {
             (first..first + bodies).filter(move |&other| other != node)
         };
         let mut networks = Networks::new(rates, arenas);
-        if !place {
-            let arena = problem.shape.arena();
-            for run in networks.parameters.chunks_exact_mut(arena.len) {
-                symmetry::centre_axes(&arena, run, problem.shape.outputs);
+        let (arena, dim) = (problem.shape.arena(), problem.shape.outputs);
+        for run in networks.parameters.chunks_exact_mut(arena.len) {
+            symmetry::displacements(&arena, run, dim);
+            if !place {
+                symmetry::forget_place(&arena, run, dim);
             }
         }
-        Periodic {
+        Displaced {
             device,
             problem,
             source,
@@ -93,8 +95,8 @@ impl<'a> Periodic<'a> {
         self.batch.features.clear();
         self.batch.targets.clear();
         let mut random = Random::new(seeds[run], step);
-        // Nothing is moved: the network sees displacements, or the place matters.
-        let draw = crate::ops::tiny::source::Draw { translation: 0.0, ..*draw };
+        // Nothing need be moved.
+        let draw = Draw { translation: 0.0, ..*draw };
         self.source.states().draw(part, draw, graphs, &mut random, &mut self.batch);
         let arena = shape.arena();
         let of_run = run * arena.len..(run + 1) * arena.len;
@@ -116,14 +118,15 @@ impl<'a> Periodic<'a> {
         let parameters = &parameters[of_run];
         let (targets, workspace) = (&self.batch.targets, &mut self.workspace);
         let loss = edge::gradient(&self.device, &batch, targets, parameters, gradients, workspace)?;
+        symmetry::project_displacements(&arena, gradients, shape.outputs);
         if !self.place {
-            symmetry::project_axes(&arena, gradients, shape.outputs);
+            symmetry::forget_place(&arena, gradients, shape.outputs);
         }
         Ok(loss)
     }
 }
 
-impl Training for Periodic<'_> {
+impl Training for Displaced<'_> {
     fn most_steps(&self) -> u64 {
         1
     }
