@@ -107,7 +107,11 @@ pub fn build(
     let scales = Scales {
         length: LENGTH,
         velocity: deviation(catalogs.iter().flat_map(|c| c.velocities())),
-        mass: deviation(catalogs.iter().flat_map(|c| c.masses())),
+        // Halos of one mass say nothing by it: it is 1, and the law is one in distances and speeds.
+        mass: match deviation(catalogs.iter().flat_map(|c| c.masses())) {
+            0.0 => first.masses().first().copied().unwrap_or(0.0).into(),
+            scatter => scatter,
+        },
     };
     for (name, scale) in [("velocity", scales.velocity), ("mass", scales.mass)] {
         if !(scale > 0.0 && scale.is_finite()) {
@@ -360,6 +364,20 @@ mod tests {
         let spread = masses.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / 120.0;
         assert!((spread - 1.0).abs() < 1e-5);
         assert!((f64::from(joined.2[0]) * LENGTH - f64::from(both[0].positions()[0])).abs() < 1e-5);
+    }
+
+    #[test]
+    fn halos_of_one_mass_have_mass_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let text =
+            "x,y,z,vx,vy,vz,mass\n1,2,3,10,20,30,1e13\n2,2,3,-10,0,30,1e13\n3,2,3,5,9,1,1e13\n";
+        let [source, output, path] = ["a.csv", "b", "c"].map(|name| folder.path().join(name));
+        std::fs::write(&source, text).unwrap();
+        let settings = Settings { edge: Some(10.0), ..Settings::default() };
+        catalog::import(&source, &output, &settings).unwrap();
+        build(&Device::cpu(), &[Catalog::open(&output).unwrap()], None, 3.0, &path).unwrap();
+        let graph = Graph::open(&path).unwrap();
+        assert!(graph.scaled_features().chunks(7).all(|row| row[6] == 1.0));
     }
 
     #[test]

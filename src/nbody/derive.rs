@@ -362,6 +362,8 @@ pub fn compare(read: &mut Trajectories) {
         ));
     }
     let (v, a) = (factor(velocities), factor(accelerations));
+    // Three digits: the fits are not better.
+    let shown = |factor: f64| -> f64 { format!("{factor:.2e}").parse().unwrap_or(factor) };
     let off = |factor: Option<f64>| factor.filter(|f| (f - 1.0).abs() > DISAGREES);
     let close = |a: f64, b: f64| (a / b - 1.0).abs() < DISAGREES;
     if let (Some(v), Some(a)) = (off(v), off(a))
@@ -369,7 +371,8 @@ pub fn compare(read: &mut Trajectories) {
         && close(a, v * v)
     {
         read.notes.push(format!(
-            "warning: the times are {v:.4} times what velocities and accelerations say: other units?"
+            "warning: the times are {} times what velocities and accelerations say: other units?",
+            shown(v)
         ));
         return;
     }
@@ -377,7 +380,8 @@ pub fn compare(read: &mut Trajectories) {
         let Some(factor) = factor else { continue };
         let why = if close(factor, -1.0) { "is the sign turned?" } else { "other units?" };
         read.notes.push(format!(
-            "warning: the {name} are {factor:.4} times what the positions say: {why}"
+            "warning: the {name} are {} times what the positions say: {why}",
+            shown(factor)
         ));
     }
 }

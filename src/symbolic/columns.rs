@@ -154,6 +154,8 @@ fn numeric(table: &Table, options: &Options) -> (Vec<String>, Vec<(String, Strin
             _ => None,
         };
         match why {
+            // A name that occurs twice is an error of its own.
+            None if found.contains(name) => {}
             None => found.push(name.clone()),
             Some(why) => left_out.push((name.clone(), why)),
         }

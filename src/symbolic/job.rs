@@ -431,7 +431,7 @@ pub fn problem_of_table(
     let error = |field: &str, message: String| Error::input(message).file(&table.path).field(field);
     let asked = |field: &str, message: String| Error::usage(message).file(&table.path).field(field);
     let column = |name: &str| -> Result<Vec<f32>> {
-        if table.find(name).is_none() {
+        if table.find(name).is_none() && !table.unreadable.iter().any(|(other, _)| other == name) {
             return Err(asked(name, table.lacks()));
         }
         let values: Vec<f32> = table.column(name)?.iter().map(|&v| v as f32).collect();

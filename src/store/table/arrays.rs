@@ -90,6 +90,7 @@ pub(super) fn table(path: &Path, arrays: &[Array]) -> Result<Table> {
         let bad = |message: String| Err(Error::input(message).file(path).field(name));
         if let Some(message) = unreadable {
             table.notes.push(format!("'{name}' is left out: {message}"));
+            table.unreadable.push((name.clone(), message.clone()));
             continue;
         }
         match (&shape[..], words) {

@@ -31,6 +31,8 @@ pub struct Table {
     pub scalars: Vec<(String, f64)>,
     /// What had to be guessed or was left out, a sentence each, for the user.
     pub notes: Vec<String>,
+    /// Arrays that cannot be a column, and why.
+    pub unreadable: Vec<(String, String)>,
     /// The comments above the rows of a text file, without their signs.
     pub comments: Vec<String>,
     /// The line of each row in a text file; empty elsewhere.
@@ -327,6 +329,10 @@ impl Table {
     /// The cells of the column `name`; an error where there is none, or two.
     pub fn cells(&self, name: &str) -> Result<&Column> {
         let error = |message: String| Error::input(message).file(&self.path).field(name);
+        let unreadable = self.unreadable.iter().find(|(other, _)| other == name);
+        if let Some((_, why)) = unreadable {
+            return Err(error(why.clone()));
+        }
         let index = self.find(name).ok_or_else(|| error(self.lacks()))?;
         let twice = self.names[index + 1..].contains(&self.names[index]);
         if twice {
@@ -382,6 +388,7 @@ impl Table {
             columns: self.columns.iter().map(|column| column.select(rows)).collect(),
             scalars: self.scalars.clone(),
             notes: self.notes.clone(),
+            unreadable: self.unreadable.clone(),
             comments: self.comments.clone(),
             lines: rows.iter().map(|&row| self.row_number(row)).collect(),
         }
