@@ -216,7 +216,7 @@ mod tests {
         let mut some = |count: usize, size: f64| -> Vec<f64> {
             (0..count).map(|_| size * random.normal()).collect()
         };
-        let (x, a, m, q) = (some(40 * 8, 1.0), some(40 * 8, 4.0), some(4, 1.0), some(4, 2.0));
+        let (x, a, m, q) = (some(40 * 8, 1.0), some(40 * 8, 4.0), some(4, 0.3), some(4, 0.8));
         [x, a, m.iter().map(|m| m.exp()).collect(), q]
     }
 

@@ -350,8 +350,29 @@ impl Model {
         Some(View::new(data, &self.about.settings)).filter(|view| !view.is_plain())
     }
 
-    /// φe on `inputs` `[edges, 2·n_features]`: features of the receiver, then of the sender.
+    /// True where there is a single sender and messages are not fixed by being added up: φv could undo anything that φe
+    /// does to a force.
+    fn of_pairs(&self) -> bool {
+        let TrainedOn::Bodies(data, None) = &self.about.on else { return false };
+        let Shape { message_dim, outputs, sampled, .. } = self.shape;
+        let place = self.about.settings.external();
+        data.bodies == 2 && !place && !sampled && message_dim >= outputs
+    }
+
+    /// φe on `inputs` `[edges, 2·n_features]`: features of the receiver, then of the sender. Where all systems that it was
+    /// trained on are of two bodies, and the data were not simulated, the messages are what φv makes of them: the
+    /// acceleration of the receiver, then zeros.
     pub fn messages(&self, device: &Device, inputs: &[f32]) -> Result<Messages> {
+        if self.of_pairs() {
+            let Shape { message_dim, outputs, .. } = self.shape;
+            let edges = inputs.len() / self.shape.edge_inputs();
+            // The two ends of an edge are a graph.
+            let found = self.accelerations(device, inputs, edges, 2)?;
+            let mut values = vec![0.0; edges * message_dim];
+            let rows = values.chunks_exact_mut(message_dim).zip(found.chunks_exact(2 * outputs));
+            rows.for_each(|(row, both)| row[..outputs].copy_from_slice(&both[..outputs]));
+            return Ok(Messages { values, log_variances: None });
+        }
         let Some(view) = self.view() else {
             return forward::messages(device, &self.shape, &self.parameters, inputs);
         };
