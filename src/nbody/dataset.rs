@@ -252,7 +252,7 @@ impl Dataset {
             Units::Natural => self.natural(),
             Units::Users => Scale::NONE,
             Units::Of(scale) => scale,
-            Units::Stored => return Ok(data),
+            Units::Stored => return Ok(self),
         };
         if wanted != stored {
             self.convert(wanted)?;
