@@ -111,6 +111,7 @@ pub fn train(
     observer: &dyn Observer,
 ) -> Result<Trained> {
     settings.check()?;
+    system.notes().iter().for_each(|note| observer.note(note));
     if let Some(start) = &start {
         start.check(settings, &system.trained_on())?;
     }
@@ -152,7 +153,7 @@ pub fn train_replicas(
     observer: &dyn Observer,
 ) -> Result<Vec<Trained>> {
     settings.check()?;
-    system.notes().iter().for_each(|note| progress.note(note));
+    system.notes().iter().for_each(|note| observer.note(note));
     let replicas: Vec<(Settings, &RunFolder)> = folders
         .iter()
         .enumerate()
