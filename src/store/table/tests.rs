@@ -82,6 +82,17 @@ fn without_a_header_columns_are_numbered() {
     let table = csv("Rome,41.9\nOslo,59.9\n").unwrap();
     assert_eq!((table.names.len(), table.rows()), (2, 2));
     assert_eq!(table.column("x1").unwrap(), [41.9, 59.9]);
+    // What pandas writes of columns without names is a header all the same.
+    for text in ["0,1,2\n0.5,1,7\n", ",0,1\n0,0.5,1\n"] {
+        let table = csv(text).unwrap();
+        assert_eq!(
+            (&table.names[..2], table.rows()),
+            (&["x0".into(), "x1".into()][..], 1),
+            "{text}"
+        );
+        assert_eq!(table.column("x0").unwrap(), [0.5], "{text}");
+    }
+    assert_eq!(csv("0,1,2\n3,4,5\n").unwrap().rows(), 2);
     // A word over a number is a name, and so is a number beside it.
     assert_eq!(csv("city,2020\nOslo,59.9\n").unwrap().names, ["city", "2020"]);
     assert_eq!(file("am_fm", b"0.0 1.0\n1e-3 2\n").unwrap().names, ["x0", "x1"]);

@@ -223,7 +223,12 @@ pub(super) fn read(path: &Path) -> Result<Table> {
     if records.skip(&mut Vec::new()) {
         records.next(&mut second);
     }
-    if headless(&first, &second) {
+    if let Some(names) = numbered(&first, &second) {
+        (records.at, records.line) = (at, line);
+        records.next(&mut cells);
+        table.notes.push("the header numbers the columns: they are called x0, x1, …".into());
+        table.names = names;
+    } else if headless(&first, &second) {
         (records.at, records.line) = (at, line);
         table.names = match names_in(&comments, separator, first.len()) {
             Some(names) => names,
@@ -290,6 +295,17 @@ pub(super) fn read(path: &Path) -> Result<Table> {
     columns.iter_mut().for_each(|column| column.decimal_comma = decimal_comma);
     table.columns = columns.into_iter().map(Column::Words).collect();
     Ok(table)
+}
+
+/// The names of columns that a header 0, 1, 2, … numbers, as pandas does where they have no names.
+fn numbered(first: &[String], second: &Words) -> Option<Vec<String>> {
+    let index = usize::from(first.first().is_some_and(String::is_empty));
+    let counts = first[index..].iter().enumerate().all(|(k, cell)| *cell == k.to_string());
+    // Two numbers, or rows of whole numbers, may be data.
+    let fractions = second.cells().skip(index).any(|cell| cell.contains('.'));
+    let sure = counts && fractions && first.len() - index >= 3 - 2 * index;
+    let name = |k: usize| if k < index { String::new() } else { format!("x{}", k - index) };
+    sure.then(|| (0..first.len()).map(name).collect())
 }
 
 /// True where the first row is no header: it holds numbers, or stands to the second as a row to a row.
