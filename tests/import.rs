@@ -805,7 +805,7 @@ fn error_bars_hold() {
         let paths = ["import", csv.to_str().unwrap(), "-o", out.to_str().unwrap(), "--overwrite"];
         let (code, document) = lawsmith(&paths);
         assert_eq!(code, Some(0), "{document}");
-        let data = Dataset::open(&out).unwrap();
+        let data = Dataset::open_in(&out, Units::Stored).unwrap();
         assert_eq!(data.about.frames, 100);
         let bar = document["acceleration_error"]["within_95"].as_f64().unwrap();
         let (mut inside, mut all) = (0, 0);

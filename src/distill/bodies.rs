@@ -329,9 +329,13 @@ impl Physics for Bodies {
         table.components().into_iter().map(law).collect()
     }
 
-    fn laws(&self, _: &Table, found: &[Found]) -> Vec<Laws> {
-        let chosen = found.iter().map(|found| found.chosen.expression.clone());
-        chosen.map(|chosen| Laws { candidates: vec![chosen.clone()], chosen }).collect()
+    fn laws(&self, table: &Table, found: &[Found]) -> Vec<Laws> {
+        let all = self.terms().edge;
+        let law = |found: &Found| {
+            let chosen = in_all(&found.chosen.expression, &table.inputs, &all);
+            Laws { candidates: vec![chosen.clone()], chosen }
+        };
+        found.iter().map(law).collect()
     }
 
     /// Features and kept summed messages of one node of each graph, outputs of the network.
