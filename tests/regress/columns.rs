@@ -6,7 +6,9 @@ use crate::Place;
 
 /// 3 t² − p on 40 rows.
 fn rows(separator: &str) -> Vec<String> {
-    let value = |k: usize, a: usize, b: usize| 1.0 + (k * a % b) as f64 / b as f64 * 4.0;
+    // In the digits that are written, so that the law is exact.
+    let written = |value: f64| (1e4 * value).round() / 1e4;
+    let value = |k: usize, a: usize, b: usize| written(1.0 + (k * a % b) as f64 / b as f64 * 4.0);
     let row = |k: usize| {
         let (t, p) = (value(k, 7, 41), value(k, 13, 37));
         format!("{t:.4}{separator}{p:.4}{separator}{:.6}", 3.0 * t * t - p)
