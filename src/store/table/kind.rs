@@ -74,6 +74,11 @@ const JSON: &str =
 const HTML: &str = "is a web page (HTML or XML) and no table: save the table itself as CSV";
 const DCD: &str = "is a DCD trajectory: save its positions [frame, body, dim] as .npz, for example with MDAnalysis";
 
+/// True of bytes that are in no text: control characters but those between lines and columns, and escape.
+fn is_control(byte: u8) -> bool {
+    byte < b' ' && !matches!(byte, b'\t'..=b'\r' | 0x1a | 0x1b)
+}
+
 impl Kind {
     /// Looks at the file.
     ///
@@ -104,7 +109,7 @@ impl Kind {
             "safetensors" => Kind::Safetensors,
             "parquet" => Kind::Parquet,
             "json" => Kind::Other(JSON),
-            _ if head.contains(&0)
+            _ if head.iter().any(|&byte| is_control(byte))
                 && !head.starts_with(b"\xff\xfe")
                 && !head.starts_with(b"\xfe\xff") =>
             {
