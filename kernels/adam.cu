@@ -1,4 +1,4 @@
-// One step of Adam on a stack of flat arenas, each with its gradient scaled to unit norm. Mathematics, argument struct in Rust, processor twin and tests:
+// One step of Adam on a stack of flat arenas, each with its gradient scaled to unit norm. Mathematics, processor twin and tests:
 // src/ops/adam/.
 #include "common/device.cuh"
 

@@ -1,5 +1,5 @@
 // A training step on stars of a large graph: what lies between the layers, which are those of mlp.cu.
-// Mathematics, argument structs in Rust, processor twin and tests: src/ops/edge/.
+// Mathematics, processor twin and tests: src/ops/edge/.
 //
 // The edges of a chunk of receivers lie in order: those of receiver r are starts[r] … starts[r + 1].
 // Kernels with a block for each receiver have TILE_THREADS threads.

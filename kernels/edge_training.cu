@@ -1,6 +1,6 @@
 // What a training that stays on the device does beside a step of edge.cu: the senders of a batch from those of
 // the graph, weights that are turned like a cube and gradients that are turned back, the sums of the loss.
-// Mathematics, argument structs in Rust, processor twin and tests: src/ops/edge/ (symmetry.rs, gpu/resident.rs).
+// Mathematics, processor twin and tests: src/ops/edge/ (symmetry.rs, gpu/resident.rs).
 #include "common/device.cuh"
 #include "common/gemm.cuh"
 

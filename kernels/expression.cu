@@ -1,5 +1,5 @@
-// Losses of a population of expressions on a table, and their constants fitted. Mathematics, argument
-// struct in Rust, processor twin and tests: src/ops/expression/.
+// Losses of a population of expressions on a table, and their constants fitted. Mathematics,
+// processor twin and tests: src/ops/expression/.
 //
 // A block works on one program, whose values come from common/evaluate.cuh. Columns of the table come
 // through the first-level cache, which blocks of one multiprocessor share, as they could not share a

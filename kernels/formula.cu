@@ -1,5 +1,5 @@
-// Sums of expressions over the edges of a large graph, with their derivatives. Mathematics, argument
-// struct in Rust, processor twin and tests: src/ops/formula/.
+// Sums of expressions over the edges of a large graph, with their derivatives. Mathematics,
+// processor twin and tests: src/ops/formula/.
 //
 // A warp has some receivers of its own, and goes over their edges 128 at a time, four neighbouring edges a
 // lane, across the borders between receivers. It makes the variables of these edges, evaluates one

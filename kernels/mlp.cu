@@ -1,5 +1,5 @@
 // Linear layers with ReLU, forward and backward, for a stack of networks (run = blockIdx.z). Mathematics,
-// argument structs in Rust, processor twin and tests: src/ops/mlp/.
+// processor twin and tests: src/ops/mlp/.
 //
 // A row of a layer's input may be the sum of `group` rows in memory: what is summed at a node before the
 // layer, since a linear layer may act on the sum. Its bias counts `group` times.

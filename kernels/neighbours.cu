@@ -1,4 +1,4 @@
-// The radius graph in a periodic box, by cell list. Mathematics, argument structs in Rust, processor
+// The radius graph in a periodic box, by cell list. Mathematics, processor
 // twin and tests: src/ops/neighbours/.
 #include "common/device.cuh"
 

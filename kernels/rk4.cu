@@ -1,4 +1,4 @@
-// Integration of many small systems of bodies at once. Mathematics, argument struct in Rust, processor
+// Integration of many small systems of bodies at once. Mathematics, processor
 // twin and tests: src/ops/rk4/.
 //
 // A thread moves one body; the bodies of a system are neighbours in a block and tell each other their

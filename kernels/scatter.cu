@@ -1,4 +1,4 @@
-// Sums over the edges of a graph. Mathematics, argument struct in Rust, processor twin and tests:
+// Sums over the edges of a graph. Mathematics, processor twin and tests:
 // src/ops/scatter/.
 #include "common/device.cuh"
 

@@ -1,5 +1,5 @@
 // One training step of a stack of graph networks on small, fully connected graphs (run = blockIdx.z).
-// Mathematics, argument structs in Rust, processor twin and tests: src/ops/tiny/. Plain layers are
+// Mathematics, processor twin and tests: src/ops/tiny/. Plain layers are
 // those of mlp.cu; here is what is special about graphs, messages and the loss.
 //
 // Edges are sorted by receiver, each receiver's by sender. Without a penalty on messages φe's last

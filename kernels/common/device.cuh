@@ -7,8 +7,8 @@
 
 // KERNEL void name(Args args) { … }   a kernel; nvcc and the stand-in know it by its plain name
 // EXPORT(name)                        after it: makes it known to the stand-in
-// LAYOUT(Struct, field, …)            all fields of an argument struct, at most 40: a test compares
-//                                     its layout with that of the Rust struct
+// LAYOUT(Struct, field, …)            all fields of an argument struct, at most 40: the build makes
+//                                     its twin in Rust of them, and a test compares the layouts
 // DEVICE                              a function called from kernels
 // UNROLL                              before a loop with a constant number of rounds
 

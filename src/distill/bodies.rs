@@ -44,7 +44,7 @@ enum Source {
     /// In the folder of the run, and in the file that its network was trained on.
     Folder(RunFolder),
     /// What the network was trained on, in memory.
-    Memory(Dataset),
+    Memory(Box<Dataset>),
 }
 
 /// A run on small systems.
@@ -68,7 +68,7 @@ impl Bodies {
     fn trained(&self) -> Result<Dataset> {
         match &self.source {
             Source::Folder(_) => rollout::open_for(&self.model, &self.model.about.dataset),
-            Source::Memory(data) => Ok(data.clone()),
+            Source::Memory(data) => Ok((**data).clone()),
         }
     }
 
@@ -212,7 +212,7 @@ impl Distilled for Dataset {
             let message = "is not the data set that the network was trained on";
             return Err(Error::usage(message).file(self.path()));
         }
-        let (source, model) = (Source::Memory(self.clone()), model.clone());
+        let (source, model) = (Source::Memory(Box::new(self.clone())), model.clone());
         Ok(Box::new(Bodies { source, model, data, law, unseen: OnceCell::new() }))
     }
 }

@@ -83,7 +83,7 @@ mod tests {
         let pull: Vec<f32> = e.iter().zip(&m).map(|(e, m)| e / m).collect();
         let drag: Vec<f32> = pull.iter().zip(&v).map(|(a, v)| a - 0.4 * v).collect();
         assert!(velocities_tell(&names, &columns, &[drag]));
-        assert!(!velocities_tell(&names, &columns, &[pull.clone()]));
+        assert!(!velocities_tell(&names, &columns, std::slice::from_ref(&pull)));
         // What the messages explain, velocities need not, however much they have in common.
         let same = [e.clone(), m, e];
         assert!(!velocities_tell(&names, &same, &[pull]));

@@ -80,6 +80,7 @@ impl Found {
 }
 
 /// [`search_varying`] of those problems whose target varies; the law of the others is their constant.
+#[expect(clippy::too_many_arguments, reason = "what is searched, how, and where it is kept")]
 pub(super) fn search(
     at: Compute,
     folder: Option<&RunFolder>,
@@ -125,6 +126,7 @@ pub(super) fn search(
 
 /// Searches a law for each problem, or for all that are `joined`. In a run's folder it goes on from what is there,
 /// with `hall_of_fame.csv` live, into `laws.json`.
+#[expect(clippy::too_many_arguments, reason = "what is searched, how, and where it is kept")]
 fn search_varying(
     at: Compute,
     folder: Option<&RunFolder>,

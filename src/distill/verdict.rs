@@ -10,7 +10,9 @@ const EXPLAINS: f64 = 0.9;
 const EXPLAINS_SCATTER: f64 = 0.2;
 /// … and stands for the network where its error is at most this many times the network's, …
 const AS_GOOD: f64 = 1.5;
-/// … or where it is this small a part of the baseline's.
+/// … or where it is this small a part of the baseline's. (Planets: 4 % of it may be fifteen times what the network leaves over.)
+const NEGLIGIBLE: f64 = 0.005;
+/// Errors below this part of the baseline's need no reason.
 const SMALL: f64 = 0.05;
 /// A network whose error is more than this part of the baseline's has learned nothing.
 const NOTHING: f64 = 0.9;
@@ -167,7 +169,8 @@ fn judge(
     let is_noise = noise.is_some_and(|noise| of_formula <= NOISE * noise);
     let enough = if left.scatter { EXPLAINS_SCATTER } else { EXPLAINS };
     let explains = formula.r2.unwrap_or(0.0) >= enough || is_noise;
-    let as_good = of_formula <= AS_GOOD * of_network || of_formula <= SMALL * baseline || is_noise;
+    let as_good =
+        of_formula <= AS_GOOD * of_network || of_formula <= NEGLIGIBLE * baseline || is_noise;
     let figures = |error: f64| {
         let share = 100.0 * error / baseline;
         format!("{}, {} % of that of {guess} ({})", short(error), short(share), short(baseline))
@@ -282,6 +285,9 @@ mod tests {
         );
         let nothing = judged(1.0, 1.0, &none);
         assert!(!nothing.found && nothing.sentence.contains("learned nothing"), "{nothing:?}");
+        // Small beside the baseline, and yet the network knows far more.
+        let poor = judged(0.002, 0.03, &none);
+        assert!(!poor.found && poor.sentence.contains("times worse than the network"), "{poor:?}");
         let both = judged(0.6, 0.6, &none);
         assert!(!both.found && both.sentence.contains("neither network nor formula"), "{both:?}");
     }
@@ -310,8 +316,8 @@ mod tests {
     #[test]
     fn numbers_have_three_digits() {
         assert_eq!(
-            [0.012345, 3.14159, 1234.5, 1.2e-7].map(short),
-            ["0.0123", "3.14", "1234", "1.20e-7"]
+            [0.012345, 3.24859, 1234.5, 1.2e-7].map(short),
+            ["0.0123", "3.25", "1234", "1.20e-7"]
         );
     }
 }

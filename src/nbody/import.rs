@@ -156,7 +156,8 @@ pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Resul
         let lengths = file.slice::<u32>("lengths").iter_mut();
         lengths.zip(runs).for_each(|(out, run)| *out = run.frames() as u32);
     }
-    let tensors: [(&str, f64, fn(&Run) -> &Vec<f64>); 3] = [
+    type Values = fn(&Run) -> &Vec<f64>;
+    let tensors: [(&str, f64, Values); 3] = [
         ("positions", scale.length, |run| &run.positions),
         ("velocities", scale.velocity(), |run| run.velocities.as_ref().expect("given or made")),
         ("accelerations", scale.acceleration(), |run| {
@@ -184,7 +185,8 @@ pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Resul
             repeat(&stored, out, |v| v as f32);
         }
     }
-    let matter: [(&str, f64, f64, fn(&Run) -> &Option<Vec<f64>>); 2] = [
+    type Given = fn(&Run) -> &Option<Vec<f64>>;
+    let matter: [(&str, f64, f64, Given); 2] = [
         ("masses", 1.0, scale.mass, |run| &run.masses),
         ("charges", 0.0, scale.charge, |run| &run.charges),
     ];

@@ -211,8 +211,9 @@ impl Trajectories {
     /// An error where a mass is none that a force could be divided by.
     fn masses(&self) -> Result<()> {
         for run in &self.runs {
-            let masses = run.masses.iter().flatten().zip(&run.bodies);
-            for (mass, body) in masses.filter(|(mass, _)| !(**mass > 0.0)) {
+            let mut masses = run.masses.iter().flatten().zip(&run.bodies);
+            let none = |mass: f64| mass.is_nan() || mass <= 0.0;
+            if let Some((mass, body)) = masses.find(|(mass, _)| none(**mass)) {
                 let message = match *mass {
                     0.0 => format!(
                         "body {body} of run {} has none: a mass must be positive, as accelerations are forces \
