@@ -45,8 +45,8 @@ struct OnBodies<'a> {
 
 /// How a network is kept from learning the place: graphs are moved at random, or it sees displacements.
 enum On<'a> {
-    Moved(Box<tiny::Session<'a>>),
-    Displacements(Displaced<'a>),
+    Moved(tiny::Session<'a>),
+    Displacements(Box<Displaced<'a>>),
 }
 
 impl System for Dataset {
@@ -156,9 +156,11 @@ impl System for Dataset {
         let view = View::of(self, settings);
         let (period, place) = (view.period(), settings.external());
         let session = if period > 0.0 || place {
-            On::Displacements(Displaced::new(device, problem, source, period, place, rates, arenas))
+            On::Displacements(Box::new(Displaced::new(
+                device, problem, source, period, place, rates, arenas,
+            )))
         } else {
-            On::Moved(Box::new(tiny::Session::new(&device, problem, source, rates, arenas, done)?))
+            On::Moved(tiny::Session::new(&device, problem, source, rates, arenas, done)?)
         };
         let edges_of_step = (runs * settings.batch * bodies * (bodies - 1)) as u64;
         Ok(Box::new(OnBodies {
@@ -212,8 +214,8 @@ impl Dataset {
 impl Session for OnBodies<'_> {
     fn training(&mut self) -> &mut dyn Training {
         match &mut self.session {
-            On::Moved(session) => &mut **session,
-            On::Displacements(session) => session,
+            On::Moved(session) => session,
+            On::Displacements(session) => &mut **session,
         }
     }
 
