@@ -29,6 +29,7 @@ use crate::network::system::System;
 use crate::network::train;
 use crate::ops::check_precision;
 use crate::store::run::RunFolder;
+use crate::store::table::Kind;
 use crate::store::tensors::TensorFile;
 use crate::symbolic::front::Select;
 use crate::symbolic::job::{HALL_OF_FAME, LAWS, MEMORY, NODE_MEMORY};
@@ -111,6 +112,11 @@ pub fn open(path: &Path, hide_above: Option<f64>, changes: &Changes) -> Result<B
     if hide_above.is_some() {
         let message = "applies only to a graph of halos";
         return Err(Error::usage(message).file(path).field("hide-above"));
+    }
+    // Not a damaged data set, but none.
+    if !matches!(Kind::of(path)?, Kind::Safetensors | Kind::Binary) {
+        let message = "is no data set: `lawsmith import` makes one of a table of trajectories";
+        return Err(Error::input(message).file(path));
     }
     let units = if changes.raw_units { Units::Users } else { Units::Natural };
     Ok(Box::new(Dataset::open_in(path, units)?))

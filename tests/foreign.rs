@@ -170,4 +170,15 @@ fn options_that_do_not_apply_are_errors() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let error: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(error["error"]["field"], "inputs");
+    // A table is no damaged data set.
+    let output = Command::cargo_bin("lawsmith")
+        .unwrap()
+        .args(["--json", "-q", "distill", text(&table), "-o"])
+        .arg(folder.path().join("run"))
+        .output()
+        .unwrap();
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains("`lawsmith import` makes one"), "{error}");
+    assert!(!folder.path().join("run").exists());
 }

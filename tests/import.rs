@@ -823,3 +823,33 @@ fn error_bars_hold() {
     }
     assert!(windows[0] < 10 && windows[2] > windows[1], "{windows:?}");
 }
+
+/// Paths that cross the edges of a box of 4 are noticed without `--box`, and with one of another size; in the right box
+/// they are taken apart.
+#[test]
+fn a_box_is_noticed_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let [csv, out] = ["t.csv", "t.safetensors"].map(|name| folder.path().join(name));
+    let mut text = "time,body,x,y\n".to_string();
+    for k in 0..60 {
+        let t = 0.1 * f64::from(k);
+        let [a, b] = [(3.0 + t).rem_euclid(4.0), (1.0 - 0.7 * t).rem_euclid(4.0)];
+        text += &format!("{t},a,{a},0.5\n{t},b,{b},{}\n", 0.01 * t);
+    }
+    std::fs::write(&csv, text).unwrap();
+    for (edge, expected) in
+        [(None, "name it with --box"), (Some("1,0"), "the box has an edge of 1"), (Some("4,0"), "")]
+    {
+        let mut arguments =
+            vec!["import", csv.to_str().unwrap(), "-o", out.to_str().unwrap(), "--overwrite"];
+        arguments.extend(edge.iter().flat_map(|edge| ["--box", edge]));
+        let (code, document) = lawsmith(&arguments);
+        assert_eq!(code, Some(0), "{document}");
+        let said = document["notes"].to_string();
+        assert_eq!(said.contains("jump"), !expected.is_empty(), "{document}");
+        assert!(said.contains(expected), "{document}");
+    }
+    let data = Dataset::open_in(&out, Units::Stored).unwrap();
+    let steps = data.positions().chunks(4).zip(data.positions().chunks(4).skip(1));
+    assert!(steps.into_iter().all(|(now, next)| (next[0] - now[0] - 0.1).abs() < 1e-4));
+}

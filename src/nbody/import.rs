@@ -89,18 +89,11 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
     Ok(summary)
 }
 
-/// In a periodic box takes paths apart where they cross its edges, so that fits see no jumps; without one notes jumps
-/// that look like those at the edges of a box.
+/// In a periodic box takes paths apart where they cross its edges, so that fits see no jumps. Jumps that look like those
+/// at the edges of another box are noted.
 fn wrap(read: &mut Trajectories) {
     let (dim, period) = (read.dim, read.period());
     let stride = |run: &Run| run.bodies.len() * dim;
-    if period != [0.0; 3] {
-        read.runs.iter_mut().for_each(|run| {
-            let stride = stride(run);
-            periodic::unwrap(&mut run.positions, stride, dim, period);
-        });
-        return;
-    }
     let found: Vec<Jumps> = match read.runs.first() {
         Some(first) => {
             let runs = read.runs.iter().map(|run| &run.positions[..]);
@@ -109,13 +102,27 @@ fn wrap(read: &mut Trajectories) {
         None => Vec::new(),
     };
     for Jumps { axis, count, length } in found {
-        let axis = ["x", "y", "z"][axis];
-        read.notes.push(format!(
-            "bodies jump {count} times by about {length:.3} along {axis} from one frame to the next: if that is the \
-             edge of a periodic box, name it with --box"
-        ));
+        let (edge, axis) = (period[axis], ["x", "y", "z"][axis]);
+        let jumps = format!(
+            "bodies jump {count} times by about {length:.3} along {axis} from one frame to the next"
+        );
+        if edge == 0.0 {
+            let hint = "if that is the edge of a periodic box, name it with --box";
+            read.notes.push(format!("{jumps}: {hint}"));
+        } else if (length - edge).abs() > WRONG_EDGE * edge {
+            read.notes.push(format!("warning: {jumps}, and the box has an edge of {edge}"));
+        }
+    }
+    if period != [0.0; 3] {
+        read.runs.iter_mut().for_each(|run| {
+            let stride = stride(run);
+            periodic::unwrap(&mut run.positions, stride, dim, period);
+        });
     }
 }
+
+/// Jumps differ from the edge of the box that they are due to by less than this part of it.
+const WRONG_EDGE: f64 = 0.25;
 
 /// Writes complete trajectories as a dataset.
 ///

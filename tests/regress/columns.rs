@@ -91,6 +91,8 @@ fn what_is_missing_is_counted() {
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("2 of 40 rows lack a value: --drop-missing"), "{error}");
     assert_eq!((error["field"].as_str(), error["row"].as_u64()), (Some("t"), Some(12)));
+    let error = place.error(&search("na.csv", "g"));
+    assert!(error["message"].as_str().unwrap().contains("the columns are t, p, f"), "{error}");
     let mut dropping = search("na.csv", "f");
     dropping.push("--drop-missing");
     let document = place.document(&dropping);
