@@ -24,24 +24,29 @@ pub fn explained(columns: &[Vec<f64>], y: &[f64]) -> f64 {
 pub fn velocities_tell(names: &[String], columns: &[Vec<f32>], targets: &[Vec<f32>]) -> bool {
     let of = |name: &str| names.iter().position(|n| n == name).map(|k| &columns[k]);
     let wide = |column: &[f32]| column.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
-    let rows = targets.first().map_or(0, Vec::len);
-    let (mass, charge) = (of("m").map(|m| wide(m)), of("q").map(|q| wide(q)));
-    let factors = |row: usize| {
-        let inverse = mass.as_ref().map_or(1.0, |m| if m[row] == 0.0 { 1.0 } else { 1.0 / m[row] });
-        let charge = charge.as_ref().map_or(0.0, |q| q[row]);
-        [1.0, inverse, charge, charge * inverse]
+    // One that is the same everywhere is the constant of the fit once more, which would have no solution.
+    let varying = |name: &str| {
+        let values = wide(of(name)?);
+        values.iter().any(|value| *value != values[0]).then_some(values)
     };
-    let with_factors = |starts: &dyn Fn(&str) -> bool| -> Vec<Vec<f64>> {
-        let chosen = names.iter().zip(columns).filter(|(name, _)| starts(name));
+    let inverse = |m: Vec<f64>| -> Vec<f64> {
+        m.iter().map(|&m| if m == 0.0 { 1.0 } else { 1.0 / m }).collect()
+    };
+    let times = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).collect::<Vec<f64>>();
+    let (mass, charge) = (varying("m").map(inverse), varying("q"));
+    let both = mass.as_ref().zip(charge.as_ref()).map(|(m, q)| times(m, q));
+    let factors: Vec<Vec<f64>> = [mass, charge, both].into_iter().flatten().collect();
+    let with_factors = |first: char| -> Vec<Vec<f64>> {
+        let chosen = names.iter().zip(columns).filter(|(name, _)| name.starts_with(first));
         let products = chosen.flat_map(|(_, column)| {
-            (0..4).map(|k| (0..rows).map(|row| f64::from(column[row]) * factors(row)[k]).collect())
+            let column = wide(column);
+            let products: Vec<Vec<f64>> = factors.iter().map(|f| times(&column, f)).collect();
+            [vec![column], products].concat()
         });
         products.collect()
     };
-    let mut base = with_factors(&|name| name.starts_with('e'));
-    base.extend((1..4).map(|k| (0..rows).map(|row| factors(row)[k]).collect::<Vec<f64>>()));
-    let mut more = base.clone();
-    more.extend(with_factors(&|name| name.starts_with('v')));
+    let base = [factors.clone(), with_factors('e')].concat();
+    let more = [base.clone(), with_factors('v')].concat();
     targets.iter().any(|target| {
         let target = wide(target);
         let (without, with) = (1.0 - explained(&base, &target), 1.0 - explained(&more, &target));
@@ -84,6 +89,11 @@ mod tests {
         let drag: Vec<f32> = pull.iter().zip(&v).map(|(a, v)| a - 0.4 * v).collect();
         assert!(velocities_tell(&names, &columns, &[drag]));
         assert!(!velocities_tell(&names, &columns, std::slice::from_ref(&pull)));
+        // Masses that are all the same, or are not among the variables.
+        let drag: Vec<f32> = e.iter().zip(&v).map(|(e, v)| e - 0.4 * v).collect();
+        let ones = vec![1.0; 2000];
+        assert!(velocities_tell(&names, &[v.clone(), ones.clone(), e.clone()], &[drag]));
+        assert!(!velocities_tell(&names, &[v.clone(), ones, e.clone()], std::slice::from_ref(&e)));
         // What the messages explain, velocities need not, however much they have in common.
         let same = [e.clone(), m, e];
         assert!(!velocities_tell(&names, &same, &[pull]));

@@ -54,6 +54,9 @@ impl LinearFit {
     }
 }
 
+/// How much larger the diagonal of a singular system is made.
+const SHARED: f64 = 1e-9;
+
 /// Least squares over the given rows; columns that do not vary get the coefficient 0.
 pub fn fit(columns: &[Vec<f64>], y: &[f64], rows: &[usize]) -> LinearFit {
     let count = rows.len().max(1) as f64;
@@ -81,7 +84,12 @@ pub fn fit(columns: &[Vec<f64>], y: &[f64], rows: &[usize]) -> LinearFit {
             a[i * n + i] = 1.0;
         }
     }
-    let coefficients = solve_spd(&a, &b).unwrap_or_else(|| vec![0.0; n]);
+    let coefficients = solve_spd(&a, &b).or_else(|| {
+        // Columns that say the same share what they explain.
+        (0..n).for_each(|i| a[i * n + i] *= 1.0 + SHARED);
+        solve_spd(&a, &b)
+    });
+    let coefficients = coefficients.unwrap_or_else(|| vec![0.0; n]);
     let offset = y_mean - coefficients.iter().zip(&means).map(|(c, m)| c * m).sum::<f64>();
     let mut fit = LinearFit { coefficients, offset, r2: 0.0 };
     let residual: f64 = rows.iter().map(|&row| (y[row] - fit.value(columns, row)).powi(2)).sum();
@@ -141,5 +149,16 @@ mod tests {
         assert!(
             (result.coefficients[1] - 2.0).abs() < 1e-12 && (result.offset - 1.0).abs() < 1e-12
         );
+    }
+
+    #[test]
+    fn columns_that_say_the_same_share_what_they_explain() {
+        let x: Vec<f64> = (0..50).map(|k| (0.7 * f64::from(k)).sin()).collect();
+        let z: Vec<f64> = (0..50).map(|k| (1.3 * f64::from(k)).cos()).collect();
+        let y: Vec<f64> = x.iter().zip(&z).map(|(x, z)| 3.0 * x - z + 2.0).collect();
+        let twice: Vec<f64> = x.iter().map(|x| 2.0 * x).collect();
+        let rows: Vec<usize> = (0..50).collect();
+        let found = fit(&[x.clone(), twice, z, vec![4.0; 50]], &y, &rows);
+        assert!(found.r2 > 1.0 - 1e-9, "{found:?}");
     }
 }

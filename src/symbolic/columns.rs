@@ -70,11 +70,10 @@ impl Columns {
         let needed: Vec<String> =
             inputs.iter().chain(&options.target).chain(&options.weights).cloned().collect();
         let mut columns = Columns { table, options, inputs, renamed, words, notes };
-        // A column that is not there is worse than a gap in another.
-        for name in columns.options.target.iter().chain(&columns.options.inputs) {
-            columns.table.cells(name).map_err(|e| columns.in_the_files_words(e))?;
+        // A column that is not there is worse than a gap in another: whoever asks for it says so.
+        if needed.iter().all(|name| columns.table.find(name).is_some()) {
+            columns.whole_rows(&needed).map_err(|e| columns.in_the_files_words(e))?;
         }
-        columns.whole_rows(&needed).map_err(|e| columns.in_the_files_words(e))?;
         let rows = columns.table.rows();
         if rows < FEW_ROWS {
             let message = format!("warning: {rows} rows are few: many formulas fit them");
