@@ -38,7 +38,7 @@ impl Terms {
     pub fn units(&self, names: &[String]) -> Option<Rescaling> {
         let scale = self.scale.filter(|scale| !scale.is_none())?;
         let inputs = names.iter().map(|name| unit(name, &scale)).collect();
-        Some(Rescaling { inputs, output: scale.acceleration() })
+        Some(Rescaling { inputs, output: (0.0, scale.acceleration()) })
     }
 }
 

@@ -88,7 +88,7 @@ impl LawSummary {
             equation: expression.text(names),
             latex: expression.latex(names),
             complexity: entry.complexity,
-            loss: entry.loss * units.map_or(1.0, |units| units.output),
+            loss: entry.loss * units.map_or(1.0, |units| units.output.1),
         }
     }
 }

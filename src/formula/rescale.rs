@@ -8,8 +8,19 @@ use super::expression::{Expression, Node, Op};
 pub struct Rescaling {
     /// Of each variable its zero and its unit: the variable is (value − zero) / unit.
     pub inputs: Vec<(f64, f64)>,
-    /// The unit of the result.
-    pub output: f64,
+    /// Zero and unit of the result: the value is zero + unit · result.
+    pub output: (f64, f64),
+}
+
+impl Rescaling {
+    /// The way back.
+    pub fn inverse(&self) -> Rescaling {
+        let inverse = |&(zero, unit): &(f64, f64)| (-zero / unit, 1.0 / unit);
+        Rescaling {
+            inputs: self.inputs.iter().map(inverse).collect(),
+            output: inverse(&self.output),
+        }
+    }
 }
 
 /// An expression with a positive factor in front of it.
@@ -21,7 +32,7 @@ fn clean(value: f64) -> f64 {
 }
 
 impl Expression {
-    /// The expression in the values themselves: on `value[k]` it gives `output` times what this one gives on
+    /// The expression in the values themselves: on `value[k]` it gives zero + unit · what this one gives on
     /// (value[k] − zero[k]) / unit[k]. Units are positive.
     pub fn rescaled(&self, units: &Rescaling) -> Expression {
         let (factor, e) = self.fold(|node, operands: &[Scaled]| match node {
@@ -31,13 +42,17 @@ impl Expression {
                 let variable = Expression::variable(v);
                 let shifted = match zero {
                     0.0 => variable,
-                    zero => Expression::apply(Op::Sub, &[variable, Expression::constant(zero)]),
+                    zero => Expression::apply(Op::Add, &[variable, Expression::constant(-zero)]),
                 };
                 (1.0 / unit, shifted)
             }
             Node::Op(op) => apply(op, operands),
         });
-        let mut e = plain(&(factor * units.output, e));
+        let (zero, unit) = units.output;
+        let mut e = plain(&(factor * unit, e));
+        if zero != 0.0 {
+            e = e.scaled(1.0, zero);
+        }
         // Those that are what they were keep all digits.
         let own = self.constants();
         let kept = |c: f64| if own.contains(&c) { c } else { clean(c) };
@@ -122,7 +137,7 @@ mod tests {
 
     fn rescaled(text: &str, inputs: [(f64, f64); 2], output: f64) -> String {
         let e = Expression::parse(text, &["r", "m"]).unwrap();
-        e.rescaled(&Rescaling { inputs: inputs.to_vec(), output }).text(&["r", "m"])
+        e.rescaled(&Rescaling { inputs: inputs.to_vec(), output: (0.0, output) }).text(&["r", "m"])
     }
 
     /// As formulas are written.
@@ -169,7 +184,7 @@ mod tests {
             let own: Vec<f64> =
                 values.iter().zip(&inputs).map(|(v, (zero, unit))| zero * unit + v * unit).collect();
             let inputs: Vec<(f64, f64)> = inputs.iter().map(|(z, u)| (z * u, *u)).collect();
-            let other = e.rescaled(&Rescaling { inputs, output });
+            let other = e.rescaled(&Rescaling { inputs, output: (0.0, output) });
             // A comparison may hang on the last digit, and so may a difference.
             let exact = e.eval(&values);
             let near = e.eval(&values.map(|v| v * (1.0 + 1e-9)));

@@ -6,6 +6,7 @@ use std::slice;
 use super::columns::Columns;
 use super::denoise::denoised;
 use super::front::{Entry, Front, Select};
+use super::given::Given;
 use super::job::{self, Earlier, Labels, MEMORY};
 use super::joint::{self, Joint};
 use super::options::Options;
@@ -159,7 +160,9 @@ impl Fit {
         let mut ready = Columns::new(table, &asked)?;
         let Columns { table, options, inputs, .. } = &ready;
         let weights = options.weights.as_deref();
-        let problem = |target: &String| job::problem_of_table(table, target, inputs, weights);
+        let own_units = options.own_units()?;
+        let problem =
+            |target: &String| job::problem_of_table(table, target, inputs, weights, own_units);
         let problems: Result<Vec<Problem>> = options.target.iter().map(problem).collect();
         let mut problems = problems.map_err(|e| ready.in_the_files_words(e))?;
         if let Some(template) = prepare::template(&problems[0], &ready)? {
@@ -178,6 +181,10 @@ impl Fit {
             if options.denoise {
                 let Problem { columns, target, weights, .. } = &*problem;
                 problem.target = denoised(columns, target, weights.as_deref(), seed);
+                if let Some(Given { target, units, .. }) = &mut problem.given {
+                    let (zero, unit) = units.output;
+                    *target = problem.target.iter().map(|&y| zero + unit * f64::from(y)).collect();
+                }
             }
             prepare::groups_are_seen(problem)?;
             prepare::complete(problem, target, label, &names, options)?;

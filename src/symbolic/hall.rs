@@ -1,12 +1,10 @@
-//! The hall of fame of a problem: what enters it is fitted on all rows; at the end its constants are rounded, and
-//! its best make the front.
+//! The hall of fame of a problem: what enters it is fitted on all rows.
 
-use std::slice;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::front::{Entry, Front};
+use super::front::Front;
 use super::island::Member;
 use super::round;
 use super::state::State;
@@ -53,30 +51,20 @@ impl State<'_> {
         best.map(|f| f.loss).fold(f64::INFINITY, f64::min)
     }
 
+    /// The front so far, in the units of the table.
     pub(super) fn front(&self) -> Front {
+        let given = self.problem.given.as_ref();
         let best = self.memory.hall.iter().filter_map(|(&c, famous)| Some((c, famous.first()?)));
-        let entry =
-            |(c, famous): (u32, &Famous)| (c, famous.loss, self.rules.formula(&famous.expression));
-        let mut front = Front::new(best.map(entry).collect());
-        let resolution = self.resolution();
-        if let Some(exact) = front.entries.iter().position(|e| e.loss <= resolution) {
-            front.entries.truncate(exact + 1);
-        }
-        front
-    }
-
-    pub(super) fn kept(&self) -> Vec<(u32, f64, Expression)> {
-        let all =
-            self.memory.hall.iter().flat_map(|(&c, famous)| famous.iter().map(move |f| (c, f)));
-        all.map(|(c, f)| (c, f.loss, self.rules.formula(&f.expression))).collect()
-    }
-
-    /// Of each entry of the front, under a template.
-    pub(super) fn parts(&self) -> Vec<Vec<Expression>> {
-        let Some(template) = &self.problem.template else { return Vec::new() };
-        let parts =
-            |entry: &Entry| template.split(&self.memory.hall[&entry.complexity][0].expression);
-        self.front().entries.iter().map(parts).collect()
+        let entry = |(c, famous): (u32, &Famous)| {
+            let formula = self.rules.formula(&famous.expression);
+            match given {
+                Some(given) => {
+                    (c, given.loss(self.rules.loss(), famous.loss), given.outward(&formula))
+                }
+                None => (c, famous.loss, formula),
+            }
+        };
+        Front::new(best.map(entry).collect())
     }
 
     /// Puts a candidate into the hall of fame, if it is among the best of its complexity.
@@ -192,42 +180,6 @@ impl State<'_> {
             self.memory.node_evaluations += cost(e, fitted.evaluations, &self.rows);
         }
         Ok(fitted)
-    }
-
-    /// Puts rounded constants in place of those that the search fitted, where the loss bears it; what
-    /// becomes shorter by that is one more point of the front.
-    pub(super) fn round(&mut self) -> Result<()> {
-        let resolution = self.resolution();
-        let drawn = (self.rules.row_count() > SOME_ROWS).then(|| self.draw(SOME_ROWS));
-        // The longest first: what becomes shorter may beat a formula that is rounded already, by what is
-        // left to round in itself.
-        let mut next = self.memory.hall.keys().next_back().copied();
-        while let Some(complexity) = next {
-            next = self.memory.hall.range(..complexity).next_back().map(|(&shorter, _)| shorter);
-            let Some(famous) = self.memory.hall[&complexity].first() else { continue };
-            let rows = drawn.as_ref().unwrap_or(&self.rows);
-            let rounded = round::rounded(&self.rules, rows, &famous.expression, resolution)?;
-            let Some(expression) = rounded.map(|e| self.rules.simplified(&e)) else { continue };
-            if !self.rules.allow(&expression) {
-                continue;
-            }
-            let found = slice::from_ref(&expression);
-            let loss = self.rules.score(&Evaluator::cpu(), &self.rows, found)?[0];
-            if loss > round::limit(famous.loss, self.rows.rows(), resolution) {
-                continue;
-            }
-            let new = self.rules.complexity(&expression);
-            let member = Member { complexity: new, ..famous.member.clone() };
-            let rounded = Famous { loss, expression, member };
-            if new == complexity {
-                let all = self.memory.hall.get_mut(&complexity).expect("it has a formula");
-                all[0] = rounded;
-            } else {
-                self.honour(rounded);
-                next = self.memory.hall.range(..complexity).next_back().map(|(&k, _)| k);
-            }
-        }
-        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::front::{Entry, Front, Select};
+use super::given::Given;
 use super::search::{self, Memories, Moment, Outcome, Problem, Settings};
 use crate::error::{Error, Result};
 use crate::formula::export;
@@ -73,7 +74,7 @@ impl Labels {
 fn shown(entry: &Entry, units: Option<&Rescaling>) -> Entry {
     let Some(units) = units else { return entry.clone() };
     let expression = entry.expression.rescaled(units);
-    Entry { expression, loss: units.output * entry.loss, ..entry.clone() }
+    Entry { expression, loss: units.output.1 * entry.loss, ..entry.clone() }
 }
 
 /// What a run folder holds of earlier searches; nothing by default.
@@ -417,31 +418,26 @@ pub fn resume(problems: &mut [Problem], labels: &[String], folder: &RunFolder) -
 /// The fewest rows that a search accepts.
 pub const FEWEST_ROWS: usize = 3;
 
-/// The problem of finding `target` from `inputs` in a table.
+/// The problem of finding `target` from `inputs` in a table; `own_units` where the search may see them in units of
+/// their own.
 ///
 /// # Errors
-/// A column that is missing or holds something that is no finite f32, a constant target, fewer than
-/// 10 rows, names that cannot stand in an equation.
+/// A column that is missing or holds something that is no finite number, or numbers that single precision cannot hold
+/// together; a constant target, too few rows, names that cannot stand in an equation.
 pub fn problem_of_table(
     table: &Table,
     target: &str,
     inputs: &[String],
     weights: Option<&str>,
+    own_units: bool,
 ) -> Result<Problem> {
     let error = |field: &str, message: String| Error::input(message).file(&table.path).field(field);
     let asked = |field: &str, message: String| Error::usage(message).file(&table.path).field(field);
-    let column = |name: &str| -> Result<Vec<f32>> {
+    let column = |name: &str| -> Result<Vec<f64>> {
         if table.find(name).is_none() && !table.unreadable.iter().any(|(other, _)| other == name) {
             return Err(asked(name, table.lacks()));
         }
-        let values: Vec<f32> = table.column(name)?.iter().map(|&v| v as f32).collect();
-        match values.iter().position(|v| !v.is_finite()) {
-            Some(row) => {
-                let message = "is beyond the range of single precision; rescale the column";
-                Err(error(name, message.to_string()).row(table.row_number(row)))
-            }
-            None => Ok(values),
-        }
+        table.column(name).map(<[f64]>::to_vec)
     };
     let y = column(target)?;
     if y.len() < FEWEST_ROWS {
@@ -476,11 +472,29 @@ pub fn problem_of_table(
             return Err(error(name, "all weights are 0".to_string()));
         }
     }
+    // Only their ratios count.
+    let largest = w.iter().flatten().copied().fold(0.0, f64::max);
+    let unit = if (1e-6..1e6).contains(&largest) { 1.0 } else { largest };
+    let columns = inputs.iter().map(|name| column(name)).collect::<Result<_>>()?;
+    let given = Given::new(columns, y, own_units);
+    let lost = |name: &str, row: usize| {
+        let message = if own_units {
+            "and others of its column are too many decades apart for single precision: take the \
+             logarithm of the column"
+        } else {
+            "is beyond the range of single precision, which a template, --joint or a loss of your own \
+             is computed in: rescale the column"
+        };
+        let value = table.column(name).map_or(f64::NAN, |column| column[row]);
+        error(name, format!("{} {message}", number(value))).row(table.row_number(row))
+    };
+    let seen = |(index, name): (usize, &String)| given.column(index).map_err(|row| lost(name, row));
     Ok(Problem {
         names: inputs.to_vec(),
-        columns: inputs.iter().map(|name| column(name)).collect::<Result<_>>()?,
-        target: y,
-        weights: w,
+        columns: inputs.iter().enumerate().map(seen).collect::<Result<_>>()?,
+        target: given.seen_target().map_err(|row| lost(target, row))?,
+        weights: w.map(|w| w.iter().map(|w| (w / unit) as f32).collect()),
+        given: Some(given),
         ..Problem::default()
     })
 }

@@ -141,7 +141,7 @@ impl Joint {
             found.parts.iter().map(|parts| self.formulas(parts)).collect();
         let losses = |(k, component): (usize, &Problem)| {
             let own: Vec<Expression> = formulas.iter().map(|f| f[k].clone()).collect();
-            search::losses(&Evaluator::cpu(), component, settings, &own)
+            search::losses(component, settings, &own)
         };
         let losses: Vec<Vec<f64>> =
             components.iter().enumerate().map(losses).collect::<Result<_>>()?;

@@ -3,8 +3,10 @@
 pub mod columns;
 pub mod denoise;
 mod enumerate;
+mod finish;
 pub mod fit;
 pub mod front;
+pub mod given;
 mod hall;
 mod island;
 pub mod job;
@@ -15,6 +17,7 @@ pub mod mutate;
 pub mod options;
 mod pairs;
 mod powers;
+mod precision;
 mod prepare;
 pub mod relevance;
 mod round;

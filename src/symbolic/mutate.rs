@@ -365,7 +365,7 @@ fn pick(e: &Expression, random: &mut Random, wanted: impl Fn(Node) -> bool) -> O
 }
 
 /// The expression with the sub-tree at `root` replaced.
-fn replace(e: &Expression, root: usize, by: &Expression) -> Expression {
+pub(super) fn replace(e: &Expression, root: usize, by: &Expression) -> Expression {
     let mut nodes = Vec::with_capacity(e.nodes().len() + by.nodes().len());
     nodes.extend_from_slice(&e.nodes()[..e.start(root)]);
     nodes.extend_from_slice(by.nodes());

@@ -121,6 +121,18 @@ impl Options {
         }
     }
 
+    /// True where a search may see columns in units of their own: its formulas can be written in others, and nothing
+    /// of the user's own computes with the values.
+    ///
+    /// # Errors
+    /// Operators or a loss that cannot be read.
+    pub(super) fn own_units(&self) -> Result<bool> {
+        let operators = operators(&self.operators)?;
+        let writes = [Op::Add, Op::Mul].iter().all(|op| operators.contains(op));
+        let (_, row_loss) = loss(&self.loss, &self.definitions()?)?;
+        Ok(writes && row_loss.is_none() && self.template.is_none() && self.joint.is_empty())
+    }
+
     /// The user's own operators.
     pub fn definitions(&self) -> Result<Vec<Definition>> {
         let define = |text: &String| Definition::parse(text).map_err(|e| e.field("define"));

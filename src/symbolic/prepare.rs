@@ -4,11 +4,12 @@
 use std::collections::HashSet;
 
 use super::columns::Columns;
+use super::given::Given;
 use super::job;
 use super::joint::Joint;
 use super::options::Options;
 use super::relevance::relevance;
-use super::search::{self, Problem, Rest, Settings};
+use super::search::{self, Problem, Settings};
 use super::template::{Template, too_close};
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
@@ -59,6 +60,10 @@ pub(super) fn select_features(
         let columns = std::mem::take(&mut problem.columns);
         let kept = columns.into_iter().enumerate().filter(|(index, _)| order.contains(index));
         problem.columns = kept.map(|(_, column)| column).collect();
+        if let Some(Given { columns, units, .. }) = &mut problem.given {
+            *columns = order.iter().map(|&index| std::mem::take(&mut columns[index])).collect();
+            units.inputs = order.iter().map(|&index| units.inputs[index]).collect();
+        }
     }
     Ok(())
 }
@@ -165,6 +170,19 @@ pub(super) fn complete(
     Ok(())
 }
 
+/// Leaves the rows that are `wanted`.
+fn keep_rows(problem: &mut Problem, wanted: &[bool]) {
+    fn keep<T: Copy>(column: &mut Vec<T>, wanted: &[bool]) {
+        let mut wanted = wanted.iter();
+        column.retain(|_| wanted.next() == Some(&true));
+    }
+    let Problem { columns, target, weights, given, .. } = problem;
+    columns.iter_mut().chain([target]).chain(weights).for_each(|column| keep(column, wanted));
+    if let Some(Given { columns, target, .. }) = given {
+        columns.iter_mut().chain([target]).for_each(|column| keep(column, wanted));
+    }
+}
+
 /// Takes a share of the rows, drawn at random, from the search.
 ///
 /// # Errors
@@ -185,29 +203,16 @@ pub(super) fn hold_out(problem: &mut Problem, share: f64, seed: u64) -> Result<(
     }
     let mut out = vec![false; rows];
     order[..held].iter().for_each(|&row| out[row] = true);
-    let divide = |column: &mut Vec<f32>| -> Vec<f32> {
-        let whole = std::mem::take(column);
-        let part = |wanted: bool| {
-            whole
-                .iter()
-                .zip(&out)
-                .filter(move |(_, out)| **out == wanted)
-                .map(|(v, _)| *v)
-                .collect()
-        };
-        *column = part(false);
-        part(true)
-    };
-    problem.rest = Some(Rest {
-        columns: problem.columns.iter_mut().map(divide).collect(),
-        target: divide(&mut problem.target),
-        weights: problem.weights.as_mut().map(divide),
-    });
+    let mut rest = problem.clone();
+    keep_rows(problem, &out.iter().map(|out| !out).collect::<Vec<bool>>());
+    keep_rows(&mut rest, &out);
+    problem.rest = Some(Box::new(rest));
     let error = |message: &str| Err(Error::usage(message).field("validation"));
     let weightless = |weights: &Option<Vec<f32>>| {
         weights.as_ref().is_some_and(|weights| weights.iter().all(|w| *w == 0.0))
     };
-    if weightless(&problem.weights) || problem.rest.as_ref().is_some_and(|r| weightless(&r.weights))
+    if weightless(&problem.weights)
+        || problem.rest.as_ref().is_some_and(|rest| weightless(&rest.weights))
     {
         return error("all rows of one part have weight 0: try another share or another --seed");
     }

@@ -4,43 +4,55 @@
 use std::f64::consts::PI;
 
 use super::rules::Rules;
-use crate::error::Result;
+use super::threshold;
 use crate::formula::expression::Expression;
-use crate::ops::expression::Rows;
+use crate::ops::expression::exact::Exact;
 
 /// A constant may move by this part of itself.
 const NEAR: f64 = 0.02;
+/// Only of a constant that the data hold to this part of itself can be said that it is a multiple of π.
+const NARROW: f64 = 1e-4;
+/// What leaving out digits may cost, as a share of what a parameter has to gain.
+const DIGITS: f64 = 0.1;
 /// Steps and tolerance of refitting the constants that are left.
 const STEPS: (u32, f64) = (20, 1e-6);
 
-/// Seven significant digits: as many as an f32 has, and no more than a reader wants.
+/// Seven significant digits: as many as an f32 has.
 pub(super) fn digits(value: f64) -> f64 {
     format!("{value:.6e}").parse().unwrap_or(value)
 }
 
+/// A number that a reader would write.
+#[derive(Clone, Copy, Debug)]
+struct Simple {
+    value: f64,
+    of_pi: bool,
+}
+
 /// Numbers near `value` that are simpler, the nearest first; of two as near, the simpler.
-fn simple(value: f64) -> Vec<f64> {
+fn simple(value: f64) -> Vec<Simple> {
     if value == 0.0 {
         return Vec::new();
     }
-    let mut found = vec![0.0];
+    let mut found = vec![Simple { value: 0.0, of_pi: false }];
     // Few of each kind: among many, one would lie near any value that noise blurs.
     for (unit, denominators, numerators) in [(1.0, 1, 100.0), (1.0, 6, 12.0), (PI, 4, 8.0)] {
+        let mut add = |value| found.push(Simple { value, of_pi: unit == PI });
         for denominator in 1..=denominators {
             let numerator = (value / unit * f64::from(denominator)).round();
             if numerator != 0.0 && numerator.abs() <= numerators {
-                found.push(numerator * unit / f64::from(denominator));
+                add(numerator * unit / f64::from(denominator));
             }
         }
         let inverse = (1.0 / (value * unit)).round();
         if inverse != 0.0 && inverse.abs() <= 10.0 {
-            found.push(1.0 / (inverse * unit));
+            add(1.0 / (inverse * unit));
         }
     }
-    found.retain(|f| *f == 0.0 || (f - value).abs() <= NEAR * value.abs());
+    found.retain(|f| f.value == 0.0 || (f.value - value).abs() <= NEAR * value.abs());
     // Stable: integers come before fractions, and those before multiples of π.
-    let far = |f: f64| ((f - value).abs() / value.abs() / 1e-5).floor();
-    found.sort_by(|a, b| far(*a).total_cmp(&far(*b)));
+    let far = |f: &Simple| ((f.value - value).abs() / value.abs() / 1e-5).floor();
+    found.sort_by(|a, b| far(a).total_cmp(&far(b)));
     found
 }
 
@@ -51,45 +63,76 @@ pub(super) fn limit(loss: f64, rows: usize, resolution: f64) -> f64 {
     (loss * (rows.ln() / rows).exp()).max(resolution)
 }
 
-/// The expression with as many rounded constants as its loss on `rows` bears, the others refitted;
-/// None where no constant can be rounded.
+/// The expression with as many simple constants as its loss on `rows` bears, the others refitted and in as many digits
+/// as matter.
 pub(super) fn rounded(
     rules: &Rules,
-    rows: &Rows,
+    rows: &Exact,
     expression: &Expression,
-    resolution: f64,
-) -> Result<Option<Expression>> {
-    let loss = rules.refit(rows, expression, Vec::new(), (0, 0.0))?.loss;
-    let limit = limit(loss, rows.rows(), resolution);
-    let mut best = None;
-    let mut fixed: Vec<u16> = Vec::new();
-    let mut values = expression.constants();
-    for k in 0..values.len() {
-        for value in simple(values[k]) {
-            if value == values[k] {
-                fixed.push(k as u16);
-                break;
-            }
-            let mut trial = expression.clone();
-            let mut constants = values.clone();
-            constants[k] = value;
+    floor: f64,
+) -> Expression {
+    let limit = limit(rules.exact_loss(rows, expression), rows.rows(), floor);
+    let mut best = expression.clone();
+    let mut fixed = threshold::numbers(expression);
+    for k in 0..expression.constants().len() as u16 {
+        let value = best.constants()[usize::from(k)];
+        if fixed.contains(&k) {
+            continue;
+        }
+        // The value of constant k, with the others refitted.
+        let with = |value: f64| {
+            let mut trial = best.clone();
+            let mut constants = best.constants();
+            constants[usize::from(k)] = value;
             trial.set_constants(&constants);
-            let held: Vec<u16> = fixed.iter().copied().chain([k as u16]).collect();
-            let fitted = rules.refit(rows, &trial, held, STEPS)?;
-            if fitted.loss <= limit {
-                values = fitted.constants.iter().map(|&c| digits(c)).collect();
-                for &k in &fixed {
-                    values[usize::from(k)] = constants[usize::from(k)];
-                }
-                values[k] = value;
-                fixed.push(k as u16);
-                trial.set_constants(&values);
-                best = Some(trial);
-                break;
+            let held: Vec<u16> = fixed.iter().copied().chain([k]).collect();
+            let (loss, constants) = rules.exact_fit(rows, &trial, &held, STEPS);
+            trial.set_constants(&constants);
+            (loss <= limit).then_some(trial)
+        };
+        let narrow = || [-NARROW, NARROW].iter().all(|off| with(value * (1.0 + off)).is_none());
+        let mut blurred = None;
+        let tried = simple(value).into_iter().find_map(|Simple { value, of_pi }| {
+            if of_pi && !*blurred.get_or_insert_with(|| narrow()) {
+                return None;
             }
+            with(value)
+        });
+        if let Some(trial) = tried {
+            best = trial;
+            fixed.push(k);
         }
     }
-    Ok(best)
+    shortened(rules, rows, &best, &fixed, floor)
+}
+
+/// The expression with each constant that is not `fixed` in as few digits as the loss on `rows` bears.
+pub(super) fn shortened(
+    rules: &Rules,
+    rows: &Exact,
+    expression: &Expression,
+    fixed: &[u16],
+    floor: f64,
+) -> Expression {
+    let loss = rules.exact_loss(rows, expression);
+    let n = rows.rows() as f64;
+    let limit = (loss * (1.0 + DIGITS * n.ln() / n)).max(floor);
+    let thresholds = threshold::numbers(expression);
+    let mut best = expression.clone();
+    for k in 0..expression.constants().len() {
+        if fixed.contains(&(k as u16)) || thresholds.contains(&(k as u16)) {
+            continue;
+        }
+        let short = (0..16).find_map(|digits| {
+            let mut constants = best.constants();
+            constants[k] = format!("{:.digits$e}", constants[k]).parse().ok()?;
+            let mut trial = best.clone();
+            trial.set_constants(&constants);
+            (rules.exact_loss(rows, &trial) <= limit).then_some(trial)
+        });
+        best = short.unwrap_or(best);
+    }
+    best
 }
 
 #[cfg(test)]
@@ -107,14 +150,13 @@ mod tests {
 
     #[test]
     fn simple_numbers_are_near_and_few() {
-        assert_eq!(simple(2.0001)[0], 2.0);
-        assert_eq!(simple(0.3333)[0], 1.0 / 3.0);
-        assert!((simple(12.56637)[0] - 4.0 * PI).abs() < 1e-12);
-        assert!(
-            (simple(0.0795775)[0] - 0.25 / PI).abs() < 1e-12 || simple(0.0795775).contains(&0.0)
-        );
-        assert!(simple(-1.5000001)[0] == -1.5);
-        assert!(simple(1e9).iter().all(|v| *v == 0.0));
-        assert!(simple(0.7234).iter().all(|v| *v == 0.0 || (v - 0.7234).abs() < 0.015));
+        let values = |value: f64| simple(value).into_iter().map(|s| s.value).collect::<Vec<f64>>();
+        assert_eq!(values(2.0001)[0], 2.0);
+        assert_eq!(values(0.3333)[0], 1.0 / 3.0);
+        assert!((values(12.56637)[0] - 4.0 * PI).abs() < 1e-12 && simple(12.56637)[0].of_pi);
+        assert!((values(0.0795775)[0] - 0.25 / PI).abs() < 1e-12);
+        assert!(values(-1.5000001)[0] == -1.5);
+        assert!(values(1e9).iter().all(|v| *v == 0.0));
+        assert!(values(0.7234).iter().all(|v| *v == 0.0 || (v - 0.7234).abs() < 0.015));
     }
 }

@@ -17,11 +17,20 @@ use super::template::Part;
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Node, Op, Weights};
 use crate::formula::units::Units;
+use crate::ops::expression::exact::Exact;
 use crate::ops::expression::{Evaluator, Fit, Fitted, Loss, Program, Rows};
 use crate::random::Random;
 
 /// Values of each variable from which thresholds are drawn.
 const SAMPLES: usize = 64;
+
+/// A column for what a template or a loss needs beside the table's.
+#[derive(Clone, Copy)]
+enum Added {
+    Constant(f64),
+    Target,
+    Weight,
+}
 
 /// How candidates of one problem are made and judged.
 pub(super) struct Rules<'a> {
@@ -39,6 +48,8 @@ pub(super) struct Rules<'a> {
     row_loss: Option<Expression>,
     /// The columns of the constants of the template and of the loss.
     frozen: Vec<(f64, u16)>,
+    /// What the columns beyond the table's hold.
+    added: Vec<Added>,
     median: f64,
 }
 
@@ -77,6 +88,7 @@ impl<'a> Rules<'a> {
             weights: problem.weights.as_deref(),
             row_loss: None,
             frozen: Vec::new(),
+            added: Vec::new(),
             median: rows.median(),
         };
         drop(rows);
@@ -131,35 +143,45 @@ impl<'a> Rules<'a> {
 
     /// Columns for what the template and the loss need beside the table's.
     fn add_columns(&mut self) {
-        let rows = self.problem.target.len();
+        let first = self.columns.len();
         let body = self.problem.template.iter().flat_map(|t| t.constants());
         let of_loss = self.settings.row_loss.iter().flat_map(|loss| loss.constants());
-        let constants: Vec<f64> = body.chain(of_loss).collect();
-        for value in constants {
+        for value in body.chain(of_loss) {
             if self.frozen.iter().all(|f| f.0.to_bits() != value.to_bits()) {
-                let columns = self.columns.to_mut();
-                self.frozen.push((value, columns.len() as u16));
-                columns.push(vec![value as f32; rows]);
+                self.frozen.push((value, (first + self.added.len()) as u16));
+                self.added.push(Added::Constant(value));
             }
         }
-        let Some(loss) = &self.settings.row_loss else { return };
-        let weighs = loss.depends_on(2);
-        let columns = self.columns.to_mut();
-        let target = columns.len() as u16;
-        columns.push(self.problem.target.clone());
-        if weighs {
-            columns.push(self.weights.map_or_else(|| vec![1.0; rows], <[f32]>::to_vec));
-            self.weights = None;
+        if let Some(loss) = &self.settings.row_loss {
+            let target = (first + self.added.len()) as u16;
+            self.added.push(Added::Target);
+            if loss.depends_on(2) {
+                self.added.push(Added::Weight);
+            }
+            let frozen = |node: &Node| match *node {
+                Node::Constant(value) => self.frozen(value),
+                Node::Variable(1) => Node::Variable(target),
+                Node::Variable(2) => Node::Variable(target + 1),
+                other => other,
+            };
+            let loss = Expression::from_nodes(loss.nodes().iter().map(frozen).collect());
+            self.row_loss = Some(loss);
         }
-        self.target = Cow::Owned(vec![0.0; rows]);
-        let frozen = |node: &Node| match *node {
-            Node::Constant(value) => self.frozen(value),
-            Node::Variable(1) => Node::Variable(target),
-            Node::Variable(2) => Node::Variable(target + 1),
-            other => other,
-        };
-        let loss = Expression::from_nodes(loss.nodes().iter().map(frozen).collect());
-        self.row_loss = Some(loss);
+        let rows = self.problem.target.len();
+        for added in &self.added {
+            let column = match *added {
+                Added::Constant(value) => vec![value as f32; rows],
+                Added::Target => self.problem.target.clone(),
+                Added::Weight => self.weights.map_or_else(|| vec![1.0; rows], <[f32]>::to_vec),
+            };
+            self.columns.to_mut().push(column);
+        }
+        if self.row_loss.is_some() {
+            self.target = Cow::Owned(vec![0.0; rows]);
+            if self.added.iter().any(|added| matches!(added, Added::Weight)) {
+                self.weights = None;
+            }
+        }
     }
 
     /// The column of a constant that is not fitted.
@@ -171,6 +193,55 @@ impl<'a> Rules<'a> {
     /// All rows.
     pub fn rows(&self) -> Result<Rows> {
         Rows::new(&self.columns, &self.target, self.weights)
+    }
+
+    /// All rows in double precision, as they were given.
+    pub fn exact(&self) -> Exact {
+        let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect();
+        let given = self.problem.given.as_ref();
+        let mut columns: Vec<Vec<f64>> = match given {
+            Some(given) => given.columns.clone(),
+            None => self.problem.columns.iter().map(|column| wide(column)).collect(),
+        };
+        let target: Vec<f64> =
+            given.map_or_else(|| wide(&self.problem.target), |given| given.target.clone());
+        let rows = target.len();
+        for added in &self.added {
+            columns.push(match *added {
+                Added::Constant(value) => vec![value; rows],
+                Added::Target => target.clone(),
+                Added::Weight => {
+                    self.problem.weights.as_deref().map_or_else(|| vec![1.0; rows], wide)
+                }
+            });
+        }
+        let target = if self.row_loss.is_some() { vec![0.0; rows] } else { target };
+        let weights: Option<Vec<f64>> = self.weights.map(wide);
+        Exact::new(columns, target, weights.as_deref())
+    }
+
+    /// The loss of a formula as it was given, in double precision.
+    pub fn exact_loss(&self, exact: &Exact, formula: &Expression) -> f64 {
+        exact.score(&self.program(formula, false), &formula.constants(), self.loss())
+    }
+
+    /// Fits the constants of such a formula but those that are `held`: the loss, and the constants.
+    pub fn exact_fit(
+        &self,
+        exact: &Exact,
+        formula: &Expression,
+        held: &[u16],
+        (steps, tolerance): (u32, f64),
+    ) -> (f64, Vec<f64>) {
+        let mut program = self.program(formula, false);
+        program.held.extend(held);
+        let fit = Fit { loss: self.loss(), steps, scaled: false, tolerance };
+        exact.fit(&program, &formula.constants(), fit)
+    }
+
+    /// What a formula predicts in each of these rows.
+    pub fn exact_values(&self, exact: &Exact, formula: &Expression) -> Vec<f64> {
+        exact.values(&self.program(formula, false), &formula.constants())
     }
 
     /// Some rows.
@@ -187,6 +258,11 @@ impl<'a> Rules<'a> {
     pub fn draw_row(&self, random: &mut Random) -> u32 {
         let k = random.below(self.row_count());
         self.weighty.as_ref().map_or(k as u32, |rows| rows[k])
+    }
+
+    /// True where candidates are the parts of a template.
+    pub fn is_template(&self) -> bool {
+        self.problem.template.is_some()
     }
 
     /// True where a scale and an offset are fitted with each candidate.
@@ -345,7 +421,7 @@ impl<'a> Rules<'a> {
         Cow::Borrowed(evaluator)
     }
 
-    fn loss(&self) -> Loss {
+    pub fn loss(&self) -> Loss {
         if self.row_loss.is_some() { Loss::Mae } else { self.settings.loss }
     }
 
@@ -380,55 +456,16 @@ impl<'a> Rules<'a> {
         }
         Ok(fitted)
     }
-
-    /// Fits the constants of a candidate but those that are `held`.
-    pub fn refit(
-        &self,
-        rows: &Rows,
-        candidate: &Expression,
-        held: Vec<u16>,
-        (steps, tolerance): (u32, f64),
-    ) -> Result<Fitted> {
-        let mut program = self.program(candidate, false);
-        program.held.extend(held);
-        let fit = Fit { loss: self.loss(), steps, scaled: false, tolerance };
-        let mut fitted = Evaluator::cpu().fit(rows, &[program], fit)?;
-        Ok(fitted.remove(0))
-    }
 }
 
-/// Losses of formulas on the rows that were kept from the search; the problem has such.
+/// Losses of formulas on the rows of a problem without a template, as they were given.
 ///
 /// # Errors
-/// Of the device.
-pub(super) fn losses_on_rest(
-    evaluator: &Evaluator,
-    problem: &Problem,
-    settings: &Settings,
-    formulas: &[Expression],
-) -> Result<Vec<f64>> {
-    let rest = problem.rest.clone().unwrap_or_default();
-    let problem = Problem {
-        columns: rest.columns,
-        target: rest.target,
-        weights: rest.weights,
-        ..Problem::default()
-    };
-    losses(evaluator, &problem, settings, formulas)
-}
-
-/// Losses of formulas on the rows of a problem without a template.
-///
-/// # Errors
-/// Of the rows and of the device.
-pub fn losses(
-    evaluator: &Evaluator,
-    problem: &Problem,
-    settings: &Settings,
-    formulas: &[Expression],
-) -> Result<Vec<f64>> {
+/// Of the rows.
+pub fn losses(problem: &Problem, settings: &Settings, formulas: &[Expression]) -> Result<Vec<f64>> {
     let rules = Rules::to_judge(problem, settings, &mut Random::new(0, 0))?;
-    rules.score(evaluator, &rules.rows()?, formulas)
+    let exact = rules.exact();
+    Ok(formulas.iter().map(|formula| rules.exact_loss(&exact, formula)).collect())
 }
 
 /// Checks what a search of the problem would refuse; for each of its seeds, whether it may stand on

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+use super::finish::Finished;
 use super::front::Front;
+use super::given::Given;
 use super::island::{BATCH, POPULATION};
-use super::rules::losses_on_rest;
 pub use super::rules::{check, losses};
 pub use super::settings::Settings;
 use super::state::{Memory, State};
@@ -44,19 +45,10 @@ pub struct Problem {
     pub template: Option<Template>,
     /// Formulas make sense in these units.
     pub units: Option<Units>,
+    /// The same rows as the user gave them, where there is more to them than columns and target say.
+    pub given: Option<Given>,
     /// Rows that the search does not see: their losses choose the law.
-    pub rest: Option<Rest>,
-}
-
-/// Rows that are kept from a search.
-#[derive(Clone, Debug, Default)]
-pub struct Rest {
-    /// `[column][row]`
-    pub columns: Vec<Vec<f32>>,
-    /// `[row]`
-    pub target: Vec<f32>,
-    /// `[row]`
-    pub weights: Option<Vec<f32>>,
+    pub rest: Option<Box<Problem>>,
 }
 
 /// What came out for one problem.
@@ -203,25 +195,26 @@ pub fn search(
         }
         tell(&states, !stopped(), seen);
     }
-    states.par_iter_mut().try_for_each(State::round)?;
-    let seconds = begun.elapsed().as_secs_f64();
     let interrupted = observer.stop();
-    let outcome = |state: &State| Outcome {
-        front: state.front(),
-        kept: state.kept(),
-        parts: state.parts(),
+    let halls: Vec<Finished> =
+        states.par_iter().map(|state| state.finished_hall(interrupted)).collect();
+    let seconds = begun.elapsed().as_secs_f64();
+    let outcome = |(state, hall): (&State, Finished)| Outcome {
+        front: hall.front,
+        kept: hall.kept,
+        parts: hall.parts,
         evaluations: state.evaluations(),
         node_evaluations: state.memory.node_evaluations
             + state.memory.islands.iter().map(|i| i.node_evaluations).sum::<u64>(),
         seconds,
         interrupted,
     };
-    let mut outcomes: Vec<Outcome> = states.iter().map(outcome).collect();
+    let mut outcomes: Vec<Outcome> = states.iter().zip(halls).map(outcome).collect();
     for (outcome, problem) in outcomes.iter_mut().zip(problems) {
-        if problem.rest.is_some() {
+        if let Some(rest) = &problem.rest {
             let entries = outcome.front.entries.iter();
             let formulas: Vec<Expression> = entries.map(|e| e.expression.clone()).collect();
-            outcome.front.validation = losses_on_rest(evaluator, problem, settings, &formulas)?;
+            outcome.front.validation = losses(rest, settings, &formulas)?;
         }
     }
     Ok(outcomes)

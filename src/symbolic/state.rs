@@ -100,7 +100,12 @@ impl<'a> State<'a> {
     /// Puts the problem's seeds into the hall of fame: as they are, and fitted anew.
     pub(super) fn plant(&mut self, evaluator: &Evaluator, deadline: Option<Instant>) -> Result<()> {
         let seeds = self.problem.seeds.iter().filter(|seed| self.rules.admits(seed));
-        let seeds = seeds.filter_map(|e| Some((e.clone(), self.rules.canonical(e)?)));
+        let given = self.problem.given.as_ref();
+        let seeds = seeds.map(|e| given.map_or_else(|| e.clone(), |given| given.inward(e)));
+        let seeds = seeds.filter_map(|e| {
+            let shape = self.rules.canonical(&e)?;
+            Some((e, shape))
+        });
         let (candidates, shapes): (Vec<Expression>, Vec<Expression>) = seeds.unzip();
         let seated = self.rules.evaluator(evaluator).seated();
         let losses = self.rules.score(&seated, &self.rows, &candidates)?;
@@ -222,8 +227,12 @@ impl<'a> State<'a> {
     pub(super) fn finished(&self) -> bool {
         let Memory { exact, epochs, .. } = self.memory;
         let limit = self.rules.settings.target_loss;
+        let least = match &self.problem.given {
+            Some(given) => given.loss(self.rules.loss(), self.least()),
+            None => self.least(),
+        };
         exact.is_some_and(|found| epochs >= found + found / 2 + AFTER_EXACT)
-            || limit.is_some_and(|limit| self.least() <= limit)
+            || limit.is_some_and(|limit| least <= limit)
     }
 
     /// Rows for the next epoch; None where the table is so short that all are used.

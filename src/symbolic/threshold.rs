@@ -4,6 +4,7 @@
 use super::rules::Rules;
 use crate::error::Result;
 use crate::formula::expression::{Expression, Node, Op};
+use crate::ops::expression::exact::Exact;
 use crate::ops::expression::{Evaluator, Rows};
 
 /// Rounds of climbing at most.
@@ -32,6 +33,32 @@ fn between(low: f64, high: f64) -> f64 {
     let middle = 0.5 * (low + high);
     let short = |digits: usize| format!("{middle:.digits$e}").parse().unwrap_or(middle);
     (0..9).map(short).find(|m| low < *m && *m < high).unwrap_or(middle)
+}
+
+/// The numbers of those constants, in the order of [`Expression::constants`].
+pub(super) fn numbers(e: &Expression) -> Vec<u16> {
+    let constants = |at: usize| e.nodes()[..at].iter().filter(|n| matches!(n, Node::Constant(_)));
+    thresholds(e).into_iter().map(|at| constants(at).count() as u16).collect()
+}
+
+/// Puts the shortest number between the values on either side in the place of each threshold.
+pub(super) fn shorten(rules: &Rules, rows: &Exact, candidate: &mut Expression) {
+    for at in thresholds(candidate) {
+        let Node::Constant(now) = candidate.nodes()[at] else { continue };
+        let compared = rules.in_columns(candidate, at - 1);
+        let (mut low, mut high) = (f64::NEG_INFINITY, f64::INFINITY);
+        for value in rules.exact_values(rows, &compared) {
+            match value {
+                value if value < now => low = low.max(value),
+                value if value > now => high = high.min(value),
+                // To which side it belongs depends on what compares.
+                _ => (low, high) = (f64::NEG_INFINITY, f64::INFINITY),
+            }
+        }
+        if low.is_finite() && high.is_finite() {
+            *candidate = with(candidate, at, between(low, high));
+        }
+    }
 }
 
 /// Moves the thresholds of a candidate to where its loss on `rows` is smallest.

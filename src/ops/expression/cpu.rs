@@ -274,7 +274,8 @@ pub(super) fn fit(cpu: Cpu, rows: &Rows, programs: &[Program], fit: Fit) -> Vec<
 #[cfg(test)]
 pub(super) fn gradient(cpu: Cpu, rows: &Rows, program: &Program) -> (f64, Vec<f64>) {
     let fit = Fit { loss: Loss::Mse, steps: 0, scaled: false, tolerance: 0.0 };
-    let mut normal = Normal::at(program);
+    let constants: Vec<f64> = program.constants.iter().map(|&c| f64::from(c)).collect();
+    let mut normal = Normal::from(&constants, 0.0);
     equations(cpu, rows, fit)(program, &mut normal);
     normal.loss_and_gradient()
 }

@@ -13,6 +13,7 @@
 
 pub(crate) mod block;
 mod cpu;
+pub mod exact;
 pub(crate) mod gpu;
 mod normal;
 mod program;

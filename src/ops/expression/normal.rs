@@ -15,20 +15,24 @@ pub(super) const BLOCK: usize = 16;
 
 /// Reweighting for MAE: residuals below this part of the loss count as that large.
 const SMALL: f64 = 0.01;
+/// What residuals in single precision can be divided by.
+const SMALLEST: f64 = 1e-30;
 
 /// Parameters, the normal equations at them, and the room to compute them in.
 #[derive(Default)]
 pub(super) struct Normal {
     /// θ, then (where `Fit::scaled`) scale and offset.
-    parameters: Vec<f64>,
+    pub(super) parameters: Vec<f64>,
     /// Loss at the parameters; infinite where the program is invalid.
-    loss: f64,
+    pub(super) loss: f64,
     /// Jᵀ Ω r, `[parameters]`.
-    gradient: Vec<f64>,
+    pub(super) gradient: Vec<f64>,
     /// Jᵀ Ω J, `[parameters, parameters]`, the lower half.
-    matrix: Vec<f64>,
-    /// For MAE: residuals below this count as this.
-    smallest: f64,
+    pub(super) matrix: Vec<f64>,
+    /// For MAE: residuals below this count as this, …
+    pub(super) smallest: f64,
+    /// … which is never less than that.
+    floor: f64,
     tape: Vec<Line>,
     adjoints: Vec<Line>,
     /// Columns of the Jacobian, `[parameters, BLOCK]`; then those times ω, one at a time; then ω · r.
@@ -144,7 +148,7 @@ pub(super) unsafe fn equations<L: Lanes>(
 }
 
 /// Takes the constants that keep their values out of the normal equations.
-fn hold(program: &Program, normal: &mut Normal) {
+pub(super) fn hold(program: &Program, normal: &mut Normal) {
     let p = normal.parameters.len();
     for &k in &program.held {
         let k = usize::from(k);
@@ -241,12 +245,6 @@ pub(super) unsafe fn reverse<L: Lanes>(
 
 #[cfg(test)]
 impl Normal {
-    /// At the program's constants.
-    pub(super) fn at(program: &Program) -> Self {
-        let parameters = program.constants.iter().map(|&c| f64::from(c)).collect();
-        Normal { parameters, ..Normal::default() }
-    }
-
     /// Loss, and its gradient: for squares −2 Jᵀ Ω r.
     pub(super) fn loss_and_gradient(&self) -> (f64, Vec<f64>) {
         (self.loss, self.gradient.iter().map(|g| -2.0 * g).collect())
@@ -254,6 +252,11 @@ impl Normal {
 }
 
 impl Normal {
+    /// At these parameters.
+    pub(super) fn from(parameters: &[f64], floor: f64) -> Self {
+        Normal { parameters: parameters.to_vec(), floor, ..Normal::default() }
+    }
+
     /// Levenberg–Marquardt from the program's constants; with a free scale, from scale 0 and the
     /// median of the target, so that the first step is a linear fit.
     pub(super) fn minimise(
@@ -268,13 +271,32 @@ impl Normal {
         if fit.scaled {
             self.parameters.extend([0.0, rows.median()]);
         }
-        self.smallest = SMALL * rows.deviation().max(1e-30);
-        equations(program, self);
+        self.floor = SMALLEST;
+        let at = |normal: &mut Normal| equations(program, normal);
+        let (loss, evaluations) = self.descend(rows.deviation(), fit, &at);
+        let thetas = program.constants.len();
+        let mut constants = std::mem::take(&mut self.parameters);
+        let (scale, offset) =
+            if fit.scaled { (constants[thetas], constants[thetas + 1]) } else { (1.0, 0.0) };
+        constants.truncate(thetas);
+        Fitted { loss, constants, scale, offset, evaluations }
+    }
+
+    /// Levenberg–Marquardt from the parameters, which end at the best: the loss there, and the evaluations
+    /// of the `equations` that it took. `deviation` is that of the target.
+    pub(super) fn descend(
+        &mut self,
+        deviation: f64,
+        fit: Fit,
+        equations: &impl Fn(&mut Normal),
+    ) -> (f64, u32) {
+        self.smallest = SMALL * deviation.max(self.floor);
+        equations(self);
         let mut evaluations = 1;
         // A target that does not vary says nothing about the size of residuals; the first loss does.
-        if rows.deviation() == 0.0 && self.loss.is_finite() && self.loss > 0.0 {
+        if deviation == 0.0 && self.loss.is_finite() && self.loss > 0.0 {
             self.smallest = SMALL * self.loss;
-            equations(program, self);
+            equations(self);
             evaluations += 1;
         }
         let mut best = self.parameters.clone();
@@ -286,7 +308,7 @@ impl Normal {
             for ((parameter, best), step) in self.parameters.iter_mut().zip(&best).zip(&step) {
                 *parameter = best + step;
             }
-            equations(program, self);
+            equations(self);
             evaluations += 1;
             if self.loss < best_loss {
                 let gain = 1.0 - self.loss / best_loss;
@@ -294,7 +316,7 @@ impl Normal {
                 best.copy_from_slice(&self.parameters);
                 std::mem::swap(&mut gradient, &mut self.gradient);
                 std::mem::swap(&mut matrix, &mut self.matrix);
-                self.smallest = (SMALL * best_loss).max(1e-30);
+                self.smallest = (SMALL * best_loss).max(self.floor);
                 damping = (damping * 0.1).max(1e-9);
                 if gain < fit.tolerance {
                     break;
@@ -305,11 +327,8 @@ impl Normal {
                 damping *= 30.0;
             }
         }
-        let thetas = program.constants.len();
-        let (scale, offset) =
-            if fit.scaled { (best[thetas], best[thetas + 1]) } else { (1.0, 0.0) };
-        best.truncate(thetas);
-        Fitted { loss: best_loss, constants: best, scale, offset, evaluations }
+        self.parameters = best;
+        (best_loss, evaluations)
     }
 }
 

@@ -1,0 +1,291 @@
+//! The end of a search: its hall of fame as the user gets it, in the units of the table and in double precision.
+//!
+//! Constants are fitted once more, parts and constants that the data do not need go, simple numbers take the place of
+//! fitted ones where the loss bears it, and no number keeps more digits than the loss asks for. What is left is
+//! compared anew: a formula that lives from rounding is none of the front.
+
+use std::collections::{BTreeMap, HashSet};
+
+use rayon::prelude::*;
+
+use super::front::Front;
+use super::mutate::replace;
+use super::precision::{floor, sensitivity};
+use super::round;
+use super::rules::Rules;
+use super::state::State;
+use super::threshold;
+use crate::formula::expression::{Expression, Node};
+use crate::ops::expression::exact::Exact;
+
+/// Rows of a long table on which constants are fitted first, …
+const SOME: usize = 20_000;
+/// … and those on which parts are dropped and constants rounded.
+const FEW: usize = 2_000;
+/// Steps and tolerance of fitting on all rows, once they have been fitted on some.
+const LAST: (u32, f64) = (3, 1e-9);
+/// Those of the formulas of the search, and of what is left when a part of one is dropped.
+const FAMOUS: (u32, f64) = (40, 1e-10);
+const DROPPED: (u32, f64) = (12, 1e-4);
+/// Rounds of dropping: what became shorter may bear another loss.
+const ROUNDS: usize = 2;
+/// A loss that is so many times the one that rounding makes passes for that.
+const EXACT: f64 = 2.0;
+
+/// What comes out.
+pub(super) struct Finished {
+    pub front: Front,
+    /// The best of each complexity, on the front or not.
+    pub kept: Vec<(u32, f64, Expression)>,
+    /// Under a template, the parts of each entry of the front.
+    pub parts: Vec<Vec<Expression>>,
+}
+
+/// A candidate with its loss on all rows.
+#[derive(Clone)]
+struct Found {
+    complexity: u32,
+    loss: f64,
+    candidate: Expression,
+}
+
+/// What formulas are judged by.
+struct Judge<'a> {
+    rules: &'a Rules<'a>,
+    all: Exact,
+    some: Option<Exact>,
+    few: Option<Exact>,
+    /// The loss that the rounding of the target makes.
+    floor: f64,
+}
+
+impl State<'_> {
+    /// The hall of fame as it is in the end; where there is no time, without what makes formulas shorter.
+    pub(super) fn finished_hall(&self, hurried: bool) -> Finished {
+        let judge = Judge::new(&self.rules);
+        let outward = |e: &Expression| match &self.problem.given {
+            Some(given) => given.outward(e),
+            None => e.clone(),
+        };
+        let famous: Vec<Expression> =
+            self.memory.hall.values().flatten().map(|f| outward(&f.expression)).collect();
+        let steps = if hurried { LAST } else { FAMOUS };
+        let fitted = famous.par_iter().filter_map(|e| judge.fitted(e, steps));
+        let mut hall = Hall { keep: self.rules.settings.keep.max(1), best: BTreeMap::new() };
+        fitted.collect::<Vec<Found>>().into_iter().for_each(|found| hall.enter(found));
+        if !hurried {
+            judge.drop_parts(&mut hall);
+            judge.round(&mut hall);
+        }
+        let mut front = hall.front(&self.rules);
+        if let Some(exact) = judge.first_exact(&hall, &front) {
+            front.entries.truncate(exact + 1);
+        }
+        let template = self.problem.template.iter();
+        let parts = template.flat_map(|template| {
+            let of = |complexity| template.split(&hall.best[&complexity][0].candidate);
+            front.entries.iter().map(move |entry| of(entry.complexity)).collect::<Vec<_>>()
+        });
+        let parts = parts.collect();
+        let formula =
+            |found: &Found| (found.complexity, found.loss, self.rules.formula(&found.candidate));
+        let kept = hall.best.values().flatten().map(formula).collect();
+        Finished { front, kept, parts }
+    }
+}
+
+/// The best of each complexity, the best first.
+struct Hall {
+    keep: usize,
+    best: BTreeMap<u32, Vec<Found>>,
+}
+
+impl Hall {
+    fn enter(&mut self, found: Found) {
+        let all = self.best.entry(found.complexity).or_default();
+        // A loss that agrees is the same in other words.
+        if all.iter().any(|other| (other.loss - found.loss).abs() <= 1e-6 * found.loss) {
+            return;
+        }
+        let at = all.partition_point(|other| other.loss <= found.loss);
+        all.insert(at, found);
+        all.truncate(self.keep);
+    }
+
+    fn front(&self, rules: &Rules) -> Front {
+        let best = self.best.values().filter_map(|all| all.first());
+        let entry = |f: &Found| (f.complexity, f.loss, rules.formula(&f.candidate));
+        Front::new(best.map(entry).collect())
+    }
+
+    /// The smallest loss of formulas that are no longer than this.
+    fn least(&self, complexity: u32) -> f64 {
+        let best = self.best.range(..=complexity).filter_map(|(_, all)| all.first());
+        best.map(|found| found.loss).fold(f64::INFINITY, f64::min)
+    }
+
+    /// Those that no shorter one is as good as.
+    fn pareto(&self) -> Vec<Found> {
+        let mut least = f64::INFINITY;
+        let mut found = Vec::new();
+        for best in self.best.values().filter_map(|all| all.first()) {
+            if best.loss < least {
+                least = best.loss;
+                found.push(best.clone());
+            }
+        }
+        found
+    }
+}
+
+/// So many rows of a longer table, all over it.
+fn thinned(all: &Exact, most: usize) -> Option<Exact> {
+    let weighty: Vec<u32> =
+        (0..all.rows() as u32).filter(|&row| all.weights()[row as usize] > 0.0).collect();
+    let every = weighty.len().div_ceil(most);
+    let rows: Vec<u32> = weighty.iter().copied().step_by(every.max(1)).collect();
+    (rows.len() < all.rows()).then(|| all.gather(&rows))
+}
+
+impl<'a> Judge<'a> {
+    fn new(rules: &'a Rules) -> Self {
+        let all = rules.exact();
+        let floor = floor(&all, rules.loss());
+        let [some, few] = [SOME, FEW].map(|most| thinned(&all, most));
+        Judge { rules, all, some, few, floor }
+    }
+
+    fn few(&self) -> &Exact {
+        self.few.as_ref().unwrap_or(&self.all)
+    }
+
+    /// A candidate with its constants fitted; None where it is not valid on all rows, or too long.
+    fn fitted(&self, candidate: &Expression, steps: (u32, f64)) -> Option<Found> {
+        let mut candidate = candidate.clone();
+        let mut loss = 0.0;
+        let on_all = if self.some.is_some() { LAST } else { steps };
+        let rows = self.some.iter().map(|some| (some, steps)).chain([(&self.all, on_all)]);
+        for (rows, steps) in rows {
+            let (found, constants) = self.rules.exact_fit(rows, &candidate, &[], steps);
+            if !found.is_finite() {
+                return None;
+            }
+            loss = found;
+            candidate.set_constants(&constants);
+        }
+        self.found(candidate, loss)
+    }
+
+    fn found(&self, candidate: Expression, loss: f64) -> Option<Found> {
+        let complexity = self.rules.complexity(&candidate);
+        let admitted = loss.is_finite() && self.rules.admits(&candidate);
+        admitted.then_some(Found { complexity, loss, candidate })
+    }
+
+    /// Puts what the formulas of the front are without one of their parts into the hall, where that is better than
+    /// what is there.
+    fn drop_parts(&self, hall: &mut Hall) {
+        if self.rules.is_template() {
+            return;
+        }
+        let mut tried: HashSet<(u32, u64)> = HashSet::new();
+        for _ in 0..ROUNDS {
+            let whole = hall.pareto();
+            let shorter = whole.iter().flat_map(|found| {
+                let parts = without_parts(&found.candidate, self.few()).into_iter();
+                parts.map(|e| self.rules.simplified(&e)).map(move |e| (found.complexity, e))
+            });
+            let shorter = shorter.filter(|(longer, e)| {
+                let complexity = self.rules.complexity(e);
+                complexity < *longer && tried.insert((complexity, self.rules.structure(e)))
+            });
+            let shorter: Vec<Expression> = shorter.map(|(_, e)| e).collect();
+            let hopeful = |mut e: Expression| {
+                let (loss, constants) = self.rules.exact_fit(self.few(), &e, &[], DROPPED);
+                // On few rows the losses of those that are there are not known.
+                if loss > 1.1 * hall.least(self.rules.complexity(&e)) {
+                    return None;
+                }
+                e.set_constants(&constants);
+                self.fitted(&e, FAMOUS)
+            };
+            let found: Vec<Found> = shorter.into_par_iter().filter_map(hopeful).collect();
+            if found.is_empty() {
+                break;
+            }
+            found.into_iter().for_each(|found| hall.enter(found));
+        }
+    }
+
+    /// Puts rounded constants in place of fitted ones, where the loss bears it; what becomes shorter by that is one
+    /// more point of the front.
+    fn round(&self, hall: &mut Hall) {
+        let rounded: Vec<Option<Found>> =
+            hall.pareto().par_iter().map(|found| self.rounded(found)).collect();
+        for (before, rounded) in hall.pareto().into_iter().zip(rounded) {
+            let Some(rounded) = rounded else { continue };
+            if rounded.complexity == before.complexity {
+                let all = hall.best.get_mut(&before.complexity).expect("it is there");
+                all[0] = rounded;
+            } else {
+                hall.enter(rounded);
+            }
+        }
+    }
+
+    fn rounded(&self, found: &Found) -> Option<Found> {
+        let mut candidate = found.candidate.clone();
+        threshold::shorten(self.rules, &self.all, &mut candidate);
+        let rounded = round::rounded(self.rules, self.few(), &candidate, self.floor);
+        let simple = self.rules.simplified(&rounded);
+        let loss = self.rules.exact_loss(&self.all, &simple);
+        if loss <= round::limit(found.loss, self.all.rows(), self.floor) {
+            return self.found(simple, loss);
+        }
+        // Few rows said too much: digits alone.
+        let short = round::shortened(self.rules, &self.all, &candidate, &[], self.floor);
+        let loss = self.rules.exact_loss(&self.all, &short);
+        self.found(short, loss)
+    }
+
+    /// The first entry whose loss is what rounding of the data makes: nothing longer says more.
+    fn first_exact(&self, hall: &Hall, front: &Front) -> Option<usize> {
+        front.entries.iter().position(|entry| {
+            let candidate = &hall.best[&entry.complexity][0].candidate;
+            entry.loss <= EXACT * self.floor
+                || entry.loss <= EXACT * sensitivity(self.rules, self.few(), candidate)
+        })
+    }
+}
+
+/// The expression without each of its parts in turn: an operator gives way to one of its operands, or to a constant.
+fn without_parts(e: &Expression, rows: &Exact) -> Vec<Expression> {
+    let row: Vec<f64> = rows.columns().iter().map(|column| column[0]).collect();
+    let mut found = Vec::new();
+    for (at, node) in e.nodes().iter().enumerate() {
+        let Node::Op(_) = node else { continue };
+        let part = e.subtree(at);
+        let value = part.eval(&row);
+        let constant = value.is_finite().then(|| Expression::constant(value));
+        for instead in part.operands().into_iter().chain(constant) {
+            found.push(replace(e, at, &instead));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_go_one_at_a_time() {
+        let rows = Exact::new(vec![vec![2.0; 3], vec![5.0; 3]], vec![1.0; 3], None);
+        let e = Expression::parse("x + 0.001 * exp(y)", &["x", "y"]).unwrap();
+        let found: Vec<String> =
+            without_parts(&e, &rows).iter().map(|e| e.text(&["x", "y"])).collect();
+        for expected in ["x", "0.001 * exp(y)", "x + 0.001", "x + exp(y)", "x + 0.001 * y"] {
+            assert!(found.iter().any(|text| text == expected), "{expected}: {found:?}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! How exact the numbers of a table are: a loss that their rounding explains is as good as none.
+
+use super::rules::Rules;
+use crate::formula::expression::Expression;
+use crate::ops::expression::Loss;
+use crate::ops::expression::exact::Exact;
+use crate::random::Random;
+
+/// Values that are looked at.
+const LOOKED_AT: usize = 2_000;
+/// Numbers of fewer digits may be exact: 0.5, or a count.
+const FEWEST_DIGITS: usize = 6;
+/// More digits than a double keeps through a calculation.
+const MOST_DIGITS: usize = 16;
+/// What is left of a calculation in double precision, relative to its result.
+const DOUBLE: f64 = 16.0 * f64::EPSILON;
+
+/// How the numbers of a column were rounded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rounding {
+    /// Not, as far as can be seen.
+    None,
+    /// To single precision.
+    Single,
+    /// To so many digits, none of them behind this power of ten.
+    Decimal { digits: i32, last: i32 },
+}
+
+impl Rounding {
+    fn of(values: &[f64]) -> Self {
+        let every = values.len().div_ceil(LOOKED_AT).max(1);
+        let some = || values.iter().copied().step_by(every);
+        let (mut digits, mut last) = (0, i32::MAX);
+        for value in some().filter(|v| *v != 0.0 && v.is_finite()) {
+            let text = format!("{:e}", value.abs());
+            let (mantissa, power) = text.split_once('e').expect("written so");
+            let own = mantissa.len() - usize::from(mantissa.contains('.'));
+            digits = digits.max(own);
+            last = last.min(power.parse::<i32>().expect("a number") - (own as i32 - 1));
+        }
+        match digits {
+            MOST_DIGITS.. if some().all(|v| f64::from(v as f32) == v) => Rounding::Single,
+            FEWEST_DIGITS..MOST_DIGITS => Rounding::Decimal { digits: digits as i32, last },
+            _ => Rounding::None,
+        }
+    }
+
+    /// The distance to the next number that could have been written.
+    fn step(self, value: f64) -> f64 {
+        match self {
+            Rounding::None => 0.0,
+            Rounding::Single => value.abs() * f64::from(f32::EPSILON) / 2.0,
+            Rounding::Decimal { digits, last } => {
+                let first = value.abs().max(f64::MIN_POSITIVE).log10().floor() as i32;
+                10f64.powi(last.max(first - digits + 1))
+            }
+        }
+    }
+}
+
+/// The loss of the law itself on a target that was rounded, and calculated in double precision.
+pub(super) fn floor(exact: &Exact, loss: Loss) -> f64 {
+    let rounding = Rounding::of(exact.target());
+    let rows = exact.target().iter().zip(exact.weights());
+    let mean = |of: fn(f64, f64) -> f64| -> f64 {
+        rows.clone().map(|(&y, w)| w * of(rounding.step(y), DOUBLE * y.abs())).sum()
+    };
+    match loss {
+        // Of an error that is as probable anywhere within half a step.
+        Loss::Mae => mean(|step, calculated| step / 4.0 + calculated),
+        Loss::Mse => mean(|step, calculated| step * step / 12.0 + calculated * calculated),
+    }
+}
+
+/// The loss that rounded inputs make: how far predictions move where the inputs move within what rounding leaves open.
+/// 0 where the target has all digits: it was calculated from the inputs as they are.
+pub(super) fn sensitivity(rules: &Rules, rows: &Exact, candidate: &Expression) -> f64 {
+    if Rounding::of(rows.target()) == Rounding::None {
+        return 0.0;
+    }
+    let mut random = Random::new(0, 9 << 40);
+    let moved = |column: &Vec<f64>| -> Vec<f64> {
+        let rounding = Rounding::of(column);
+        let moved = |&v: &f64| v + (random.uniform() - 0.5) * rounding.step(v);
+        column.iter().map(moved).collect()
+    };
+    let columns: Vec<Vec<f64>> = rows.columns().iter().map(moved).collect();
+    let predictions = rules.exact_values(rows, candidate);
+    let shaken = Exact::new(columns, predictions, Some(rows.weights()));
+    rules.exact_loss(&shaken, candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_counted() {
+        let of = |values: &[f64]| Rounding::of(values);
+        assert_eq!(of(&[1.0, 2.5, 1980.0]), Rounding::None);
+        assert_eq!(of(&[1.0 / 3.0, 0.5]), Rounding::None);
+        assert_eq!(of(&[f64::from(1.0f32 / 3.0), 0.5]), Rounding::Single);
+        let fixed = of(&[1234.5678, 0.0012, 3.0]);
+        assert_eq!(fixed, Rounding::Decimal { digits: 8, last: -4 });
+        assert!((fixed.step(0.0012) - 1e-4).abs() < 1e-18);
+        let relative = of(&[1.23456e-9, 7.89012e5]);
+        assert!((relative.step(7e5) - 1.0).abs() < 1e-9, "{}", relative.step(7e5));
+    }
+
+    #[test]
+    fn a_law_on_a_rounded_target_is_at_the_floor() {
+        let mut random = Random::new(4, 0);
+        let x: Vec<f64> = (0..4000).map(|_| 1.0 + random.uniform()).collect();
+        let y: Vec<f64> = x.iter().map(|x| (x * x * 1e6).round() / 1e6).collect();
+        let error = x.iter().zip(&y).map(|(x, y)| (y - x * x).abs()).sum::<f64>() / 4000.0;
+        let exact = Exact::new(vec![x], y, None);
+        let floor = floor(&exact, Loss::Mae);
+        assert!((error / floor - 1.0).abs() < 0.05, "{error} {floor}");
+    }
+}
