@@ -7,6 +7,7 @@ pub mod export;
 pub mod expression;
 pub mod operator;
 pub(crate) mod parse;
+pub(crate) mod pi;
 pub mod print;
 pub mod rescale;
 mod simplify;

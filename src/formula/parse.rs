@@ -6,6 +6,8 @@
 
 use super::definition::Definition;
 use super::expression::{Expression, Node, Op};
+use super::pi::OfPi;
+use super::print::PI;
 use crate::error::{Error, Result};
 
 /// Nesting beyond this is refused, so that the recursion below cannot overflow the stack.
@@ -166,6 +168,23 @@ impl Parser<'_> {
         self.nodes.push(Node::Op(op));
     }
 
+    /// Makes one number of the operator that was read last, where its operands are a multiple of π and perhaps a
+    /// number: formulas are written so.
+    fn fold_pi(&mut self, operands: usize) {
+        let last = self.nodes.len() - 1;
+        let constant = |node: &Node| match *node {
+            Node::Constant(value) => Some(value),
+            _ => None,
+        };
+        let Some(first) = last.checked_sub(operands) else { return };
+        let values: Vec<f64> = self.nodes[first..last].iter().map_while(constant).collect();
+        let of_pi = values.iter().any(|value| OfPi::of(*value).is_some());
+        if let (Node::Op(op), true) = (self.nodes[last], of_pi && values.len() == operands) {
+            self.nodes.truncate(first);
+            self.nodes.push(Node::Constant(op.apply(&values)));
+        }
+    }
+
     /// sum [> sum]. Python chains comparisons; here a second one needs parentheses.
     fn comparison(&mut self) -> Result<()> {
         self.nesting += 1;
@@ -195,6 +214,7 @@ impl Parser<'_> {
         while let Some(c) = self.sign(&['*', '/']) {
             self.unary()?;
             self.push(if c == '*' { Op::Mul } else { Op::Div });
+            self.fold_pi(2);
         }
         Ok(())
     }
@@ -215,6 +235,7 @@ impl Parser<'_> {
                 self.at += 1;
                 self.unary()?;
                 self.push(Op::Neg);
+                self.fold_pi(1);
             }
             (Some(Token::Sign('+')), ..) => {
                 self.at += 1;
@@ -247,6 +268,11 @@ impl Parser<'_> {
                     return self.unknown_call(&name);
                 }
                 let Some(index) = self.names.iter().position(|n| *n == name) else {
+                    if name == PI {
+                        self.at += 1;
+                        self.nodes.push(Node::Constant(std::f64::consts::PI));
+                        return Ok(());
+                    }
                     let known = self.names.join(", ");
                     return Err(self
                         .error(&format!("'{name}' is not a variable; the variables are {known}")));

@@ -6,8 +6,12 @@
 
 use super::expression::{Expression, Node, Op, start};
 use super::operator::{ATOM, MINUS, POWER, PRODUCT, Row, SUM, Spelling};
+use super::pi::OfPi;
 
 type Text = (String, u8);
+
+/// What π is called in formulas, unless a column is called so.
+pub(super) const PI: &str = "pi";
 
 /// A number in the fewest digits that read back as the same f64.
 pub fn number(value: f64) -> String {
@@ -102,8 +106,13 @@ impl Expression {
     }
 
     fn written(&self, language: Language, names: &[impl AsRef<str>]) -> String {
+        // In the other languages π is a name of a library.
+        let has_pi = language != Language::Text || names.iter().all(|name| name.as_ref() != PI);
         let write = |node, operands: &[Text]| match node {
-            Node::Constant(value) => language.number(value),
+            Node::Constant(value) => match OfPi::of(value) {
+                Some(multiple) if has_pi => language.of_pi(multiple),
+                _ => language.number(value),
+            },
             Node::Variable(index) => {
                 let name = names[usize::from(index)].as_ref();
                 (if language == Language::Latex { latex_name(name) } else { name.into() }, ATOM)
@@ -148,6 +157,42 @@ impl Language {
         };
         // A negative zero is a negative number here too.
         (text, if value.is_sign_negative() { MINUS } else { ATOM })
+    }
+
+    fn of_pi(self, OfPi { above, below, inverse }: OfPi) -> Text {
+        let pi = match self {
+            Language::Text => PI,
+            Language::Latex => r"\pi",
+            Language::Numpy => "np.pi",
+            Language::Sympy => "sp.pi",
+            Language::Rust => "std::f64::consts::PI",
+            Language::C => "M_PI",
+        };
+        let (sign, factor) = (if above < 0.0 { "-" } else { "" }, above.abs());
+        let number = |value: f64| self.number(value).0;
+        let times = |factor: f64| match (factor, self) {
+            (1.0, _) => pi.to_string(),
+            (_, Language::Latex) => format!("{} {pi}", number(factor)),
+            _ => format!("{} * {pi}", number(factor)),
+        };
+        let (top, bottom) = match inverse {
+            false if below == 1.0 => (times(factor), None),
+            false => (times(factor), Some((number(below), ATOM))),
+            true => {
+                (number(factor), Some((times(below), if below == 1.0 { ATOM } else { PRODUCT })))
+            }
+        };
+        let text = match (bottom, self) {
+            (None, _) => top.clone(),
+            (Some((bottom, _)), Language::Latex) => format!(r"\frac{{{top}}}{{{bottom}}}"),
+            (Some(bottom), _) => format!("{top} / {}", self.bracketed(&bottom, ATOM)),
+        };
+        let binding = match text == pi {
+            true if sign.is_empty() => ATOM,
+            true => MINUS,
+            false => PRODUCT,
+        };
+        (sign.to_string() + &text, binding)
     }
 
     fn operator(self, op: Op, operands: &[Text]) -> Text {
@@ -332,6 +377,35 @@ mod tests {
                 "    x + 1.36_f64 / m1 - 2.0_f64 * (if f64::from(u8::from(x > -2.0_f64)) > 0.0 { x + 3.0_f64 } else { -3.0_f64 })"
             )
         );
+    }
+
+    /// π has a name in every language, and formulas read back to the same bits.
+    #[test]
+    fn multiples_of_pi_are_named() {
+        use std::f64::consts::PI;
+        let times = |value: f64| {
+            Expression::apply(Op::Mul, &[Expression::constant(value), Expression::variable(0)])
+        };
+        for (value, text) in [
+            (PI, "pi * x"),
+            (2.0 * PI / 3.0, "2 * pi / 3 * x"),
+            (-PI / 2.0, "-pi / 2 * x"),
+            (1.0 / (2.0 * PI), "1 / (2 * pi) * x"),
+            (-1.0 / PI, "-1 / pi * x"),
+        ] {
+            let e = times(value);
+            assert_eq!(e.text(&["x", "m1"]), text);
+            assert_eq!(parse(text), e, "{text}");
+        }
+        let e = times(1.0 / (2.0 * PI));
+        assert_eq!(e.latex(&["x"]), r"\frac{1}{2 \pi} \, x");
+        assert_eq!(e.numpy(&["x"]), "1 / (2 * np.pi) * x");
+        assert_eq!(e.sympy(&["x"]), "1 / (2 * sp.pi) * x");
+        assert_eq!(e.rust_body(&["x"]), "1.0_f64 / (2.0_f64 * std::f64::consts::PI) * x");
+        assert_eq!(e.c(&["x"]), "1.0 / (2.0 * M_PI) * x");
+        assert_eq!(times(PI).text(&["pi"]), "3.141592653589793 * pi", "a column of that name");
+        let power = parse("x^pi - 2^(pi / 2)");
+        assert_eq!(power.text(&["x", "m1"]), "x^pi - 2^(pi / 2)");
     }
 
     #[test]

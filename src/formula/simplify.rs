@@ -44,7 +44,13 @@ impl Expression {
 
     /// A shorter expression with the same values, or the same expression.
     pub fn simplified(&self) -> Expression {
-        let allowed = Allowed::of(self);
+        self.simplified_with(&[])
+    }
+
+    /// The same, which may also use these operators.
+    pub fn simplified_with(&self, operators: &[Op]) -> Expression {
+        let more = operators.iter().fold(0, |bits, op| bits | 1 << *op as u32);
+        let allowed = Allowed(Allowed::of(self).0 | more);
         let simple = self.fold(|node, operands: &[Expression]| match node {
             Node::Op(op) => rebuild(op, operands, allowed),
             leaf => Expression::from_nodes(vec![leaf]),
@@ -165,6 +171,18 @@ fn rebuild(op: Op, operands: &[Expression], allowed: Allowed) -> Expression {
         (Op::Pow, _) if is(b, 1.0) => a.clone(),
         (Op::Pow, _) if is(b, 0.0) || is(a, 1.0) => Expression::constant(1.0),
         (_, Node::Op(inner)) if op.row().undoes == Some(inner) => a.subtree(a.nodes().len() - 2),
+        // e^(log a · b)
+        (Op::Exp, Node::Op(Op::Mul)) if allowed.has(Op::Pow) => {
+            let factors = a.operands();
+            let log = |e: &Expression| e.root() == Node::Op(Op::Log);
+            match factors.iter().position(log) {
+                Some(at) => {
+                    let base = factors[at].operands().remove(0);
+                    Expression::apply(Op::Pow, &[base, factors[1 - at].clone()])
+                }
+                None => plain(),
+            }
+        }
         (Op::Abs, Node::Op(Op::Abs | Op::Exp | Op::Sqrt | Op::Square)) => a.clone(),
         (Op::Greater | Op::Less, _) if a == b => Expression::constant(0.0),
         (Op::Min | Op::Max, _) if a == b => a.clone(),

@@ -16,6 +16,36 @@ const SAME: f64 = 1e-3;
 /// Exponents of what has a unit, at most.
 const MOST: f64 = 6.0;
 
+/// Powers of inputs in products, inputs in them beside those that the units leave no choice of, and products that are
+/// looked at.
+const POWERS: [f64; 10] = [1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, 1.5, -1.5];
+const FREE: usize = 3;
+const MOST_PRODUCTS: usize = 300_000;
+
+/// Visits every choice of powers of a few of the `free` inputs, beside those that are `chosen`, as many as are `left`.
+fn choices(
+    free: &[usize],
+    chosen: &mut Vec<(usize, f64)>,
+    left: &mut usize,
+    visit: &mut impl FnMut(&[(usize, f64)]),
+) {
+    if *left == 0 {
+        return;
+    }
+    *left -= 1;
+    visit(chosen);
+    if chosen.len() == FREE {
+        return;
+    }
+    for (at, &input) in free.iter().enumerate() {
+        for power in POWERS {
+            chosen.push((input, power));
+            choices(&free[at + 1..], chosen, left, visit);
+            chosen.pop();
+        }
+    }
+}
+
 /// Units that are products of others.
 const DERIVED: [(&str, &str); 9] = [
     ("N", "kg * m / s^2"),
@@ -130,6 +160,65 @@ impl Units {
         });
         let products = "only products, quotients and powers of names may stand here";
         combined.map(|c| c.0).ok_or_else(|| products.to_string())
+    }
+
+    /// The powers of the inputs, one list for each product of them that has the target's unit: whole ones to ±3 and
+    /// halves to ±3/2, of inputs whose units are known. None where the target's unit is not known.
+    pub(crate) fn products(&self) -> Vec<Vec<f64>> {
+        let Some(target) = &self.target else { return Vec::new() };
+        let known: Vec<usize> =
+            (0..self.inputs.len()).filter(|&k| self.inputs[k].is_some()).collect();
+        // An equation for each base unit, the target's power last, solved for as many inputs as it can be.
+        let power = |k: usize, base: usize| self.inputs[k].as_ref().map_or(0.0, |d| d[base]);
+        let mut equations: Vec<Vec<f64>> = (0..self.base.len())
+            .map(|base| known.iter().map(|&k| power(k, base)).chain([target[base]]).collect())
+            .collect();
+        let mut solved: Vec<usize> = Vec::new();
+        for column in 0..known.len() {
+            let done = solved.len();
+            let size = |row: &usize| equations[*row][column].abs();
+            let Some(pivot) = (done..equations.len()).max_by(|a, b| size(a).total_cmp(&size(b)))
+            else {
+                break;
+            };
+            if size(&pivot) < SAME {
+                continue;
+            }
+            equations.swap(done, pivot);
+            let scale = equations[done][column];
+            equations[done].iter_mut().for_each(|v| *v /= scale);
+            let own = equations[done].clone();
+            for (row, other) in equations.iter_mut().enumerate() {
+                let factor = if row == done { 0.0 } else { other[column] };
+                other.iter_mut().zip(&own).for_each(|(v, own)| *v -= factor * own);
+            }
+            solved.push(column);
+        }
+        let last = known.len();
+        if equations[solved.len()..].iter().any(|equation| equation[last].abs() > SAME) {
+            return Vec::new();
+        }
+        let free: Vec<usize> = (0..last).filter(|column| !solved.contains(column)).collect();
+        let mut found = Vec::new();
+        let mut visit = |chosen: &[(usize, f64)]| {
+            let mut powers = vec![0.0; self.inputs.len()];
+            chosen.iter().for_each(|&(column, power)| powers[known[column]] = power);
+            for (&column, equation) in solved.iter().zip(&equations) {
+                let beside = |&(other, power): &(usize, f64)| equation[other] * power;
+                powers[known[column]] = equation[last] - chosen.iter().map(beside).sum::<f64>();
+            }
+            let nearest = |power: &f64| (2.0 * power).round() / 2.0;
+            let simple = |power: &f64| {
+                let rounded = nearest(power);
+                (rounded - power).abs() < SAME && (rounded == 0.0 || POWERS.contains(&rounded))
+            };
+            if powers.iter().all(simple) && powers.iter().any(|power| nearest(power) != 0.0) {
+                found.push(powers.iter().map(nearest).collect());
+            }
+        };
+        let mut left = MOST_PRODUCTS;
+        choices(&free, &mut Vec::new(), &mut left, &mut visit);
+        found
     }
 
     /// True where constants are pure numbers.

@@ -12,7 +12,6 @@
 //! some rows: the search fits and judges what comes out.
 
 use std::borrow::Cow;
-use std::time::Instant;
 
 use rayon::prelude::*;
 
@@ -48,6 +47,9 @@ struct Outer {
     wrap: Wrap,
 }
 
+/// True where the search is to end.
+pub(super) type Late<'a> = dyn Fn() -> bool + Sync + 'a;
+
 type Wrap = Box<dyn Fn(Expression) -> Expression>;
 
 /// How many features an effort of so many candidates pays for, as often as they are paired.
@@ -60,13 +62,13 @@ fn affordable(settings: &Settings, times: usize) -> usize {
     ((pairs as f64).sqrt() as usize).min(MOST)
 }
 
-/// Expressions that explain much of the target for their length, on some rows; fewer where the
-/// deadline comes first.
+/// Expressions that explain much of the target for their length, on some rows; fewer where it is to
+/// end before.
 pub(super) fn seeds(
     problem: &Problem,
     settings: &Settings,
     random: &mut Random,
-    deadline: Option<Instant>,
+    late: &Late,
 ) -> Vec<Expression> {
     if !settings.scaled() || problem.template.is_some() {
         return Vec::new();
@@ -82,12 +84,12 @@ pub(super) fn seeds(
     for view in &views {
         found.push(vec![view.factor.clone()]);
         if view.problem.target.len() >= 8 && !view.leaves.is_empty() {
-            let inside = seeds_of(&view.problem, settings, parts, random, deadline);
+            let inside = seeds_of(&view.problem, settings, parts, random, late);
             let whole = |list: Vec<Expression>| list.iter().map(|e| view.whole(e)).collect();
             found.extend(inside.into_iter().map(whole));
         }
     }
-    found.extend(seeds_of(problem, settings, parts, random, deadline));
+    found.extend(seeds_of(problem, settings, parts, random, late));
     in_turn(found)
 }
 
@@ -130,9 +132,8 @@ fn seeds_of(
     settings: &Settings,
     parts: usize,
     random: &mut Random,
-    deadline: Option<Instant>,
+    late: &Late,
 ) -> Vec<Vec<Expression>> {
-    let late = || deadline.is_some_and(|d| Instant::now() >= d);
     let chosen = typical_rows(&problem.target, random);
     let outers = outers(&problem.target, &chosen, settings);
     let most = affordable(settings, outers.len() * parts);
@@ -143,7 +144,7 @@ fn seeds_of(
         if late() {
             break;
         }
-        let pairs = pairs::best(&library, &outer.target, settings, &late);
+        let pairs = pairs::best(&library, &outer.target, settings, late);
         let mut begun: Vec<&Pair> = Vec::new();
         for pair in &pairs {
             let alike = begun.iter().filter(|b| b.complexity == pair.complexity).count();
@@ -319,9 +320,9 @@ mod tests {
             };
             (0..200).map(row).sum::<f64>() / 200.0
         };
-        let late = seeds(&problem, &settings, &mut Random::new(1, 1), Some(Instant::now()));
+        let late = seeds(&problem, &settings, &mut Random::new(1, 1), &|| true);
         assert!(late.len() <= 2, "the deadline holds");
-        let seeds = seeds(&problem, &settings, &mut Random::new(1, 1), None);
+        let seeds = seeds(&problem, &settings, &mut Random::new(1, 1), &|| false);
         let errors = seeds.iter().map(error).filter(|e| e.is_finite());
         errors.fold(f64::INFINITY, f64::min)
     }
@@ -348,7 +349,7 @@ mod tests {
             evaluations: Some(5_000),
             ..Settings::default()
         };
-        let found = seeds(&problem, &settings, &mut Random::new(1, 1), None);
+        let found = seeds(&problem, &settings, &mut Random::new(1, 1), &|| false);
         let law = |e: &Expression| {
             let error = |x: f64, y: f64| (e.eval(&[x, y]) / (3.0 * x / y) - 1.0).abs();
             error(0.7, 0.4) + error(2.0, 1.1) < 1e-4

@@ -8,20 +8,23 @@ use std::collections::{BTreeMap, HashSet};
 
 use rayon::prelude::*;
 
-use super::front::Front;
+use super::front::{Evidence, Front};
 use super::mutate::replace;
-use super::precision::{floor, sensitivity};
+use super::precision::sensitivity;
 use super::round;
 use super::rules::Rules;
 use super::state::State;
 use super::threshold;
-use crate::formula::expression::{Expression, Node};
+use crate::formula::expression::{Expression, Node, Op};
+use crate::ops::expression::Loss;
 use crate::ops::expression::exact::Exact;
 
-/// Rows of a long table on which constants are fitted first, …
+/// Rows of a long table on which constants are fitted, …
 const SOME: usize = 20_000;
 /// … and those on which parts are dropped and constants rounded.
-const FEW: usize = 2_000;
+const FEW: usize = 1_000;
+/// A table of more rows judges formulas and has no part in fitting them: constants are known well enough.
+const LONG: usize = 200_000;
 /// Steps and tolerance of fitting on all rows, once they have been fitted on some.
 const LAST: (u32, f64) = (3, 1e-9);
 /// Those of the formulas of the search, and of what is left when a part of one is dropped.
@@ -30,7 +33,7 @@ const DROPPED: (u32, f64) = (12, 1e-4);
 /// Rounds of dropping: what became shorter may bear another loss.
 const ROUNDS: usize = 2;
 /// A loss that is so many times the one that rounding makes passes for that.
-const EXACT: f64 = 2.0;
+const EXACT: f64 = 1.6;
 
 /// What comes out.
 pub(super) struct Finished {
@@ -55,7 +58,7 @@ struct Judge<'a> {
     all: Exact,
     some: Option<Exact>,
     few: Option<Exact>,
-    /// The loss that the rounding of the target makes.
+    /// The loss that the rounding of the target makes, at most.
     floor: f64,
 }
 
@@ -81,6 +84,13 @@ impl State<'_> {
         if let Some(exact) = judge.first_exact(&hall, &front) {
             front.entries.truncate(exact + 1);
         }
+        let settings = self.rules.settings;
+        front.evidence = (!self.rules.has_own_loss()).then(|| Evidence {
+            rows: self.rules.row_count(),
+            power: if settings.loss == Loss::Mse { 2.0 } else { 1.0 },
+            floor: judge.floor,
+            symbols: settings.operators.len() + self.problem.columns.len() + 1,
+        });
         let template = self.problem.template.iter();
         let parts = template.flat_map(|template| {
             let of = |complexity| template.split(&hall.best[&complexity][0].candidate);
@@ -118,12 +128,6 @@ impl Hall {
         Front::new(best.map(entry).collect())
     }
 
-    /// The smallest loss of formulas that are no longer than this.
-    fn least(&self, complexity: u32) -> f64 {
-        let best = self.best.range(..=complexity).filter_map(|(_, all)| all.first());
-        best.map(|found| found.loss).fold(f64::INFINITY, f64::min)
-    }
-
     /// Those that no shorter one is as good as.
     fn pareto(&self) -> Vec<Found> {
         let mut least = f64::INFINITY;
@@ -150,7 +154,7 @@ fn thinned(all: &Exact, most: usize) -> Option<Exact> {
 impl<'a> Judge<'a> {
     fn new(rules: &'a Rules) -> Self {
         let all = rules.exact();
-        let floor = floor(&all, rules.loss());
+        let floor = rules.floor();
         let [some, few] = [SOME, FEW].map(|most| thinned(&all, most));
         Judge { rules, all, some, few, floor }
     }
@@ -163,7 +167,11 @@ impl<'a> Judge<'a> {
     fn fitted(&self, candidate: &Expression, steps: (u32, f64)) -> Option<Found> {
         let mut candidate = candidate.clone();
         let mut loss = 0.0;
-        let on_all = if self.some.is_some() { LAST } else { steps };
+        let on_all = match self.all.rows() {
+            rows if rows > LONG => (0, 0.0),
+            _ if self.some.is_some() => LAST,
+            _ => steps,
+        };
         let rows = self.some.iter().map(|some| (some, steps)).chain([(&self.all, on_all)]);
         for (rows, steps) in rows {
             let (found, constants) = self.rules.exact_fit(rows, &candidate, &[], steps);
@@ -200,19 +208,29 @@ impl<'a> Judge<'a> {
                 complexity < *longer && tried.insert((complexity, self.rules.structure(e)))
             });
             let shorter: Vec<Expression> = shorter.map(|(_, e)| e).collect();
-            let hopeful = |mut e: Expression| {
+            let fit = |mut e: Expression| {
                 let (loss, constants) = self.rules.exact_fit(self.few(), &e, &[], DROPPED);
-                // On few rows the losses of those that are there are not known.
-                if loss > 1.1 * hall.least(self.rules.complexity(&e)) {
-                    return None;
-                }
                 e.set_constants(&constants);
-                self.fitted(&e, FAMOUS)
+                (self.rules.complexity(&e), loss, e)
             };
-            let found: Vec<Found> = shorter.into_par_iter().filter_map(hopeful).collect();
-            if found.is_empty() {
+            let mut shorter: Vec<(u32, f64, Expression)> =
+                shorter.into_par_iter().map(fit).collect();
+            shorter.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+            shorter.dedup_by_key(|found| found.0);
+            // On the same rows.
+            let known: Vec<(u32, f64)> = whole
+                .par_iter()
+                .map(|w| (w.complexity, self.rules.exact_loss(self.few(), &w.candidate)))
+                .collect();
+            let better = |(complexity, loss, _): &(u32, f64, Expression)| {
+                known.iter().all(|(other, known)| other > complexity || loss < known)
+            };
+            shorter.retain(better);
+            if shorter.is_empty() {
                 break;
             }
+            let found: Vec<Found> =
+                shorter.par_iter().filter_map(|found| self.fitted(&found.2, FAMOUS)).collect();
             found.into_iter().for_each(|found| hall.enter(found));
         }
     }
@@ -220,15 +238,24 @@ impl<'a> Judge<'a> {
     /// Puts rounded constants in place of fitted ones, where the loss bears it; what becomes shorter by that is one
     /// more point of the front.
     fn round(&self, hall: &mut Hall) {
-        let rounded: Vec<Option<Found>> =
-            hall.pareto().par_iter().map(|found| self.rounded(found)).collect();
-        for (before, rounded) in hall.pareto().into_iter().zip(rounded) {
-            let Some(rounded) = rounded else { continue };
-            if rounded.complexity == before.complexity {
-                let all = hall.best.get_mut(&before.complexity).expect("it is there");
-                all[0] = rounded;
-            } else {
-                hall.enter(rounded);
+        let mut done: HashSet<u32> = HashSet::new();
+        loop {
+            // One that is rounded may be worse than it was, and let a longer one onto the front.
+            let mut front = hall.pareto();
+            front.retain(|found| done.insert(found.complexity));
+            if front.is_empty() {
+                return;
+            }
+            let rounded: Vec<Option<Found>> =
+                front.par_iter().map(|found| self.rounded(found)).collect();
+            for (before, rounded) in front.into_iter().zip(rounded) {
+                let Some(rounded) = rounded else { continue };
+                if rounded.complexity == before.complexity {
+                    let all = hall.best.get_mut(&before.complexity).expect("it is there");
+                    all[0] = rounded;
+                } else {
+                    hall.enter(rounded);
+                }
             }
         }
     }
@@ -236,14 +263,16 @@ impl<'a> Judge<'a> {
     fn rounded(&self, found: &Found) -> Option<Found> {
         let mut candidate = found.candidate.clone();
         threshold::shorten(self.rules, &self.all, &mut candidate);
-        let rounded = round::rounded(self.rules, self.few(), &candidate, self.floor);
+        let floor = self.floor.max(sensitivity(self.rules, self.few(), &candidate));
+        let rounded = round::rounded(self.rules, self.few(), &candidate, floor);
         let simple = self.rules.simplified(&rounded);
         let loss = self.rules.exact_loss(&self.all, &simple);
-        if loss <= round::limit(found.loss, self.all.rows(), self.floor) {
+        if loss <= round::limit(found.loss, self.all.rows(), floor) {
             return self.found(simple, loss);
         }
         // Few rows said too much: digits alone.
-        let short = round::shortened(self.rules, &self.all, &candidate, &[], self.floor);
+        let rows = self.some.as_ref().unwrap_or(&self.all);
+        let short = round::shortened(self.rules, rows, &candidate, Vec::new(), floor);
         let loss = self.rules.exact_loss(&self.all, &short);
         self.found(short, loss)
     }
@@ -267,7 +296,13 @@ fn without_parts(e: &Expression, rows: &Exact) -> Vec<Expression> {
         let part = e.subtree(at);
         let value = part.eval(&row);
         let constant = value.is_finite().then(|| Expression::constant(value));
-        for instead in part.operands().into_iter().chain(constant) {
+        let mut operands = part.operands();
+        if let (Node::Op(Op::Sub), [_, b]) = (part.root(), &mut operands[..]) {
+            *b = b.absorb(-1.0).unwrap_or_else(|| {
+                Expression::apply(Op::Mul, &[Expression::constant(-1.0), b.clone()])
+            });
+        }
+        for instead in operands.into_iter().chain(constant) {
             found.push(replace(e, at, &instead));
         }
     }

@@ -24,15 +24,44 @@ pub struct Front {
     pub entries: Vec<Entry>,
     /// Their losses on rows that the search did not see; empty where there are none.
     pub validation: Vec<f64>,
+    /// What [`Select::Shortest`] weighs; without it that is [`Select::Best`].
+    pub evidence: Option<Evidence>,
     /// What the rules choose, in the order of [`Select::ALL`], where more counts than the losses here: the
     /// law of a component that shares a part with others is chosen with theirs, and the entries are those
     /// of all components together, also where one is no better for this component than a simpler one.
-    pub shared: Option<[Option<usize>; 3]>,
+    pub shared: Option<[Option<usize>; Select::ALL.len()]>,
+}
+
+/// What the losses of a front are worth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evidence {
+    /// Rows that have a weight.
+    pub rows: usize,
+    /// The power of the size of residuals that the loss is: 1 or 2.
+    pub power: f64,
+    /// The loss that rounding of the data makes: no less is worth anything.
+    pub floor: f64,
+    /// Operators and variables that a node is one of.
+    pub symbols: usize,
+}
+
+impl Evidence {
+    /// Nats that it takes to write an entry and what it leaves of the target: n ln(residual) for exponential or normal
+    /// residuals, ln(symbols) a node and ½ ln n a constant (minimum description length; as in Bartlett et al. 2023, arXiv
+    /// 2211.11461, eq. 18, without the terms of the constants' curvature).
+    fn length(&self, entry: &Entry) -> f64 {
+        let rows = self.rows as f64;
+        let residuals = rows * entry.loss.max(self.floor).max(SMALLEST_LOSS).ln() / self.power;
+        let nodes = f64::from(entry.complexity) * (self.symbols as f64).ln();
+        residuals + nodes + 0.5 * rows.ln() * entry.expression.constants().len() as f64
+    }
 }
 
 choice! {
     /// Which entry of a front is the law.
     pub enum Select {
+        /// The shortest description of formula and residuals: what noise and number of rows bear.
+        Shortest = "shortest",
         /// The largest score among losses of at most 1.5 times the smallest.
         Best = "best",
         /// The largest score (the rule of the paper).
@@ -44,7 +73,7 @@ choice! {
 
 impl Select {
     /// The rules, in the order of their tables.
-    pub const ALL: [Select; 3] = [Select::Score, Select::Best, Select::Accuracy];
+    pub const ALL: [Select; 4] = [Select::Shortest, Select::Score, Select::Best, Select::Accuracy];
 }
 
 /// A loss of 0 counts as this, so that scores stay finite.
@@ -67,7 +96,7 @@ impl Front {
             };
             entries.push(Entry { complexity, loss, score, expression });
         }
-        Front { entries, validation: Vec::new(), shared: None }
+        Front { entries, ..Front::default() }
     }
 
     /// The entry that a rule chooses; None on an empty front. Where there are losses on unseen rows
@@ -77,22 +106,27 @@ impl Front {
             return Select::ALL.iter().zip(shared).find(|(r, _)| **r == rule)?.1.to_owned();
         }
         if self.validation.is_empty() {
-            return choose(&self.entries, rule);
+            return choose(&self.entries, rule, self.evidence.as_ref());
         }
         let unseen =
             |(entry, &loss): (&Entry, &f64)| (entry.complexity, loss, entry.expression.clone());
         let unseen = Front::new(self.entries.iter().zip(&self.validation).map(unseen).collect());
-        let chosen = &unseen.entries[choose(&unseen.entries, rule)?];
+        // Unseen rows say themselves what noise bears.
+        let chosen = &unseen.entries[choose(&unseen.entries, rule, None)?];
         self.entries.iter().position(|entry| entry.complexity == chosen.complexity)
     }
 }
 
-fn choose(entries: &[Entry], rule: Select) -> Option<usize> {
+fn choose(entries: &[Entry], rule: Select, evidence: Option<&Evidence>) -> Option<usize> {
     let last = entries.len().checked_sub(1)?;
-    let limit = match rule {
-        Select::Accuracy => return Some(last),
-        Select::Score => f64::INFINITY,
-        Select::Best => 1.5 * entries[last].loss,
+    let limit = match (rule, evidence) {
+        (Select::Shortest, Some(evidence)) => {
+            let length = |&i: &usize| evidence.length(&entries[i]);
+            return (0..=last).min_by(|a, b| length(a).total_cmp(&length(b)));
+        }
+        (Select::Accuracy, _) => return Some(last),
+        (Select::Score, _) => f64::INFINITY,
+        (Select::Best | Select::Shortest, _) => 1.5 * entries[last].loss,
     };
     // The first of equals: the simplest.
     let candidates = (0..=last).filter(|&i| entries[i].loss <= limit);

@@ -11,7 +11,7 @@ use super::state::State;
 use super::threshold;
 use crate::error::Result;
 use crate::formula::expression::Expression;
-use crate::ops::expression::{Evaluator, Fitted, Loss, Rows};
+use crate::ops::expression::{Evaluator, Fitted, Rows};
 
 /// Of a table with more rows than this, constants are fitted on some first, then with a few steps on
 /// all.
@@ -35,16 +35,6 @@ pub(super) struct Famous {
 }
 
 impl State<'_> {
-    /// A loss that rounding to single precision explains: nothing smaller is worth a node more.
-    pub(super) fn resolution(&self) -> f64 {
-        let settings = self.rules.settings;
-        let part = 2.0 * f64::from(f32::EPSILON);
-        match settings.loss {
-            Loss::Mae => part * self.rows.sizes()[0],
-            Loss::Mse => part * part * self.rows.sizes()[1],
-        }
-    }
-
     /// The smallest loss so far.
     pub(super) fn least(&self) -> f64 {
         let best = self.memory.hall.values().filter_map(|f| f.first());

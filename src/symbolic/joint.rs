@@ -158,7 +158,7 @@ impl Joint {
                 Entry { complexity, loss: own[entry], score: joint.score, expression }
             };
             let entries = valid.iter().zip(&all.entries).map(entry).collect();
-            let front = Front { entries, validation: Vec::new(), shared };
+            let front = Front { entries, shared, ..Front::default() };
             Outcome { front, kept: Vec::new(), parts: Vec::new(), ..found.clone() }
         };
         Ok(losses.iter().enumerate().map(outcome).collect())

@@ -2,6 +2,7 @@
 
 pub mod columns;
 pub mod denoise;
+mod dimensional;
 mod enumerate;
 mod finish;
 pub mod fit;

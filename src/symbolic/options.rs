@@ -100,7 +100,7 @@ options! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target_loss: Option<f64> = None => [.value("LOSS")];
         /// Rule that chooses the law from the front
-        select: Select = Select::Best;
+        select: Select = Select::Shortest;
     }
 }
 

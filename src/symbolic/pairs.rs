@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use super::enumerate::Late;
 use super::library::Library;
 use super::settings::Settings;
 use crate::device::Simd;
@@ -206,7 +207,7 @@ pub(super) fn best(
     library: &Library,
     target: &[f32],
     settings: &Settings,
-    late: &(impl Fn() -> bool + Sync),
+    late: &Late,
 ) -> Vec<Pair> {
     let Some(table) = Table::new(library, target) else { return Vec::new() };
     let simd = Simd::detect();

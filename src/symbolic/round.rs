@@ -1,19 +1,20 @@
 //! Numbers that a reader would write: constants of a formula replaced by integers, simple fractions
 //! and simple multiples of π where the data do not object.
 
-use std::f64::consts::PI;
-
 use super::rules::Rules;
 use super::threshold;
 use crate::formula::expression::Expression;
+use crate::formula::pi::OfPi;
 use crate::ops::expression::exact::Exact;
 
 /// A constant may move by this part of itself.
 const NEAR: f64 = 0.02;
-/// Only of a constant that the data hold to this part of itself can be said that it is a multiple of π.
+/// Only of a constant that the data hold to this part of itself can be said that it is a third, or a multiple of π.
 const NARROW: f64 = 1e-4;
 /// What leaving out digits may cost, as a share of what a parameter has to gain.
 const DIGITS: f64 = 0.1;
+/// Digits behind the first that a double has.
+const DOUBLE_DIGITS: usize = 16;
 /// Steps and tolerance of refitting the constants that are left.
 const STEPS: (u32, f64) = (20, 1e-6);
 
@@ -26,7 +27,8 @@ pub(super) fn digits(value: f64) -> f64 {
 #[derive(Clone, Copy, Debug)]
 struct Simple {
     value: f64,
-    of_pi: bool,
+    /// True of thirds, sixths and multiples of π: one of them lies near many a number, in more digits than it has.
+    of_many: bool,
 }
 
 /// Numbers near `value` that are simpler, the nearest first; of two as near, the simpler.
@@ -34,21 +36,26 @@ fn simple(value: f64) -> Vec<Simple> {
     if value == 0.0 {
         return Vec::new();
     }
-    let mut found = vec![Simple { value: 0.0, of_pi: false }];
+    let mut found = vec![Simple { value: 0.0, of_many: false }];
     // Few of each kind: among many, one would lie near any value that noise blurs.
-    for (unit, denominators, numerators) in [(1.0, 1, 100.0), (1.0, 6, 12.0), (PI, 4, 8.0)] {
-        let mut add = |value| found.push(Simple { value, of_pi: unit == PI });
+    for (denominators, numerators) in [(1, 100.0), (6, 12.0)] {
         for denominator in 1..=denominators {
-            let numerator = (value / unit * f64::from(denominator)).round();
+            let numerator = (value * f64::from(denominator)).round();
             if numerator != 0.0 && numerator.abs() <= numerators {
-                add(numerator * unit / f64::from(denominator));
+                let of_many = denominator % 3 == 0;
+                found.push(Simple { value: numerator / f64::from(denominator), of_many });
             }
         }
-        let inverse = (1.0 / (value * unit)).round();
-        if inverse != 0.0 && inverse.abs() <= 10.0 {
-            add(1.0 / (inverse * unit));
-        }
     }
+    let inverse = (1.0 / value).round();
+    if inverse != 0.0 && inverse.abs() <= 10.0 {
+        let of_many = [3.0, 6.0, 7.0, 9.0].contains(&inverse.abs());
+        found.push(Simple { value: 1.0 / inverse, of_many });
+    }
+    found.extend(
+        OfPi::all()
+            .map(|multiple| Simple { value: multiple.value().copysign(value), of_many: true }),
+    );
     found.retain(|f| f.value == 0.0 || (f.value - value).abs() <= NEAR * value.abs());
     // Stable: integers come before fractions, and those before multiples of π.
     let far = |f: &Simple| ((f.value - value).abs() / value.abs() / 1e-5).floor();
@@ -79,64 +86,75 @@ pub(super) fn rounded(
         if fixed.contains(&k) {
             continue;
         }
-        // The value of constant k, with the others refitted.
-        let with = |value: f64| {
-            let mut trial = best.clone();
-            let mut constants = best.constants();
-            constants[usize::from(k)] = value;
-            trial.set_constants(&constants);
-            let held: Vec<u16> = fixed.iter().copied().chain([k]).collect();
-            let (loss, constants) = rules.exact_fit(rows, &trial, &held, STEPS);
-            trial.set_constants(&constants);
+        let held: Vec<u16> = fixed.iter().copied().chain([k]).collect();
+        let bears = |value: f64| {
+            let (loss, trial) = with(rules, rows, &best, &held, (k, value));
             (loss <= limit).then_some(trial)
         };
-        let narrow = || [-NARROW, NARROW].iter().all(|off| with(value * (1.0 + off)).is_none());
-        let mut blurred = None;
-        let tried = simple(value).into_iter().find_map(|Simple { value, of_pi }| {
-            if of_pi && !*blurred.get_or_insert_with(|| narrow()) {
-                return None;
-            }
-            with(value)
+        let narrow = || [-NARROW, NARROW].iter().all(|off| bears(value * (1.0 + off)).is_none());
+        let mut is_narrow = None;
+        let tried = simple(value).into_iter().find_map(|Simple { value, of_many }| {
+            if of_many && !*is_narrow.get_or_insert_with(narrow) { None } else { bears(value) }
         });
         if let Some(trial) = tried {
             best = trial;
-            fixed.push(k);
+            fixed = held;
         }
     }
-    shortened(rules, rows, &best, &fixed, floor)
+    shortened(rules, rows, &best, fixed, floor)
 }
 
-/// The expression with each constant that is not `fixed` in as few digits as the loss on `rows` bears.
+/// The expression with each constant that is not `fixed` in as few digits as the loss on `rows` bears, those that come
+/// after it refitted.
 pub(super) fn shortened(
     rules: &Rules,
     rows: &Exact,
     expression: &Expression,
-    fixed: &[u16],
+    mut fixed: Vec<u16>,
     floor: f64,
 ) -> Expression {
-    let loss = rules.exact_loss(rows, expression);
     let n = rows.rows() as f64;
+    let loss = rules.exact_loss(rows, expression);
     let limit = (loss * (1.0 + DIGITS * n.ln() / n)).max(floor);
-    let thresholds = threshold::numbers(expression);
+    fixed.extend(threshold::numbers(expression));
     let mut best = expression.clone();
-    for k in 0..expression.constants().len() {
-        if fixed.contains(&(k as u16)) || thresholds.contains(&(k as u16)) {
+    for k in 0..expression.constants().len() as u16 {
+        if fixed.contains(&k) {
             continue;
         }
-        let short = (0..16).find_map(|digits| {
-            let mut constants = best.constants();
-            constants[k] = format!("{:.digits$e}", constants[k]).parse().ok()?;
-            let mut trial = best.clone();
-            trial.set_constants(&constants);
-            (rules.exact_loss(rows, &trial) <= limit).then_some(trial)
+        fixed.push(k);
+        let value = best.constants()[usize::from(k)];
+        let short = (0..DOUBLE_DIGITS).find_map(|digits| {
+            let short = format!("{value:.digits$e}").parse().unwrap_or(value);
+            let (loss, trial) = with(rules, rows, &best, &fixed, (k, short));
+            (loss <= limit).then_some(trial)
         });
         best = short.unwrap_or(best);
     }
     best
 }
 
+/// The expression with another value of constant k, and those that are not `fixed` refitted.
+fn with(
+    rules: &Rules,
+    rows: &Exact,
+    expression: &Expression,
+    fixed: &[u16],
+    (k, value): (u16, f64),
+) -> (f64, Expression) {
+    let mut trial = expression.clone();
+    let mut constants = expression.constants();
+    constants[usize::from(k)] = value;
+    trial.set_constants(&constants);
+    let (loss, constants) = rules.exact_fit(rows, &trial, fixed, STEPS);
+    trial.set_constants(&constants);
+    (loss, trial)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::f64::consts::PI;
+
     use super::*;
 
     /// A true 1 that noise shows as 1 ± 2.5 standard deviations passes for 1; at 4 it does not.
@@ -153,7 +171,7 @@ mod tests {
         let values = |value: f64| simple(value).into_iter().map(|s| s.value).collect::<Vec<f64>>();
         assert_eq!(values(2.0001)[0], 2.0);
         assert_eq!(values(0.3333)[0], 1.0 / 3.0);
-        assert!((values(12.56637)[0] - 4.0 * PI).abs() < 1e-12 && simple(12.56637)[0].of_pi);
+        assert!((values(12.56637)[0] - 4.0 * PI).abs() < 1e-12 && simple(12.56637)[0].of_many);
         assert!((values(0.0795775)[0] - 0.25 / PI).abs() < 1e-12);
         assert!(values(-1.5000001)[0] == -1.5);
         assert!(values(1e9).iter().all(|v| *v == 0.0));

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 
 use super::island;
 use super::mutate::{Grammar, crossover};
+use super::precision;
 use super::search::Problem;
 use super::settings::Settings;
 use super::template::Part;
@@ -220,6 +221,19 @@ impl<'a> Rules<'a> {
         Exact::new(columns, target, weights.as_deref())
     }
 
+    /// The loss that rounding of the target as it was given makes; 0 where the loss is one of the user's own.
+    pub fn floor(&self) -> f64 {
+        let (problem, loss) = (self.problem, self.loss());
+        match &problem.given {
+            _ if self.row_loss.is_some() => 0.0,
+            Some(given) => precision::floor(&given.target, self.weights, loss),
+            None => {
+                let target: Vec<f64> = problem.target.iter().map(|&y| f64::from(y)).collect();
+                precision::floor(&target, self.weights, loss)
+            }
+        }
+    }
+
     /// The loss of a formula as it was given, in double precision.
     pub fn exact_loss(&self, exact: &Exact, formula: &Expression) -> f64 {
         exact.score(&self.program(formula, false), &formula.constants(), self.loss())
@@ -265,6 +279,11 @@ impl<'a> Rules<'a> {
         self.problem.template.is_some()
     }
 
+    /// True where the loss is one of the user's own.
+    pub fn has_own_loss(&self) -> bool {
+        self.row_loss.is_some()
+    }
+
     /// True where a scale and an offset are fitted with each candidate.
     pub fn scaled(&self) -> bool {
         self.problem.template.is_none() && self.settings.scaled()
@@ -297,7 +316,7 @@ impl<'a> Rules<'a> {
     /// The candidate in as few nodes as possible.
     pub fn simplified(&self, candidate: &Expression) -> Expression {
         match &self.problem.template {
-            None => candidate.simplified(),
+            None => candidate.simplified_with(&self.settings.operators),
             Some(template) => {
                 template.each(candidate, |part| Some(part.simplified())).expect("never None")
             }

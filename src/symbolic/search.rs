@@ -26,6 +26,8 @@ use crate::ops::expression::{Evaluator, side_by_side};
 
 /// Batches of an island between two synchronisations.
 const BATCHES: usize = 32;
+/// Share of the time that an enumeration may take before the search begins.
+const PLANTING: f64 = 0.25;
 
 /// One table and its target.
 #[derive(Clone, Debug, Default)]
@@ -151,7 +153,15 @@ pub fn search(
         }
         None => {
             for state in &mut states {
-                state.plant(evaluator, deadline)?;
+                state.begin(evaluator, deadline)?;
+            }
+            tell(&states, false, seen);
+            let planting = settings.seconds.map(|s| (PLANTING * s).clamp(0.0, 1e9));
+            for (index, state) in states.iter_mut().enumerate() {
+                let share = (index + 1) as f64 / problems.len() as f64;
+                let until = planting.map(|s| begun + Duration::from_secs_f64(share * s));
+                let late = || observer.stop() || until.is_some_and(|until| Instant::now() >= until);
+                state.plant(evaluator, deadline, &late)?;
             }
             tell(&states, !stopped(), seen);
         }

@@ -1,12 +1,14 @@
 //! The search of one problem: what it remembers, what it begins with, and an epoch of its islands.
 
 use std::collections::{BTreeMap, HashSet};
+use std::slice;
 use std::time::Instant;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::enumerate;
+use super::dimensional;
+use super::enumerate::{self, Late};
 use super::hall::{Famous, MEMBER_STEPS};
 use super::island::{self, Island, Member, Task};
 use super::rules::Rules;
@@ -15,7 +17,7 @@ use super::settings::Settings;
 use crate::error::Result;
 use crate::formula::expression::Expression;
 use crate::observer::Observer;
-use crate::ops::expression::{Evaluator, Rows};
+use crate::ops::expression::{Evaluator, Loss, Rows};
 use crate::random::Random;
 
 /// Members of an island that the hall of fame replaces at a synchronisation.
@@ -24,7 +26,11 @@ const REINJECTED: usize = 3;
 const GUESSES: usize = 8;
 /// A search goes on for half as many epochs, and so many, once a formula is exact to rounding: a
 /// shorter one may turn up.
-const AFTER_EXACT: u64 = 6;
+const AFTER_EXACT: u64 = 2;
+/// Columns that the hall of fame begins with, at most.
+const COLUMNS: usize = 64;
+/// Enumerated expressions that are fitted together; after that the search looks at the clock.
+const TOGETHER: usize = 512;
 /// Epochs after which a structure may be fitted on all rows again: another start may do better.
 const FORGET_EVERY: u64 = 12;
 
@@ -63,7 +69,20 @@ pub(super) struct State<'a> {
     pub(super) problem: &'a Problem,
     pub(super) rules: Rules<'a>,
     pub(super) rows: Rows,
+    /// A loss that rounding of the data or of single precision explains: nothing smaller is worth a node more.
+    pub(super) resolution: f64,
     pub(super) memory: Memory,
+}
+
+/// See [`State::resolution`].
+fn resolution(problem: &Problem, rules: &Rules, rows: &Rows) -> f64 {
+    let part = 2.0 * f64::from(f32::EPSILON);
+    let single = match rules.loss() {
+        Loss::Mae => part * rows.sizes()[0],
+        Loss::Mse => part * part * rows.sizes()[1],
+    };
+    let unit = problem.given.as_ref().map_or(1.0, |given| given.loss(rules.loss(), 1.0));
+    single.max(rules.floor() / unit)
 }
 
 impl<'a> State<'a> {
@@ -71,9 +90,11 @@ impl<'a> State<'a> {
         let mut random = Random::new(settings.seed, index << 32);
         let rules = Rules::new(problem, settings, &mut random)?;
         let stream = |island: usize| (index << 32) + 1 + island as u64;
+        let rows = rules.rows()?;
         Ok(State {
             problem,
-            rows: rules.rows()?,
+            resolution: resolution(problem, &rules, &rows),
+            rows,
             rules,
             memory: Memory {
                 islands: (0..settings.islands)
@@ -97,8 +118,40 @@ impl<'a> State<'a> {
         self.memory.evaluations()
     }
 
-    /// Puts the problem's seeds into the hall of fame: as they are, and fitted anew.
-    pub(super) fn plant(&mut self, evaluator: &Evaluator, deadline: Option<Instant>) -> Result<()> {
+    /// Puts the simplest formulas into the hall of fame, in no time: a constant, and each column.
+    pub(super) fn begin(&mut self, evaluator: &Evaluator, deadline: Option<Instant>) -> Result<()> {
+        if self.rules.is_template() {
+            return Ok(());
+        }
+        let seated = &self.rules.evaluator(evaluator).seated();
+        let constant = Expression::constant(self.rows.median());
+        if self.rules.admits(&constant) {
+            let (steps, tolerance) = MEMBER_STEPS;
+            let how = (steps, false, tolerance);
+            let fitted =
+                self.rules.fit(seated, &self.rows, slice::from_ref(&constant), how)?.remove(0);
+            let complexity = self.rules.complexity(&constant);
+            let member = Member::fitted(constant, &fitted, complexity);
+            let expression = member.f.clone();
+            self.honour(Famous { loss: member.loss, expression, member });
+        }
+        let columns = (0..self.problem.columns.len().min(COLUMNS)).map(|v| v as u16);
+        let column = |f: Expression| {
+            let complexity = self.rules.complexity(&self.rules.with_scale(&f, 2.0, 1.0));
+            Member { f, scale: 1.0, offset: 0.0, loss: 0.0, complexity }
+        };
+        let columns: Vec<Member> = columns.map(Expression::variable).map(column).collect();
+        self.enter(seated, columns, deadline)
+    }
+
+    /// Puts the problem's seeds into the hall of fame, as they are and fitted anew, and what an enumeration finds, as
+    /// far as it comes until it is `late`.
+    pub(super) fn plant(
+        &mut self,
+        evaluator: &Evaluator,
+        deadline: Option<Instant>,
+        late: &Late,
+    ) -> Result<()> {
         let seeds = self.problem.seeds.iter().filter(|seed| self.rules.admits(seed));
         let given = self.problem.given.as_ref();
         let seeds = seeds.map(|e| given.map_or_else(|| e.clone(), |given| given.inward(e)));
@@ -123,14 +176,20 @@ impl<'a> State<'a> {
         self.enter(&seated, members, deadline)?;
         // What follows is long, and others should not wait for it.
         drop(seated);
-        self.enumerate(evaluator, deadline)
+        self.enumerate(evaluator, deadline, late)
     }
 
     /// Puts what small expressions and pairs of them explain into the hall of fame, and keeps the
     /// best of each complexity for the islands to begin with.
-    fn enumerate(&mut self, evaluator: &Evaluator, deadline: Option<Instant>) -> Result<()> {
+    fn enumerate(
+        &mut self,
+        evaluator: &Evaluator,
+        deadline: Option<Instant>,
+        late: &Late,
+    ) -> Result<()> {
         let settings = self.rules.settings;
-        let found = enumerate::seeds(self.problem, settings, &mut self.memory.random, deadline);
+        let mut found = dimensional::seeds(self.problem, settings);
+        found.extend(enumerate::seeds(self.problem, settings, &mut self.memory.random, late));
         let rows = self.some_rows();
         let task = Task {
             evaluator,
@@ -147,13 +206,20 @@ impl<'a> State<'a> {
         let mut known = HashSet::new();
         let admitted = found.iter().filter_map(|e| task.admit(e));
         let most = settings.evaluations.map_or(usize::MAX, |limit| limit as usize / 4);
-        let (shapes, complexities): (Vec<Expression>, Vec<u32>) =
+        let (mut shapes, complexities): (Vec<Expression>, Vec<u32>) =
             admitted.filter(|(f, _)| known.insert(self.rules.structure(f))).take(most).unzip();
         // Only now: others would wait for all of the above.
         let evaluator = &self.rules.evaluator(evaluator).seated();
         let (steps, tolerance) = MEMBER_STEPS;
         let how = (steps, self.rules.scaled(), tolerance);
-        let fitted = self.rules.fit(evaluator, task.rows, &shapes, how)?;
+        let mut fitted = Vec::with_capacity(shapes.len());
+        for some in shapes.chunks(TOGETHER) {
+            fitted.extend(self.rules.fit(evaluator, task.rows, some, how)?);
+            if late() {
+                break;
+            }
+        }
+        shapes.truncate(fitted.len());
         let rows = task.rows.rows() as u64;
         self.memory.planted += shapes.len() as u64;
         let mut members: Vec<Member> = Vec::new();
@@ -216,7 +282,7 @@ impl<'a> State<'a> {
                 *count += 1.0;
             }
         }
-        if self.least() <= self.resolution() {
+        if self.least() <= self.resolution {
             self.memory.exact.get_or_insert(self.memory.epochs);
         }
         self.memory.done = self.finished();

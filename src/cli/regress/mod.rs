@@ -88,7 +88,12 @@ impl Regress {
         }
         let folder = RunFolder::open(path)?;
         let preset = self.preset.unwrap_or(Preset::Quick);
-        let search = Search::new(preset, self.options.0.evaluations, self.options.0.select);
+        // Messages have the errors of a network, which are no noise of independent rows.
+        let select = match self.options.0.select {
+            Select::Shortest => Select::Best,
+            other => other,
+        };
+        let search = Search::new(preset, self.options.0.evaluations, select);
         let joint = &self.options.0.joint;
         let search = Search { resume: self.existing.0.resume, joint, ..search };
         let summary = regress(context.compute(), &open_run(&folder)?, search)?;

@@ -1,0 +1,66 @@
+//! Numbers that are simple multiples of π: written with its name, and read back to the same bits.
+
+use std::f64::consts::PI;
+
+/// `above` · π / `below`, or 1 / (`below` · π).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OfPi {
+    /// 1, 2, …; negative where the number is.
+    pub above: f64,
+    /// 1, 2, ….
+    pub below: f64,
+    /// True for 1 / (below · π).
+    pub inverse: bool,
+}
+
+/// The largest numbers beside π: few, so that no other number is one of these.
+const ABOVE: u32 = 8;
+const BELOW: u32 = 4;
+const INVERSE: u32 = 10;
+
+impl OfPi {
+    /// All of them that are positive, the simplest first.
+    pub fn all() -> impl Iterator<Item = OfPi> {
+        let fractions = (1..=BELOW).flat_map(|below| {
+            (1..=ABOVE).map(move |above| OfPi {
+                above: above.into(),
+                below: below.into(),
+                inverse: false,
+            })
+        });
+        let inverse = |below: u32| OfPi { above: 1.0, below: below.into(), inverse: true };
+        fractions.chain((1..=INVERSE).map(inverse))
+    }
+
+    /// The number, calculated in the order in which it is written.
+    pub fn value(self) -> f64 {
+        match self.inverse {
+            true => self.above / (self.below * PI),
+            false => self.above * PI / self.below,
+        }
+    }
+
+    /// What a number is; None where it is no such multiple to the last bit.
+    pub fn of(value: f64) -> Option<OfPi> {
+        let size = value.abs();
+        let found = OfPi::all().find(|multiple| multiple.value() == size)?;
+        Some(OfPi { above: found.above.copysign(value), ..found })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn multiples_are_known_to_the_last_bit() {
+        let half = OfPi { above: 1.0, below: 2.0, inverse: false };
+        assert_eq!(OfPi::of(PI / 2.0), Some(half));
+        assert_eq!(OfPi::of(-PI / 2.0), Some(OfPi { above: -1.0, ..half }));
+        assert_eq!(OfPi::of(2.0 * PI / 4.0), Some(half), "the simplest");
+        let inverse = OfPi { above: 1.0, below: 2.0, inverse: true };
+        assert_eq!(OfPi::of(1.0 / (2.0 * PI)), Some(inverse));
+        assert_eq!(OfPi::of(3.1416), None);
+        assert_eq!(OfPi::of(0.0), None);
+    }
+}
