@@ -121,8 +121,9 @@ mod tests {
         let text = "n=mol,V=V,r=nm,L=nm,eps=J/V^2/nm,rho=mol/nm^3,E=J,y=J/V";
         let units = Units::parse(text, &names, "y", &[], true).unwrap();
         let mut random = Random::new(4, 0);
-        let column = |random: &mut Random| (0..90).map(|_| 1.0 + 2.0 * random.uniform() as f32);
-        let columns: Vec<Vec<f32>> = names.iter().map(|_| column(&mut random).collect()).collect();
+        let mut value = || 1.0 + 2.0 * random.uniform() as f32;
+        let columns: Vec<Vec<f32>> =
+            names.iter().map(|_| (0..90).map(|_| value()).collect()).collect();
         let y = |row: usize| {
             let [n, v, r, l, eps, rho, e] = std::array::from_fn(|k| columns[k][row]);
             eps * l * v * rho * r.powi(3) / n + 2.0 * e / v

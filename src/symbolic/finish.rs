@@ -254,6 +254,8 @@ impl<'a> Judge<'a> {
                     let all = hall.best.get_mut(&before.complexity).expect("it is there");
                     all[0] = rounded;
                 } else {
+                    // As good, and shorter.
+                    hall.best.remove(&before.complexity);
                     hall.enter(rounded);
                 }
             }
@@ -263,7 +265,7 @@ impl<'a> Judge<'a> {
     fn rounded(&self, found: &Found) -> Option<Found> {
         let mut candidate = found.candidate.clone();
         threshold::shorten(self.rules, &self.all, &mut candidate);
-        let floor = self.floor.max(sensitivity(self.rules, self.few(), &candidate));
+        let floor = self.floor + sensitivity(self.rules, self.few(), &candidate);
         let rounded = round::rounded(self.rules, self.few(), &candidate, floor);
         let simple = self.rules.simplified(&rounded);
         let loss = self.rules.exact_loss(&self.all, &simple);
@@ -281,8 +283,8 @@ impl<'a> Judge<'a> {
     fn first_exact(&self, hall: &Hall, front: &Front) -> Option<usize> {
         front.entries.iter().position(|entry| {
             let candidate = &hall.best[&entry.complexity][0].candidate;
-            entry.loss <= EXACT * self.floor
-                || entry.loss <= EXACT * sensitivity(self.rules, self.few(), candidate)
+            let inputs = sensitivity(self.rules, self.few(), candidate);
+            entry.loss <= EXACT * (self.floor + inputs)
         })
     }
 }

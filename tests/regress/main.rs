@@ -9,6 +9,7 @@ mod held_out;
 mod laws;
 mod limits;
 mod losses;
+mod numbers;
 mod resume;
 mod tables;
 
