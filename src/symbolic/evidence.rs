@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::front::Front;
-use super::intervals::{Known, intervals};
-use super::null::Null;
+pub use super::intervals::Known;
+use super::intervals::intervals;
+pub use super::null::Null;
 use super::refit::{Cholesky, Data, Formula, Measure, add_square};
 use super::settings::Settings;
 use crate::formula::expression::{Expression, Node};
@@ -17,8 +18,10 @@ use crate::random::Random;
 /// Parts of the rows, each of which is judged with constants fitted to the others.
 const FOLDS: usize = 5;
 /// Rows that constants are refitted to, at most, and what a refit may cost: nodes times rows.
-const FITTED: usize = 5000;
+const FITTED: usize = 2000;
 const COST: usize = 2_000_000;
+/// What intervals may cost: nodes and constants squared times rows.
+const INTERVAL_COST: usize = 400_000_000;
 /// What a linear model may cost: inputs squared times rows.
 const LINEAR_COST: usize = 100_000_000;
 /// Longer tables have evidence for the law only, and not for every formula of the front.
@@ -154,14 +157,18 @@ impl<'a> Judge<'a> {
     /// A formula, and its predictions of the judged rows.
     fn formula(&self, expression: &Expression) -> (Judged, Vec<f64>) {
         let formula = Formula::new(&expression.readable(), self.data.columns.len());
-        let found = intervals(&formula, self.data, self.target, &self.seen, self.measure);
+        let (nodes, p) = (formula.nodes(), formula.constants.len());
+        // The order is random: the first are as good as any.
+        let some = &self.seen[..(INTERVAL_COST / (nodes + p * p)).min(self.seen.len())];
+        let (data, target, all) = (self.data, self.target, self.seen.len());
+        let found = intervals(&formula, data, target, some, all, self.measure);
         let predictions = self.predictions(|rows| {
             let constants = if self.held_out {
                 formula.constants.clone()
             } else {
-                let most = FITTED.min(COST / formula.nodes()).max(10 * formula.constants.len());
+                let most = FITTED.min(COST / nodes).max(10 * p);
                 let rows = &rows[..most.min(rows.len())];
-                formula.refitted(self.data, self.target, rows, &found.free, self.measure)
+                formula.refitted(data, target, rows, &found.free, self.measure)
             };
             let formula = &formula;
             move |row| formula.value(&formula.at(self.data, row, &constants))
@@ -216,12 +223,8 @@ impl<'a> Judge<'a> {
         }
         let formula = Formula::new(law, names.len());
         let value = |row: usize| formula.value(&formula.at(self.data, row, &formula.constants));
-        let judged = self.splits.iter().flat_map(|split| &split.judge);
-        let all = if self.held_out { self.seen.iter() } else { [].iter() };
-        // In random order, so that the first are as good as any.
-        let rows: Vec<usize> = all.chain(judged).copied().take(DRAWN).collect();
-        let rows: Vec<(usize, f64)> =
-            rows.into_iter().map(|row| (row, value(row))).filter(|row| row.1.is_finite()).collect();
+        let rows = self.seen.iter().take(DRAWN).map(|&row| (row, value(row)));
+        let rows: Vec<(usize, f64)> = rows.filter(|row| row.1.is_finite()).collect();
         let column = |of: &[f64]| rows.iter().map(|&(row, _)| of[row]).collect();
         let named = |&input: &usize| (names[input].clone(), column(&self.data.columns[input]));
         Points {
@@ -273,7 +276,7 @@ impl Evidence {
     pub fn document(&self) -> Value {
         let mut document = json!({
             "measure": self.measure,
-            "unseen": if self.held_out { "held out" } else { "5 folds" },
+            "unseen": if self.held_out { "held out" } else { "folds" },
             "rows": self.rows,
         });
         merge(&mut document, self.law.document());
@@ -379,3 +382,7 @@ pub fn share(r2: f64) -> String {
     let digits = (1.0 - (1.0 - r2).log10().floor()).clamp(3.0, 7.0);
     if r2.is_finite() { format!("{r2:.*}", digits as usize) } else { "none".to_string() }
 }
+
+#[cfg(test)]
+#[path = "evidence_tests.rs"]
+mod tests;

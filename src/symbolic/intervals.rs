@@ -16,12 +16,13 @@ use super::refit::{Cholesky, Data, Formula, Measure, add_square};
 pub enum Known {
     /// It lies here, to 95 %.
     Within([f64; 2]),
-    /// It counts as exact: a simple number where all constants together are not determined.
+    /// It counts as exact: a simple number where all constants together are not determined, or where the formula has
+    /// no value beside it, as a whole exponent of a number below 0.
     Exact,
-    /// Others can make up for any change of it, or there are too few rows.
+    /// Others can make up for any change of it, there are too few rows, or the loss does not say.
     Undetermined,
-    /// The formula has no slope by it: a threshold, or a value beside which the formula has none.
-    NoSlope,
+    /// The formula is the same beside it.
+    Flat,
 }
 
 impl Known {
@@ -31,7 +32,7 @@ impl Known {
             Known::Within(_) => "",
             Known::Exact => "taken as exact",
             Known::Undetermined => "not determined",
-            Known::NoSlope => "a threshold",
+            Known::Flat => "a threshold, or without effect",
         }
     }
 }
@@ -90,7 +91,7 @@ struct Sums {
     scatter: Vec<Vec<f64>>,
     /// Residuals that are all of one size.
     residuals: Vec<f64>,
-    /// True for constants by which the formula has a slope in every row.
+    /// True for constants by which the formula has a derivative in every row.
     smooth: Vec<bool>,
 }
 
@@ -143,9 +144,6 @@ impl Sums {
             }
             Measure::Own(_) => {}
         }
-        for (k, smooth) in sums.smooth.iter_mut().enumerate() {
-            *smooth &= sums.squares[k][k] > 0.0;
-        }
         sums
     }
 
@@ -184,18 +182,24 @@ fn part(matrix: &[Vec<f64>], of: &[usize]) -> Vec<Vec<f64>> {
     of.iter().map(|&j| of.iter().map(|&k| matrix[j][k]).collect()).collect()
 }
 
-/// What `rows` say about the constants of a formula for `target`.
+/// What is known about the constants of a formula for `target` by `all` rows, of which `rows` stand for the others.
 pub fn intervals(
     formula: &Formula,
     data: &Data,
     target: &[f64],
     rows: &[usize],
+    all: usize,
     measure: &Measure,
 ) -> Intervals {
     let sums = Sums::new(formula, data, target, rows, measure);
     let exact = |k: usize| simple(formula.constants[k]);
-    let mut known = vec![Known::NoSlope; formula.constants.len()];
-    let smooth = (0..known.len()).filter(|&k| sums.smooth[k]);
+    let start = |k: usize| match (sums.smooth[k], exact(k)) {
+        (true, _) => Known::Flat,
+        (false, true) => Known::Exact,
+        (false, false) => Known::Undetermined,
+    };
+    let mut known: Vec<Known> = (0..formula.constants.len()).map(start).collect();
+    let smooth = (0..known.len()).filter(|&k| sums.smooth[k] && sums.squares[k][k] > 0.0);
     // A simple exponent is part of the form: it gets an interval, and widens none.
     let (form, mut order): (Vec<usize>, Vec<usize>) =
         smooth.partition(|&k| formula.exponents[k] && exact(k));
@@ -215,7 +219,8 @@ pub fn intervals(
     }
     let factor = sums.factor(measure, free.len());
     let around = |k: usize, among: &[usize], place: usize| {
-        let half = (factor? * sums.width(among, place)?).sqrt();
+        let part = rows.len() as f64 / all as f64;
+        let half = (part * factor? * sums.width(among, place)?).sqrt();
         let value = formula.constants[k];
         half.is_finite().then(|| Known::Within([value - half, value + half]))
     };

@@ -12,7 +12,7 @@ use crate::ops::expression::Loss;
 const STEPS: usize = 40;
 const TRIES: usize = 10;
 /// A fit ends where a step gains less than this part of the loss.
-const GAIN: f64 = 1e-9;
+const GAIN: f64 = 1e-6;
 /// Residuals count as at least this part of their mean size: reweighting divides by them.
 const SMALL: f64 = 1e-4;
 /// Quantiles of a target that are tried as the constant that fits best.
@@ -155,6 +155,9 @@ impl Measure {
         };
         if let Measure::Square = self {
             return mean(&|row| target[row]);
+        }
+        if rows.is_empty() {
+            return f64::NAN;
         }
         let mut sorted = rows.to_vec();
         sorted.sort_by(|&a, &b| target[a].total_cmp(&target[b]));
