@@ -101,7 +101,7 @@ pub(super) fn all(folder: &RunFolder, page: &mut Page) -> Result<()> {
     let drawn = drawn.unwrap_or_default();
     for Drawn { target, points } in &drawn {
         let lengths = points.inputs.iter().map(|(_, values)| values.len());
-        if lengths.chain([points.predicted.len()]).any(|length| length != points.target.len()) {
+        if lengths.chain([points.predicted.len()]).any(|length| length != points.observed.len()) {
             let message = "columns of different lengths".to_string();
             return Err(Error::input(message).file(folder.file(POINTS)).field(target));
         }
@@ -188,9 +188,9 @@ fn dots(points: Vec<(f64, f64)>) -> Series {
 fn predictions(drawn: &[Drawn]) -> Option<String> {
     let panel = |Drawn { target, points }: &Drawn| {
         let pairs: Vec<(f64, f64)> =
-            points.target.iter().copied().zip(points.predicted.iter().copied()).collect();
+            points.observed.iter().copied().zip(points.predicted.iter().copied()).collect();
         let (low, high) = points
-            .target
+            .observed
             .iter()
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &y| (low.min(y), high.max(y)));
         let plot = Plot {
@@ -213,7 +213,7 @@ fn residuals(drawn: &[Drawn]) -> Option<String> {
     let mut panels = String::new();
     for Drawn { target, points } in drawn {
         let residuals: Vec<f64> =
-            points.target.iter().zip(&points.predicted).map(|(y, law)| y - law).collect();
+            points.observed.iter().zip(&points.predicted).map(|(y, law)| y - law).collect();
         for (name, values) in &points.inputs {
             let pairs = values.iter().copied().zip(residuals.iter().copied()).take(RESIDUALS);
             let plot = Plot {

@@ -29,6 +29,8 @@ const ROWS_OF_FRONTS: usize = 20_000;
 /// Rows and inputs that are kept to be drawn.
 const DRAWN: usize = 2000;
 const INPUTS: usize = 6;
+/// Constants that a terminal shows; a number for each of many groups would fill it.
+const SHOWN: usize = 12;
 /// Half an interval of less than this part of a constant is below what the search resolves.
 const SINGLE: f64 = 1e-6;
 
@@ -52,13 +54,13 @@ pub struct Judged {
     pub invalid: usize,
 }
 
-/// Some rows to draw.
+/// Some rows to draw, of those that the search saw.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Points {
     /// Name and values of a few inputs, those of the law first.
     pub inputs: Vec<(String, Vec<f64>)>,
     /// The target.
-    pub target: Vec<f64>,
+    pub observed: Vec<f64>,
     /// What the law says.
     pub predicted: Vec<f64>,
 }
@@ -229,7 +231,7 @@ impl<'a> Judge<'a> {
         let named = |&input: &usize| (names[input].clone(), column(&self.data.columns[input]));
         Points {
             inputs: inputs.iter().map(named).collect(),
-            target: column(self.target),
+            observed: column(self.target),
             predicted: rows.iter().map(|row| row.1).collect(),
         }
     }
@@ -237,7 +239,7 @@ impl<'a> Judge<'a> {
 
 impl Evidence {
     /// What speaks for entry `chosen` of the front of `target`, whose inputs have these `names`.
-    pub fn new(
+    pub(super) fn new(
         data: &Data,
         target: &[f64],
         names: &[String],
@@ -294,7 +296,10 @@ impl Evidence {
         let Evidence { measure, constant_is, rows, law, .. } = self;
         let mut lines = Vec::new();
         if !law.constants.is_empty() {
-            let constants: Vec<String> = law.constants.iter().map(constant_text).collect();
+            let shown = law.constants.iter().take(SHOWN).map(constant_text);
+            let more = law.constants.len().saturating_sub(SHOWN);
+            let more = (more > 0).then(|| format!("and {more} more in --json"));
+            let constants: Vec<String> = shown.chain(more).collect();
             lines.push(format!("constants, 95 %: {}", constants.join(", ")));
         }
         let unseen = match self.held_out {

@@ -197,7 +197,7 @@ fn rows_that_are_held_out_judge_the_law_as_it_stands() {
 #[test]
 fn intervals_read_well() {
     assert_eq!(interval_text(2.50342, [2.4911, 2.5157]), "2.491 to 2.516");
-    assert_eq!(interval_text(1.5e8, [1.482e8, 1.518e8]), "1.48e8 to 1.52e8");
+    assert_eq!(interval_text(1.5e8, [1.482e8, 1.518e8]), "1.482e8 to 1.518e8");
     assert_eq!(interval_text(120.0, [-20.0, 260.0]), "-20 to 260");
     assert_eq!(interval_text(2.0, [2.0 - 1e-8, 2.0 + 1e-8]), "sharp in single precision");
     let texts = [0.5, 0.99998, 1.0, -0.0123, f64::NAN].map(share);

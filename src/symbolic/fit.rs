@@ -264,18 +264,10 @@ impl Fit {
             }
         };
         let interrupted = outcomes.iter().any(|outcome| outcome.interrupted);
-        let mut evidence = vec![None; outcomes.len()];
-        if !interrupted {
-            for (evidence, (outcome, target)) in
-                evidence.iter_mut().zip(outcomes.iter().zip(&self.data.targets))
-            {
-                let names = &self.problems[0].names;
-                let front = &outcome.front;
-                *evidence = front.select(select).map(|chosen| {
-                    Evidence::new(&self.data, target, names, front, chosen, settings)
-                });
-            }
-        }
+        let mut evidence = match interrupted {
+            true => vec![None; outcomes.len()],
+            false => self.evidence(&outcomes, select),
+        };
         if let Some((count, problems)) = begun.filter(|_| !interrupted) {
             let again = Again { evaluator, problems, options, settings, labels: &labels };
             let nulls = again.null(count, select, &outcomes, observer)?;
@@ -297,6 +289,16 @@ impl Fit {
             refused: self.refused,
             columns: self.columns,
         })
+    }
+
+    /// What speaks for the law of each target that has one.
+    fn evidence(&self, outcomes: &[Outcome], select: Select) -> Vec<Option<Evidence>> {
+        let Fit { data, problems, settings, .. } = self;
+        let evidence = |(outcome, target): (&Outcome, &Vec<f64>)| {
+            let (front, names) = (&outcome.front, &problems[0].names);
+            Some(Evidence::new(data, target, names, front, front.select(select)?, settings))
+        };
+        outcomes.iter().zip(&data.targets).map(evidence).collect()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Intervals of 95 % for the constants of a law.
 //!
 //! With the slopes J of the formula by its constants in each row, the covariance of the constants is
-//! A⁻¹ B A⁻¹, where A = Σ a J Jᵀ is the second derivative of the loss and B = Σ b J Jᵀ the scatter of the first. For
-//! squared residuals A⁻¹ B A⁻¹ is σ² (Σ w J Jᵀ)⁻¹ as for every least-squares fit; for absolute ones σ is 1 / 2f(0), with
+//! A⁻¹ B A⁻¹, where A = Σ a J Jᵀ is the second derivative of the loss and B = Σ b J Jᵀ the scatter of the
+//! first. For squared residuals it is σ² (Σ w J Jᵀ)⁻¹ as for every least-squares fit; for absolute ones σ is 1 / 2f(0), with
 //! the density f(0) of the weighted residuals at their median, since that is what the scatter of a median depends on. A
 //! loss of the user's own takes a and b from its derivatives.
 //!
@@ -47,8 +47,8 @@ pub struct Intervals {
 
 /// True for numbers that a person would write: whole ones, and fractions of small numbers.
 fn simple(value: f64) -> bool {
-    let whole = |value: f64| (value - value.round()).abs() < 1e-9;
-    (whole(value) && value.abs() <= 100.0) || (whole(60.0 * value) && value.abs() <= 12.0)
+    let whole = |value: f64| (value - value.round()).abs() < 1e-9 && value.abs() <= 100.0;
+    (1..=6).any(|denominator| whole(value * f64::from(denominator)))
 }
 
 /// The 0.975 quantile of Student's t distribution.
@@ -219,8 +219,8 @@ pub fn intervals(
     }
     let factor = sums.factor(measure, free.len());
     let around = |k: usize, among: &[usize], place: usize| {
-        let part = rows.len() as f64 / all as f64;
-        let half = (part * factor? * sums.width(among, place)?).sqrt();
+        let share = rows.len() as f64 / all as f64;
+        let half = (share * factor? * sums.width(among, place)?).sqrt();
         let value = formula.constants[k];
         half.is_finite().then(|| Known::Within([value - half, value + half]))
     };

@@ -109,12 +109,9 @@ impl Ready {
                 folder.path().display()
             )));
         }
-        let write = |name: &str, document: &Value| {
-            let text = serde_json::to_string_pretty(document).expect("plain data");
-            folder.write(name, format!("{text}\n").as_bytes())
-        };
-        write(RESULT, &done.document())?;
-        write(POINTS, &done.points())?;
+        let document = serde_json::to_string_pretty(&done.document()).expect("plain data");
+        folder.write(RESULT, format!("{document}\n").as_bytes())?;
+        folder.write(POINTS, done.points().to_string().as_bytes())?;
         report::write(folder)?;
         Ok(done)
     }
@@ -126,7 +123,8 @@ fn complete_laws(folder: &RunFolder, fitted: &Fitted) -> Result<()> {
     let originals = columns.originals();
     let mut laws = job::read_laws(folder)?;
     for law in &mut laws {
-        let of_law = targets.iter().zip(evidence).find(|(target, _)| law["target"] == **target);
+        let is_of = |target: &String| law["stage"] == "table" && law["target"] == **target;
+        let of_law = targets.iter().zip(evidence).find(|(target, _)| is_of(target));
         if let Some((_, Some(evidence))) = of_law {
             law["evidence"] = evidence.document();
         }
