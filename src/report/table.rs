@@ -10,7 +10,7 @@ use super::page::{Page, escape, number, table};
 use super::plot::{Colour, Mark, Plot, Series};
 use crate::error::{Error, Result};
 use crate::store::run::RunFolder;
-use crate::symbolic::evidence::{Points, interval_text, share};
+use crate::symbolic::evidence::{Null, Points, interval_text, share};
 
 /// The document of `--json`.
 pub const RESULT: &str = "fit.json";
@@ -77,12 +77,6 @@ struct Constant {
     value: f64,
     interval: Option<[f64; 2]>,
     why: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Null {
-    shuffled: u64,
-    as_well: u64,
 }
 
 /// Adds what a table has beside the sections of every system.
@@ -161,11 +155,10 @@ fn evidence(fits: &[Fit]) -> Option<String> {
             let invalid = evidence.law.invalid;
             html.push_str(&format!("<p>The law has no value in {invalid} of {rows} rows.</p>\n"));
         }
-        if let Some(Null { shuffled, as_well }) = evidence.null {
-            let are = if as_well == 1 { "is" } else { "are" };
+        if let Some(text) = evidence.null.as_ref().map(Null::text) {
             html.push_str(&format!(
-                "<p>The same search was made on {shuffled} targets that were shuffled against their inputs: \
-                 {as_well} of them {are} fitted as well by a formula of at most the same complexity.</p>\n"
+                "<p>{text}, by a formula of at most the same complexity. The same search was made on them; that \
+                 inputs and target do not belong together is all that differs.</p>\n"
             ));
         }
         let constant = |constant: &Constant| {

@@ -377,6 +377,7 @@ pub fn interval_text(value: f64, [low, high]: [f64; 2]) -> String {
 fn size(value: f64) -> String {
     let digits = (2.0 - value.abs().log10().floor()).max(0.0) as usize;
     match value.abs() {
+        0.0 => "0".to_string(),
         size if (1e-4..1e6).contains(&size) => format!("{value:.digits$}"),
         _ => format!("{value:.2e}"),
     }

@@ -222,7 +222,7 @@ pub fn intervals(
         let share = rows.len() as f64 / all as f64;
         let half = (share * factor? * sums.width(among, place)?).sqrt();
         let value = formula.constants[k];
-        half.is_finite().then(|| Known::Within([value - half, value + half]))
+        half.is_finite().then_some(Known::Within([value - half, value + half]))
     };
     for (place, &k) in free.iter().enumerate() {
         let alone = !shared.contains(&k);

@@ -1,7 +1,7 @@
 //! The null hypothesis: the same search on targets that are shuffled against their inputs. How often does it find a
 //! formula, no more complex than the law, that fits as well?
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::front::{Front, Select};
 use super::job::{self, Earlier, Labels};
@@ -16,7 +16,7 @@ use crate::ops::expression::Evaluator;
 use crate::random::Random;
 
 /// What became of shuffled targets.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Null {
     /// Targets that were shuffled.
     pub shuffled: u64,

@@ -279,7 +279,8 @@ impl Formula {
                 damping *= 10.0;
             }
             // Not a number where the formula has no value in some row.
-            if !(before - best > GAIN * before) {
+            let gain = (before - best) / before;
+            if gain.is_nan() || gain <= GAIN {
                 break;
             }
         }
