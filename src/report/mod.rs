@@ -10,6 +10,7 @@ mod math;
 mod page;
 mod plot;
 mod sections;
+pub mod table;
 
 use crate::error::Result;
 use crate::store::run::RunFolder;

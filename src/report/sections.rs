@@ -6,6 +6,7 @@ use super::inputs::{FrontRow, Inputs, Law, Messages};
 use super::math::mathml;
 use super::page::{Page, escape, figures, number, table};
 use super::plot::{Colour, Mark, Plot, Series};
+use super::table as tables;
 use crate::distill::summary::{ComponentSummary, Seconds};
 use crate::distill::verdict::{Conclusion, Score};
 use crate::error::Result;
@@ -22,6 +23,7 @@ const PANEL: (u32, u32) = (420, 380);
 /// Adds every section whose file is there.
 pub fn all(folder: &RunFolder, inputs: &Inputs, page: &mut Page) -> Result<()> {
     page.optional("result", "Result", result(inputs));
+    tables::all(folder, page)?;
     halos::all(folder, inputs, page)?;
     if let Some(metrics) = &inputs.metrics {
         page.optional("loss", "Loss during training", losses(metrics)?);

@@ -195,7 +195,7 @@ impl Observer for Keeping<'_> {
 }
 
 /// What a run writes, and so what `--overwrite` may remove.
-const FILES: [&str; 20] = [
+const FILES: [&str; 21] = [
     "config.toml",
     "dataset.safetensors",
     "test.safetensors",
@@ -213,6 +213,7 @@ const FILES: [&str; 20] = [
     "memory.json",
     "memory_nodes.json",
     "fit.json",
+    "points.json",
     "rollout.safetensors",
     "slab.safetensors",
     "report.html",

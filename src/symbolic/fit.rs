@@ -5,12 +5,15 @@ use std::slice;
 
 use super::columns::Columns;
 use super::denoise::denoised;
+use super::evidence::Evidence;
 use super::front::{Entry, Front, Select};
 use super::given::Given;
 use super::job::{self, Earlier, Labels, MEMORY};
 use super::joint::{self, Joint};
+use super::null::Again;
 use super::options::Options;
 use super::prepare;
+use super::refit::Data;
 use super::search::{self, Outcome, Problem, Settings};
 use super::template::Template;
 use crate::device::Device;
@@ -64,6 +67,8 @@ pub struct Fit {
     /// What the columns are called, and what the user is told of them; the options.
     columns: Columns,
     problems: Vec<Problem>,
+    /// The table's own numbers.
+    data: Data,
     settings: Settings,
     /// Formulas of an earlier run that break the rules of this one.
     refused: usize,
@@ -76,6 +81,8 @@ pub struct Fit {
 pub struct Fitted {
     /// One for each target.
     pub outcomes: Vec<Outcome>,
+    /// What speaks for the law of each target; nothing where there is none, or where the search was stopped.
+    pub evidence: Vec<Option<Evidence>>,
     /// The inputs: the variables of the formulas.
     pub names: Vec<String>,
     /// The targets.
@@ -129,6 +136,10 @@ impl Options {
             let message = "--target must name the column to explain";
             return Err(Error::usage(message).field("target"));
         }
+        // Noise that is smoothed is easier to fit than a target that was smoothed before it is shuffled.
+        if self.denoise && self.null.is_some_and(|count| count > 0) {
+            return Err(Error::usage("cannot be combined with --denoise").field("null"));
+        }
         let mut targets = HashSet::new();
         if let Some(twice) = self.target.iter().find(|target| !targets.insert(*target)) {
             return Err(Error::usage(format!("names '{twice}' twice")).field("target"));
@@ -168,14 +179,16 @@ impl Fit {
         if let Some(template) = prepare::template(&problems[0], &ready)? {
             problems.iter_mut().for_each(|problem| problem.template = Some(template.clone()));
         }
-        let names = std::mem::take(&mut ready.table).names;
+        let table = std::mem::take(&mut ready.table);
+        let names = &table.names;
         let options = &ready.options;
         // From here on nothing sees the rows that are held out.
         if let Some(share) = options.validation.filter(|share| *share > 0.0) {
             problems.iter_mut().try_for_each(|problem| prepare::hold_out(problem, share, seed))?;
         }
         prepare::select_features(&mut problems, options, seed)?;
-        let settings = options.settings(&problems[0].names, &names, seed)?;
+        let data = data(&table, &problems[0].names, options, seed)?;
+        let settings = options.settings(&problems[0].names, names, seed)?;
         let labels = options.target.iter().zip(&asked.target);
         for (problem, (target, label)) in problems.iter_mut().zip(labels) {
             if options.denoise {
@@ -187,7 +200,7 @@ impl Fit {
                 }
             }
             prepare::groups_are_seen(problem)?;
-            prepare::complete(problem, target, label, &names, options)?;
+            prepare::complete(problem, target, label, names, options)?;
         }
         let joint = prepare::joined(&problems, options)?;
         let mut refused = 0;
@@ -199,7 +212,7 @@ impl Fit {
                 }
             }
         }
-        Ok(Fit { columns: ready, problems, settings, refused, joint })
+        Ok(Fit { columns: ready, problems, data, settings, refused, joint })
     }
 
     /// Searches. In a run's folder what other targets have there stays, and with `true` the search goes on from what
@@ -217,6 +230,9 @@ impl Fit {
         let (targets, select) = (options.target.clone(), options.select);
         let resume = folder.is_some_and(|(_, resume)| resume);
         let labels = Labels { targets, stage: "table", memory: MEMORY, resume, units: Vec::new() };
+        let null = options.null.filter(|count| *count > 0);
+        // Without what an earlier run has found on the target as it is.
+        let begun = null.map(|count| (count, self.problems.clone()));
         if let Some((folder, true)) = folder
             // Without a memory the search had not come to its first: from nothing it ends where it would have.
             && folder.file(MEMORY).exists()
@@ -242,7 +258,7 @@ impl Fit {
         };
         let keeping = folder.map(|(folder, _)| folder.keeping(observer));
         let observer = keeping.as_ref().map_or(observer, |keeping| keeping);
-        let outcomes = match &self.joint {
+        let mut outcomes = match &self.joint {
             None => {
                 let earlier = earlier(problems, &labels)?;
                 job::run(evaluator, problems, &labels, settings, select, earlier, observer)?
@@ -254,8 +270,25 @@ impl Fit {
                 )?
             }
         };
+        let interrupted = outcomes.iter().any(|outcome| outcome.interrupted);
+        let mut evidence = match interrupted {
+            true => vec![None; outcomes.len()],
+            false => self.evidence(&outcomes, select),
+        };
+        if let Some((count, problems)) = begun.filter(|_| !interrupted) {
+            let again = Again { evaluator, problems, options, settings, labels: &labels };
+            let nulls = again.null(count, select, &outcomes, observer)?;
+            let whole = nulls.iter().flatten().all(|null| null.shuffled == count);
+            outcomes.iter_mut().for_each(|outcome| outcome.interrupted |= !whole);
+            for (evidence, null) in evidence.iter_mut().zip(nulls) {
+                if let Some(evidence) = evidence {
+                    evidence.null = null.filter(|null| null.shuffled > 0);
+                }
+            }
+        }
         Ok(Fitted {
             outcomes,
+            evidence,
             names: self.problems[0].names.clone(),
             targets: labels.targets,
             select,
@@ -264,4 +297,26 @@ impl Fit {
             columns: self.columns,
         })
     }
+
+    /// What speaks for the law of each target that has one.
+    fn evidence(&self, outcomes: &[Outcome], select: Select) -> Vec<Option<Evidence>> {
+        let Fit { data, problems, settings, .. } = self;
+        let evidence = |(outcome, target): (&Outcome, &Vec<f64>)| {
+            let (front, names) = (&outcome.front, &problems[0].names);
+            Some(Evidence::new(data, target, names, front, front.select(select)?, settings))
+        };
+        outcomes.iter().zip(&data.targets).map(evidence).collect()
+    }
+}
+
+/// The numbers of a table that formulas of `inputs` are judged by.
+fn data(table: &Table, inputs: &[String], options: &Options, seed: u64) -> Result<Data> {
+    let column = |name: &String| table.column(name).map(<[f64]>::to_vec);
+    let share = options.validation.filter(|share| *share > 0.0);
+    Ok(Data {
+        columns: inputs.iter().map(column).collect::<Result<_>>()?,
+        targets: options.target.iter().map(column).collect::<Result<_>>()?,
+        weights: options.weights.as_ref().map(column).transpose()?,
+        held: share.map(|share| prepare::held_out(table.rows(), share, seed)).transpose()?,
+    })
 }

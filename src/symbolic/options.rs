@@ -65,6 +65,9 @@ options! {
         /// Share of the rows, drawn at random, that is kept from the search and used to choose the law
         #[serde(default, skip_serializing_if = "Option::is_none")]
         validation: Option<f64> = None => [.value("SHARE")];
+        /// Repeat the search on N shuffled targets, and count those that are fitted as well
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        null: Option<u64> = None => [.value("N")];
         /// Number of formulas to keep at each complexity (kept.csv)
         keep: usize = 1 => [.value("K")];
         /// A formula to start from; may be given several times

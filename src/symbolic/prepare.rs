@@ -183,13 +183,11 @@ fn keep_rows(problem: &mut Problem, wanted: &[bool]) {
     }
 }
 
-/// Takes a share of the rows, drawn at random, from the search.
+/// A share of the rows, drawn at random: true for those.
 ///
 /// # Errors
-/// Where what is left to search, or to choose by, is too little: few rows, a constant target, no
-/// weight.
-pub(super) fn hold_out(problem: &mut Problem, share: f64, seed: u64) -> Result<()> {
-    let rows = problem.target.len();
+/// Where there are too few rows.
+pub(super) fn held_out(rows: usize, share: f64, seed: u64) -> Result<Vec<bool>> {
     let mut order: Vec<usize> = (0..rows).collect();
     let mut random = Random::new(seed, 6 << 40);
     let held = (share * rows as f64).round() as usize;
@@ -203,6 +201,16 @@ pub(super) fn hold_out(problem: &mut Problem, share: f64, seed: u64) -> Result<(
     }
     let mut out = vec![false; rows];
     order[..held].iter().for_each(|&row| out[row] = true);
+    Ok(out)
+}
+
+/// Takes a share of the rows, drawn at random, from the search.
+///
+/// # Errors
+/// Where what is left to search, or to choose by, is too little: few rows, a constant target, no
+/// weight.
+pub(super) fn hold_out(problem: &mut Problem, share: f64, seed: u64) -> Result<()> {
+    let out = held_out(problem.target.len(), share, seed)?;
     let mut rest = problem.clone();
     keep_rows(problem, &out.iter().map(|out| !out).collect::<Vec<bool>>());
     keep_rows(&mut rest, &out);

@@ -3,6 +3,7 @@
 mod batch;
 mod checks;
 mod columns;
+mod evidence;
 mod exports;
 mod forms;
 mod held_out;

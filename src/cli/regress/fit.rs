@@ -11,17 +11,18 @@ use crate::formula::export;
 use crate::formula::expression::{Expression, Node};
 use crate::observer::Observer;
 use crate::ops::expression::Evaluator;
+use crate::report;
+use crate::report::table::POINTS;
+pub use crate::report::table::RESULT;
 use crate::store::run::RunFolder;
 use crate::store::table::Table;
 use crate::symbolic::columns::Columns;
+use crate::symbolic::evidence::Evidence;
 use crate::symbolic::fit::{Fit, Fitted};
 use crate::symbolic::job;
 use crate::symbolic::options::Options;
 use crate::symbolic::search::Outcome;
 use crate::symbolic::template::Part;
-
-/// The document of a fit that has ended.
-pub const RESULT: &str = "fit.json";
 
 /// The `[regress]` table of config.toml.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,7 +96,7 @@ impl Ready {
     ) -> Result<Done> {
         folder.write_config("regress", &self.config)?;
         let fitted = self.fit.run(evaluator, Some((folder, resume)), observer)?;
-        name_columns(folder, &fitted.columns)?;
+        complete_laws(folder, &fitted)?;
         let options = &self.config.options;
         let inputs = options.select_features.map(|_| fitted.names.clone());
         let done = Done { fitted, inputs, units: options.units.is_some() };
@@ -108,20 +109,28 @@ impl Ready {
                 folder.path().display()
             )));
         }
+        if done.fitted.outcomes.iter().all(|outcome| outcome.front.entries.is_empty()) {
+            return Err(Error::input(done.empty()).file(&self.config.table));
+        }
         let document = serde_json::to_string_pretty(&done.document()).expect("plain data");
         folder.write(RESULT, format!("{document}\n").as_bytes())?;
+        folder.write(POINTS, done.points().to_string().as_bytes())?;
+        report::write(folder)?;
         Ok(done)
     }
 }
 
-/// Adds to `laws.json` what the file calls the variables, and the words that groups stand for.
-fn name_columns(folder: &RunFolder, columns: &Columns) -> Result<()> {
+/// Adds to `laws.json` the evidence, what the file calls the variables, and the words that groups stand for.
+fn complete_laws(folder: &RunFolder, fitted: &Fitted) -> Result<()> {
+    let Fitted { columns, evidence, targets, .. } = fitted;
     let originals = columns.originals();
-    if originals.is_empty() && columns.words.is_empty() {
-        return Ok(());
-    }
     let mut laws = job::read_laws(folder)?;
     for law in &mut laws {
+        let is_of = |target: &String| law["stage"] == "table" && law["target"] == **target;
+        let of_law = targets.iter().zip(evidence).find(|(target, _)| is_of(target));
+        if let Some((_, Some(evidence))) = of_law {
+            law["evidence"] = evidence.document();
+        }
         let variables = law["variables"].as_array().cloned().unwrap_or_default();
         let used = |name: &str| variables.iter().any(|v| v == name);
         let of_law: Map<String, Value> = originals
@@ -146,18 +155,33 @@ fn name_columns(folder: &RunFolder, columns: &Columns) -> Result<()> {
 }
 
 impl Done {
+    /// Why a front is empty.
+    fn empty(&self) -> &'static str {
+        match self.units {
+            true => "no formula fits the units and is valid on all rows",
+            false => "no formula that the search came to is valid on all rows",
+        }
+    }
+
     /// The document of `--json`: that of the target, or a list where there are several.
     pub fn document(&self) -> Value {
-        let Fitted { outcomes, names, targets, refused, .. } = &self.fitted;
+        let Fitted { outcomes, evidence, names, targets, refused, .. } = &self.fitted;
         let mut documents: Vec<Value> = outcomes
             .iter()
+            .zip(evidence)
             .zip(targets)
-            .map(|(outcome, target)| {
+            .map(|((outcome, evidence), target)| {
                 let mut document = super::document(outcome, names);
                 for (entry, parts) in outcome.parts.iter().enumerate() {
                     document["front"][entry]["parts"] = self.parts(parts);
                 }
                 document["target"] = json!(target);
+                if let Some(evidence) = evidence {
+                    document["evidence"] = evidence.document();
+                    for (entry, judged) in evidence.front.iter().enumerate() {
+                        document["front"][entry]["evidence"] = judged.document();
+                    }
+                }
                 if let Some(inputs) = &self.inputs {
                     document["inputs"] = json!(inputs);
                 }
@@ -180,6 +204,19 @@ impl Done {
         }
     }
 
+    /// Rows to draw, of each target that has a law; columns by the names of the file.
+    fn points(&self) -> Value {
+        let Fitted { evidence, targets, columns, .. } = &self.fitted;
+        let points = |(evidence, target): (&Option<Evidence>, &String)| {
+            let mut points = evidence.as_ref()?.points.clone();
+            points.inputs.iter_mut().for_each(|(name, _)| *name = columns.original(name));
+            let mut document = json!(points);
+            document["target"] = json!(columns.original(target));
+            Some(document)
+        };
+        Value::Array(evidence.iter().zip(targets).filter_map(points).collect())
+    }
+
     /// The parts of a template by their names, each in the names of its first call's operands.
     fn parts(&self, found: &[Expression]) -> Value {
         let template = self.fitted.template.iter().flat_map(|template| &template.parts);
@@ -198,21 +235,18 @@ impl Done {
 
     /// The fronts as tables.
     pub fn text(&self) -> String {
-        let Fitted { outcomes, names, targets, select, .. } = &self.fitted;
+        let Fitted { outcomes, evidence, names, targets, select, .. } = &self.fitted;
         let several = targets.len() > 1;
-        let front = |(outcome, target): (&Outcome, &String)| {
+        let front = |((outcome, evidence), target): ((&Outcome, &Option<Evidence>), &String)| {
+            let evidence = evidence.as_ref().map(|evidence| format!("\n\n{}", evidence.text()));
             let title = if several { format!("{target}\n") } else { String::new() };
-            let empty = if self.units {
-                "no formula fits the units and is valid on all rows"
-            } else {
-                "no formula was valid on all rows"
-            };
-            title + &super::table_of(&outcome.front, names, *select, empty)
+            let front = super::table_of(&outcome.front, names, *select, self.empty());
+            title + &front + &evidence.unwrap_or_default()
         };
         let inputs = self.inputs.iter().map(|i| format!("inputs: {}", i.join(", ")));
         let notes = &self.fitted.columns.notes;
         let notes = (!notes.is_empty()).then(|| notes.join("\n"));
-        let fronts = outcomes.iter().zip(targets).map(front);
+        let fronts = outcomes.iter().zip(evidence).zip(targets).map(front);
         notes.into_iter().chain(inputs).chain(fronts).collect::<Vec<_>>().join("\n\n")
     }
 }
