@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_spread_that_would_be_lost_gets_a_zero() {
         let found = units(&[&[1.7e9, 1.700001e9, 1.700002e9]], &[1e7 + 0.25, 1e7 + 1.0, 1e7]);
-        assert_eq!(found, [(1.700001e9, 1.0), (1e7 + 0.5, 1.0)]);
+        assert_eq!(found, [(1.700001e9, 1.0), (1e7 + 1.0, 1.0)]);
         assert_eq!(units(&[&[1980.0, 2020.0, 2000.0]], &[1.0, 2.0, 3.0])[0], (0.0, 1.0));
     }
 

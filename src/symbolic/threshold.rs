@@ -5,7 +5,7 @@ use super::rules::Rules;
 use crate::error::Result;
 use crate::formula::expression::{Expression, Node, Op};
 use crate::ops::expression::exact::Exact;
-use crate::ops::expression::{Evaluator, Rows};
+use crate::ops::expression::{Evaluator, Program, Rows};
 
 /// Rounds of climbing at most.
 const ROUNDS: usize = 8;
@@ -47,7 +47,7 @@ pub(super) fn shorten(rules: &Rules, rows: &Exact, candidate: &mut Expression) {
         let Node::Constant(now) = candidate.nodes()[at] else { continue };
         let compared = rules.in_columns(candidate, at - 1);
         let (mut low, mut high) = (f64::NEG_INFINITY, f64::INFINITY);
-        for value in rules.exact_values(rows, &compared) {
+        for value in rows.values(&Program::new(&compared), &compared.constants()) {
             match value {
                 value if value < now => low = low.max(value),
                 value if value > now => high = high.min(value),
