@@ -48,7 +48,7 @@ pub struct Evidence {
 impl Evidence {
     /// Nats that it takes to write an entry and what it leaves of the target: n ln(residual) for exponential or normal
     /// residuals, ln(symbols) a node and ½ ln n a constant (minimum description length; as in Bartlett et al. 2023, arXiv
-    /// 2211.11461, eq. 18, without the terms of the constants' curvature).
+    /// 2211.11461, without the terms of the constants' curvature).
     fn length(&self, entry: &Entry) -> f64 {
         let rows = self.rows as f64;
         let residuals = rows * entry.loss.max(self.floor).max(SMALLEST_LOSS).ln() / self.power;
