@@ -8,6 +8,7 @@ use lawsmith::error::Result;
 use lawsmith::model::ModelKind;
 use lawsmith::nbody::simulate::Settings as System;
 use lawsmith::network::settings::{Preset, Settings as Training};
+use lawsmith::symbolic::front::Select;
 use lawsmith::symbolic::options::Options;
 
 fn main() -> Result<()> {
@@ -25,7 +26,9 @@ fn main() -> Result<()> {
     let mut laws = Vec::new();
     for (k, message) in messages.summary.components.iter().enumerate() {
         let target = vec!["message".to_string()];
-        let options = Options { target, evaluations: Some(40_000), ..Options::default() };
+        // What is left of a message is the error of a network, which Select::Shortest takes for noise of each row.
+        let (select, evaluations) = (Select::Best, Some(40_000));
+        let options = Options { target, select, evaluations, ..Options::default() };
         let table = messages.table(k);
         let found = lawsmith::regress(&at.device, table, options, at.seed, at.observer)?;
         println!("message {k}, R² {:.3}: {}", message.force_r2.unwrap(), found.text(0).unwrap());

@@ -20,6 +20,7 @@ use lawsmith::observer::{Observer, Progress};
 use lawsmith::pipeline;
 use lawsmith::store::run::{Existing, RunFolder};
 use lawsmith::store::table::Table;
+use lawsmith::symbolic::front::Select;
 use lawsmith::symbolic::options::Options;
 
 fn springs() -> simulate::Settings {
@@ -93,8 +94,9 @@ fn memory_and_folders_have_the_same_bits() {
     let how = Search { evaluations: 1500, ..Search::default() };
     let summary = laws::regress(at, &opened, how).unwrap();
     // The first of the messages is the first problem of both searches.
+    let target = vec!["message".to_string()];
     let options =
-        Options { target: vec!["message".into()], evaluations: Some(1500), ..Options::default() };
+        Options { select: Select::Best, evaluations: Some(1500), target, ..Options::default() };
     let fit =
         |k: usize| lawsmith::regress(device, found.table(k), options.clone(), 5, &()).unwrap();
     let law = &summary.components[0].law.as_ref().unwrap().equation;
@@ -154,6 +156,7 @@ fn simulations_and_searches_stop_by_themselves() {
     let y = x.iter().map(|x| (1.3 * x).sin() / (1.0 + x)).collect();
     let names = ["x", "y"].map(String::from).to_vec();
     let table = Table::new(names, vec![x, y]);
+    let target = vec!["message".to_string()];
     let options =
         Options { target: vec!["y".into()], evaluations: Some(12_000), ..Options::default() };
     let stopping = Watcher { stop: Some(("regress", 3000)), ..Watcher::default() };

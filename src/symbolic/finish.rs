@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use rayon::prelude::*;
 
-use super::front::{Evidence, Front};
+use super::front::{DescriptionLength, Front};
 use super::mutate::replace;
 use super::precision::sensitivity;
 use super::round;
@@ -85,7 +85,7 @@ impl State<'_> {
             front.entries.truncate(exact + 1);
         }
         let settings = self.rules.settings;
-        front.evidence = (!self.rules.has_own_loss()).then(|| Evidence {
+        front.description = (!self.rules.has_own_loss()).then(|| DescriptionLength {
             rows: self.rules.row_count(),
             power: if settings.loss == Loss::Mse { 2.0 } else { 1.0 },
             floor: judge.floor,

@@ -25,7 +25,7 @@ pub struct Front {
     /// Their losses on rows that the search did not see; empty where there are none.
     pub validation: Vec<f64>,
     /// What [`Select::Shortest`] weighs; without it that is [`Select::Best`].
-    pub evidence: Option<Evidence>,
+    pub description: Option<DescriptionLength>,
     /// What the rules choose, in the order of [`Select::ALL`], where more counts than the losses here: the
     /// law of a component that shares a part with others is chosen with theirs, and the entries are those
     /// of all components together, also where one is no better for this component than a simpler one.
@@ -34,7 +34,7 @@ pub struct Front {
 
 /// What the losses of a front are worth.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Evidence {
+pub struct DescriptionLength {
     /// Rows that have a weight.
     pub rows: usize,
     /// The power of the size of residuals that the loss is: 1 or 2.
@@ -45,11 +45,11 @@ pub struct Evidence {
     pub symbols: usize,
 }
 
-impl Evidence {
+impl DescriptionLength {
     /// Nats that it takes to write an entry and what it leaves of the target: n ln(residual) for exponential or normal
     /// residuals, ln(symbols) a node and ½ ln n a constant (minimum description length; as in Bartlett et al. 2023, arXiv
     /// 2211.11461, without the terms of the constants' curvature).
-    fn length(&self, entry: &Entry) -> f64 {
+    fn of(&self, entry: &Entry) -> f64 {
         let rows = self.rows as f64;
         let residuals = rows * entry.loss.max(self.floor).max(SMALLEST_LOSS).ln() / self.power;
         let nodes = f64::from(entry.complexity) * (self.symbols as f64).ln();
@@ -106,7 +106,7 @@ impl Front {
             return Select::ALL.iter().zip(shared).find(|(r, _)| **r == rule)?.1.to_owned();
         }
         if self.validation.is_empty() {
-            return choose(&self.entries, rule, self.evidence.as_ref());
+            return choose(&self.entries, rule, self.description.as_ref());
         }
         let unseen =
             |(entry, &loss): (&Entry, &f64)| (entry.complexity, loss, entry.expression.clone());
@@ -117,11 +117,15 @@ impl Front {
     }
 }
 
-fn choose(entries: &[Entry], rule: Select, evidence: Option<&Evidence>) -> Option<usize> {
+fn choose(
+    entries: &[Entry],
+    rule: Select,
+    description: Option<&DescriptionLength>,
+) -> Option<usize> {
     let last = entries.len().checked_sub(1)?;
-    let limit = match (rule, evidence) {
-        (Select::Shortest, Some(evidence)) => {
-            let length = |&i: &usize| evidence.length(&entries[i]);
+    let limit = match (rule, description) {
+        (Select::Shortest, Some(description)) => {
+            let length = |&i: &usize| description.of(&entries[i]);
             return (0..=last).min_by(|a, b| length(a).total_cmp(&length(b)));
         }
         (Select::Accuracy, _) => return Some(last),

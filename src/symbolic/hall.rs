@@ -1,9 +1,8 @@
 //! The hall of fame of a problem: what enters it is fitted on all rows.
 
-use std::time::Instant;
-
 use serde::{Deserialize, Serialize};
 
+use super::enumerate::Late;
 use super::front::Front;
 use super::island::Member;
 use super::round;
@@ -19,8 +18,9 @@ const LONG: usize = 50_000;
 const LAST_STEPS: u32 = 3;
 /// Rows of a long table on which constants are fitted first, and rounded ones tried.
 const SOME_ROWS: usize = 20_000;
-/// Members that are fitted on all rows together; after that the search looks at the clock.
+/// Members that are fitted on all rows together, and of a long table; after that the search looks at the clock.
 const TOGETHER: usize = 16;
+const FEW_TOGETHER: usize = 2;
 /// Steps and tolerance of fitting on all rows: a member, and what enters the hall of fame.
 pub(super) const MEMBER_STEPS: (u32, f64) = (12, 1e-4);
 const FAMOUS_STEPS: (u32, f64) = (30, 1e-5);
@@ -87,12 +87,13 @@ impl State<'_> {
         &mut self,
         evaluator: &Evaluator,
         mut found: Vec<Member>,
-        deadline: Option<Instant>,
+        late: &Late,
     ) -> Result<()> {
         found.sort_by(|a, b| a.loss.total_cmp(&b.loss).then(a.complexity.cmp(&b.complexity)));
-        for some in found.chunks(TOGETHER) {
+        let together = if self.rows.rows() > LONG { FEW_TOGETHER } else { TOGETHER };
+        for some in found.chunks(together) {
             self.enter_some(evaluator, some)?;
-            if deadline.is_some_and(|d| Instant::now() >= d) {
+            if late() {
                 break;
             }
         }

@@ -133,8 +133,7 @@ pub fn search(
         return Err(Error::usage("at least one island is needed"));
     }
     let deadline = settings.seconds.map(|s| begun + Duration::from_secs_f64(s.clamp(0.0, 1e9)));
-    let late = || deadline.is_some_and(|d| Instant::now() >= d);
-    let stopped = || late() || observer.stop();
+    let stopped = || observer.stop() || deadline.is_some_and(|d| Instant::now() >= d);
     let mut states: Vec<State> = problems
         .iter()
         .enumerate()
@@ -153,7 +152,7 @@ pub fn search(
         }
         None => {
             for state in &mut states {
-                state.begin(evaluator, deadline)?;
+                state.begin(evaluator, &stopped)?;
             }
             tell(&states, false, seen);
             let planting = settings.seconds.map(|s| (PLANTING * s).clamp(0.0, 1e9));
@@ -161,7 +160,7 @@ pub fn search(
                 let share = (index + 1) as f64 / problems.len() as f64;
                 let until = planting.map(|s| begun + Duration::from_secs_f64(share * s));
                 let late = || observer.stop() || until.is_some_and(|until| Instant::now() >= until);
-                state.plant(evaluator, deadline, &late)?;
+                state.plant(evaluator, &late)?;
             }
             tell(&states, !stopped(), seen);
         }

@@ -119,7 +119,7 @@ impl<'a> State<'a> {
     }
 
     /// Puts the simplest formulas into the hall of fame, in no time: a constant, and each column.
-    pub(super) fn begin(&mut self, evaluator: &Evaluator, deadline: Option<Instant>) -> Result<()> {
+    pub(super) fn begin(&mut self, evaluator: &Evaluator, late: &Late) -> Result<()> {
         if self.rules.is_template() {
             return Ok(());
         }
@@ -141,17 +141,12 @@ impl<'a> State<'a> {
             Member { f, scale: 1.0, offset: 0.0, loss: 0.0, complexity }
         };
         let columns: Vec<Member> = columns.map(Expression::variable).map(column).collect();
-        self.enter(seated, columns, deadline)
+        self.enter(seated, columns, late)
     }
 
     /// Puts the problem's seeds into the hall of fame, as they are and fitted anew, and what an enumeration finds, as
     /// far as it comes until it is `late`.
-    pub(super) fn plant(
-        &mut self,
-        evaluator: &Evaluator,
-        deadline: Option<Instant>,
-        late: &Late,
-    ) -> Result<()> {
+    pub(super) fn plant(&mut self, evaluator: &Evaluator, late: &Late) -> Result<()> {
         let seeds = self.problem.seeds.iter().filter(|seed| self.rules.admits(seed));
         let given = self.problem.given.as_ref();
         let seeds = seeds.map(|e| given.map_or_else(|| e.clone(), |given| given.inward(e)));
@@ -173,20 +168,15 @@ impl<'a> State<'a> {
             self.honour(Famous { loss, expression, member: member.clone() });
             members.push(member);
         }
-        self.enter(&seated, members, deadline)?;
+        self.enter(&seated, members, late)?;
         // What follows is long, and others should not wait for it.
         drop(seated);
-        self.enumerate(evaluator, deadline, late)
+        self.enumerate(evaluator, late)
     }
 
     /// Puts what small expressions and pairs of them explain into the hall of fame, and keeps the
     /// best of each complexity for the islands to begin with.
-    fn enumerate(
-        &mut self,
-        evaluator: &Evaluator,
-        deadline: Option<Instant>,
-        late: &Late,
-    ) -> Result<()> {
+    fn enumerate(&mut self, evaluator: &Evaluator, late: &Late) -> Result<()> {
         let settings = self.rules.settings;
         let mut found = dimensional::seeds(self.problem, settings);
         found.extend(enumerate::seeds(self.problem, settings, &mut self.memory.random, late));
@@ -233,7 +223,7 @@ impl<'a> State<'a> {
         let groups = members.chunk_by(|a, b| a.complexity == b.complexity);
         let best: Vec<Member> = groups.flat_map(|g| g.iter().take(GUESSES).cloned()).collect();
         self.memory.guesses = best.iter().map(|m| m.f.clone()).collect();
-        self.enter(evaluator, best, deadline)
+        self.enter(evaluator, best, late)
     }
 
     /// Until the next synchronisation, and that.
@@ -271,7 +261,8 @@ impl<'a> State<'a> {
             islands.par_chunks_mut(1).try_for_each(|one| island::evolve(one, &task))?;
         }
         let found = self.promising();
-        self.enter(evaluator, found, deadline)?;
+        let late = || observer.stop() || deadline.is_some_and(|d| Instant::now() >= d);
+        self.enter(evaluator, found, &late)?;
         self.migrate();
         let Memory { counts, islands, .. } = &mut self.memory;
         for count in counts.iter_mut() {
