@@ -1,6 +1,7 @@
 //! Symbolic regression: the search for formulas, and the front of the best.
 
 pub mod columns;
+mod constants;
 pub mod denoise;
 mod enumerate;
 pub mod fit;

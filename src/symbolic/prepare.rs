@@ -9,7 +9,7 @@ use super::joint::Joint;
 use super::options::Options;
 use super::relevance::relevance;
 use super::search::{self, Problem, Rest, Settings};
-use super::template::{Template, too_close};
+use super::template::{Numbers, Template, too_close};
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::formula::units::Units;
@@ -68,11 +68,13 @@ pub(super) fn template(problem: &Problem, ready: &Columns) -> Result<Option<Temp
     let Columns { table, options, words, .. } = ready;
     let Some(text) = &options.template else { return Ok(None) };
     let error = |message: String| Error::usage(message).field("template");
-    if !options.guess.is_empty() || options.warm_start.is_some() {
-        return Err(error("a search with a template cannot start from formulas".to_string()));
-    }
     let definitions = options.definitions()?;
     let mut template = Template::of_table(text, &problem.names, &problem.columns, &definitions)?;
+    let own = template.numbers.iter().find(|numbers| table.find(&numbers.name).is_some());
+    if let Some(Numbers { name, .. }) = own {
+        let inputs = problem.names.join(", ");
+        return Err(error(format!("column '{name}' is no input; the inputs are {inputs}")));
+    }
     for column in template.indexed().collect::<Vec<_>>() {
         let name = &problem.names[usize::from(column)];
         let values = table.column(name)?;
@@ -81,14 +83,8 @@ pub(super) fn template(problem: &Problem, ready: &Columns) -> Result<Option<Temp
         if exact.len() > single.len() {
             return Err(error(too_close(name)));
         }
-        // A number of a group is called by its word.
-        let of_column = words.iter().filter(|(column, _)| column == name);
-        for (place, word) in of_column.flat_map(|(_, words)| words.iter().enumerate()) {
-            let (number, word) = (format!("[{name}={place}]"), format!("[{name}={word}]"));
-            template
-                .parts
-                .iter_mut()
-                .for_each(|part| part.name = part.name.replace(&number, &word));
+        if let Some((_, words)) = words.iter().find(|(column, _)| column == name) {
+            template.name_groups(column, words);
         }
     }
     Ok(Some(template))
@@ -149,13 +145,25 @@ pub(super) fn complete(
     let names: Vec<&str> = problem.names.iter().map(String::as_str).collect();
     let definitions = options.definitions()?;
     for text in &options.guess {
-        let guess = Expression::parse_with(text, &names, &definitions)
-            .map_err(|e| Error::usage(e.message).field("guess"))?;
-        problem.seeds.push(guess);
+        let guess = match &problem.template {
+            Some(template) => template.guess(text, &definitions),
+            None => Expression::parse_with(text, &names, &definitions),
+        };
+        problem.seeds.push(guess.map_err(|e| Error::usage(e.message).field("guess"))?);
     }
     if let Some(path) = &options.warm_start {
         let earlier = RunFolder::open(path)?;
         let before = problem.seeds.len();
+        if let Some(template) = &problem.template {
+            let known = job::guesses(&earlier, target)?;
+            let parts = known.iter().filter_map(|text| template.guess(text, &[]).ok());
+            problem.seeds.extend(parts);
+            if problem.seeds.len() == before {
+                let message = format!("has no formulas of this template for '{target}'");
+                return Err(Error::input(message).file(earlier.file(job::RESULT)));
+            }
+            return Ok(());
+        }
         job::resume(std::slice::from_mut(problem), &[label.to_string()], &earlier)?;
         if problem.seeds.len() == before {
             let message = format!("has no formulas for '{label}' to start from");

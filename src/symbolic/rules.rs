@@ -13,7 +13,7 @@ use super::island;
 use super::mutate::{Grammar, crossover};
 use super::search::Problem;
 use super::settings::Settings;
-use super::template::Part;
+use super::template::{Part, Template};
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Node, Op, Weights};
 use crate::formula::units::Units;
@@ -116,9 +116,18 @@ impl<'a> Rules<'a> {
             let samples = columns.iter().map(|column| samples(column, random));
             return vec![Grammar::new(self.settings, samples.collect())];
         };
-        let row = |row: usize| -> Vec<f64> { columns.iter().map(|c| f64::from(c[row])).collect() };
         let mut values = |operand: &Expression| -> Vec<f32> {
-            let value = |_| operand.eval(&row(random.below(self.problem.target.len()))) as f32;
+            let number =
+                |node: &Node| matches!(node, Node::Variable(v) if usize::from(*v) >= columns.len());
+            let numbers = operand.nodes().iter().any(number);
+            let value = |_| {
+                let row = random.below(self.problem.target.len());
+                let mut row: Vec<f64> = columns.iter().map(|c| f64::from(c[row])).collect();
+                if numbers {
+                    row.resize_with(template.variables(), || random.normal());
+                }
+                operand.eval(&row) as f32
+            };
             let some: Vec<f32> = (0..SAMPLES).map(value).filter(|v| v.is_finite()).collect();
             if some.is_empty() { vec![0.0] } else { some }
         };
@@ -187,6 +196,11 @@ impl<'a> Rules<'a> {
     pub fn draw_row(&self, random: &mut Random) -> u32 {
         let k = random.below(self.row_count());
         self.weighty.as_ref().map_or(k as u32, |rows| rows[k])
+    }
+
+    /// True where formulas are searched, and not only the numbers of one fitted.
+    pub fn searches(&self) -> bool {
+        self.problem.template.as_ref().is_none_or(Template::searches)
     }
 
     /// True where a scale and an offset are fitted with each candidate.

@@ -203,7 +203,8 @@ pub fn search(
         }
         tell(&states, !stopped(), seen);
     }
-    states.par_iter_mut().try_for_each(State::round)?;
+    // Where only numbers were asked for, they stay the best ones.
+    states.par_iter_mut().filter(|s| s.rules.searches()).try_for_each(State::round)?;
     let seconds = begun.elapsed().as_secs_f64();
     let interrupted = observer.stop();
     let outcome = |state: &State| Outcome {

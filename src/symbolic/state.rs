@@ -116,6 +116,9 @@ impl<'a> State<'a> {
             members.push(member);
         }
         self.enter(&seated, members, deadline)?;
+        if let Some(template) = self.problem.template.as_ref().filter(|t| !t.searches()) {
+            return self.fit_numbers(template, &seated, deadline);
+        }
         // What follows is long, and others should not wait for it.
         drop(seated);
         self.enumerate(evaluator, deadline)
@@ -222,7 +225,8 @@ impl<'a> State<'a> {
     pub(super) fn finished(&self) -> bool {
         let Memory { exact, epochs, .. } = self.memory;
         let limit = self.rules.settings.target_loss;
-        exact.is_some_and(|found| epochs >= found + found / 2 + AFTER_EXACT)
+        !self.rules.searches()
+            || exact.is_some_and(|found| epochs >= found + found / 2 + AFTER_EXACT)
             || limit.is_some_and(|limit| self.least() <= limit)
     }
 
