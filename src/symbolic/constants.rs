@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::island::Member;
+use super::rules::size;
 use super::search::Problem;
 use super::state::State;
 use super::template::Template;
@@ -104,12 +105,8 @@ struct Scales {
 
 impl Scales {
     fn new(problem: &Problem) -> Self {
-        let size = |column: &Vec<f32>| {
-            let sum: f64 = column.iter().map(|v| f64::from(v.abs())).sum();
-            Some(sum / column.len() as f64).filter(|&size| size > 0.0).unwrap_or(1.0)
-        };
         Scales {
-            columns: problem.columns.iter().map(size).collect(),
+            columns: problem.columns.iter().map(|column| size(column)).collect(),
             target: size(&problem.target),
         }
     }

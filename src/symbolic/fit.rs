@@ -162,6 +162,7 @@ impl Fit {
         let problem = |target: &String| job::problem_of_table(table, target, inputs, weights);
         let problems: Result<Vec<Problem>> = options.target.iter().map(problem).collect();
         let mut problems = problems.map_err(|e| ready.in_the_files_words(e))?;
+        prepare::weigh_by_errors(&mut problems, &ready).map_err(|e| ready.in_the_files_words(e))?;
         if let Some(template) = prepare::template(&problems[0], &ready)? {
             problems.iter_mut().for_each(|problem| problem.template = Some(template.clone()));
         }

@@ -445,7 +445,7 @@ pub const FEWEST_ROWS: usize = 3;
 ///
 /// # Errors
 /// A column that is missing or holds something that is no finite f32, a constant target, fewer than
-/// 10 rows, names that cannot stand in an equation.
+/// [`FEWEST_ROWS`] rows, names that cannot stand in an equation.
 pub fn problem_of_table(
     table: &Table,
     target: &str,
@@ -469,7 +469,8 @@ pub fn problem_of_table(
     };
     let y = column(target)?;
     if y.len() < FEWEST_ROWS {
-        let message = format!("has {} rows; a search needs at least {FEWEST_ROWS}", y.len());
+        let rows = if y.len() == 1 { "row" } else { "rows" };
+        let message = format!("has {} {rows}; a search needs at least {FEWEST_ROWS}", y.len());
         return Err(Error::input(message).file(&table.path));
     }
     if y.iter().all(|v| *v == y[0]) {

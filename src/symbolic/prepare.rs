@@ -7,7 +7,7 @@ use super::columns::Columns;
 use super::job;
 use super::joint::Joint;
 use super::options::Options;
-use super::relevance::relevance;
+use super::relevance::{relevance, relevance_of_pairs};
 use super::search::{self, Problem, Rest, Settings};
 use super::template::{Numbers, Template, too_close};
 use crate::error::{Error, Result};
@@ -15,6 +15,36 @@ use crate::formula::expression::Expression;
 use crate::formula::units::Units;
 use crate::random::Random;
 use crate::store::run::RunFolder;
+
+/// Weights from the standard errors of the target, where the table has such.
+///
+/// # Errors
+/// A column that is not there; an error of 0 or less.
+pub(super) fn weigh_by_errors(problems: &mut [Problem], ready: &Columns) -> Result<()> {
+    let Columns { table, options, .. } = ready;
+    let Some(name) = &options.sigma else { return Ok(()) };
+    if table.find(name).is_none() && !table.unreadable.iter().any(|(other, _)| other == name) {
+        return Err(Error::usage(table.lacks()).file(&table.path).field(name));
+    }
+    let errors = table.column(name)?;
+    if let Some(row) = errors.iter().position(|&error| !(error.is_finite() && error > 0.0)) {
+        let message = format!("a standard error must be larger than 0, not {}", errors[row]);
+        let error = Error::input(message).file(&table.path).field(name);
+        return Err(error.row(table.row_number(row)));
+    }
+    // Only ratios count: relative to their geometric mean they are within single precision.
+    let mean = errors.iter().map(|error| error.ln()).sum::<f64>() / errors.len() as f64;
+    let power = if options.loss.trim() == "mse" { 2.0 } else { 1.0 };
+    let weight = |error: &f64| (power * (mean - error.ln())).exp() as f32;
+    let weights: Vec<f32> = errors.iter().map(weight).collect();
+    if let Some(row) = weights.iter().position(|w| !w.is_finite()) {
+        let message = "is too far from the other standard errors for single precision";
+        let error = Error::input(message).file(&table.path).field(name);
+        return Err(error.row(table.row_number(row)));
+    }
+    problems.iter_mut().for_each(|problem| problem.weights = Some(weights.clone()));
+    Ok(())
+}
 
 /// The targets as one problem, under `--joint`.
 pub(super) fn joined(problems: &[Problem], options: &Options) -> Result<Option<(Joint, Problem)>> {
@@ -47,8 +77,11 @@ pub(super) fn select_features(
     let mut most = vec![0.0f64; problems[0].columns.len()];
     for problem in problems.iter() {
         let Problem { columns, target, weights, .. } = problem;
-        let found = relevance(columns, target, weights.as_deref(), seed);
-        most.iter_mut().zip(found).for_each(|(most, share)| *most = most.max(share));
+        let alone = relevance(columns, target, weights.as_deref(), seed);
+        let pairs = relevance_of_pairs(columns, target, weights.as_deref(), &alone, count, seed);
+        for ((most, alone), pairs) in most.iter_mut().zip(alone).zip(pairs) {
+            *most = most.max(alone).max(pairs);
+        }
     }
     let mut order: Vec<usize> = (0..most.len()).collect();
     order.sort_by(|&a, &b| most[b].total_cmp(&most[a]));

@@ -39,6 +39,8 @@ pub(super) struct Rules<'a> {
     row_loss: Option<Expression>,
     /// The columns of the constants of the template and of the loss.
     frozen: Vec<(f64, u16)>,
+    /// Values to begin a fit with, beside those that a candidate has, see [`Template::starts`].
+    starts: Vec<Vec<(usize, f64)>>,
     median: f64,
 }
 
@@ -77,10 +79,15 @@ impl<'a> Rules<'a> {
             weights: problem.weights.as_deref(),
             row_loss: None,
             frozen: Vec::new(),
+            starts: Vec::new(),
             median: rows.median(),
         };
         drop(rows);
         rules.grammars = rules.grammars(random);
+        if let Some(template) = &problem.template {
+            let sizes: Vec<f64> = problem.columns.iter().map(|column| size(column)).collect();
+            rules.starts = template.starts(&sizes);
+        }
         rules.add_columns();
         rules.weights_of_parts = rules.weights_of_parts();
         // Without the weights that a loss of the user's own reads itself.
@@ -237,7 +244,8 @@ impl<'a> Rules<'a> {
         match &self.problem.template {
             None => candidate.simplified(),
             Some(template) => {
-                template.each(candidate, |part| Some(part.simplified())).expect("never None")
+                let each = template.each(candidate, |part| Some(part.simplified()));
+                template.absorbed(each.expect("never None"))
             }
         }
     }
@@ -382,7 +390,20 @@ impl<'a> Rules<'a> {
         candidates: &[Expression],
         (steps, scaled, tolerance): (u32, bool, f64),
     ) -> Result<Vec<Fitted>> {
-        let programs: Vec<Program> = candidates.iter().map(|e| self.program(e, scaled)).collect();
+        let programs: Vec<Program> = match &self.problem.template {
+            Some(template) if !self.starts.is_empty() => {
+                let begun = |e: &Expression| -> Vec<Program> {
+                    let others = self.starts.iter().map(|start| template.with_numbers(e, start));
+                    [e.clone()]
+                        .into_iter()
+                        .chain(others)
+                        .map(|e| self.program(&e, scaled))
+                        .collect()
+                };
+                candidates.iter().flat_map(begun).collect()
+            }
+            _ => candidates.iter().map(|e| self.program(e, scaled)).collect(),
+        };
         let inside = self.row_loss.is_some() && scaled;
         let fit = Fit { loss: self.loss(), steps, scaled: scaled && !inside, tolerance };
         let mut fitted = self.evaluator(evaluator).fit(rows, &programs, fit)?;
@@ -392,7 +413,15 @@ impl<'a> Rules<'a> {
                 fitted.scale = fitted.constants.pop().unwrap_or(1.0);
             }
         }
-        Ok(fitted)
+        if self.starts.is_empty() {
+            return Ok(fitted);
+        }
+        let best = |tried: &[Fitted]| {
+            let evaluations = tried.iter().map(|fitted| fitted.evaluations).sum();
+            let least = tried.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).cloned();
+            least.map(|fitted| Fitted { evaluations, ..fitted })
+        };
+        Ok(fitted.chunks(1 + self.starts.len()).filter_map(best).collect())
     }
 
     /// Fits the constants of a candidate but those that are `held`.
@@ -409,6 +438,12 @@ impl<'a> Rules<'a> {
         let mut fitted = Evaluator::cpu().fit(rows, &[program], fit)?;
         Ok(fitted.remove(0))
     }
+}
+
+/// What the values of a column are as large as; 1 where all are 0.
+pub(super) fn size(column: &[f32]) -> f64 {
+    let sum: f64 = column.iter().map(|v| f64::from(v.abs())).sum();
+    Some(sum / column.len() as f64).filter(|&size| size > 0.0).unwrap_or(1.0)
 }
 
 /// Losses of formulas on the rows that were kept from the search; the problem has such.

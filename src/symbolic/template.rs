@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::formula::definition::Definition;
 use crate::formula::expression::{Expression, Node, Op};
 use crate::formula::parse::{Call, CallKind};
-use crate::formula::print::number;
 use crate::random::Random;
 
 /// A formula with parts to be found.
@@ -19,10 +18,10 @@ pub struct Template {
     pub parts: Vec<Part>,
     /// Those of them that are mere numbers, as the template names them.
     pub numbers: Vec<Numbers>,
-    places: Vec<Place>,
+    pub(super) places: Vec<Place>,
     /// In the table's columns and, from `columns` on, the places.
-    body: Expression,
-    columns: usize,
+    pub(super) body: Expression,
+    pub(super) columns: usize,
 }
 
 /// Something to be found.
@@ -59,11 +58,29 @@ pub struct Groups {
 
 /// Where parts stand in the body.
 #[derive(Clone, Debug, PartialEq)]
-enum Place {
+pub(super) enum Place {
     /// A part with expressions of the columns, and of places of numbers, for its variables.
     Call { part: usize, operands: Vec<Expression> },
     /// The number, or that of this row's group.
     Numbers(usize),
+}
+
+impl Place {
+    /// Expressions that stand for the variables of a part.
+    pub(super) fn operands(&self) -> &[Expression] {
+        match self {
+            Place::Call { operands, .. } => operands,
+            Place::Numbers(_) => &[],
+        }
+    }
+}
+
+impl Numbers {
+    /// The parts that are these numbers.
+    pub(super) fn parts(&self) -> std::ops::Range<usize> {
+        let count = self.groups.as_ref().map_or(1, |groups| groups.labels.len());
+        self.first..self.first + count
+    }
 }
 
 /// What is wrong with a column whose values single precision does not tell apart.
@@ -128,12 +145,9 @@ impl Template {
                 names[0]
             )));
         }
-        let operands = template.places.iter().flat_map(|place| match place {
-            Place::Call { operands, .. } => &operands[..],
-            Place::Numbers(_) => &[],
-        });
         let column =
             |node: &Node| matches!(node, Node::Variable(v) if usize::from(*v) < names.len());
+        let operands = template.places.iter().flat_map(Place::operands);
         let reads = operands.chain([&template.body]).any(|e| e.nodes().iter().any(column));
         if !reads && template.indexed().next().is_none() {
             let known = names.join(", ");
@@ -301,7 +315,7 @@ impl Template {
 
     /// The formula in the table's columns.
     pub fn formula(&self, candidate: &Expression) -> Expression {
-        self.formula_around(candidate, Node::Constant)
+        without_signs(&self.formula_around(candidate, Node::Constant))
     }
 
     /// The same, with another node for each constant of the template itself.
@@ -315,12 +329,13 @@ impl Template {
 
     /// The formula as text, with `p[column]` for numbers of groups; `names` are those of the columns.
     pub fn text(&self, parts: &[Expression], names: &[String]) -> String {
-        self.put(&self.body, parts, &Node::Constant, false).text(&self.with_numbers(names))
+        let written = self.put(&self.body, parts, &Node::Constant, false);
+        without_signs(&written).text(&self.names_with_numbers(names))
     }
 
     /// A part as text, in the operands of its first call.
     pub fn part_text(&self, part: usize, parts: &[Expression], names: &[String]) -> String {
-        let all = self.with_numbers(names);
+        let all = self.names_with_numbers(names);
         let operand = |operand: &Expression| {
             let written = self.put(operand, parts, &Node::Constant, false);
             match written.root() {
@@ -334,7 +349,7 @@ impl Template {
     }
 
     /// The names of the columns, and then those of the numbers.
-    fn with_numbers(&self, names: &[String]) -> Vec<String> {
+    fn names_with_numbers(&self, names: &[String]) -> Vec<String> {
         names.iter().chain(self.numbers.iter().map(|numbers| &numbers.name)).cloned().collect()
     }
 
@@ -384,11 +399,8 @@ impl Template {
     /// The constants that the template itself has: they are not fitted.
     pub fn constants(&self) -> Vec<f64> {
         let mut constants = self.body.constants();
-        for place in &self.places {
-            if let Place::Call { operands, .. } = place {
-                constants.extend(operands.iter().flat_map(Expression::constants));
-            }
-        }
+        let operands = self.places.iter().flat_map(Place::operands);
+        constants.extend(operands.flat_map(Expression::constants));
         let groups = self.numbers.iter().filter_map(|numbers| numbers.groups.as_ref());
         constants.extend(groups.flat_map(|groups| &groups.thresholds));
         constants
@@ -449,94 +461,6 @@ impl Template {
         };
         Template::join(parts)
     }
-
-    /// The parts that a guess gives, such as `f(u, v) = u / v + 1; p[city=Rome] = 3`; what it does not
-    /// name begins as the number 1.
-    ///
-    /// # Errors
-    /// A text that cannot be read; something that is no part, or twice the same.
-    pub fn guess(&self, text: &str, definitions: &[Definition]) -> Result<Expression> {
-        let mut found: Vec<Option<Expression>> = vec![None; self.parts.len()];
-        let mut rest = text.trim();
-        while !rest.is_empty() {
-            // The word of a group may hold any sign.
-            let number = self.parts.iter().position(|part| {
-                let after = rest.strip_prefix(part.name.as_str()).map(str::trim_start);
-                part.operands.is_none() && after.is_some_and(|after| after.starts_with('='))
-            });
-            let named = number.map_or(0, |part| self.parts[part].name.len());
-            let (item, others) = match rest[named..].find(';') {
-                Some(end) => (&rest[..named + end], &rest[named + end + 1..]),
-                None => (rest, ""),
-            };
-            rest = others.trim_start();
-            let (part, e) = match number {
-                Some(part) => {
-                    let value = item[named..].trim_start().trim_start_matches('=').trim();
-                    let value = value.parse().ok().filter(|value: &f64| value.is_finite());
-                    let value = value
-                        .ok_or_else(|| Error::usage(format!("'{item}' must give a number")))?;
-                    (part, Expression::constant(value))
-                }
-                None => self.guessed(item, definitions)?,
-            };
-            if found[part].replace(e).is_some() {
-                let message = format!("gives '{}' twice", self.parts[part].name);
-                return Err(Error::usage(message));
-            }
-        }
-        let begun = found.into_iter().map(|e| e.unwrap_or_else(|| Expression::constant(1.0)));
-        Ok(Template::join(begun.collect()))
-    }
-
-    /// The function of `f(u, v) = u / v`.
-    fn guessed(&self, item: &str, definitions: &[Definition]) -> Result<(usize, Expression)> {
-        let head = item.split_once('=').map(|(head, body)| (head.trim(), body));
-        let name = head.map(|(head, _)| head.split('(').next().unwrap_or_default().trim_end());
-        let part = name.and_then(|name| self.parts.iter().position(|part| part.name == name));
-        let (Some((head, body)), Some(part)) = (head, part) else {
-            let form = |part: &Part| match &part.operands {
-                Some(operands) => format!("{} = …", self.head(part, operands)),
-                None => format!("{} = …", part.name),
-            };
-            let forms: Vec<String> = self.parts.iter().map(form).collect();
-            return Err(Error::usage(format!(
-                "'{item}' must give a part of the template: {}",
-                forms.join("; ")
-            )));
-        };
-        let Part { name, operands } = &self.parts[part];
-        let count = operands.as_ref().map_or(0, Vec::len);
-        let named = head.strip_suffix(')').and_then(|head| head.split_once('('));
-        let named: Vec<&str> =
-            named.iter().flat_map(|(_, list)| list.split(',')).map(str::trim).collect();
-        if named.len() != count {
-            let message = format!("'{head}' must name the {count} operands of '{name}'");
-            return Err(Error::usage(message));
-        }
-        Expression::parse_with(body, &named, definitions).map(|e| (part, e))
-    }
-
-    fn head(&self, part: &Part, operands: &[Expression]) -> String {
-        format!("{}({})", part.name, operand_names(operands.len()).join(", "))
-    }
-
-    /// The parts as [`Template::guess`] reads them.
-    pub fn as_guess(&self, parts: &[Expression]) -> String {
-        let item = |(part, e): (&Part, &Expression)| match &part.operands {
-            Some(operands) => {
-                let text = e.text(&operand_names(operands.len()));
-                format!("{} = {text}", self.head(part, operands))
-            }
-            None => format!("{} = {}", part.name, number(e.as_constant().unwrap_or(1.0))),
-        };
-        self.parts.iter().zip(parts).map(item).collect::<Vec<_>>().join("; ")
-    }
-}
-
-/// What the operands of a part are called where their own names do not serve.
-fn operand_names(count: usize) -> Vec<String> {
-    (1..=count).map(|k| format!("x{k}")).collect()
 }
 
 impl Groups {
@@ -551,6 +475,18 @@ impl Groups {
         nodes.extend(self.thresholds.iter().map(|_| Node::Op(Op::If)));
         Expression::from_nodes(nodes)
     }
+}
+
+/// The expression with −3 for the negative of a 3 that was put in a place.
+fn without_signs(e: &Expression) -> Expression {
+    let mut nodes: Vec<Node> = Vec::with_capacity(e.nodes().len());
+    for &node in e.nodes() {
+        match (node, nodes.last_mut()) {
+            (Node::Op(Op::Neg), Some(Node::Constant(value))) => *value = -*value,
+            _ => nodes.push(node),
+        }
+    }
+    Expression::from_nodes(nodes)
 }
 
 /// An error where a name that nothing has is likely to be something else than a number.
@@ -678,35 +614,6 @@ mod tests {
         assert_eq!((found, template.searches()), (vec!["a", "b", "p[m1]"], false));
         let parts: Vec<Expression> = [3.0, 0.5, 1.0, 2.0, 5.0].map(Expression::constant).into();
         assert_eq!(template.text(&parts, &names), "3 * exp(-0.5 * r) + 3 + 2 + p[m1]");
-    }
-
-    #[test]
-    fn guesses_are_those_that_are_written() {
-        let mut template = template("f(r, dx) + g(r) * p[m1] + q[]").unwrap();
-        let words = ["a; b", "Rome", "p=3"].map(String::from);
-        template.name_groups(1, &words);
-        let text = "f(x1, x2) = x1 / x2 - 1; g(x1) = x1^2; p[m1=a; b] = 3; p[m1=Rome] = -0.5; \
-                    p[m1=p=3] = 1e-9; q[] = 4";
-        let candidate = template.guess(text, &[]).unwrap();
-        assert_eq!(template.as_guess(&template.split(&candidate)), text);
-        let some = template.guess("p[m1=Rome] = 2 ; f(u, v) = v", &[]).unwrap();
-        let parts = template.split(&some);
-        assert_eq!(parts[0], Expression::variable(1));
-        assert_eq!((parts[1].as_constant(), parts[3].as_constant()), (Some(1.0), Some(2.0)));
-        for (bad, why) in [
-            (
-                "r / dx",
-                "must give a part of the template: f(x1, x2) = …; g(x1) = …; p[m1=a; b] = …",
-            ),
-            ("h(u) = u", "must give a part"),
-            ("f(u) = u", "must name the 2 operands of 'f'"),
-            ("f(u, v) = w", "'w' is not a variable; the variables are u, v"),
-            ("q[] = r", "must give a number"),
-            ("q[] = 1; q[] = 2", "gives 'q[]' twice"),
-        ] {
-            let error = template.guess(bad, &[]).unwrap_err().to_string();
-            assert!(error.contains(why), "{bad}: {error}");
-        }
     }
 
     #[test]

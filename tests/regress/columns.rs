@@ -151,8 +151,11 @@ fn words_are_groups() {
     template.extend(["--template", "f(x) + p[city]"]);
     let document = place.document(&template);
     assert!(loss(&document) < 1e-3, "{document}");
-    let parts = &document["front"].as_array().unwrap().last().unwrap()["parts"];
-    assert!(parts["p[city=Rome]"].is_string() && parts["p[city=Lima]"].is_string(), "{parts}");
+    let last = document["front"].as_array().unwrap().last().unwrap();
+    let numbers = &last["numbers"]["p[city]"];
+    assert!(numbers["Rome"].is_number() && numbers["Lima"].is_number(), "{last}");
+    assert!(last["form"].as_str().unwrap().ends_with("p[city]"), "{last}");
+    assert_eq!(last["parts"].as_object().unwrap().len(), 1, "{last}");
     place.write("new.csv", "city,x\nOslo,3\nParis,3\n");
     let judged = place.document(&["eval", "run", "new.csv"]);
     let predicted = judged["laws"][0]["predictions"].as_array().unwrap();
