@@ -144,7 +144,7 @@ fn numeric(table: &Table, options: &Options) -> (Vec<String>, Vec<(String, Strin
     let (mut found, mut left_out) = (Vec::new(), Vec::new());
     let rows = table.rows();
     for (name, column) in table.names.iter().zip(&table.columns) {
-        let weighs = [&options.weights, &options.sigma].contains(&&Some(name.clone()));
+        let weighs = options.weights.iter().chain(&options.sigma).any(|other| other == name);
         if options.target.contains(name) || weighs {
             continue;
         }

@@ -36,7 +36,6 @@ impl State<'_> {
         deadline: Option<Instant>,
     ) -> Result<()> {
         let drawn = self.some_rows();
-        let evaluator = &self.rules.evaluator(evaluator).seated();
         let scales = Scales::new(self.problem);
         let best = self.memory.hall.values().flatten().map(|f| f.member.clone());
         let mut good: Vec<Member> = best.collect();
@@ -76,7 +75,6 @@ impl State<'_> {
                 break;
             }
         }
-        drop(drawn);
         self.enter(evaluator, good, deadline)?;
         self.memory.done = true;
         Ok(())

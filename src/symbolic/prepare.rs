@@ -27,7 +27,7 @@ pub(super) fn weigh_by_errors(problems: &mut [Problem], ready: &Columns) -> Resu
         return Err(Error::usage(table.lacks()).file(&table.path).field(name));
     }
     let errors = table.column(name)?;
-    if let Some(row) = errors.iter().position(|&error| !(error.is_finite() && error > 0.0)) {
+    if let Some(row) = errors.iter().position(|&error| error <= 0.0) {
         let message = format!("a standard error must be larger than 0, not {}", errors[row]);
         let error = Error::input(message).file(&table.path).field(name);
         return Err(error.row(table.row_number(row)));

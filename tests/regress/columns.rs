@@ -180,6 +180,14 @@ fn three_rows_are_enough_and_warned_of() {
     assert!(
         place.error(&search("two.csv", "y"))["message"].as_str().unwrap().contains("at least 3")
     );
+    place.write("one.csv", "x,y\n1,2\n");
+    let one = place.error(&search("one.csv", "y"));
+    assert!(one["message"].as_str().unwrap().starts_with("has 1 row; "), "{one}");
+    let mut held_out = search("t.csv", "y");
+    held_out.extend(["--validation", "0.3", "--overwrite"]);
+    let error = place.error(&held_out);
+    assert_eq!(error["field"], "validation");
+    assert!(error["message"].as_str().unwrap().starts_with("keeps 1 of 3 rows"), "{error}");
 }
 
 /// True and False are 1 and 0.
