@@ -156,7 +156,6 @@ fn simulations_and_searches_stop_by_themselves() {
     let y = x.iter().map(|x| (1.3 * x).sin() / (1.0 + x)).collect();
     let names = ["x", "y"].map(String::from).to_vec();
     let table = Table::new(names, vec![x, y]);
-    let target = vec!["message".to_string()];
     let options =
         Options { target: vec!["y".into()], evaluations: Some(12_000), ..Options::default() };
     let stopping = Watcher { stop: Some(("regress", 3000)), ..Watcher::default() };

@@ -31,26 +31,38 @@ impl Expression {
 
     /// The same, for a text that may also call the user's own operators: they are written out.
     pub fn parse_with(text: &str, names: &[&str], definitions: &[Definition]) -> Result<Self> {
-        Ok(read(text, names, definitions, None)?.0)
+        Ok(read(text, names, definitions, None, false)?.0)
     }
 
     /// The same, for a text that calls functions which do not exist yet: call k stands as variable
-    /// `names.len()` + k; the calls with their operands follow.
+    /// `names.len()` + k; the calls with their operands follow. With `words` a name that nothing has
+    /// is such a call, too.
     pub(crate) fn parse_with_calls(
         text: &str,
         names: &[&str],
         definitions: &[Definition],
+        words: bool,
     ) -> Result<(Self, Calls)> {
-        read(text, names, definitions, Some(Vec::new()))
+        read(text, names, definitions, Some(Vec::new()), words)
     }
 }
 
-/// A call of a function that does not exist yet, or `name[column]`.
+/// What a text says of something that does not exist yet.
 pub(crate) struct Call {
     pub name: String,
     pub operands: Vec<Expression>,
-    /// Written with square brackets.
-    pub indexed: bool,
+    pub kind: CallKind,
+}
+
+/// How it is written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum CallKind {
+    /// `name(operands)`
+    Function,
+    /// `name[column]` or `name[]`
+    Index,
+    /// `name`
+    Word,
 }
 
 type Calls = Vec<Call>;
@@ -60,10 +72,12 @@ fn read(
     names: &[&str],
     definitions: &[Definition],
     calls: Option<Calls>,
+    words: bool,
 ) -> Result<(Expression, Calls)> {
     let tokens = tokens(text)?;
     let nodes = Vec::new();
-    let mut parser = Parser { text, names, definitions, tokens, at: 0, nesting: 0, nodes, calls };
+    let mut parser =
+        Parser { text, names, definitions, tokens, at: 0, nesting: 0, nodes, calls, words };
     parser.comparison()?;
     if parser.at < parser.tokens.len() {
         return Err(parser.error("an operator is missing"));
@@ -134,6 +148,8 @@ struct Parser<'a> {
     nodes: Vec<Node>,
     /// Calls of functions that do not exist yet, where such are allowed.
     calls: Option<Calls>,
+    /// Names that nothing has are such calls, too.
+    words: bool,
 }
 
 impl Parser<'_> {
@@ -267,18 +283,18 @@ impl Parser<'_> {
                 if self.peek(1) == Some(&Token::Sign('[')) {
                     return self.unknown_call(&name);
                 }
-                let Some(index) = self.names.iter().position(|n| *n == name) else {
-                    if name == PI {
-                        self.at += 1;
-                        self.nodes.push(Node::Constant(std::f64::consts::PI));
-                        return Ok(());
+                match self.names.iter().position(|n| *n == name) {
+                    Some(index) => self.nodes.push(Node::Variable(index as u16)),
+                    None if name == PI => self.nodes.push(Node::Constant(std::f64::consts::PI)),
+                    None if self.words => self.unknown(&name, Vec::new(), CallKind::Word),
+                    None => {
+                        let known = self.names.join(", ");
+                        let message =
+                            format!("'{name}' is not a variable; the variables are {known}");
+                        return Err(self.error(&message));
                     }
-                    let known = self.names.join(", ");
-                    return Err(self
-                        .error(&format!("'{name}' is not a variable; the variables are {known}")));
-                };
+                }
                 self.at += 1;
-                self.nodes.push(Node::Variable(index as u16));
                 Ok(())
             }
             Some(Token::Sign('(')) => {
@@ -328,7 +344,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// A call of a function that does not exist yet, or `name[column]`.
+    /// A call of a function that does not exist yet, `name[column]` or `name[]`.
     fn unknown_call(&mut self, name: &str) -> Result<()> {
         if self.calls.is_none() {
             return Err(self.error(&format!("'{name}' is not a function")));
@@ -337,19 +353,26 @@ impl Parser<'_> {
         self.at += 2;
         let before = std::mem::take(&mut self.nodes);
         let mut operands = Vec::new();
-        loop {
-            self.comparison()?;
-            operands.push(Expression::new(std::mem::take(&mut self.nodes))?);
-            if self.sign(&[',']).is_none() {
-                break;
+        if !(indexed && self.peek(0) == Some(&Token::Sign(']'))) {
+            loop {
+                self.comparison()?;
+                operands.push(Expression::new(std::mem::take(&mut self.nodes))?);
+                if self.sign(&[',']).is_none() {
+                    break;
+                }
             }
         }
         self.expect(if indexed { ']' } else { ')' })?;
         self.nodes = before;
+        self.unknown(name, operands, if indexed { CallKind::Index } else { CallKind::Function });
+        Ok(())
+    }
+
+    /// A variable for something that does not exist yet.
+    fn unknown(&mut self, name: &str, operands: Vec<Expression>, kind: CallKind) {
         let calls = self.calls.get_or_insert_default();
         self.nodes.push(Node::Variable((self.names.len() + calls.len()) as u16));
-        calls.push(Call { name: name.to_string(), operands, indexed });
-        Ok(())
+        calls.push(Call { name: name.to_string(), operands, kind });
     }
 }
 

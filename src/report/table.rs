@@ -13,7 +13,7 @@ use crate::store::run::RunFolder;
 use crate::symbolic::evidence::{Null, Points, interval_text, share};
 
 /// The document of `--json`.
-pub const RESULT: &str = "fit.json";
+pub use crate::symbolic::job::RESULT;
 
 /// Rows to draw, a list with an entry for each target that has a law.
 pub const POINTS: &str = "points.json";

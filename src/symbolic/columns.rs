@@ -67,8 +67,8 @@ impl Columns {
                 words.push((name.clone(), of_column));
             }
         }
-        let needed: Vec<String> =
-            inputs.iter().chain(&options.target).chain(&options.weights).cloned().collect();
+        let others = options.target.iter().chain(&options.weights).chain(&options.sigma);
+        let needed: Vec<String> = inputs.iter().chain(others).cloned().collect();
         let mut columns = Columns { table, options, inputs, renamed, words, notes };
         // A column that is not there is worse than a gap in another: whoever asks for it says so.
         if needed.iter().all(|name| columns.table.find(name).is_some()) {
@@ -144,7 +144,8 @@ fn numeric(table: &Table, options: &Options) -> (Vec<String>, Vec<(String, Strin
     let (mut found, mut left_out) = (Vec::new(), Vec::new());
     let rows = table.rows();
     for (name, column) in table.names.iter().zip(&table.columns) {
-        if options.target.contains(name) || Some(name) == options.weights.as_ref() {
+        let weighs = options.weights.iter().chain(&options.sigma).any(|other| other == name);
+        if options.target.contains(name) || weighs {
             continue;
         }
         let missing = column.missing();
@@ -213,7 +214,8 @@ fn rename(table: &mut Table, options: &mut Options) -> Vec<(String, String)> {
             name.clone_from(&table.names[index]);
         }
     };
-    options.target.iter_mut().chain(&mut options.inputs).chain(&mut options.weights).for_each(safe);
+    let Options { target, inputs, weights, sigma, .. } = options;
+    target.iter_mut().chain(inputs).chain(weights).chain(sigma).for_each(safe);
     // In lists and formulas a name stands before a sign, or between backquotes.
     for (safe, original) in &renamed {
         let pair = |item: &str| match item.trim_start().strip_prefix(original.as_str()) {

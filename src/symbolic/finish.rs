@@ -76,7 +76,8 @@ impl State<'_> {
         let fitted = famous.par_iter().filter_map(|e| judge.fitted(e, steps));
         let mut hall = Hall { keep: self.rules.settings.keep.max(1), best: BTreeMap::new() };
         fitted.collect::<Vec<Found>>().into_iter().for_each(|found| hall.enter(found));
-        if !hurried {
+        // Where only numbers were asked for, they stay the best ones.
+        if !hurried && self.rules.searches() {
             judge.drop_parts(&mut hall);
             judge.round(&mut hall);
         }

@@ -176,6 +176,11 @@ impl Fit {
             |target: &String| job::problem_of_table(table, target, inputs, weights, own_units);
         let problems: Result<Vec<Problem>> = options.target.iter().map(problem).collect();
         let mut problems = problems.map_err(|e| ready.in_the_files_words(e))?;
+        let weights =
+            prepare::weights_of_errors(&ready).map_err(|e| ready.in_the_files_words(e))?;
+        if weights.is_some() {
+            problems.iter_mut().for_each(|problem| problem.weights.clone_from(&weights));
+        }
         if let Some(template) = prepare::template(&problems[0], &ready)? {
             problems.iter_mut().for_each(|problem| problem.template = Some(template.clone()));
         }
@@ -187,7 +192,10 @@ impl Fit {
             problems.iter_mut().try_for_each(|problem| prepare::hold_out(problem, share, seed))?;
         }
         prepare::select_features(&mut problems, options, seed)?;
-        let data = data(&table, &problems[0].names, options, seed)?;
+        let mut data = data(&table, &problems[0].names, options, seed)?;
+        if let Some(weights) = weights {
+            data.weights = Some(weights.into_iter().map(f64::from).collect());
+        }
         let settings = options.settings(&problems[0].names, names, seed)?;
         let labels = options.target.iter().zip(&asked.target);
         for (problem, (target, label)) in problems.iter_mut().zip(labels) {

@@ -5,6 +5,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -28,6 +29,9 @@ pub const HALL_OF_FAME: &str = "hall_of_fame.csv";
 
 /// The chosen expressions.
 pub const LAWS: &str = "laws.json";
+
+/// The document of a fit that has ended.
+pub const RESULT: &str = "fit.json";
 
 /// What a search remembers, see [`Labels::memory`]: that of a table or of a network's messages, …
 pub const MEMORY: &str = "memory.json";
@@ -415,6 +419,26 @@ pub fn resume(problems: &mut [Problem], labels: &[String], folder: &RunFolder) -
     Ok(())
 }
 
+/// The guesses that an ended run with a template left for a target, see [`Template::as_guess`].
+///
+/// [`Template::as_guess`]: super::template::Template::as_guess
+///
+/// # Errors
+/// A file that cannot be read as such.
+pub fn guesses(folder: &RunFolder, target: &str) -> Result<Vec<String>> {
+    let path = folder.file(RESULT);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+    let document: Value = serde_json::from_str(&text)
+        .map_err(|e| Error::input(format!("is no document of a fit: {e}")).file(&path))?;
+    let targets = document["targets"].as_array().map_or(slice::from_ref(&document), Vec::as_slice);
+    let own = targets.iter().filter(|document| document["target"] == target);
+    let entries = own.filter_map(|document| document["front"].as_array()).flatten();
+    Ok(entries.filter_map(|entry| entry["guess"].as_str().map(String::from)).collect())
+}
+
 /// The fewest rows that a search accepts.
 pub const FEWEST_ROWS: usize = 3;
 
@@ -441,7 +465,8 @@ pub fn problem_of_table(
     };
     let y = column(target)?;
     if y.len() < FEWEST_ROWS {
-        let message = format!("has {} rows; a search needs at least {FEWEST_ROWS}", y.len());
+        let rows = if y.len() == 1 { "row" } else { "rows" };
+        let message = format!("has {} {rows}; a search needs at least {FEWEST_ROWS}", y.len());
         return Err(Error::input(message).file(&table.path));
     }
     if y.iter().all(|v| *v == y[0]) {

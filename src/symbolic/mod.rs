@@ -1,6 +1,7 @@
 //! Symbolic regression: the search for formulas, and the front of the best.
 
 pub mod columns;
+mod constants;
 pub mod denoise;
 mod dimensional;
 mod enumerate;
@@ -9,7 +10,9 @@ mod finish;
 pub mod fit;
 pub mod front;
 pub mod given;
+mod guess;
 mod hall;
+mod inner;
 mod intervals;
 mod island;
 pub mod job;

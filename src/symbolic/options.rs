@@ -59,6 +59,9 @@ options! {
         /// Column with the weights of the rows
         #[serde(default, skip_serializing_if = "Option::is_none")]
         weights: Option<String> = None => [.value("COLUMN")];
+        /// Column with the standard errors of the target: rows weigh 1/error^2 under mse and 1/error under mae
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sigma: Option<String> = None => [.value("COLUMN")];
         /// Leave out rows that lack a value in one of the columns that are used
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         drop_missing: bool = false;
@@ -70,7 +73,7 @@ options! {
         null: Option<u64> = None => [.value("N")];
         /// Number of formulas to keep at each complexity (kept.csv)
         keep: usize = 1 => [.value("K")];
-        /// A formula to start from; may be given several times
+        /// A formula to start from, or with --template parts such as "f(u, v) = u / v"; may be given several times
         guess: Vec<String> = Vec::new() => [.value("FORMULA").hyphens().repeated()];
         /// A finished run whose formulas the search starts from
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,8 +92,8 @@ options! {
         units: Option<String> = None => [.value("LIST")];
         /// With --units: constants have no units
         pure_constants: bool = false => [.requires("units")];
-        /// Form of the formula with functions to search for, such as "f(r, m1, m2) * dx + g(r) * dy";
-        /// p[column] is a fitted number for each value of a column
+        /// Form of the formula with functions to search for, such as "f(r, m1, m2) * dx + g(r) * dy", or with
+        /// numbers to fit, such as "a * exp(-b * x)"; p[column] is a number for each value of a column
         #[serde(default, skip_serializing_if = "Option::is_none")]
         template: Option<String> = None => [.value("FORMULA")];
         /// Stop after N formulas [default: 500000, or no limit with --seconds]
@@ -183,6 +186,17 @@ impl Options {
             return Err(Error::usage("at least one operator is needed").field("operators"));
         }
         let (loss, row_loss) = loss(&self.loss, &definitions)?;
+        if self.sigma.is_some() {
+            let message = match (&self.weights, &row_loss) {
+                (Some(_), _) => "cannot be combined with --weights: both say what rows weigh",
+                (_, Some(_)) => "goes with --loss mae or mse; any other loss takes --weights",
+                _ if self.target.len() > 1 => "is that of one target, and there are several",
+                _ => "",
+            };
+            if !message.is_empty() {
+                return Err(Error::usage(message).field("sigma"));
+            }
+        }
         let evaluations = match (self.evaluations, self.seconds) {
             (None, None) => Some(EVALUATIONS),
             (evaluations, _) => evaluations,

@@ -8,14 +8,43 @@ use super::given::Given;
 use super::job;
 use super::joint::Joint;
 use super::options::Options;
-use super::relevance::relevance;
+use super::relevance::{relevance, relevance_of_pairs};
 use super::search::{self, Problem, Settings};
-use super::template::{Template, too_close};
+use super::template::{Numbers, Template, too_close};
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::formula::units::Units;
 use crate::random::Random;
 use crate::store::run::RunFolder;
+
+/// Weights from the standard errors of the target, where the table has such.
+///
+/// # Errors
+/// A column that is not there; an error of 0 or less.
+pub(super) fn weights_of_errors(ready: &Columns) -> Result<Option<Vec<f32>>> {
+    let Columns { table, options, .. } = ready;
+    let Some(name) = &options.sigma else { return Ok(None) };
+    if table.find(name).is_none() && !table.unreadable.iter().any(|(other, _)| other == name) {
+        return Err(Error::usage(table.lacks()).file(&table.path).field(name));
+    }
+    let errors = table.column(name)?;
+    if let Some(row) = errors.iter().position(|&error| error <= 0.0) {
+        let message = format!("a standard error must be larger than 0, not {}", errors[row]);
+        let error = Error::input(message).file(&table.path).field(name);
+        return Err(error.row(table.row_number(row)));
+    }
+    // Only ratios count: relative to their geometric mean they are within single precision.
+    let mean = errors.iter().map(|error| error.ln()).sum::<f64>() / errors.len() as f64;
+    let power = if options.loss.trim() == "mse" { 2.0 } else { 1.0 };
+    let weight = |error: &f64| (power * (mean - error.ln())).exp() as f32;
+    let weights: Vec<f32> = errors.iter().map(weight).collect();
+    if let Some(row) = weights.iter().position(|w| !w.is_finite()) {
+        let message = "is too far from the other standard errors for single precision";
+        let error = Error::input(message).file(&table.path).field(name);
+        return Err(error.row(table.row_number(row)));
+    }
+    Ok(Some(weights))
+}
 
 /// The targets as one problem, under `--joint`.
 pub(super) fn joined(problems: &[Problem], options: &Options) -> Result<Option<(Joint, Problem)>> {
@@ -48,8 +77,11 @@ pub(super) fn select_features(
     let mut most = vec![0.0f64; problems[0].columns.len()];
     for problem in problems.iter() {
         let Problem { columns, target, weights, .. } = problem;
-        let found = relevance(columns, target, weights.as_deref(), seed);
-        most.iter_mut().zip(found).for_each(|(most, share)| *most = most.max(share));
+        let alone = relevance(columns, target, weights.as_deref(), seed);
+        let pairs = relevance_of_pairs(columns, target, weights.as_deref(), &alone, count, seed);
+        for ((most, alone), pairs) in most.iter_mut().zip(alone).zip(pairs) {
+            *most = most.max(alone).max(pairs);
+        }
     }
     let mut order: Vec<usize> = (0..most.len()).collect();
     order.sort_by(|&a, &b| most[b].total_cmp(&most[a]));
@@ -73,11 +105,13 @@ pub(super) fn template(problem: &Problem, ready: &Columns) -> Result<Option<Temp
     let Columns { table, options, words, .. } = ready;
     let Some(text) = &options.template else { return Ok(None) };
     let error = |message: String| Error::usage(message).field("template");
-    if !options.guess.is_empty() || options.warm_start.is_some() {
-        return Err(error("a search with a template cannot start from formulas".to_string()));
-    }
     let definitions = options.definitions()?;
     let mut template = Template::of_table(text, &problem.names, &problem.columns, &definitions)?;
+    let own = template.numbers.iter().find(|numbers| table.find(&numbers.name).is_some());
+    if let Some(Numbers { name, .. }) = own {
+        let inputs = problem.names.join(", ");
+        return Err(error(format!("column '{name}' is no input; the inputs are {inputs}")));
+    }
     for column in template.indexed().collect::<Vec<_>>() {
         let name = &problem.names[usize::from(column)];
         let values = table.column(name)?;
@@ -86,14 +120,8 @@ pub(super) fn template(problem: &Problem, ready: &Columns) -> Result<Option<Temp
         if exact.len() > single.len() {
             return Err(error(too_close(name)));
         }
-        // A number of a group is called by its word.
-        let of_column = words.iter().filter(|(column, _)| column == name);
-        for (place, word) in of_column.flat_map(|(_, words)| words.iter().enumerate()) {
-            let (number, word) = (format!("[{name}={place}]"), format!("[{name}={word}]"));
-            template
-                .parts
-                .iter_mut()
-                .for_each(|part| part.name = part.name.replace(&number, &word));
+        if let Some((_, words)) = words.iter().find(|(column, _)| column == name) {
+            template.name_groups(column, words);
         }
     }
     Ok(Some(template))
@@ -154,13 +182,25 @@ pub(super) fn complete(
     let names: Vec<&str> = problem.names.iter().map(String::as_str).collect();
     let definitions = options.definitions()?;
     for text in &options.guess {
-        let guess = Expression::parse_with(text, &names, &definitions)
-            .map_err(|e| Error::usage(e.message).field("guess"))?;
-        problem.seeds.push(guess);
+        let guess = match &problem.template {
+            Some(template) => template.guess(text, &definitions),
+            None => Expression::parse_with(text, &names, &definitions),
+        };
+        problem.seeds.push(guess.map_err(|e| Error::usage(e.message).field("guess"))?);
     }
     if let Some(path) = &options.warm_start {
         let earlier = RunFolder::open(path)?;
         let before = problem.seeds.len();
+        if let Some(template) = &problem.template {
+            let known = job::guesses(&earlier, target)?;
+            let parts = known.iter().filter_map(|text| template.guess(text, &[]).ok());
+            problem.seeds.extend(parts);
+            if problem.seeds.len() == before {
+                let message = format!("has no formulas of this template for '{target}'");
+                return Err(Error::input(message).file(earlier.file(job::RESULT)));
+            }
+            return Ok(());
+        }
         job::resume(std::slice::from_mut(problem), &[label.to_string()], &earlier)?;
         if problem.seeds.len() == before {
             let message = format!("has no formulas for '{label}' to start from");

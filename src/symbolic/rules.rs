@@ -14,7 +14,7 @@ use super::mutate::{Grammar, crossover};
 use super::precision;
 use super::search::Problem;
 use super::settings::Settings;
-use super::template::Part;
+use super::template::{Part, Template};
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Node, Op, Weights};
 use crate::formula::units::Units;
@@ -51,6 +51,8 @@ pub(super) struct Rules<'a> {
     frozen: Vec<(f64, u16)>,
     /// What the columns beyond the table's hold.
     added: Vec<Added>,
+    /// Values to begin a fit with, beside those that a candidate has, see [`Template::starts`].
+    starts: Vec<Vec<(usize, f64)>>,
     median: f64,
 }
 
@@ -90,10 +92,15 @@ impl<'a> Rules<'a> {
             row_loss: None,
             frozen: Vec::new(),
             added: Vec::new(),
+            starts: Vec::new(),
             median: rows.median(),
         };
         drop(rows);
         rules.grammars = rules.grammars(random);
+        if let Some(template) = &problem.template {
+            let sizes: Vec<f64> = problem.columns.iter().map(|column| size(column)).collect();
+            rules.starts = template.starts(&sizes);
+        }
         rules.add_columns();
         rules.weights_of_parts = rules.weights_of_parts();
         // Without the weights that a loss of the user's own reads itself.
@@ -129,9 +136,18 @@ impl<'a> Rules<'a> {
             let samples = columns.iter().map(|column| samples(column, random));
             return vec![Grammar::new(self.settings, samples.collect())];
         };
-        let row = |row: usize| -> Vec<f64> { columns.iter().map(|c| f64::from(c[row])).collect() };
         let mut values = |operand: &Expression| -> Vec<f32> {
-            let value = |_| operand.eval(&row(random.below(self.problem.target.len()))) as f32;
+            let number =
+                |node: &Node| matches!(node, Node::Variable(v) if usize::from(*v) >= columns.len());
+            let numbers = operand.nodes().iter().any(number);
+            let value = |_| {
+                let row = random.below(self.problem.target.len());
+                let mut row: Vec<f64> = columns.iter().map(|c| f64::from(c[row])).collect();
+                if numbers {
+                    row.resize_with(template.variables(), || random.normal());
+                }
+                operand.eval(&row) as f32
+            };
             let some: Vec<f32> = (0..SAMPLES).map(value).filter(|v| v.is_finite()).collect();
             if some.is_empty() { vec![0.0] } else { some }
         };
@@ -284,6 +300,11 @@ impl<'a> Rules<'a> {
         self.row_loss.is_some()
     }
 
+    /// True where formulas are searched, and not only the numbers of one fitted.
+    pub fn searches(&self) -> bool {
+        self.problem.template.as_ref().is_none_or(Template::searches)
+    }
+
     /// True where a scale and an offset are fitted with each candidate.
     pub fn scaled(&self) -> bool {
         self.problem.template.is_none() && self.settings.scaled()
@@ -318,7 +339,8 @@ impl<'a> Rules<'a> {
         match &self.problem.template {
             None => candidate.simplified_with(&self.settings.operators),
             Some(template) => {
-                template.each(candidate, |part| Some(part.simplified())).expect("never None")
+                let each = template.each(candidate, |part| Some(part.simplified()));
+                template.absorbed(each.expect("never None"))
             }
         }
     }
@@ -463,7 +485,20 @@ impl<'a> Rules<'a> {
         candidates: &[Expression],
         (steps, scaled, tolerance): (u32, bool, f64),
     ) -> Result<Vec<Fitted>> {
-        let programs: Vec<Program> = candidates.iter().map(|e| self.program(e, scaled)).collect();
+        let programs: Vec<Program> = match &self.problem.template {
+            Some(template) if !self.starts.is_empty() => {
+                let begun = |e: &Expression| -> Vec<Program> {
+                    let others = self.starts.iter().map(|start| template.with_numbers(e, start));
+                    [e.clone()]
+                        .into_iter()
+                        .chain(others)
+                        .map(|e| self.program(&e, scaled))
+                        .collect()
+                };
+                candidates.iter().flat_map(begun).collect()
+            }
+            _ => candidates.iter().map(|e| self.program(e, scaled)).collect(),
+        };
         let inside = self.row_loss.is_some() && scaled;
         let fit = Fit { loss: self.loss(), steps, scaled: scaled && !inside, tolerance };
         let mut fitted = self.evaluator(evaluator).fit(rows, &programs, fit)?;
@@ -473,8 +508,22 @@ impl<'a> Rules<'a> {
                 fitted.scale = fitted.constants.pop().unwrap_or(1.0);
             }
         }
-        Ok(fitted)
+        if self.starts.is_empty() {
+            return Ok(fitted);
+        }
+        let best = |tried: &[Fitted]| {
+            let evaluations = tried.iter().map(|fitted| fitted.evaluations).sum();
+            let least = tried.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).cloned();
+            least.map(|fitted| Fitted { evaluations, ..fitted })
+        };
+        Ok(fitted.chunks(1 + self.starts.len()).filter_map(best).collect())
     }
+}
+
+/// What the values of a column are as large as; 1 where all are 0.
+pub(super) fn size(column: &[f32]) -> f64 {
+    let sum: f64 = column.iter().map(|v| f64::from(v.abs())).sum();
+    Some(sum / column.len() as f64).filter(|&size| size > 0.0).unwrap_or(1.0)
 }
 
 /// Losses of formulas on the rows of a problem without a template, as they were given.

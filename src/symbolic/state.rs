@@ -169,6 +169,9 @@ impl<'a> State<'a> {
             members.push(member);
         }
         self.enter(&seated, members, late)?;
+        if let Some(template) = self.problem.template.as_ref().filter(|t| !t.searches()) {
+            return self.fit_numbers(template, &seated, late);
+        }
         // What follows is long, and others should not wait for it.
         drop(seated);
         self.enumerate(evaluator, late)
@@ -288,7 +291,8 @@ impl<'a> State<'a> {
             Some(given) => given.loss(self.rules.loss(), self.least()),
             None => self.least(),
         };
-        exact.is_some_and(|found| epochs >= found + found / 2 + AFTER_EXACT)
+        !self.rules.searches()
+            || exact.is_some_and(|found| epochs >= found + found / 2 + AFTER_EXACT)
             || limit.is_some_and(|limit| least <= limit)
     }
 

@@ -1,5 +1,5 @@
-//! Templates: a formula whose shape is given and whose parts are searched, such as
-//! `f(r, m1, m2) * dx + g(r) * dy`.
+//! Templates: a formula whose shape is given and whose parts are found, such as
+//! `f(r, m1, m2) * dx + g(r) * dy + p[city]` or `a * exp(-b * x) + c`.
 //!
 //! A candidate is one expression for each part. The search carries them as one tree, the parts added
 //! up (`f + (g + h)`), in which variable k of a part is the k-th operand of its calls.
@@ -8,7 +8,7 @@ use super::mutate::{Grammar, crossover};
 use crate::error::{Error, Result};
 use crate::formula::definition::Definition;
 use crate::formula::expression::{Expression, Node, Op};
-use crate::formula::parse::Call;
+use crate::formula::parse::{Call, CallKind};
 use crate::random::Random;
 
 /// A formula with parts to be found.
@@ -16,10 +16,12 @@ use crate::random::Random;
 pub struct Template {
     /// The parts.
     pub parts: Vec<Part>,
-    places: Vec<Place>,
+    /// Those of them that are mere numbers, as the template names them.
+    pub numbers: Vec<Numbers>,
+    pub(super) places: Vec<Place>,
     /// In the table's columns and, from `columns` on, the places.
-    body: Expression,
-    columns: usize,
+    pub(super) body: Expression,
+    pub(super) columns: usize,
 }
 
 /// Something to be found.
@@ -27,19 +29,58 @@ pub struct Template {
 pub struct Part {
     /// As it was named; `p[c=3]` for a number that belongs to a value of a column.
     pub name: String,
-    /// Operands of its first call, in the table's columns: what its grammar knows of the values of its
-    /// variables. None for a number.
+    /// Operands of its first call, in the table's columns and the places of numbers: what its grammar
+    /// knows of the values of its variables. None for a number.
     pub operands: Option<Vec<Expression>>,
+}
+
+/// A number to be fitted, or one for each value of a column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbers {
+    /// As the template has it: `a`, `q[]`, `p[city]`.
+    pub name: String,
+    /// The part that is the first of them.
+    pub first: usize,
+    /// The values that have numbers of their own.
+    pub groups: Option<Groups>,
+}
+
+/// The values of a column, as groups of rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Groups {
+    /// The column.
+    pub column: u16,
+    /// What each group is called.
+    pub labels: Vec<String>,
+    /// The first group is below the first threshold, the next below the next, ….
+    thresholds: Vec<f64>,
 }
 
 /// Where parts stand in the body.
 #[derive(Clone, Debug, PartialEq)]
-enum Place {
-    /// A part with expressions of the columns for its variables.
+pub(super) enum Place {
+    /// A part with expressions of the columns, and of places of numbers, for its variables.
     Call { part: usize, operands: Vec<Expression> },
-    /// The number of this row's value of a column: `first` below the first threshold, the next
-    /// below the next, ….
-    Index { first: usize, column: u16, thresholds: Vec<f64> },
+    /// The number, or that of this row's group.
+    Numbers(usize),
+}
+
+impl Place {
+    /// Expressions that stand for the variables of a part.
+    pub(super) fn operands(&self) -> &[Expression] {
+        match self {
+            Place::Call { operands, .. } => operands,
+            Place::Numbers(_) => &[],
+        }
+    }
+}
+
+impl Numbers {
+    /// The parts that are these numbers.
+    pub(super) fn parts(&self) -> std::ops::Range<usize> {
+        let count = self.groups.as_ref().map_or(1, |groups| groups.labels.len());
+        self.first..self.first + count
+    }
 }
 
 /// What is wrong with a column whose values single precision does not tell apart.
@@ -52,13 +93,14 @@ const MOST_VALUES: usize = 64;
 
 impl Template {
     /// Reads a template over `columns` with these `names`. What is called and is neither a function
-    /// nor one of the `definitions` is a part, and `p[column]` stands for a number for each value of a
-    /// column.
+    /// nor one of the `definitions` is a part, `p[column]` stands for a number for each value of a
+    /// column and `q[]` for one number. Where no function is to be found, so does a name that nothing
+    /// has.
     ///
     /// # Errors
     /// A text that cannot be read; a part with different numbers of operands, or within another's
-    /// operands; no part at all; an index with too many values, or with values that single precision
-    /// does not tell apart.
+    /// operands; no part or no column at all; an index with too many values, or with values that single
+    /// precision does not tell apart.
     pub fn of_table(
         text: &str,
         names: &[String],
@@ -67,35 +109,64 @@ impl Template {
     ) -> Result<Self> {
         let error = |message: String| Error::usage(message).field("template");
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
-        let (body, calls) = Expression::parse_with_calls(text, &known, definitions)
-            .map_err(|e| error(e.message))?;
-        let mut template =
-            Template { parts: Vec::new(), places: Vec::new(), body, columns: names.len() };
-        for Call { name, operands, indexed } in calls {
-            let inside =
-                |node: &Node| matches!(node, Node::Variable(v) if usize::from(*v) >= names.len());
-            if operands.iter().flat_map(Expression::nodes).any(inside) {
-                return Err(error(format!(
-                    "an argument of '{name}' calls another searched function"
-                )));
-            }
-            let place = if indexed {
-                template.index(&name, &operands, names, columns)
-            } else {
-                template.call(&name, operands)
+        let read = |words| {
+            Expression::parse_with_calls(text, &known, definitions, words)
+                .map_err(|e| error(e.message))
+        };
+        let (body, calls) = read(true)?;
+        let has = |kind: CallKind| calls.iter().any(|call| call.kind == kind);
+        if has(CallKind::Function) && has(CallKind::Word) {
+            // Beside a function to search for such a name would be a typing error too easily.
+            let hint = |e: Error| {
+                error(format!("{}; a number that is to be fitted is written q[]", e.message))
+            };
+            read(false).map_err(hint)?;
+        }
+        let mut template = Template {
+            parts: Vec::new(),
+            numbers: Vec::new(),
+            places: Vec::new(),
+            body,
+            columns: names.len(),
+        };
+        for Call { name, operands, kind } in calls {
+            let place = match kind {
+                CallKind::Function => template.call(&name, operands),
+                CallKind::Index => template.index(&name, &operands, names, columns),
+                CallKind::Word => could_be_a_number(&name, names, definitions)
+                    .map(|()| template.number(name.clone())),
             };
             template.places.push(place.map_err(error)?);
         }
-        if template.parts.iter().all(|part| part.operands.is_none()) {
+        if template.parts.is_empty() {
             return Err(error(format!(
-                "'{text}' has no function to search for, such as f({})",
+                "'{text}' has nothing to find: no function to search for, such as f({}), and no \
+                 number to fit, such as a",
                 names[0]
             )));
+        }
+        let column =
+            |node: &Node| matches!(node, Node::Variable(v) if usize::from(*v) < names.len());
+        let operands = template.places.iter().flat_map(Place::operands);
+        let reads = operands.chain([&template.body]).any(|e| e.nodes().iter().any(column));
+        if !reads && template.indexed().next().is_none() {
+            let known = names.join(", ");
+            return Err(error(format!("'{text}' has no column in it; the columns are {known}")));
         }
         Ok(template)
     }
 
     fn call(&mut self, name: &str, operands: Vec<Expression>) -> Result<Place, String> {
+        let calls = |node: &Node| match node {
+            Node::Variable(v) => {
+                let place = usize::from(*v).checked_sub(self.columns);
+                place.is_some_and(|place| matches!(self.places[place], Place::Call { .. }))
+            }
+            _ => false,
+        };
+        if operands.iter().flat_map(Expression::nodes).any(calls) {
+            return Err(format!("an argument of '{name}' calls another searched function"));
+        }
         let known = self.parts.iter().position(|part| part.name == name);
         let part = match known.map(|part| (part, &self.parts[part].operands)) {
             Some((part, Some(first))) if first.len() == operands.len() => part,
@@ -112,6 +183,20 @@ impl Template {
         Ok(Place::Call { part, operands })
     }
 
+    /// One number.
+    fn number(&mut self, name: String) -> Place {
+        let known = self.numbers.iter().position(|numbers| numbers.name == name);
+        Place::Numbers(known.unwrap_or_else(|| {
+            self.numbers.push(Numbers {
+                name: name.clone(),
+                first: self.parts.len(),
+                groups: None,
+            });
+            self.parts.push(Part { name, operands: None });
+            self.numbers.len() - 1
+        }))
+    }
+
     fn index(
         &mut self,
         name: &str,
@@ -120,10 +205,20 @@ impl Template {
         columns: &[Vec<f32>],
     ) -> Result<Place, String> {
         let column = match operands {
-            [one] if let Node::Variable(column) = one.root() => column,
+            [] => return Ok(self.number(format!("{name}[]"))),
+            [one]
+                if let Node::Variable(column) = one.root()
+                    && usize::from(column) < names.len() =>
+            {
+                column
+            }
             _ => return Err(format!("'{name}[…]' needs one column between its brackets")),
         };
         let of_column = &names[usize::from(column)];
+        let whole = format!("{name}[{of_column}]");
+        if let Some(known) = self.numbers.iter().position(|numbers| numbers.name == whole) {
+            return Ok(Place::Numbers(known));
+        }
         let mut values: Vec<f32> = Vec::new();
         for &value in &columns[usize::from(column)] {
             if let Err(at) = values.binary_search_by(|v| v.total_cmp(&value)) {
@@ -138,17 +233,41 @@ impl Template {
         if values.windows(2).any(|pair| between(pair) as f32 <= pair[0]) {
             return Err(too_close(of_column));
         }
-        let part = |value: &f32| format!("{name}[{of_column}={value}]");
-        let first = match self.parts.iter().position(|p| p.name == part(&values[0])) {
-            Some(first) => first,
-            None => {
-                let numbers = values.iter().map(|v| Part { name: part(v), operands: None });
-                let first = self.parts.len();
-                self.parts.extend(numbers);
-                first
+        let labels: Vec<String> = values.iter().map(f32::to_string).collect();
+        let first = self.parts.len();
+        self.parts.extend(
+            labels
+                .iter()
+                .map(|label| Part { name: format!("{name}[{of_column}={label}]"), operands: None }),
+        );
+        let thresholds = values.windows(2).map(between).collect();
+        let groups = Some(Groups { column, labels, thresholds });
+        self.numbers.push(Numbers { name: whole, first, groups });
+        Ok(Place::Numbers(self.numbers.len() - 1))
+    }
+
+    /// Calls the groups of a column by words, as many as it has values.
+    pub fn name_groups(&mut self, column: u16, words: &[String]) {
+        for Numbers { first, groups, .. } in &mut self.numbers {
+            let Some(groups) = groups.as_mut().filter(|groups| groups.column == column) else {
+                continue;
+            };
+            for (k, (label, word)) in groups.labels.iter_mut().zip(words).enumerate() {
+                let name = &mut self.parts[*first + k].name;
+                *name = name.replace(&format!("={label}]"), &format!("={word}]"));
+                label.clone_from(word);
             }
-        };
-        Ok(Place::Index { first, column, thresholds: values.windows(2).map(between).collect() })
+        }
+    }
+
+    /// True where there is a function to search for, and not only numbers to fit.
+    pub fn searches(&self) -> bool {
+        self.parts.iter().any(|part| part.operands.is_some())
+    }
+
+    /// Variables that the operands of parts may have: the columns, and then the places.
+    pub(super) fn variables(&self) -> usize {
+        self.columns + self.places.len()
     }
 
     /// The parts as one tree.
@@ -173,12 +292,16 @@ impl Template {
     /// The sub-tree of a candidate whose root is at `root`, within a part, in the table's columns: a
     /// variable of the part is what stands for it in the part's first call.
     pub fn in_columns(&self, candidate: &Expression, root: usize) -> Expression {
+        let parts = self.split(candidate);
         let mut end = 0;
-        for (e, part) in self.split(candidate).iter().zip(&self.parts) {
+        for (e, part) in parts.iter().zip(&self.parts) {
             end += e.nodes().len();
             if root < end {
                 let operands = part.operands.as_deref().unwrap_or_default();
-                let operand = |v: u16| operands.get(usize::from(v)).cloned();
+                let operand = |v: u16| {
+                    let operand = operands.get(usize::from(v))?;
+                    Some(self.put(operand, &parts, &Node::Constant, true))
+                };
                 return candidate.subtree(root).substitute(operand);
             }
         }
@@ -187,15 +310,12 @@ impl Template {
 
     /// The columns whose values have numbers of their own.
     pub fn indexed(&self) -> impl Iterator<Item = u16> {
-        self.places.iter().filter_map(|place| match place {
-            Place::Index { column, .. } => Some(*column),
-            Place::Call { .. } => None,
-        })
+        self.numbers.iter().filter_map(|numbers| Some(numbers.groups.as_ref()?.column))
     }
 
     /// The formula in the table's columns.
     pub fn formula(&self, candidate: &Expression) -> Expression {
-        self.formula_around(candidate, Node::Constant)
+        without_signs(&self.formula_around(candidate, Node::Constant))
     }
 
     /// The same, with another node for each constant of the template itself.
@@ -204,35 +324,73 @@ impl Template {
         candidate: &Expression,
         constant: impl Fn(f64) -> Node,
     ) -> Expression {
-        let parts = self.split(candidate);
-        let node = |node: &Node| match *node {
-            Node::Constant(value) => constant(value),
-            other => other,
+        self.put(&self.body, &self.split(candidate), &constant, true)
+    }
+
+    /// The formula as text, with `p[column]` for numbers of groups; `names` are those of the columns.
+    pub fn text(&self, parts: &[Expression], names: &[String]) -> String {
+        let written = self.put(&self.body, parts, &Node::Constant, false);
+        without_signs(&written).text(&self.names_with_numbers(names))
+    }
+
+    /// A part as text, in the operands of its first call.
+    pub fn part_text(&self, part: usize, parts: &[Expression], names: &[String]) -> String {
+        let all = self.names_with_numbers(names);
+        let operand = |operand: &Expression| {
+            let written = self.put(operand, parts, &Node::Constant, false);
+            match written.root() {
+                Node::Variable(_) => written.text(&all),
+                _ => format!("({})", written.text(&all)),
+            }
         };
+        let operands: Vec<String> =
+            self.parts[part].operands.iter().flatten().map(operand).collect();
+        parts[part].text(&operands)
+    }
+
+    /// The names of the columns, and then those of the numbers.
+    fn names_with_numbers(&self, names: &[String]) -> Vec<String> {
+        names.iter().chain(self.numbers.iter().map(|numbers| &numbers.name)).cloned().collect()
+    }
+
+    /// An expression of columns and places with what stands in the places. Numbers of groups are
+    /// written `out`, or stand as variables after the columns.
+    fn put(
+        &self,
+        e: &Expression,
+        parts: &[Expression],
+        constant: &dyn Fn(f64) -> Node,
+        out: bool,
+    ) -> Expression {
         let mut nodes = Vec::new();
-        for place in self.body.nodes() {
-            let number = match *place {
+        for node in e.nodes() {
+            let place = match *node {
+                Node::Constant(value) => {
+                    nodes.push(constant(value));
+                    continue;
+                }
                 Node::Variable(v) => usize::from(v).checked_sub(self.columns),
-                _ => None,
+                Node::Op(_) => None,
             };
-            match number.map(|number| &self.places[number]) {
-                None => nodes.push(node(place)),
+            match place.map(|place| &self.places[place]) {
+                None => nodes.push(*node),
                 Some(Place::Call { part, operands }) => {
-                    let operand = |v: u16| -> Option<Expression> {
+                    let operand = |v: u16| {
                         let operand = operands.get(usize::from(v))?;
-                        Some(Expression::from_nodes(operand.nodes().iter().map(node).collect()))
+                        Some(self.put(operand, parts, constant, out))
                     };
                     nodes.extend_from_slice(parts[*part].substitute(operand).nodes());
                 }
-                Some(Place::Index { first, column, thresholds }) => {
-                    for (k, &threshold) in thresholds.iter().enumerate() {
-                        nodes.extend([Node::Variable(*column), constant(threshold)]);
-                        nodes.push(Node::Op(Op::Less));
-                        nodes.extend_from_slice(parts[first + k].nodes());
+                Some(&Place::Numbers(index)) => match &self.numbers[index] {
+                    Numbers { first, groups: Some(groups), .. } if out => {
+                        let numbers = &parts[*first..];
+                        nodes.extend_from_slice(groups.choose(numbers, constant).nodes());
                     }
-                    nodes.extend_from_slice(parts[first + thresholds.len()].nodes());
-                    nodes.extend(thresholds.iter().map(|_| Node::Op(Op::If)));
-                }
+                    Numbers { groups: Some(_), .. } => {
+                        nodes.push(Node::Variable((self.columns + index) as u16));
+                    }
+                    Numbers { first, .. } => nodes.extend_from_slice(parts[*first].nodes()),
+                },
             }
         }
         Expression::from_nodes(nodes)
@@ -241,14 +399,10 @@ impl Template {
     /// The constants that the template itself has: they are not fitted.
     pub fn constants(&self) -> Vec<f64> {
         let mut constants = self.body.constants();
-        for place in &self.places {
-            match place {
-                Place::Call { operands, .. } => {
-                    constants.extend(operands.iter().flat_map(Expression::constants));
-                }
-                Place::Index { thresholds, .. } => constants.extend(thresholds),
-            }
-        }
+        let operands = self.places.iter().flat_map(Place::operands);
+        constants.extend(operands.flat_map(Expression::constants));
+        let groups = self.numbers.iter().filter_map(|numbers| numbers.groups.as_ref());
+        constants.extend(groups.flat_map(|groups| &groups.thresholds));
         constants
     }
 
@@ -306,6 +460,53 @@ impl Template {
             crossover(&parts[at], &others[at], random)
         };
         Template::join(parts)
+    }
+}
+
+impl Groups {
+    /// The number of this row's group, of those that begin with the first.
+    fn choose(&self, numbers: &[Expression], constant: &dyn Fn(f64) -> Node) -> Expression {
+        let mut nodes = Vec::new();
+        for (&threshold, number) in self.thresholds.iter().zip(numbers) {
+            nodes.extend([Node::Variable(self.column), constant(threshold), Node::Op(Op::Less)]);
+            nodes.extend_from_slice(number.nodes());
+        }
+        nodes.extend_from_slice(numbers[self.thresholds.len()].nodes());
+        nodes.extend(self.thresholds.iter().map(|_| Node::Op(Op::If)));
+        Expression::from_nodes(nodes)
+    }
+}
+
+/// The expression with −3 for the negative of a 3 that was put in a place.
+fn without_signs(e: &Expression) -> Expression {
+    let mut nodes: Vec<Node> = Vec::with_capacity(e.nodes().len());
+    for &node in e.nodes() {
+        match (node, nodes.last_mut()) {
+            (Node::Op(Op::Neg), Some(Node::Constant(value))) => *value = -*value,
+            _ => nodes.push(node),
+        }
+    }
+    Expression::from_nodes(nodes)
+}
+
+/// An error where a name that nothing has is likely to be something else than a number.
+fn could_be_a_number(
+    name: &str,
+    names: &[String],
+    definitions: &[Definition],
+) -> Result<(), String> {
+    if Op::from_name(name).is_some() || definitions.iter().any(|d| d.name == name) {
+        return Err(format!("'{name}' is a function: its operands stand in brackets"));
+    }
+    if name.eq_ignore_ascii_case("pi") {
+        return Err(format!(
+            "'{name}' would be fitted as any other number: write 3.141592653589793"
+        ));
+    }
+    let similar = |column: &&String| column.to_lowercase() == name.to_lowercase();
+    match names.iter().find(similar) {
+        Some(column) => Err(format!("'{name}' is not a column, but '{column}' is")),
+        None => Ok(()),
     }
 }
 
@@ -372,7 +573,47 @@ mod tests {
         let text = template.formula(&candidate).text(&names);
         assert_eq!(text, format!("(dx + 1) * {numbers} + {numbers}"));
         assert_eq!(template.searched(&candidate), [parts[0].clone()]);
-        assert_eq!(template.constants(), [1.5, 3.5, 1.5, 3.5]);
+        assert_eq!(template.constants(), [1.5, 3.5]);
+        assert_eq!(template.text(&template.split(&candidate), &names), "(dx + 1) * p[m1] + p[m1]");
+    }
+
+    #[test]
+    fn numbers_of_a_group_stand_within_a_part() {
+        let names = names();
+        let template = template("f(dx, 2 * p[m1]) - p[m1] - q[]").unwrap();
+        let parts: Vec<Expression> = template
+            .parts
+            .iter()
+            .map(|part| match part.name.as_str() {
+                "f" => Expression::parse("a * b > 3", &["a", "b"]).unwrap(),
+                "p[m1=1]" => Expression::constant(10.0),
+                "p[m1=2]" => Expression::constant(20.0),
+                "p[m1=5]" => Expression::constant(30.0),
+                "q[]" => Expression::constant(7.0),
+                other => panic!("{other}"),
+            })
+            .collect();
+        let candidate = Template::join(parts.clone());
+        let numbers = "IF((m1 < 1.5), 10, IF((m1 < 3.5), 20, 30))";
+        let whole = format!("(dx * (2 * {numbers}) > 3) - {numbers} - 7");
+        assert_eq!(template.formula(&candidate).text(&names), whole);
+        assert_eq!(template.text(&parts, &names), "(dx * (2 * p[m1]) > 3) - p[m1] - 7");
+        let f = template.parts.iter().position(|part| part.name == "f").unwrap();
+        assert_eq!(template.part_text(f, &parts, &names), "(dx * (2 * p[m1]) > 3)");
+        let product = Expression::parse("a * b", &["a", "b"]).unwrap();
+        let at = candidate.nodes().windows(3).position(|w| w == product.nodes()).unwrap() + 2;
+        let inside = template.in_columns(&candidate, at);
+        assert_eq!(inside.text(&names), format!("dx * (2 * {numbers})"));
+    }
+
+    #[test]
+    fn names_are_numbers_where_no_function_is_searched() {
+        let names = names();
+        let template = template("a * exp(-b * r) + a + 2 + p[m1]").unwrap();
+        let found: Vec<&str> = template.numbers.iter().map(|n| n.name.as_str()).collect();
+        assert_eq!((found, template.searches()), (vec!["a", "b", "p[m1]"], false));
+        let parts: Vec<Expression> = [3.0, 0.5, 1.0, 2.0, 5.0].map(Expression::constant).into();
+        assert_eq!(template.text(&parts, &names), "3 * exp(-0.5 * r) + 3 + 2 + p[m1]");
     }
 
     #[test]
@@ -393,11 +634,16 @@ mod tests {
     fn templates_without_sense_are_refused() {
         let error = |text: &str| template(text).unwrap_err().to_string();
         assert!(error("r * dx").contains("no function to search for"));
+        assert!(error("a + b").contains("no column in it"));
+        assert!(error("a * exp(-b * R)").contains("'R' is not a column, but 'r' is"));
+        assert!(error("a * exp * r").contains("'exp' is a function"));
+        assert!(error("sin(2 * pi * b * r)").contains("write 3.14"));
         assert!(error("f(r) + f(r, m1)").contains("operands"));
         assert!(error("f(g(r))").contains("calls another searched function"));
-        assert!(error("p[m1] * r").contains("no function to search for"));
+        assert!(error("f(r) * p[q[]]").contains("one column"));
         assert!(error("f(r) * p[m1 + 1]").contains("one column"));
         assert!(error("f(r) * q").contains("'q' is not a variable"));
+        assert!(error("f(r) * q").contains("is written q[]"));
         let close = vec![vec![0.0, 1.0], vec![16_777_216.0, 16_777_218.0]];
         let names = ["r", "u"].map(String::from);
         let error = Template::of_table("f(r) + p[u]", &names, &close, &[]).unwrap_err();

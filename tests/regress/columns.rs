@@ -151,8 +151,11 @@ fn words_are_groups() {
     template.extend(["--template", "f(x) + p[city]"]);
     let document = place.document(&template);
     assert!(loss(&document) < 1e-3, "{document}");
-    let parts = &document["front"].as_array().unwrap().last().unwrap()["parts"];
-    assert!(parts["p[city=Rome]"].is_string() && parts["p[city=Lima]"].is_string(), "{parts}");
+    let last = document["front"].as_array().unwrap().last().unwrap();
+    let numbers = &last["numbers"]["p[city]"];
+    assert!(numbers["Rome"].is_number() && numbers["Lima"].is_number(), "{last}");
+    assert!(last["form"].as_str().unwrap().ends_with("p[city]"), "{last}");
+    assert_eq!(last["parts"].as_object().unwrap().len(), 1, "{last}");
     place.write("new.csv", "city,x\nOslo,3\nParis,3\n");
     let judged = place.document(&["eval", "run", "new.csv"]);
     let predicted = judged["laws"][0]["predictions"].as_array().unwrap();
@@ -177,6 +180,14 @@ fn three_rows_are_enough_and_warned_of() {
     assert!(
         place.error(&search("two.csv", "y"))["message"].as_str().unwrap().contains("at least 3")
     );
+    place.write("one.csv", "x,y\n1,2\n");
+    let one = place.error(&search("one.csv", "y"));
+    assert!(one["message"].as_str().unwrap().starts_with("has 1 row; "), "{one}");
+    let mut held_out = search("t.csv", "y");
+    held_out.extend(["--validation", "0.3", "--overwrite"]);
+    let error = place.error(&held_out);
+    assert_eq!(error["field"], "validation");
+    assert!(error["message"].as_str().unwrap().starts_with("keeps 1 of 3 rows"), "{error}");
 }
 
 /// True and False are 1 and 0.

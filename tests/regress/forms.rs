@@ -101,6 +101,81 @@ fn templates_give_the_form() {
     );
 }
 
+/// Numbers that span decades; what the template itself says stays as it is.
+#[test]
+fn numbers_of_a_given_form_are_fitted() {
+    let place = Place::new();
+    let law: &Law = &|a, _, c, row, _| {
+        1200.0 * (-0.03 * c).exp() * (7.0 * a + 0.4).cos() + 0.5 + [1e3, -2e3][row % 2]
+    };
+    place.table("table.csv", 200, &[("u", &|_, _, _, row, _| (row % 2) as f64), ("y", law)]);
+    let form = "k * exp(-s * c) * cos(7 * a + 0.4) + 0.5 + p[u]";
+    let command = search(&["--target", "y", "--template", form, "-o", "run"]);
+    let document = place.document(&command);
+    let front = document["front"].as_array().unwrap();
+    assert_eq!(front.len(), 1, "{document}");
+    let near = |value: &serde_json::Value, exact: f64| {
+        let value = value.as_f64().unwrap();
+        assert!((value / exact - 1.0).abs() < 1e-4, "{value} {exact}: {document}");
+    };
+    let numbers = &front[0]["numbers"];
+    near(&numbers["k"], 1200.0);
+    near(&numbers["s"], 0.03);
+    near(&numbers["p[u]"]["0"], 1e3);
+    near(&numbers["p[u]"]["1"], -2e3);
+    let written = front[0]["form"].as_str().unwrap();
+    assert!(written.ends_with("* cos(7 * a + 0.4) + 0.5 + p[u]"), "{written}");
+    let shown = text(&place.lawsmith(&[&command[..], &["--overwrite"]].concat()).output().unwrap());
+    assert!(shown.contains("fitted: k = ") && shown.contains("p[u]\n  0  "), "{shown}");
+    let judged = place.document(&["eval", "run", "table.csv"]);
+    assert!(judged["laws"][0]["r2"].as_f64().unwrap() > 0.999_99);
+    // A number is no way around a typing error.
+    let refused = |template: &str| {
+        let e = place.error(&search(&["--target", "y", "--template", template]));
+        assert_eq!(e["field"], "template");
+        e["message"].as_str().unwrap().to_string()
+    };
+    assert!(refused("f(a) + k").contains("'k' is not a variable"));
+    assert!(refused("k * C").contains("'C' is not a column, but 'c' is"));
+    assert!(refused("k * a + y").contains("column 'y' is no input"));
+}
+
+/// p[u] is an operand of the function that is searched; a guess is found again, and so is an earlier run.
+#[test]
+fn numbers_of_a_group_within_a_function() {
+    let place = Place::new();
+    place.table(
+        "table.csv",
+        150,
+        &[
+            ("u", &|_, _, _, row, _| (row % 3) as f64),
+            ("y", &|a, b, _, row, _| {
+                2.0 * (a + [0.3, 1.1, -0.7][row % 3]).cos() + b * b - [0.5, -1.2, 2.0][row % 3]
+            }),
+        ],
+    );
+    let run = |more: &[&str]| {
+        let form = ["--template", "f(a, b, p[u]) - q[u]", "--target-loss", "1e-4"];
+        let fixed = ["regress", "table.csv", "--target", "y", "--operators", "+,-,*,cos"];
+        place.document(&[&fixed[..], &form, more].concat())
+    };
+    let best = |document: &serde_json::Value| {
+        let front = document["front"].as_array().unwrap();
+        front.iter().find(|e| e["loss"].as_f64().unwrap() < 1e-4).cloned()
+    };
+    let found = best(&run(&["--evaluations", "60000", "-o", "run"])).unwrap();
+    assert_eq!(found["numbers"]["q[u]"].as_object().unwrap().len(), 3, "{found}");
+    assert!(found["parts"]["f"].as_str().unwrap().contains("p[u]"), "{found}");
+    assert!(!found["form"].as_str().unwrap().contains("IF"), "{found}");
+    let little = ["--evaluations", "20", "--islands", "1"];
+    assert!(best(&run(&[&little[..], &["-o", "alone"]].concat())).is_none());
+    let warm = run(&[&little[..], &["--warm-start", "run", "-o", "warm"]].concat());
+    assert!(best(&warm).is_some(), "{warm}");
+    let guess = ["--guess", "f(x, y, p) = 2 * cos(x + p) + y * y"];
+    let guessed = run(&[&little[..], &guess, &["-o", "guessed"]].concat());
+    assert!(best(&guessed).is_some(), "{guessed}");
+}
+
 /// A part that is called twice has the same constants in both places.
 #[test]
 fn a_part_of_a_template_may_be_called_twice() {

@@ -147,3 +147,40 @@ fn weights_count_in_a_loss_of_the_users_own() {
         assert!(["a * b", "b * a"].contains(&exact(&document)), "{loss}: {document}");
     }
 }
+
+/// Standard errors are weights: 1/σ² of squares, 1/σ of absolute differences.
+#[test]
+fn standard_errors_weigh_the_rows() {
+    let place = Place::new();
+    let error = |row: usize| [0.05, 0.4, 3.0][row % 3];
+    let laws: [(&str, &crate::Law); 4] = [
+        ("y", &|_, _, c, row, random| 2.0 * c + error(row) * random.normal()),
+        ("s", &|_, _, _, row, _| error(row)),
+        ("w1", &|_, _, _, row, _| 1.0 / error(row)),
+        ("w2", &|_, _, _, row, _| 1.0 / error(row).powi(2)),
+    ];
+    place.table("table.csv", 150, &laws);
+    let slope = |loss: &str, more: &[&str]| {
+        let fixed = ["--target", "y", "--inputs", "c", "--template", "k * c", "--overwrite"];
+        let more = [&fixed[..], &["--loss", loss, "-o", "run"], more].concat();
+        place.document(&search(&more))["front"][0]["numbers"]["k"].as_f64().unwrap()
+    };
+    for (loss, weights) in [("mse", "w2"), ("mae", "w1")] {
+        let by_errors = slope(loss, &["--sigma", "s"]);
+        let by_weights = slope(loss, &["--weights", weights]);
+        assert!((by_errors - by_weights).abs() < 2e-4, "{loss}: {by_errors} {by_weights}");
+        let plain = slope(loss, &[]);
+        assert!((by_errors - 2.0).abs() < 0.5 * (plain - 2.0).abs(), "{loss}: {by_errors} {plain}");
+    }
+    let refused = |more: &[&str]| {
+        let fixed = ["--target", "y", "--inputs", "a", "--sigma"];
+        place.error(&search(&[&fixed[..], more].concat()))
+    };
+    let both = refused(&["s", "--weights", "w1"]);
+    assert_eq!(both["field"], "sigma");
+    assert!(both["message"].as_str().unwrap().contains("--weights"), "{both}");
+    assert_eq!(refused(&["s", "--loss", "huber"])["field"], "sigma");
+    assert_eq!(refused(&["q"])["field"], "q");
+    let negative = refused(&["a"]);
+    assert!(negative["message"].as_str().unwrap().contains("larger than 0"), "{negative}");
+}

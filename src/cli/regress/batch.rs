@@ -21,6 +21,7 @@ use crate::observer::{Observer, Quiet};
 use crate::ops::expression::{Evaluator, side_by_side};
 use crate::store::run::{Existing, RunFolder};
 use crate::store::{tidy, write_atomic};
+use crate::symbolic::job;
 use crate::symbolic::options::Options;
 
 /// The summary of all fits, in the folder of the batch.
@@ -142,7 +143,7 @@ fn one(
     evaluator: &Evaluator,
     observer: &dyn Observer,
 ) -> Result<Value> {
-    let done = path.join(fit::RESULT);
+    let done = path.join(job::RESULT);
     if done.exists() && !overwrite {
         let text = std::fs::read_to_string(&done).map_err(|e| Error::io("read", &done, e))?;
         return serde_json::from_str(&text)

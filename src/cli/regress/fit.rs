@@ -8,12 +8,12 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::formula::export;
-use crate::formula::expression::{Expression, Node};
+use crate::formula::expression::Expression;
+use crate::formula::print::number;
 use crate::observer::Observer;
 use crate::ops::expression::Evaluator;
 use crate::report;
 use crate::report::table::POINTS;
-pub use crate::report::table::RESULT;
 use crate::store::run::RunFolder;
 use crate::store::table::Table;
 use crate::symbolic::columns::Columns;
@@ -22,7 +22,7 @@ use crate::symbolic::fit::{Fit, Fitted};
 use crate::symbolic::job;
 use crate::symbolic::options::Options;
 use crate::symbolic::search::Outcome;
-use crate::symbolic::template::Part;
+use crate::symbolic::template::{Numbers, Template};
 
 /// The `[regress]` table of config.toml.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,7 +113,7 @@ impl Ready {
             return Err(Error::input(done.empty()).file(&self.config.table));
         }
         let document = serde_json::to_string_pretty(&done.document()).expect("plain data");
-        folder.write(RESULT, format!("{document}\n").as_bytes())?;
+        folder.write(job::RESULT, format!("{document}\n").as_bytes())?;
         folder.write(POINTS, done.points().to_string().as_bytes())?;
         report::write(folder)?;
         Ok(done)
@@ -173,7 +173,7 @@ impl Done {
             .map(|((outcome, evidence), target)| {
                 let mut document = super::document(outcome, names);
                 for (entry, parts) in outcome.parts.iter().enumerate() {
-                    document["front"][entry]["parts"] = self.parts(parts);
+                    self.describe(parts, &mut document["front"][entry]);
                 }
                 document["target"] = json!(target);
                 if let Some(evidence) = evidence {
@@ -217,31 +217,53 @@ impl Done {
         Value::Array(evidence.iter().zip(targets).filter_map(points).collect())
     }
 
-    /// The parts of a template by their names, each in the names of its first call's operands.
-    fn parts(&self, found: &[Expression]) -> Value {
-        let template = self.fitted.template.iter().flat_map(|template| &template.parts);
-        let text = |(part, e): (&Part, &Expression)| {
-            let operands = part.operands.iter().flatten();
-            let names: Vec<String> = operands
-                .map(|operand| match operand.root() {
-                    Node::Variable(_) => operand.text(&self.fitted.names),
-                    _ => format!("({})", operand.text(&self.fitted.names)),
-                })
-                .collect();
-            (part.name.clone(), json!(e.text(&names)))
-        };
-        Value::Object(template.zip(found).map(text).collect())
+    /// Adds what a template is made of: the functions that were found, the numbers that were fitted, and both as a
+    /// guess.
+    fn describe(&self, found: &[Expression], entry: &mut Value) {
+        let Fitted { names, template: Some(template), .. } = &self.fitted else { return };
+        let mut parts = Map::new();
+        for (k, part) in template.parts.iter().enumerate().filter(|(_, p)| p.operands.is_some()) {
+            parts.insert(part.name.clone(), json!(template.part_text(k, found, names)));
+        }
+        let mut numbers = Map::new();
+        for Numbers { name, first, groups } in &template.numbers {
+            let value = |k: usize| json!(found[first + k].as_constant());
+            let fitted = match groups {
+                None => value(0),
+                Some(groups) => {
+                    let labels = groups.labels.iter().enumerate();
+                    Value::Object(labels.map(|(k, label)| (label.clone(), value(k))).collect())
+                }
+            };
+            numbers.insert(name.clone(), fitted);
+        }
+        if !parts.is_empty() {
+            entry["parts"] = Value::Object(parts);
+        }
+        if !numbers.is_empty() {
+            entry["form"] = json!(template.text(found, names));
+            entry["numbers"] = Value::Object(numbers);
+        }
+        entry["guess"] = json!(template.as_guess(found));
     }
 
     /// The fronts as tables.
     pub fn text(&self) -> String {
-        let Fitted { outcomes, evidence, names, targets, select, .. } = &self.fitted;
+        let Fitted { outcomes, evidence, names, targets, select, template, .. } = &self.fitted;
         let several = targets.len() > 1;
         let front = |((outcome, evidence), target): ((&Outcome, &Option<Evidence>), &String)| {
             let evidence = evidence.as_ref().map(|evidence| format!("\n\n{}", evidence.text()));
             let title = if several { format!("{target}\n") } else { String::new() };
-            let front = super::table_of(&outcome.front, names, *select, self.empty());
-            title + &front + &evidence.unwrap_or_default()
+            let equations: Vec<String> = match template {
+                Some(template) if !outcome.parts.is_empty() => {
+                    outcome.parts.iter().map(|parts| template.text(parts, names)).collect()
+                }
+                _ => outcome.front.entries.iter().map(|e| e.expression.text(names)).collect(),
+            };
+            let chosen = outcome.front.select(*select).and_then(|k| outcome.parts.get(k));
+            let fitted = template.as_ref().zip(chosen).map(|(t, parts)| numbers_of(t, parts));
+            let table = super::table_of(&outcome.front, &equations, *select, self.empty());
+            title + &table + &fitted.unwrap_or_default() + &evidence.unwrap_or_default()
         };
         let inputs = self.inputs.iter().map(|i| format!("inputs: {}", i.join(", ")));
         let notes = &self.fitted.columns.notes;
@@ -249,4 +271,24 @@ impl Done {
         let fronts = outcomes.iter().zip(evidence).zip(targets).map(front);
         notes.into_iter().chain(inputs).chain(fronts).collect::<Vec<_>>().join("\n\n")
     }
+}
+
+/// The numbers of a template, those of groups as tables of a line for each group.
+fn numbers_of(template: &Template, parts: &[Expression]) -> String {
+    let value = |part: usize| number(parts[part].as_constant().unwrap_or(f64::NAN));
+    let mut text = String::new();
+    let single = template.numbers.iter().filter(|numbers| numbers.groups.is_none());
+    let single: Vec<String> = single.map(|n| format!("{} = {}", n.name, value(n.first))).collect();
+    if !single.is_empty() {
+        text += &format!("\nfitted: {}", single.join(", "));
+    }
+    for Numbers { name, first, groups } in &template.numbers {
+        let Some(groups) = groups else { continue };
+        let width = groups.labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
+        text += &format!("\n{name}");
+        for (k, label) in groups.labels.iter().enumerate() {
+            text += &format!("\n  {label:>width$}  {}", value(first + k));
+        }
+    }
+    text
 }

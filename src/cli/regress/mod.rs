@@ -132,8 +132,8 @@ fn document(outcome: &Outcome, names: &[String]) -> serde_json::Value {
     })
 }
 
-/// The front as a table, the rules' choices marked, or what to say of an empty one.
-fn table_of(front: &Front, names: &[String], select: Select, empty: &str) -> String {
+/// The front as a table with these equations, the rules' choices marked, or what to say of an empty one.
+fn table_of(front: &Front, equations: &[String], select: Select, empty: &str) -> String {
     let unseen = !front.validation.is_empty();
     let title = if unseen { "  validation" } else { "" };
     let mut text = format!("complexity       loss{title}   score  equation\n");
@@ -142,7 +142,7 @@ fn table_of(front: &Front, names: &[String], select: Select, empty: &str) -> Str
         let rules: Vec<&str> = chosen.map(Select::name).collect();
         let mark =
             if rules.is_empty() { String::new() } else { format!("  <- {}", rules.join(", ")) };
-        let equation = entry.expression.text(names);
+        let equation = &equations[index];
         let validation = front.validation.get(index);
         let validation = validation.map_or(String::new(), |loss| format!("   {loss:>9.3e}"));
         let _ = writeln!(
@@ -153,8 +153,7 @@ fn table_of(front: &Front, names: &[String], select: Select, empty: &str) -> Str
     }
     match front.select(select) {
         Some(index) => {
-            let equation = front.entries[index].expression.text(names);
-            let _ = write!(text, "\n{}: {equation}", select.name());
+            let _ = write!(text, "\n{}: {}", select.name(), equations[index]);
         }
         None => {
             let _ = write!(text, "\n{empty}");
