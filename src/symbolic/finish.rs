@@ -16,6 +16,7 @@ use super::rules::Rules;
 use super::state::State;
 use super::threshold;
 use crate::formula::expression::{Expression, Node, Op};
+use crate::formula::print::number;
 use crate::ops::expression::Loss;
 use crate::ops::expression::exact::Exact;
 
@@ -267,11 +268,17 @@ impl<'a> Judge<'a> {
         let mut candidate = found.candidate.clone();
         threshold::shorten(self.rules, &self.all, &mut candidate);
         let floor = self.floor + sensitivity(self.rules, self.few(), &candidate);
-        let rounded = round::rounded(self.rules, self.few(), &candidate, floor);
-        let simple = self.rules.simplified(&rounded);
-        let loss = self.rules.exact_loss(&self.all, &simple);
-        if loss <= round::limit(found.loss, self.all.rows(), floor) {
-            return self.found(simple, loss);
+        let limit = round::limit(found.loss, self.all.rows(), floor);
+        let simple = |candidate: &Expression| {
+            let rounded = round::rounded(self.rules, self.few(), candidate, floor);
+            let simple = self.rules.simplified(&rounded);
+            let loss = self.rules.exact_loss(&self.all, &simple);
+            self.found(simple, loss).filter(|found| found.loss <= limit)
+        };
+        let apart = (!self.rules.is_template()).then(|| distributed(&candidate)).flatten();
+        let shortest = [Some(&candidate), apart.as_ref()].into_iter().flatten().filter_map(simple);
+        if let Some(shortest) = shortest.min_by_key(written) {
+            return Some(shortest);
         }
         // Few rows said too much: digits alone.
         let rows = self.some.as_ref().unwrap_or(&self.all);
@@ -290,6 +297,46 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// How long it is: in nodes and constants, and as it is written.
+fn written(found: &Found) -> (u32, usize) {
+    let digits = |c: f64| number(c).len();
+    (found.complexity, found.candidate.constants().into_iter().map(digits).sum())
+}
+
+/// c · (a + b) as c · a + c · b, where numbers may be simple that are not in the first form.
+fn distributed(e: &Expression) -> Option<Expression> {
+    let factors = e.operands();
+    match e.root() {
+        Node::Op(Op::Mul) => {}
+        // Of each term of a sum that has such factors.
+        Node::Op(op @ (Op::Add | Op::Sub)) => {
+            let apart: Vec<Option<Expression>> = factors.iter().map(distributed).collect();
+            let terms = apart.iter().zip(&factors).map(|(apart, e)| apart.as_ref().unwrap_or(e));
+            let terms: Vec<Expression> = terms.cloned().collect();
+            return apart.iter().any(Option::is_some).then(|| Expression::apply(op, &terms));
+        }
+        _ => return None,
+    }
+    let at = factors.iter().position(|factor| factor.as_constant().is_some())?;
+    let (factor, sum) = (factors[at].as_constant()?, &factors[1 - at]);
+    let is_sum = matches!(sum.root(), Node::Op(Op::Add | Op::Sub));
+    is_sum.then(|| times(factor, sum))
+}
+
+/// A sum with a factor before each of its terms, another expression with one before it.
+fn times(factor: f64, e: &Expression) -> Expression {
+    match e.root() {
+        Node::Op(op @ (Op::Add | Op::Sub)) => {
+            let terms: Vec<Expression> =
+                e.operands().iter().map(|term| times(factor, term)).collect();
+            Expression::apply(op, &terms)
+        }
+        _ => e.absorb(factor).unwrap_or_else(|| {
+            Expression::apply(Op::Mul, &[Expression::constant(factor), e.clone()])
+        }),
+    }
+}
+
 /// The expression without each of its parts in turn: an operator gives way to one of its operands, or to a constant.
 fn without_parts(e: &Expression, rows: &Exact) -> Vec<Expression> {
     let row: Vec<f64> = rows.columns().iter().map(|column| column[0]).collect();
@@ -301,9 +348,7 @@ fn without_parts(e: &Expression, rows: &Exact) -> Vec<Expression> {
         let constant = value.is_finite().then(|| Expression::constant(value));
         let mut operands = part.operands();
         if let (Node::Op(Op::Sub), [_, b]) = (part.root(), &mut operands[..]) {
-            *b = b.absorb(-1.0).unwrap_or_else(|| {
-                Expression::apply(Op::Mul, &[Expression::constant(-1.0), b.clone()])
-            });
+            *b = times(-1.0, b);
         }
         for instead in operands.into_iter().chain(constant) {
             found.push(replace(e, at, &instead));
@@ -315,6 +360,18 @@ fn without_parts(e: &Expression, rows: &Exact) -> Vec<Expression> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn factors_are_distributed() {
+        let apart = |text: &str| {
+            let e = Expression::parse(text, &["x", "y"]).unwrap();
+            distributed(&e).map(|e| e.text(&["x", "y"]))
+        };
+        assert_eq!(apart("3 * (x * x - 0.5 * y)").as_deref(), Some("3 * x * x - 1.5 * y"));
+        assert_eq!(apart("(x + y - 2) * 4").as_deref(), Some("4 * x + 4 * y - 8"));
+        assert_eq!(apart("2 * (x - 0.1 * y) + 4").as_deref(), Some("2 * x - 0.2 * y + 4"));
+        assert_eq!(apart("3 * (x * y) + y"), None);
+    }
 
     #[test]
     fn parts_go_one_at_a_time() {

@@ -341,7 +341,12 @@ fn advance(bar: &Bar, settings: &Settings, problems: &[Problem], moment: &Moment
         Some(formula.map_or(text.clone(), |formula| format!("{text}: {formula}")))
     };
     let shown: Vec<String> = moment.fronts.iter().zip(problems).take(4).filter_map(best).collect();
-    bar.message(format!("best {}", shown.join(", ")));
+    // Where the bar counts seconds it says nothing of the rate.
+    let rate = match settings.evaluations {
+        Some(_) => String::new(),
+        None => format!("{:.0}/s, ", moment.evaluations as f64 / begun.elapsed().as_secs_f64()),
+    };
+    bar.message(format!("{rate}best {}", shown.join(", ")));
     bar.set(match settings.evaluations {
         Some(_) => moment.evaluations,
         None => begun.elapsed().as_secs(),
