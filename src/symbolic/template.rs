@@ -499,9 +499,7 @@ fn could_be_a_number(
         return Err(format!("'{name}' is a function: its operands stand in brackets"));
     }
     if name.eq_ignore_ascii_case("pi") {
-        return Err(format!(
-            "'{name}' would be fitted as any other number: write 3.141592653589793"
-        ));
+        return Err(format!("'{name}' would be fitted as any other number: π is written pi"));
     }
     let similar = |column: &&String| column.to_lowercase() == name.to_lowercase();
     match names.iter().find(similar) {
@@ -637,7 +635,8 @@ mod tests {
         assert!(error("a + b").contains("no column in it"));
         assert!(error("a * exp(-b * R)").contains("'R' is not a column, but 'r' is"));
         assert!(error("a * exp * r").contains("'exp' is a function"));
-        assert!(error("sin(2 * pi * b * r)").contains("write 3.14"));
+        assert!(error("sin(2 * PI * b * r)").contains("π is written pi"));
+        assert_eq!(template("sin(2 * pi * b * r)").unwrap().parts.len(), 1);
         assert!(error("f(r) + f(r, m1)").contains("operands"));
         assert!(error("f(g(r))").contains("calls another searched function"));
         assert!(error("f(r) * p[q[]]").contains("one column"));
