@@ -240,11 +240,12 @@ impl<'a> Judge<'a> {
     /// Puts rounded constants in place of fitted ones, where the loss bears it; what becomes shorter by that is one
     /// more point of the front.
     fn round(&self, hall: &mut Hall) {
-        let mut done: HashSet<u32> = HashSet::new();
+        let mut done: HashSet<(u32, u64)> = HashSet::new();
+        let key = |found: &Found| (found.complexity, self.rules.structure(&found.candidate));
         loop {
             // One that is rounded may be worse than it was, and let a longer one onto the front.
             let mut front = hall.pareto();
-            front.retain(|found| done.insert(found.complexity));
+            front.retain(|found| done.insert(key(found)));
             if front.is_empty() {
                 return;
             }
@@ -252,12 +253,13 @@ impl<'a> Judge<'a> {
                 front.par_iter().map(|found| self.rounded(found)).collect();
             for (before, rounded) in front.into_iter().zip(rounded) {
                 let Some(rounded) = rounded else { continue };
+                done.insert(key(&rounded));
+                let all = hall.best.get_mut(&before.complexity).expect("it is there");
                 if rounded.complexity == before.complexity {
-                    let all = hall.best.get_mut(&before.complexity).expect("it is there");
                     all[0] = rounded;
                 } else {
                     // As good, and shorter.
-                    hall.best.remove(&before.complexity);
+                    all.remove(0);
                     hall.enter(rounded);
                 }
             }
