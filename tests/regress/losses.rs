@@ -169,8 +169,11 @@ fn standard_errors_weigh_the_rows() {
         let by_errors = slope(loss, &["--sigma", "s"]);
         let by_weights = slope(loss, &["--weights", weights]);
         assert!((by_errors - by_weights).abs() < 2e-4, "{loss}: {by_errors} {by_weights}");
+        // A third of the rows are good to 0.05; absolute differences bear the others without weights too.
+        assert!((by_errors - 2.0).abs() < 0.02, "{loss}: {by_errors}");
         let plain = slope(loss, &[]);
-        assert!((by_errors - 2.0).abs() < 0.5 * (plain - 2.0).abs(), "{loss}: {by_errors} {plain}");
+        let further = (plain - 2.0).abs() > 2.0 * (by_errors - 2.0).abs();
+        assert!(further || loss == "mae", "{loss}: {by_errors} {plain}");
     }
     let refused = |more: &[&str]| {
         let fixed = ["--target", "y", "--inputs", "a", "--sigma"];

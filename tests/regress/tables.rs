@@ -125,7 +125,7 @@ fn bad_input_is_named() {
     let e = error("few.csv", "a,y\n1,2\n2,3\n", &[]);
     assert!(e["message"].as_str().unwrap().contains("at least 3"), "{e}");
     let e = error("one.csv", "a,y\n1,2\n", &[]);
-    assert!(e["message"].as_str().unwrap().contains("has 1 rows"), "{e}");
+    assert!(e["message"].as_str().unwrap().contains("has 1 row;"), "{e}");
     assert!(e["file"].as_str().unwrap().ends_with("one.csv"), "{e}");
     let e = error("twice.csv", &good.replace("a,y", "y,y"), &[]);
     assert_eq!((e["field"].as_str(), e["row"].as_u64()), (Some("y"), Some(1)));
