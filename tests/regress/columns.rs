@@ -184,7 +184,7 @@ fn three_rows_are_enough_and_warned_of() {
     let one = place.error(&search("one.csv", "y"));
     assert!(one["message"].as_str().unwrap().contains("has 1 row; "), "{one}");
     let mut held_out = search("t.csv", "y");
-    held_out.extend(["--validation", "0.3", "--overwrite"]);
+    held_out.extend(["--validation", "0.3"]);
     let error = place.error(&held_out);
     assert_eq!(error["field"], "validation");
     assert!(error["message"].as_str().unwrap().contains("keeps 1 of 3 rows"), "{error}");
