@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(OfPi::of(2.0 * PI / 4.0), Some(half), "the simplest");
         let inverse = OfPi { above: 1.0, below: 2.0, inverse: true };
         assert_eq!(OfPi::of(1.0 / (2.0 * PI)), Some(inverse));
-        assert_eq!(OfPi::of(3.1416), None);
+        assert_eq!(OfPi::of(0.7234), None);
         assert_eq!(OfPi::of(0.0), None);
     }
 }
