@@ -38,7 +38,7 @@ def lawsmith(problem, x, y, args, seed):
             raise RuntimeError(done.stderr)
         found = json.loads(done.stdout)
     front = [(e["complexity"], e["loss"], e["equation"]) for e in found["front"]]
-    return {"front": front, "chosen": found["selected"]["best"], "evaluations": found["evaluations"]}
+    return {"front": front, "chosen": found["selected"]["shortest"], "evaluations": found["evaluations"]}
 
 
 def pyoperon(problem, x, y, args, seed):

@@ -25,8 +25,8 @@ enum Rounding {
     None,
     /// To single precision.
     Single,
-    /// To so many digits, none of them behind this power of ten.
-    Decimal { digits: i32, last: i32 },
+    /// To so many digits, none of them behind this power of ten; perhaps to single precision before.
+    Decimal { digits: i32, last: i32, single: bool },
 }
 
 impl Rounding {
@@ -44,7 +44,13 @@ impl Rounding {
         match digits {
             MOST_DIGITS.. if some().all(|v| f64::from(v as f32) == v) => Rounding::Single,
             _ if digits >= fewest && digits < MOST_DIGITS && !counted(values, last) => {
-                Rounding::Decimal { digits: digits as i32, last }
+                // Written in the digits of the column, or in as few as tell it from its neighbours.
+                let single = some().all(|v| {
+                    let of = v as f32;
+                    let places = digits - 1;
+                    [format!("{of:.places$e}"), of.to_string()].iter().any(|t| t.parse() == Ok(v))
+                });
+                Rounding::Decimal { digits: digits as i32, last, single }
             }
             _ => Rounding::None,
         }
@@ -55,9 +61,10 @@ impl Rounding {
         match self {
             Rounding::None => 0.0,
             Rounding::Single => value.abs() * f64::from(f32::EPSILON) / 2.0,
-            Rounding::Decimal { digits, last } => {
+            Rounding::Decimal { digits, last, single } => {
                 let first = value.abs().max(f64::MIN_POSITIVE).log10().floor() as i32;
-                10f64.powi(last.max(first - digits + 1))
+                let step = 10f64.powi(last.max(first - digits + 1));
+                if single { step.max(Rounding::Single.step(value)) } else { step }
             }
         }
     }
@@ -116,10 +123,28 @@ mod tests {
         assert_eq!(of(&[1.0 / 3.0, 0.5]), Rounding::None);
         assert_eq!(of(&[f64::from(1.0f32 / 3.0), 0.5]), Rounding::Single);
         let fixed = of(&[1234.5678, 0.0012, 3.0]);
-        assert_eq!(fixed, Rounding::Decimal { digits: 8, last: -4 });
+        assert_eq!(fixed, Rounding::Decimal { digits: 8, last: -4, single: false });
         assert!((fixed.step(0.0012) - 1e-4).abs() < 1e-18);
         let relative = of(&[1.23456e-9, 7.89012e5]);
         assert!((relative.step(7e5) - 1.0).abs() < 1e-9, "{}", relative.step(7e5));
+    }
+
+    /// Numbers of single precision as text: in nine digits each, and in as few as each needs.
+    #[test]
+    fn single_precision_is_known_in_decimals() {
+        let singles: Vec<f32> = (1..200).map(|k| 1.0 / (k as f32 + 0.37)).collect();
+        let nine: Vec<f64> = singles.iter().map(|s| format!("{s:.8e}").parse().unwrap()).collect();
+        let few: Vec<f64> = singles.iter().map(|s| s.to_string().parse().unwrap()).collect();
+        let exact: Vec<f64> = (1..200)
+            .map(|k| format!("{:.8e}", 1.0 / (f64::from(k) + 0.37)).parse().unwrap())
+            .collect();
+        for (values, expected) in [(nine, true), (few, true), (exact, false)] {
+            let rounding = Rounding::of(&values, FEWEST_DIGITS);
+            assert!(
+                matches!(rounding, Rounding::Decimal { single, .. } if single == expected),
+                "{rounding:?}"
+            );
+        }
     }
 
     #[test]
