@@ -17,7 +17,7 @@ NUMBER = re.compile(r"(?<![A-Za-z_0-9.])(\d+\.?\d*(?:[eE][-+]?\d+)?)")
 
 
 
-ENVIRONMENT = {k: v for k, v in FUNCTIONS.items() if k != "pi"} | {
+ENVIRONMENT = FUNCTIONS | {
     "IF": lambda c, a, b: np.where(c > 0, a, b), "min": np.minimum, "max": np.maximum,
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "cube": lambda x: x**3, "neg": lambda x: -x, "number": lambda c: c * 1.0,
 }

@@ -27,7 +27,7 @@ use crate::ops::expression::{Evaluator, side_by_side};
 /// Batches of an island between two synchronisations.
 const BATCHES: usize = 32;
 /// Share of the time that an enumeration may take before the search begins.
-const PLANTING: f64 = 0.25;
+const PLANTING: f64 = 0.4;
 
 /// One table and its target.
 #[derive(Clone, Debug, Default)]
