@@ -1,4 +1,4 @@
-//! The sections of a regression of a table: what speaks for its laws.
+//! The sections of a regression of a table: the evidence for its laws.
 
 use std::path::Path;
 
@@ -11,9 +11,7 @@ use super::plot::{Colour, Mark, Plot, Series};
 use crate::error::{Error, Result};
 use crate::store::run::RunFolder;
 use crate::symbolic::evidence::{Null, Points, interval_text, share};
-
-/// The document of `--json`.
-pub use crate::symbolic::job::RESULT;
+use crate::symbolic::job::RESULT;
 
 /// Rows to draw, a list with an entry for each target that has a law.
 pub const POINTS: &str = "points.json";
@@ -37,7 +35,7 @@ struct Fit {
     evidence: Option<Evidence>,
 }
 
-/// What speaks for a law.
+/// The evidence for a law.
 #[derive(Deserialize)]
 struct Evidence {
     measure: String,
@@ -89,7 +87,7 @@ pub(super) fn all(folder: &RunFolder, page: &mut Page) -> Result<()> {
         };
         let fits: Vec<Fit> = serde_json::from_value(Value::Array(list))
             .map_err(|e| broken(&folder.file(RESULT), e))?;
-        page.optional("evidence", "What speaks for it", evidence(&fits));
+        page.optional("evidence", "Evidence", evidence(&fits));
     }
     let drawn: Option<Vec<Drawn>> = read(&folder.file(POINTS))?;
     let drawn = drawn.unwrap_or_default();
@@ -157,8 +155,8 @@ fn evidence(fits: &[Fit]) -> Option<String> {
         }
         if let Some(text) = evidence.null.as_ref().map(Null::text) {
             html.push_str(&format!(
-                "<p>{text}, by a formula of at most the same complexity. The same search was made on them; that \
-                 inputs and target do not belong together is all that differs.</p>\n"
+                "<p>{text}, by a formula of at most the same complexity: the same search, with the target's values in \
+                 random order.</p>\n"
             ));
         }
         let constant = |constant: &Constant| {
@@ -187,7 +185,7 @@ fn predictions(drawn: &[Drawn]) -> Option<String> {
             .iter()
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &y| (low.min(y), high.max(y)));
         let plot = Plot {
-            title: format!("{target} as the law says against {target} of the table"),
+            title: format!("Prediction of {target} against {target}"),
             x: target.clone(),
             y: "law".into(),
             log: false,
@@ -198,7 +196,7 @@ fn predictions(drawn: &[Drawn]) -> Option<String> {
         plot.figure()
     };
     let panels: Vec<String> = drawn.iter().filter_map(panel).collect();
-    let text = "<p>Each dot is a row of the table (a random choice of long ones). On the line the law is right.</p>";
+    let text = "<p>Each dot is a row of the table (a random choice where there are many). On the line, the law predicts the target exactly.</p>";
     (!panels.is_empty()).then(|| format!("{text}<div class=\"panels\">{}</div>", panels.concat()))
 }
 
@@ -222,6 +220,6 @@ fn residuals(drawn: &[Drawn]) -> Option<String> {
         }
     }
     let text =
-        "<p>What the law leaves, against each input. A pattern is something that it lacks.</p>";
+        "<p>Target minus prediction, against each input. A pattern shows what the law misses.</p>";
     (!panels.is_empty()).then(|| format!("{text}<div class=\"panels\">{panels}</div>"))
 }

@@ -31,8 +31,8 @@ const DRAWN: usize = 2000;
 const INPUTS: usize = 6;
 /// Constants that a terminal shows; a number for each of many groups would fill it.
 const SHOWN: usize = 12;
-/// Half an interval of less than this part of a constant is below what the search resolves.
-const SINGLE: f64 = 1e-6;
+/// Half an interval of less than this part of a constant is rounding of double precision.
+const ROUNDING: f64 = 1e-12;
 
 /// How well predictions fit some rows.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -360,8 +360,8 @@ fn constant_text((value, known): &(f64, Known)) -> String {
 /// An interval with two digits of its width.
 pub fn interval_text(value: f64, [low, high]: [f64; 2]) -> String {
     let half = (high - low) / 2.0;
-    if half <= SINGLE * value.abs() {
-        return "sharp in single precision".to_string();
+    if half <= ROUNDING * value.abs() {
+        return "exact to rounding".to_string();
     }
     let (size, least) = (low.abs().max(high.abs()).log10().floor(), half.log10().floor());
     if (-4.0..6.0).contains(&size) {

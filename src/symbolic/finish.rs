@@ -2,7 +2,7 @@
 //!
 //! Constants are fitted once more, parts and constants that the data do not need go, simple numbers take the place of
 //! fitted ones where the loss bears it, and no number keeps more digits than the loss asks for. What is left is
-//! compared anew: a formula that lives from rounding is none of the front.
+//! compared anew: a formula that only fits the rounding of the data does not stand on it.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -24,7 +24,7 @@ use crate::ops::expression::exact::Exact;
 const SOME: usize = 20_000;
 /// … and those on which parts are dropped and constants rounded.
 const FEW: usize = 1_000;
-/// A table of more rows judges formulas and has no part in fitting them: constants are known well enough.
+/// Of a table with more rows than this all of them judge a formula, and only some fit it: constants are known well enough.
 const LONG: usize = 200_000;
 /// Steps and tolerance of fitting on all rows, once they have been fitted on some.
 const LAST: (u32, f64) = (3, 1e-9);
@@ -168,24 +168,21 @@ impl<'a> Judge<'a> {
     /// A candidate with its constants fitted; None where it is not valid on all rows, or too long.
     fn fitted(&self, candidate: &Expression, steps: (u32, f64)) -> Option<Found> {
         let mut candidate = candidate.clone();
-        let mut loss = 0.0;
-        let on_all = match self.all.rows() {
-            rows if rows > LONG => (0, 0.0),
-            _ if self.some.is_some() => LAST,
-            _ => steps,
-        };
-        let rows = self.some.iter().map(|some| (some, steps)).chain([(&self.all, on_all)]);
-        for (rows, steps) in rows {
-            let (found, constants) = self.rules.exact_fit(rows, &candidate, &[], steps);
-            if !found.is_finite() {
-                return None;
-            }
-            loss = found;
+        let mut fit = |rows: &Exact, steps| {
+            let (loss, constants) = self.rules.exact_fit(rows, &candidate, &[], steps);
             candidate.set_constants(&constants);
-        }
+            loss
+        };
+        let loss = match &self.some {
+            None => fit(&self.all, steps),
+            Some(some) if !fit(some, steps).is_finite() => return None,
+            Some(_) if self.all.rows() > LONG => self.rules.exact_loss(&self.all, &candidate),
+            Some(_) => fit(&self.all, LAST),
+        };
         self.found(candidate, loss)
     }
 
+    /// A candidate with its loss, where it may stand on the front.
     fn found(&self, candidate: Expression, loss: f64) -> Option<Found> {
         let complexity = self.rules.complexity(&candidate);
         let admitted = loss.is_finite() && self.rules.admits(&candidate);
@@ -275,7 +272,8 @@ impl<'a> Judge<'a> {
             let rounded = round::rounded(self.rules, self.few(), candidate, floor);
             let simple = self.rules.simplified(&rounded);
             let loss = self.rules.exact_loss(&self.all, &simple);
-            self.found(simple, loss).filter(|found| found.loss <= limit)
+            let simple = self.found(simple, loss)?;
+            (simple.loss <= limit && simple.complexity <= found.complexity).then_some(simple)
         };
         let apart = (!self.rules.is_template()).then(|| distributed(&candidate)).flatten();
         let shortest = [Some(&candidate), apart.as_ref()].into_iter().flatten().filter_map(simple);

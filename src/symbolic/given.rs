@@ -40,10 +40,17 @@ impl Given {
 
     /// A column as the search sees it; an error is the row of a value that single precision cannot hold.
     pub fn column(&self, index: usize) -> Result<Vec<f32>, usize> {
-        seen(&self.columns[index], self.units.inputs[index])
+        let (column, (zero, unit)) = (&self.columns[index], self.units.inputs[index]);
+        let seen = seen(column, (zero, unit))?;
+        // What becomes 0 has another logarithm.
+        let lost = |row: &usize| column[*row] != zero && !seen[*row].is_normal();
+        match (0..seen.len()).find(lost) {
+            Some(row) => Err(row),
+            None => Ok(seen),
+        }
     }
 
-    /// The same of the target.
+    /// The same of the target, in which what is small beyond measure counts as 0: no loss tells it from that.
     pub fn seen_target(&self) -> Result<Vec<f32>, usize> {
         seen(&self.target, self.units.output)
     }
@@ -76,8 +83,7 @@ impl Given {
 fn seen(values: &[f64], (zero, unit): (f64, f64)) -> Result<Vec<f32>, usize> {
     let held = |(row, &value): (usize, &f64)| {
         let seen = ((value - zero) / unit) as f32;
-        let lost = !seen.is_finite() || (value != zero && !seen.is_normal());
-        if lost { Err(row) } else { Ok(seen) }
+        if seen.is_finite() { Ok(seen) } else { Err(row) }
     };
     values.iter().enumerate().map(held).collect()
 }
@@ -167,5 +173,7 @@ mod tests {
         assert_eq!(given.column(0).unwrap(), [0.5, -0.3, 0.4]);
         let wide = Given::new(vec![vec![1.0, 1e-60, 1e60]], vec![1.0, 2.0, 3.0], true);
         assert_eq!(wide.column(0), Err(1));
+        let tail = Given::new(vec![vec![1.0, 2.0, 3.0]], vec![1.0, 0.1, 1e-87], true);
+        assert_eq!(tail.seen_target().unwrap()[2], 0.0);
     }
 }
