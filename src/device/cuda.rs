@@ -1,5 +1,5 @@
-//! CUDA devices: buffers, launches, recorded graphs. With `driver.rs` and `ring.rs` the only file that speaks
-//! to the driver.
+//! CUDA devices: what they are, launches, recorded graphs. With `memory.rs`, `driver.rs` and `ring.rs` the only
+//! files that speak to the driver.
 //!
 //! The driver's library is loaded at run time. All work of a device goes through one stream, so
 //! that a kernel sees what was enqueued before it; calls return before the work is done, and
@@ -10,22 +10,21 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::fmt;
-use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 use cudarc::driver::sys::{
-    CUdevice_attribute, CUfunction, CUfunction_attribute, CUgraphInstantiate_flags,
-    CUmemPool_attribute, CUmemoryPool, CUmodule, CUresult, CUstreamCaptureMode, CUuuid,
-    cuDeviceGetUuid_v2,
+    CUdevice_attribute, CUfunction, CUfunction_attribute, CUgraphInstantiate_flags, CUmemoryPool,
+    CUmodule, CUstreamCaptureMode, CUuuid, cuDeviceGetUuid_v2,
 };
-use cudarc::driver::{
-    CudaContext, CudaEvent, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DriverError,
-    result,
-};
+use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, CudaStream, DriverError, result};
 
 use super::driver::{self, text};
+pub(crate) use super::memory::Shelf;
+#[cfg(test)]
+pub(crate) use super::memory::copied;
+pub use super::memory::{Buffer, Pointer};
+use super::memory::{lock, pool};
 use crate::error::{Error, Result};
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -47,11 +46,11 @@ impl PartialEq for Gpu {
 }
 
 pub(super) struct Inner {
-    ordinal: usize,
+    pub(super) ordinal: usize,
     pub(super) context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
     /// Where buffers come from, on devices that have such pools.
-    pool: Option<Handle<CUmemoryPool>>,
+    pub(super) pool: Option<Handle<CUmemoryPool>>,
     properties: OnceLock<Properties>,
     loaded: Mutex<Loaded>,
 }
@@ -107,78 +106,9 @@ impl Grid {
 /// The argument struct of a kernel, of [`super::args`]: the very bytes of its C++ twin.
 pub trait Args: Pod {}
 
-/// An address in a device's memory, for an argument struct.
-#[repr(transparent)]
-pub struct Pointer<T> {
-    address: u64,
-    of: PhantomData<*const T>,
-}
-
-impl<T> Clone for Pointer<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Pointer<T> {}
-
-// SAFETY: the address 0 is 'not given'.
-unsafe impl<T> Zeroable for Pointer<T> {}
-// SAFETY: an address is a number, transparently.
-unsafe impl<T: 'static> Pod for Pointer<T> {}
-
-// SAFETY: an address is a number until a kernel takes it, for which the caller of the launch answers.
-unsafe impl<T> Send for Pointer<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Pointer<T> {}
-
-impl<T> Pointer<T> {
-    /// What a kernel recognises as 'not given'.
-    pub const NULL: Self = Pointer { address: 0, of: PhantomData };
-
-    /// The address of element `index`.
-    ///
-    /// # Safety
-    /// The buffer has that element.
-    pub unsafe fn add(self, index: usize) -> Self {
-        Pointer { address: self.address + (index * size_of::<T>()) as u64, of: PhantomData }
-    }
-
-    /// The same address, of another type, for kernels that take one of several.
-    pub fn cast<U>(self) -> Pointer<U> {
-        Pointer { address: self.address, of: PhantomData }
-    }
-}
-
-/// Elements in the memory of a device, freed with the value, or left on the shelf that it came from.
-pub struct Buffer<T> {
-    gpu: Gpu,
-    /// At least as long as the elements.
-    pub(super) memory: ManuallyDrop<Memory>,
-    home: Option<(Places, usize)>,
-    len: usize,
-    of: PhantomData<T>,
-}
-
-/// Memory of a device.
-pub(super) struct Memory {
-    gpu: Gpu,
-    pub(super) slice: CudaSlice<u8>,
-}
-
-/// Memory that stays with its owner from one run of some work to the next: [`Gpu::reuse`].
-#[derive(Clone, Default)]
-pub(crate) struct Shelf {
-    places: Places,
-}
-
-type Places = Arc<Mutex<Vec<Option<Memory>>>>;
-
 thread_local! {
     /// The stream on which this thread records. It is not the device's: other threads go on there.
     static RECORDED: RefCell<Option<Arc<CudaStream>>> = const { RefCell::new(None) };
-    /// From which shelf this thread takes buffers, and how many it has asked for.
-    static SHELF: RefCell<Option<(Places, usize)>> = const { RefCell::new(None) };
 }
 
 /// Launches that were recorded, to be replayed at once.
@@ -303,112 +233,6 @@ impl Gpu {
         Ok(uuid.bytes.map(|byte| byte as u8))
     }
 
-    /// Bytes of memory that are free: what nobody has, and what buffers had that are gone.
-    pub fn free_memory(self) -> Result<usize> {
-        use CUmemPool_attribute as A;
-        let read = || -> Result<usize, DriverError> {
-            let (free, _) = self.inner.context.mem_get_info()?;
-            let Some(Handle(pool)) = self.inner.pool else { return Ok(free) };
-            let pooled = |attribute| {
-                let mut bytes = 0u64;
-                // SAFETY: both attributes that are asked for are of this type.
-                unsafe {
-                    result::mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast())?
-                };
-                Ok(bytes as usize)
-            };
-            // In this order: what other threads free in between is not counted twice.
-            let held = pooled(A::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
-            Ok(free + held.saturating_sub(pooled(A::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?))
-        };
-        read().map_err(|e| self.failed("ask for the free memory", e))
-    }
-
-    /// What `call` gives. Where memory is too short for it, what the pool holds and no buffer uses goes back to the
-    /// driver, which has no other use for it while it is the pool's, and `call` is tried once more.
-    fn with_memory<R>(
-        self,
-        mut call: impl FnMut() -> Result<R, DriverError>,
-    ) -> Result<R, DriverError> {
-        let first = call();
-        let short = matches!(first, Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)));
-        let Some(Handle(pool)) = self.inner.pool.filter(|_| short) else { return first };
-        // What was freed is unused when the work before it is done.
-        self.inner.stream.synchronize()?;
-        // SAFETY: the pool is the device's.
-        unsafe { result::mem_pool::trim_to(pool, 0)? };
-        call()
-    }
-
-    /// `len` elements, not initialised.
-    ///
-    /// # Errors
-    /// Too little memory: the error says how much is needed and how much there is.
-    pub fn buffer<T: Pod>(self, len: usize) -> Result<Buffer<T>> {
-        let bytes = (len * size_of::<T>()).max(1);
-        let home = SHELF.with_borrow_mut(|shelf| {
-            let (places, asked) = shelf.as_mut()?;
-            *asked += 1;
-            Some((places.clone(), *asked - 1))
-        });
-        let kept = home.as_ref().and_then(|(places, place)| {
-            let mut places = lock(places);
-            if places.len() <= *place {
-                places.resize_with(place + 1, || None);
-            }
-            places[*place].take()
-        });
-        let kept = kept.filter(|memory| memory.gpu == self && memory.slice.len() >= bytes);
-        let memory = match kept {
-            Some(memory) => memory,
-            None => self.allocate(bytes)?,
-        };
-        Ok(Buffer { gpu: self, memory: ManuallyDrop::new(memory), home, len, of: PhantomData })
-    }
-
-    fn allocate(self, bytes: usize) -> Result<Memory> {
-        #[cfg(test)]
-        asked::count(asked::ALLOCATIONS);
-        // SAFETY: a kernel or an upload writes before anything is read; tests poison fresh memory.
-        let slice = self.with_memory(|| unsafe { self.inner.stream.alloc::<u8>(bytes) });
-        let slice = slice.map_err(|e| {
-            if e.0 != CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-                return self.failed("allocate memory", e);
-            }
-            let mib = |bytes: usize| bytes.div_ceil(1 << 20);
-            let free = self.free_memory().map_or(0, |free| free >> 20);
-            let ordinal = self.inner.ordinal;
-            Error::device(format!(
-                "cuda:{ordinal} has too little memory: {} MiB more are needed, {free} MiB are free",
-                mib(bytes)
-            ))
-        })?;
-        Ok(Memory { gpu: self, slice })
-    }
-
-    /// Runs `work`, in which this thread's first, second, … buffer lies where that of the last run with this shelf lay,
-    /// if it has room there; nothing is allocated in work that repeats.
-    pub(crate) fn reuse<R>(shelf: &Shelf, work: impl FnOnce() -> R) -> R {
-        let outer = SHELF.replace(Some((shelf.places.clone(), 0)));
-        let result = work();
-        SHELF.set(outer);
-        result
-    }
-
-    /// `len` elements whose bytes are 0.
-    pub fn zeros<T: Pod>(self, len: usize) -> Result<Buffer<T>> {
-        let mut buffer = self.buffer(len)?;
-        buffer.clear()?;
-        Ok(buffer)
-    }
-
-    /// A copy of `values`.
-    pub fn upload<T: Pod>(self, values: &[T]) -> Result<Buffer<T>> {
-        let mut buffer = self.buffer(values.len())?;
-        buffer.upload(values)?;
-        Ok(buffer)
-    }
-
     /// Enqueues a kernel.
     ///
     /// # Safety
@@ -525,133 +349,6 @@ impl fmt::Debug for Gpu {
     }
 }
 
-impl<T: Pod> Buffer<T> {
-    /// Elements.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// True without elements.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The address for a kernel that reads the first `len` elements.
-    ///
-    /// # Panics
-    /// If there are fewer: a programming error.
-    pub fn read(&self, len: usize) -> Pointer<T> {
-        assert!(len <= self.len, "a kernel reads {len} of {} elements", self.len);
-        let (address, _) = self.memory.slice.device_ptr(&self.gpu.inner.stream);
-        Pointer { address, of: PhantomData }
-    }
-
-    /// The address for a kernel that writes (and may read) the first `len` elements.
-    ///
-    /// # Panics
-    /// If there are fewer: a programming error.
-    pub fn write(&mut self, len: usize) -> Pointer<T> {
-        assert!(len <= self.len, "a kernel writes {len} of {} elements", self.len);
-        let (address, _) = self.memory.slice.device_ptr_mut(&self.gpu.inner.stream);
-        Pointer { address, of: PhantomData }
-    }
-
-    /// Overwrites the first elements.
-    ///
-    /// # Panics
-    /// If there are more values than elements: a programming error.
-    pub fn upload(&mut self, values: &[T]) -> Result<()> {
-        assert!(values.len() <= self.len, "{} values for {} elements", values.len(), self.len);
-        let bytes: &[u8] = bytemuck::cast_slice(values);
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        #[cfg(test)]
-        copied::count(0, bytes.len());
-        let mut target = self.memory.slice.slice_mut(..bytes.len());
-        let copied = self.gpu.inner.stream.memcpy_htod(bytes, &mut target);
-        copied.map_err(|e| self.gpu.failed("copy to the device", e))
-    }
-
-    /// Enqueues a copy of `other`, which has as many elements.
-    ///
-    /// # Panics
-    /// If it has not: a programming error.
-    pub fn copy_from(&mut self, other: &Buffer<T>) -> Result<()> {
-        assert_eq!(self.len, other.len, "elements");
-        self.copy_part(other, 0, self.len)
-    }
-
-    /// Enqueues a copy of `len` elements of `other`, from `first` on, to the first ones.
-    ///
-    /// # Panics
-    /// If one of both has not so many: a programming error.
-    pub fn copy_part(&mut self, other: &Buffer<T>, first: usize, len: usize) -> Result<()> {
-        assert!(first + len <= other.len && len <= self.len, "{len} elements from {first} on");
-        let bytes = |elements: usize| elements * size_of::<T>();
-        if bytes(len) == 0 {
-            return Ok(());
-        }
-        let from = other.memory.slice.slice(bytes(first)..bytes(first + len));
-        let mut to = self.memory.slice.slice_mut(..bytes(len));
-        let copied = self.gpu.inner.stream.memcpy_dtod(&from, &mut to);
-        copied.map_err(|e| self.gpu.failed("copy its memory", e))
-    }
-
-    /// Waits for the work and copies the first elements back.
-    ///
-    /// # Panics
-    /// If more values are asked for than there are: a programming error.
-    pub fn download(&self, values: &mut [T]) -> Result<()> {
-        assert!(values.len() <= self.len, "{} values of {} elements", values.len(), self.len);
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
-        if bytes.is_empty() {
-            return self.gpu.synchronize();
-        }
-        #[cfg(test)]
-        copied::count(1, bytes.len());
-        let stream = &self.gpu.inner.stream;
-        let copied = stream.memcpy_dtoh(&self.memory.slice.slice(..bytes.len()), bytes);
-        copied.map_err(|e| self.gpu.failed("copy from the device", e))?;
-        self.gpu.synchronize()
-    }
-
-    /// All elements, copied back.
-    pub fn to_vec(&self) -> Result<Vec<T>> {
-        let mut values = vec![T::zeroed(); self.len];
-        self.download(&mut values)?;
-        Ok(values)
-    }
-
-    /// Sets every byte to 0.
-    pub fn clear(&mut self) -> Result<()> {
-        let bytes = self.len * size_of::<T>();
-        if bytes == 0 {
-            return Ok(());
-        }
-        let cleared = self.gpu.inner.stream.memset_zeros(&mut self.memory.slice.slice_mut(..bytes));
-        cleared.map_err(|e| self.gpu.failed("clear memory", e))
-    }
-}
-
-impl<T> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        // SAFETY: nobody uses it behind this.
-        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
-        if let Some((places, place)) = &self.home {
-            lock(places)[*place] = Some(memory);
-        }
-    }
-}
-
-/// Frees in any thread, also in one that has not used the device yet.
-impl Drop for Memory {
-    fn drop(&mut self) {
-        let context = &self.gpu.inner.context;
-        context.record_err(context.bind_to_thread());
-    }
-}
-
 impl Recording {
     /// Enqueues what was recorded.
     ///
@@ -678,27 +375,6 @@ impl Moment {
     }
 }
 
-/// A lock that a panicked thread held protects maps that are whole at any time.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// The pool that buffers of a device come from, told to keep what they leave: by default it gives everything
-/// back to the driver whenever somebody waits, and each step would map its gigabytes again.
-fn pool(context: &CudaContext) -> Result<Option<Handle<CUmemoryPool>>, DriverError> {
-    if !context.has_async_alloc() {
-        return Ok(None);
-    }
-    let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    let mut everything = u64::MAX;
-    // SAFETY: the device is the driver's, the threshold of this type.
-    unsafe {
-        let pool = result::device::get_mem_pool(context.cu_device())?;
-        result::mem_pool::set_attribute(pool, threshold, (&raw mut everything).cast())?;
-        Ok(Some(Handle(pool)))
-    }
-}
-
 /// What a thread has asked of drivers, for tests.
 #[cfg(test)]
 pub(crate) mod asked {
@@ -712,7 +388,7 @@ pub(crate) mod asked {
         static CALLS: Cell<[usize; 3]> = const { Cell::new([0; 3]) };
     }
 
-    pub(super) fn count(which: usize) {
+    pub(in crate::device) fn count(which: usize) {
         let mut all = CALLS.get();
         all[which] += 1;
         CALLS.set(all);
@@ -721,26 +397,5 @@ pub(crate) mod asked {
     /// Modules loaded, buffers allocated, kernels launched.
     pub(crate) fn calls() -> [usize; 3] {
         CALLS.get()
-    }
-}
-
-/// What a thread has copied between its buffers and the host, for tests.
-#[cfg(test)]
-pub(crate) mod copied {
-    use std::cell::Cell;
-
-    thread_local! {
-        static BYTES: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
-    }
-
-    pub(super) fn count(direction: usize, bytes: usize) {
-        let mut all = BYTES.get();
-        all[direction] += bytes;
-        BYTES.set(all);
-    }
-
-    /// Bytes to devices and back.
-    pub(crate) fn bytes() -> [usize; 2] {
-        BYTES.get()
     }
 }

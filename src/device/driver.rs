@@ -10,7 +10,7 @@ use cudarc::driver::{DriverError, result};
 
 use super::cuda::{COMPILED, TOOLKIT};
 
-/// The first CUDA whose driver has every function that `cuda.rs` and `ring.rs` call.
+/// The first CUDA whose driver has every function that `cuda.rs`, `memory.rs` and `ring.rs` call.
 const LEAST: i32 = 12_000;
 
 /// The compute capability that kernels are compiled for at least: `ARCHS` in `build.rs`.

@@ -6,6 +6,7 @@
 pub(crate) mod args;
 pub mod cuda;
 pub mod driver;
+mod memory;
 pub mod meter;
 pub mod ring;
 

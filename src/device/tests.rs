@@ -1,4 +1,4 @@
-//! Picking a device, and what `cuda.rs` promises.
+//! Picking a device, and what `cuda.rs` and `memory.rs` promise.
 
 use super::*;
 use crate::error::Kind;
