@@ -40,19 +40,15 @@ impl Given {
 
     /// A column as the search sees it; an error is the row of a value that single precision cannot hold.
     pub fn column(&self, index: usize) -> Result<Vec<f32>, usize> {
-        let (column, (zero, unit)) = (&self.columns[index], self.units.inputs[index]);
-        let seen = seen(column, (zero, unit))?;
+        let zero = self.units.inputs[index].0;
         // What becomes 0 has another logarithm.
-        let lost = |row: &usize| column[*row] != zero && !seen[*row].is_normal();
-        match (0..seen.len()).find(lost) {
-            Some(row) => Err(row),
-            None => Ok(seen),
-        }
+        let held = |value: f64, seen: f32| seen.is_normal() || value == zero;
+        seen(&self.columns[index], self.units.inputs[index], held)
     }
 
     /// The same of the target, in which what is small beyond measure counts as 0: no loss tells it from that.
     pub fn seen_target(&self) -> Result<Vec<f32>, usize> {
-        seen(&self.target, self.units.output)
+        seen(&self.target, self.units.output, |_, seen| seen.is_finite())
     }
 
     /// A formula of the search in the values as they were given.
@@ -80,12 +76,17 @@ impl Given {
     }
 }
 
-fn seen(values: &[f64], (zero, unit): (f64, f64)) -> Result<Vec<f32>, usize> {
-    let held = |(row, &value): (usize, &f64)| {
+/// Values in a unit beyond a zero; an error is the first row of those that are not held.
+fn seen(
+    values: &[f64],
+    (zero, unit): (f64, f64),
+    held: impl Fn(f64, f32) -> bool,
+) -> Result<Vec<f32>, usize> {
+    let one = |(row, &value): (usize, &f64)| {
         let seen = ((value - zero) / unit) as f32;
-        if seen.is_finite() { Ok(seen) } else { Err(row) }
+        if held(value, seen) { Ok(seen) } else { Err(row) }
     };
-    values.iter().enumerate().map(held).collect()
+    values.iter().enumerate().map(one).collect()
 }
 
 /// Zero and unit of each column, those of the target last.
