@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use assert_cmd::Command;
+use lawsmith::formula::expression::Expression;
+use lawsmith::store::tensors::TensorFile;
 use serde_json::Value;
 
 fn lawsmith(folder: &Path) -> Command {
@@ -100,6 +102,13 @@ fn synthetic_graph(at: &Path) {
     run(at, &["graph", "halos.safetensors", "--radius", "20", "-o", "graph.safetensors"]);
 }
 
+/// What lengths, masses and velocities of the graph were divided by.
+fn measured_scales(at: &Path) -> [f64; 3] {
+    let file = TensorFile::open(&at.join("graph.safetensors"), "graph").unwrap();
+    let entry: Value = file.entry().unwrap();
+    ["length", "mass", "velocity"].map(|name| entry["scales"][name].as_f64().unwrap())
+}
+
 const SHORT: [&str; 4] = ["--steps", "600", "--hidden", "16"];
 
 #[test]
@@ -121,6 +130,27 @@ fn a_graph_goes_through_every_stage() {
     let composed = run(at, &["compose", "run", "--evaluations", "3000"]);
     let error = composed["test_loss"]["formula"].as_f64().unwrap();
     assert!(error < 0.75 * constant, "{constant} {composed}");
+    // Laws are in Msun/h, Mpc/h and km/s, and as the search saw them beside that.
+    let laws = std::fs::read_to_string(at.join("run/laws.json")).unwrap();
+    let laws: Value = serde_json::from_str(&laws).unwrap();
+    let names = ["m1", "m2", "dx", "dy", "dz", "r", "dv", "v1", "v2"];
+    let parse = |law: &Value| Expression::parse(law.as_str().unwrap(), &names).unwrap();
+    let of_message = |law: &&Value| law["stage"] == "message";
+    let scales = measured_scales(at);
+    for law in laws.as_array().unwrap().iter().filter(of_message) {
+        let (users, seen) = (parse(&law["equation"]), parse(&law["natural"]));
+        for r in [3.0, 11.0, 17.5] {
+            let [m, d, v] = [2.3e13, 7.0, 240.0];
+            let values = [m, 1.5 * m, d, -d, 0.4 * d, r, v, 0.5 * v, 2.0 * v];
+            let kinds = [1, 1, 0, 0, 0, 0, 2, 2, 2];
+            let scaled: Vec<f64> = values.iter().zip(kinds).map(|(x, k)| x / scales[k]).collect();
+            let (found, expected) = (users.eval(&values), seen.eval(&scaled));
+            assert!(
+                (found - expected).abs() <= 1e-3 * expected.abs() + 1e-5,
+                "{law} {found} {expected}"
+            );
+        }
+    }
     // One schema for every system: what halos do not have is null.
     assert!(composed["components"][0]["law"]["equation"].is_string(), "{composed}");
     assert!(composed["components"][0]["force_r2"].is_null(), "{composed}");

@@ -5,10 +5,11 @@ use rayon::prelude::*;
 
 use super::graph::Graph;
 use crate::device::Device;
-use crate::distill::formula::{Formula, Terms};
+use crate::distill::formula::{Formula, Measures, Terms};
 use crate::distill::refit::{Linearised, Normal};
 use crate::error::Result;
 use crate::formula::expression::{Expression, Node};
+use crate::network::model::Scales;
 use crate::network::system::Measure;
 use crate::observer::Observer;
 use crate::ops::expression::Program;
@@ -25,9 +26,17 @@ pub fn terms() -> Terms {
         edge: names(&VARIABLES),
         node: names(&["m", "v"]),
         outputs: names(&["delta"]),
-        scale: None,
+        units: None,
         period: [0.0; 3],
     }
+}
+
+/// Those of a graph whose lengths, velocities and masses were divided by `scales`: its laws come back in Mpc/h, km/s
+/// and Msun/h. Overdensities and messages have no unit.
+pub fn terms_in(scales: &Scales) -> Terms {
+    let Scales { length, velocity, mass } = *scales;
+    let (origin, charge, output) = ([0.0; 3], 1.0, 1.0);
+    Terms { units: Some(Measures { origin, length, velocity, mass, charge, output }), ..terms() }
 }
 
 /// Where names are among all variables.

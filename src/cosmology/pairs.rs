@@ -5,7 +5,7 @@
 //! whose error is not larger than the smallest by more than the jackknife error of the difference (the
 //! one-standard-error rule, in space).
 
-use super::formula::{Nodes, terms};
+use super::formula::{Nodes, terms_in};
 use super::graph::Graph;
 use super::split::mean_and_jackknife;
 use crate::distill::formula::Formula;
@@ -80,7 +80,7 @@ pub(super) fn settle(
             bar.add(1);
             let mut messages: Vec<_> = laws.iter().map(|law| law.chosen.clone()).collect();
             messages[0] = message.clone();
-            let (terms, components) = (terms(), components.clone());
+            let (terms, components) = (terms_in(&graph.about.scales), components.clone());
             let mut formula = Formula { terms, components, messages, nodes: vec![node.clone()] };
             formula.refit_on(&fit, at.observer).map_err(place)?;
             let Some(found) = formula.predictions(&judge)? else { continue };

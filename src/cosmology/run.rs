@@ -6,7 +6,7 @@
 use std::cell::OnceCell;
 
 use super::edges::{self, sample};
-use super::formula::{Nodes, in_all, measure, terms};
+use super::formula::{Nodes, in_all, measure, terms, terms_in};
 use super::graph::{Graph, N_FEATURES};
 use super::halos::{Halos, errors, predict};
 use super::slab::Slab;
@@ -84,7 +84,7 @@ impl Physics for HalosRun {
     }
 
     fn terms(&self) -> Terms {
-        terms()
+        self.model.about.on.graph().map_or_else(terms, |graph| terms_in(&graph.scales))
     }
 
     /// Into the nodes that may be fitted to.
@@ -126,8 +126,13 @@ impl Physics for HalosRun {
     }
 
     fn found(&self, folder: &RunFolder, table: &Table, select: Select) -> Result<Vec<Found>> {
+        let units = self.terms().units(&table.inputs).map(|units| units.inverse());
         let found = |component: usize| {
-            let front = read_front(folder, &self.label(component), &table.inputs)?;
+            let mut front = read_front(folder, &self.label(component), &table.inputs)?;
+            // The file is in the user's units.
+            for (entry, units) in front.entries.iter_mut().zip(units.iter().cycle()) {
+                entry.expression = entry.expression.rescaled(units);
+            }
             let chosen = front.entries[front.select(select).unwrap_or(0)].clone();
             Ok(Found { chosen, front })
         };

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::dependence::{explained, velocities_tell, waves};
 use super::edges::{self, Inputs, pairs, sample};
 use super::forces::{self, Verdict};
-use super::formula::{Formula, Terms};
+use super::formula::{Formula, Measures, Terms};
 use super::laws::{Found, MESSAGE};
 use super::messages::{EDGES, Probe, ROWS, Table, Wanted};
 use super::nodes::{Graphs, node_table};
@@ -223,8 +223,8 @@ impl Physics for Bodies {
     }
 
     fn terms(&self) -> Terms {
-        let scale = self.data.scale.filter(|scale| !scale.is_none());
-        Terms { scale, ..self.inputs().terms() }
+        let units = self.data.scale.as_ref().and_then(Measures::of_bodies);
+        Terms { units, ..self.inputs().terms() }
     }
 
     fn edges(&self, seed: u64) -> Result<Edges> {

@@ -122,7 +122,7 @@ impl Inputs {
         node.extend(axes.iter().map(|axis| format!("v{axis}")));
         node.extend(["q", "m"].map(String::from));
         let outputs = axes.iter().map(|axis| format!("a{axis}")).collect();
-        Terms { edge: self.names(), node, outputs, scale: None, period: self.period }
+        Terms { edge: self.names(), node, outputs, units: None, period: self.period }
     }
 
     fn velocity(&self, k: usize) -> String {

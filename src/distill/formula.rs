@@ -21,7 +21,7 @@ pub struct Terms {
     /// What is predicted of a node.
     pub outputs: Vec<String>,
     /// The units that they are in; `None` for the user's.
-    pub scale: Option<Scale>,
+    pub units: Option<Measures>,
     /// Edges of a periodic box, 0 for none.
     pub period: [f64; 3],
 }
@@ -36,22 +36,48 @@ impl Terms {
     /// The user's units of a law of messages in these variables; `None` where it is in them already.
     /// Messages have the unit of what is predicted.
     pub fn units(&self, names: &[String]) -> Option<Rescaling> {
-        let scale = self.scale.filter(|scale| !scale.is_none())?;
-        let inputs = names.iter().map(|name| unit(name, &scale)).collect();
-        Some(Rescaling { inputs, output: (0.0, scale.acceleration()) })
+        let units = self.units?;
+        let inputs = names.iter().map(|name| units.of(name)).collect();
+        Some(Rescaling { inputs, output: (0.0, units.output) })
     }
 }
 
-/// Zero and unit of a variable of small systems.
-fn unit(name: &str, scale: &Scale) -> (f64, f64) {
-    let axis = ["x", "y", "z"].iter().position(|axis| *axis == name);
-    match (axis, name.as_bytes().first()) {
-        (Some(axis), _) => (scale.origin[axis], scale.length),
-        (None, Some(b'm')) => (0.0, scale.mass),
-        (None, Some(b'q')) => (0.0, scale.charge),
-        (None, Some(b'v')) => (0.0, scale.velocity()),
-        (None, Some(b'e')) => (0.0, scale.acceleration()),
-        _ => (0.0, scale.length),
+/// What a value of 1 of each kind of variable is in the user's units.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measures {
+    /// Where positions are zero.
+    pub origin: [f64; 3],
+    /// Positions, displacements and distances.
+    pub length: f64,
+    /// Velocities and speeds.
+    pub velocity: f64,
+    /// Masses.
+    pub mass: f64,
+    /// Charges.
+    pub charge: f64,
+    /// What is predicted, and messages.
+    pub output: f64,
+}
+
+impl Measures {
+    /// Those of accelerations of small systems in units of their own; `None` where these are the user's.
+    pub fn of_bodies(scale: &Scale) -> Option<Self> {
+        let Scale { origin, length, mass, charge, .. } = *scale;
+        let (velocity, output) = (scale.velocity(), scale.acceleration());
+        (!scale.is_none()).then_some(Measures { origin, length, velocity, mass, charge, output })
+    }
+
+    /// Zero and unit of a variable.
+    fn of(&self, name: &str) -> (f64, f64) {
+        let axis = ["x", "y", "z"].iter().position(|axis| *axis == name);
+        match (axis, name.as_bytes()) {
+            (Some(axis), _) => (self.origin[axis], self.length),
+            (None, [b'm', ..]) => (0.0, self.mass),
+            (None, [b'q', ..]) => (0.0, self.charge),
+            (None, [b'v', ..] | b"dv") => (0.0, self.velocity),
+            (None, [b'e', ..]) => (0.0, self.output),
+            _ => (0.0, self.length),
+        }
     }
 }
 

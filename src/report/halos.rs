@@ -9,6 +9,7 @@ use crate::cosmology::slab::Slab;
 use crate::distill::summary::Summary;
 use crate::error::Result;
 use crate::formula::expression::Expression;
+use crate::network::model::{Model, OnGraph};
 use crate::ops::formula::VARIABLES;
 use crate::store::run::RunFolder;
 use crate::store::tensors::TensorFile;
@@ -148,6 +149,8 @@ fn terms(folder: &RunFolder, summary: &Summary, messages: &Messages) -> Result<O
     else {
         return Ok(None);
     };
+    let model = Model::load(&folder.file("model.safetensors"))?;
+    let Some(OnGraph { scales, .. }) = model.about.on.graph() else { return Ok(None) };
     let file = TensorFile::open(&folder.file("messages.safetensors"), "messages")?;
     let edges = messages.values.len() / width;
     let features = file.f32("features", &[edges, 2 * N_FEATURES])?;
@@ -156,9 +159,9 @@ fn terms(folder: &RunFolder, summary: &Summary, messages: &Messages) -> Result<O
     };
     let r = VARIABLES.iter().position(|name| *name == "r").expect("a variable");
     let every = edges.div_ceil(SCATTER).max(1);
-    let dots = (0..edges)
-        .step_by(every)
-        .map(|edge| (row(edge)[r], f64::from(messages.values[edge * width + column])));
+    let dots = (0..edges).step_by(every).map(|edge| {
+        (scales.length * row(edge)[r], f64::from(messages.values[edge * width + column]))
+    });
     let mut series = vec![Series {
         label: "network".into(),
         colour: Colour::Faint,
@@ -168,7 +171,7 @@ fn terms(folder: &RunFolder, summary: &Summary, messages: &Messages) -> Result<O
     let laws = job::read_laws(folder)?;
     let target = format!("e{}", component.index);
     let law = laws.iter().find(|law| law["stage"] == "message" && law["target"] == target.as_str());
-    let law = law.and_then(|law| Expression::parse(law["equation"].as_str()?, &VARIABLES).ok());
+    let law = law.and_then(|law| Expression::parse(job::own_equation(law)?, &VARIABLES).ok());
     if let Some(law) = law {
         let mut columns = vec![Vec::new(); VARIABLES.len()];
         for edge in (0..edges).step_by(every) {
@@ -188,10 +191,10 @@ fn terms(folder: &RunFolder, summary: &Summary, messages: &Messages) -> Result<O
                 let distance = farthest * (f64::from(step) + 0.5) / 200.0;
                 let mut at = at.clone();
                 at[r] = distance;
-                (distance, law.eval(&at))
+                (scales.length * distance, law.eval(&at))
             };
             series.push(Series {
-                label: format!("law at m2 = {}", number(at[1])),
+                label: format!("law at m2 = {} Msun/h", number(scales.mass * at[1])),
                 colour: Colour::Series(k),
                 mark: Mark::Line(2),
                 points: (0..200).map(point).collect(),
@@ -200,7 +203,7 @@ fn terms(folder: &RunFolder, summary: &Summary, messages: &Messages) -> Result<O
     }
     let plot = Plot {
         title: format!("Message {target} against the distance"),
-        x: "distance, in 288.675 Mpc/h".into(),
+        x: "distance, Mpc/h".into(),
         y: format!("message {target}"),
         log: false,
         equal: false,
