@@ -14,14 +14,16 @@ use super::nodes::{Graphs, node_table};
 use super::rollout;
 use super::run::{Compute, Distilled, Edges, Judgement, Laws, Physics, Predictor};
 use super::summary::{ComponentSummary, Summary};
-use super::verdict::{Conclusion, Leftover, MEAN_OF_NORMAL, Predictions, short};
+use super::verdict::{Conclusion, Leftover, MEAN_OF_NORMAL, Predictions};
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
+use crate::formula::print::short;
 use crate::law::Law;
 use crate::nbody::dataset::Dataset;
 use crate::network::batches::split;
 use crate::network::model::{DataSet, Model, TrainedOn};
 use crate::network::system::{Measure, System};
+use crate::network::tails;
 use crate::network::view::Quantity;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Select;
@@ -295,8 +297,18 @@ impl Physics for Bodies {
     }
 
     /// The first ones: they are in random order.
+    /// Messages with a heavy tail are weighed as [`tails`] says, by their distance from the median.
     fn rows(&self, message: &[f32], _: u64) -> (Vec<usize>, Option<Vec<f32>>) {
-        ((0..ROWS.min(message.len())).collect(), None)
+        let message = &message[..ROWS.min(message.len())];
+        let weights = self.foreign().then(|| {
+            let mut sorted = message.to_vec();
+            let half = sorted.len() / 2;
+            let median = *sorted.select_nth_unstable_by(half, f32::total_cmp).1;
+            let sizes: Vec<f64> = message.iter().map(|&m| f64::from((m - median).abs())).collect();
+            let [twentieth, _] = tails::tail(&sizes)?;
+            Some(sizes.iter().map(|&size| tails::weight(size, twentieth) as f32).collect())
+        });
+        ((0..message.len()).collect(), weights.flatten())
     }
 
     fn verdict(&self, law: &Expression, problem: &Problem, seed: u64) -> Option<Verdict> {

@@ -233,7 +233,8 @@ pub fn regress(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     let Run { folder, physics } = run;
     let table = Table::read(folder)?;
     let problems = table.problems(&**physics, at.seed)?;
-    if !how.joint.is_empty() && problems.iter().any(|problem| problem.weights.is_some()) {
+    let apart = |pair: &[Problem]| pair[0].columns != pair[1].columns;
+    if !how.joint.is_empty() && problems.windows(2).any(apart) {
         let message = "does not apply to messages on a graph, each of which has inputs of its own";
         return Err(Error::usage(message).field("--joint"));
     }

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::formula::print::short;
+
 /// A formula explains the data where at least this share of the variance is explained, …
 const EXPLAINS: f64 = 0.9;
 /// (of data that no law could explain altogether, this share,)
@@ -139,19 +141,6 @@ impl Conclusion {
             score(formula)
         )
     }
-}
-
-/// A number in three digits.
-pub fn short(value: f64) -> String {
-    let size = value.abs();
-    if value == 0.0 || !value.is_finite() {
-        return format!("{value}");
-    }
-    if !(1e-3..1e5).contains(&size) {
-        return format!("{value:.2e}");
-    }
-    let digits = (2 - size.log10().floor() as i32).max(0) as usize;
-    format!("{value:.digits$}")
 }
 
 fn judge(

@@ -305,6 +305,19 @@ fn latex_character(c: char) -> String {
     }
 }
 
+/// A number in three digits.
+pub fn short(value: f64) -> String {
+    let size = value.abs();
+    if value == 0.0 || !value.is_finite() {
+        return format!("{value}");
+    }
+    if !(1e-3..1e5).contains(&size) {
+        return format!("{value:.2e}");
+    }
+    let digits = (2 - size.log10().floor() as i32).max(0) as usize;
+    format!("{value:.digits$}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::settings::{Settings, scaled};
+use super::tails::Tails;
 use super::view::View;
 use crate::error::{Error, Result};
 use crate::nbody::dataset::Dataset;
@@ -68,9 +69,13 @@ fn noise_seed(seed: u64) -> u64 {
 
 /// Draws graphs from a data set.
 pub struct Sampler<'a> {
+    /// With [`Sampler::tails`] each frame is a run of its own.
     states: States<'a>,
     shown: Option<Arc<Shown>>,
+    /// Weights of frames in trainings.
+    tails: Option<Tails>,
     runs: usize,
+    frames: usize,
     stride: usize,
     translation: f64,
 }
@@ -78,10 +83,26 @@ pub struct Sampler<'a> {
 impl<'a> Sampler<'a> {
     /// Draws from `dataset` as `settings` say.
     pub fn new(dataset: &'a Dataset, settings: &Settings) -> Self {
+        let (view, tails) = (View::of(dataset, settings), Tails::of(dataset));
+        let (mut states, about) = (dataset.states(), &dataset.about);
+        let shown = match tails {
+            None => view.shown(dataset),
+            Some(_) => {
+                states.frames = 1;
+                let mut shown = view.show_all(dataset);
+                for values in [&mut shown.masses, &mut shown.charges] {
+                    let runs = values.chunks_exact(about.bodies);
+                    *values = runs.flat_map(|run| run.repeat(about.frames)).collect();
+                }
+                Some(shown)
+            }
+        };
         Sampler {
-            states: dataset.states(),
-            shown: View::of(dataset, settings).shown(dataset).map(Arc::new),
-            runs: dataset.about.runs,
+            states,
+            shown: shown.map(Arc::new),
+            tails,
+            runs: about.runs,
+            frames: about.frames,
             stride: settings.frame_stride,
             translation: settings.translation,
         }
@@ -92,28 +113,46 @@ impl<'a> Sampler<'a> {
         self.states.with(self.shown.as_deref())
     }
 
-    /// Which frames of a part are drawn.
+    /// Which frames of each run of [`Sampler::numbers`] are drawn.
     fn frames(&self, part: &Part) -> Draw {
-        Draw {
-            first_frame: part.frames.start,
-            frames: part.frames.len().div_ceil(self.stride),
-            stride: self.stride,
-            translation: self.translation,
+        let draw = Draw { first_frame: 0, frames: 1, stride: 1, translation: self.translation };
+        if self.tails.is_some() {
+            return draw;
         }
+        let (first_frame, stride) = (part.frames.start, self.stride);
+        Draw { first_frame, frames: part.frames.len().div_ceil(stride), stride, ..draw }
     }
 
-    /// Appends `count` random graphs of `part`, each translated as a whole at random.
+    /// The runs of a part, of the states that are drawn from.
+    fn numbers(&self, part: &Part) -> Vec<u32> {
+        let numbers = part.runs.iter().flat_map(|&run| {
+            let frames = if self.tails.is_some() { part.frames.clone() } else { 0..1 };
+            frames.step_by(self.stride).map(move |frame| self.place(run, frame).0 as u32)
+        });
+        numbers.collect()
+    }
+
+    /// The run and the frame of the states in which a frame of a run stands.
+    fn place(&self, run: usize, frame: usize) -> (usize, usize) {
+        if self.tails.is_some() { (run * self.frames + frame, 0) } else { (run, frame) }
+    }
+
+    /// Appends `count` random graphs of `part`, each as likely as any other and translated as a whole at random.
     pub fn draw(&self, part: &Part, count: usize, random: &mut Random, out: &mut Graphs) {
-        self.states().draw(&numbers(part), self.frames(part), count, random, out);
+        self.states().draw(&self.numbers(part), self.frames(part), count, random, out);
     }
 
     /// What trainings with these parts and seeds draw from.
     pub(super) fn source(&self, parts: &[Part], seeds: Vec<u64>) -> Source<'a> {
+        let drawn = |part: &Part| match &self.tails {
+            Some(tails) => tails.table(&self.numbers(part)),
+            None => self.numbers(part),
+        };
         Source {
             states: self.states,
             shown: self.shown.clone(),
             draw: self.frames(&parts[0]),
-            parts: parts.iter().flat_map(numbers).collect(),
+            parts: parts.iter().flat_map(drawn).collect(),
             noise_seeds: seeds.iter().map(|&seed| noise_seed(seed)).collect(),
             seeds,
         }
@@ -131,17 +170,13 @@ impl<'a> Sampler<'a> {
     pub fn all(&self) -> Graphs {
         let mut graphs = Graphs::default();
         for run in 0..self.runs {
-            for frame in (0..self.states.frames).step_by(self.stride) {
+            for frame in (0..self.frames).step_by(self.stride) {
+                let (run, frame) = self.place(run, frame);
                 self.states().push(run, frame, &mut graphs);
             }
         }
         graphs
     }
-}
-
-/// The runs of a part.
-fn numbers(part: &Part) -> Vec<u32> {
-    part.runs.iter().map(|&run| run as u32).collect()
 }
 
 #[cfg(test)]

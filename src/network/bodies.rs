@@ -10,6 +10,7 @@ use super::model::{DataSet, Model, TrainedOn};
 
 use super::settings::{Preset, Settings};
 use super::system::{Session, System, Tested};
+use super::tails::Tails;
 use super::view::View;
 use crate::device::Device;
 use crate::error::Result;
@@ -97,6 +98,7 @@ impl System for Dataset {
                 ));
             }
         }
+        notes.extend(Tails::of(self).map(|tails| tails.note(scale.acceleration())));
         if self.in_blocks() {
             notes.push(format!(
                 "a single run: {} blocks of {} frames stand for runs, and a quarter is held out",

@@ -10,6 +10,7 @@ pub(crate) mod pruning;
 pub mod settings;
 pub(crate) mod state;
 pub mod system;
+pub mod tails;
 #[cfg(test)]
 mod tests;
 pub mod train;

@@ -81,9 +81,11 @@ impl View {
 
     /// What is shown of a data set in trainings; `None` where that is the data set itself.
     pub fn shown(&self, data: &Dataset) -> Option<Shown> {
-        if self.is_plain() {
-            return None;
-        }
+        (!self.is_plain()).then(|| self.show_all(data))
+    }
+
+    /// The same, a copy also where that is the data set itself.
+    pub fn show_all(&self, data: &Dataset) -> Shown {
         let matter = |values: &[f32], seen: Seen, hidden: bool| -> Vec<f32> {
             values.iter().map(|&v| if hidden { 0.0 } else { seen.apply(v) }).collect()
         };
@@ -97,12 +99,12 @@ impl View {
         if no_velocities {
             velocities.fill(0.0);
         }
-        Some(Shown {
+        Shown {
             positions,
             velocities,
             masses: matter(data.masses(), self.mass, no_masses),
             charges: matter(data.charges(), self.charge, no_charges),
-        })
+        }
     }
 
     /// Shows the features of a graph, or of the two ends of an edge, `[bodies, n_features]`.
