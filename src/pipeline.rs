@@ -14,7 +14,7 @@ use crate::cosmology::run::HalosRun;
 use crate::device::Device;
 use crate::distill::bodies::Bodies;
 use crate::distill::compose::compose_run;
-use crate::distill::laws::{Search, regress};
+use crate::distill::laws::{LawOptions, Search, regress};
 use crate::distill::messages::{Wanted, measure};
 use crate::distill::run::{Compute, Physics, Run};
 use crate::distill::summary::Summary;
@@ -24,35 +24,30 @@ use crate::model::{ModelKind, Precision};
 use crate::nbody::dataset::{Dataset, Units};
 use crate::nbody::simulate::{self, simulate_to};
 use crate::network::model::{Model, TrainedOn};
-use crate::network::settings::{Changes, Preset, Settings as TrainSettings};
+use crate::network::settings::{Changes, Preset, Settings as TrainSettings, Work};
 use crate::network::system::System;
 use crate::network::train;
 use crate::ops::check_precision;
 use crate::store::run::RunFolder;
 use crate::store::table::Kind;
 use crate::store::tensors::TensorFile;
-use crate::symbolic::front::Select;
 use crate::symbolic::job::{HALL_OF_FAME, LAWS, MEMORY, NODE_MEMORY};
 
 /// What `distill` was asked for; `[distill]` in `config.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// How the messages are kept compact.
-    pub model: ModelKind,
-    /// How much work.
-    pub preset: Preset,
+    /// Which network, and how much work; the kind of model is named.
+    #[serde(flatten)]
+    pub work: Work,
     /// What the training changes about the preset.
     #[serde(flatten)]
     pub training: Changes,
     /// Which messages get laws.
     #[serde(flatten)]
     pub wanted: Wanted,
-    /// The rule that chooses from a Pareto front.
-    pub select: Select,
-    /// Candidates of each search; by default what the preset says.
-    pub evaluations: Option<u64>,
-    /// Nodes of a graph with a larger target are hidden.
-    pub hide_above: Option<f64>,
+    /// How their laws are found.
+    #[serde(flatten)]
+    pub laws: LawOptions,
     /// Seed of everything random.
     pub seed: u64,
     /// An existing data set or graph; otherwise a data set is simulated.
@@ -64,7 +59,7 @@ pub struct Settings {
 impl Settings {
     /// Those of the training.
     fn training(&self, system: &dyn System) -> TrainSettings {
-        let mut training = system.settings(self.preset, Some(self.model));
+        let mut training = system.settings(self.work.preset, self.work.model);
         self.training.apply(&mut training);
         training.seed = self.seed;
         training
@@ -142,7 +137,7 @@ pub fn open_run(folder: &RunFolder) -> Result<Run> {
 /// All of these.
 pub fn check(device: &Device, settings: &Settings) -> Result<()> {
     for (field, value) in
-        [("steps", settings.training.steps), ("evaluations", settings.evaluations)]
+        [("steps", settings.training.steps), ("evaluations", settings.laws.evaluations)]
     {
         if value == Some(0) {
             return Err(Error::usage("is 0; at least 1 is needed").field(field));
@@ -150,12 +145,12 @@ pub fn check(device: &Device, settings: &Settings) -> Result<()> {
     }
     check_precision(device, settings.training.precision.unwrap_or(Precision::F32))?;
     if let Some(path) = &settings.dataset {
-        let system = open(path, settings.hide_above, &settings.training)?;
+        let system = open(path, settings.work.hide_above, &settings.training)?;
         settings.wanted.check(&system.trained_on())?;
         return train::check(device, &*system, &settings.training(&*system), 1);
     }
     for (field, given) in [
-        ("hide-above", settings.hide_above.is_some()),
+        ("hide-above", settings.work.hide_above.is_some()),
         ("without-mass", settings.wanted.without_mass),
     ] {
         if given {
@@ -186,7 +181,7 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
         }
         (None, None) => return Err(Error::usage("neither a dataset nor a system to simulate")),
     };
-    let system = open(&path, settings.hide_above, &settings.training)?;
+    let system = open(&path, settings.work.hide_above, &settings.training)?;
     let simulated = begun.elapsed().as_secs_f64();
 
     if let Some((sentence, baseline)) = system.nothing() {
@@ -204,7 +199,7 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
     let trained = stage.elapsed().as_secs_f64();
 
     let run = open_run(folder)?;
-    let search = Search::new(settings.preset, settings.evaluations, settings.select);
+    let search = Search::new(settings.work.preset, settings.laws.clone());
     let search = Search { resume, ..search };
     let stage = Instant::now();
     measure(at, &run, settings.wanted, false)?;

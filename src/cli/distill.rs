@@ -5,16 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Context;
-use super::flags::{Flags, choice};
+use super::flags::Flags;
 use super::system::System;
+use crate::distill::laws::LawOptions;
 use crate::distill::messages::Wanted;
 use crate::error::{Error, Result};
-use crate::model::ModelKind;
-use crate::network::settings::{Changes, Preset};
+use crate::network::settings::{Changes, Work};
 use crate::pipeline::{self, Settings};
 use crate::report;
 use crate::store::run::{Existing, RunFolder};
-use crate::symbolic::front::Select;
 
 /// Simulates a system, trains a network, distils its messages into a law and writes a report
 #[derive(Args)]
@@ -27,25 +26,14 @@ pub struct Distill {
     /// Number of runs to simulate [default: depends on the preset]
     #[arg(long)]
     runs: Option<usize>,
-    /// How messages are kept compact [default: bottleneck; l1 on a graph of halos]
-    #[arg(long, value_parser = choice::<ModelKind>(), value_name = "MODEL")]
-    model: Option<ModelKind>,
-    /// How much work to do
-    #[arg(long, value_parser = choice::<Preset>(), default_value_t = Preset::Quick)]
-    preset: Preset,
+    #[command(flatten)]
+    work: Flags<Work>,
     #[command(flatten)]
     training: Flags<Changes>,
     #[command(flatten)]
     wanted: Flags<Wanted>,
-    /// Rule that chooses a law from its Pareto front
-    #[arg(long, value_parser = choice::<Select>(), default_value_t = Select::Best)]
-    select: Select,
-    /// Formulas to consider for each message [default: depends on the preset]
-    #[arg(long, value_name = "N")]
-    evaluations: Option<u64>,
-    /// Graphs of halos only: hide halos above this overdensity from training and fits
-    #[arg(long, value_name = "DELTA")]
-    hide_above: Option<f64>,
+    #[command(flatten)]
+    laws: Flags<LawOptions>,
     /// The run folder [default: runs/LAW-DIMd-MODEL]
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -57,11 +45,12 @@ impl Distill {
     /// Runs the pipeline and prints the recovered law.
     pub fn run(self, context: &Context) -> Result<()> {
         let dataset = self.dataset.as_deref();
-        let kind = self.model.unwrap_or_else(|| pipeline::usual_model(dataset));
+        let mut work = self.work.0;
+        let kind = *work.model.get_or_insert_with(|| pipeline::usual_model(dataset));
         let (simulate, name) = match dataset {
             Some(path) => (None, path.file_stem().unwrap_or_default().to_string_lossy().into()),
             None => {
-                let runs = self.runs.unwrap_or(pipeline::runs(self.preset));
+                let runs = self.runs.unwrap_or(pipeline::runs(work.preset));
                 let settings = self.system.settings(runs, context)?;
                 let name = format!("{}-{}d", settings.law.name(), settings.dim);
                 (Some(settings), name)
@@ -70,13 +59,10 @@ impl Distill {
         let settings = Settings {
             dataset: self.dataset,
             simulate,
-            model: kind,
-            preset: self.preset,
+            work,
             training: self.training.0,
             wanted: self.wanted.0,
-            select: self.select,
-            evaluations: self.evaluations,
-            hide_above: self.hide_above,
+            laws: self.laws.0,
             seed: context.seed,
         };
         let name = format!("{name}-{kind}");

@@ -6,11 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::Context;
-use super::flags::{Flags, choice};
+use super::flags::Flags;
 use crate::error::{Error, Result};
-use crate::model::ModelKind;
-use crate::network::settings::Changes;
-use crate::network::train::{Preset, Trained, check, train_into, train_replicas};
+use crate::network::settings::{Changes, Work};
+use crate::network::train::{Trained, check, train_into, train_replicas};
 use crate::observer::Observer;
 use crate::pipeline;
 use crate::store::run::{Existing, RunFolder};
@@ -20,20 +19,13 @@ use crate::store::run::{Existing, RunFolder};
 pub struct Train {
     /// The data set (from simulate or import) or the graph (from graph)
     dataset: PathBuf,
-    /// How messages are kept compact [default: bottleneck; l1 on a graph of halos]
-    #[arg(long, value_parser = choice::<ModelKind>(), value_name = "MODEL")]
-    model: Option<ModelKind>,
-    /// How much work to do
-    #[arg(long, value_parser = choice::<Preset>(), default_value_t = Preset::Quick)]
-    preset: Preset,
+    #[command(flatten)]
+    work: Flags<Work>,
     #[command(flatten)]
     changes: Flags<Changes>,
     /// Train N networks as one job, with the seeds seed, seed + 1, …, into OUTPUT/seed-N
     #[arg(long, default_value_t = 1, value_name = "N")]
     replicas: usize,
-    /// Graphs of halos only: hide halos above this overdensity from the training
-    #[arg(long, value_name = "DELTA")]
-    hide_above: Option<f64>,
     /// The run folder
     #[arg(short, long)]
     output: PathBuf,
@@ -44,9 +36,9 @@ pub struct Train {
 impl Train {
     /// Trains, and prints losses and what is left of the messages.
     pub fn run(self, context: &Context) -> Result<()> {
-        let system = pipeline::open(&self.dataset, self.hide_above, &self.changes.0)?;
+        let system = pipeline::open(&self.dataset, self.work.0.hide_above, &self.changes.0)?;
         let on = system.trained_on();
-        let mut settings = system.settings(self.preset, self.model);
+        let mut settings = system.settings(self.work.0.preset, self.work.0.model);
         self.changes.0.apply(&mut settings);
         settings.seed = context.seed;
         if self.replicas == 0 {

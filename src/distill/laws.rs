@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Weights};
 use crate::network::settings::Preset;
 use crate::ops::expression::Evaluator;
+use crate::options;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::{Entry, Front, Select};
 use crate::symbolic::job::{self, Earlier, Labels, MEMORY, NODE_MEMORY};
@@ -20,6 +21,16 @@ use crate::symbolic::search::{Outcome, Problem, Settings};
 pub(crate) const MESSAGE: &str = "message";
 /// … and of the outputs of φv in a node's own variables and the summed messages.
 pub(crate) const NODE: &str = "node";
+
+options! {
+    /// How a law is found.
+    pub struct LawOptions {
+        /// Rule that chooses a law from its Pareto front
+        select: Select = Select::Best;
+        /// Formulas to consider for each law [default: depends on the preset]
+        evaluations: Option<u64> = None => [.value("N")];
+    }
+}
 
 /// How to search for the laws of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,13 +49,13 @@ pub struct Search<'a> {
 impl Default for Search<'_> {
     /// As hard as the preset `quick`, with the rule `best`.
     fn default() -> Self {
-        Search::new(Preset::Quick, None, Select::Best)
+        Search::new(Preset::Quick, LawOptions::default())
     }
 }
 
 impl Search<'_> {
-    /// As hard as `preset` says, unless `evaluations` does.
-    pub fn new(preset: Preset, evaluations: Option<u64>, select: Select) -> Self {
+    /// As hard as `preset` says, unless the options do.
+    pub fn new(preset: Preset, LawOptions { select, evaluations }: LawOptions) -> Self {
         let of_preset = match preset {
             Preset::Quick => 400_000,
             Preset::Standard => 1_500_000,

@@ -33,6 +33,18 @@ choice! {
 }
 
 options! {
+    /// Which network is trained, on what, and how much.
+    pub struct Work {
+        /// How messages are kept compact [default: bottleneck; l1 on a graph of halos]
+        model: Option<ModelKind> = None => [.value("MODEL")];
+        /// How much work to do
+        preset: Preset = Preset::Quick;
+        /// Graphs of halos only: hide halos above this overdensity from training and fits
+        hide_above: Option<f64> = None => [.value("DELTA")];
+    }
+}
+
+options! {
     /// What a user may change about a preset.
     pub struct Changes {
         /// Training steps, instead of the preset's

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Context;
 use super::flags::{Flags, choice};
-use crate::distill::laws::{Search, regress};
+use crate::distill::laws::{LawOptions, Search, regress};
 use crate::error::{Error, Result};
 use crate::network::settings::Preset;
 use crate::ops::expression::Evaluator;
@@ -93,7 +93,8 @@ impl Regress {
             Select::Shortest => Select::Best,
             other => other,
         };
-        let search = Search::new(preset, self.options.0.evaluations, select);
+        let evaluations = self.options.0.evaluations;
+        let search = Search::new(preset, LawOptions { select, evaluations });
         let joint = &self.options.0.joint;
         let search = Search { resume: self.existing.0.resume, joint, ..search };
         let summary = regress(context.compute(), &open_run(&folder)?, search)?;
