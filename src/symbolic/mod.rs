@@ -19,6 +19,7 @@ pub mod job;
 pub mod joint;
 mod library;
 mod linear;
+mod monomials;
 pub mod mutate;
 mod null;
 pub mod options;

@@ -11,6 +11,7 @@ use super::dimensional;
 use super::enumerate::{self, Late};
 use super::hall::{Famous, MEMBER_STEPS};
 use super::island::{self, Island, Member, Task};
+use super::monomials;
 use super::rules::Rules;
 use super::search::Problem;
 use super::settings::Settings;
@@ -182,6 +183,7 @@ impl<'a> State<'a> {
     fn enumerate(&mut self, evaluator: &Evaluator, late: &Late) -> Result<()> {
         let settings = self.rules.settings;
         let mut found = dimensional::seeds(self.problem, settings);
+        found.extend(monomials::seeds(self.problem, settings, late));
         found.extend(enumerate::seeds(self.problem, settings, &mut self.memory.random, late));
         let rows = self.some_rows();
         let task = Task {
