@@ -125,6 +125,11 @@ impl Bodies {
         Ok((0..names.len()).filter(|&k| !gone.contains(&names[k].as_str())).collect())
     }
 
+    /// Weights of rows with these targets, where they have a heavy tail and were not simulated.
+    fn weights(&self, targets: &[f32]) -> Option<Vec<f32>> {
+        self.foreign().then(|| tails::weights(targets)).flatten()
+    }
+
     /// What an acceleration of 1 is in the user's units.
     fn unit(&self) -> f64 {
         self.data.units().acceleration()
@@ -300,15 +305,7 @@ impl Physics for Bodies {
     /// Messages with a heavy tail are weighed as [`tails`] says, by their distance from the median.
     fn rows(&self, message: &[f32], _: u64) -> (Vec<usize>, Option<Vec<f32>>) {
         let message = &message[..ROWS.min(message.len())];
-        let weights = self.foreign().then(|| {
-            let mut sorted = message.to_vec();
-            let half = sorted.len() / 2;
-            let median = *sorted.select_nth_unstable_by(half, f32::total_cmp).1;
-            let sizes: Vec<f64> = message.iter().map(|&m| f64::from((m - median).abs())).collect();
-            let [twentieth, _] = tails::tail(&sizes)?;
-            Some(sizes.iter().map(|&size| tails::weight(size, twentieth) as f32).collect())
-        });
-        ((0..message.len()).collect(), weights.flatten())
+        ((0..message.len()).collect(), self.weights(message))
     }
 
     fn verdict(&self, law: &Expression, problem: &Problem, seed: u64) -> Option<Verdict> {
@@ -364,6 +361,7 @@ impl Physics for Bodies {
         let problem = |(target, still): (Vec<f32>, bool)| Problem {
             names: kept.iter().map(|&k| names[k].clone()).collect(),
             columns: kept.iter().map(|&k| columns[k].clone()).collect(),
+            weights: self.weights(&target),
             target: if still { vec![0.0; target.len()] } else { target },
             ..Problem::default()
         };

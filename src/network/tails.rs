@@ -18,7 +18,7 @@ const ENTRIES: usize = 16;
 const MOST_ENTRIES: usize = 1 << 22;
 
 /// What one size in twenty exceeds, and one in eighty, where the sizes have a heavy tail.
-pub fn tail(sizes: &[f64]) -> Option<[f64; 2]> {
+fn tail(sizes: &[f64]) -> Option<[f64; 2]> {
     if sizes.len() < FEWEST {
         return None;
     }
@@ -30,9 +30,19 @@ pub fn tail(sizes: &[f64]) -> Option<[f64; 2]> {
     heavy.then_some([by_share[1], by_share[3]])
 }
 
+/// Weights of values by their distance from the median, where these distances have a heavy tail.
+pub fn weights(values: &[f32]) -> Option<Vec<f32>> {
+    let mut sorted = values.to_vec();
+    let half = sorted.len() / 2;
+    let median = *sorted.select_nth_unstable_by(half, f32::total_cmp).1;
+    let sizes: Vec<f64> = values.iter().map(|&v| f64::from((v - median).abs())).collect();
+    let [twentieth, _] = tail(&sizes)?;
+    Some(sizes.iter().map(|&size| weight(size, twentieth)).collect())
+}
+
 /// The weight of a value of this size where one in twenty exceeds `twentieth`.
-pub fn weight(size: f64, twentieth: f64) -> f64 {
-    1.0 / (1.0 + size / twentieth)
+fn weight(size: f64, twentieth: f64) -> f32 {
+    (1.0 / (1.0 + size / twentieth)) as f32
 }
 
 /// The frames of data with a heavy tail.
@@ -59,7 +69,7 @@ impl Tails {
 
     fn of_sizes(sizes: &[f64]) -> Option<Self> {
         let exceeded = tail(sizes)?;
-        let weights = sizes.iter().map(|&size| weight(size, exceeded[0]) as f32).collect();
+        let weights = sizes.iter().map(|&size| weight(size, exceeded[0])).collect();
         Some(Tails { weights, exceeded })
     }
 
