@@ -29,8 +29,11 @@ const CONSTANTS: [f64; 9] = [-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0];
 const HALVINGS: usize = 24;
 /// Share of log |y| that a product of powers leaves over, of which a law leaves at most …
 const LEFT: f64 = 0.1;
-/// Guesses.
+/// Guesses, and how many are moved to better powers before they are chosen.
 const GUESSES: usize = 12;
+const CLIMBING: usize = 48;
+/// Steps of such a move.
+const STEPS: usize = 12;
 /// A power this near to half of a whole number is that.
 const HALF: f64 = 0.06;
 const STREAM: u64 = 0x4D0;
@@ -262,6 +265,24 @@ impl Logs {
         Guess { form, powers: powers.to_vec(), constant, times, left: least }
     }
 
+    /// The guess with the powers of N half a step away, as long as that is better.
+    fn climbed(&self, guess: &Guess, late: &Late) -> Guess {
+        let mut best = guess.clone();
+        for _ in 0..STEPS {
+            let neighbours = (0..2 * best.powers.len()).map(|k| {
+                let mut powers = best.powers.clone();
+                powers[k / 2] += if k % 2 == 0 { 0.5 } else { -0.5 };
+                self.best(best.form, &powers, best.times)
+            });
+            let next = neighbours.min_by(|a, b| a.left.total_cmp(&b.left));
+            match next {
+                Some(next) if next.left < best.left && !late() => best = next,
+                _ => break,
+            }
+        }
+        best
+    }
+
     /// What products of powers alone leave of log |y|.
     fn all(&self) -> f64 {
         dot(&self.left, &self.left)
@@ -334,7 +355,12 @@ pub(super) fn seeds(problem: &Problem, settings: &Settings, late: &Late) -> Vec<
         forms.iter().flat_map(of).filter(|guess| guess.left < LEFT * logs.all()).collect()
     };
     let mut found: Vec<Guess> = powers.par_iter().flat_map_iter(guesses).collect();
-    found.sort_by(|a, b| a.left.total_cmp(&b.left));
+    let order = |found: &mut Vec<Guess>| found.sort_by(|a, b| a.left.total_cmp(&b.left));
+    order(&mut found);
+    found.truncate(CLIMBING);
+    let mut found: Vec<Guess> = found.par_iter().map(|guess| logs.climbed(guess, late)).collect();
+    order(&mut found);
+    found.dedup_by(|a, b| (a.form, &a.powers, a.times) == (b.form, &b.powers, b.times));
     found.truncate(GUESSES);
     found.iter().filter_map(|guess| logs.law(guess, problem, settings)).collect()
 }
