@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::formula::print::short;
+use crate::nbody::derive::MEAN_OF_NORMAL;
 
 /// A formula explains the data where at least this share of the variance is explained, …
 const EXPLAINS: f64 = 0.9;
@@ -24,8 +25,6 @@ const DEPENDS: f64 = 0.2;
 const APART: f64 = 3.0;
 /// Errors up to so many times what noise alone makes are noise.
 const NOISE: f64 = 1.3;
-/// Mean of |x| of a normal variable, in standard deviations.
-pub(super) const MEAN_OF_NORMAL: f64 = 0.797_884_560_802_865_4;
 
 /// Whether there is a law.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -30,6 +30,9 @@ impl Default for Settings {
     }
 }
 
+/// The mean size of normal noise of width 1: √(2/π).
+pub const MEAN_OF_NORMAL: f64 = 0.797_884_560_802_865_4;
+
 /// How wrong the components of the accelerations are that the fit made.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ErrorBar {

@@ -16,6 +16,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::model::{ModelKind, Shape};
 use crate::nbody::dataset::{About, Dataset};
+use crate::nbody::derive::MEAN_OF_NORMAL;
 use crate::nbody::simulate::{self, simulate};
 use crate::observer::{Observer, Quiet};
 use crate::ops::{Training, tiny};
@@ -27,6 +28,10 @@ const TEST_SEED: u64 = 1 << 32;
 
 /// Accelerations up to so many times what noise makes of none are noise.
 const NOISE: f64 = 1.1;
+/// Noise of the positions up to so large a part of them is rounding, …
+const ROUNDING: f64 = 1e-6;
+/// … whose mean size is up to this part of what holds for 95 % of it: more than of normal noise, where it is 0.41.
+const MEAN_OF_ROUNDING: f64 = 0.5;
 
 /// From so many frames on not all of them are drawn.
 const PLENTY: usize = 1_000_000;
@@ -110,15 +115,21 @@ impl System for Dataset {
 
     /// Nothing accelerates, or no more than noise does.
     fn nothing(&self) -> Option<(String, f64)> {
-        let values = self.accelerations();
+        let (values, scale) = (self.accelerations(), self.about.units());
         let size = values.iter().map(|a| f64::from(a.abs())).sum::<f64>() / values.len() as f64;
         let size = size * self.unit();
         let error = size * self.about.dim as f64;
         if size == 0.0 {
             return Some(("No law found: no body ever accelerates.".to_string(), error));
         }
-        let bar = self.about.origin["acceleration_error"]["median"].as_f64()?;
-        let noise = bar * (2.0 / std::f64::consts::PI).sqrt();
+        let bar = |name: &str| self.about.origin["acceleration_error"][name].as_f64();
+        let mut noise = bar("median")? * MEAN_OF_NORMAL;
+        // Rounding is not the same for all: of bodies that are far from the origin it is larger.
+        let spread = self.positions().iter().map(|x| f64::from(x.abs())).fold(0.0, f64::max);
+        let rounding = ROUNDING * spread * scale.length;
+        if self.about.origin["position_noise"].as_f64().is_some_and(|noise| noise <= rounding) {
+            noise = noise.max(bar("within_95")? * MEAN_OF_ROUNDING);
+        }
         (size <= NOISE * noise).then(|| {
             let sentence = format!(
                 "No law found: no force within the error bar; components of the accelerations are \

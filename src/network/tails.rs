@@ -141,6 +141,7 @@ mod tests {
             assert!((count(frame) - expected).abs() <= 1.0, "{frame} {expected}");
         }
         // The largest of all, 24000, counts as the 400 times smaller size at one in twenty would twice.
-        assert!(tails.weights[0] < 0.003 && tails.note(1.0).contains("one in 80 above 240"));
+        assert!(tails.weights[0] < 0.003, "{}", tails.weights[0]);
+        assert!(tails.note(2.0).contains("one in 80 above 4"), "{}", tails.note(2.0));
     }
 }
