@@ -296,14 +296,6 @@ fn read(source: &Path, settings: &Settings) -> Result<Read> {
     if settings.redshift != 0.0 {
         return only("redshift", "friends-of-friends files, whose velocities need it");
     }
-    if let Kind::Other(what) = kind
-        && what.contains("HDF5")
-    {
-        let message = "is an HDF5 file, as Subfind and others write: save it from Python, as in np.savez('h.npz', \
-                       pos=g['GroupPos'][()], vel=g['GroupVel'][()], mass=g['GroupMass'][()]) with g = \
-                       h5py.File('h.hdf5')['Group'], in Mpc/h, km/s and Msun/h";
-        return Err(Error::input(message).file(source));
-    }
     let table = Table::read(source)?;
     let lower = |name: &str| BOX.contains(&name.to_lowercase().as_str());
     let mut edge = table.scalars.iter().find(|(name, _)| lower(name)).map(|(_, value)| *value);
@@ -841,7 +833,7 @@ mod tests {
         let path = folder.path().join("fof_subhalo_tab_056.0");
         std::fs::write(&path, b"\x89HDF\r\n\x1a\n\0\0\0\0").unwrap();
         let error = import(&path, &folder.path().join("o"), &boxed()).unwrap_err().to_string();
-        assert!(error.contains("HDF5") && error.contains("np.savez"), "{error}");
+        assert!(error.contains("HDF5"), "{error}");
     }
 
     #[test]
