@@ -1,7 +1,7 @@
 //! Panics that stay inside: a library that reads a damaged file may panic, and a user gets an error.
 
 use std::cell::Cell;
-#[cfg(any(feature = "parquet", test))]
+#[cfg(any(feature = "parquet", feature = "hdf5", test))]
 use std::panic::{self, UnwindSafe};
 
 thread_local! {
@@ -9,8 +9,8 @@ thread_local! {
     static EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `work` returns; `None` where it panics. Of the libraries only Parquet's needs it.
-#[cfg(any(feature = "parquet", test))]
+/// What `work` returns; `None` where it panics. Those of Parquet and HDF5 need it.
+#[cfg(any(feature = "parquet", feature = "hdf5", test))]
 pub(crate) fn contained<T>(work: impl FnOnce() -> T + UnwindSafe) -> Option<T> {
     let before = EXPECTED.replace(true);
     let done = panic::catch_unwind(work);

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::fof;
 use super::overdensity::{Particles, overdensity};
+use super::subfind::Groups;
 use crate::error::{Error, Result};
 use crate::ops::neighbours::Reach;
-use crate::store::table::{Kind, Table, name_and_unit};
+use crate::store::table::{Array, Kind, Table, name_and_unit};
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
 /// Outside the box by this share of its edge is rounding.
@@ -296,15 +297,11 @@ fn read(source: &Path, settings: &Settings) -> Result<Read> {
     if settings.redshift != 0.0 {
         return only("redshift", "friends-of-friends files, whose velocities need it");
     }
-    if let Kind::Other(what) = kind
-        && what.contains("HDF5")
-    {
-        let message = "is an HDF5 file, as Subfind and others write: save it from Python, as in np.savez('h.npz', \
-                       pos=g['GroupPos'][()], vel=g['GroupVel'][()], mass=g['GroupMass'][()]) with g = \
-                       h5py.File('h.hdf5')['Group'], in Mpc/h, km/s and Msun/h";
-        return Err(Error::input(message).file(source));
-    }
-    let table = Table::read(source)?;
+    let groups = if kind == Kind::Hdf5 { Groups::read(source)? } else { None };
+    let table = match &groups {
+        Some(groups) => Table::of_arrays(source, &groups.arrays)?,
+        None => Table::read(source)?,
+    };
     let lower = |name: &str| BOX.contains(&name.to_lowercase().as_str());
     let mut edge = table.scalars.iter().find(|(name, _)| lower(name)).map(|(_, value)| *value);
     // Rockstar says it in a comment.
@@ -312,6 +309,13 @@ fn read(source: &Path, settings: &Settings) -> Result<Read> {
     edge = edge.or(said.and_then(|text| text.split_whitespace().next()?.parse().ok()));
     if kind == Kind::Safetensors && TensorFile::kind_of(source).as_deref() == Some("catalog") {
         edge = Some(TensorFile::open(source, "catalog")?.entry::<About>()?.edge);
+    }
+    if let Some(groups) = &groups {
+        edge = groups.edge;
+    } else if kind == Kind::Hdf5 && edge.is_none() {
+        let attributes = Array::attributes(source)?;
+        let says = |(name, _): &&(String, f64)| lower(name.rsplit('/').next().unwrap_or(name));
+        edge = attributes.iter().find(says).map(|(_, value)| *value);
     }
     let mut notes = table.notes.clone();
     let columns = Columns::new(&table, &settings.columns)?;
@@ -329,6 +333,15 @@ fn read(source: &Path, settings: &Settings) -> Result<Read> {
     if ["numSubStruct", "hostHalo", "Xc"].iter().all(|name| table.find(name).is_some()) {
         halos.positions.iter_mut().for_each(|x| *x /= 1000.0);
         notes.push("positions of AHF are in kpc/h: read as Mpc/h".into());
+    }
+    if let Some(groups) = groups {
+        let scale = |values: &mut [f32], factor: f64| {
+            values.iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
+        };
+        scale(&mut halos.positions, groups.length);
+        scale(&mut halos.velocities, groups.speed);
+        scale(&mut halos.masses, groups.mass);
+        notes.push(groups.note);
     }
     let rows = (0..table.rows()).map(|row| table.row_number(row)).collect();
     Ok(Read { halos, edge, rows, notes })
@@ -841,7 +854,22 @@ mod tests {
         let path = folder.path().join("fof_subhalo_tab_056.0");
         std::fs::write(&path, b"\x89HDF\r\n\x1a\n\0\0\0\0").unwrap();
         let error = import(&path, &folder.path().join("o"), &boxed()).unwrap_err().to_string();
-        assert!(error.contains("HDF5") && error.contains("np.savez"), "{error}");
+        assert!(error.contains("HDF5"), "{error}");
+    }
+
+    #[cfg(feature = "hdf5")]
+    #[test]
+    fn groups_in_hdf5_come_in_the_units_of_a_catalogue() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("o.safetensors");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/groups.0.hdf5");
+        let about = import(&source, &output, &Settings::default()).unwrap();
+        assert_eq!((about.halos, about.edge), (5, 10.0));
+        assert!(about.notes.iter().any(|note| note.contains("kpc/h")), "{:?}", about.notes);
+        let catalog = Catalog::open(&output).unwrap();
+        assert_eq!(catalog.positions()[12..], [6.0, 6.5, 7.0]);
+        assert_eq!(catalog.velocities()[..3], [10.0, 30.0, 50.0], "z = 1");
+        assert_eq!(catalog.masses(), [1.00e12, 1.01e12, 1.02e12, 1.03e12, 1.04e12]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Cosmology: catalogues of dark-matter halos, the graph of their neighbours, and the overdensity
 //! around each (section 4.3 and table 6 of the paper).
 //!
-//! A catalogue ([`catalog`], friends-of-friends tables in [`fof`]) holds halos of a periodic box in
+//! A catalogue ([`catalog`], friends-of-friends tables in [`fof`], groups in HDF5 in `subfind`) holds halos of a periodic box in
 //! Mpc/h, km/s and Msun/h, with the overdensity around each, from a column or counted from particles
 //! ([`overdensity`]). [`graph`] joins the halos that are near each other.
 
@@ -16,6 +16,7 @@ mod pairs;
 pub mod run;
 pub mod slab;
 pub mod split;
+mod subfind;
 pub mod table6;
 #[cfg(test)]
 mod tests;

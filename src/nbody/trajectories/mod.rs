@@ -111,7 +111,7 @@ impl Trajectories {
             return Err(Error::usage("must be a number above 0").field("time-step"));
         }
         let mut read = match Kind::of(path)? {
-            Kind::Npz | Kind::Npy | Kind::Safetensors => {
+            Kind::Npz | Kind::Npy | Kind::Safetensors | Kind::Hdf5 => {
                 let arrays = Array::read(path)?;
                 match arrays.iter().any(|array| array.shape.len() > 2) {
                     true => arrays::trajectories(path, &arrays, options)?,
@@ -229,5 +229,19 @@ impl Trajectories {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "hdf5"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hdf5_arrays_are_trajectories() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/orbits.h5");
+        let read = Trajectories::read(&path, &Options::default()).unwrap();
+        assert_eq!((read.runs.len(), read.dim, read.runs[0].bodies.len()), (2, 2, 3));
+        assert_eq!(read.runs[1].positions[..2], [1.0039615758421696, -0.6179070447076008]);
+        assert_eq!(read.runs[1].times[3], 0.1 * 3.0);
     }
 }

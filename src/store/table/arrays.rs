@@ -1,10 +1,10 @@
-//! Arrays in `.npz`, `.npy` and `.safetensors` files, and the tables that they make.
+//! Arrays in `.npz`, `.npy`, `.safetensors` and HDF5 files, and the tables that they make.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use super::{Column, Kind, Table, Words};
+use super::{Column, Kind, Table, Words, hdf5};
 use crate::error::{Error, Result};
 
 /// An array of numbers.
@@ -26,7 +26,7 @@ pub struct Array {
 const EXACT: u64 = 1 << 53;
 
 impl Array {
-    /// The arrays of an `.npz`, `.npy` or `.safetensors` file, in its order.
+    /// The arrays of an `.npz`, `.npy`, `.safetensors` or HDF5 file, in its order.
     ///
     /// # Errors
     /// A damaged file.
@@ -35,11 +35,28 @@ impl Array {
         match Kind::of(path)? {
             Kind::Npz => read_npz(path, file),
             Kind::Npy => read_npy(path, file),
+            Kind::Hdf5 => hdf5::read(path, ""),
             _ => read_safetensors(path, &file),
         }
     }
 
-    fn new(name: &str, shape: Vec<usize>, fortran: bool, found: Found) -> Array {
+    /// The arrays of the group `within` of an HDF5 file; none where there is no such group.
+    ///
+    /// # Errors
+    /// A damaged file.
+    pub fn read_group(path: &Path, within: &str) -> Result<Vec<Array>> {
+        hdf5::read(path, within)
+    }
+
+    /// The attributes of an HDF5 file that are one number, each with its path: `Header/BoxSize`.
+    ///
+    /// # Errors
+    /// A damaged file.
+    pub fn attributes(path: &Path) -> Result<Vec<(String, f64)>> {
+        hdf5::attributes(path)
+    }
+
+    pub(super) fn new(name: &str, shape: Vec<usize>, fortran: bool, found: Found) -> Array {
         let mut array = Array { name: name.to_string(), shape, ..Array::default() };
         match found {
             Found::Numbers(values) if fortran && array.shape.len() > 1 => {
@@ -54,7 +71,7 @@ impl Array {
 }
 
 /// What an array held.
-enum Found {
+pub(super) enum Found {
     Numbers(Vec<f64>),
     Words(Words),
     /// Neither, and why.
@@ -149,7 +166,7 @@ pub fn numbers<R: std::io::Read>(array: npyz::NpyFile<R>) -> Result<Vec<f64>, St
 }
 
 /// Whole numbers: as text where f64 does not hold one of them.
-fn whole<T: Copy + std::fmt::Display>(
+pub(super) fn whole<T: Copy + std::fmt::Display>(
     values: Vec<T>,
     size: impl Fn(T) -> u64,
     cast: impl Fn(T) -> f64,

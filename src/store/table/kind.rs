@@ -17,6 +17,8 @@ pub enum Kind {
     Npy,
     /// Arrays in a `.safetensors` file.
     Safetensors,
+    /// Arrays in an HDF5 file.
+    Hdf5,
     /// Parquet.
     Parquet,
     /// A kind that is known and not read: what it is and what to do.
@@ -27,15 +29,13 @@ pub enum Kind {
 
 /// What to say of [`Kind::Binary`].
 pub(super) const BINARY: &str = "is a binary file of a kind that is not known here: a table is needed, as text (.csv, \
-                                 .tsv, .txt, .dat, .gz) or as .npz, .npy, .safetensors or .parquet";
+                                 .tsv, .txt, .dat, .gz) or as .npz, .npy, .h5, .safetensors or .parquet";
+
+/// How HDF5 files begin.
+const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
 
 /// Kinds that are known and not read, by how their files begin.
-const OTHERS: [(&[u8], &str); 18] = [
-    (
-        b"\x89HDF\r\n\x1a\n",
-        "is an HDF5 file: save its arrays from Python, as in np.savez('t.npz', **{k: f[k][()] for k in f}) \
-         with f = h5py.File('t.h5')",
-    ),
+const OTHERS: [(&[u8], &str); 17] = [
     (
         b"\xd0\xcf\x11\xe0",
         "is an old Excel workbook (.xls): save the sheet as CSV and give that file",
@@ -145,6 +145,13 @@ impl Kind {
             }
             _ if head.starts_with(b"\x1f\x8b") => Some(Kind::Text),
             _ if head.starts_with(b"\x93NUMPY") => Some(Kind::Npy),
+            // Before it there may be a block that is the user's.
+            _ if [0, 512, 1024, 2048]
+                .iter()
+                .any(|&at| head[at.min(head.len())..].starts_with(HDF5)) =>
+            {
+                Some(Kind::Hdf5)
+            }
             _ if head.starts_with(b"PAR1") => Some(Kind::Parquet),
             _ if head.get(4..8) == Some(b"CORD") => Some(Kind::Other(DCD)),
             _ if head.get(8) == Some(&b'{') && length.is_some_and(|n| n <= len) => {

@@ -1,10 +1,11 @@
 //! Tables: named columns from text in any of its dialects, `.npz`, `.npy`, `.safetensors` and (build
-//! feature) `.parquet`.
+//! features) HDF5 and `.parquet`.
 //!
 //! What a file is, its first bytes say, and its extension where they do not. Columns of text stay text
 //! until somebody asks for their numbers: what stands in the others does not matter.
 
 mod arrays;
+mod hdf5;
 mod kind;
 mod parquet;
 mod text;
@@ -270,22 +271,40 @@ impl Table {
         let mut table = match Kind::of(path)? {
             Kind::Text => text::read(path)?,
             Kind::Parquet => parquet::read(path)?,
-            Kind::Npz | Kind::Npy | Kind::Safetensors => arrays::table(path, &Array::read(path)?)?,
+            Kind::Npz | Kind::Npy | Kind::Safetensors | Kind::Hdf5 => {
+                arrays::table(path, &Array::read(path)?)?
+            }
             Kind::Other(what) => return Err(Error::input(what).file(path)),
             Kind::Binary => return Err(Error::input(kind::BINARY).file(path)),
         };
         table.path = path.to_path_buf();
-        if table.rows() == 0 {
-            return Err(Error::input("the table has no rows").file(path));
+        table.even()?;
+        Ok(table)
+    }
+
+    /// The table of which the `arrays` of the file `path` are the columns, as [`Table::read`] makes it.
+    ///
+    /// # Errors
+    /// Arrays of more than two axes, of no rows or of different lengths.
+    pub fn of_arrays(path: &Path, arrays: &[Array]) -> Result<Self> {
+        let table = Table { path: path.to_path_buf(), ..arrays::table(path, arrays)? };
+        table.even()?;
+        Ok(table)
+    }
+
+    /// An error where there are no rows, or columns differ in length.
+    fn even(&self) -> Result<()> {
+        if self.rows() == 0 {
+            return Err(Error::input("the table has no rows").file(&self.path));
         }
-        for (name, column) in table.names.iter().zip(&table.columns) {
-            if column.len() != table.rows() {
+        for (name, column) in self.names.iter().zip(&self.columns) {
+            if column.len() != self.rows() {
                 let message =
-                    format!("has {} rows; '{}' has {}", column.len(), table.names[0], table.rows());
-                return Err(Error::input(message).file(path).field(name));
+                    format!("has {} rows; '{}' has {}", column.len(), self.names[0], self.rows());
+                return Err(Error::input(message).file(&self.path).field(name));
             }
         }
-        Ok(table)
+        Ok(())
     }
 
     /// Number of rows, without the header.

@@ -147,7 +147,7 @@ fn other_files_are_named() {
         ("t.xlsx", &workbook[..], "Excel workbook: save the sheet as CSV"),
         ("t.csv", &workbook[..], "Excel workbook"),
         ("t.csv", b"PK\x03\x04....", "zip archive"),
-        ("t.h5", b"\x89HDF\r\n\x1a\n\0\0", "HDF5 file"),
+        ("t.h5", b"\x89HDF\r\n\x1a\n\0\0", "HDF5"),
         ("t.json", b"{\"a\": [1, 2]}", "is JSON"),
         ("t.csv", b"[{\"a\": 1}]", "is JSON"),
         ("t.csv", b"<!DOCTYPE html><html>", "web page"),
@@ -169,4 +169,79 @@ fn thousands_of_columns() {
     let table = csv(&text).unwrap();
     assert_eq!(table.column("c4999").unwrap(), [4999.0, 4999.0]);
     assert!(table.lacks().len() < 400);
+}
+
+#[cfg(feature = "hdf5")]
+mod hdf5 {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::store::table::Array;
+
+    /// A file of `scripts/hdf5_fixtures.py`.
+    fn fixture(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    }
+
+    /// All types that are read, as h5py writes them by default and in the latest format.
+    #[test]
+    fn arrays_of_h5py_are_read() {
+        for name in ["arrays.h5", "arrays_latest.h5"] {
+            let arrays = Array::read(&fixture(name)).unwrap();
+            let array = |name: &str| arrays.iter().find(|a| a.name == name).unwrap();
+            for kind in ["f2", "f4", "f8", "big_f4", "big_f8"] {
+                assert_eq!(array(&format!("t{kind}")).values, [-1.0, -0.5, 0.0, 0.5, 1.0, 1.5]);
+            }
+            for kind in ["i1", "i2", "i4", "i8", "big_i4"] {
+                assert_eq!(array(&format!("t{kind}")).values, [-1.0, 0.0, 0.0, 0.0, 1.0, 1.0]);
+            }
+            for kind in ["u1", "u2", "u4", "u8", "big_u2"] {
+                assert_eq!(array(&format!("t{kind}")).values, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+            }
+            assert_eq!(array("truth").values, [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]);
+            let words = |name: &str| array(name).words.clone().unwrap();
+            assert_eq!(words("large").cell(1), "1152921504606846977", "f64 does not hold it");
+            assert_eq!((words("word").cell(1), words("text").cell(1)), ("bc", "é"));
+            assert_eq!(
+                (&array("half").shape[..], &array("half").values[..]),
+                (&[][..], &[0.5][..])
+            );
+            assert_eq!(array("chunked").shape, [3, 2]);
+            assert_eq!(array("chunked").values, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+            // Where a name occurs twice it is the whole path.
+            assert_eq!((array("inner/x").values[0], array("other/x").values[0]), (10.0, 20.0));
+            assert_eq!(array("y").values[0], 30.0);
+            assert!(array("nothing").unreadable.is_some());
+            assert!(Array::attributes(&fixture(name)).unwrap().contains(&("BoxSize".into(), 7.5)));
+            if name == "arrays.h5" {
+                let packed: Vec<f64> = (0..18).map(|k| f64::from(k % 6)).collect();
+                assert_eq!(array("packed").values, packed);
+                assert_eq!(array("lzf").values, [0.0; 600]);
+            }
+        }
+    }
+
+    #[test]
+    fn fields_of_a_structured_array_are_columns() {
+        let table = Table::read(&fixture("frame.h5")).unwrap();
+        assert_eq!(table.names, ["x", "name", "v0", "v1", "y"], "without the index of pandas");
+        assert_eq!(table.column("x").unwrap(), [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]);
+        assert_eq!(table.column("v1").unwrap(), [2.0; 6]);
+        assert_eq!(table.column("y").unwrap(), [0.0, 1.0, 4.0, 9.0, 16.0, 25.0]);
+        assert_eq!(table.cells("name").unwrap().word(2), "ab");
+    }
+
+    /// A damaged file is an error or, where only numbers changed, none; never a panic.
+    #[test]
+    fn damaged_files_do_not_panic() {
+        let whole = std::fs::read(fixture("frame.h5")).unwrap();
+        for at in (9..whole.len()).step_by(37) {
+            let _ = file("t.h5", &whole[..at]);
+            let mut changed = whole.clone();
+            changed[at] = 0xff;
+            let _ = file("t.h5", &changed);
+        }
+        let error = file("t.h5", &whole[..whole.len() / 2]).unwrap_err().to_string();
+        assert!(error.contains("t.h5"), "{error}");
+    }
 }
