@@ -122,7 +122,13 @@ pub fn open(path: &Path, hide_above: Option<f64>, changes: &Changes) -> Result<B
 /// # Errors
 /// A folder without a network.
 pub fn open_run(folder: &RunFolder) -> Result<Run> {
-    let model = Model::load(&folder.file("model.safetensors"))?;
+    let path = folder.file("model.safetensors");
+    if !path.exists() {
+        let message =
+            "is missing: the folder has no trained network (train or distill puts one there)";
+        return Err(Error::input(message).file(path));
+    }
+    let model = Model::load(&path)?;
     let physics: Box<dyn Physics> = match model.about.on.clone() {
         TrainedOn::Bodies(data, law) => Box::new(Bodies::new(folder.clone(), model, data, law)),
         TrainedOn::Halos(_) => Box::new(HalosRun::new(folder.clone(), model)),

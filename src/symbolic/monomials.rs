@@ -20,6 +20,8 @@ const ROWS: usize = 120;
 const SMALL: f64 = 0.02;
 /// Variables at most.
 const VARIABLES: usize = 8;
+/// Variables up to which a power k may be a multiple of one of them.
+const MULTIPLES: usize = 5;
 /// Powers of N at most, and those that a candidate which the search may consider pays for.
 const MOST: usize = 3000;
 const EACH: f64 = 0.02;
@@ -370,9 +372,10 @@ pub(super) fn seeds(problem: &Problem, settings: &Settings, late: &Late) -> Vec<
             return Vec::new();
         }
         let of = |form: &Form| {
-            let variables =
-                if form.has_power() && has(&Op::Pow) { logs.variables.len() } else { 0 };
-            let times = std::iter::once(None).chain((0..variables).map(Some));
+            let variables = logs.variables.len();
+            let may = form.has_power() && has(&Op::Pow) && variables <= MULTIPLES;
+            let multiples = (0..variables).filter(|_| may).map(Some);
+            let times = std::iter::once(None).chain(multiples);
             let guess = |times| logs.best(*form, powers, times);
             times.map(guess).collect::<Vec<_>>()
         };
