@@ -42,11 +42,11 @@ impl Groups {
     pub fn read(path: &Path) -> Result<Option<Groups>> {
         let attributes = Array::attributes(path)?;
         let attribute = |name: &str| {
-            let of = |group: &&str| {
+            let of = |group: &str| {
                 let wanted = format!("{group}/{name}");
                 attributes.iter().find(|(path, _)| *path == wanted).map(|(_, value)| *value)
             };
-            ["Parameters", "Header", "Units"].iter().find_map(|group| of(&group))
+            ["Parameters", "Header", "Units"].iter().find_map(|group| of(group))
         };
         let arrays = joined(path, attribute("NumFiles").map_or(1, |files| files as u64))?;
         let Some(masses) = arrays.iter().find(|array| array.name == "GroupMass") else {

@@ -526,8 +526,11 @@ fn power(e: Expression, k: f64, operators: &[Op]) -> Option<Expression> {
 mod tests {
     use super::*;
 
+    /// A column, and the values that it has.
+    type Range = (&'static str, f64, f64);
+
     /// The errors of the best guess, relative to the spread, for a law of columns in these ranges.
-    fn error(law: &str, ranges: &[(&str, f64, f64)], seed: u64) -> f64 {
+    fn error(law: &str, ranges: &[Range], seed: u64) -> f64 {
         let names: Vec<&str> = ranges.iter().map(|r| r.0).collect();
         let truth = Expression::parse(law, &names).unwrap();
         let mut random = Random::new(seed, 1);
@@ -551,7 +554,7 @@ mod tests {
 
     #[test]
     fn laws_of_two_products_are_found() {
-        let cases: [(&str, &[(&str, f64, f64)]); 9] = [
+        let cases: [(&str, &[Range]); 9] = [
             (
                 "4 * e * ((s / r)^12 - (s / r)^6)",
                 &[("e", 0.5, 2.0), ("s", 0.8, 1.2), ("r", 0.9, 2.5)],
