@@ -722,6 +722,14 @@ fn arrays_make_data_sets() {
     write("arrays", &[("positions", &[frames, runs, 2, 2], &turned)]);
     let (_, document) = lawsmith(&arguments);
     assert!(notes(&document).contains("may be [frame, run, body, dim]"), "{document}");
+    // Also where there are then too few frames to fit.
+    let few = turned.chunks_exact(runs * 4).flat_map(|frame| &frame[..3 * 4]).copied();
+    write("arrays", &[("positions", &[frames, 3, 2, 2], &few.collect::<Vec<f64>>())]);
+    let (code, document) = lawsmith(&arguments);
+    assert_eq!(code, Some(1), "{document}");
+    let message = document["error"]["message"].as_str().unwrap();
+    assert!(message.contains("too few times"), "{message}");
+    assert!(message.contains("may be [frame, run, body, dim]"), "{message}");
     write("arrays", &[("positions", &[runs, frames, 1, 4], &values)]);
     let (code, document) = lawsmith(&arguments);
     assert_eq!((code, document["error"]["field"].as_str()), (Some(1), Some("positions")));

@@ -102,9 +102,16 @@ pub fn fill(read: &mut Trajectories, settings: Settings) -> Result<Option<Fitted
     let all = read.runs.len();
     read.runs.retain(|run| run.frames() > 0);
     if read.runs.is_empty() {
+        // What was read may say why: the axes of an array in another order, for one.
+        let notes: String = read
+            .notes
+            .iter()
+            .filter(|n| n.starts_with("warning"))
+            .map(|n| format!("; {n}"))
+            .collect();
         let message = format!(
             "there are too few times to fit velocities or accelerations of order {}: {needed} without a gap are \
-             needed",
+             needed{notes}",
             settings.order
         );
         return Err(Error::input(message).file(&read.path).field("time"));
