@@ -29,8 +29,10 @@ const EACH: f64 = 0.02;
 const CONSTANTS: [f64; 9] = [-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0];
 /// … and is then searched between the neighbours of the best in so many halvings.
 const HALVINGS: usize = 24;
-/// Share of log |y| that a product of powers leaves over, of which a law leaves at most …
+/// Share of what a product of powers leaves of log |y| that an N leaves at most to be moved, …
 const LEFT: f64 = 0.1;
+/// … and to be a guess: what only comes near would lead the search astray.
+const NEAR: f64 = 1e-3;
 /// Guesses, and how many are moved to better powers before they are chosen.
 const GUESSES: usize = 12;
 const CLIMBING: usize = 48;
@@ -386,6 +388,7 @@ pub(super) fn seeds(problem: &Problem, settings: &Settings, late: &Late) -> Vec<
     order(&mut found);
     found.truncate(CLIMBING);
     let mut found: Vec<Guess> = found.par_iter().map(|guess| logs.climbed(guess, late)).collect();
+    found.retain(|guess| guess.left < NEAR * logs.all());
     order(&mut found);
     found.dedup_by(|a, b| (a.form, &a.powers, a.times) == (b.form, &b.powers, b.times));
     found.truncate(GUESSES);
