@@ -15,6 +15,7 @@ pub mod overdensity;
 mod pairs;
 pub mod run;
 pub mod slab;
+mod source;
 pub mod split;
 mod subfind;
 pub mod table6;
