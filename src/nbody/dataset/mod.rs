@@ -7,13 +7,15 @@
 //! Where runs have their own clocks or lengths, `times [run, frame] f64` and `lengths [run] u32`: the frames
 //! of a run from its length on repeat its first, so that whoever draws frames draws real ones.
 
+mod prepare;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::scale::{Sample, Scale};
+use super::scale::Scale;
 use crate::error::{Error, Result};
 use crate::law::Law;
 use crate::model::layout::BodyLayout;
@@ -244,25 +246,6 @@ impl Dataset {
         Self::map(path)?.prepared(units)
     }
 
-    /// In these units, and a single run in blocks.
-    fn prepared(mut self, units: Units) -> Result<Self> {
-        let stored = self.about.units();
-        let wanted = match units {
-            Units::Natural if self.about.law.is_some() || self.about.scale.is_some() => stored,
-            Units::Natural => self.natural(),
-            Units::Users => Scale::NONE,
-            Units::Of(scale) => scale,
-            Units::Stored => return Ok(self),
-        };
-        if wanted != stored {
-            self.convert(wanted)?;
-        }
-        if self.about.law.is_none() && self.about.runs == 1 {
-            self.split()?;
-        }
-        Ok(self)
-    }
-
     /// As it is stored.
     fn map(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path, "dataset")?;
@@ -395,87 +378,9 @@ impl Dataset {
         Ok(())
     }
 
-    /// Makes runs of the blocks of time of a single run: what is held out is then spread over all of it.
-    fn split(&mut self) -> Result<()> {
-        let Some(blocks) = blocks(self.about.frames) else { return Ok(()) };
-        let mut own = self.converted(self.about.units())?;
-        let frames = self.about.frames / blocks;
-        (self.about.runs, self.about.frames, self.blocks) = (blocks, frames, true);
-        let values = blocks * frames * self.about.bodies * self.about.dim;
-        for tensor in [&mut own.positions, &mut own.velocities, &mut own.accelerations] {
-            tensor.truncate(values);
-        }
-        own.times.truncate(blocks * frames);
-        own.lengths.clear();
-        (own.masses, own.charges) = (own.masses.repeat(blocks), own.charges.repeat(blocks));
-        self.numbers = Arc::new(Numbers::Owned(own));
-        Ok(())
-    }
-
     /// True where runs are blocks of a single run.
     pub fn in_blocks(&self) -> bool {
         self.blocks
-    }
-
-    /// Natural units of data that are stored in the user's.
-    fn natural(&self) -> Scale {
-        let About { bodies, dim, .. } = self.about;
-        let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
-        Scale::natural(&Sample {
-            positions: &wide(self.positions()),
-            accelerations: &wide(self.accelerations()),
-            masses: &wide(self.masses()),
-            charges: &wide(self.charges()),
-            bodies,
-            dim,
-            period: self.about.periods(),
-        })
-    }
-
-    /// Brings all values into other units.
-    fn convert(&mut self, to: Scale) -> Result<()> {
-        let length = self.about.units().length / to.length;
-        self.numbers = Arc::new(Numbers::Owned(self.converted(to)?));
-        let period = self.about.period.take();
-        self.about.period = period.map(|edges| edges.iter().map(|l| l * length).collect());
-        self.about.scale = Some(to);
-        Ok(())
-    }
-
-    /// All values in other units.
-    fn converted(&self, to: Scale) -> Result<Arrays> {
-        let from = self.about.units();
-        let values = |name: &str, values: &[f32], by: f64| {
-            let values: Vec<f32> = values.iter().map(|&v| (f64::from(v) * by) as f32).collect();
-            self.held(name, values)
-        };
-        let dim = self.about.dim;
-        let length = from.length / to.length;
-        let moved: [f64; 3] =
-            std::array::from_fn(|axis| (from.origin[axis] - to.origin[axis]) / to.length);
-        let place = |(at, &x): (usize, &f32)| (f64::from(x) * length + moved[at % dim]) as f32;
-        let positions = self.positions().iter().enumerate().map(place).collect();
-        let (velocity, acceleration) =
-            (from.velocity() / to.velocity(), from.acceleration() / to.acceleration());
-        let time = from.time / to.time;
-        Ok(Arrays {
-            positions: self.held("positions", positions)?,
-            velocities: values("velocities", self.velocities(), velocity)?,
-            accelerations: values("accelerations", self.accelerations(), acceleration)?,
-            masses: values("masses", self.masses(), from.mass / to.mass)?,
-            charges: values("charges", self.charges(), from.charge / to.charge)?,
-            times: self.clocks().iter().map(|t| t * time).collect(),
-            lengths: self.lengths().unwrap_or_default().to_vec(),
-        })
-    }
-
-    /// An error where f32 cannot hold a value.
-    fn held(&self, name: &str, values: Vec<f32>) -> Result<Vec<f32>> {
-        if values.iter().all(|v| v.is_finite()) {
-            return Ok(values);
-        }
-        let message = "has numbers that are too large for these units";
-        Err(Error::input(message).file(self.path()).field(name))
     }
 
     /// Writes it as a file.
@@ -633,109 +538,5 @@ impl Dataset {
     }
 }
 
-/// Into how many blocks a single run of so many frames is split: as few frames as possible are left over.
-fn blocks(frames: usize) -> Option<usize> {
-    (FEWEST_BLOCKS.min(frames)..=MOST_BLOCKS.min(frames)).min_by_key(|n| frames % n)
-}
-
-/// Blocks of a single run, where it has as many frames.
-const FEWEST_BLOCKS: usize = 8;
-const MOST_BLOCKS: usize = 24;
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A data set whose numbers tell where they stand, with lengths times `length` and times times `time`.
-    fn written(path: &Path, runs: usize, frames: usize, [length, time, mass]: [f64; 3]) -> Dataset {
-        let about = About {
-            runs,
-            frames,
-            bodies: 2,
-            dim: 2,
-            law: None,
-            origin: serde_json::json!({}),
-            seed: 0,
-            scale: None,
-            period: Some(vec![100.0 * length, 0.0]),
-        };
-        let mut file = about.create(path).unwrap();
-        let number = |k: usize| ((k * 7919) % 1013) as f64 / 200.0 - 2.5;
-        for (name, unit) in [
-            ("positions", length),
-            ("velocities", length / time),
-            ("accelerations", length / time / time),
-            ("masses", mass),
-        ] {
-            for (k, value) in file.slice::<f32>(name).iter_mut().enumerate() {
-                let number = if name == "masses" { 1.5 + k as f64 } else { number(k) };
-                *value = (unit * number) as f32;
-            }
-        }
-        for (k, t) in file.slice::<f64>("times").iter_mut().enumerate() {
-            *t = 0.1 * time * k as f64;
-        }
-        file.finish().unwrap();
-        Dataset::open(path).unwrap()
-    }
-
-    /// What networks see does not depend on the user's units, and the units say what it was.
-    #[test]
-    fn data_of_any_units_are_opened_as_the_same_numbers() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("data.safetensors");
-        let plain = written(&path, 5, 6, [1.0; 3]);
-        let near = |a: &[f32], b: &[f32]| {
-            let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-6 * b.abs();
-            assert!(a.iter().zip(b).all(close), "{a:?} {b:?}");
-        };
-        for (which, power) in (0..3).flat_map(|which| (-12..=12).map(move |k| (which, k))) {
-            let mut units = [1.0; 3];
-            units[which] = 10f64.powi(power);
-            let other = written(&path, 5, 6, units);
-            near(other.positions(), plain.positions());
-            near(other.velocities(), plain.velocities());
-            near(other.accelerations(), plain.accelerations());
-            near(other.masses(), plain.masses());
-            let [was, is] = [&plain, &other].map(|data| data.about.units());
-            let ratio = [is.length / was.length, is.time / was.time, is.mass / was.mass];
-            assert!(ratio.iter().zip(units).all(|(a, b)| (a / b - 1.0).abs() < 1e-9), "{ratio:?}");
-            assert!((other.about.periods()[0] / plain.about.periods()[0] - 1.0).abs() < 1e-9);
-            let last = other.times()[5] / plain.times()[5];
-            assert!((last - 1.0).abs() < 1e-9);
-            // The user's numbers again.
-            let raw = Dataset::open_in(&path, Units::Users).unwrap();
-            assert_eq!(raw.about.units(), Scale::NONE);
-            let back = Dataset::open_in(&path, Units::Of(was)).unwrap();
-            assert_eq!(back.about.units(), was);
-        }
-    }
-
-    #[test]
-    fn a_single_run_becomes_blocks_of_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("data.safetensors");
-        let data = written(&path, 1, 43, [1.0; 3]);
-        // 42 of 43 frames in 14 blocks, or 40 in 8 with more left over.
-        let About { runs, frames, .. } = data.about;
-        assert_eq!((runs, frames), (14, 3));
-        assert_eq!(data.positions().len(), 42 * 4);
-        assert_eq!(data.masses(), [data.masses()[0], data.masses()[1]].repeat(14));
-        let step = data.times()[1] - data.times()[0];
-        assert!((data.times_of(2)[0] - 6.0 * step).abs() < 1e-12);
-        assert_eq!((data.moment(0, 0), data.moment(7, 0)), (0.0, 0.5));
-        let many = written(&path, 2, 43, [1.0; 3]);
-        assert_eq!((many.about.runs, many.about.frames), (2, 43));
-    }
-
-    #[test]
-    fn a_box_has_an_edge_for_each_axis() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("data.safetensors");
-        let about =
-            About { period: Some(vec![1.0]), ..written(&path, 2, 3, [1.0; 3]).about.clone() };
-        about.create(&path).unwrap().finish().unwrap();
-        let error = Dataset::open(&path).err().unwrap();
-        assert_eq!(error.field.as_deref(), Some("box"));
-    }
-}
+mod tests;

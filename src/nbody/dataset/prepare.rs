@@ -1,0 +1,115 @@
+//! A data set as it is used: in the units that are wanted, a single run in blocks of time.
+
+use std::sync::Arc;
+
+use super::{About, Arrays, Dataset, Numbers, Units};
+use crate::error::{Error, Result};
+use crate::nbody::scale::{Sample, Scale};
+
+impl Dataset {
+    /// In these units, and a single run in blocks.
+    pub(super) fn prepared(mut self, units: Units) -> Result<Self> {
+        let stored = self.about.units();
+        let wanted = match units {
+            Units::Natural if self.about.law.is_some() || self.about.scale.is_some() => stored,
+            Units::Natural => self.natural(),
+            Units::Users => Scale::NONE,
+            Units::Of(scale) => scale,
+            Units::Stored => return Ok(self),
+        };
+        if wanted != stored {
+            self.convert(wanted)?;
+        }
+        if self.about.law.is_none() && self.about.runs == 1 {
+            self.split()?;
+        }
+        Ok(self)
+    }
+
+    /// Makes runs of the blocks of time of a single run: what is held out is then spread over all of it.
+    fn split(&mut self) -> Result<()> {
+        let Some(blocks) = blocks(self.about.frames) else { return Ok(()) };
+        let mut own = self.converted(self.about.units())?;
+        let frames = self.about.frames / blocks;
+        (self.about.runs, self.about.frames, self.blocks) = (blocks, frames, true);
+        let values = blocks * frames * self.about.bodies * self.about.dim;
+        for tensor in [&mut own.positions, &mut own.velocities, &mut own.accelerations] {
+            tensor.truncate(values);
+        }
+        own.times.truncate(blocks * frames);
+        own.lengths.clear();
+        (own.masses, own.charges) = (own.masses.repeat(blocks), own.charges.repeat(blocks));
+        self.numbers = Arc::new(Numbers::Owned(own));
+        Ok(())
+    }
+
+    /// Natural units of data that are stored in the user's.
+    fn natural(&self) -> Scale {
+        let About { bodies, dim, .. } = self.about;
+        let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+        Scale::natural(&Sample {
+            positions: &wide(self.positions()),
+            accelerations: &wide(self.accelerations()),
+            masses: &wide(self.masses()),
+            charges: &wide(self.charges()),
+            bodies,
+            dim,
+            period: self.about.periods(),
+        })
+    }
+
+    /// Brings all values into other units.
+    fn convert(&mut self, to: Scale) -> Result<()> {
+        let length = self.about.units().length / to.length;
+        self.numbers = Arc::new(Numbers::Owned(self.converted(to)?));
+        let period = self.about.period.take();
+        self.about.period = period.map(|edges| edges.iter().map(|l| l * length).collect());
+        self.about.scale = Some(to);
+        Ok(())
+    }
+
+    /// All values in other units.
+    fn converted(&self, to: Scale) -> Result<Arrays> {
+        let from = self.about.units();
+        let values = |name: &str, values: &[f32], by: f64| {
+            let values: Vec<f32> = values.iter().map(|&v| (f64::from(v) * by) as f32).collect();
+            self.held(name, values)
+        };
+        let dim = self.about.dim;
+        let length = from.length / to.length;
+        let moved: [f64; 3] =
+            std::array::from_fn(|axis| (from.origin[axis] - to.origin[axis]) / to.length);
+        let place = |(at, &x): (usize, &f32)| (f64::from(x) * length + moved[at % dim]) as f32;
+        let positions = self.positions().iter().enumerate().map(place).collect();
+        let (velocity, acceleration) =
+            (from.velocity() / to.velocity(), from.acceleration() / to.acceleration());
+        let time = from.time / to.time;
+        Ok(Arrays {
+            positions: self.held("positions", positions)?,
+            velocities: values("velocities", self.velocities(), velocity)?,
+            accelerations: values("accelerations", self.accelerations(), acceleration)?,
+            masses: values("masses", self.masses(), from.mass / to.mass)?,
+            charges: values("charges", self.charges(), from.charge / to.charge)?,
+            times: self.clocks().iter().map(|t| t * time).collect(),
+            lengths: self.lengths().unwrap_or_default().to_vec(),
+        })
+    }
+
+    /// An error where f32 cannot hold a value.
+    fn held(&self, name: &str, values: Vec<f32>) -> Result<Vec<f32>> {
+        if values.iter().all(|v| v.is_finite()) {
+            return Ok(values);
+        }
+        let message = "has numbers that are too large for these units";
+        Err(Error::input(message).file(self.path()).field(name))
+    }
+}
+
+/// Into how many blocks a single run of so many frames is split: as few frames as possible are left over.
+fn blocks(frames: usize) -> Option<usize> {
+    (FEWEST_BLOCKS.min(frames)..=MOST_BLOCKS.min(frames)).min_by_key(|n| frames % n)
+}
+
+/// Blocks of a single run, where it has as many frames.
+const FEWEST_BLOCKS: usize = 8;
+const MOST_BLOCKS: usize = 24;

@@ -1,0 +1,93 @@
+use super::*;
+
+/// A data set whose numbers tell where they stand, with lengths times `length` and times times `time`.
+fn written(path: &Path, runs: usize, frames: usize, [length, time, mass]: [f64; 3]) -> Dataset {
+    let about = About {
+        runs,
+        frames,
+        bodies: 2,
+        dim: 2,
+        law: None,
+        origin: serde_json::json!({}),
+        seed: 0,
+        scale: None,
+        period: Some(vec![100.0 * length, 0.0]),
+    };
+    let mut file = about.create(path).unwrap();
+    let number = |k: usize| ((k * 7919) % 1013) as f64 / 200.0 - 2.5;
+    for (name, unit) in [
+        ("positions", length),
+        ("velocities", length / time),
+        ("accelerations", length / time / time),
+        ("masses", mass),
+    ] {
+        for (k, value) in file.slice::<f32>(name).iter_mut().enumerate() {
+            let number = if name == "masses" { 1.5 + k as f64 } else { number(k) };
+            *value = (unit * number) as f32;
+        }
+    }
+    for (k, t) in file.slice::<f64>("times").iter_mut().enumerate() {
+        *t = 0.1 * time * k as f64;
+    }
+    file.finish().unwrap();
+    Dataset::open(path).unwrap()
+}
+
+/// What networks see does not depend on the user's units, and the units say what it was.
+#[test]
+fn data_of_any_units_are_opened_as_the_same_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.safetensors");
+    let plain = written(&path, 5, 6, [1.0; 3]);
+    let near = |a: &[f32], b: &[f32]| {
+        let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-6 * b.abs();
+        assert!(a.iter().zip(b).all(close), "{a:?} {b:?}");
+    };
+    for (which, power) in (0..3).flat_map(|which| (-12..=12).map(move |k| (which, k))) {
+        let mut units = [1.0; 3];
+        units[which] = 10f64.powi(power);
+        let other = written(&path, 5, 6, units);
+        near(other.positions(), plain.positions());
+        near(other.velocities(), plain.velocities());
+        near(other.accelerations(), plain.accelerations());
+        near(other.masses(), plain.masses());
+        let [was, is] = [&plain, &other].map(|data| data.about.units());
+        let ratio = [is.length / was.length, is.time / was.time, is.mass / was.mass];
+        assert!(ratio.iter().zip(units).all(|(a, b)| (a / b - 1.0).abs() < 1e-9), "{ratio:?}");
+        assert!((other.about.periods()[0] / plain.about.periods()[0] - 1.0).abs() < 1e-9);
+        let last = other.times()[5] / plain.times()[5];
+        assert!((last - 1.0).abs() < 1e-9);
+        // The user's numbers again.
+        let raw = Dataset::open_in(&path, Units::Users).unwrap();
+        assert_eq!(raw.about.units(), Scale::NONE);
+        let back = Dataset::open_in(&path, Units::Of(was)).unwrap();
+        assert_eq!(back.about.units(), was);
+    }
+}
+
+#[test]
+fn a_single_run_becomes_blocks_of_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.safetensors");
+    let data = written(&path, 1, 43, [1.0; 3]);
+    // 42 of 43 frames in 14 blocks, or 40 in 8 with more left over.
+    let About { runs, frames, .. } = data.about;
+    assert_eq!((runs, frames), (14, 3));
+    assert_eq!(data.positions().len(), 42 * 4);
+    assert_eq!(data.masses(), [data.masses()[0], data.masses()[1]].repeat(14));
+    let step = data.times()[1] - data.times()[0];
+    assert!((data.times_of(2)[0] - 6.0 * step).abs() < 1e-12);
+    assert_eq!((data.moment(0, 0), data.moment(7, 0)), (0.0, 0.5));
+    let many = written(&path, 2, 43, [1.0; 3]);
+    assert_eq!((many.about.runs, many.about.frames), (2, 43));
+}
+
+#[test]
+fn a_box_has_an_edge_for_each_axis() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.safetensors");
+    let about = About { period: Some(vec![1.0]), ..written(&path, 2, 3, [1.0; 3]).about.clone() };
+    about.create(&path).unwrap().finish().unwrap();
+    let error = Dataset::open(&path).err().unwrap();
+    assert_eq!(error.field.as_deref(), Some("box"));
+}
