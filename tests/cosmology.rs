@@ -137,7 +137,9 @@ fn a_graph_goes_through_every_stage() {
     let parse = |law: &Value| Expression::parse(law.as_str().unwrap(), &names).unwrap();
     let of_message = |law: &&Value| law["stage"] == "message";
     let scales = measured_scales(at);
-    for law in laws.as_array().unwrap().iter().filter(of_message) {
+    let mut of_messages = laws.as_array().unwrap().iter().filter(of_message).peekable();
+    assert!(of_messages.peek().is_some_and(|law| law["natural"].as_str().unwrap().contains('r')));
+    for law in of_messages {
         let (users, seen) = (parse(&law["equation"]), parse(&law["natural"]));
         for r in [3.0, 11.0, 17.5] {
             let [m, d, v] = [2.3e13, 7.0, 240.0];

@@ -186,7 +186,8 @@ mod tests {
     use crate::nbody::dataset::About;
     use crate::network::settings::Preset;
 
-    /// A data set whose positions are the number of the run and whose masses tell bodies apart.
+    /// A data set whose positions and charges are the number of the run, and whose masses tell bodies apart. The sizes of
+    /// its accelerations have the heaviest tail, and tell run and frame.
     fn dataset(folder: &std::path::Path, runs: usize, frames: usize) -> Dataset {
         let path = folder.join(format!("{runs}-{frames}.safetensors"));
         let origin = serde_json::json!({});
@@ -211,8 +212,71 @@ mod tests {
         for (k, value) in writer.slice::<f32>("masses").iter_mut().enumerate() {
             *value = (k % 2) as f32;
         }
+        for (k, value) in writer.slice::<f32>("charges").iter_mut().enumerate() {
+            *value = (k / 2) as f32;
+        }
+        for (k, value) in writer.slice::<f32>("accelerations").iter_mut().enumerate() {
+            *value = acceleration(k / 4, runs * frames);
+        }
         writer.finish().unwrap();
         Dataset::open(&path).unwrap()
+    }
+
+    /// Of a frame, in `[run, frame]`.
+    fn acceleration(number: usize, of: usize) -> f32 {
+        of as f32 / ((number * 1237 % of) as f32 + 0.5)
+    }
+
+    /// Frames of others' data with a heavy tail are drawn by their weights, each as it is; those of the validation
+    /// alike.
+    #[test]
+    fn close_encounters_are_drawn_less_often() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, frames) = (40, 30);
+        let data = dataset(folder.path(), runs, frames);
+        let settings =
+            Settings { frame_stride: 1, ..Settings::preset(Preset::Quick, ModelKind::L1, 2, 2) };
+        let (train, held_out) = split(&data, 1).unwrap();
+        let sampler = Sampler::new(&data, &settings);
+        let number = |graph: &[f32]| {
+            let (run, frame) = (graph[4] as usize, graph[2] as usize);
+            assert_eq!((graph[5], graph[11], graph[10]), (0.0, 1.0, graph[4]), "masses, charges");
+            run * frames + frame
+        };
+        let seen = |graphs: &Graphs, part: &Part| {
+            let mut counts = vec![0; runs * frames];
+            let targets = graphs.targets.chunks_exact(4);
+            for (graph, target) in graphs.features.chunks_exact(2 * 6).zip(targets) {
+                let number = number(graph);
+                assert_eq!(target, [acceleration(number, runs * frames); 4]);
+                assert!(part.runs.contains(&(number / frames)));
+                counts[number] += 1;
+            }
+            counts
+        };
+        let source = sampler.source(std::slice::from_ref(&train), vec![5]);
+        let mut graphs = Graphs::default();
+        let mut random = Random::new(5, 0);
+        source.states().draw(&source.parts, source.draw, 40_000, &mut random, &mut graphs);
+        let counts = seen(&graphs, &train);
+        // One frame in 20 has a mean size above 40: those above 400 weigh less than a tenth of the others.
+        let share = |few: bool| {
+            let size = |number: usize| f64::from(2.0 * acceleration(number, runs * frames));
+            let numbers = train.runs.iter().flat_map(|run| run * frames..(run + 1) * frames);
+            let numbers: Vec<usize> = numbers.filter(|&n| few == (size(n) > 400.0)).collect();
+            let drawn = numbers.iter().map(|&n| counts[n]).sum::<usize>() as f64;
+            (drawn / numbers.len() as f64, numbers.len())
+        };
+        let ((rare, encounters), (usual, _)) = (share(true), share(false));
+        assert!(encounters > 2 && rare < 0.1 * usual, "{encounters}: {rare} {usual}");
+        // All graphs of the validation are as likely.
+        let validation = sampler.validation(&held_out, 5);
+        let counts = seen(&validation, &held_out);
+        assert!(counts.iter().filter(|count| **count > 0).count() > 200);
+        assert_eq!(
+            seen(&sampler.all(), &Part { runs: (0..runs).collect(), frames: 0..frames }),
+            vec![1; runs * frames]
+        );
     }
 
     #[test]

@@ -125,8 +125,10 @@ impl System for Dataset {
         let bar = |name: &str| self.about.origin["acceleration_error"][name].as_f64();
         let mut noise = bar("median")? * MEAN_OF_NORMAL;
         // Rounding is not the same for all: of bodies that are far from the origin it is larger.
-        let spread = self.positions().iter().map(|x| f64::from(x.abs())).fold(0.0, f64::max);
-        let rounding = ROUNDING * spread * scale.length;
+        let most = |sizes: &mut dyn Iterator<Item = f64>| sizes.fold(0.0, f64::max);
+        let far = scale.length * most(&mut self.positions().iter().map(|x| f64::from(x.abs())))
+            + most(&mut scale.origin.iter().map(|x| x.abs()));
+        let rounding = ROUNDING * far;
         if self.about.origin["position_noise"].as_f64().is_some_and(|noise| noise <= rounding) {
             noise = noise.max(bar("within_95")? * MEAN_OF_ROUNDING);
         }

@@ -149,7 +149,11 @@ fn terms(folder: &RunFolder, summary: &Summary, messages: &Messages) -> Result<O
     else {
         return Ok(None);
     };
-    let model = Model::load(&folder.file("model.safetensors"))?;
+    let path = folder.file("model.safetensors");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let model = Model::load(&path)?;
     let Some(OnGraph { scales, .. }) = model.about.on.graph() else { return Ok(None) };
     let file = TensorFile::open(&folder.file("messages.safetensors"), "messages")?;
     let edges = messages.values.len() / width;

