@@ -341,8 +341,9 @@ fn all_powers(variables: usize, most: usize) -> Vec<Vec<f64>> {
     for factor in [1.0, 2.0, 0.5, 3.0, 6.0] {
         times.extend(all.iter().map(|powers| powers.iter().map(|p| p * factor).collect()));
     }
+    // Halves are rarer than their size says.
     let size = |powers: &Vec<f64>| {
-        powers.iter().map(|p| if *p == 0.0 { 0.0 } else { 1.0 + p.abs() }).sum()
+        powers.iter().map(|p| if p.fract() == 0.0 { p.abs() } else { 1.5 + p.abs() }).sum()
     };
     times.sort_by(|a, b| f64::total_cmp(&size(a), &size(b)));
     times.truncate(most);
