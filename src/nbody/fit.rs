@@ -3,37 +3,36 @@
 //!
 //! Around each frame a polynomial is fitted to the positions of a window of frames; its first and
 //! second derivatives there are linear in the positions, with weights that depend on the times only.
-//! What the fit leaves over estimates the noise of the positions, and the weights propagate it.
+//! The residuals of the fit estimate the noise of the positions, and the weights propagate it.
 
 /// The fit around one frame, as weights of the positions in its window.
 ///
-/// A second polynomial, of two orders more where the window allows it, says how far the first is from where it
-/// would go with more freedom.
+/// A second polynomial, two orders higher if the window allows it, shows what the first one cannot follow.
 pub(super) struct Fit {
     /// First frame of the window.
     pub first: usize,
-    /// Weights that give the velocity, `[window]`.
+    /// Weights for the velocity, `[window]`.
     pub velocity: Vec<f64>,
-    /// Weights that give the acceleration, `[window]`.
+    /// Weights for the acceleration, `[window]`.
     pub acceleration: Vec<f64>,
-    /// Weights of what the second polynomial adds to the velocity, `[window]`.
+    /// Weights for what the second polynomial adds to the velocity, `[window]`.
     pub velocity_more: Vec<f64>,
-    /// Weights of what the second polynomial adds to the acceleration, `[window]`.
+    /// Weights for what the second polynomial adds to the acceleration, `[window]`.
     pub acceleration_more: Vec<f64>,
-    /// Orthonormal polynomials in the window, `[order of the second + 1][window]`.
+    /// Orthonormal polynomials on the window, `[order of the second + 1][window]`.
     basis: Vec<Vec<f64>>,
 }
 
 impl Fit {
-    /// The fit of a polynomial of `order` around frame `frame` to the `window` frames nearest to it
-    /// (fewer on one side at the ends). Needs order ≥ 2 and order + 1 < window ≤ times.len().
+    /// Fits a polynomial of `order` around `frame` to a window of `window` frames, centred except near the ends of
+    /// the run. Needs order ≥ 2 and order + 1 < window ≤ times.len().
     pub fn new(times: &[f64], frame: usize, order: usize, window: usize) -> Fit {
         let first = frame.saturating_sub(window / 2).min(times.len() - window);
         let inside = &times[first..first + window];
         let scale = inside[window - 1] - inside[0];
         let tau: Vec<f64> = inside.iter().map(|t| (t - times[frame]) / scale).collect();
-        // Gram–Schmidt on 1, τ, τ², …; each vector carries the first and the second derivative of its
-        // polynomial at τ = 0 behind its values. Done twice, for orthogonality to the last digit.
+        // Gram–Schmidt on 1, τ, τ², …; after its values each vector holds the first and second derivatives of its
+        // polynomial at τ = 0. Done twice, for orthogonality to the last digit.
         let second = (order + 2).min(window - 1);
         let mut basis: Vec<Vec<f64>> = Vec::with_capacity(second + 1);
         for power in 0..=second {
@@ -67,7 +66,7 @@ impl Fit {
         self.velocity.len() - self.basis.len()
     }
 
-    /// The sum of squares of what the second polynomial leaves over of `positions`, `[window]`.
+    /// The sum of squares of the residuals of the second polynomial; `positions` is `[window]`.
     pub fn residual(&self, positions: &[f64]) -> f64 {
         let mut left = positions.to_vec();
         for vector in &self.basis {
@@ -87,7 +86,7 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    /// Polynomials up to the order are differentiated exactly, on uneven times and at the ends.
+    /// Polynomials up to the order are differentiated exactly, also at uneven times and at the ends.
     #[test]
     fn polynomials_are_exact() {
         let times: Vec<f64> =
@@ -103,7 +102,7 @@ mod tests {
             assert!(fit.residual(&window) < 1e-24);
             assert!(dot(&fit.acceleration_more, &window).abs() < 1e-9);
             assert_eq!(fit.freedom(), 2);
-            // What a quartic lacks of t⁶, the second polynomial knows.
+            // The second polynomial supplies the part of t⁶ that the quartic misses.
             let fit = Fit::new(&times, frame, 4, 9);
             let window: Vec<f64> =
                 times[fit.first..fit.first + 9].iter().map(|t| t.powi(6)).collect();

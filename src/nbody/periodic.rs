@@ -1,25 +1,25 @@
-//! Trajectories in a periodic box: paths without jumps at its edges, and signs of a box that nobody named.
+//! Trajectories in a periodic box: unwrapping them, and detecting a box that was not declared.
 
 use super::scale::nearest;
 
-/// A jump is a step along an axis of more than this part of all that bodies cover there.
+/// A step longer than this fraction of the extent of all positions along the axis is a jump.
 const JUMP: f64 = 0.6;
-/// Steps of this part up to a jump are those of bodies that are merely fast.
+/// Steps between this fraction and that of a jump are taken for mere fast motion.
 const FAST: f64 = 0.3;
 
-/// Jumps along an axis by about the same length.
+/// Jumps along an axis, all of about the same length.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Jumps {
     /// The axis, 0 for x.
     pub axis: usize,
     /// How many.
     pub count: usize,
-    /// By how much: about the edge of the box.
+    /// Their median length: about the edge of the box.
     pub length: f64,
 }
 
-/// Removes the jumps at the edges of a box (0 for an axis without end) from positions `[frame, bodies · dim]` of one
-/// run: each is moved to the image nearest to the frame before. Numbers that are missing stay missing.
+/// Unwraps the positions `[frame, bodies · dim]` of one run in a box with edges `period` (0 for an open axis): each
+/// position is moved to the image nearest to the previous frame. Missing values stay missing.
 pub fn unwrap(positions: &mut [f64], stride: usize, dim: usize, period: [f64; 3]) {
     let mut last = vec![f64::NAN; stride];
     for frame in positions.chunks_exact_mut(stride) {
@@ -34,8 +34,8 @@ pub fn unwrap(positions: &mut [f64], stride: usize, dim: usize, period: [f64; 3]
     }
 }
 
-/// Jumps that look like those at the edges of a periodic box, in runs of positions `[frame, bodies · dim]`; one entry
-/// for each axis that has some.
+/// Jumps that look like crossings of the edges of a periodic box, in runs of positions `[frame, bodies · dim]`: one
+/// entry for each axis that has any.
 pub fn jumps<'a>(
     runs: impl Iterator<Item = &'a [f64]> + Clone,
     stride: usize,
@@ -59,7 +59,7 @@ pub fn jumps<'a>(
                 }
             }
         }
-        // Bodies that are fast take steps of all lengths.
+        // Bodies that are merely fast take steps of all lengths.
         if far.is_empty() || fast >= far.len() || extent <= 0.0 {
             return None;
         }

@@ -1,9 +1,9 @@
-//! Rollouts: the equations of motion integrated with predicted accelerations (a network's, a
-//! formula's), from the initial states of a data set, beside the truth.
+//! Roll-outs: the equations of motion integrated with predicted accelerations (of a network or a
+//! formula) from initial states of a data set, next to the truth.
 //!
-//! `rollout.safetensors` keeps them: `times [frame] f64`, `truth [run, frame, body, dim] f32`
-//! and one tensor of the same shape for each prediction, named by it; frames after a run has left
-//! all bounds are NaN there.
+//! They are stored in `rollout.safetensors`: `times [frame] f64`, `truth [run, frame, body, dim] f32`
+//! and one tensor of the same shape for each prediction, under its name. After a run has left all
+//! bounds, its predicted frames are NaN.
 
 use std::ops::Range;
 use std::path::Path;
@@ -17,26 +17,26 @@ use crate::model::layout::BodyLayout;
 use crate::observer::Observer;
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
-/// A run that gets this many times farther from the origin than the truth ever does is given up.
+/// A run is given up once it is this many times farther from the origin than the truth ever gets.
 const BOUND: f64 = 1e3;
 
 /// A run has diverged when the rms error of its positions exceeds this fraction of the rms distance
 /// of its bodies from their mean position (in the truth, over all frames).
 pub const DIVERGED: f64 = 0.1;
 
-/// A few runs of a data set, as they were and as predicted.
+/// A few runs of a data set: the truth and the predictions.
 pub struct Rollouts {
-    /// Which runs, numbers of runs, frames, bodies, dimensions, predictions.
+    /// The runs, the numbers of frames, bodies and dimensions, the names of the predictions.
     pub about: About,
     /// `[frame]`.
     pub times: Vec<f64>,
     /// True positions `[run, frame, body, dim]`.
     pub truth: Vec<f32>,
-    /// Predicted positions, one entry for each name of `about.predictions`, shaped as the truth.
+    /// Predicted positions, one entry for each name in `about.predictions`, of the same shape as the truth.
     pub positions: Vec<Vec<f32>>,
 }
 
-/// The `lawsmith` entry of a rollout file.
+/// The `lawsmith` entry of a roll-out file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct About {
     /// The runs of the data set that were integrated.
@@ -49,7 +49,7 @@ pub struct About {
     pub dim: usize,
     /// Names of the predictions: `network`, `formula`.
     pub predictions: Vec<String>,
-    /// Where positions are zero, in the user's units.
+    /// Origin of the positions, in the user's units.
     #[serde(default)]
     pub origin: [f64; 3],
     /// Edges of a periodic box, 0 for none.
@@ -63,13 +63,13 @@ pub struct Errors {
     /// Median over runs and bodies of the distance from the truth, `[frame]`; a run that was given
     /// up counts as infinitely far.
     pub median: Vec<f64>,
-    /// For each run the time at which it diverged (see [`DIVERGED`]); `None`: it did not.
+    /// For each run the time at which it diverged (see [`DIVERGED`]); `None` if it did not.
     pub diverged: Vec<Option<f64>>,
 }
 
 impl Rollouts {
-    /// The truth alone: frames `0..frames` of `runs`, none behind a gap. Runs whose clocks differ from the first
-    /// one's are left out.
+    /// The truth alone: frames `0..frames` of `runs`, stopping at the first gap in time. Runs whose times differ
+    /// from those of the first run are left out.
     pub fn new(data: &Dataset, runs: &[usize], frames: usize) -> Result<Self> {
         let about = &data.about;
         if let Some(run) = runs.iter().find(|&&run| run >= about.runs) {
@@ -108,10 +108,10 @@ impl Rollouts {
         Ok(Rollouts { about, times, truth, positions: Vec::new() })
     }
 
-    /// Integrates all runs at once with `accelerate` and keeps the trajectories as `name`.
+    /// Integrates all runs at once with `accelerate` and stores the trajectories under `name`.
     ///
-    /// `accelerate` gets features `[runs, bodies, n_features]` (r, v, q, m) and returns
-    /// accelerations `[runs, bodies, dim]`. Classical Runge–Kutta, `substeps` steps a frame.
+    /// `accelerate` takes features `[runs, bodies, n_features]` (r, v, q, m) and returns
+    /// accelerations `[runs, bodies, dim]`. Classical Runge–Kutta, `substeps` steps per frame.
     pub fn predict(
         &mut self,
         name: &str,
@@ -135,7 +135,7 @@ impl Rollouts {
                 let now = &state.position[run * stride..][..stride];
                 *lost |= !now.iter().all(|x| x.abs() < BOUND * reach);
                 if *lost {
-                    // Any finite state will do: it is no longer looked at.
+                    // Any finite state will do: it is no longer used.
                     state.reset(run * stride..(run + 1) * stride);
                 } else {
                     let out = &mut positions[(run * frames + frame) * stride..][..stride];
@@ -157,7 +157,7 @@ impl Rollouts {
         Ok(())
     }
 
-    /// Brings times and positions, but for the origin of these, from the units of `data` to the user's.
+    /// Converts times and positions from the units of `data` to the user's; positions stay relative to the origin.
     pub fn to_users_units(&mut self, data: &Dataset) {
         let scale = data.about.units();
         if scale.is_none() {
@@ -170,7 +170,7 @@ impl Rollouts {
         }
     }
 
-    /// How far the prediction number `index` is from the truth.
+    /// How far prediction number `index` is from the truth.
     pub fn errors(&self, index: usize) -> Errors {
         let About { runs, frames, bodies, dim, .. } = &self.about;
         let (frames, bodies, dim) = (*frames, *bodies, *dim);
@@ -212,7 +212,7 @@ impl Rollouts {
         Errors { median, diverged }
     }
 
-    /// Writes the rollout file.
+    /// Writes the roll-out file.
     pub fn save(&self, path: &Path) -> Result<()> {
         let About { runs, frames, bodies, dim, predictions, .. } = &self.about;
         let shape = [runs.len(), *frames, *bodies, *dim];
@@ -229,7 +229,7 @@ impl Rollouts {
         writer.finish()
     }
 
-    /// Reads a rollout file.
+    /// Reads a roll-out file.
     pub fn open(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path, "rollout")?;
         let about: About = file.entry()?;
@@ -404,7 +404,7 @@ mod tests {
         rollouts.predict("weak", &data, 1, &(), push).unwrap();
         let errors = rollouts.errors(0);
         assert!(errors.diverged.iter().all(|t| t.is_some_and(|t| t > 0.0)), "{errors:?}");
-        // The first run only: the second must not be touched by it.
+        // The first run only; the second must not be affected.
         let burst = |f: &[f32]| {
             let mut a = spring(f)?;
             a[0] = f32::INFINITY;

@@ -1,24 +1,24 @@
-//! Units of a data set's own. Data that lawsmith did not simulate come in any units: metres or astronomical
-//! units, far from the origin, masses of 1e30 or charges of 1e-19. Networks and searches work where numbers
-//! are of order one, so such data are stored and used in natural units: lengths in typical distances of
-//! pairs, times so that the typical acceleration is one, masses and charges by their median size. Units are
-//! powers of ten (times 1, 2 or 5 for the time): numbers that are of order one already stay as they are.
+//! Natural units of a data set. Data that lawsmith did not simulate come in any units: metres or astronomical
+//! units, far from the origin, masses of 1e30 or charges of 1e-19. Networks and searches work best on numbers
+//! of order one, so such data are used in natural units: the unit of length is the typical distance of a pair,
+//! the unit of time makes the typical acceleration one, the units of mass and charge are their median sizes.
+//! Units are powers of ten (times 1, 2 or 5 for time), so numbers already of order one stay as they are.
 
 use serde::{Deserialize, Serialize};
 
 use crate::formula::print::number;
 
-/// Pairs, accelerations and positions of which a unit is the median.
+/// Pairs, accelerations or positions used for the median that defines a unit.
 const LOOKED_AT: usize = 20_000;
-/// Positions this many times farther from the origin than bodies from each other get an origin of their own.
+/// The origin is moved if the bodies are this many times farther from it than from each other.
 const FAR: f64 = 100.0;
-/// Masses and charges of one sign that span more than this factor are seen as logarithms.
+/// Networks see masses, or charges of one sign, as logarithms if they span more than this factor.
 const WIDE: f64 = 100.0;
 
 /// The user's value = origin + unit · stored value.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scale {
-    /// Where stored positions are zero.
+    /// The point at which stored positions are zero.
     pub origin: [f64; 3],
     /// Unit of positions.
     pub length: f64,
@@ -30,10 +30,10 @@ pub struct Scale {
     pub charge: f64,
 }
 
-/// What units are taken from, in the user's units.
+/// The data from which natural units are derived, in the user's units.
 #[derive(Clone, Copy)]
 pub struct Sample<'a> {
-    /// `[frame, body, dim]`, frames of one run after the other.
+    /// `[frame, body, dim]`, the frames of all runs one after another.
     pub positions: &'a [f64],
     /// The same.
     pub accelerations: &'a [f64],
@@ -50,11 +50,11 @@ pub struct Sample<'a> {
 }
 
 impl Scale {
-    /// The user's units themselves.
+    /// The user's own units.
     pub const NONE: Scale =
         Scale { origin: [0.0; 3], length: 1.0, time: 1.0, mass: 1.0, charge: 1.0 };
 
-    /// Natural units. Numbers that are not finite (missing ones) are passed over.
+    /// Natural units. Values that are not finite (missing ones) are ignored.
     pub fn natural(sample: &Sample) -> Scale {
         let Sample { positions, accelerations, masses, charges, dim, .. } = *sample;
         let length = power_of_ten(median(distances(sample)));
@@ -83,12 +83,12 @@ impl Scale {
         self.length / self.time / self.time
     }
 
-    /// True where stored values are the user's.
+    /// True if stored values are in the user's units.
     pub fn is_none(&self) -> bool {
         *self == Scale::NONE
     }
 
-    /// For a person: `lengths in 1e-6, times in 0.0005`, what is not 1.
+    /// As text: `lengths in 1e-6, times in 0.0005`, leaving out units of 1.
     pub fn text(&self) -> String {
         let units = [
             ("lengths", self.length),
@@ -109,16 +109,16 @@ impl Scale {
     }
 }
 
-/// How networks see a column of masses or charges: the values, or the logarithm where numbers of one sign
+/// How networks see a column of masses or charges: as values, or as logarithms if the values have one sign and
 /// span more than two decades.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
-    /// The decimal logarithm of the size.
+    /// True for the decimal logarithm of the absolute value.
     pub logarithm: bool,
 }
 
 impl Seen {
-    /// How a column is seen best.
+    /// The better way to show a column to a network.
     pub fn of(values: &[f32]) -> Seen {
         let range = values.iter().fold((f32::INFINITY, 0f32), |(least, most), v| {
             (least.min(v.abs()), most.max(v.abs()))
@@ -127,20 +127,20 @@ impl Seen {
         Seen { logarithm: one_sign && f64::from(range.1) > WIDE * f64::from(range.0) }
     }
 
-    /// What the network sees of a value.
+    /// The network's input for a value.
     pub fn apply(self, value: f32) -> f32 {
         if self.logarithm { value.abs().log10() } else { value }
     }
 }
 
-/// So many values that are finite, evenly spread.
+/// At most [`LOOKED_AT`] of the finite values, evenly spread.
 fn every<'a>(values: impl IntoIterator<Item = &'a f64>) -> impl Iterator<Item = f64> {
     let values: Vec<f64> = values.into_iter().copied().filter(|v| v.is_finite()).collect();
     let stride = values.len().div_ceil(LOOKED_AT).max(1);
     values.into_iter().step_by(stride)
 }
 
-/// Distances of pairs in frames that are evenly spread.
+/// Distances of all pairs in evenly spread frames.
 fn distances<'a>(sample: &'a Sample) -> impl Iterator<Item = f64> + 'a {
     let Sample { positions, bodies, dim, period, .. } = *sample;
     let width = (bodies * dim).max(1);
@@ -157,13 +157,13 @@ fn distances<'a>(sample: &'a Sample) -> impl Iterator<Item = f64> + 'a {
     })
 }
 
-/// A difference of coordinates to the nearest image in a box of this edge; 0 for open space.
+/// A coordinate difference to the nearest image in a box with edge `period` (0 for open space).
 pub fn nearest(difference: f64, period: f64) -> f64 {
     if period > 0.0 { difference - period * (difference / period).round() } else { difference }
 }
 
 fn norm(vector: &[f64]) -> f64 {
-    // Squares of 1e-170 are nothing.
+    // The square of 1e-170 would underflow.
     let largest = vector.iter().fold(0f64, |most, x| most.max(x.abs()));
     if largest == 0.0 || !largest.is_finite() {
         return if vector.iter().any(|x| x.is_nan()) { f64::NAN } else { largest };
@@ -171,12 +171,12 @@ fn norm(vector: &[f64]) -> f64 {
     largest * vector.iter().map(|x| (x / largest).powi(2)).sum::<f64>().sqrt()
 }
 
-/// Of the values that are not zero; 0 where there are none.
+/// The median of the positive values; 0 if there are none.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     middle(values.filter(|&v| v > 0.0))
 }
 
-/// The median of all; 0 where there are none.
+/// The median of all values; 0 if there are none.
 fn middle(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
@@ -200,7 +200,7 @@ fn one_two_five(value: f64) -> f64 {
     best.map_or(1.0, |&(digit, power)| decimal(digit, power))
 }
 
-/// digit · 10^power, the nearest number to it.
+/// digit · 10^power, correctly rounded.
 fn decimal(digit: u32, power: i32) -> f64 {
     format!("{digit}e{power}").parse().unwrap_or(1.0)
 }
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(scale.text(), "times in 0.5");
     }
 
-    /// Data times a power of ten have units times that power, so that what is stored is the same.
+    /// Multiplying the data by a power of ten multiplies the units by it, so the stored values are the same.
     #[test]
     fn natural_numbers_do_not_depend_on_units() {
         for seed in 0..20 {

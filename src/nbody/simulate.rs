@@ -1,4 +1,4 @@
-//! Data sets from nothing: random initial states, integrated into memory or straight into the mapped file.
+//! Simulated data sets: random initial states, integrated into memory or straight into the mapped file.
 
 use std::path::Path;
 use std::time::Instant;
@@ -15,21 +15,21 @@ use crate::options::{Kind, Value};
 use crate::random::Random;
 use crate::{choice, options};
 
-/// Body-frames between two looks at the progress bar.
+/// Body-frames between two updates of the progress bar.
 const BODY_FRAMES_PER_BATCH: usize = 16_000_000;
 
 choice! {
     /// How to get from one frame to the next.
     pub enum Integrator {
-        /// Error control between the frames, tolerance 1.4e-8
+        /// Adaptive steps between frames, tolerance 1.4e-8
         Adaptive = "adaptive",
-        /// Classical Runge–Kutta, --substeps steps a frame
+        /// Classical Runge–Kutta, --substeps steps per frame
         Rk4 = "rk4",
     }
 }
 
 impl Default for Integrator {
-    /// With error control.
+    /// With adaptive steps.
     fn default() -> Self {
         Integrator::Adaptive
     }
@@ -43,7 +43,7 @@ options! {
     /// Everything that makes a simulated data set; by default 10,000 runs of 1000 frames of four bodies on springs in
     /// the plane.
     pub struct Settings {
-        /// Forces between the bodies
+        /// Law of force between the bodies
         law: Law = Law::Spring;
         /// Number of dimensions: 2 or 3
         dim: usize = 2;
@@ -57,23 +57,23 @@ options! {
         dt: Option<f64> = None;
         /// Integrator
         integrator: Integrator = Integrator::Adaptive;
-        /// Steps of rk4 between two frames
+        /// Steps of rk4 from one frame to the next
         substeps: usize = 1;
         /// Seed of the initial states
         seed: u64 = 0;
     }
 }
 
-/// |E(end) − E(start)| / (kinetic energy + Σ |U12|, at the start), over the runs.
+/// Energy drift over the runs: |E(end) − E(start)| / (kinetic energy + Σ |U12| at the start).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Drift {
-    /// Of half of the runs it is smaller.
+    /// Median over the runs.
     pub median: f64,
     /// Of the worst run.
     pub max: f64,
 }
 
-/// What a simulation was like.
+/// Size, speed and energy drift of a simulation.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// Number of runs.
@@ -84,19 +84,19 @@ pub struct Summary {
     pub bodies: usize,
     /// Dimensions of space.
     pub dim: usize,
-    /// Time that all of it took, the file included.
+    /// Seconds for everything, including writing the file.
     pub seconds: f64,
     /// runs · bodies · (frames − 1) / seconds, whatever the number of substeps.
     pub body_steps_per_second: f64,
-    /// Where the law conserves energy.
+    /// Given if the law conserves energy.
     pub energy_drift: Option<Drift>,
 }
 
 impl Settings {
-    /// Time between frames: the one given, or the law's own.
+    /// Time between frames: as given, or the default of the law.
     pub fn time_step(&self) -> Result<f64> {
         let dt = self.dt.or(self.law.default_dt()).ok_or_else(|| {
-            Error::usage("a potential of your own needs the time between frames").field("dt")
+            Error::usage("--potential needs --dt, the time between frames").field("dt")
         })?;
         if !(dt > 0.0 && dt.is_finite()) {
             return Err(Error::usage(format!("must be a positive time between frames, not {dt}"))
@@ -105,13 +105,13 @@ impl Settings {
         Ok(dt)
     }
 
-    /// When the frames are.
+    /// Times of the frames.
     fn times(&self) -> Result<Vec<f64>> {
         let dt = self.time_step()?;
         Ok((0..self.frames).map(|k| k as f64 * dt).collect())
     }
 
-    /// The entry of the data set.
+    /// The metadata of the data set.
     fn about(&self) -> Result<About> {
         let Settings { dim, bodies, runs, frames, seed, .. } = *self;
         let dt = self.time_step()?;
@@ -136,20 +136,20 @@ impl Settings {
         })
     }
 
-    /// An error that names the first setting that makes no sense.
+    /// An error that names the first invalid setting.
     pub fn check(&self) -> Result<()> {
         let error = |field: &str, message: String| Err(Error::usage(message).field(field));
         match *self {
             Settings { dim, .. } if !(2..=3).contains(&dim) => {
-                error("dim", format!("{dim} dimensions; 2 or 3 are possible"))
+                error("dim", format!("must be 2 or 3, not {dim}"))
             }
             Settings { bodies, .. } if !(2..=64).contains(&bodies) => {
-                error("bodies", format!("{bodies} bodies; 2 to 64 are possible"))
+                error("bodies", format!("must be 2 to 64, not {bodies}"))
             }
             Settings { runs: 0, .. } => error("runs", "at least one run is needed".into()),
             Settings { frames: 0, .. } => error("frames", "at least one frame is needed".into()),
             Settings { substeps: 0, .. } => {
-                error("substeps", "at least one step a frame is needed".into())
+                error("substeps", "at least one step per frame is needed".into())
             }
             _ => self.time_step().map(|_| ()),
         }
@@ -172,7 +172,7 @@ pub(crate) fn initial_state(
     charges.fill_with(|| if random.below(2) == 0 { -1.0 } else { 1.0 });
 }
 
-/// Energy, and the sum of the magnitudes of its parts.
+/// Total energy, and the sum of the absolute values of its terms.
 pub(crate) fn energy(
     law: &Law,
     dim: usize,
@@ -203,11 +203,11 @@ pub(crate) fn energy(
     (total, size)
 }
 
-/// Simulates a data set in memory: as many runs of as many bodies as `settings` say, each from its own random initial
-/// state. The same seed gives the same data, bit for bit, on a class of device.
+/// Simulates a data set in memory, each run from its own random initial state. The same seed gives bit-identical data
+/// on the same class of device.
 ///
 /// # Errors
-/// Settings that make no sense; a motion that cannot be followed; `interrupted` where `observer` stops it.
+/// Invalid settings; motion that the integrator cannot follow; `interrupted` if `observer` stops it.
 ///
 /// ```
 /// use lawsmith::device::Device;
@@ -230,7 +230,7 @@ pub fn simulate(device: &Device, settings: &Settings, observer: &dyn Observer) -
     Dataset::new(about, arrays)
 }
 
-/// Simulates a data set into a file at `path`, which may be larger than the memory. On an error or a stop there is no
+/// Simulates a data set into a file at `path`, which may be larger than memory. After an error or a stop there is no
 /// file.
 ///
 /// # Errors
@@ -264,8 +264,8 @@ pub fn simulate_to(
     })
 }
 
-/// Integrates all runs into `out` and their `[masses, charges]`; the energy drift of each, where the law conserves
-/// energy.
+/// Integrates all runs into `out` and `[masses, charges]`. Returns the energy drift of each run if the law conserves
+/// energy, otherwise nothing.
 fn fill(
     device: &Device,
     settings: &Settings,
