@@ -1,16 +1,16 @@
-//! Operators of the user's own, as expressions of their operands.
+//! User-defined operators, given as expressions of their operands.
 
 use super::expression::{Expression, Node};
 use crate::error::{Error, Result};
 
-/// An operator of the user's own.
+/// A user-defined operator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
-    /// As it was named.
+    /// Its name.
     pub name: String,
     /// Number of operands.
     pub arity: usize,
-    /// An expression of the operands; its constants are beginnings, fitted like all others.
+    /// An expression of the operands; its constants are starting values, fitted like all others.
     pub body: Expression,
 }
 
@@ -37,7 +37,7 @@ impl Definition {
         Ok(Definition { name: name.trim().to_string(), arity: operands.len(), body })
     }
 
-    /// The operator on `operands`.
+    /// The operator applied to `operands`.
     pub fn apply(&self, operands: &[Expression]) -> Expression {
         self.body.substitute(|variable| operands.get(usize::from(variable)).cloned())
     }

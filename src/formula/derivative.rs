@@ -7,7 +7,7 @@ use super::operator::operators;
 
 type E = Expression;
 
-/// What the rows of operators write their derivatives with.
+/// What the rows of operators use to write their derivatives.
 #[derive(Clone)]
 struct Term(E);
 
@@ -53,12 +53,12 @@ fn number(value: f64) -> Term {
     Term(constant(value))
 }
 
-/// A function of something.
+/// An operator of one operand, folded if that is a number.
 fn of(op: Op, a: impl Borrow<Term>) -> Term {
     Term(E::apply(op, std::slice::from_ref(&a.borrow().0)))
 }
 
-/// The same of two, folded where both are numbers.
+/// The same for two operands, folded if both are numbers.
 fn of_two(op: Op, a: impl Borrow<Term>, b: impl Borrow<Term>) -> Term {
     Term(binary(op, &a.borrow().0, &b.borrow().0))
 }
@@ -72,7 +72,7 @@ fn pow(a: impl Borrow<Term>, b: impl Borrow<Term>) -> Term {
     }
 }
 
-/// `IF(c, a, b)`, or one of them where both are the same.
+/// `IF(c, a, b)`, or `a` if both branches are the same.
 fn choose(c: impl Borrow<Term>, a: &Term, b: &Term) -> Term {
     if a.0 == b.0 {
         return a.clone();
@@ -88,7 +88,7 @@ fn is(e: &E, value: f64) -> bool {
     e.as_constant() == Some(value)
 }
 
-/// `op` on two operands, folded where both are numbers.
+/// `op` on two operands, folded if both are numbers.
 fn binary(op: Op, a: &E, b: &E) -> E {
     if let (Some(x), Some(y)) = (a.as_constant(), b.as_constant()) {
         let value = op.apply(&[x, y]);
@@ -140,8 +140,8 @@ fn div(a: &E, b: &E) -> E {
 }
 
 impl Expression {
-    /// The derivative with respect to a variable. Comparisons and the jumps of `IF` count as flat,
-    /// and kinks of `abs`, `min`, `max` take one of their two sides (`abs` the mean, 0).
+    /// The derivative with respect to a variable. Comparisons and the jumps of `IF` count as flat, and kinks of `abs`,
+    /// `min`, `max` take one of their two sides (`abs` the mean, 0).
     pub fn derivative(&self, variable: u16) -> Expression {
         let (_, derivative) = self.fold(|node, operands: &[(Term, Term)]| match node {
             Node::Constant(value) => (number(value), number(0.0)),
@@ -165,7 +165,7 @@ macro_rules! define {
         vector $vectors:tt tests $tests:tt $vector:tt
         partial $names:tt $partial:tt
     )*) => {
-        /// The derivative of `op` on operands given with their derivatives.
+        /// The derivative of `op`, given its operands and their derivatives.
         fn chain(op: Op, operands: &[(Term, Term)]) -> Term {
             if operands.iter().all(|o| o.1.is(0.0)) {
                 return number(0.0);
@@ -197,8 +197,8 @@ mod tests {
             let found = e.derivative(0).eval(&[x, y, z]);
             let slope = |h: f64| (at(x + h) - at(x - h)) / (2.0 * h);
             let (coarse, fine) = (slope(2e-5), slope(1e-5));
-            // Only where the differences themselves have converged: no jump, no kink, no overflow,
-            // no intermediate value beside which the step vanishes.
+            // Only where the finite differences have converged: no jump, no kink, no overflow, no intermediate value
+            // next to which the step vanishes.
             let size = at(x).abs().max(1.0);
             let value = |root: usize| e.subtree(root).eval(&[x, y, z]);
             let moderate = (0..e.nodes().len()).all(|root| value(root).abs() < 1e4);

@@ -8,7 +8,7 @@ use super::operator::Spelling;
 
 /// A law with its name.
 pub struct Law {
-    /// The column that it explains.
+    /// The column it explains.
     pub target: String,
     /// The formula.
     pub expression: Expression,
@@ -16,8 +16,8 @@ pub struct Law {
     pub names: Vec<String>,
 }
 
-/// Words that can be a column's name but no variable's: of Python (and what the file defines), of
-/// Rust, of C and its `math.h` but for what formulas call.
+/// Words that may name a column but not a variable: those of Python (and of the file itself), of Rust, and of C with
+/// `math.h`, except the functions that formulas call.
 const PYTHON: &str = "_ False None True and as assert async await break class continue def del elif \
     else except finally for from global if import in is lambda nonlocal not or pass raise return try \
     while with yield np sp sympy target";
@@ -32,7 +32,7 @@ const C: &str = "auto break case char const continue default do double else enum
     i386 NAN INFINITY HUGE_VAL HUGE_VALF HUGE_VALL MAXFLOAT M_E M_LOG2E M_LOG10E M_LN2 M_LN10 M_PI M_PI_2 M_PI_4 M_1_PI M_2_PI M_2_SQRTPI M_SQRT2 M_SQRT1_2 OVERFLOW \
     UNDERFLOW DOMAIN SING PLOSS TLOSS";
 
-/// [`C`] with the functions of `math.h` that formulas call.
+/// [`C`] plus the functions of `math.h` that formulas call.
 fn reserved_in_c() -> String {
     let calls = Op::ALL.into_iter().filter_map(|op| match op.row().c {
         Spelling::Call(name) => Some(name),
@@ -41,17 +41,17 @@ fn reserved_in_c() -> String {
     calls.fold(C.to_string(), |words, name| words + " " + name)
 }
 
-/// Letters beyond ASCII that Python takes as they are, without making another of them.
+/// Non-ASCII letters that Python's normalisation of identifiers leaves unchanged.
 fn python_letter(c: char) -> bool {
     matches!(c, 'À'..='ı' | 'Α'..='ώ' | 'А'..='я') && c.is_alphabetic()
 }
 
-/// A variable's name for each column: no two are the same, none is `reserved`, and other characters
-/// than ASCII letters, digits, _ and those of `letter` become _.
+/// A variable name for each column: all different, none `reserved`; characters other than ASCII letters, digits, _ and
+/// those accepted by `letter` become _.
 fn aliases(columns: &[String], reserved: &str, letter: fn(char) -> bool) -> Vec<String> {
     let mut taken: HashSet<String> = reserved.split_whitespace().map(String::from).collect();
     let plain = |c: char| if c.is_ascii_alphanumeric() || letter(c) { c } else { '_' };
-    // Columns that need no other name keep their own.
+    // Columns that need no new name keep their own.
     let own =
         |name: &String| !taken.contains(name) && name.chars().all(|c| c == '_' || plain(c) == c);
     let kept: Vec<bool> = columns.iter().map(own).collect();
@@ -81,14 +81,14 @@ pub fn rust_law(e: &Expression, columns: &[String]) -> String {
     e.rust(&aliases(columns, RUST, |_| false))
 }
 
-/// A column with the variable that stands for it.
+/// A column and the variable that stands for it.
 struct Argument<'a> {
     column: &'a str,
     alias: String,
 }
 
 impl Law {
-    /// The names of all variables, and the arguments: those that occur.
+    /// The names of all variables, and the arguments: the variables that occur.
     fn arguments(
         &self,
         reserved: &str,
@@ -102,22 +102,22 @@ impl Law {
         (names, used)
     }
 
-    /// What the law explains, and which columns have another name there.
+    /// What the law explains, and which columns are renamed in it.
     fn comment(&self, arguments: &[Argument]) -> String {
         let renamed = arguments.iter().filter(|a| a.alias != a.column);
         let renamed: String = renamed.map(|a| format!("; {} is {:?}", a.alias, a.column)).collect();
-        // No text of a column ends a comment of C.
+        // No column name may close a C comment.
         format!("The law of {:?}{renamed}.", self.target).replace("*/", "* /")
     }
 }
 
-/// `law_` and the target, as a name; no two are the same.
+/// `law_` and the target, as a function name; all different.
 fn functions(laws: &[Law]) -> Vec<String> {
     let targets: Vec<String> = laws.iter().map(|law| format!("law_{}", law.target)).collect();
     aliases(&targets, "", |_| false)
 }
 
-/// A text of Python.
+/// A Python string literal.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -1,4 +1,4 @@
-//! Expressions: what the search grows, what laws are written in, what `--potential` takes.
+//! Expressions: what the search evolves, what laws are written in, what `--potential` takes.
 //!
 //! An expression is a flat postfix list of nodes: children stand before their operator, so the last
 //! node is the root, and a sub-tree is a contiguous range. Everything here walks that list once with
@@ -33,20 +33,20 @@ impl Node {
 /// Complexity of each kind of node (docs/design.md §5).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
-    /// Complexity of each operator, by its number.
+    /// Complexity of each operator, by operator number.
     pub op: [u16; Op::ALL.len()],
     /// Complexity of a constant.
     pub constant: u16,
     /// Complexity of a variable.
     pub variable: u16,
-    /// Complexity of the first variables, where it is another.
+    /// Complexity of the first variables, where it differs.
     pub variables: Vec<u16>,
-    /// Bodies that count as one node of so much, operands not included.
+    /// Bodies of definitions that count as one node of the given complexity, operands not included.
     pub definitions: Vec<(Expression, u16)>,
 }
 
 impl Default for Weights {
-    /// Those of the operators' rows, 1 for each leaf.
+    /// Those in the operators' rows, 1 for each leaf.
     fn default() -> Self {
         let op = Op::ALL.map(|op| op.row().complexity);
         Weights { op, constant: 1, variable: 1, variables: Vec::new(), definitions: Vec::new() }
@@ -73,7 +73,7 @@ pub struct Expression {
 }
 
 impl Expression {
-    /// The expression that `nodes` write in postfix order; an error where they write none.
+    /// The expression with these `nodes` in postfix order; an error if they do not form one.
     pub fn new(nodes: Vec<Node>) -> Result<Self> {
         let mut depth = 0usize;
         for node in &nodes {
@@ -88,7 +88,7 @@ impl Expression {
         Ok(Expression { nodes })
     }
 
-    /// The same, for nodes that are known to be well-formed.
+    /// The same, for nodes known to be well-formed.
     pub(crate) fn from_nodes(nodes: Vec<Node>) -> Self {
         debug_assert!(Expression::new(nodes.clone()).is_ok(), "{nodes:?}");
         Expression { nodes }
@@ -104,7 +104,7 @@ impl Expression {
         Expression { nodes: vec![Node::Variable(index)] }
     }
 
-    /// `op` on `operands`, as many as it takes.
+    /// `op` applied to `operands`, as many as its arity.
     pub fn apply(op: Op, operands: &[Expression]) -> Self {
         assert_eq!(op.arity(), operands.len(), "operands of {op:?}");
         let mut nodes: Vec<Node> = operands.iter().flat_map(|e| e.nodes.iter().copied()).collect();
@@ -117,12 +117,12 @@ impl Expression {
         &self.nodes
     }
 
-    /// The operator or leaf at the top.
+    /// The operator or leaf at the root.
     pub fn root(&self) -> Node {
         self.nodes[self.nodes.len() - 1]
     }
 
-    /// The number, where the expression is nothing else.
+    /// The number, if the expression is just a constant.
     pub fn as_constant(&self) -> Option<f64> {
         match self.nodes[..] {
             [Node::Constant(value)] => Some(value),
@@ -130,7 +130,7 @@ impl Expression {
         }
     }
 
-    /// Position of the first node of the sub-tree whose root is at `root`.
+    /// Position of the first node of the sub-tree with its root at `root`.
     pub fn start(&self, root: usize) -> usize {
         start(&self.nodes, root)
     }
@@ -144,7 +144,7 @@ impl Expression {
         self.nodes.iter().filter_map(constant).collect()
     }
 
-    /// Replaces the constants, in the order of the nodes; as many as [`Expression::constants`].
+    /// Replaces the constants, in the order of the nodes; there must be as many as [`Expression::constants`] gives.
     pub fn set_constants(&mut self, values: &[f64]) {
         let mut values = values.iter();
         for node in &mut self.nodes {
@@ -154,12 +154,12 @@ impl Expression {
         }
     }
 
-    /// True where the variable occurs.
+    /// True if the variable occurs.
     pub fn depends_on(&self, variable: u16) -> bool {
         self.nodes.contains(&Node::Variable(variable))
     }
 
-    /// Sum of the weights of the nodes; a body that [`Weights::definitions`] names counts as one.
+    /// Sum of the weights of the nodes; a body listed in [`Weights::definitions`] counts as one.
     pub fn complexity(&self, weights: &Weights) -> u32 {
         if weights.definitions.is_empty() {
             return self.nodes.iter().map(|&node| weights.of(node)).sum();
@@ -181,8 +181,8 @@ impl Expression {
         sums[sums.len() - 1]
     }
 
-    /// Where the sub-tree at `root` is `body` with operands in the place of its variables: the roots
-    /// of the operands. Any constant matches any other.
+    /// If the sub-tree at `root` is `body` with operands in place of its variables: the roots of these operands. Any
+    /// constant matches any other.
     fn operands_of(&self, body: &Expression, root: usize) -> Option<Vec<usize>> {
         let mut operands: Vec<Option<usize>> = Vec::new();
         let mut left = vec![(body.nodes.len() - 1, root)];
@@ -212,12 +212,12 @@ impl Expression {
         Some(operands.into_iter().flatten().collect())
     }
 
-    /// True where the sub-trees at two roots are the same.
+    /// True if the sub-trees at two roots are the same.
     fn same(&self, a: usize, b: usize) -> bool {
         self.nodes[self.start(a)..=a] == self.nodes[self.start(b)..=b]
     }
 
-    /// The expression with other expressions in the place of those variables for which `by` has one.
+    /// The expression with variables replaced by expressions, where `by` gives one.
     pub fn substitute(&self, by: impl Fn(u16) -> Option<Expression>) -> Expression {
         let mut nodes = Vec::with_capacity(self.nodes.len());
         for &node in &self.nodes {
@@ -233,13 +233,12 @@ impl Expression {
         Expression { nodes }
     }
 
-    /// Longest way from the root to a leaf, in nodes.
+    /// Longest path from the root to a leaf, in nodes.
     pub fn depth(&self) -> usize {
         self.fold(|_, operands: &[usize]| 1 + operands.iter().max().copied().unwrap_or(0))
     }
 
-    /// The value where variable k is `values[k]`; NaN where any intermediate value is no finite
-    /// number.
+    /// The value where variable k is `values[k]`; NaN if any intermediate value is not finite.
     pub fn eval(&self, values: &[f64]) -> f64 {
         let mut small = [0.0; 64];
         let mut large;
@@ -268,7 +267,7 @@ impl Expression {
         stack[0]
     }
 
-    /// Computes something for each node from the same of its operands, up to the root.
+    /// Computes a value for each node from those of its operands, up to the root.
     pub(crate) fn fold<T>(&self, mut combine: impl FnMut(Node, &[T]) -> T) -> T {
         let mut stack: Vec<T> = Vec::with_capacity(16);
         for &node in &self.nodes {
@@ -281,7 +280,7 @@ impl Expression {
     }
 }
 
-/// Position of the first node of the sub-tree whose root is at `root`.
+/// Position of the first node of the sub-tree with its root at `root`.
 pub(crate) fn start(nodes: &[Node], root: usize) -> usize {
     let mut missing = 1;
     let mut at = root + 1;
@@ -297,13 +296,13 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// So many cases, the same on every run.
+    /// This many cases, the same on every run.
     pub(crate) fn cases(cases: u32) -> ProptestConfig {
         let rng_seed = proptest::test_runner::RngSeed::Fixed(1);
         ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
     }
 
-    /// Any expression of three variables, with constants that a search might hold.
+    /// Any expression of three variables, with constants of the kind that a search holds.
     pub(crate) fn any_expression() -> impl Strategy<Value = Expression> {
         let leaf = prop_oneof![
             (0u16..3).prop_map(Expression::variable),

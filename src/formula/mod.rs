@@ -1,5 +1,5 @@
-//! Formulas: expressions and their operators, as text and in other languages, their derivatives, their
-//! simplest forms and their units. Stands on nothing but the error type.
+//! Formulas: expressions and their operators, as text and in other languages, their derivatives, simplification and
+//! units. Depends on nothing but the error type.
 
 pub mod definition;
 mod derivative;

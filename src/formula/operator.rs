@@ -1,20 +1,19 @@
-//! The operators of formulas, one row each: `operators!` below is all that the rest of the program knows
-//! of them, but for the arms of the kernels (`kernels/common/operators.cuh`). How to add one:
-//! docs/adding.md.
+//! The operators of formulas, one row each. The rest of the program knows of them only what `operators!` below says;
+//! the kernels have their own arms (`kernels/common/operators.cuh`). How to add one: docs/adding.md.
 
 use serde::{Deserialize, Serialize};
 
-/// The rows, handed to the macro that is named, which takes the columns that it needs.
+/// The rows, passed to the named macro, which takes the columns it needs.
 ///
 /// | column | |
 /// | --- | --- |
-/// | `Name { … }` | what is left to say in a [`Row`]: name, spellings, units, complexity |
+/// | `Name { … }` | the other fields of a [`Row`]: name, spellings, units, complexity |
 /// | `value(a, b)` | in f64 |
 /// | `derivative(a da, b db)` | as an expression, from the operands and their derivatives (`derivative.rs`) |
-/// | `vector(x, y) tests(y)` | in vectors `L` of f32 (`simd/f32s.rs`), and the operands whose infinity or NaN the value may hide |
-/// | `partial(d, x, y, v)` | the adjoint d times the derivative by operand 0, 1, …; v is the value |
+/// | `vector(x, y) tests(y)` | in vectors `L` of f32 (`simd/f32s.rs`), and the operands whose infinity or NaN may not show in the value |
+/// | `partial(d, x, y, v)` | the adjoint d times the derivative with respect to operand 0, 1, …; v is the value |
 ///
-/// The numbers of operators are the order of the rows, here and in the kernels.
+/// Operators are numbered in the order of the rows, here and in the kernels.
 macro_rules! operators {
     ($take:ident) => {
         $take! {
@@ -53,7 +52,7 @@ macro_rules! operators {
             Pow {
                 complexity: 3,
                 latex: Form("#a.^{#b}", POWER),
-                // An array of integers refuses a negative power.
+                // NumPy refuses negative powers of integer arrays.
                 numpy: Form("np.power(1.0 * #a-, #b)", ATOM),
                 sympy: Form("#a.**#b-", POWER),
                 rust: Call("powf"),
@@ -71,12 +70,12 @@ macro_rules! operators {
                 }
                 vector(x, y) tests(x, y) { x.pow(y) }
                 partial(d, x, y, v) {
-                    // b a^(b−1) = b a^b / a; at a = 0 taken as flat.
+                    // b a^(b−1) = b a^b / a; taken as flat at a = 0.
                     0 => {
                         let slope = d.mul(y).mul(v).div(x);
                         x.abs().where_greater(L::splat(0.0), slope, L::splat(0.0))
                     },
-                    // a^b log a; at a ≤ 0 taken as flat.
+                    // a^b log a; taken as flat at a ≤ 0.
                     _ => x.where_greater(L::splat(0.0), d.mul(v).mul(x.log()), L::splat(0.0))
                 }
             /// 1 where a > b, else 0
@@ -246,7 +245,7 @@ macro_rules! operators {
                 value(a) { a.asin() }
                 derivative(a da) { da / of(Op::Sqrt, number(1.0) - of(Op::Square, a)) }
                 vector(x) tests() { x.asin() }
-                // At the ends of the range taken as flat.
+                // Taken as flat at the ends of the range.
                 partial(d, x, y, v) {
                     _ => {
                         let square = L::splat(1.0).sub(x).mul(L::splat(1.0).add(x));
@@ -314,27 +313,27 @@ macro_rules! operators {
 }
 pub(crate) use operators;
 
-/// What there is to say of an operator besides what it computes.
+/// Everything about an operator except what it computes.
 pub struct Row {
-    /// In texts and in `--operators`: a sign, or a function.
+    /// In text and in `--operators`: a sign or a function name.
     pub name: &'static str,
-    /// Complexity where the user gives none.
+    /// Default complexity.
     pub complexity: u16,
     /// The operands may be exchanged.
     pub commutative: bool,
-    /// What becomes of units.
+    /// How it combines units.
     pub units: Rule,
     /// The operator g for which f(g(x)) = x wherever g(x) has a value.
     pub undoes: Option<Op>,
-    /// What the target is seen through by a search for g in y = f(g(x)).
+    /// For a search for g in y = f(g(x)): the inverse of f, applied to the target.
     pub inverse: Option<Inverse>,
     /// In formulas that [`Expression::parse`](super::expression::Expression::parse) reads.
     pub text: Spelling,
     /// In LaTeX.
     pub latex: Spelling,
-    /// In Python, of NumPy's arrays.
+    /// In Python, for NumPy arrays.
     pub numpy: Spelling,
-    /// In Python, of SymPy's expressions.
+    /// In Python, for SymPy expressions.
     pub sympy: Spelling,
     /// In Rust.
     pub rust: Spelling,
@@ -342,22 +341,22 @@ pub struct Row {
     pub c: Spelling,
 }
 
-/// What becomes of units under an operator.
+/// How an operator combines units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
-    /// Those of all operands, which must agree.
+    /// The units of the operands, which must agree.
     Equal,
-    /// None, but the operands' must agree.
+    /// No units, but those of the operands must agree.
     Comparison,
-    /// Those of the second and the third operand, which must agree.
+    /// The units of the second and third operands, which must agree.
     Choice,
-    /// Those of the first, times those of the second to this power.
+    /// The units of the first, times those of the second to this power.
     Product(f64),
-    /// Those of the first, to the power that the second is.
+    /// The units of the first, to the power given by the second.
     Exponent,
-    /// Those of the operand, to this power.
+    /// The units of the operand, to this power.
     Power(f64),
-    /// None, and the operand may have none.
+    /// No units; the operand must have none either.
     Number,
 }
 
@@ -365,7 +364,7 @@ pub enum Rule {
 pub struct Inverse {
     /// Its value.
     pub value: fn(f64) -> f64,
-    /// From where to where it is taken.
+    /// The range in which it applies.
     pub within: [f64; 2],
 }
 
@@ -374,9 +373,9 @@ pub struct Inverse {
 pub enum Spelling {
     /// As a call of this function.
     Call(&'static str),
-    /// As a text in which the operands are `#a`, `#b` and `#c`, and how tightly that binds. Brackets
-    /// come around an operand that binds less tightly than the sign behind it says: `+` a sum, `*` a
-    /// product, `-` what a minus may stand before, `^` a power, `.` a name.
+    /// As a text in which the operands are `#a`, `#b` and `#c`, and how tightly that binds. An operand is put in
+    /// brackets if it binds less tightly than the sign behind it demands: `+` a sum, `*` a product, `-` what may follow
+    /// a minus, `^` a power, `.` a name.
     Form(&'static str, u8),
 }
 use Spelling::{Call, Form};
@@ -390,15 +389,15 @@ pub(super) const POWER: u8 = 4;
 pub(super) const ATOM: u8 = 5;
 
 const POSITIVE: [f64; 2] = [f64::MIN_POSITIVE, f64::INFINITY];
-/// π/2 and the rounding of a table.
+/// π/2, with room for rounding in a table.
 const QUARTER: f64 = std::f64::consts::FRAC_PI_2 * (1.0 + 1e-6);
 
-/// A function of pure numbers that has one name everywhere.
+/// A function of pure numbers with the same name in every language.
 const fn call(name: &'static str) -> Row {
     Row { name, ..row(Call(name), Rule::Number) }
 }
 
-/// A sign that is written in one way everywhere.
+/// A sign written the same way in every language.
 const fn sign(name: &'static str, form: &'static str, binding: u8, units: Rule) -> Row {
     Row { name, ..row(Form(form, binding), units) }
 }
@@ -428,7 +427,7 @@ macro_rules! define {
         vector $vectors:tt tests $tests:tt $vector:tt
         partial $names:tt $partial:tt
     )*) => {
-        /// A function of one, two or three values.
+        /// An operator of one, two or three operands.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[repr(u8)]
         pub enum Op {
@@ -438,7 +437,7 @@ macro_rules! define {
         static ROWS: &[Row] = &[$(Row { $($row)* },)*];
 
         impl Op {
-            /// Every operator, in the order of their numbers.
+            /// All operators, in the order of their numbers.
             pub const ALL: [Op; [$(Op::$op),*].len()] = [$(Op::$op),*];
 
             /// Number of operands.
@@ -465,13 +464,13 @@ macro_rules! define {
 operators!(define);
 
 impl Op {
-    /// All that is known of it besides its value.
+    /// Everything about it except its value.
     #[inline]
     pub fn row(self) -> &'static Row {
         &ROWS[self as usize]
     }
 
-    /// The name in texts and in `--operators`: a sign, or a function.
+    /// The name in text and in `--operators`: a sign or a function name.
     pub fn name(self) -> &'static str {
         self.row().name
     }
@@ -481,7 +480,7 @@ impl Op {
         Op::ALL.into_iter().find(|op| op.name() == name)
     }
 
-    /// The names of all, with spaces between.
+    /// The names of all operators, separated by spaces.
     pub fn names() -> String {
         Op::ALL.map(Op::name).join(" ")
     }

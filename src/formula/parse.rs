@@ -1,5 +1,4 @@
-//! Reading infix text: Python's grammar for + − * / comparisons and functions, with `^` (or `**`)
-//! for powers.
+//! Parsing infix text: Python's grammar for + − * / comparisons and functions, with `^` (or `**`) for powers.
 //!
 //! A minus directly before a number belongs to the number, except under a power: `-2^x` is −(2^x),
 //! as in Python.
@@ -24,19 +23,18 @@ impl Expression {
     /// Reads `text`, in which the variables have these `names`.
     ///
     /// # Errors
-    /// With the position (from 1) and what is wrong there.
+    /// Gives the position (from 1) and what is wrong there.
     pub fn parse(text: &str, names: &[&str]) -> Result<Self> {
         Expression::parse_with(text, names, &[])
     }
 
-    /// The same, for a text that may also call the user's own operators: they are written out.
+    /// The same, for text that may also call user-defined operators, which are expanded.
     pub fn parse_with(text: &str, names: &[&str], definitions: &[Definition]) -> Result<Self> {
         Ok(read(text, names, definitions, None, false)?.0)
     }
 
-    /// The same, for a text that calls functions which do not exist yet: call k stands as variable
-    /// `names.len()` + k; the calls with their operands follow. With `words` a name that nothing has
-    /// is such a call, too.
+    /// The same, for text that calls functions which do not exist yet: call k becomes variable `names.len()` + k; the
+    /// calls and their operands are returned as well. With `words` an unknown name is such a call, too.
     pub(crate) fn parse_with_calls(
         text: &str,
         names: &[&str],
@@ -47,14 +45,14 @@ impl Expression {
     }
 }
 
-/// What a text says of something that does not exist yet.
+/// A call in the text of something that does not exist yet.
 pub(crate) struct Call {
     pub name: String,
     pub operands: Vec<Expression>,
     pub kind: CallKind,
 }
 
-/// How it is written.
+/// How a call is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum CallKind {
     /// `name(operands)`
@@ -131,7 +129,7 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>> {
                 at += 1;
                 Token::Sign(c)
             }
-            c => return Err(error_at(text, begun, &format!("'{c}' means nothing here"))),
+            c => return Err(error_at(text, begun, &format!("'{c}' is unexpected"))),
         };
         tokens.push((begun, token));
     }
@@ -146,9 +144,9 @@ struct Parser<'a> {
     at: usize,
     nesting: usize,
     nodes: Vec<Node>,
-    /// Calls of functions that do not exist yet, where such are allowed.
+    /// Calls of functions that do not exist yet, if these are allowed.
     calls: Option<Calls>,
-    /// Names that nothing has are such calls, too.
+    /// Unknown names are such calls, too.
     words: bool,
 }
 
@@ -162,7 +160,7 @@ impl Parser<'_> {
         self.tokens.get(self.at + ahead).map(|t| &t.1)
     }
 
-    /// Consumes the next token where it is one of `signs`.
+    /// Consumes the next token if it is one of `signs`.
     fn sign(&mut self, signs: &[char]) -> Option<char> {
         match self.peek(0) {
             Some(&Token::Sign(c)) if signs.contains(&c) => {
@@ -184,8 +182,8 @@ impl Parser<'_> {
         self.nodes.push(Node::Op(op));
     }
 
-    /// Makes one number of the operator that was read last, where its operands are a multiple of π and perhaps a
-    /// number: formulas are written so.
+    /// Folds the operator just read into one number if its operands are a multiple of π and perhaps another number, as
+    /// formulas are written.
     fn fold_pi(&mut self, operands: usize) {
         let last = self.nodes.len() - 1;
         let constant = |node: &Node| match *node {
@@ -205,7 +203,7 @@ impl Parser<'_> {
     fn comparison(&mut self) -> Result<()> {
         self.nesting += 1;
         if self.nesting > MAX_NESTING {
-            return Err(self.error(&format!("more than {MAX_NESTING} levels")));
+            return Err(self.error(&format!("more than {MAX_NESTING} levels of nesting")));
         }
         self.sum()?;
         if let Some(c) = self.sign(&['>', '<']) {
@@ -238,7 +236,7 @@ impl Parser<'_> {
     fn unary(&mut self) -> Result<()> {
         self.nesting += 1;
         if self.nesting > MAX_NESTING {
-            return Err(self.error(&format!("more than {MAX_NESTING} levels")));
+            return Err(self.error(&format!("more than {MAX_NESTING} levels of nesting")));
         }
         match (self.peek(0), self.peek(1), self.peek(2)) {
             (Some(Token::Sign('-')), Some(&Token::Number(value)), after)
@@ -326,7 +324,7 @@ impl Parser<'_> {
         self.expect(')')
     }
 
-    /// A call of one of the user's own operators.
+    /// A call of a user-defined operator.
     fn own_call(&mut self, definition: &Definition) -> Result<()> {
         self.at += 2;
         let before = std::mem::take(&mut self.nodes);
@@ -368,7 +366,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// A variable for something that does not exist yet.
+    /// A variable in place of something that does not exist yet.
     fn unknown(&mut self, name: &str, operands: Vec<Expression>, kind: CallKind) {
         let calls = self.calls.get_or_insert_default();
         self.nodes.push(Node::Variable((self.names.len() + calls.len()) as u16));

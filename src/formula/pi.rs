@@ -1,11 +1,11 @@
-//! Numbers that are simple multiples of π: written with its name, and read back to the same bits.
+//! Numbers that are simple multiples of π: written as such, and read back to the same bits.
 
 use std::f64::consts::PI;
 
 /// `above` · π / `below`, or 1 / (`below` · π).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OfPi {
-    /// 1, 2, …; negative where the number is.
+    /// 1, 2, …; negative for a negative number.
     pub above: f64,
     /// 1, 2, ….
     pub below: f64,
@@ -13,13 +13,13 @@ pub struct OfPi {
     pub inverse: bool,
 }
 
-/// The largest numbers beside π: few, so that no other number is one of these.
+/// The largest factors beside π: small, so that no other number is mistaken for such a multiple.
 const ABOVE: u32 = 8;
 const BELOW: u32 = 4;
 const INVERSE: u32 = 10;
 
 impl OfPi {
-    /// All of them that are positive, the simplest first.
+    /// All positive ones, the simplest first.
     pub fn all() -> impl Iterator<Item = OfPi> {
         let fractions = (1..=BELOW).flat_map(|below| {
             (1..=ABOVE).map(move |above| OfPi {
@@ -32,7 +32,7 @@ impl OfPi {
         fractions.chain((1..=INVERSE).map(inverse))
     }
 
-    /// The number, calculated in the order in which it is written.
+    /// The number, computed in the order in which it is written.
     pub fn value(self) -> f64 {
         match self.inverse {
             true => self.above / (self.below * PI),
@@ -40,7 +40,7 @@ impl OfPi {
         }
     }
 
-    /// What a number is; None where it is no such multiple to the last bit.
+    /// The multiple of π that equals a number to the last bit; None if there is none.
     pub fn of(value: f64) -> Option<OfPi> {
         let size = value.abs();
         let found = OfPi::all().find(|multiple| multiple.value() == size)?;

@@ -1,8 +1,8 @@
 //! Writing expressions: infix text, LaTeX, Python, Rust and C.
 //!
-//! Infix text reads back node by node as the [readable](Expression::readable) form of the expression
-//! (a property test says so). All walk the postfix list of that form once with a stack of (text, how
-//! tightly it binds); how each operator is spelled is in its row.
+//! Infix text reads back node by node as the [readable](Expression::readable) form of the expression (a property test
+//! checks this). All formats walk the postfix list of that form once with a stack of (text, how tightly it binds); how
+//! each operator is spelled is in its row.
 
 use super::expression::{Expression, Node, Op, start};
 use super::operator::{ATOM, MINUS, POWER, PRODUCT, Row, SUM, Spelling};
@@ -10,7 +10,7 @@ use super::pi::OfPi;
 
 type Text = (String, u8);
 
-/// What π is called in formulas, unless a column is called so.
+/// The name of π in formulas, unless a column has this name.
 pub(super) const PI: &str = "pi";
 
 /// A number in the fewest digits that read back as the same f64.
@@ -19,7 +19,7 @@ pub fn number(value: f64) -> String {
     text.strip_suffix(".0").map_or(text.clone(), String::from)
 }
 
-/// What formulas are written in.
+/// The languages that formulas are written in.
 #[derive(Clone, Copy, PartialEq)]
 enum Language {
     Text,
@@ -31,8 +31,8 @@ enum Language {
 }
 
 impl Expression {
-    /// The same with each + and − as a person writes it: `a + 2` for `a - -2`, `a - 2 * b` for
-    /// `a + -2 * b`. Values stay bit for bit, since rounding does not depend on signs.
+    /// The expression with each + and − as a person writes it: `a + 2` for `a - -2`, `a - 2 * b` for `a + -2 * b`.
+    /// Values stay the same bit for bit, since rounding does not depend on signs.
     pub fn readable(&self) -> Expression {
         let mut nodes = self.nodes().to_vec();
         let mut at = 0;
@@ -46,7 +46,7 @@ impl Expression {
                 }
             };
             match minus(&nodes, at - 1) {
-                // The same operator again afterwards: there may be another minus.
+                // Look at the same operator again: there may be another minus.
                 Some(sign) => {
                     nodes[at] = Node::Op(flipped);
                     if let Node::Constant(value) = &mut nodes[sign] {
@@ -62,12 +62,12 @@ impl Expression {
         Expression::from_nodes(nodes)
     }
 
-    /// Infix text with the variables' `names`; [`Expression::parse`] reads it back.
+    /// Infix text with these variable `names`; [`Expression::parse`] reads it back.
     pub fn text(&self, names: &[impl AsRef<str>]) -> String {
         self.written(Language::Text, names)
     }
 
-    /// A Python function `law(names…)` that works on numbers and NumPy arrays, for one import.
+    /// A Python function `law(names…)` that works on numbers and NumPy arrays, with its import.
     pub fn python(&self, names: &[impl AsRef<str>]) -> String {
         let (body, arguments) = (self.numpy(names), join(names, ", "));
         format!("import numpy as np\n\n\ndef law({arguments}):\n    return {body}\n")
@@ -78,7 +78,7 @@ impl Expression {
         self.written(Language::Numpy, names)
     }
 
-    /// A Python expression of SymPy's symbols; SymPy is `sp`.
+    /// A Python expression of SymPy symbols; SymPy is `sp`.
     pub fn sympy(&self, names: &[impl AsRef<str>]) -> String {
         self.written(Language::Sympy, names)
     }
@@ -106,7 +106,7 @@ impl Expression {
     }
 
     fn written(&self, language: Language, names: &[impl AsRef<str>]) -> String {
-        // In the other languages π is a name of a library.
+        // In the other languages π is a constant of a library.
         let has_pi = language != Language::Text || names.iter().all(|name| name.as_ref() != PI);
         let write = |node, operands: &[Text]| match node {
             Node::Constant(value) => match OfPi::of(value) {
@@ -123,8 +123,8 @@ impl Expression {
     }
 }
 
-/// The negative constant or the Neg that makes the sub-tree at `root` the negative of something: its
-/// root, or a factor of it.
+/// The negative constant or the Neg that makes the sub-tree at `root` the negative of something: its root, or one of
+/// its factors.
 fn minus(nodes: &[Node], root: usize) -> Option<usize> {
     let mut at = root;
     let mut factors = 1;
@@ -155,7 +155,7 @@ impl Language {
             Language::C => format!("{value:?}"),
             _ => number(value),
         };
-        // A negative zero is a negative number here too.
+        // A negative zero counts as negative here, too.
         (text, if value.is_sign_negative() { MINUS } else { ATOM })
     }
 
@@ -198,7 +198,7 @@ impl Language {
     fn operator(self, op: Op, operands: &[Text]) -> Text {
         let first = &operands[0];
         let is_number = first.0.starts_with(|c: char| c.is_ascii_digit()) && first.1 == ATOM;
-        // A number in brackets, or the minus would become part of it; two signs are a decrement in C.
+        // A number goes in brackets, or the minus would become part of it; two minus signs are a decrement in C.
         let alone = is_number && self != Language::Latex;
         if op == Op::Neg && (alone || self == Language::C && first.0.starts_with('-')) {
             return (format!("-({})", first.0), MINUS);
@@ -234,7 +234,7 @@ impl Language {
         }
     }
 
-    /// A [`Spelling::Form`] with the operands in their places.
+    /// A [`Spelling::Form`] with the operands filled in.
     fn filled(self, form: &str, operands: &[Text]) -> String {
         let mut parts = form.split('#');
         let mut text = parts.next().unwrap_or_default().to_string();
@@ -279,7 +279,7 @@ fn latex_number(value: f64) -> Text {
     }
 }
 
-/// `m1` becomes m with an index; d before a coordinate a Δ.
+/// `m1` becomes m with an index; d before a coordinate becomes Δ.
 fn latex_name(name: &str) -> String {
     if let "dx" | "dy" | "dz" = name {
         return format!(r"\Delta {}", &name[1..]);
@@ -293,7 +293,7 @@ fn latex_name(name: &str) -> String {
     if index.is_empty() { stem } else { format!("{stem}_{{{index}}}") }
 }
 
-/// A character of a column's name, which may be any.
+/// A character of a column's name, which may be anything.
 fn latex_character(c: char) -> String {
     match c {
         '_' | '%' | '&' | '#' | '$' | '{' | '}' => format!(r"\{c}"),
@@ -305,7 +305,7 @@ fn latex_character(c: char) -> String {
     }
 }
 
-/// A number in three digits.
+/// A number with three digits.
 pub fn short(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || !value.is_finite() {
@@ -332,7 +332,7 @@ mod tests {
             let text = e.text(&names);
             let back = Expression::parse(&text, &names).unwrap();
             prop_assert_eq!(back.text(&names), text);
-            // NaN aside, nodes compare by value; the sign of a zero is in the text.
+            // NaN aside, nodes compare by value; the sign of a zero shows in the text.
             prop_assert_eq!(&back, &e.readable());
             let [before, after] = [&e, &back].map(|e| e.eval(&values));
             prop_assert!(before.to_bits() == after.to_bits() || (before.is_nan() && after.is_nan()));

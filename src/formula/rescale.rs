@@ -1,19 +1,19 @@
-//! The same law in other units: factors of the variables move through an expression into its constants, so
-//! that a simple law stays simple: `0.5 / r^2` becomes `2 / r^2`, `r - 1` becomes `r - 100` under a factor.
+//! The same law in other units. Factors of the variables are moved through the expression into its constants, so that a
+//! simple law stays simple: `0.5 / r^2` becomes `2 / r^2`, `r - 1` becomes `r - 100` under a factor.
 
 use super::expression::{Expression, Node, Op};
 
-/// Units of the values that an expression takes and gives.
+/// Units of an expression's inputs and output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rescaling {
-    /// Of each variable its zero and its unit: the variable is (value − zero) / unit.
+    /// Zero and unit of each variable: the variable is (value − zero) / unit.
     pub inputs: Vec<(f64, f64)>,
     /// Zero and unit of the result: the value is zero + unit · result.
     pub output: (f64, f64),
 }
 
 impl Rescaling {
-    /// The way back.
+    /// The inverse conversion.
     pub fn inverse(&self) -> Rescaling {
         let inverse = |&(zero, unit): &(f64, f64)| (-zero / unit, 1.0 / unit);
         Rescaling {
@@ -26,14 +26,14 @@ impl Rescaling {
 /// An expression with a positive factor in front of it.
 type Scaled = (f64, Expression);
 
-/// Digits of constants that have been multiplied: more than any data have, fewer than rounding spoils.
+/// Rounds a constant that has been multiplied: to more digits than any data have, fewer than rounding spoils.
 fn clean(value: f64) -> f64 {
     format!("{value:.12e}").parse().unwrap_or(value)
 }
 
 impl Expression {
-    /// The expression in the values themselves: on `value[k]` it gives zero + unit · what this one gives on
-    /// (value[k] − zero[k]) / unit[k]. Units are positive.
+    /// The expression in the original values: at `value[k]` it gives zero + unit · (what this one gives at (value[k] −
+    /// zero[k]) / unit[k]). Units are positive.
     pub fn rescaled(&self, units: &Rescaling) -> Expression {
         let (factor, e) = self.fold(|node, operands: &[Scaled]| match node {
             Node::Constant(_) => (1.0, Expression::from_nodes(vec![node])),
@@ -53,7 +53,7 @@ impl Expression {
         if zero != 0.0 {
             e = e.scaled(1.0, zero);
         }
-        // Those that are what they were keep all digits.
+        // Constants that did not change keep all digits.
         let own = self.constants();
         let kept = |c: f64| if own.contains(&c) { c } else { clean(c) };
         let constants: Vec<f64> = e.constants().into_iter().map(kept).collect();
@@ -64,9 +64,9 @@ impl Expression {
     }
 }
 
-/// The factor taken into the expression.
+/// The expression with the factor moved into it.
 fn plain((factor, e): &Scaled) -> Expression {
-    // Rounding alone is no factor.
+    // A factor that is 1 up to rounding is none.
     if clean(*factor) == 1.0 {
         return e.clone();
     }
@@ -79,12 +79,12 @@ fn apply(op: Op, operands: &[Scaled]) -> Scaled {
     if factor.is_normal() && e.constants().iter().all(|c| c.is_finite()) {
         return (factor, e);
     }
-    // What overflows stays inside.
+    // A factor that overflows stays inside.
     let operands: Vec<Expression> = operands.iter().map(plain).collect();
     (1.0, Expression::apply(op, &operands))
 }
 
-/// With the factors of the operands outside, as far as they come.
+/// Moves the factors of the operands outside as far as possible.
 fn outside(op: Op, operands: &[Scaled]) -> Scaled {
     let bare = |operands: Vec<Expression>| Expression::apply(op, &operands);
     match (op, operands) {
@@ -106,7 +106,7 @@ fn outside(op: Op, operands: &[Scaled]) -> Scaled {
             let (_, [a, b]) = common(a, b);
             (1.0, bare(vec![a, b]))
         }
-        // Of a condition the sign alone counts.
+        // Only the sign of a condition matters.
         (Op::If, [(_, condition), a, b]) => {
             (1.0, bare(vec![condition.clone(), plain(a), plain(b)]))
         }
@@ -114,7 +114,7 @@ fn outside(op: Op, operands: &[Scaled]) -> Scaled {
     }
 }
 
-/// Both with one factor: that of the operand which has no constant to take another up.
+/// Both operands with a common factor: that of the operand with no constant to absorb another.
 fn common((f, a): &Scaled, (g, b): &Scaled) -> (f64, [Expression; 2]) {
     if f == g {
         return (*f, [a.clone(), b.clone()]);
@@ -140,7 +140,7 @@ mod tests {
         e.rescaled(&Rescaling { inputs: inputs.to_vec(), output: (0.0, output) }).text(&["r", "m"])
     }
 
-    /// As formulas are written.
+    /// The text in its usual form.
     fn written(text: &str) -> String {
         Expression::parse(text, &["r", "m"]).unwrap().text(&["r", "m"])
     }
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(rescaled("r", [(5.0, 2.0), (0.0, 1.0)], 2.0), "r - 5");
     }
 
-    /// What a law of nature looks like in atoms or planets: no constant is lost.
+    /// Laws of nature in units of atoms or planets: no constant is lost.
     #[test]
     fn extreme_units_keep_their_constants() {
         let small = rescaled("3 * m / r^3", [(0.0, 1e-10), (0.0, 1e-27)], 1e10);
@@ -185,13 +185,13 @@ mod tests {
                 values.iter().zip(&inputs).map(|(v, (zero, unit))| zero * unit + v * unit).collect();
             let inputs: Vec<(f64, f64)> = inputs.iter().map(|(z, u)| (z * u, *u)).collect();
             let other = e.rescaled(&Rescaling { inputs, output: (0.0, output) });
-            // A comparison may hang on the last digit, and so may a difference.
+            // A comparison may hinge on the last digit, and so may a difference.
             let exact = e.eval(&values);
             let near = e.eval(&values.map(|v| v * (1.0 + 1e-9)));
             let steady = (exact - near).abs() <= 1e-7 * exact.abs();
             if exact.is_finite() && steady && exact.abs() > 1e-9 && exact.abs() < 1e9 {
                 let found = other.eval(&own) / output;
-                // Values of other units may overflow where these do not.
+                // Values in other units may overflow where these do not.
                 prop_assert!(!found.is_finite() || (found - exact).abs() <= 1e-5 * exact.abs(), "{found} {exact}");
             }
             prop_assert!(other.complexity(&Weights::default()) < 10_000);

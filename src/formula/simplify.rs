@@ -1,5 +1,5 @@
-//! Algebraic simplification that keeps values wherever the original has one, and never introduces an
-//! operator that the expression lacks.
+//! Algebraic simplification that keeps the value wherever the original has one, and never introduces an operator that
+//! the expression lacks.
 //!
 //! Chains of + − and of · / are flattened, their constants merged, equal terms collected and equal
 //! factors cancelled; the rest is constant folding and a few identities.
@@ -24,7 +24,7 @@ impl Allowed {
 }
 
 impl Expression {
-    /// The sub-tree whose root is at `root`.
+    /// The sub-tree with its root at `root`.
     pub fn subtree(&self, root: usize) -> Expression {
         Expression::from_nodes(self.nodes()[self.start(root)..=root].to_vec())
     }
@@ -42,12 +42,12 @@ impl Expression {
         operands
     }
 
-    /// A shorter expression with the same values, or the same expression.
+    /// A shorter expression with the same values, or the expression itself.
     pub fn simplified(&self) -> Expression {
         self.simplified_with(&[])
     }
 
-    /// The same, which may also use these operators.
+    /// The same, but these operators may be introduced.
     pub fn simplified_with(&self, operators: &[Op]) -> Expression {
         let more = operators.iter().fold(0, |bits, op| bits | 1 << *op as u32);
         let allowed = Allowed(Allowed::of(self).0 | more);
@@ -61,7 +61,7 @@ impl Expression {
         if longer || foreign { self.clone() } else { simple }
     }
 
-    /// The expression times `factor`, where a constant can take the factor up; else None.
+    /// The expression times `factor`, if a constant can absorb the factor; else None.
     pub fn absorb(&self, factor: f64) -> Option<Expression> {
         let root = self.root();
         match root {
@@ -88,7 +88,7 @@ impl Expression {
         }
     }
 
-    /// The first of the constants that [`Expression::absorb`] would change, as a factor of the whole.
+    /// The first constant that [`Expression::absorb`] would change, as a factor of the whole.
     fn leading(&self) -> Option<f64> {
         self.absorb(1.0)?;
         match self.root() {
@@ -102,8 +102,8 @@ impl Expression {
         }
     }
 
-    /// What remains of an expression whose scale and offset are free: no constant added to the
-    /// whole, none multiplied with it. None where nothing but a constant remains.
+    /// The expression with its scale and offset removed: no constant added to the whole, none multiplied with it. None
+    /// if nothing but a constant remains.
     pub fn shape(&self) -> Option<Expression> {
         let mut e = self.simplified();
         loop {
@@ -140,7 +140,7 @@ impl Expression {
         if offset == 0.0 {
             return product;
         }
-        // An offset inside a sum takes the new one up.
+        // An offset inside a sum absorbs the new one.
         if let (Node::Op(Op::Add), [a, b]) = (product.root(), &product.operands()[..])
             && let Some(inner) = b.as_constant()
         {
@@ -232,7 +232,7 @@ impl Sum {
             }
         }
         merged.retain(|(k, _)| *k != 0.0);
-        // A term that is added comes first, if there is one.
+        // A positive term comes first, if there is one.
         if let Some(first) = merged.iter().position(|(k, _)| *k > 0.0) {
             merged[..=first].rotate_right(1);
         }
@@ -285,7 +285,7 @@ struct Product {
 }
 
 impl Product {
-    /// None where the constant leaves the numbers.
+    /// None if the constant overflows.
     fn of(e: &Expression) -> Option<Self> {
         let mut product = Product { constant: 1.0, above: Vec::new(), below: Vec::new() };
         let mut left = vec![(false, e.clone())];
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(simple("IF(2 > 1, x, y)"), "x");
         assert_eq!(simple("exp(log(x)) + -2 - y"), "x - y - 2");
         assert_eq!(simple("sin(asin(x)) + cos(acos(y))"), "x + y");
-        assert_eq!(simple("asin(sin(x))"), "asin(sin(x))", "not the same beyond a quarter turn");
+        assert_eq!(simple("asin(sin(x))"), "asin(sin(x))", "not x beyond a quarter turn");
         assert_eq!(simple("0 * x + y"), "y");
         assert_eq!(simple("x / y / z * (1 * x)"), "x * x / (y * z)");
         assert_eq!(simple("2 / x * 3"), "6 / x");
@@ -417,7 +417,7 @@ mod tests {
             prop_assert!(Allowed::of(&simple).0 & !Allowed::of(&e).0 == 0);
             let at = |e: &Expression, x: f64| e.eval(&[x, y, z]);
             let (before, after) = (at(&e, x), at(&simple, x));
-            // Only where the value does not hang on rounding: cancellation, an edge of a comparison.
+            // Only where the value does not hinge on rounding: no cancellation, no edge of a comparison.
             let spread = [1e-9, -1e-9].map(|h| (at(&e, x * (1.0 + h)) - before).abs());
             let steady = spread.iter().all(|s| *s <= 1e-6 * before.abs());
             if steady && before.abs() > 1e-6 && before.abs() < 1e6 {

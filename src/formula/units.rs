@@ -1,7 +1,7 @@
 //! Dimensional analysis: which formulas make sense, given the units of the columns.
 //!
-//! Sums, comparisons and the branches of IF need equal dimensions, functions such as exp a pure
-//! number. A constant has whatever dimension fits, unless constants are said to be pure numbers.
+//! Sums, comparisons and the branches of IF need equal dimensions; functions such as exp need a pure number. A constant
+//! has whatever dimension fits, unless constants are declared to be pure numbers.
 
 use super::expression::{Expression, Node, Op};
 use super::operator::Rule;
@@ -10,19 +10,19 @@ use crate::error::{Error, Result};
 /// Powers of the base units, in the order of [`Units::base`].
 type Dimension = Vec<f64>;
 
-/// Powers closer than this are the same: a fitted exponent is no exact number.
+/// Powers closer than this are the same: a fitted exponent is not exact.
 const SAME: f64 = 1e-3;
 
-/// Exponents of what has a unit, at most.
+/// Largest exponent of a quantity with a unit.
 const MOST: f64 = 6.0;
 
-/// Powers of inputs in products, inputs in them beside those that the units leave no choice of, and products that are
-/// looked at.
+/// Powers of inputs in products; free inputs in a product, beyond those whose powers the units determine; number of
+/// products examined.
 const POWERS: [f64; 10] = [1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, 1.5, -1.5];
 const FREE: usize = 3;
 const MOST_PRODUCTS: usize = 300_000;
 
-/// Visits every choice of powers of a few of the `free` inputs, beside those that are `chosen`, as many as are `left`.
+/// Visits every choice of powers of a few `free` inputs, in addition to those already `chosen`; at most `left` choices.
 fn choices(
     free: &[usize],
     chosen: &mut Vec<(usize, f64)>,
@@ -46,7 +46,7 @@ fn choices(
     }
 }
 
-/// Units that are products of others.
+/// Units that are products of base units.
 const DERIVED: [(&str, &str); 9] = [
     ("N", "kg * m / s^2"),
     ("J", "kg * m^2 / s^2"),
@@ -59,11 +59,11 @@ const DERIVED: [(&str, &str); 9] = [
     ("T", "kg / (A * s^2)"),
 ];
 
-/// The units of a table.
+/// The units of a table's columns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Units {
     base: Vec<String>,
-    /// Of each input; None where any will do.
+    /// Unit of each input; None if any will do.
     inputs: Vec<Option<Dimension>>,
     target: Option<Dimension>,
     /// True where constants are pure numbers.
@@ -71,11 +71,11 @@ pub struct Units {
 }
 
 impl Units {
-    /// Reads `column=unit` pairs such as `r=m`, `F=kg*m/s^2`, `phi=1`, with commas between. Columns
-    /// that are not named may have any dimension, and units of `others` say nothing here.
+    /// Reads `column=unit` pairs such as `r=m`, `F=kg*m/s^2`, `phi=1`, separated by commas. Columns that are not named
+    /// may have any dimension; units of `others` are ignored.
     ///
     /// # Errors
-    /// A column that is none of these, twice the same, a unit that cannot be read.
+    /// An unknown column, a column named twice, a unit that cannot be read.
     pub fn parse(
         text: &str,
         inputs: &[String],
@@ -117,7 +117,7 @@ impl Units {
         Ok(units)
     }
 
-    /// The powers of base units in a text; new base units are added.
+    /// The powers of base units in a text; new base units are registered.
     fn dimension(&mut self, text: &str) -> Result<Dimension, String> {
         let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
         let words: Vec<&str> =
@@ -141,7 +141,7 @@ impl Units {
         }
         let length = self.base.len();
         meanings.iter_mut().for_each(|m| m.resize(length, 0.0));
-        // Each node is a product of powers, or a number.
+        // Each node is a product of powers or a number.
         let combined = e.fold(|node, operands: &[Option<(Dimension, f64)>]| match node {
             Node::Constant(value) => Some((vec![0.0; length], value)),
             Node::Variable(v) => Some((meanings[usize::from(v)].clone(), 1.0)),
@@ -158,17 +158,17 @@ impl Units {
                 }
             }
         });
-        let products = "only products, quotients and powers of names may stand here";
+        let products = "only products, quotients and powers of names are allowed here";
         combined.map(|c| c.0).ok_or_else(|| products.to_string())
     }
 
-    /// The powers of the inputs, one list for each product of them that has the target's unit: whole ones to ±3 and
-    /// halves to ±3/2, of inputs whose units are known. None where the target's unit is not known.
+    /// The powers of the inputs, one list for each product of inputs that has the target's unit: whole ones up to ±3
+    /// and halves up to ±3/2, of inputs whose units are known. None if the target's unit is not known.
     pub(crate) fn products(&self) -> Vec<Vec<f64>> {
         let Some(target) = &self.target else { return Vec::new() };
         let known: Vec<usize> =
             (0..self.inputs.len()).filter(|&k| self.inputs[k].is_some()).collect();
-        // An equation for each base unit, the target's power last, solved for as many inputs as it can be.
+        // One equation for each base unit, the target's power last, solved for as many inputs as possible.
         let power = |k: usize, base: usize| self.inputs[k].as_ref().map_or(0.0, |d| d[base]);
         let mut equations: Vec<Vec<f64>> = (0..self.base.len())
             .map(|base| known.iter().map(|&k| power(k, base)).chain([target[base]]).collect())
@@ -226,8 +226,8 @@ impl Units {
         self.pure_constants
     }
 
-    /// The expression with small fractions for exponents of what has a unit, and which of its
-    /// constants those are: a fitted one would fit no unit.
+    /// The expression with exponents of quantities with units replaced by small fractions, and the indices of these
+    /// constants: a freely fitted exponent would fit no unit.
     pub fn exponents(&self, e: &Expression) -> (Expression, Vec<u16>) {
         let mut nodes = e.nodes().to_vec();
         let (mut constants, mut held) = (0, Vec::new());
@@ -254,8 +254,8 @@ impl Units {
         (Expression::from_nodes(nodes), held)
     }
 
-    /// The same, with another fraction for one of those exponents where only so the formula fits: the
-    /// nearest.
+    /// The same; if the formula does not fit the units, one of those exponents is changed to the nearest fraction that
+    /// makes it fit.
     pub fn with_exponents(&self, e: &Expression) -> Expression {
         let (e, held) = self.exponents(e);
         if held.is_empty() || self.allow(&e) {
@@ -281,7 +281,7 @@ impl Units {
         e
     }
 
-    /// True where the formula makes sense and can be the target.
+    /// True if the formula is dimensionally consistent and can be the target.
     pub fn allow(&self, formula: &Expression) -> bool {
         let Some(found) = formula.fold(|node, operands: &[Option<Found>]| {
             let operands: Option<Vec<&Found>> = operands.iter().map(Option::as_ref).collect();
@@ -295,7 +295,7 @@ impl Units {
         }
     }
 
-    /// What an operator makes of its operands; None where that makes no sense.
+    /// The dimension of an operator's result; None if its operands do not fit.
     fn of(&self, node: Node, operands: &[&Found]) -> Option<Found> {
         let number = || Some(vec![0.0; self.base.len()]);
         let op = match node {
@@ -342,15 +342,15 @@ impl Units {
     }
 }
 
-/// What is known of a sub-tree.
+/// What is known about a sub-tree.
 struct Found {
-    /// None: whatever fits.
+    /// None if any dimension fits.
     dimension: Option<Dimension>,
-    /// The number, where it is one.
+    /// The number, if it is one.
     value: Option<f64>,
 }
 
-/// The nearest of the numbers k, k/2 and k/3, not 0 and at most [`MOST`].
+/// The nearest of the numbers k, k/2 and k/3 that is neither 0 nor beyond ±[`MOST`].
 fn fraction(power: f64) -> f64 {
     let near = |denominator: f64| {
         let numerator = (power.clamp(-MOST, MOST) * denominator).round();
@@ -374,7 +374,7 @@ fn is_number(a: &[f64]) -> bool {
     a.iter().all(|p| p.abs() < SAME)
 }
 
-/// The dimension that both can have; None where there is none.
+/// The dimension that both can have; None if there is none.
 fn common(a: &Option<Dimension>, b: &Option<Dimension>) -> Option<Option<Dimension>> {
     match (a, b) {
         (Some(a), Some(b)) => same(a, b).then(|| Some(a.clone())),
@@ -434,7 +434,7 @@ mod tests {
         assert!(units.allow(&parse("m * r^1.5 * a^0.77")));
         let fits = |text| units.with_exponents(&parse(text)).text(&names);
         assert_eq!(fits("0.3 * m * r^-0.4"), "0.3 * m * r^1.5");
-        assert_eq!(fits("m^2 * r^0.7"), "m^2 * r^0.6666666666666666", "no one exponent mends it");
+        assert_eq!(fits("m^2 * r^0.7"), "m^2 * r^0.6666666666666666", "no single power fixes it");
         let fractions = [0.1, -0.1, 1.34, 9.0, -2.1].map(fraction);
         assert_eq!(fractions, [1.0 / 3.0, -1.0 / 3.0, 4.0 / 3.0, 6.0, -2.0]);
     }
