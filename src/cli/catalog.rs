@@ -14,10 +14,10 @@ pub struct Catalog {
     /// Gadget's group_tab_*, the text of Rockstar or AHF, or a table (text, .npz, .parquet, .safetensors) with pos or
     /// x,y,z, vel or vx,vy,vz, mass, and optionally npart, delta, box_size
     source: PathBuf,
-    /// What columns are, where their names do not say it, such as "m500=mass,halo_xoff=x"
+    /// Meaning of columns whose names do not tell, such as "m500=mass,halo_xoff=x"
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     columns: Vec<String>,
-    /// Positions go from -LENGTH/2 to LENGTH/2
+    /// Positions range from -LENGTH/2 to LENGTH/2
     #[arg(long)]
     centred: bool,
     /// Edge of the periodic box in Mpc/h [default: from the file]
@@ -38,13 +38,13 @@ pub struct Catalog {
     /// Leave out halos lighter than this, Msun/h
     #[arg(long, value_name = "MASS")]
     min_mass: Option<f64>,
-    /// Leave out halos with fewer particles
+    /// Leave out halos with fewer particles than this
     #[arg(long, value_name = "N")]
     min_particles: Option<u32>,
-    /// Correct masses for the number of particles of a halo (Warren et al. 2006)
+    /// Correct masses for the number of particles per halo (Warren et al. 2006)
     #[arg(long)]
     warren: bool,
-    /// Repeat the box N times along each axis: for tests of size, not for science
+    /// Repeat the box N times along each axis; for scaling tests, not for science
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     tile: u8,
     #[command(flatten)]
@@ -52,7 +52,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Reads, checks, writes, and says what is there.
+    /// Reads, checks and writes, and prints a summary.
     pub fn run(self, context: &Context) -> Result<()> {
         let output = self.output.path()?;
         let settings = Settings {
@@ -69,9 +69,9 @@ impl Catalog {
             columns: self.columns,
         };
         let about = import(&self.source, output, &settings)?;
-        let delta = about.delta.as_deref().unwrap_or("not known; --delta or --particles gives it");
+        let delta = about.delta.as_deref().unwrap_or("unknown; --delta or --particles provides it");
         let mut text = format!(
-            "{}: {} halos in a box of {} Mpc/h, {} cut away\noverdensity: {delta}",
+            "{}: {} halos in a box of {} Mpc/h, {} left out\noverdensity: {delta}",
             output.display(),
             about.halos,
             about.edge,

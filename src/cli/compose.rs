@@ -1,4 +1,4 @@
-//! `lawsmith compose`: expressions into the network's place.
+//! `lawsmith compose`: replaces the network by expressions.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::store::run::RunFolder;
 /// Replaces the network of a run by its laws and refits all constants on the data
 #[derive(Args)]
 pub struct Compose {
-    /// The folder of a run with messages and their laws
+    /// The folder of a run that has messages and their laws
     run: PathBuf,
     #[command(flatten)]
     laws: Flags<LawOptions>,

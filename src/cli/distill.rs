@@ -1,4 +1,4 @@
-//! `lawsmith distill`: everything, from a system to its law.
+//! `lawsmith distill`: the whole pipeline, from a system to its law.
 
 use std::path::PathBuf;
 
@@ -72,7 +72,7 @@ impl Distill {
         let found = folder.read_config::<Settings>("distill");
         if self.existing.0.resume && found?.is_some_and(|found| found != settings) {
             let message =
-                "the run was started with other settings: resume it with those, or use --overwrite";
+                "the run was started with other settings; resume with those, or use --overwrite";
             return Err(Error::usage(message).file(folder.file("config.toml")).field("distill"));
         }
         let summary = pipeline::distill(context.compute(), &folder, &settings)?;

@@ -1,4 +1,4 @@
-//! Flags of the options that the library declares.
+//! Command-line flags for the options declared by the library.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -23,7 +23,7 @@ fn names(names: &[Named]) -> PossibleValuesParser {
     )
 }
 
-/// Which options of a struct a command has.
+/// The options of a struct that a command offers.
 pub trait Part {
     /// The struct.
     type Of: Declared;
@@ -34,7 +34,7 @@ pub trait Part {
 /// Some options of a struct, read from the command line.
 pub struct PartOf<P: Part>(pub P::Of);
 
-/// The flags of the options with these names, or of all.
+/// The options with these names, or all, that can be flags.
 fn flags<T: Declared>(fields: Option<&'static [&'static str]>) -> impl Iterator<Item = Described> {
     let wanted = move |name| fields.is_none_or(|fields| fields.contains(&name));
     let options = T::described().into_iter();
@@ -88,7 +88,7 @@ fn arg(option: &Described, default: &Value) -> Arg {
         Kind::Usize => arg.value_parser(value_parser!(usize)),
         Kind::Number => arg.value_parser(value_parser!(f64)),
         Kind::Text => arg,
-        Kind::Other => unreachable!("no flag is made of it"),
+        Kind::Other => unreachable!("it has no flag"),
         Kind::List => arg.action(ArgAction::Append).value_delimiter(','),
         Kind::Repeated => arg.action(ArgAction::Append),
         Kind::Choice(named) => arg.value_parser(names(named)),
@@ -107,7 +107,7 @@ fn arg(option: &Described, default: &Value) -> Arg {
     }
 }
 
-/// The struct with what was given of these options; the others have their defaults.
+/// The struct with these options as given; the others keep their defaults.
 fn read<T: Declared>(
     fields: Option<&'static [&'static str]>,
     matches: &ArgMatches,
@@ -159,14 +159,15 @@ impl<P: Part> clap::FromArgMatches for PartOf<P> {
     }
 }
 
-/// What was given for an option. JSON has no infinity and TOML no u64, which are to be refused by name later.
+/// The value given for an option. Not a JSON or TOML value: JSON has no infinity and TOML no u64, and both must get
+/// through, to be refused by name later.
 enum Given {
     Flag(bool),
     Whole(u64),
     Number(f64),
     Text(String),
     List(Vec<String>),
-    /// Nothing: the default.
+    /// Not given: the default.
     Default(Value),
 }
 

@@ -1,4 +1,4 @@
-//! `lawsmith graph`: who is near whom in a catalogue.
+//! `lawsmith graph`: the neighbours of each halo in a catalogue.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -11,10 +11,10 @@ use crate::cosmology::catalog::Catalog;
 use crate::cosmology::graph::build;
 use crate::error::Result;
 
-/// Joins all pairs of halos within a radius, in a periodic box, to a graph
+/// Joins all pairs of halos within a radius, in a periodic box, into a graph
 #[derive(Args)]
 pub struct Graph {
-    /// Catalogues; several of one box make one graph
+    /// Catalogues; several of the same box make one graph
     #[arg(required = true)]
     catalogs: Vec<PathBuf>,
     /// Largest distance of neighbours, Mpc/h
@@ -28,7 +28,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Builds, writes, and says how large it is.
+    /// Builds and writes the graph, and prints its size.
     pub fn run(self, context: &Context) -> Result<()> {
         let output = self.output.path()?;
         let catalogs =
@@ -37,7 +37,7 @@ impl Graph {
         let about = build(&context.device, &catalogs, self.edge, self.radius, output)?;
         let seconds = begun.elapsed().as_secs_f64();
         let text = format!(
-            "{}: {} nodes, {} directed edges within {} Mpc/h, {:.1} a node, in {seconds:.2} s",
+            "{}: {} nodes, {} directed edges within {} Mpc/h, {:.1} per node, in {seconds:.2} s",
             output.display(),
             about.nodes,
             about.edges,

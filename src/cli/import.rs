@@ -1,4 +1,4 @@
-//! `lawsmith import`: a dataset from a table of trajectories.
+//! `lawsmith import`: a data set from a table of trajectories.
 
 use std::path::PathBuf;
 
@@ -18,23 +18,23 @@ pub struct Import {
     /// The file: text (any separator, also .gz), .npz, .npy, .safetensors, .parquet, LAMMPS dump or XYZ; rows in
     /// any order
     table: PathBuf,
-    /// What columns are, where their names do not say it, such as "epoch=time,label=body,type=charge"; "m=ignore"
-    /// leaves one out
+    /// Meaning of columns whose names do not tell, such as "epoch=time,label=body,type=charge"; "m=ignore" leaves
+    /// one out
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     columns: Vec<String>,
-    /// Time of one step, where the file counts steps or frames
+    /// Time per step, if the file counts steps or frames
     #[arg(long, value_name = "TIME")]
     time_step: Option<f64>,
-    /// Import only runs of N bodies
+    /// Import only runs with N bodies
     #[arg(long, value_name = "N")]
     bodies: Option<usize>,
-    /// Edge of a periodic box, or one for each axis, such as 4,4,0; 0 for an axis without end
+    /// Edge of a periodic box, or one per axis, such as 4,4,0; 0 means not periodic
     #[arg(long = "box", value_name = "LENGTH", value_delimiter = ',')]
     edges: Vec<f64>,
-    /// Order of the local polynomial that gives missing velocities and accelerations
+    /// Order of the local polynomial fit that supplies missing velocities and accelerations
     #[arg(long, default_value_t = Settings::default().order)]
     order: usize,
-    /// Number of frames that the polynomial is fitted to [default: what gives the smallest error]
+    /// Number of frames that the polynomial is fitted to [default: the one with the smallest error]
     #[arg(long, value_name = "N")]
     window: Option<usize>,
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub struct Import {
 }
 
 impl Import {
-    /// Imports and says what was made.
+    /// Imports, and prints a summary.
     pub fn run(self, context: &Context) -> Result<()> {
         let output = self.output.path()?;
         let settings = Settings { order: self.order, window: self.window };

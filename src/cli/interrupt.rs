@@ -6,7 +6,7 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// Installs the handler; called once, by the binary. SIGTERM counts as Ctrl-C.
 pub fn install() {
-    // A second handler can only mean that someone has one already: theirs stays.
+    // This fails only if there is a handler already: then that one stays.
     let _ = ctrlc::set_handler(|| {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
@@ -15,7 +15,7 @@ pub fn install() {
     });
 }
 
-/// True once Ctrl-C was pressed. Long loops ask after every step.
+/// True once Ctrl-C has been pressed. Long loops check it after every step.
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! `lawsmith messages`: what the messages of a trained network are made of.
+//! `lawsmith messages`: what the messages of a trained network consist of.
 
 use std::path::PathBuf;
 

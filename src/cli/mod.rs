@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand, and what all of them share.
+//! The command line: one file per subcommand, and what they share.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ struct Common {
     /// Where to compute: cpu, cuda:N, or auto (the first GPU, else the CPU)
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Number of threads; 0 means one for each core
+    /// Number of threads; 0 means one per core
     #[arg(long, global = true, default_value_t = 0, value_name = "N")]
     threads: usize,
     /// Random seed
@@ -61,10 +61,10 @@ struct Common {
     /// Print one JSON document to stdout, and nothing else
     #[arg(long, global = true)]
     json: bool,
-    /// No progress on stderr
+    /// Show no progress on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Say on stderr which device computes
+    /// Say on stderr which device is used
     #[arg(short, long, global = true)]
     verbose: bool,
 }
@@ -87,13 +87,13 @@ enum Command {
     Compose(compose::Compose),
     /// Predict accelerations and trajectories with a trained network
     Predict(predict::Predict),
-    /// Write the report of a run folder again
+    /// Rewrite the report of a run folder
     Report(report::Report),
     /// Apply laws to the rows of a table
     Eval(eval::Eval),
     /// Make a catalogue of dark-matter halos from a table or a friends-of-friends file
     Catalog(catalog::Catalog),
-    /// Join neighbouring halos of a catalogue to a graph
+    /// Join neighbouring halos of a catalogue into a graph
     Graph(graph::Graph),
     /// Reproduce a table of the paper
     Reproduce(reproduce::Reproduce),
@@ -106,7 +106,7 @@ enum Command {
 }
 
 impl Command {
-    /// False for commands to which the device does not matter.
+    /// False for commands that do not use the device.
     fn computes(&self) -> bool {
         !matches!(
             self,
@@ -115,22 +115,24 @@ impl Command {
     }
 }
 
-/// The dataset that a command writes.
+/// The file that a command writes.
 #[derive(Args)]
 struct OutputFile {
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Replace the output file if there is one
+    /// Replace the output file if it exists
     #[arg(long)]
     overwrite: bool,
 }
 
 impl OutputFile {
-    /// Where to write; an error where a file is in the way.
+    /// Where to write; an error if the file exists and may not be replaced.
     fn path(&self) -> Result<&Path> {
         if self.output.exists() && !self.overwrite {
-            return Err(Error::usage("exists already: --overwrite replaces it").file(&self.output));
+            return Err(
+                Error::usage("already exists; use --overwrite to replace it").file(&self.output)
+            );
         }
         store::tidy(&[&self.output]);
         Ok(&self.output)
@@ -141,15 +143,15 @@ impl OutputFile {
 pub struct Context {
     /// Where to compute.
     pub device: Device,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// The person who watches.
+    /// Where progress and notes are shown.
     pub(crate) terminal: Terminal,
     json: bool,
 }
 
 impl Context {
-    /// What a stage of `distill` needs to know.
+    /// Device, seed and observer for a stage of `distill`.
     pub fn compute(&self) -> Compute<'_> {
         Compute { device: self.device, seed: self.seed, observer: &self.terminal }
     }
@@ -158,17 +160,17 @@ impl Context {
     pub fn print(&self, document: &serde_json::Value, text: impl Display) {
         use std::io::Write;
         let mut out = std::io::stdout().lock();
-        // A closed pipe (`lawsmith … | head`) is no failure of the command.
+        // A closed pipe (`lawsmith … | head`) is not an error.
         let _ = if self.json { writeln!(out, "{document}") } else { writeln!(out, "{text}") };
     }
 }
 
-/// True where the arguments ask for `--json`, whether or not they make sense.
+/// True if the arguments contain `--json`, whether or not they are valid.
 pub fn asks_for_json() -> bool {
     std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|a| a == "--json")
 }
 
-/// What clap says about arguments that make no sense, without the usage and the hints.
+/// Clap's message about invalid arguments, without the usage and the hints.
 pub fn usage_error(error: &clap::Error) -> Error {
     let text = error.to_string();
     let lines = text.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty());
@@ -177,7 +179,7 @@ pub fn usage_error(error: &clap::Error) -> Error {
 }
 
 impl Cli {
-    /// True where errors are to be printed as a document on stdout.
+    /// True if errors are to be printed as a document on stdout.
     pub fn json(&self) -> bool {
         self.common.json
     }
@@ -185,8 +187,8 @@ impl Cli {
     /// Runs the subcommand.
     pub fn run(self) -> Result<()> {
         let Common { device, threads, seed, json, quiet, verbose } = self.common;
-        // The main thread is one of the pool's: a training step is half a millisecond, and handing
-        // it to another thread and back costs a tenth of that.
+        // The main thread joins the pool: a training step takes half a millisecond, and handing it
+        // to another thread and back costs a tenth of that.
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .use_current_thread()
@@ -196,7 +198,7 @@ impl Cli {
             })?;
         let terminal = Terminal::new(quiet);
         let device = match device.as_str() {
-            // Opening a GPU takes longer than what these do.
+            // Opening a GPU takes longer than these commands.
             "auto" if !self.command.computes() => Device::cpu(),
             "auto" => {
                 let (device, why) = Device::auto();

@@ -1,4 +1,4 @@
-//! Panics of damaged files, which the library turns into errors, say nothing on stderr.
+//! Silences panics caused by damaged files, which the library turns into errors.
 
 use std::panic;
 

@@ -1,4 +1,4 @@
-//! `lawsmith report`: writes `report.html` again from the files of a run folder.
+//! `lawsmith report`: rewrites `report.html` from the files of a run folder.
 
 use std::path::PathBuf;
 

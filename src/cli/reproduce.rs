@@ -21,15 +21,15 @@ enum Table {
 /// Reproduces a table of the paper
 #[derive(Args)]
 pub struct Reproduce {
-    /// Which one
+    /// The table to reproduce
     #[arg(value_enum)]
     table: Table,
-    /// The graph of halos, as graph writes it
+    /// The graph of halos (from graph)
     graph: PathBuf,
-    /// A run on the graph whose network and formula join the table
+    /// A run on this graph, whose network and formula are added to the table
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
-    /// Halos of a larger overdensity are hidden in the out-of-distribution columns
+    /// Overdensity above which halos are hidden in the out-of-distribution columns
     #[arg(long, default_value_t = 1.0, value_name = "DELTA")]
     hide_above: f64,
 }

@@ -1,4 +1,4 @@
-//! `lawsmith simulate`: a dataset of simulated systems.
+//! `lawsmith simulate`: a data set of simulated systems.
 
 use clap::Args;
 
@@ -19,7 +19,7 @@ pub struct Simulate {
     output: OutputFile,
 }
 
-/// What `simulate` has beside the system.
+/// The options of `simulate` besides the system.
 enum How {}
 
 impl Part for How {
@@ -38,7 +38,7 @@ impl Simulate {
         };
         let summary = simulate::simulate_to(output, &context.device, &settings, &context.terminal)?;
         let mut text = format!(
-            "{}: {} runs of {} frames of {} bodies in {:.2} s ({:.1} million body-steps/s, file included)",
+            "{}: {} runs of {} frames of {} bodies in {:.2} s ({:.1} million body-steps/s, including writing)",
             output.display(),
             summary.runs,
             summary.frames,

@@ -1,4 +1,4 @@
-//! The options that describe a system to simulate, of `simulate` and `distill`.
+//! The options of `simulate` and `distill` that describe the system to simulate.
 
 use clap::Args;
 
@@ -13,14 +13,14 @@ use crate::nbody::simulate::Settings;
 pub struct System {
     #[arg(long, default_value = "spring", help = format!("Law of motion: {}", Law::names().join(", ")))]
     law: String,
-    /// Instead: a pair potential of your own in r, m1, m2, q1, q2, such as "m1*m2*log(r)"; needs --dt
+    /// Your own pair potential instead, in r, m1, m2, q1, q2, such as "m1*m2*log(r)"; needs --dt
     #[arg(long, value_name = "EXPRESSION", conflicts_with = "law")]
     potential: Option<String>,
     #[command(flatten)]
     shape: PartOf<Shape>,
 }
 
-/// What `simulate` and `distill` have in common.
+/// The options that `simulate` and `distill` share.
 enum Shape {}
 
 impl Part for Shape {
@@ -29,7 +29,7 @@ impl Part for Shape {
 }
 
 impl System {
-    /// The settings of a simulation of so many runs, with the default integrator.
+    /// The settings of a simulation of `runs` runs, with the default integrator.
     pub fn settings(&self, runs: usize, context: &Context) -> Result<Settings> {
         let law = match &self.potential {
             Some(text) => Law::from_potential(text)?,

@@ -1,8 +1,8 @@
 //! Progress on stderr: bars with rate and remaining time on a terminal, a plain line every few
-//! seconds in a log, nothing under `-q`. Ctrl-C stops what it watches.
+//! seconds in a log, nothing with `-q`. Ctrl-C asks the computation to stop.
 //!
-//! Rate and remaining time are those of this process: what an earlier run had done before `--resume`
-//! counts as done, and not as fast.
+//! Rate and remaining time are counted from the start of this process: work done before `--resume`
+//! counts as done, but not towards the rate.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -23,12 +23,12 @@ pub struct Terminal {
     quiet: bool,
     /// Stderr is a terminal.
     bars: bool,
-    /// Those under way.
+    /// The bars under way.
     running: Mutex<Vec<Bar>>,
 }
 
 impl Terminal {
-    /// Stderr, or nothing.
+    /// Shows progress on stderr, or nothing if `quiet`.
     pub fn new(quiet: bool) -> Self {
         let bars = std::io::stderr().is_terminal();
         Terminal { quiet, bars, running: Mutex::new(Vec::new()) }
@@ -68,7 +68,7 @@ struct Bar {
     label: String,
     bar: ProgressBar,
     begun: Instant,
-    /// The last plain line.
+    /// When the last plain line was printed.
     last: Instant,
 }
 
@@ -110,9 +110,9 @@ impl Bar {
     }
 }
 
-/// How fast the work goes, since this process began with it.
+/// How fast the work goes, counted from when this process started on it.
 struct Pace {
-    /// Units a second.
+    /// Units per second.
     rate: f64,
 }
 
@@ -122,14 +122,14 @@ impl Pace {
         Pace { rate: now.saturating_sub(before) as f64 / seconds.max(1e-9) }
     }
 
-    /// How long the rest takes; known once something is done.
+    /// How long the rest will take; `None` until something is done.
     fn left(&self, now: u64, total: u64) -> Option<Duration> {
         let seconds = total.saturating_sub(now) as f64 / self.rate;
         (self.rate > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 }
 
-/// How far `seconds` have brought the work, from `before` units to `now`.
+/// A line of progress: from `before` units to `now` of `total` in `seconds`.
 fn describe(before: u64, now: u64, total: u64, unit: &str, seconds: f64) -> String {
     let pace = Pace::of(before, now, seconds);
     let mut text = format!("{now}/{total} {unit}, {:.0}/s, {seconds:.0} s", pace.rate);

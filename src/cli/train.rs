@@ -34,7 +34,7 @@ pub struct Train {
 }
 
 impl Train {
-    /// Trains, and prints losses and what is left of the messages.
+    /// Trains, and prints the losses and how many message components are left.
     pub fn run(self, context: &Context) -> Result<()> {
         let system = pipeline::open(&self.dataset, self.work.0.hide_above, &self.changes.0)?;
         let on = system.trained_on();
