@@ -1,4 +1,4 @@
-//! `lawsmith bench`: throughput of the operations against what this machine allows.
+//! `lawsmith bench`: throughput of the operations compared with the limits of this machine.
 
 use std::fs::File;
 use std::io::Write;
@@ -16,19 +16,19 @@ use crate::observer::Observer;
 /// Measures operations.
 #[derive(Args)]
 pub struct Bench {
-    /// The operations to measure, all their cases or, as edge:bf16, those in one arithmetic [default: all]
+    /// The operations to measure; edge:bf16 measures only the bf16 cases of edge [default: all]
     #[arg(value_name = "OP[:TYPE]")]
     ops: Vec<String>,
     /// Time for one measurement, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     seconds: f64,
-    /// A file to whose end each measurement is written as soon as it is made, as a line of JSON
+    /// Append each measurement to this file as soon as it is made, as a line of JSON
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Earlier output of bench --json to compare with
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
-    /// Instead of operations: score these expressions (lines with a number of nodes, a tab and a formula)
+    /// Score these expressions instead of operations (each line: number of nodes, tab, formula)
     #[arg(long, value_name = "FILE", requires = "rows", conflicts_with_all = ["ops", "compare"])]
     trees: Option<PathBuf>,
     /// Table for --trees; its last column is the target
@@ -54,7 +54,7 @@ impl Bench {
             return Ok(());
         }
         if !(0.001..=3600.0).contains(&self.seconds) {
-            return Err(Error::usage("is a number between 0.001 and 3600").field("seconds"));
+            return Err(Error::usage("must be between 0.001 and 3600").field("seconds"));
         }
         let observer = &context.terminal;
         let old = self.compare.as_deref().map(compare::read).transpose()?;
@@ -80,7 +80,7 @@ impl Bench {
     }
 }
 
-/// Measurements, a line each, of which none is lost when the process ends.
+/// A log of measurements, one per line; none is lost if the process is killed.
 struct Log {
     path: PathBuf,
     file: File,
@@ -121,7 +121,7 @@ fn table(device: &str, measured: &[Measurement]) -> String {
     format!("{device}, commit {commit}\n{}", align(&rows))
 }
 
-/// Old times beside new ones.
+/// Old and new times side by side.
 fn comparison(file: &Path, old: &[Old], measured: &[Measurement]) -> String {
     let header = ["op", "size", "type", "old", "new", "new / old", ""];
     let mut rows = vec![header.map(String::from)];
@@ -153,7 +153,7 @@ fn comparison(file: &Path, old: &[Old], measured: &[Measurement]) -> String {
     format!("compared with {}{from}\n{}", file.display(), align(&rows))
 }
 
-/// Columns of equal width: three of text, then numbers.
+/// Aligned columns: three of text on the left, the rest numbers.
 fn align<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |k: usize| rows.iter().map(|row| row[k].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);

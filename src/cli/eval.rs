@@ -1,4 +1,4 @@
-//! `lawsmith eval`: laws applied to the rows of a table.
+//! `lawsmith eval`: applies laws to the rows of a table.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -16,48 +16,48 @@ use crate::store::tidy;
 
 /// Applies laws to the rows of a table.
 ///
-/// Each law's predictions are written to the column that the law is for. Where the table has that column
-/// already, it counts as the truth, and the predictions get the name with `_predicted` added.
+/// Each law's predictions are written to a column named after its target. If the table already has that
+/// column, it counts as the truth, and the name of the predictions ends with `_predicted`.
 #[derive(Args)]
 pub struct Eval {
     /// laws.json of a run, or its folder
     laws: PathBuf,
     /// The table (text with any separator, also .gz; .npz, .npy, .safetensors or .parquet)
     table: PathBuf,
-    /// Leave out rows that lack an input [default: their predictions are empty]
+    /// Leave out rows with missing inputs [default: their predictions are empty]
     #[arg(long)]
     drop_missing: bool,
-    /// Only the law of this target
+    /// Apply only the law for this target
     #[arg(long, value_name = "COLUMN")]
     target: Option<String>,
     /// Where to write the table with the predictions [default: only the predictions, to stdout]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace the output file if there is one
+    /// Replace the output file if it exists
     #[arg(long, requires = "output")]
     overwrite: bool,
 }
 
-/// A law as laws.json has it.
+/// A law as in laws.json.
 struct Law {
     target: String,
     equation: String,
     variables: Vec<String>,
-    /// What the table calls a variable, where it has another name there.
+    /// For each variable whose name differs in the table: its column.
     columns: Value,
-    /// The words of a variable that stands for groups.
+    /// For each variable that stands for groups: their words.
     words: Value,
 }
 
 impl Eval {
-    /// Predicts, and prints the predictions or how good they are.
+    /// Predicts, and prints the predictions, or their errors with `--output`.
     pub fn run(self, context: &Context) -> Result<()> {
         let laws = self.laws()?;
         if let Some(output) = &self.output
             && output.exists()
             && !self.overwrite
         {
-            return Err(Error::usage("exists already: --overwrite replaces it").file(output));
+            return Err(Error::usage("already exists; use --overwrite to replace it").file(output));
         }
         let mut table = Table::read(&self.table)?;
         let mut notes = std::mem::take(&mut table.notes);
@@ -76,13 +76,13 @@ impl Eval {
         for law in &laws {
             let predicted = law.predict(&table)?;
             let there = table.find(&law.target);
-            // Words cannot be compared with.
+            // A column of words cannot serve as the truth.
             let truth = there.and_then(|index| table.columns[index].values().ok());
             let mut name = match there {
                 Some(_) => format!("{}_predicted", law.target),
                 None => law.target.clone(),
             };
-            // The table may be the output of an earlier call.
+            // The table may already have predictions from an earlier call.
             if out.find(&name).is_some() {
                 let free = |k: &u32| out.find(&format!("{name}_{k}")).is_none();
                 let k = (2..).find(free).unwrap_or_default();
@@ -178,7 +178,7 @@ impl Eval {
 }
 
 impl Law {
-    /// The law's value in each row, NaN where it has none; `None` where the row lacks an input.
+    /// The law's value in each row, NaN where it is undefined; `None` where an input is missing.
     fn predict(&self, table: &Table) -> Result<Vec<Option<f64>>> {
         let names: Vec<&str> = self.variables.iter().map(String::as_str).collect();
         let expression = Expression::parse(&self.equation, &names)
@@ -194,13 +194,13 @@ impl Law {
 }
 
 impl Law {
-    /// What the table calls a variable.
+    /// The name of a variable in the table.
     fn original<'a>(&'a self, variable: &'a str, table: &Table) -> &'a str {
         let original = self.columns[variable].as_str();
         original.filter(|name| table.find(name).is_some()).unwrap_or(variable)
     }
 
-    /// The values of a variable, NaN where a row has none; a word that the law does not know is none.
+    /// The values of a variable, NaN where the cell is empty or has a word that the law does not know.
     fn column<'a>(&self, variable: &str, table: &'a Table) -> Result<Cow<'a, [f64]>> {
         let name = self.original(variable, table);
         match self.words[variable].as_array() {
@@ -214,7 +214,7 @@ impl Law {
     }
 }
 
-/// How good predictions are where both they and the truth are numbers.
+/// MAE, RMSE and R² over the rows where both truth and prediction are finite.
 fn judged(truth: &[f64], predicted: &[f64]) -> Value {
     let pairs: Vec<(f64, f64)> = truth
         .iter()

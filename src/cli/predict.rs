@@ -1,5 +1,5 @@
-//! `lawsmith predict`: what a trained network is worth on data that it has not seen, and where
-//! its accelerations lead when the equations of motion are integrated.
+//! `lawsmith predict`: the errors of a trained network on data that it has not seen, and the
+//! trajectories that its accelerations lead to.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::network::model::Model;
 use crate::pipeline::open_run;
 use crate::store::run::RunFolder;
 
-/// Frames that the loss is taken from: evenly spread over runs and time.
+/// Number of frames that the loss is computed on, spread evenly over runs and time.
 const GRAPHS: usize = 4096;
 
 /// Predicts accelerations and, with --rollout, trajectories.
@@ -31,19 +31,19 @@ pub struct Predict {
     /// Integrate the equations of motion with the predictions and write rollout.safetensors
     #[arg(long)]
     rollout: bool,
-    /// Frames of a rollout
+    /// Number of frames of a rollout
     #[arg(long, default_value_t = rollout::FRAMES, value_name = "N")]
     frames: usize,
-    /// Runs of a rollout
+    /// Number of runs to roll out
     #[arg(long, default_value_t = rollout::RUNS, value_name = "N")]
     runs: usize,
-    /// Steps of the integrator between two frames
+    /// Integrator steps between two frames
     #[arg(long, default_value_t = rollout::SUBSTEPS, value_name = "N")]
     substeps: usize,
 }
 
 impl Predict {
-    /// Prints test losses, and errors of the rollout.
+    /// Prints the test losses and the errors of the rollout.
     pub fn run(self, context: &Context) -> Result<()> {
         for (name, count) in [("runs", self.runs), ("substeps", self.substeps)] {
             if count == 0 {
@@ -55,7 +55,7 @@ impl Predict {
         let model = run.physics.model();
         if model.about.on.graph().is_some() {
             return Err(Error::usage(
-                "the run is on a graph of halos, which has no trajectories: messages and report show \
+                "the run is on a graph of halos, which has no trajectories; messages and report show \
                  its errors",
             )
             .file(folder.path()));
@@ -67,7 +67,7 @@ impl Predict {
             model.accelerations(&context.device, features, graphs, bodies)
         };
         let formula = run.formula()?;
-        // What a loss of 1 is in the user's units.
+        // The user's units of a loss of 1.
         let unit = data.about.units().acceleration();
         let of_formula = match &formula {
             Some(formula) => {
@@ -107,7 +107,7 @@ impl Predict {
         Ok(())
     }
 
-    /// The data to predict, and which of its runs.
+    /// The data to predict, and the runs to use.
     fn data(&self, folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)> {
         let Some(path) = &self.data else { return rollout::unseen(folder, model) };
         let data = rollout::open_for(model, path)?;
@@ -150,13 +150,13 @@ fn summary(rollouts: &Rollouts) -> Value {
     let mut document = json!({"times": rollouts.times, "runs": rollouts.about.runs});
     for (index, name) in rollouts.about.predictions.iter().enumerate() {
         let errors = rollouts.errors(index);
-        // JSON knows no infinity: a run that was given up is null.
+        // JSON has no infinity: a run that was given up is null.
         document[name] = json!({"median_error": errors.median, "diverged": errors.diverged});
     }
     document
 }
 
-/// The same for a person: the error at a few times.
+/// The same as text, with the error at a few times.
 fn describe(rollouts: &Rollouts) -> String {
     let mut text = String::new();
     let last = rollouts.about.frames - 1;

@@ -19,7 +19,7 @@ impl Selftest {
     /// Prints errors and limits.
     ///
     /// # Errors
-    /// There is no such operation, the device cannot be used, or an error is beyond its limit.
+    /// An unknown operation; an unusable device; an error above its limit.
     pub fn run(self, context: &Context) -> Result<()> {
         let checks = ops::selftest(&context.device, &self.ops)?;
         let documents: Vec<_> = checks

@@ -1,9 +1,9 @@
 //! Many fits as one job: `regress --batch`.
 //!
-//! Each fit has a folder of its own. A folder whose fit has ended is left alone by the next run of the
-//! same command, one that was interrupted or killed goes on from what its search remembered: so the
-//! command itself is what resumes a batch. On a processor as many fits run side by side as there are
-//! threads, and the islands of all share the threads; on a GPU sixteen, which share launches.
+//! Each fit has its own folder. Running the same command again resumes a batch: finished fits are left
+//! alone, and a fit that was interrupted or killed continues from the saved state of its search. On a
+//! CPU as many fits run side by side as there are threads, and the islands of all fits share the
+//! threads; on a GPU sixteen fits run side by side and share launches.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -27,14 +27,14 @@ use crate::symbolic::options::Options;
 /// The summary of all fits, in the folder of the batch.
 const SUMMARY: &str = "summary.csv";
 
-/// Fits side by side on a GPU: their islands' children, about two thousand a launch, fill it.
+/// Fits side by side on a GPU: their islands' children, about two thousand per launch, fill it.
 const ON_GPU: usize = 16;
 
-/// Extensions of tables in a folder.
+/// File extensions that count as tables in a folder.
 const TABLES: [&str; 9] =
     ["csv", "tsv", "txt", "dat", "gz", "npz", "npy", "safetensors", "parquet"];
 
-/// A job as the command line reads it.
+/// A job, parsed like a command line.
 #[derive(Parser)]
 #[command(no_binary_name = true)]
 struct Arguments {
@@ -50,7 +50,7 @@ struct Job {
     config: Config,
 }
 
-/// Runs the jobs of a file or a folder into folders below `output`.
+/// Runs the jobs of a file, or of a folder of tables, each into its folder below `output`.
 pub fn run(
     jobs: &Path,
     options: &Options,
@@ -62,7 +62,7 @@ pub fn run(
         tables(jobs, options, context.seed)?
     } else {
         options
-            .only(&[], "the jobs of a file say this themselves: it belongs in its [defaults]")?;
+            .only(&[], "does not apply to a file of jobs; put it under [defaults] in the file")?;
         read(jobs, context.seed)?
     };
     // Everything is checked before anything is written.
@@ -91,14 +91,14 @@ pub fn run(
             *results[index].lock().expect("no panic holds it") = Some(result);
             bar.add(1);
             let _one_at_a_time = writing.lock().expect("no panic holds it");
-            // A failure here stops nothing: the last write reports it, if it persists.
+            // An error here stops nothing; if it persists, the last write reports it.
             let _ = write_summary(output, &jobs, &results);
         }
     };
     if evaluator.is_gpu() {
         side_by_side(vec![(); ON_GPU.min(jobs.len())], |()| work());
     } else {
-        // The thread that is here works as well; each of the others waits while the pool works for it.
+        // This thread takes jobs, too; the others only wait while the pool works for them.
         let workers = rayon::current_num_threads().min(jobs.len());
         std::thread::scope(|scope| {
             for _ in 1..workers {
@@ -110,7 +110,7 @@ pub fn run(
     drop(bar);
     let rows = write_summary(output, &jobs, &results)?;
     if observer.stop() {
-        let message = "stopped; the same command continues with the fits that have not ended";
+        let message = "stopped; run the same command again to continue with the unfinished fits";
         return Err(Error::interrupted(format!("{message} ({})", output.display())));
     }
     let failed = rows.iter().filter(|row| row["error"].is_string()).count();
@@ -119,7 +119,7 @@ pub fn run(
     if let Some(error) = first {
         let place = path.display();
         let message = format!(
-            "{failed} of {} fits failed ({place}), the first so: {}",
+            "{failed} of {} fits failed ({place}); the first error: {}",
             jobs.len(),
             error.message
         );
@@ -135,7 +135,7 @@ pub fn run(
     Ok(())
 }
 
-/// One fit: what an earlier run of it found, or a new one.
+/// One fit: the result of an earlier run if it is finished, otherwise fitted now.
 fn one(
     job: &Job,
     path: &Path,
@@ -155,7 +155,7 @@ fn one(
     Ok(ready.run(evaluator, &folder, resume, &Quiet(observer))?.document())
 }
 
-/// An error where the folder of a job holds something else.
+/// An error if the folder of a job holds something else.
 fn check(job: &Job, path: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(());
@@ -164,23 +164,23 @@ fn check(job: &Job, path: &Path) -> Result<()> {
     let earlier: Option<Config> = folder.read_config("regress")?;
     match earlier {
         Some(earlier) => {
-            // A table is known by what it holds; one that cannot be read fails later, by itself.
+            // A table is identified by its contents; one that cannot be read fails later, on its own.
             let table = earlier.table.clone();
             let data = fit::fingerprint(&job.config.table).unwrap_or(earlier.data.clone());
             if earlier != (Config { table, data, ..job.config.clone() }) {
                 let message =
-                    "was fitted with other settings or another table: --overwrite fits it again";
+                    "was fitted with other settings or another table; --overwrite fits it again";
                 return Err(Error::usage(message).file(path));
             }
             Ok(())
         }
-        // A kill may have come before the first file was whole.
+        // The process may have been killed before the first file was complete.
         None if folder.is_empty()? => Ok(()),
         None => Err(Error::usage("contains something other than a fit").file(path)),
     }
 }
 
-/// The tables of a folder, all with the same options.
+/// A job for each table of a folder, all with the same options.
 fn tables(folder: &Path, options: &Options, seed: u64) -> Result<Vec<Job>> {
     let entries = std::fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))?;
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -229,11 +229,11 @@ fn read(path: &Path, seed: u64) -> Result<Vec<Job>> {
         settings.extend(own.clone());
         let text = |key: &str, value: toml::Value| match value {
             toml::Value::String(text) => Ok(text),
-            _ => Err(at("must be a text".to_string()).field(key)),
+            _ => Err(at("must be a string".to_string()).field(key)),
         };
         let table = settings
             .remove("table")
-            .ok_or_else(|| at("names no table".to_string()).field("table"))?;
+            .ok_or_else(|| at("has no table".to_string()).field("table"))?;
         let table = base.join(text("table", table)?);
         let name = match settings.remove("name") {
             Some(name) => text("name", name)?,
@@ -252,7 +252,7 @@ fn read(path: &Path, seed: u64) -> Result<Vec<Job>> {
         let mut arguments = Vec::new();
         for (key, value) in settings {
             argument(&key, value, &mut arguments)
-                .ok_or_else(|| at("must be a list, a text or a number".to_string()).field(&key))?;
+                .ok_or_else(|| at("must be a list, string or number".to_string()).field(&key))?;
         }
         let parsed =
             Arguments::try_parse_from(&arguments).map_err(|e| at(usage_error(&e).message))?;
@@ -266,7 +266,7 @@ fn read(path: &Path, seed: u64) -> Result<Vec<Job>> {
     distinct(jobs, path)
 }
 
-/// A setting as the command line has it; None where it cannot be one.
+/// Adds a setting as a command-line argument; `None` if that is not possible.
 fn argument(key: &str, value: toml::Value, arguments: &mut Vec<String>) -> Option<()> {
     let flag = format!("--{}", key.replace('_', "-"));
     let plain = |value: &toml::Value| match value {
@@ -278,7 +278,7 @@ fn argument(key: &str, value: toml::Value, arguments: &mut Vec<String>) -> Optio
     match value {
         toml::Value::Boolean(true) => arguments.push(flag),
         toml::Value::Boolean(false) => {}
-        // Options that may be given several times take commas as they are.
+        // In options that may be repeated, commas are not separators.
         toml::Value::Array(list) if ["define", "guess"].contains(&key) => {
             for item in &list {
                 arguments.push(format!("{flag}={}", plain(item)?));
@@ -293,19 +293,20 @@ fn argument(key: &str, value: toml::Value, arguments: &mut Vec<String>) -> Optio
     Some(())
 }
 
-/// The jobs, if their folders differ.
+/// The jobs, if no two share a folder.
 fn distinct(jobs: Vec<Job>, path: &Path) -> Result<Vec<Job>> {
     let mut names = HashSet::new();
     match jobs.iter().find(|job| !names.insert(&job.name)) {
         Some(twice) => {
-            let message = format!("two fits are called '{}': give them a name", twice.name);
+            let message =
+                format!("two fits are called '{}'; give them different names", twice.name);
             Err(Error::input(message).file(path).field("name"))
         }
         None => Ok(jobs),
     }
 }
 
-/// Writes a row for each target of each fit that has ended; the rows as documents.
+/// Writes a row for each target of each finished fit, and returns the rows as JSON objects.
 fn write_summary(
     output: &Path,
     jobs: &[Job],
@@ -316,7 +317,7 @@ fn write_summary(
         let result = result.lock().expect("no panic holds it");
         match result.as_ref() {
             None => {}
-            // It goes on with the next run.
+            // It continues when the command is run again.
             Some(Err(error)) if error.kind == Kind::Interrupted => {}
             Some(Err(error)) => rows.push(json!({
                 "name": job.name,

@@ -1,4 +1,4 @@
-//! One fit: a table in a file, and a run folder.
+//! One fit: from a table in a file to a run folder.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -27,26 +27,26 @@ use crate::symbolic::template::{Numbers, Template};
 /// The `[regress]` table of config.toml.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
-    /// As it was named.
+    /// The path as given.
     pub table: PathBuf,
     /// The options.
     #[serde(flatten)]
     pub options: Options,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// Of what the table held when it was fitted, see [`fingerprint`].
+    /// The [`fingerprint`] of the table when it was fitted.
     #[serde(default)]
     pub data: String,
 }
 
 impl Config {
-    /// A fit that is yet to be made.
+    /// The settings of a fit that has not run.
     pub fn new(table: PathBuf, options: Options, seed: u64) -> Self {
         Config { table, options, seed, data: String::new() }
     }
 }
 
-/// A text that differs where the bytes of two tables do.
+/// A hash of the bytes of a table, in hexadecimal.
 pub fn fingerprint(table: &Path) -> Result<String> {
     let bytes = std::fs::read(table).map_err(|e| Error::io("read", table, e))?;
     let mut hasher = DefaultHasher::new();
@@ -60,12 +60,12 @@ pub struct Ready {
     fit: Fit,
 }
 
-/// What came out.
+/// The result of a fit.
 pub struct Done {
     fitted: Fitted,
-    /// The inputs that were left after `--select-features`, where it was given.
+    /// The inputs kept by `--select-features`, if it was given.
     inputs: Option<Vec<String>>,
-    /// True where formulas had to fit units.
+    /// True if formulas had to be consistent in units.
     units: bool,
 }
 
@@ -75,7 +75,7 @@ impl Ready {
     /// # Errors
     /// Naming file, field and row, or the option.
     pub fn new(mut config: Config) -> Result<Self> {
-        // Before a long table is read.
+        // Checked before a long table is read.
         config.options.check(config.seed)?;
         let table = Table::read(&config.table)?;
         config.data = fingerprint(&config.table)?;
@@ -83,7 +83,7 @@ impl Ready {
         Ok(Ready { config, fit })
     }
 
-    /// Searches, and writes everything into the folder; `resume` goes on from what is there.
+    /// Searches, and writes everything into the folder; `resume` continues from what is there.
     ///
     /// # Errors
     /// [`crate::error::Kind::Interrupted`] after Ctrl-C, once everything is written.
@@ -105,7 +105,7 @@ impl Ready {
         }
         if done.fitted.outcomes.iter().any(|outcome| outcome.interrupted) {
             return Err(Error::interrupted(format!(
-                "stopped; what was found is in {}, --resume continues from there",
+                "stopped; what was found is in {}; --resume continues from there",
                 folder.path().display()
             )));
         }
@@ -120,7 +120,7 @@ impl Ready {
     }
 }
 
-/// Adds to `laws.json` the evidence, what the file calls the variables, and the words that groups stand for.
+/// Adds to `laws.json` the evidence, the column names of the variables, and the words that stand for groups.
 fn complete_laws(folder: &RunFolder, fitted: &Fitted) -> Result<()> {
     let Fitted { columns, evidence, targets, .. } = fitted;
     let originals = columns.originals();
@@ -159,11 +159,11 @@ impl Done {
     fn empty(&self) -> &'static str {
         match self.units {
             true => "no formula fits the units and is valid on all rows",
-            false => "no formula that the search came to is valid on all rows",
+            false => "no formula found by the search is valid on all rows",
         }
     }
 
-    /// The document of `--json`: that of the target, or a list where there are several.
+    /// The document of `--json`: for one target its own, for several a list of theirs.
     pub fn document(&self) -> Value {
         let Fitted { outcomes, evidence, names, targets, refused, .. } = &self.fitted;
         let mut documents: Vec<Value> = outcomes
@@ -204,7 +204,7 @@ impl Done {
         }
     }
 
-    /// Rows to draw, of each target that has a law; columns by the names of the file.
+    /// Rows to plot for each target that has a law, with the column names of the file.
     fn points(&self) -> Value {
         let Fitted { evidence, targets, columns, .. } = &self.fitted;
         let points = |(evidence, target): (&Option<Evidence>, &String)| {
@@ -217,8 +217,7 @@ impl Done {
         Value::Array(evidence.iter().zip(targets).filter_map(points).collect())
     }
 
-    /// Adds what a template is made of: the functions that were found, the numbers that were fitted, and both as a
-    /// guess.
+    /// Adds the contents of a template: the functions found, the numbers fitted, and both as a guess.
     fn describe(&self, found: &[Expression], entry: &mut Value) {
         let Fitted { names, template: Some(template), .. } = &self.fitted else { return };
         let mut parts = Map::new();
@@ -273,7 +272,7 @@ impl Done {
     }
 }
 
-/// The numbers of a template, those of groups as tables of a line for each group.
+/// The fitted numbers of a template; numbers per group as tables with a line for each group.
 fn numbers_of(template: &Template, parts: &[Expression]) -> String {
     let value = |part: usize| number(parts[part].as_constant().unwrap_or(f64::NAN));
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! `lawsmith regress`: a table in, the formulas that fit it out.
+//! `lawsmith regress`: from a table to the formulas that fit it.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -26,11 +26,12 @@ use fit::{Config, Ready};
 /// Finds the formula behind a column of a table.
 #[derive(Args)]
 pub struct Regress {
-    /// The table (text with any separator, also .gz; .npz, .npy, .safetensors or .parquet), or the folder of a run with messages
+    /// The table (text with any separator, also .gz; .npz, .npy, .safetensors or .parquet), or the folder of a run
+    /// with messages
     #[arg(required_unless_present = "batch")]
     table: Option<PathBuf>,
     /// Many fits as one job: a file with a [[job]] for each (table, target and any of the options
-    /// below; [defaults] for all), or a folder of tables that all get the options given here
+    /// below; [defaults] for all), or a folder of tables, all fitted with the options given here
     #[arg(long, value_name = "JOBS", conflicts_with = "table")]
     batch: Option<PathBuf>,
     #[command(flatten)]
@@ -46,14 +47,14 @@ pub struct Regress {
 }
 
 impl Regress {
-    /// Searches, and prints the front with the three choices.
+    /// Searches, and prints the front with the choices marked.
     pub fn run(self, context: &Context) -> Result<()> {
         let default =
             |path: &Path| PathBuf::from("runs").join(path.file_stem().unwrap_or_default());
         let of_run = self.table.as_ref().is_some_and(|table| table.is_dir());
         if !of_run && self.preset.is_some() {
             let message =
-                "applies to the messages of a run; for a table use --evaluations or --seconds";
+                "applies only to the messages of a run; for a table use --evaluations or --seconds";
             return Err(Error::usage(message).field("--preset"));
         }
         if let Some(jobs) = &self.batch {
@@ -77,7 +78,7 @@ impl Regress {
     /// A law for each kept message of a run.
     fn run_folder(&self, path: &Path, context: &Context) -> Result<()> {
         let message =
-            "does not apply to the messages of a run, whose laws are written to its folder";
+            "does not apply to the messages of a run; their laws are written to its folder";
         self.options.0.only(&["evaluations", "select", "joint"], message)?;
         for (field, given) in
             [("--output", self.output.is_some()), ("--overwrite", self.existing.0.overwrite)]
@@ -88,7 +89,7 @@ impl Regress {
         }
         let folder = RunFolder::open(path)?;
         let preset = self.preset.unwrap_or(Preset::Quick);
-        // Messages have the errors of a network, which are no noise of independent rows.
+        // The errors of messages are those of a network, not independent noise in each row.
         let select = match self.options.0.select {
             Select::Shortest => Select::Best,
             other => other,
@@ -133,7 +134,7 @@ fn document(outcome: &Outcome, names: &[String]) -> serde_json::Value {
     })
 }
 
-/// The front as a table with these equations, the rules' choices marked, or what to say of an empty one.
+/// The front as a table with these equations and the choices of the rules marked; `empty` explains an empty front.
 fn table_of(front: &Front, equations: &[String], select: Select, empty: &str) -> String {
     let unseen = !front.validation.is_empty();
     let title = if unseen { "  validation" } else { "" };
