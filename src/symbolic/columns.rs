@@ -1,5 +1,5 @@
-//! The columns of a table as a search needs them: names that can stand in a formula, inputs that are numbers,
-//! words as groups, rows that are whole.
+//! The columns of a table as a search needs them: names that can stand in a formula, numeric inputs, words as groups,
+//! complete rows.
 
 use serde_json::{Map, Value, json};
 
@@ -8,31 +8,31 @@ use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::store::table::{Column, Table, name_and_unit};
 
-/// A search is warned of fewer rows.
+/// Fewer rows than this give a warning.
 const FEW_ROWS: usize = 10;
 
-/// A table that is ready, and what the user is told of it.
+/// A table that is ready for a search, and the notes for the user.
 #[derive(Clone, Debug)]
 pub struct Columns {
     /// Its columns have names that can stand in a formula.
     pub table: Table,
-    /// The options, in those names.
+    /// The options, with these names.
     pub options: Options,
     /// The inputs.
     pub inputs: Vec<String>,
-    /// Names that are not those of the file, with the file's.
+    /// Names that differ from those of the file, with the file's.
     pub renamed: Vec<(String, String)>,
     /// Columns of words that stand for groups, with the words: group k is word k.
     pub words: Vec<(String, Vec<String>)>,
-    /// A sentence each.
+    /// One sentence each.
     pub notes: Vec<String>,
 }
 
 impl Columns {
-    /// Makes the table ready.
+    /// Prepares the table.
     ///
     /// # Errors
-    /// A column that is not there; a row that lacks a value, unless such rows are to be left out.
+    /// A missing column; a row that lacks a value, unless such rows are to be left out.
     pub fn new(mut table: Table, asked: &Options) -> Result<Columns> {
         let mut options = asked.clone();
         let mut notes = std::mem::take(&mut table.notes);
@@ -54,7 +54,7 @@ impl Columns {
                 notes.push(format!("left out: {}", list.join(", ")));
             }
             inputs = match (&found[..], left_out.into_iter().next()) {
-                // Its own error says what is wrong with the only candidate.
+                // The error for this column then says what is wrong with the only candidate.
                 ([], Some((name, _))) => vec![name],
                 _ => found,
             };
@@ -70,7 +70,7 @@ impl Columns {
         let others = options.target.iter().chain(&options.weights).chain(&options.sigma);
         let needed: Vec<String> = inputs.iter().chain(others).cloned().collect();
         let mut columns = Columns { table, options, inputs, renamed, words, notes };
-        // A column that is not there is worse than a gap in another: whoever asks for it says so.
+        // A missing column is worse than a gap in another one: the code that asks for it reports it.
         if needed.iter().all(|name| columns.table.find(name).is_some()) {
             columns.whole_rows(&needed).map_err(|e| columns.in_the_files_words(e))?;
         }
@@ -82,7 +82,7 @@ impl Columns {
         Ok(columns)
     }
 
-    /// An error if a row lacks a value, or without the rows that do.
+    /// An error if a row lacks a value, or drops the rows that do.
     fn whole_rows(&mut self, needed: &[String]) -> Result<()> {
         let table = &mut self.table;
         let there: Vec<String> =
@@ -110,7 +110,7 @@ impl Columns {
         Err(error.row(table.row_number(first)))
     }
 
-    /// The same error with the name that the file gives to the column.
+    /// The same error with the file's name for the column.
     pub fn in_the_files_words(&self, mut error: Error) -> Error {
         if let Some(field) = &mut error.field
             && let Some((_, original)) = self.renamed.iter().find(|(safe, _)| safe == field)
@@ -120,19 +120,19 @@ impl Columns {
         error
     }
 
-    /// The name that the file gives to a column.
+    /// The file's name for a column.
     pub fn original(&self, name: &str) -> String {
         let known = self.renamed.iter().find(|(safe, _)| safe == name);
         known.map_or_else(|| name.to_string(), |(_, original)| original.clone())
     }
 
-    /// The names of the file, for those that are not.
+    /// The file's names of the columns that were renamed.
     pub fn originals(&self) -> Map<String, Value> {
         self.renamed.iter().map(|(safe, original)| (safe.clone(), json!(original))).collect()
     }
 }
 
-/// True where the template has a number for each value of this column.
+/// True if the template has a number for each value of this column.
 fn indexed(options: &Options, name: &str) -> bool {
     let template: String =
         options.template.iter().flat_map(|t| t.chars()).filter(|c| !c.is_whitespace()).collect();
@@ -153,12 +153,12 @@ fn numeric(table: &Table, options: &Options) -> (Vec<String>, Vec<(String, Strin
             _ if indexed(options, name) => None,
             _ if missing == rows => Some("no values".to_string()),
             _ if 2 * missing >= rows => Some(format!("{missing} of {rows} values missing")),
-            // One wrong cell among numbers is an error and no column of words.
+            // One bad cell among numbers is an error; it does not make a column of words.
             Err(_) if 2 * column.numbers() < rows => Some("no numbers".to_string()),
             _ => None,
         };
         match why {
-            // A name that occurs twice is an error of its own.
+            // A duplicate name is reported elsewhere.
             None if found.contains(name) => {}
             None => found.push(name.clone()),
             Some(why) => left_out.push((name.clone(), why)),
@@ -167,7 +167,7 @@ fn numeric(table: &Table, options: &Options) -> (Vec<String>, Vec<(String, Strin
     (found, left_out)
 }
 
-/// Makes a column of words one of numbers 0, 1, …, in the order of the words; the words.
+/// Turns a column of words into numbers 0, 1, …, in the order of the words, and returns the words.
 fn groups(table: &mut Table, name: &str) -> Option<Vec<String>> {
     let column = &table.columns[table.find(name)?];
     if column.values().is_ok() {
@@ -183,7 +183,7 @@ fn groups(table: &mut Table, name: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
-/// Gives columns names that can stand in a formula, in the options too.
+/// Gives columns names that can stand in a formula, also in the options.
 fn rename(table: &mut Table, options: &mut Options) -> Vec<(String, String)> {
     let fits = |name: &str| Expression::parse(name, &[name]).ok() == Some(Expression::variable(0));
     let mut renamed: Vec<(String, String)> = Vec::new();
@@ -216,7 +216,7 @@ fn rename(table: &mut Table, options: &mut Options) -> Vec<(String, String)> {
     };
     let Options { target, inputs, weights, sigma, .. } = options;
     target.iter_mut().chain(inputs).chain(weights).chain(sigma).for_each(safe);
-    // In lists and formulas a name stands before a sign, or between backquotes.
+    // In lists and formulas a name is followed by a sign, or stands between backquotes.
     for (safe, original) in &renamed {
         let pair = |item: &str| match item.trim_start().strip_prefix(original.as_str()) {
             Some(rest) if rest.trim_start().starts_with('=') => format!("{safe}{rest}"),

@@ -1,5 +1,5 @@
-//! The numbers of a formula whose form is given, fitted from many starting points: a fit alone ends in the valley where
-//! it began.
+//! The numbers of a formula whose form is given, fitted from many starting points: a single fit ends in the valley
+//! where it began.
 
 use super::enumerate::Late;
 use super::island::Member;
@@ -12,22 +12,23 @@ use crate::formula::expression::Expression;
 use crate::ops::expression::Evaluator;
 use crate::random::Random;
 
-/// Rounds; the later ones also begin near the best of those before.
+/// Rounds; later ones also start near the best results of earlier ones.
 const ROUNDS: usize = 6;
-/// Starting points of a round, at most and at least, and nodes × rows × numbers that a step of them may cost.
+/// Starting points of a round, at most and at least, and what one step for all of them may cost: nodes × rows ×
+/// numbers.
 const MOST: usize = 256;
 const FEWEST: usize = 16;
 const COST: usize = 200_000_000;
-/// Steps and tolerance from each starting point, and those of the best, so many of them.
+/// Steps and tolerance from each starting point, then for the best ones, and the number of these.
 const FIRST_STEPS: (u32, f64) = (8, 1e-3);
 const GOOD_STEPS: (u32, f64) = (60, 1e-7);
 const GOOD: usize = 16;
-/// Spread of the starting points around their scale, and around a good one, in decades.
+/// Spread, in decades, of the starting points around their scale and around a good one.
 const WIDE: f64 = 1.2;
 const NEAR: f64 = 0.3;
 
 impl State<'_> {
-    /// Puts the formula of a template without a function to search for into the hall of fame.
+    /// Puts the formula of a template that has only numbers to fit into the hall of fame.
     pub(super) fn fit_numbers(
         &mut self,
         template: &Template,
@@ -80,12 +81,12 @@ impl State<'_> {
     }
 }
 
-/// Every number 1.
+/// All numbers 1.
 fn ones(numbers: usize) -> Expression {
     Template::join(vec![Expression::constant(1.0); numbers])
 }
 
-/// Numbers in the neighbourhood of others.
+/// Numbers close to given ones.
 fn near(numbers: &Expression, random: &mut Random) -> Expression {
     let mut moved = numbers.clone();
     let values: Vec<f64> =
@@ -94,7 +95,7 @@ fn near(numbers: &Expression, random: &mut Random) -> Expression {
     moved
 }
 
-/// What numbers of a formula are likely to be as large as: the columns, their inverses, the target.
+/// Likely magnitudes of the numbers in a formula: those of the columns, their inverses, the target.
 struct Scales {
     columns: Vec<f64>,
     target: f64,

@@ -1,22 +1,22 @@
-//! Smoothing a target by a Gaussian process, before a search under much noise.
+//! Smoothing a target with a Gaussian process, before a search in very noisy data.
 //!
-//! Kernel: variance · exp(−d² / 2ℓ²) of standardised inputs, plus independent noise. Length and noise
-//! are those of a grid with the largest marginal likelihood on at most 400 rows; these rows also
-//! predict all others (Rasmussen and Williams 2006, algorithm 2.1).
+//! Kernel: variance · exp(−d² / 2ℓ²) of standardised inputs, plus independent noise. Length and noise are those on a
+//! grid with the largest marginal likelihood on at most 400 rows; these rows also predict all others (Rasmussen and
+//! Williams 2006, algorithm 2.1).
 
 use rayon::prelude::*;
 
 use crate::random::Random;
 
-/// Rows that the process is fitted on: the work grows with the cube.
+/// Rows to which the process is fitted: the work grows with their cube.
 const ROWS: usize = 400;
-/// Lengths, in standard deviations of an input times the root of the number of inputs.
+/// Lengths, in standard deviations of an input times the square root of the number of inputs.
 const LENGTHS: [f64; 7] = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4];
 /// Noise, as a share of the variance of the target.
 const NOISES: [f64; 7] = [1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5];
 
-/// The mean of the process in each row, in place of the target. Rows without weight, which not all
-/// are, say nothing about the process; other weights do not matter.
+/// The mean of the process in each row, to replace the target. Rows of weight zero are ignored (there must be others);
+/// the weights do not matter otherwise.
 pub fn denoised(
     columns: &[Vec<f32>],
     target: &[f32],
@@ -71,11 +71,11 @@ fn kernel(a: &[f64], b: &[f64], length: f64) -> f64 {
     (-distance / (2.0 * length * length)).exp()
 }
 
-/// The logarithm of the marginal likelihood and the weights of the rows; None where the matrix is
-/// not positive to rounding.
+/// The logarithm of the marginal likelihood and the weights of the rows; None if the matrix is not positive definite to
+/// rounding.
 fn fit(points: &[Vec<f64>], y: &[f64], length: f64, noise: f64) -> Option<(f64, Vec<f64>)> {
     let n = points.len();
-    // The lower half, then its Cholesky factor in the same place.
+    // The lower triangle, then its Cholesky factor in place.
     let mut l = vec![0.0; n * n];
     for i in 0..n {
         for j in 0..=i {
@@ -136,7 +136,7 @@ mod tests {
         let columns = [column];
         let smooth = denoised(&columns, &noisy, None, 0);
         assert!(error(&smooth) < 0.4 * error(&noisy), "{} {}", error(&smooth), error(&noisy));
-        // Rows without weight say nothing.
+        // Rows of weight zero are ignored.
         let spoiled = |row: usize| row.is_multiple_of(3);
         let spoil = |(row, &y): (usize, &f32)| if spoiled(row) { 300.0 } else { y };
         let spoilt: Vec<f32> = noisy.iter().enumerate().map(spoil).collect();

@@ -1,4 +1,5 @@
-//! Where constants are pure numbers, few products of powers have the unit of the target: all of them, and sums of two.
+//! If constants are pure numbers, few products of powers have the unit of the target: tries all of them, and sums of
+//! two.
 
 use rayon::prelude::*;
 
@@ -6,11 +7,11 @@ use super::search::Problem;
 use super::settings::Settings;
 use crate::formula::expression::{Expression, Op};
 
-/// Rows that are looked at.
+/// Rows used.
 const ROWS: usize = 256;
-/// Products that are tried in pairs.
+/// Products tried in pairs.
 const PAIRED: usize = 400;
-/// Sums of each complexity that are kept.
+/// Sums kept for each complexity.
 const KEPT: usize = 2;
 
 /// A product, its complexity, and its values.
@@ -21,7 +22,7 @@ struct Monomial {
 }
 
 /// Products of powers with the unit of the target, the shortest first, and the sums of two that come nearest to it;
-/// none where constants may have units.
+/// none if constants may have units.
 pub(super) fn seeds(problem: &Problem, settings: &Settings) -> Vec<Expression> {
     let Some(units) = problem.units.as_ref().filter(|units| units.pure_constants()) else {
         return Vec::new();
@@ -69,7 +70,7 @@ fn value(powers: &[f64], problem: &Problem, row: usize) -> f64 {
     problem.columns.iter().zip(powers).map(factor).product()
 }
 
-/// What a f + b g leaves of the target's squares at best, and b / a.
+/// The smallest sum of squares that a f + b g leaves of the target, and b / a.
 fn left_over(f: &[f64], g: &[f64], y: &[f64]) -> Option<(f64, f64)> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let (ff, fg, gg, fy, gy) = (dot(f, f), dot(f, g), dot(g, g), dot(f, y), dot(g, y));
@@ -80,7 +81,7 @@ fn left_over(f: &[f64], g: &[f64], y: &[f64]) -> Option<(f64, f64)> {
     (independent && left.is_finite()).then_some((left, b / a))
 }
 
-/// The product of the columns with these powers; None where the operators do not give it.
+/// The product of the columns to these powers; None if the operators cannot express it.
 fn product(powers: &[f64], operators: &[Op]) -> Option<Expression> {
     let has = |op: Op| operators.contains(&op);
     let factor = |(v, power): (usize, f64)| -> Option<Expression> {

@@ -1,15 +1,15 @@
-//! Small expressions, all of them: a library of features, and every sum, product and quotient of two.
+//! All small expressions: a library of features, and every sum, product and quotient of two.
 //!
-//! With scale and offset free, what a pair of features explains of the target follows from a few sums
-//! over rows, so that a hundred million pairs cost about a second and no program is interpreted:
+//! With scale and offset free, what a pair of features explains of the target follows from a few sums over rows, so
+//! that a hundred million pairs take about a second and no program is interpreted:
 //!
 //!   a + b f + c g          from Σ f g                                  (both coefficients fitted)
 //!   a + b f g,  a + b f/g  from Σ p, Σ p², Σ p y of p = f g or f / g
 //!
-//! The same against targets under the inverse of an outer function (y² for √u, log y for e^u, …). The
-//! best pairs then take up further features one at a time, as least squares over the library ask for.
-//! And all of that again in the smaller problems that `powers.rs` finds in the table. This is a guess on
-//! some rows: the search fits and judges what comes out.
+//! The same is done for targets under the inverse of an outer function (y² for √u, log y for e^u, …). The best pairs
+//! then take up further features one at a time, chosen by least squares over the library. All of this is repeated in
+//! the smaller problems that `powers.rs` finds in the table. The results are guesses from a few rows: the search fits
+//! and judges them.
 
 use std::borrow::Cow;
 
@@ -26,35 +26,34 @@ use crate::random::Random;
 
 /// Rows on which features are compared.
 const ROWS: usize = 64;
-/// Of a table with weights, rows at most: no part looks at more.
+/// Most rows taken from a table with weights: no part looks at more.
 const WEIGHED: usize = 2000;
-/// Features at most.
+/// Most features.
 const MOST: usize = 12_000;
-/// Pairs, under all outer functions, for each candidate that the search may consider: about a tenth of
-/// its time.
+/// Pairs, over all outer functions, for each candidate that the search may consider: about a tenth of its time.
 const PAIRS_EACH: u64 = 200;
-/// Features at most where there is one variable: more are the same in other words.
+/// Most features if there is one variable: more only repeat the same functions.
 const MOST_OF_ONE: usize = 2_000;
-/// Best pairs (of one complexity, and in all) that take up further features, and features that each
-/// takes up.
+/// Number of best pairs (of one complexity, and in all) that take up further features, and how many features each takes
+/// up.
 const ALIKE: usize = 4;
 const BEAM: usize = 48;
 const TERMS: usize = 3;
 
-/// An inverse of an outer function, and that function.
+/// The target under the inverse of an outer function, and that function.
 struct Outer {
     target: Vec<f32>,
     wrap: Wrap,
 }
 
-/// True where the search is to end.
+/// True when the search is to end.
 pub(super) type Late<'a> = dyn Fn() -> bool + Sync + 'a;
 
 type Wrap = Box<dyn Fn(Expression) -> Expression>;
 
-/// How many features an effort of so many candidates pays for, as often as they are paired.
+/// How many features the effort for the search pays for, given how often they are paired.
 fn affordable(settings: &Settings, times: usize) -> usize {
-    /// Candidates in a second, roughly: where only the time is limited.
+    /// Rough number of candidates per second, used if only the time is limited.
     const RATE: f64 = 40_000.0;
     let by_time = settings.seconds.map(|s| (s * RATE).min(1e12) as u64);
     let effort = settings.evaluations.into_iter().chain(by_time).min().unwrap_or(u64::MAX);
@@ -62,8 +61,7 @@ fn affordable(settings: &Settings, times: usize) -> usize {
     ((pairs as f64).sqrt() as usize).min(MOST)
 }
 
-/// Expressions that explain much of the target for their length, on some rows; fewer where it is to
-/// end before.
+/// Expressions that explain much of the target for their length, on some rows; fewer if time runs out.
 pub(super) fn seeds(
     problem: &Problem,
     settings: &Settings,
@@ -80,7 +78,7 @@ pub(super) fn seeds(
     let views = powers::views(problem, &settings.operators, random);
     let parts = 1 + views.len();
     let mut found: Vec<Vec<Expression>> = Vec::new();
-    // The smaller problems first: where one is there, it is the shorter way.
+    // The smaller problems first: where there is one, it is the shorter way.
     for view in &views {
         found.push(vec![view.factor.clone()]);
         if view.problem.target.len() >= 8 && !view.leaves.is_empty() {
@@ -93,13 +91,13 @@ pub(super) fn seeds(
     in_turn(found)
 }
 
-/// Of a problem with weights as many rows as those are worth, (Σ w)² / Σ w², drawn by weight: what follows
-/// counts rows alike.
+/// From a problem with weights, as many rows as those are worth, (Σ w)² / Σ w², drawn by weight: what follows counts
+/// all rows alike.
 fn weighed<'a>(problem: &'a Problem, random: &mut Random) -> Cow<'a, Problem> {
     let Some(weights) = &problem.weights else { return Cow::Borrowed(problem) };
     let sum = |power: i32| weights.iter().map(|&w| f64::from(w).powi(power)).sum::<f64>();
     let worth = (sum(1).powi(2) / sum(2)).round() as usize;
-    // The least times of events of these rates are a draw without replacement.
+    // Taking the smallest of exponential times with these rates is a draw without replacement.
     let mut times: Vec<(f64, usize)> = Vec::new();
     for (row, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
         times.push((-(1.0 - random.uniform()).ln() / f64::from(weight), row));
@@ -116,7 +114,7 @@ fn weighed<'a>(problem: &'a Problem, random: &mut Random) -> Cow<'a, Problem> {
     })
 }
 
-/// The first of each list, then the second of each, ….
+/// The first of each list, then the second of each, and so on.
 fn in_turn<T>(lists: Vec<Vec<T>>) -> Vec<T> {
     let mut lists: Vec<_> = lists.into_iter().map(Vec::into_iter).collect();
     let mut all = Vec::new();
@@ -126,7 +124,7 @@ fn in_turn<T>(lists: Vec<Vec<T>>) -> Vec<T> {
     all
 }
 
-/// The same for one of so many problems that share the time, a list for each outer function.
+/// The same for one of several problems that share the time; one list for each outer function.
 fn seeds_of(
     problem: &Problem,
     settings: &Settings,
@@ -163,8 +161,8 @@ fn seeds_of(
     found
 }
 
-/// Rows without the largest tenth of deviations: a law holds on all rows, but sums of squares of a
-/// target with long tails hang on few.
+/// Rows without the largest tenth of deviations: a law holds on all rows, but sums of squares of a target with long
+/// tails are dominated by a few.
 fn typical_rows(target: &[f32], random: &mut Random) -> Vec<usize> {
     let mut order: Vec<usize> = (0..target.len()).collect();
     order.sort_by(|&a, &b| target[a].total_cmp(&target[b]).then(a.cmp(&b)));
@@ -195,7 +193,7 @@ fn outers(target: &[f32], chosen: &[usize], settings: &Settings) -> Vec<Outer> {
     add(has(Op::Div) && clear, |y| 1.0 / y, Box::new(inverse));
     for op in Op::ALL {
         if let Some(inverse) = &op.row().inverse {
-            // Within the range of the outer function, which need not be reached.
+            // Within the range of the outer function, which need not be covered.
             let within = inverse.within[0] <= least && most <= inverse.within[1];
             add(has(op) && within, inverse.value, Box::new(move |u| Expression::apply(op, &[u])));
         }
@@ -216,7 +214,7 @@ fn inverse(u: Expression) -> Expression {
     Expression::apply(Op::Div, &[Expression::constant(1.0), u])
 }
 
-/// offset + Σ factor · part, as least squares have it.
+/// offset + Σ factor · part, by least squares.
 fn linear(parts: &[(Expression, Vec<f32>)], target: &[f32]) -> Option<Expression> {
     let columns: Vec<&[f32]> = parts.iter().map(|p| &p.1[..]).collect();
     let (offset, factors) = least_squares(&columns, target)?;
@@ -228,7 +226,7 @@ fn linear(parts: &[(Expression, Vec<f32>)], target: &[f32]) -> Option<Expression
             Some(sum) => Expression::apply(Op::Add, &[sum, product]),
         });
     }
-    // One that rounding explains makes a longer formula of the same.
+    // A part that explains no more than rounding only makes the formula longer.
     let square: f64 = target.iter().map(|&y| f64::from(y).powi(2)).sum();
     if offset * offset * target.len() as f64 <= 1e-10 * square {
         return sum;
@@ -243,7 +241,7 @@ impl Library {
         linear(&parts, target)
     }
 
-    /// The pair's parts as columns of a linear model.
+    /// The parts of the pair as columns of a linear model.
     fn parts(&self, pair: &Pair) -> Vec<(Expression, Vec<f32>)> {
         let part = |i: usize| (self.features[i].clone(), self.raw(i));
         let both = |op: Op, value: fn(f32, f32) -> f32| {
@@ -259,8 +257,8 @@ impl Library {
         }
     }
 
-    /// Linear models that begin with the pair's parts and take up the features (alone, or times the
-    /// first part or its square) that explain most of what is left.
+    /// Linear models that start with the pair's parts and take up the features (alone, or times the first part or its
+    /// square) that explain most of the rest.
     fn extended(&self, pair: &Pair, target: &[f32], settings: &Settings) -> Vec<Expression> {
         let mut beam = vec![self.parts(pair)];
         let mut found = Vec::new();
@@ -294,7 +292,7 @@ impl Library {
 mod tests {
     use super::*;
 
-    /// Loss of the best seed, relative to the target's size.
+    /// Loss of the best seed, relative to the magnitude of the target.
     fn best_error(operators: &[Op], law: impl Fn(f64, f64) -> f64) -> f64 {
         let mut random = Random::new(5, 0);
         let mut problem = Problem {
@@ -327,7 +325,7 @@ mod tests {
         errors.fold(f64::INFINITY, f64::min)
     }
 
-    /// Without the weights the law would be that of the other rows.
+    /// Without the weights it would find the law of the other rows.
     #[test]
     fn rows_count_by_their_weights() {
         let mut random = Random::new(8, 0);
@@ -374,7 +372,7 @@ mod tests {
         let inverse = [&arithmetic[..], &[Op::Asin, Op::Tanh]].concat();
         assert!(best_error(&inverse, |x, y| (0.3 * x * y).asin()) < 1e-4);
         assert!(best_error(&inverse, |x, y| (0.3 * x / y).tanh()) < 1e-4);
-        // Powers beyond any library, times a function of one group.
+        // Powers outside any library, times a function of one group.
         assert!(
             best_error(&all, |x, y| x.powi(5) / y.powi(3) * (1.0 + 0.2 * (x * y).sqrt())) < 1e-4
         );

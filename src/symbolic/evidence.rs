@@ -1,5 +1,5 @@
-//! What speaks for a law: intervals of its constants, its error on rows that they were not fitted to, what a constant
-//! and a linear model reach there, and how often targets that are shuffled are fitted as well.
+//! Evidence for a law: intervals of its constants, its error on rows that they were not fitted to, the errors of a
+//! constant and of a linear model there, and how often shuffled targets are fitted as well.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -15,31 +15,31 @@ use crate::formula::expression::{Expression, Node};
 use crate::formula::print::number;
 use crate::random::Random;
 
-/// Parts of the rows, each of which is judged with constants fitted to the others.
+/// Number of parts of the rows; each is judged with constants fitted to the others.
 const FOLDS: usize = 5;
-/// Rows that constants are refitted to, at most, and what a refit may cost: nodes times rows.
+/// Most rows for refitting constants, and the most a refit may cost: nodes times rows.
 const FITTED: usize = 2000;
 const COST: usize = 2_000_000;
-/// What intervals may cost: nodes and constants squared times rows.
+/// The most that intervals may cost: nodes plus squared number of constants, times rows.
 const INTERVAL_COST: usize = 400_000_000;
-/// What a linear model may cost: inputs squared times rows.
+/// The most that a linear model may cost: squared number of inputs times rows.
 const LINEAR_COST: usize = 100_000_000;
-/// Longer tables have evidence for the law only, and not for every formula of the front.
+/// Longer tables have evidence for the law only, not for every formula of the front.
 const ROWS_OF_FRONTS: usize = 20_000;
-/// Rows and inputs that are kept to be drawn.
+/// Rows and inputs kept for plots.
 const DRAWN: usize = 2000;
 const INPUTS: usize = 6;
-/// Constants that a terminal shows; a number for each of many groups would fill it.
+/// Constants shown on a terminal; a number for each of many groups would fill it.
 const SHOWN: usize = 12;
-/// Half an interval of less than this part of a constant is rounding of double precision.
+/// A relative half-width below this is rounding of double precision.
 const ROUNDING: f64 = 1e-12;
 
 /// How well predictions fit some rows.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Quality {
-    /// [`Evidence::measure`], in the units of the target.
+    /// In the measure [`Evidence::measure`], in the units of the target.
     pub error: f64,
-    /// The share of the variance that is explained.
+    /// The share of the variance explained.
     pub r2: f64,
 }
 
@@ -50,31 +50,31 @@ pub struct Judged {
     pub constants: Vec<(f64, Known)>,
     /// On rows that its constants were not fitted to.
     pub unseen: Quality,
-    /// Rows among them in which it has no value; the qualities are those of the others.
+    /// Rows among them in which it has no value; the qualities are for the others.
     pub invalid: usize,
 }
 
-/// Some rows to draw, of those that the search saw.
+/// Some rows to plot, from those that the search saw.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Points {
-    /// Name and values of a few inputs, those of the law first.
+    /// Names and values of a few inputs, those of the law first.
     pub inputs: Vec<(String, Vec<f64>)>,
     /// The target.
     pub observed: Vec<f64>,
-    /// What the law says.
+    /// The prediction of the law.
     pub predicted: Vec<f64>,
 }
 
-/// What speaks for a law, and against it.
+/// The evidence for and against a law.
 #[derive(Clone, Debug)]
 pub struct Evidence {
-    /// What errors are: `mean absolute error`, `rms error`, `mean loss`.
+    /// The measure of errors: `mean absolute error`, `rms error`, `mean loss`.
     pub measure: &'static str,
     /// What the best constant is: `median`, `mean`, `best constant`.
     pub constant_is: &'static str,
-    /// True where rows were held out, false where each fifth was judged with constants fitted to the others.
+    /// True if rows were held out, false if each fifth was judged with constants fitted to the others.
     pub held_out: bool,
-    /// Rows that were judged.
+    /// Rows judged.
     pub rows: usize,
     /// The law.
     pub law: Judged,
@@ -82,21 +82,21 @@ pub struct Evidence {
     pub constant: Quality,
     /// The linear model of all inputs, fitted by least squares, on the same rows.
     pub linear: Quality,
-    /// The formulas of the front; empty where the table is long.
+    /// The formulas of the front; empty if the table is long.
     pub front: Vec<Judged>,
-    /// How shuffled targets are fitted, where that was asked for.
+    /// How well shuffled targets are fitted, if requested.
     pub null: Option<Null>,
-    /// Some rows to draw.
+    /// Some rows to plot.
     pub points: Points,
 }
 
-/// Rows to fit to, and rows to judge.
+/// Rows to fit to, and rows to judge on.
 struct Split {
     fit: Vec<usize>,
     judge: Vec<usize>,
 }
 
-/// Everything that formulas are judged with.
+/// Everything needed to judge formulas.
 struct Judge<'a> {
     data: &'a Data,
     target: &'a [f64],
@@ -132,7 +132,7 @@ impl<'a> Judge<'a> {
         Judge { data, target, measure, seen, splits, held_out }
     }
 
-    /// Predictions of all judged rows, by what `fit` makes of the rows to fit to.
+    /// Predictions for all judged rows; `fit` makes a predictor from the rows to fit to.
     fn predictions<P: Fn(usize) -> f64>(&self, fit: impl Fn(&[usize]) -> P) -> Vec<f64> {
         let predict = |split: &Split| {
             let model = fit(&split.fit);
@@ -141,7 +141,7 @@ impl<'a> Judge<'a> {
         self.splits.iter().flat_map(predict).collect()
     }
 
-    /// The quality of predictions in the rows in which `valid` are finite.
+    /// The quality of predictions in the rows where `valid` is finite.
     fn quality(&self, predictions: &[f64], valid: &[f64]) -> Quality {
         let rows = self.splits.iter().flat_map(|split| &split.judge);
         let rows = rows.zip(predictions).zip(valid).filter(|(_, valid)| valid.is_finite());
@@ -156,7 +156,7 @@ impl<'a> Judge<'a> {
         Quality { error, r2: 1.0 - left / all }
     }
 
-    /// A formula, and its predictions of the judged rows.
+    /// Judges a formula, and returns its predictions for the judged rows.
     fn formula(&self, expression: &Expression) -> (Judged, Vec<f64>) {
         let formula = Formula::new(&expression.readable(), self.data.columns.len());
         let (nodes, p) = (formula.nodes(), formula.constants.len());
@@ -181,13 +181,13 @@ impl<'a> Judge<'a> {
         (Judged { constants, unseen, invalid }, predictions)
     }
 
-    /// The linear model of all inputs that fits `rows` best.
+    /// The linear model of all inputs fitted to `rows`.
     fn linear<'b>(&'b self, rows: &[usize]) -> impl Fn(usize) -> f64 + use<'a, 'b> {
         let columns = &self.data.columns;
         let p = columns.len() + 1;
         let rows = &rows[..(LINEAR_COST / (p * p)).max(10 * p).min(rows.len())];
         let n = rows.len() as f64;
-        // In parts of their spread around their mean, so that squares neither vanish nor overflow.
+        // Centred and in units of their spread, so that squares neither underflow nor overflow.
         let measures = columns.iter().map(|column| {
             let mean = rows.iter().map(|&row| column[row] / n).sum::<f64>();
             let spread = rows.iter().map(|&row| (column[row] - mean).abs() / n).sum::<f64>();
@@ -211,7 +211,7 @@ impl<'a> Judge<'a> {
         move |row| line(row).iter().zip(&factors).map(|(v, factor)| v * factor).sum()
     }
 
-    /// Some rows of the inputs called `names` to draw.
+    /// Some rows of the inputs called `names`, to plot.
     fn points(&self, law: &Expression, names: &[String]) -> Points {
         let used = law.nodes().iter().filter_map(|node| match node {
             Node::Variable(v) => Some(usize::from(*v)),
@@ -238,7 +238,7 @@ impl<'a> Judge<'a> {
 }
 
 impl Evidence {
-    /// What speaks for entry `chosen` of the front of `target`, whose inputs have these `names`.
+    /// The evidence for entry `chosen` of the front of `target`; `names` are those of its inputs.
     pub(super) fn new(
         data: &Data,
         target: &[f64],
@@ -274,7 +274,7 @@ impl Evidence {
         }
     }
 
-    /// The document of `--json`.
+    /// The document for `--json`.
     pub fn document(&self) -> Value {
         let mut document = json!({
             "measure": self.measure,
@@ -291,7 +291,7 @@ impl Evidence {
         document
     }
 
-    /// The same in a few lines.
+    /// The same in a few lines of text.
     pub fn text(&self) -> String {
         let Evidence { measure, constant_is, rows, law, .. } = self;
         let mut lines = Vec::new();
@@ -323,7 +323,7 @@ impl Evidence {
 }
 
 impl Judged {
-    /// What `--json` says of an entry of the front.
+    /// The part of the `--json` document about an entry of the front.
     pub fn document(&self) -> Value {
         let constant = |(value, known): &(f64, Known)| {
             let mut document = json!({ "value": value, "interval": null });
@@ -348,7 +348,7 @@ fn merge(document: &mut Value, more: Value) {
     }
 }
 
-/// A constant as it is printed, and where it lies.
+/// A constant as printed, and its interval.
 fn constant_text((value, known): &(f64, Known)) -> String {
     let about = match known {
         Known::Within([low, high]) => interval_text(*value, [*low, *high]),
@@ -383,7 +383,7 @@ fn size(value: f64) -> String {
     }
 }
 
-/// A share of the variance, with two digits of what is left.
+/// A share of the variance, with two digits of the remainder.
 pub fn share(r2: f64) -> String {
     let digits = (1.0 - (1.0 - r2).log10().floor()).clamp(3.0, 7.0);
     if r2.is_finite() { format!("{r2:.*}", digits as usize) } else { "none".to_string() }

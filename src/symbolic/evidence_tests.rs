@@ -1,5 +1,4 @@
-//! Evidence against what is known in closed form: the straight line of least squares, its coverage, the baselines,
-//! and shuffled targets.
+//! Evidence compared with closed forms: the least-squares line, coverage, baselines, and shuffled targets.
 
 use super::*;
 use crate::device::Device;
@@ -17,7 +16,7 @@ fn line(rows: usize, stream: u64, noise: f64) -> Data {
     Data { columns: vec![x], targets: vec![y], ..Data::default() }
 }
 
-/// Slope and offset of least squares with weights, and their standard deviations.
+/// Slope and offset of weighted least squares, and their standard deviations.
 fn closed_form(data: &Data) -> [(f64, f64); 2] {
     let (x, y) = (&data.columns[0], &data.targets[0]);
     let sum =
@@ -40,7 +39,7 @@ fn settings(loss: Loss) -> Settings {
     Settings { loss, ..Settings::default() }
 }
 
-/// What is known about the constants of a formula, fitted to all rows first where `fit` says so.
+/// What is known about the constants of a formula; with `fit` they are fitted to all rows first.
 fn known(text: &str, data: &Data, settings: &Settings, fit: bool) -> Vec<(f64, Known)> {
     let measure = Measure::new(settings);
     let rows: Vec<usize> = (0..data.targets[0].len()).collect();
@@ -77,7 +76,7 @@ fn intervals_are_those_of_a_line_of_least_squares() {
     }
 }
 
-/// 95 % mean 95 %: 400 intervals of 200 tables.
+/// 95 % means 95 %: 400 intervals from 200 tables.
 #[test]
 fn intervals_cover_the_truth() {
     for (loss, rows) in [(Loss::Mse, 8), (Loss::Mse, 40), (Loss::Mae, 40), (Loss::Mae, 150)] {
@@ -106,7 +105,7 @@ fn a_loss_of_ones_own_has_intervals_where_it_is_curved() {
     for ((own, huber), square) in own.into_iter().zip(huber).zip(square) {
         let width = |known: Known| ends(known)[1] - ends(known)[0];
         assert!((own.0 - square.0).abs() < 1e-6);
-        // Robust against noise that depends on x, and so not quite the same.
+        // Robust against noise that depends on x, and therefore not quite the same.
         assert!((width(own.1) / width(square.1) - 1.0).abs() < 0.15);
         assert!((width(huber.1) / width(square.1) - 1.05).abs() < 0.2);
     }
@@ -130,7 +129,7 @@ fn constants_that_say_the_same_are_not_determined() {
     let found = of("2.13 * x^2 + IF(x > 0.771, x, 0.1234)");
     assert!(within(found[0]) && within(found[1]) && within(found[3]), "{found:?}");
     assert_eq!(found[2], Known::Flat);
-    // A base below 0 has no powers beside a whole one.
+    // A negative base has no value for exponents next to a whole one.
     let negative = line(100, 2, 0.1);
     let found = known("1.7 * x^2 - 0.6", &negative, &settings, false);
     assert_eq!(found[1].1, Known::Exact);
@@ -156,7 +155,7 @@ fn errors_are_those_of_rows_that_were_not_fitted() {
     near(found.law.unseen.r2, 1.0 - (noise / spread.hypot(noise)).powi(2));
     assert!(found.constant.r2.abs() < 0.01 && found.constant.r2 < 0.0);
     let found = judged(&data, "1.71 * x - 0.59", &settings(Loss::Mae));
-    // The mean size of normal noise.
+    // The mean absolute value of normal noise.
     near(found.law.unseen.error, 0.798 * noise);
     near(found.constant.error, 0.798 * spread.hypot(noise));
     assert_eq!((found.measure, found.constant_is), ("mean absolute error", "median"));
@@ -184,12 +183,12 @@ fn a_polynomial_through_noise_is_found_out() {
 fn rows_that_are_held_out_judge_the_law_as_it_stands() {
     let mut data = line(100, 6, 0.0);
     data.held = Some((0..100).map(|row| row % 4 == 0).collect());
-    // The others would not be refitted to this.
+    // The other losses would not be refitted to this.
     let found = judged(&data, "1.7 * x + 0.4", &settings(Loss::Mae));
     assert_eq!((found.rows, found.held_out), (25, true));
     assert!((found.law.unseen.error - 1.0).abs() < 1e-9);
     assert!(found.linear.error < 1e-9);
-    // Rows without weight are no rows.
+    // Rows of weight zero do not count.
     data.weights = Some((0..100).map(|row| f64::from(u8::from(row % 8 != 0))).collect());
     assert_eq!(judged(&data, "1.7 * x + 0.4", &settings(Loss::Mae)).rows, 12);
 }
@@ -206,7 +205,7 @@ fn intervals_read_well() {
     assert_eq!([1.2345, 0.0, 123456.0, 1e-7].map(size), ["1.23", "0", "123456", "1.00e-7"]);
 }
 
-/// The same law, and noise in its place.
+/// A true law, and noise in its place.
 #[test]
 fn shuffled_targets_are_fitted_as_well_as_noise() {
     let mut random = Random::new(5, 0);

@@ -1,8 +1,8 @@
-//! The end of a search: its hall of fame as the user gets it, in the units of the table and in double precision.
+//! The end of a search: its hall of fame in the units of the table and in double precision.
 //!
-//! Constants are fitted once more, parts and constants that the data do not need go, simple numbers take the place of
-//! fitted ones where the loss bears it, and no number keeps more digits than the loss asks for. What is left is
-//! compared anew: a formula that only fits the rounding of the data does not stand on it.
+//! Constants are fitted once more; parts and constants that the data do not need are dropped; simple numbers replace
+//! fitted ones where the loss allows, and no number keeps more digits than the loss needs. The results are compared
+//! afresh: a formula that only fits the rounding of the data does not stay on the front.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -20,28 +20,29 @@ use crate::formula::print::number;
 use crate::ops::expression::Loss;
 use crate::ops::expression::exact::Exact;
 
-/// Rows of a long table on which constants are fitted, …
+/// Rows of a long table to which constants are fitted, …
 const SOME: usize = 20_000;
 /// … and those on which parts are dropped and constants rounded.
 const FEW: usize = 1_000;
-/// Of a table with more rows than this all of them judge a formula, and only some fit it: constants are known well enough.
+/// In a table with more rows than this all of them judge a formula, and only some fit it: that determines constants
+/// well enough.
 const LONG: usize = 200_000;
-/// Steps and tolerance of fitting on all rows, once they have been fitted on some.
+/// Steps and tolerance of the fit on all rows, after that on some.
 const LAST: (u32, f64) = (3, 1e-9);
-/// Those of the formulas of the search, and of what is left when a part of one is dropped.
+/// Steps and tolerance for the formulas of the search, and for what is left when a part of one is dropped.
 const FAMOUS: (u32, f64) = (40, 1e-10);
 const DROPPED: (u32, f64) = (12, 1e-4);
-/// Rounds of dropping: what became shorter may bear another loss.
+/// Rounds of dropping: a formula that became shorter may allow another drop.
 const ROUNDS: usize = 2;
-/// A loss that is so many times the one that rounding makes passes for that.
+/// A loss of up to this many times that of rounding counts as rounding.
 const EXACT: f64 = 1.6;
 
-/// What comes out.
+/// The result.
 pub(super) struct Finished {
     pub front: Front,
     /// The best of each complexity, on the front or not.
     pub kept: Vec<(u32, f64, Expression)>,
-    /// Under a template, the parts of each entry of the front.
+    /// With a template, the parts of each entry of the front.
     pub parts: Vec<Vec<Expression>>,
 }
 
@@ -59,12 +60,12 @@ struct Judge<'a> {
     all: Exact,
     some: Option<Exact>,
     few: Option<Exact>,
-    /// The loss that the rounding of the target makes, at most.
+    /// The largest loss that the rounding of the target can cause.
     floor: f64,
 }
 
 impl State<'_> {
-    /// The hall of fame as it is in the end; where there is no time, without what makes formulas shorter.
+    /// The final hall of fame; if time is short, without the steps that shorten formulas.
     pub(super) fn finished_hall(&self, hurried: bool) -> Finished {
         let judge = Judge::new(&self.rules);
         let outward = |e: &Expression| match &self.problem.given {
@@ -77,7 +78,7 @@ impl State<'_> {
         let fitted = famous.par_iter().filter_map(|e| judge.fitted(e, steps));
         let mut hall = Hall { keep: self.rules.settings.keep.max(1), best: BTreeMap::new() };
         fitted.collect::<Vec<Found>>().into_iter().for_each(|found| hall.enter(found));
-        // Where only numbers were asked for, they stay the best ones.
+        // If only numbers were to be fitted, they stay as they are.
         if !hurried && self.rules.searches() {
             judge.drop_parts(&mut hall);
             judge.round(&mut hall);
@@ -115,7 +116,7 @@ struct Hall {
 impl Hall {
     fn enter(&mut self, found: Found) {
         let all = self.best.entry(found.complexity).or_default();
-        // A loss that agrees is the same in other words.
+        // The same loss means the same formula in another form.
         if all.iter().any(|other| (other.loss - found.loss).abs() <= 1e-6 * found.loss) {
             return;
         }
@@ -130,7 +131,7 @@ impl Hall {
         Front::new(best.map(entry).collect())
     }
 
-    /// Those that no shorter one is as good as.
+    /// Those with no shorter formula as good.
     fn pareto(&self) -> Vec<Found> {
         let mut least = f64::INFINITY;
         let mut found = Vec::new();
@@ -144,7 +145,7 @@ impl Hall {
     }
 }
 
-/// So many rows of a longer table, all over it.
+/// This many rows of a longer table, spread evenly.
 fn thinned(all: &Exact, most: usize) -> Option<Exact> {
     let weighty: Vec<u32> =
         (0..all.rows() as u32).filter(|&row| all.weights()[row as usize] > 0.0).collect();
@@ -165,7 +166,7 @@ impl<'a> Judge<'a> {
         self.few.as_ref().unwrap_or(&self.all)
     }
 
-    /// A candidate with its constants fitted; None where it is not valid on all rows, or too long.
+    /// A candidate with its constants fitted; None if it is not valid on all rows, or too long.
     fn fitted(&self, candidate: &Expression, steps: (u32, f64)) -> Option<Found> {
         let mut candidate = candidate.clone();
         let mut fit = |rows: &Exact, steps| {
@@ -182,15 +183,15 @@ impl<'a> Judge<'a> {
         self.found(candidate, loss)
     }
 
-    /// A candidate with its loss, where it may stand on the front.
+    /// A candidate with its loss, if it is allowed on the front.
     fn found(&self, candidate: Expression, loss: f64) -> Option<Found> {
         let complexity = self.rules.complexity(&candidate);
         let admitted = loss.is_finite() && self.rules.admits(&candidate);
         admitted.then_some(Found { complexity, loss, candidate })
     }
 
-    /// Puts what the formulas of the front are without one of their parts into the hall, where that is better than
-    /// what is there.
+    /// Drops each part of the formulas of the front in turn, and puts the results into the hall where they are better
+    /// than what is there.
     fn drop_parts(&self, hall: &mut Hall) {
         if self.rules.is_template() {
             return;
@@ -234,13 +235,13 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Puts rounded constants in place of fitted ones, where the loss bears it; what becomes shorter by that is one
-    /// more point of the front.
+    /// Replaces fitted constants by rounded ones where the loss allows; what becomes shorter is a new point of the
+    /// front.
     fn round(&self, hall: &mut Hall) {
         let mut done: HashSet<(u32, u64)> = HashSet::new();
         let key = |found: &Found| (found.complexity, self.rules.structure(&found.candidate));
         loop {
-            // One that is rounded may be worse than it was, and let a longer one onto the front.
+            // A rounded formula may be worse than before, and let a longer one onto the front.
             let mut front = hall.pareto();
             front.retain(|found| done.insert(key(found)));
             if front.is_empty() {
@@ -280,14 +281,14 @@ impl<'a> Judge<'a> {
         if let Some(shortest) = shortest.min_by_key(written) {
             return Some(shortest);
         }
-        // Few rows said too much: digits alone.
+        // On a few rows too much was rounded: shorten digits only.
         let rows = self.some.as_ref().unwrap_or(&self.all);
         let short = round::shortened(self.rules, rows, &candidate, Vec::new(), floor);
         let loss = self.rules.exact_loss(&self.all, &short);
         self.found(short, loss)
     }
 
-    /// The first entry whose loss is what rounding of the data makes: nothing longer says more.
+    /// The first entry whose loss is explained by rounding of the data: nothing longer can be better.
     fn first_exact(&self, hall: &Hall, front: &Front) -> Option<usize> {
         front.entries.iter().position(|entry| {
             let candidate = &hall.best[&entry.complexity][0].candidate;
@@ -297,13 +298,13 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// How long it is: in nodes and constants, and as it is written.
+/// Length: in nodes and constants, and as text.
 fn written(found: &Found) -> (u32, usize) {
     let digits = |c: f64| number(c).len();
     (found.complexity, found.candidate.constants().into_iter().map(digits).sum())
 }
 
-/// c · (a + b) as c · a + c · b, where numbers may be simple that are not in the first form.
+/// c · (a + b) as c · a + c · b, in which numbers may be simple that are not so in the first form.
 fn distributed(e: &Expression) -> Option<Expression> {
     let factors = e.operands();
     match e.root() {
@@ -323,7 +324,7 @@ fn distributed(e: &Expression) -> Option<Expression> {
     is_sum.then(|| times(factor, sum))
 }
 
-/// A sum with a factor before each of its terms, another expression with one before it.
+/// A sum with each term multiplied by a factor; any other expression is multiplied as a whole.
 fn times(factor: f64, e: &Expression) -> Expression {
     match e.root() {
         Node::Op(op @ (Op::Add | Op::Sub)) => {
@@ -337,7 +338,7 @@ fn times(factor: f64, e: &Expression) -> Expression {
     }
 }
 
-/// The expression without each of its parts in turn: an operator gives way to one of its operands, or to a constant.
+/// The expression without each of its parts in turn: an operator is replaced by one of its operands, or by a constant.
 fn without_parts(e: &Expression, rows: &Exact) -> Vec<Expression> {
     let row: Vec<f64> = rows.columns().iter().map(|column| column[0]).collect();
     let mut found = Vec::new();

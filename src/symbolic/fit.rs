@@ -1,4 +1,4 @@
-//! Regression of a table: its columns and the options become problems, and the problems fronts of formulas.
+//! Regression of a table: its columns and the options become problems, and the problems become fronts of formulas.
 
 use std::collections::HashSet;
 use std::slice;
@@ -25,13 +25,13 @@ use crate::ops::expression::Evaluator;
 use crate::store::run::RunFolder;
 use crate::store::table::Table;
 
-/// What errors call a table that has no file.
+/// The name of a table without a file, in errors.
 const IN_MEMORY: &str = "(table in memory)";
 
-/// Finds the formulas that fit a column of a table. The observer is offered `hall_of_fame.csv` and `memory.json` while
+/// Finds the formulas that fit columns of a table. The observer is offered `hall_of_fame.csv` and `memory.json` while
 /// the search runs and `laws.json` at its end. The same seed gives the same formulas, on any number of threads.
 ///
-/// Where the observer stops the search, what it has found is returned; [`Outcome::interrupted`] says so.
+/// If the observer stops the search, what was found so far is returned; [`Outcome::interrupted`] says so.
 ///
 /// # Errors
 /// An option or a column that makes no sense, by name.
@@ -62,38 +62,38 @@ pub fn regress(
     Fit::new(table, options, seed)?.run(&Evaluator::new(device), None, observer)
 }
 
-/// A fit that is ready to run: everything about it has been checked.
+/// A fit that is ready to run: everything has been checked.
 pub struct Fit {
-    /// What the columns are called, and what the user is told of them; the options.
+    /// The columns' names, the notes for the user, and the options.
     columns: Columns,
     problems: Vec<Problem>,
     /// The table's own numbers.
     data: Data,
     settings: Settings,
-    /// Formulas of an earlier run that break the rules of this one.
+    /// Number of formulas of an earlier run that break the rules of this one.
     refused: usize,
-    /// Under `joint`: how the targets become one problem, and that.
+    /// With `joint`: how the targets become one problem, and that problem.
     joint: Option<(Joint, Problem)>,
 }
 
-/// What came out.
+/// The result of a fit.
 #[derive(Clone, Debug)]
 pub struct Fitted {
     /// One for each target.
     pub outcomes: Vec<Outcome>,
-    /// What speaks for the law of each target; nothing where there is none, or where the search was stopped.
+    /// The evidence for the law of each target; None if there is no law, or if the search was stopped.
     pub evidence: Vec<Option<Evidence>>,
     /// The inputs: the variables of the formulas.
     pub names: Vec<String>,
     /// The targets.
     pub targets: Vec<String>,
-    /// The rule that chooses.
+    /// The rule that chooses the law.
     pub select: Select,
     /// The form that formulas had to have.
     pub template: Option<Template>,
-    /// Formulas of the run to start from that break the rules of this one.
+    /// Number of formulas of the run to start from that break the rules of this one.
     pub refused: usize,
-    /// What became of the columns of the table, which is no longer in it.
+    /// The columns of the table, without the table itself.
     pub columns: Columns,
 }
 
@@ -103,7 +103,7 @@ impl Fitted {
         &self.outcomes[k].front
     }
 
-    /// The entry of that front which the rule `select` chose; `None` where no formula is valid on all rows.
+    /// The entry of that front chosen by the rule `select`; `None` if no formula is valid on all rows.
     pub fn law(&self, k: usize) -> Option<&Entry> {
         let front = self.front(k);
         Some(&front.entries[front.select(self.select)?])
@@ -114,7 +114,7 @@ impl Fitted {
         Some(self.law(k)?.expression.text(&self.names))
     }
 
-    /// The chosen laws of all targets that have one, to export.
+    /// The chosen laws of all targets that have one, for export.
     pub fn laws(&self) -> Vec<Law> {
         let names: Vec<String> =
             self.names.iter().map(|name| self.columns.original(name)).collect();
@@ -127,16 +127,16 @@ impl Fitted {
 }
 
 impl Options {
-    /// An error where options make no sense, whatever the table.
+    /// An error if the options make no sense for any table.
     ///
     /// # Errors
-    /// No target, one that is named twice; those of [`Options::settings`].
+    /// No target, a target named twice, and the errors of [`Options::settings`].
     pub fn check(&self, seed: u64) -> Result<()> {
         if self.target.is_empty() {
             let message = "--target must name the column to explain";
             return Err(Error::usage(message).field("target"));
         }
-        // Noise that is smoothed is easier to fit than a target that was smoothed before it is shuffled.
+        // Smoothed noise is easier to fit than a target that was smoothed before shuffling.
         if self.denoise && self.null.is_some_and(|count| count > 0) {
             return Err(Error::usage("cannot be combined with --denoise").field("null"));
         }
@@ -145,7 +145,7 @@ impl Options {
             return Err(Error::usage(format!("names '{twice}' twice")).field("target"));
         }
         match self.settings(&[], &[], seed) {
-            // Of columns.
+            // These may name columns.
             Err(e) if e.field.as_deref() != Some("complexity") => Err(e),
             _ => Ok(()),
         }
@@ -156,7 +156,7 @@ impl Fit {
     /// Checks every option and every column.
     ///
     /// # Errors
-    /// Naming file, field and row, or the option.
+    /// Name file, field and row, or the option.
     pub fn new(mut table: Table, asked: Options, seed: u64) -> Result<Self> {
         asked.check(seed)?;
         if table.path.as_os_str().is_empty() {
@@ -187,7 +187,7 @@ impl Fit {
         let table = std::mem::take(&mut ready.table);
         let names = &table.names;
         let options = &ready.options;
-        // From here on nothing sees the rows that are held out.
+        // From here on nothing sees the held-out rows.
         if let Some(share) = options.validation.filter(|share| *share > 0.0) {
             problems.iter_mut().try_for_each(|problem| prepare::hold_out(problem, share, seed))?;
         }
@@ -223,8 +223,8 @@ impl Fit {
         Ok(Fit { columns: ready, problems, data, settings, refused, joint })
     }
 
-    /// Searches. In a run's folder what other targets have there stays, and with `true` the search goes on from what
-    /// is there.
+    /// Searches. In a run folder the laws of other targets are kept, and with `true` the search continues from what is
+    /// there.
     ///
     /// # Errors
     /// Those of the search; files that cannot be read or written.
@@ -239,10 +239,10 @@ impl Fit {
         let resume = folder.is_some_and(|(_, resume)| resume);
         let labels = Labels { targets, stage: "table", memory: MEMORY, resume, units: Vec::new() };
         let null = options.null.filter(|count| *count > 0);
-        // Without what an earlier run has found on the target as it is.
+        // Without what an earlier run found for the actual target.
         let begun = null.map(|count| (count, self.problems.clone()));
         if let Some((folder, true)) = folder
-            // Without a memory the search had not come to its first: from nothing it ends where it would have.
+            // Without a memory the search had not reached its first save: from scratch it ends where it would have.
             && folder.file(MEMORY).exists()
             && options.template.is_none()
             && self.joint.is_none()
@@ -306,7 +306,7 @@ impl Fit {
         })
     }
 
-    /// What speaks for the law of each target that has one.
+    /// The evidence for the law of each target that has one.
     fn evidence(&self, outcomes: &[Outcome], select: Select) -> Vec<Option<Evidence>> {
         let Fit { data, problems, settings, .. } = self;
         let evidence = |(outcome, target): (&Outcome, &Vec<f64>)| {
@@ -317,7 +317,7 @@ impl Fit {
     }
 }
 
-/// The numbers of a table that formulas of `inputs` are judged by.
+/// The numbers of a table by which formulas of `inputs` are judged.
 fn data(table: &Table, inputs: &[String], options: &Options, seed: u64) -> Result<Data> {
     let column = |name: &String| table.column(name).map(<[f64]>::to_vec);
     let share = options.validation.filter(|share| *share > 0.0);

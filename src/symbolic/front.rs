@@ -1,5 +1,4 @@
-//! The hall of fame: the best expression of each complexity, and the rules that choose among them
-//! (docs/design.md §5).
+//! The Pareto front: the best expression of each complexity, and the rules that choose from it (docs/design.md §5).
 
 use crate::choice;
 use crate::formula::expression::Expression;
@@ -11,44 +10,44 @@ pub struct Entry {
     pub complexity: u32,
     /// On all rows.
     pub loss: f64,
-    /// −Δ ln loss / Δ complexity against the entry before; 0 for the first.
+    /// −Δ ln loss / Δ complexity relative to the previous entry; 0 for the first.
     pub score: f64,
-    /// The expression, constants fitted.
+    /// The expression, with fitted constants.
     pub expression: Expression,
 }
 
-/// Entries with rising complexity and strictly falling loss.
+/// Entries with increasing complexity and strictly decreasing loss.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Front {
     /// The entries.
     pub entries: Vec<Entry>,
-    /// Their losses on rows that the search did not see; empty where there are none.
+    /// Their losses on rows that the search did not see; empty if there are none.
     pub validation: Vec<f64>,
-    /// What [`Select::Shortest`] weighs; without it that is [`Select::Best`].
+    /// What [`Select::Shortest`] uses; without it that rule is [`Select::Best`].
     pub description: Option<DescriptionLength>,
-    /// What the rules choose, in the order of [`Select::ALL`], where more counts than the losses here: the
-    /// law of a component that shares a part with others is chosen with theirs, and the entries are those
-    /// of all components together, also where one is no better for this component than a simpler one.
+    /// The choice of each rule, in the order of [`Select::ALL`], where it depends on more than the losses here: the law
+    /// of a component that shares a part with others is chosen together with theirs. The entries are then those of all
+    /// components together, even where one is no better for this component than a simpler one.
     pub shared: Option<[Option<usize>; Select::ALL.len()]>,
 }
 
-/// What the losses of a front are worth.
+/// What is needed to weigh the losses of a front against the length of formulas.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DescriptionLength {
-    /// Rows that have a weight.
+    /// Rows with a nonzero weight.
     pub rows: usize,
-    /// The power of the size of residuals that the loss is: 1 or 2.
+    /// The power of residuals in the loss: 1 or 2.
     pub power: f64,
-    /// The loss that rounding of the data makes: no less is worth anything.
+    /// The loss caused by rounding of the data: anything below counts the same.
     pub floor: f64,
-    /// Operators and variables that a node is one of.
+    /// Number of operators and variables that a node can be.
     pub symbols: usize,
 }
 
 impl DescriptionLength {
-    /// Nats that it takes to write an entry and what it leaves of the target: n ln(residual) for exponential or normal
-    /// residuals, ln(symbols) a node and ½ ln n a constant (minimum description length; as in Bartlett et al. 2023, arXiv
-    /// 2211.11461, without the terms of the constants' curvature).
+    /// Nats needed to write an entry and what it leaves of the target: n ln(residual) for exponential or normal
+    /// residuals, ln(symbols) for a node and ½ ln n for a constant (minimum description length; as in Bartlett et al.
+    /// 2023, arXiv 2211.11461, without the terms for the curvature of constants).
     fn of(&self, entry: &Entry) -> f64 {
         let rows = self.rows as f64;
         let residuals = rows * entry.loss.max(self.floor).max(SMALLEST_LOSS).ln() / self.power;
@@ -58,7 +57,7 @@ impl DescriptionLength {
 }
 
 choice! {
-    /// Which entry of a front is the law.
+    /// Rule that chooses the law from a front.
     pub enum Select {
         /// The shortest description of formula and residuals: what noise and number of rows bear.
         Shortest = "shortest",
@@ -80,7 +79,7 @@ impl Select {
 const SMALLEST_LOSS: f64 = f64::MIN_POSITIVE;
 
 impl Front {
-    /// The front of some expressions with their complexities and losses, in any order.
+    /// The front of expressions given with their complexities and losses, in any order.
     pub fn new(mut candidates: Vec<(u32, f64, Expression)>) -> Self {
         candidates.retain(|c| c.1.is_finite());
         candidates.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
@@ -99,8 +98,8 @@ impl Front {
         Front { entries, ..Front::default() }
     }
 
-    /// The entry that a rule chooses; None on an empty front. Where there are losses on unseen rows
-    /// they are what the rule reads, and entries that do not lower them are no candidates.
+    /// The entry that a rule chooses; None for an empty front. If there are losses on unseen rows, the rule uses those,
+    /// and entries that do not lower them are not candidates.
     pub fn select(&self, rule: Select) -> Option<usize> {
         if let Some(shared) = &self.shared {
             return Select::ALL.iter().zip(shared).find(|(r, _)| **r == rule)?.1.to_owned();
@@ -111,7 +110,7 @@ impl Front {
         let unseen =
             |(entry, &loss): (&Entry, &f64)| (entry.complexity, loss, entry.expression.clone());
         let unseen = Front::new(self.entries.iter().zip(&self.validation).map(unseen).collect());
-        // Unseen rows say themselves what noise bears.
+        // Unseen rows already account for noise.
         let chosen = &unseen.entries[choose(&unseen.entries, rule, None)?];
         self.entries.iter().position(|entry| entry.complexity == chosen.complexity)
     }

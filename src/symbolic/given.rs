@@ -1,18 +1,18 @@
-//! A table as it was given, in double precision, and the units that a search sees it in.
+//! A table as it was given, in double precision, and the units in which a search sees it.
 //!
-//! A search computes in single precision. What it sees is (value − zero) / unit of each column: a unit where the
-//! column is of another order of magnitude than 1, a zero where its spread would be lost in its offset. Its formulas
-//! come back in the values themselves ([`Expression::rescaled`]).
+//! A search computes in single precision. It sees (value − zero) / unit of each column: a unit if the order of
+//! magnitude of the column is not 1, a zero if the spread would be lost in the offset. Its formulas are converted back
+//! to the original values ([`Expression::rescaled`]).
 
 use crate::formula::expression::Expression;
 use crate::formula::rescale::Rescaling;
 use crate::ops::expression::Loss;
 
-/// A spread below this part of the offset is lost in it.
+/// A spread below this fraction of the offset is lost in it.
 const LOST: f64 = 1e-3;
-/// Columns whose typical sizes are less than so many decades apart have one unit: differences of theirs stay short.
+/// Columns whose typical sizes are within this many decades share a unit: their differences stay short.
 const ALIKE: f64 = 1.0;
-/// Decades from 1 within which a column keeps its unit: cubes are far within the range of single precision.
+/// A column within this many decades of 1 keeps its unit: cubes stay well within the range of single precision.
 const NEAR: f64 = 4.0;
 
 /// Columns and target in double precision.
@@ -22,12 +22,12 @@ pub struct Given {
     pub columns: Vec<Vec<f64>>,
     /// `[row]`
     pub target: Vec<f64>,
-    /// Zero and unit of each column and of the target, in what the search sees.
+    /// Zero and unit of each column and of the target, as the search sees them.
     pub units: Rescaling,
 }
 
 impl Given {
-    /// With units of the data's own, or as it is.
+    /// With units chosen from the data if `own_units`, else unchanged.
     pub fn new(columns: Vec<Vec<f64>>, target: Vec<f64>, own_units: bool) -> Self {
         let mut units = Rescaling { inputs: vec![(0.0, 1.0); columns.len()], output: (0.0, 1.0) };
         if own_units {
@@ -38,25 +38,25 @@ impl Given {
         Given { columns, target, units }
     }
 
-    /// A column as the search sees it; an error is the row of a value that single precision cannot hold.
+    /// A column as the search sees it; the error is the row of a value that single precision cannot hold.
     pub fn column(&self, index: usize) -> Result<Vec<f32>, usize> {
         let zero = self.units.inputs[index].0;
-        // What becomes 0 has another logarithm.
+        // A value that becomes 0 has another logarithm.
         let held = |value: f64, seen: f32| seen.is_normal() || value == zero;
         seen(&self.columns[index], self.units.inputs[index], held)
     }
 
-    /// The same of the target, in which what is small beyond measure counts as 0: no loss tells it from that.
+    /// The same for the target, where values that underflow count as 0: no loss can tell.
     pub fn seen_target(&self) -> Result<Vec<f32>, usize> {
         seen(&self.target, self.units.output, |_, seen| seen.is_finite())
     }
 
-    /// A formula of the search in the values as they were given.
+    /// A formula of the search in the original values.
     pub fn outward(&self, e: &Expression) -> Expression {
         if self.plain() { e.clone() } else { e.rescaled(&self.units).simplified() }
     }
 
-    /// A formula of the values as they were given in what the search sees.
+    /// A formula of the original values, in those of the search.
     pub fn inward(&self, e: &Expression) -> Expression {
         if self.plain() { e.clone() } else { e.rescaled(&self.units.inverse()).simplified() }
     }
@@ -70,13 +70,13 @@ impl Given {
         }
     }
 
-    /// True where the search sees the values themselves.
+    /// True if the search sees the original values.
     fn plain(&self) -> bool {
         self.units.inputs.iter().chain([&self.units.output]).all(|unit| *unit == (0.0, 1.0))
     }
 }
 
-/// Values in a unit beyond a zero; an error is the first row of those that are not held.
+/// Values in a unit relative to a zero; the error is the first row whose value cannot be held.
 fn seen(
     values: &[f64],
     (zero, unit): (f64, f64),
@@ -108,7 +108,7 @@ fn natural(columns: &[Vec<f64>], target: &[f64]) -> Vec<(f64, f64)> {
     units
 }
 
-/// What is taken from a column: a number of few digits within its range where its spread would be lost, else 0.
+/// What is subtracted from a column: a number of few digits within its range if its spread would be lost, else 0.
 fn zero(values: &[f64]) -> f64 {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -121,7 +121,7 @@ fn zero(values: &[f64]) -> f64 {
     format!("{zero:.12e}").parse().unwrap_or(zero)
 }
 
-/// The order of magnitude of a column's median beyond its zero; None where all are 0.
+/// The order of magnitude of a column's median relative to its zero; None if all are 0.
 fn decade(values: &[f64], zero: f64) -> Option<f64> {
     let mut sizes: Vec<f64> =
         values.iter().map(|v| (v - zero).abs()).filter(|size| *size > 0.0).collect();

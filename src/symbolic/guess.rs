@@ -1,4 +1,4 @@
-//! Guesses under a template: what its parts may be, as text.
+//! Guesses for the parts of a template, as text.
 
 use super::template::{Part, Template};
 use crate::error::{Error, Result};
@@ -7,16 +7,16 @@ use crate::formula::expression::Expression;
 use crate::formula::print::number;
 
 impl Template {
-    /// The parts that a guess gives, such as `f(u, v) = u / v + 1; p[city=Rome] = 3`; what it does not
-    /// name begins as the number 1.
+    /// The parts given by a guess such as `f(u, v) = u / v + 1; p[city=Rome] = 3`; those it does not name start as the
+    /// number 1.
     ///
     /// # Errors
-    /// A text that cannot be read; something that is no part, or twice the same.
+    /// Text that cannot be read; an unknown part, or one given twice.
     pub fn guess(&self, text: &str, definitions: &[Definition]) -> Result<Expression> {
         let mut found: Vec<Option<Expression>> = vec![None; self.parts.len()];
         let mut rest = text.trim();
         while !rest.is_empty() {
-            // The word of a group may hold any sign.
+            // The word of a group may contain any character.
             let number = self.parts.iter().position(|part| {
                 let after = rest.strip_prefix(part.name.as_str()).map(str::trim_start);
                 part.operands.is_none() && after.is_some_and(|after| after.starts_with('='))
@@ -46,7 +46,7 @@ impl Template {
         Ok(Template::join(begun.collect()))
     }
 
-    /// The function of `f(u, v) = u / v`.
+    /// The function given by `f(u, v) = u / v`.
     fn guessed(&self, item: &str, definitions: &[Definition]) -> Result<(usize, Expression)> {
         let head = item.split_once('=').map(|(head, body)| (head.trim(), body));
         let name = head.map(|(head, _)| head.split('(').next().unwrap_or_default().trim_end());
@@ -78,7 +78,7 @@ impl Template {
         format!("{}({})", part.name, operand_names(operands.len()).join(", "))
     }
 
-    /// The parts as [`Template::guess`] reads them.
+    /// The parts in the form that [`Template::guess`] reads.
     pub fn as_guess(&self, parts: &[Expression]) -> String {
         let item = |(part, e): (&Part, &Expression)| match &part.operands {
             Some(operands) => {
@@ -91,7 +91,7 @@ impl Template {
     }
 }
 
-/// What the operands of a part are called where their own names do not serve.
+/// Names for the operands of a part where their own names cannot serve.
 fn operand_names(count: usize) -> Vec<String> {
     (1..=count).map(|k| format!("x{k}")).collect()
 }

@@ -12,16 +12,16 @@ use crate::error::Result;
 use crate::formula::expression::Expression;
 use crate::ops::expression::{Evaluator, Fitted, Rows};
 
-/// Of a table with more rows than this, constants are fitted on some first, then with a few steps on
-/// all.
+/// In a table with more rows than this, constants are fitted on some rows first, then with a few steps on all.
 const LONG: usize = 50_000;
 const LAST_STEPS: u32 = 3;
 /// Rows of a long table on which constants are fitted first, and rounded ones tried.
 const SOME_ROWS: usize = 20_000;
-/// Members that are fitted on all rows together, and of a long table; after that the search looks at the clock.
+/// Members fitted together on all rows, for a normal table and for a long one; the search looks at the clock in
+/// between.
 const TOGETHER: usize = 16;
 const FEW_TOGETHER: usize = 2;
-/// Steps and tolerance of fitting on all rows: a member, and what enters the hall of fame.
+/// Steps and tolerance of the fit on all rows: for a member, and for what enters the hall of fame.
 pub(super) const MEMBER_STEPS: (u32, f64) = (12, 1e-4);
 const FAMOUS_STEPS: (u32, f64) = (30, 1e-5);
 
@@ -57,14 +57,14 @@ impl State<'_> {
         Front::new(best.map(entry).collect())
     }
 
-    /// Puts a candidate into the hall of fame, if it is among the best of its complexity.
+    /// Puts a candidate into the hall of fame if it is among the best of its complexity.
     pub(super) fn honour(&mut self, famous: Famous) {
         if !(famous.loss.is_finite() && famous.member.loss.is_finite()) {
             return;
         }
         let keep = self.rules.settings.keep.max(1);
         let all = self.memory.hall.entry(famous.member.complexity).or_default();
-        // Of each structure only the best; a loss that agrees is the same in other words.
+        // Only the best of each structure; the same loss means the same formula in another form.
         let key = self.rules.structure(&famous.expression);
         let same = |f: &Famous| {
             let agrees = (f.loss - famous.loss).abs() <= 1e-6 * famous.loss;
@@ -81,8 +81,8 @@ impl State<'_> {
         all.truncate(keep);
     }
 
-    /// Fits members on all rows, with and without offset; the best of each complexity stay. The most
-    /// promising come first: a long table may have time for few.
+    /// Fits members on all rows, with and without offset, and keeps the best of each complexity. The most promising
+    /// come first: for a long table there may be time for only a few.
     pub(super) fn enter(
         &mut self,
         evaluator: &Evaluator,
@@ -100,7 +100,7 @@ impl State<'_> {
         Ok(())
     }
 
-    /// The same for a few.
+    /// The same for a few of them.
     fn enter_some(&mut self, evaluator: &Evaluator, found: &[Member]) -> Result<()> {
         let scaled = self.rules.scaled();
         let settings = self.rules.settings;
@@ -145,8 +145,8 @@ impl State<'_> {
         Ok(())
     }
 
-    /// Fits candidates on all rows; of a long table on some of them first, so that few passes over
-    /// all are left.
+    /// Fits candidates on all rows; for a long table on some of them first, so that only a few passes over all rows are
+    /// left.
     fn fit(
         &mut self,
         evaluator: &Evaluator,
@@ -174,7 +174,7 @@ impl State<'_> {
     }
 }
 
-/// Nodes × rows of so many passes over rows.
+/// Nodes × rows of this many passes over rows.
 fn cost(e: &Expression, passes: u32, rows: &Rows) -> u64 {
     u64::from(passes) * (e.nodes().len() * rows.rows()) as u64
 }

@@ -1,16 +1,16 @@
-//! Numbers of a template that stand within a part to be found, as p does in `f(x, p[city])`. The part may hold constants
-//! that such a number makes needless, and what a fit of it ends in depends on where it begins.
+//! Numbers of a template inside a part to be found, as p in `f(x, p[city])`. The part may hold constants that such a
+//! number makes redundant, and the result of a fit depends on where it starts.
 
 use super::template::{Place, Template};
 use crate::formula::expression::{Expression, Node, Op, start};
 
-/// A column is no other scale than 1 within this factor.
+/// Within this factor of 1, a column's scale counts as 1.
 const SAME_SCALE: f64 = 3.0;
-/// Starting points at most.
+/// Most starting points.
 const MOST_STARTS: usize = 4;
 
 impl Template {
-    /// The numbers that stand within a part.
+    /// The numbers that occur inside a part.
     fn inner(&self) -> Vec<usize> {
         let mut found = Vec::new();
         for numbers in self.places.iter().flat_map(Place::operands).flat_map(|e| self.numbers_in(e))
@@ -36,8 +36,8 @@ impl Template {
         e.nodes().iter().filter_map(number)
     }
 
-    /// Values to begin the numbers within parts with: the parts that are those, and a value for each. `sizes` are
-    /// typical values of the columns.
+    /// Starting values for the numbers inside parts: for each, the index of the part and a value. `sizes` are typical
+    /// values of the columns.
     pub(super) fn starts(&self, sizes: &[f64]) -> Vec<Vec<(usize, f64)>> {
         let groups: Vec<u16> = self.indexed().collect();
         let read = |&(column, _): &(usize, &f64)| {
@@ -55,7 +55,7 @@ impl Template {
         if inner.is_empty() {
             return starts;
         }
-        // All combinations, as digits of a number.
+        // All combinations, as the digits of a number.
         let base = values.len();
         for combination in 0..base.saturating_pow(inner.len() as u32).min(MOST_STARTS) {
             let mut start = Vec::new();
@@ -81,8 +81,8 @@ impl Template {
         Template::join(parts)
     }
 
-    /// The candidate without constants that its numbers can take up: of `cos(x + p - 2)` and p = 3 is left `cos(x + p)`
-    /// and p = 1.
+    /// The candidate without constants that its numbers can absorb: `cos(x + p - 2)` with p = 3 becomes `cos(x + p)`
+    /// with p = 1.
     pub(super) fn absorbed(&self, candidate: Expression) -> Expression {
         let inner = self.inner();
         if inner.is_empty() {
@@ -112,7 +112,7 @@ impl Template {
         if changed && finite() { Template::join(parts) } else { candidate }
     }
 
-    /// How often a number stands anywhere, each call of the part counted.
+    /// How often a number occurs anywhere, counting each call of the part.
     fn occurrences(&self, numbers: usize, part: usize) -> usize {
         let same = |&other: &usize| other == numbers;
         let operands = self.places.iter().flat_map(Place::operands);
@@ -123,7 +123,7 @@ impl Template {
     }
 }
 
-/// What becomes of a number that takes a constant up.
+/// How a number changes when it absorbs a constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Change {
     Add(f64),
@@ -139,15 +139,15 @@ impl Change {
     }
 }
 
-/// The expression with a constant less in the sum or the product in which `variable` stands, if it stands in one place
-/// only, and what the variable has to take up for it.
+/// The expression with one constant less in the sum or product that contains `variable`, if this occurs only once, and
+/// the change that the variable has to absorb.
 fn absorb(e: &Expression, variable: u16) -> Option<(Expression, Change)> {
     let nodes = e.nodes();
     let mut places = (0..nodes.len()).filter(|&at| nodes[at] == Node::Variable(variable));
     let at = places.next().filter(|_| places.next().is_none())?;
     let parents = parents(e);
     for (plus, minus, neutral) in [(Op::Add, Op::Sub, 0.0), (Op::Mul, Op::Div, 1.0)] {
-        // Whether what stands at `at` counts as it is or inverted in the chain that ends at `top`.
+        // Whether the node at `at` counts as it is or inverted in the chain that ends at `top`.
         let inverted = |mut at: usize, top: usize| {
             let mut inverted = false;
             while at != top {
@@ -188,7 +188,7 @@ fn absorb(e: &Expression, variable: u16) -> Option<(Expression, Change)> {
     None
 }
 
-/// The operator above each node; the root is its own.
+/// The operator above each node; the root is its own parent.
 fn parents(e: &Expression) -> Vec<usize> {
     let nodes = e.nodes();
     let mut parents: Vec<usize> = (0..nodes.len()).collect();

@@ -1,27 +1,27 @@
-//! Intervals of 95 % for the constants of a law.
+//! 95 % intervals for the constants of a law.
 //!
-//! With the slopes J of the formula by its constants in each row, the covariance of the constants is
-//! A⁻¹ B A⁻¹, where A = Σ a J Jᵀ is the second derivative of the loss and B = Σ b J Jᵀ the scatter of the
-//! first. For squared residuals it is σ² (Σ w J Jᵀ)⁻¹ as for every least-squares fit; for absolute ones σ is 1 / 2f(0), with
-//! the density f(0) of the weighted residuals at their median, since that is what the scatter of a median depends on. A
-//! loss of the user's own takes a and b from its derivatives.
+//! With the derivatives J of the formula with respect to its constants in each row, the covariance of the constants is
+//! A⁻¹ B A⁻¹, where A = Σ a J Jᵀ is the second derivative of the loss and B = Σ b J Jᵀ the scatter of the first. For
+//! squared residuals it is σ² (Σ w J Jᵀ)⁻¹ as for every least-squares fit; for absolute ones σ is 1 / 2f(0), with the
+//! density f(0) of the weighted residuals at their median, since the scatter of a median depends on that. For a
+//! user-defined loss a and b come from its derivatives.
 //!
 //! A law may be written with more constants than it has degrees of freedom, as in 2.1 (1 − 1.3 / r). Simple numbers
-//! then count as exact, and what is still not determined has no interval.
+//! then count as exact, and constants that are still not determined have no interval.
 
 use super::refit::{Cholesky, Data, Formula, Measure, add_square};
 
 /// What is known about a constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Known {
-    /// It lies here, to 95 %.
+    /// It lies in this interval, at 95 %.
     Within([f64; 2]),
-    /// It counts as exact: a simple number where all constants together are not determined, or where the formula has
-    /// no value beside it, as a whole exponent of a number below 0.
+    /// It counts as exact: a simple number where the constants are not all determined, or where the formula has no
+    /// value next to it, such as a whole exponent of a negative number.
     Exact,
-    /// Others can make up for any change of it, there are too few rows, or the loss does not say.
+    /// Others can compensate for any change of it, there are too few rows, or the loss does not tell.
     Undetermined,
-    /// The formula is the same beside it.
+    /// The formula does not change with it.
     Flat,
 }
 
@@ -41,7 +41,7 @@ impl Known {
 pub struct Intervals {
     /// For each constant, in the order of the formula.
     pub known: Vec<Known>,
-    /// Those that are independent of each other, simple exponents left out.
+    /// The constants that are independent of each other, without simple exponents.
     pub free: Vec<usize>,
 }
 
@@ -67,8 +67,8 @@ fn student(freedom: f64) -> f64 {
     }
 }
 
-/// Half the distance between two quantiles around the median, divided by their distance in probability: 1 / 2f(0). They
-/// come closer as rows become more (Hall and Sheather 1988).
+/// Half the distance between two quantiles around the median, divided by their difference in probability: 1 / 2f(0).
+/// They move closer as the number of rows grows (Hall and Sheather 1988).
 fn scale_at_median(mut residuals: Vec<f64>) -> f64 {
     residuals.sort_by(f64::total_cmp);
     let last = (residuals.len() - 1) as f64;
@@ -87,11 +87,11 @@ struct Sums {
     squares: Vec<Vec<f64>>,
     /// The second derivative of the loss, A, …
     curvature: Vec<Vec<f64>>,
-    /// … and what its first scatters by, B, up to a factor.
+    /// … and the scatter of its first, B, up to a factor.
     scatter: Vec<Vec<f64>>,
-    /// Residuals that are all of one size.
+    /// Residuals, scaled to a common size.
     residuals: Vec<f64>,
-    /// True for constants by which the formula has a derivative in every row.
+    /// True for constants with respect to which the formula has a derivative in every row.
     smooth: Vec<bool>,
 }
 
@@ -120,12 +120,12 @@ impl Sums {
             }
             add_square(&mut sums.squares, &slopes, weight);
             let unit = match measure {
-                // Weighted absolute residuals suppose noise of a size ∝ 1 / weight, …
+                // Weighted absolute residuals assume noise of size ∝ 1 / weight, …
                 Measure::Absolute => {
                     add_square(&mut sums.curvature, &slopes, weight * weight);
                     weight
                 }
-                // … weighted squares of a variance ∝ 1 / weight.
+                // … weighted squares noise of variance ∝ 1 / weight.
                 Measure::Square => weight.sqrt(),
                 Measure::Own(own) => {
                     add_square(&mut sums.curvature, &slopes, own.curvature(predicted, y, weight));
@@ -147,7 +147,7 @@ impl Sums {
         sums
     }
 
-    /// What [`Sums::scatter`] lacks, where `free` constants were fitted; None where there are too few rows.
+    /// The factor missing in [`Sums::scatter`], where `free` constants were fitted; None if there are too few rows.
     fn factor(&self, measure: &Measure, free: usize) -> Option<f64> {
         let n = self.residuals.len() as f64;
         let freedom = n - free as f64;
@@ -162,8 +162,7 @@ impl Sums {
         Some(student(freedom).powi(2) * variance * n / freedom)
     }
 
-    /// The square of half the interval of constant `free[place]`, up to [`Sums::factor`]; None where it is not
-    /// determined.
+    /// The square of half the interval of constant `free[place]`, up to [`Sums::factor`]; None if it is not determined.
     fn width(&self, free: &[usize], place: usize) -> Option<f64> {
         let cholesky = Cholesky::new(&part(&self.curvature, free));
         if !cholesky.kept.iter().all(|&kept| kept) {
@@ -177,12 +176,12 @@ impl Sums {
     }
 }
 
-/// Some lines and columns of a matrix.
+/// Selected rows and columns of a matrix.
 fn part(matrix: &[Vec<f64>], of: &[usize]) -> Vec<Vec<f64>> {
     of.iter().map(|&j| of.iter().map(|&k| matrix[j][k]).collect()).collect()
 }
 
-/// What is known about the constants of a formula for `target` by `all` rows, of which `rows` stand for the others.
+/// What is known about the constants of a formula for `target` from `all` rows, of which `rows` represent the others.
 pub fn intervals(
     formula: &Formula,
     data: &Data,
@@ -200,10 +199,10 @@ pub fn intervals(
     };
     let mut known: Vec<Known> = (0..formula.constants.len()).map(start).collect();
     let smooth = (0..known.len()).filter(|&k| sums.smooth[k] && sums.squares[k][k] > 0.0);
-    // A simple exponent is part of the form: it gets an interval, and widens none.
+    // A simple exponent is part of the form: it gets an interval, and widens no other.
     let (form, mut order): (Vec<usize>, Vec<usize>) =
         smooth.partition(|&k| formula.exponents[k] && exact(k));
-    // Of constants that say the same, those that are no simple numbers are fitted.
+    // Of redundant constants, those that are not simple numbers are fitted.
     order.sort_by_key(|&k| exact(k));
     let cholesky = Cholesky::new(&part(&sums.squares, &order));
     let (mut free, mut shared) = (Vec::new(), Vec::new());

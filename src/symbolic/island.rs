@@ -1,11 +1,10 @@
 //! One island: a small population that evolves on its own between two synchronisations.
 //!
-//! Regularised evolution: each batch of children comes from tournaments on one snapshot, all are
-//! fitted at once, and those that are accepted replace the oldest members in order. On a processor
-//! each island goes at its own pace; on a GPU all go in step, and one call of the operation takes the
-//! children of all. A member is a shape f whose scale and offset are
-//! fitted with its constants, so that a right shape ranks high at once; its complexity is that of the
-//! whole formula offset + scale · f.
+//! Regularised evolution: each batch of children comes from tournaments on one snapshot; all are fitted at once, and
+//! those accepted replace the oldest members in order. On a CPU each island goes at its own pace; on a GPU all go in
+//! step, and one call of the operation takes the children of all. A member is a shape f whose scale and offset are
+//! fitted with its constants, so that a right shape ranks high at once; its complexity is that of the whole formula
+//! offset + scale · f.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,25 +24,25 @@ use crate::random::Random;
 pub(super) const POPULATION: usize = 64;
 /// Children from one snapshot.
 pub(super) const BATCH: usize = 16;
-/// Members that compete to be a parent, and the chance of the best, of the next, ….
+/// Members that compete to become a parent, and the chance of the best, of the next, ….
 const TOURNAMENT: usize = 8;
 const WINNER: f64 = 0.8;
 const CROSSOVER: f64 = 0.15;
 /// Steps of fitting a child.
 const STEPS: u32 = 8;
-/// How much an overcrowded complexity loses in tournaments.
+/// The penalty of an overcrowded complexity in tournaments.
 const CROWDING: f64 = 20.0;
 
 /// A shape with its fitted scale and offset.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Member {
-    /// f, constants fitted.
+    /// f, with fitted constants.
     pub f: Expression,
     pub scale: f64,
     pub offset: f64,
-    /// On the rows of the moment.
+    /// On the current rows.
     pub loss: f64,
-    /// Of `candidate`.
+    /// Complexity of `candidate`.
     pub complexity: u32,
 }
 
@@ -53,7 +52,7 @@ impl Member {
         rules.with_scale(&self.f, self.scale, self.offset)
     }
 
-    /// f with constants as fitted.
+    /// f with its constants as fitted.
     pub fn fitted(mut f: Expression, fitted: &Fitted, complexity: u32) -> Self {
         f.set_constants(&fitted.constants);
         let Fitted { loss, scale, offset, .. } = *fitted;
@@ -61,8 +60,8 @@ impl Member {
     }
 }
 
-/// The same for expressions that differ in constants only (thresholds of comparisons count, because
-/// fitting does not move them, and all constants where it is to be `exact`).
+/// A hash that is the same for expressions that differ in constants only (thresholds of comparisons count, because
+/// fitting does not move them, and with `exact` all constants).
 pub(super) fn structure(e: &Expression, exact: bool) -> u64 {
     let compares = |node: &Node| matches!(node, Node::Op(Op::Greater | Op::Less));
     let exact = exact || e.nodes().iter().any(compares);
@@ -83,13 +82,13 @@ pub(super) struct Task<'a> {
     pub evaluator: &'a Evaluator,
     pub rows: &'a Rows,
     pub rules: &'a Rules<'a>,
-    /// No formula is longer for now.
+    /// The current limit on complexity.
     pub limit: u32,
     /// Share of each complexity among all members of the problem.
     pub frequency: &'a [f64],
-    /// Expressions that some islands begin with.
+    /// Expressions that some islands start with.
     pub guesses: &'a [Expression],
-    /// Members that an island begins with.
+    /// Number of members that an island starts with.
     pub population: usize,
     pub batches: usize,
     pub deadline: Option<Instant>,
@@ -102,12 +101,12 @@ impl Task<'_> {
         CROWDING * share
     }
 
-    /// The form under which an expression is a member, and the complexity of its formula.
+    /// The form in which an expression is a member, and the complexity of its formula.
     pub fn admit(&self, e: &Expression) -> Option<(Expression, u32)> {
         let f = self.rules.with_exponents(self.rules.canonical(e)?);
         let small = f.nodes().iter().all(|n| !matches!(n, Node::Constant(c) if !c.is_finite()));
         let complexity = self.rules.complexity(&self.rules.with_scale(&f, 2.0, 1.0));
-        // Without its offset the formula may be two shorter.
+        // Without its offset the formula may be shorter by two.
         let least = complexity.saturating_sub(if self.rules.scaled() { 2 } else { 0 });
         (small && least <= self.limit && self.rules.allow(&f)).then_some((f, complexity))
     }
@@ -121,21 +120,21 @@ pub(super) struct Island {
     pub best: Vec<Option<Member>>,
     pub evaluations: u64,
     pub node_evaluations: u64,
-    /// True where half of the first members are guesses.
+    /// True if half of the first members are guesses.
     guided: bool,
     random: Random,
 }
 
-/// Children that are to be fitted.
+/// Children to be fitted.
 #[derive(Default)]
 struct Brood {
-    /// With the complexity of their formulas.
+    /// Each with the complexity of its formula.
     children: Vec<(Expression, u32)>,
-    /// Loss and complexity of the parent, of children that have one.
+    /// Loss and complexity of the parent, for children that have one.
     parents: Vec<Option<(f64, u32)>>,
     /// Structures of the children.
     keys: Vec<u64>,
-    /// Numbers of the children that are fitted and not taken from what was.
+    /// Numbers of the children to fit; earlier fits are reused for the others.
     fresh: Vec<usize>,
 }
 
@@ -164,7 +163,7 @@ pub(super) fn evolve(islands: &mut [Island], task: &Task) -> Result<()> {
     Ok(())
 }
 
-/// Losses of the members on new rows; those that are invalid there go.
+/// Losses of the members on new rows; members that are invalid there are removed.
 fn judge_again(islands: &mut [Island], task: &Task) -> Result<()> {
     let candidates: Vec<Vec<Expression>> =
         islands.par_iter().map(|island| island.candidates(task)).collect();
@@ -176,7 +175,7 @@ fn judge_again(islands: &mut [Island], task: &Task) -> Result<()> {
     Ok(())
 }
 
-/// Fits the children that `make` makes of each island, and gives each island its own.
+/// Fits the children that `make` makes for each island, and returns its own to each.
 fn fit(
     islands: &mut [Island],
     seen: &mut [Seen],
@@ -235,12 +234,12 @@ impl Island {
         }
     }
 
-    /// The formulas of the members, for an epoch that begins.
+    /// The formulas of the members, at the start of an epoch.
     fn candidates(&self, task: &Task) -> Vec<Expression> {
         self.members.iter().map(|m| m.candidate(task.rules)).collect()
     }
 
-    /// Takes the losses of its members on the rows of the epoch.
+    /// Stores the losses of its members on the rows of the epoch.
     fn judged(
         &mut self,
         candidates: &[Expression],
@@ -265,7 +264,7 @@ impl Island {
         }
     }
 
-    /// The members that an island begins with; none where it has some.
+    /// The members that an island starts with; none if it has some already.
     fn first(&mut self, task: &Task) -> Brood {
         let mut brood = Brood::default();
         if !self.members.is_empty() {
@@ -334,7 +333,7 @@ impl Island {
         }
         let member = &self.members[parent];
         let mut child = task.rules.mutate(&member.f, &mut self.random);
-        // Now and then two steps at once.
+        // Now and then two mutations at once.
         if self.random.uniform() < 0.25 {
             child = child.and_then(|c| task.rules.mutate(&c, &mut self.random));
         }
@@ -357,8 +356,7 @@ impl Island {
         rivals[rank].1
     }
 
-    /// Chooses which of the children are fitted: a structure that was fitted on these rows before is in
-    /// `seen`.
+    /// Chooses which of the children to fit: structures already fitted on these rows are in `seen`.
     fn choose(&mut self, brood: &mut Brood, task: &Task, seen: &Seen) {
         self.evaluations += brood.children.len() as u64;
         brood.keys = brood.children.iter().map(|(f, _)| task.rules.structure(f)).collect();

@@ -1,7 +1,7 @@
 //! A search and the files of a run: `hall_of_fame.csv` while it runs, `laws.json` at the end, `--resume`.
 //!
-//! Whoever has a list of problems with a label each (a table's target, the components of a
-//! network's messages) needs nothing else. The files are offered to the observer.
+//! Works on any list of problems with a label each (the targets of a table, the components of a network's messages).
+//! The files are offered to the observer.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -30,45 +30,45 @@ pub const HALL_OF_FAME: &str = "hall_of_fame.csv";
 /// The chosen expressions.
 pub const LAWS: &str = "laws.json";
 
-/// The document of a fit that has ended.
+/// The document of a completed fit.
 pub const RESULT: &str = "fit.json";
 
-/// What a search remembers, see [`Labels::memory`]: that of a table or of a network's messages, …
+/// The memory of a search, see [`Labels::memory`]: for a table or a network's messages, …
 pub const MEMORY: &str = "memory.json";
 
-/// … and that of the outputs of φv, which the same folder holds as well.
+/// … and for the outputs of φv, which the same folder holds as well.
 pub const NODE_MEMORY: &str = "memory_nodes.json";
 
-/// The key of the equation in a problem's own units.
+/// The key of the equation in the problem's own units.
 const NATURAL: &str = "natural";
 
-/// The best few of each complexity, where more than one is kept.
+/// The best few of each complexity, if more than one is kept.
 const KEPT: &str = "kept.csv";
 
-/// Time between two copies of what a search remembers.
+/// Time between two saves of the memory.
 const REMEMBER_EVERY: Duration = Duration::from_secs(2);
 
 /// Time between two rewrites of the live file.
 const REWRITE_EVERY: Duration = Duration::from_secs(1);
 
-/// What a list of problems is called in the files of a run folder.
+/// How a list of problems is labelled in the files of a run folder.
 #[derive(Clone)]
 pub struct Labels {
     /// One for each problem: `component` in `hall_of_fame.csv`, `target` in `laws.json`.
     pub targets: Vec<String>,
     /// `stage` in `laws.json`: `table`, `message` or `node`.
     pub stage: &'static str,
-    /// The file that keeps what the search remembers: the same search of the same problems in the same
-    /// folder goes on from it, to the same end.
+    /// The file with the search's memory: the same search of the same problems in the same folder continues from it, to
+    /// the same end.
     pub memory: &'static str,
-    /// True to go on from what that file remembers.
+    /// True to continue from that file.
     pub resume: bool,
-    /// Where problems are in units of their own: those of the user, one for each problem, which the files are in.
+    /// If problems are in their own units: those of the user, one for each problem; the files are in these.
     pub units: Vec<Rescaling>,
 }
 
 impl Labels {
-    /// An entry of the front of a problem as the files have it.
+    /// An entry of a problem's front as it is in the files.
     fn shown(&self, problem: usize, entry: &Entry) -> Entry {
         shown(entry, self.units.get(problem))
     }
@@ -81,19 +81,19 @@ fn shown(entry: &Entry, units: Option<&Rescaling>) -> Entry {
     Entry { expression, loss: units.output.1 * entry.loss, ..entry.clone() }
 }
 
-/// What a run folder holds of earlier searches; nothing by default.
+/// What a run folder holds from earlier searches; nothing by default.
 #[derive(Default)]
 pub struct Earlier {
-    /// Rows of `hall_of_fame.csv` under other labels, which stay.
+    /// Rows of `hall_of_fame.csv` under other labels, which are kept.
     rows: Vec<csv::StringRecord>,
-    /// The laws of other targets, which stay.
+    /// The laws of other targets, which are kept.
     pub(super) laws: Vec<Value>,
-    /// What the search goes on from.
+    /// The memory from which the search continues.
     memory: Option<Memories>,
 }
 
 impl Earlier {
-    /// Reads what `folder` holds, beside what a search of these problems writes anew.
+    /// Reads what `folder` holds, except what a search of these problems writes anew.
     ///
     /// # Errors
     /// Files that cannot be read.
@@ -114,7 +114,7 @@ impl Earlier {
         })
     }
 
-    /// Laws under other labels of all stages but `stage`: what remains where a search was stopped.
+    /// Laws under other labels and of all stages except `stage`: what remains if a search was stopped.
     pub(crate) fn laws_but(&self, stage: &str) -> Vec<Value> {
         self.laws.iter().filter(|law| law["stage"] != stage).cloned().collect()
     }
@@ -126,11 +126,11 @@ pub(crate) fn other_laws(mut laws: Vec<Value>, targets: &[String]) -> Vec<Value>
     laws
 }
 
-/// Searches for the laws of `problems`, each with its label. The observer is offered `hall_of_fame.csv` and the
-/// memory of the search while it runs, `laws.json` and `kept.csv` at its end; what `earlier` searches found under
-/// other labels is in them as well.
+/// Searches for the laws of `problems`, each with its label. The observer is offered `hall_of_fame.csv` and the memory
+/// of the search while it runs, `laws.json` and `kept.csv` at its end; they include what `earlier` searches found under
+/// other labels.
 ///
-/// A stop of the observer ends the search early with the same files; [`Outcome::interrupted`] says so.
+/// If the observer stops the search, it ends early with the same files; [`Outcome::interrupted`] says so.
 ///
 /// # Errors
 /// Those of [`search::search`], and of writing the files.
@@ -164,12 +164,12 @@ pub fn run(
         if moment.whole && (ends || remembered.is_none_or(|at| at.elapsed() >= REMEMBER_EVERY)) {
             remembered = Some(Instant::now());
             let memory = [head(fingerprint).as_bytes(), &moment.memory(), b"}\n"].concat();
-            // A failure here costs a later resume some seconds of work, and nothing else.
+            // A failure here only costs a later resume some seconds of work.
             let _ = keep(observer, labels.memory, &memory);
         }
         if written.is_none_or(|at: Instant| at.elapsed() >= REWRITE_EVERY) {
             written = Some(Instant::now());
-            // A failure here stops nothing: the last write reports it, if it persists.
+            // A failure here stops nothing: if it persists, the last write reports it.
             let _ = write_fronts(observer, &others, problems, labels, moment.fronts);
         }
     };
@@ -192,7 +192,7 @@ pub fn run(
     Ok(outcomes)
 }
 
-/// A number that differs where problems or settings do, limits aside.
+/// A hash of problems and settings, except limits.
 fn fingerprint(problems: &[Problem], settings: &Settings) -> u64 {
     let mut hasher = DefaultHasher::new();
     let limits =
@@ -208,12 +208,12 @@ fn fingerprint(problems: &[Problem], settings: &Settings) -> u64 {
     hasher.finish()
 }
 
-/// How the memory of a search begins: a JSON object of the fingerprint and what is remembered.
+/// The start of a search's memory: a JSON object of the fingerprint and the memory itself.
 fn head(fingerprint: u64) -> String {
     format!("{{\"fingerprint\":\"{fingerprint:016x}\",\"searches\":")
 }
 
-/// True where `memory` is that of a search of these problems with these settings, limits aside.
+/// True if `memory` is that of a search of these problems with these settings, limits aside.
 ///
 /// # Errors
 /// A file that cannot be read.
@@ -225,8 +225,7 @@ pub fn remembers(memory: &Path, problems: &[Problem], settings: &Settings) -> Re
     }
 }
 
-/// What an interrupted search of the same problems with the same settings remembers; None where
-/// there is nothing of the kind.
+/// The memory of an interrupted search of the same problems with the same settings; None if there is none.
 fn read_memory(path: &Path, fingerprint: u64) -> Result<Option<Memories>> {
     if !path.exists() {
         return Ok(None);
@@ -234,7 +233,7 @@ fn read_memory(path: &Path, fingerprint: u64) -> Result<Option<Memories>> {
     let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
     let memory = bytes.strip_prefix(head(fingerprint).as_bytes());
     let Some(memory) = memory else { return Ok(None) };
-    // The end comes with the rest: the file is written whole.
+    // No need to check the end: files are written whole.
     let memory = memory.strip_suffix(b"}\n").unwrap_or_default();
     Memories::read(memory).map(Some).map_err(|e| e.file(path))
 }
@@ -286,8 +285,8 @@ pub fn law(target: &str, stage: &str, entry: &Entry, names: &[String], rule: &st
     })
 }
 
-/// One entry of `laws.json` in the user's units; the key `natural` has the equation in the problem's own, which
-/// it is read back from.
+/// One entry of `laws.json` in the user's units; the key `natural` holds the equation in the problem's own, from which
+/// it is read back.
 pub fn law_in(
     units: Option<&Rescaling>,
     target: &str,
@@ -303,12 +302,12 @@ pub fn law_in(
     law
 }
 
-/// The equation of an entry of `laws.json` in the units of the problem that it was found in.
+/// The equation of an entry of `laws.json` in the units of its problem.
 pub fn own_equation(law: &Value) -> Option<&str> {
     law[NATURAL].as_str().or_else(|| law["equation"].as_str())
 }
 
-/// The entries of `laws.json`; none where there is no such file.
+/// The entries of `laws.json`; none if there is no such file.
 pub fn read_laws(folder: &RunFolder) -> Result<Vec<Value>> {
     let path = folder.file(LAWS);
     if !path.exists() {
@@ -341,7 +340,7 @@ fn advance(bar: &Bar, settings: &Settings, problems: &[Problem], moment: &Moment
         Some(formula.map_or(text.clone(), |formula| format!("{text}: {formula}")))
     };
     let shown: Vec<String> = moment.fronts.iter().zip(problems).take(4).filter_map(best).collect();
-    // Where the bar counts seconds it says nothing of the rate.
+    // A bar that counts seconds does not show the rate.
     let rate = match settings.evaluations {
         Some(_) => String::new(),
         None => format!("{:.0}/s, ", moment.evaluations as f64 / begun.elapsed().as_secs_f64()),
@@ -400,7 +399,7 @@ fn other_rows(folder: &RunFolder, targets: &[String]) -> Result<Vec<csv::StringR
     Ok(rows)
 }
 
-/// Puts the expressions of an interrupted run's `hall_of_fame.csv` into `problems` as seeds.
+/// Adds the expressions in an interrupted run's `hall_of_fame.csv` to `problems` as seeds.
 ///
 /// # Errors
 /// A file that cannot be read as such; equations with variables that a problem lacks.
@@ -424,7 +423,7 @@ pub fn resume(problems: &mut [Problem], labels: &[String], folder: &RunFolder) -
     Ok(())
 }
 
-/// The guesses that an ended run with a template left for a target, see [`Template::as_guess`].
+/// The guesses that a completed run with a template left for a target, see [`Template::as_guess`].
 ///
 /// [`Template::as_guess`]: super::template::Template::as_guess
 ///
@@ -437,7 +436,7 @@ pub fn guesses(folder: &RunFolder, target: &str) -> Result<Vec<String>> {
     }
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
     let document: Value = serde_json::from_str(&text)
-        .map_err(|e| Error::input(format!("is no document of a fit: {e}")).file(&path))?;
+        .map_err(|e| Error::input(format!("is not the document of a fit: {e}")).file(&path))?;
     let targets = document["targets"].as_array().map_or(slice::from_ref(&document), Vec::as_slice);
     let own = targets.iter().filter(|document| document["target"] == target);
     let entries = own.filter_map(|document| document["front"].as_array()).flatten();
@@ -447,11 +446,11 @@ pub fn guesses(folder: &RunFolder, target: &str) -> Result<Vec<String>> {
 /// The fewest rows that a search accepts.
 pub const FEWEST_ROWS: usize = 3;
 
-/// The problem of finding `target` from `inputs` in a table; `own_units` where the search may see them in units of
-/// their own.
+/// The problem of finding `target` from `inputs` in a table; with `own_units` the search may see them in units of their
+/// own.
 ///
 /// # Errors
-/// A column that is missing or holds something that is no finite number, or numbers that single precision cannot hold
+/// A missing column, or one with a value that is not a finite number, or with numbers that single precision cannot hold
 /// together; a constant target, too few rows, names that cannot stand in an equation.
 pub fn problem_of_table(
     table: &Table,

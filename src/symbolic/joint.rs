@@ -1,10 +1,8 @@
-//! Several targets that are one force in different directions: component k is
-//! f(x) · Σ a_kj v_j + c_k with one factor f for all, where v is a vector among the columns (the distance
-//! of a pair of bodies) and the numbers a, c are fitted.
+//! Several targets that are the components of one force: component k is f(x) · Σ a_kj v_j + c_k with one factor f for
+//! all, where v is a vector among the columns (the distance of a pair of bodies) and the numbers a, c are fitted.
 //!
-//! The tables are put on top of each other, each target in parts of its own spread, with a column for the
-//! number of the component. On them the law is a template whose one part is searched and whose other
-//! parts are numbers of each component.
+//! The tables are stacked, each target in units of its own spread, with a column for the number of the component. There
+//! the law is a template with one part to search for; its other parts are numbers for each component.
 
 use std::slice;
 
@@ -18,7 +16,7 @@ use crate::formula::expression::{Expression, Op};
 use crate::observer::Observer;
 use crate::ops::expression::Evaluator;
 
-/// What the search for all targets at once is called in the run folder.
+/// The label of the joint search in the run folder.
 const JOINT: &str = "joint";
 
 /// The column for the number of the component.
@@ -27,15 +25,15 @@ const COMPONENT: &str = "component";
 /// How components were joined.
 #[derive(Clone, Debug)]
 pub struct Joint {
-    /// The columns of the vector, in those of the components.
+    /// The columns of the vector, by their number in the components.
     vector: Vec<u16>,
-    /// The other columns: what the factor may depend on.
+    /// The other columns, on which the factor may depend.
     others: Vec<u16>,
-    /// What each target was divided by.
+    /// The divisor of each target.
     spreads: Vec<f64>,
 }
 
-/// Mean absolute deviation from the median, of the rows that have a weight.
+/// Mean absolute deviation from the median, over rows with a weight.
 fn spread(component: &Problem) -> f64 {
     let weight = |row: usize| component.weights.as_ref().map_or(1.0, |w| f64::from(w[row]));
     let rows = component.target.iter().enumerate().map(|(row, &y)| (y, weight(row)));
@@ -48,11 +46,10 @@ fn spread(component: &Problem) -> f64 {
 }
 
 impl Joint {
-    /// One problem for all components, which have the same columns; `vector` names those of the vector.
+    /// One problem for all components, which have the same columns; `vector` names the columns of the vector.
     ///
     /// # Errors
-    /// No components, components with different columns, a vector that is not among them or is all of
-    /// them.
+    /// No components, components with different columns, a vector that is not among the columns or is all of them.
     pub fn new(components: &[Problem], vector: &[String]) -> Result<(Self, Problem)> {
         let error = |message: String| Error::usage(message).field("joint");
         let first = components.first().ok_or_else(|| error("there are no components".into()))?;
@@ -107,8 +104,7 @@ impl Joint {
         Ok((Joint { vector, others, spreads }, joined))
     }
 
-    /// The formula of each component in the components' columns, of the parts of one entry of the
-    /// front.
+    /// The formula of each component in the components' columns, from the parts of one entry of the front.
     pub fn formulas(&self, parts: &[Expression]) -> Vec<Expression> {
         let others = |v: u16| self.others.get(usize::from(v)).copied().map(Expression::variable);
         let factor = parts[0].substitute(others);
@@ -130,7 +126,7 @@ impl Joint {
         self.spreads.iter().enumerate().map(component).collect()
     }
 
-    /// The outcome of the search of all for each of the components: the same entries and choices for all.
+    /// Splits the outcome of the joint search into those of the components: the same entries and choices for all.
     fn apart(
         &self,
         components: &[Problem],
@@ -145,7 +141,7 @@ impl Joint {
         };
         let losses: Vec<Vec<f64>> =
             components.iter().enumerate().map(losses).collect::<Result<_>>()?;
-        // What has a value in every row of all together may have none in some row as it is written out.
+        // A formula valid in every row of the joint problem may have no value in some row once written out.
         let valid = |&entry: &usize| losses.iter().all(|own| own[entry].is_finite());
         let valid: Vec<usize> = (0..formulas.len()).filter(valid).collect();
         let all = valid.iter().map(|&entry| found.front.entries[entry].clone());
@@ -165,17 +161,17 @@ impl Joint {
     }
 }
 
-/// The labels of the one problem that components become.
+/// The labels of the joint problem.
 pub fn together(labels: &Labels) -> Labels {
     Labels { targets: vec![JOINT.to_string()], units: Vec::new(), ..labels.clone() }
 }
 
-/// Searches for the laws of `components` as one problem, made of them by [`Joint::new`], and offers
-/// files as [`job::run`] does; in `laws.json` are the laws of the components.
+/// Searches for the laws of `components` as one problem, made from them by [`Joint::new`], and offers files as
+/// [`job::run`] does; `laws.json` holds the laws of the components.
 ///
 /// # Errors
 /// Those of [`job::run`].
-#[expect(clippy::too_many_arguments, reason = "those of job::run, and how the problems became one")]
+#[expect(clippy::too_many_arguments, reason = "those of job::run, and how the problems join")]
 pub fn run(
     evaluator: &Evaluator,
     components: &[Problem],

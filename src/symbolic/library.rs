@@ -8,31 +8,31 @@ use crate::formula::expression::{Expression, Op, Weights};
 use crate::formula::operator::Rule;
 use crate::random::Random;
 
-/// Levels of a variable that comparisons are tried with.
+/// Number of levels of a variable at which comparisons are tried.
 const LEVELS: usize = 9;
-/// Numbers that are put beside simple features: as terms in units of their root mean square, as factors
-/// in units of its inverse.
+/// Numbers combined with simple features: as terms in units of their root mean square, as factors in units of its
+/// inverse.
 const NUMBERS: [f64; 5] = [0.25, 0.5, 1.0, 2.0, 4.0];
-/// Complexity of a feature that numbers are put beside, at most; and share of the library (one in so
-/// many) that may have such numbers.
+/// Largest complexity of a feature that is combined with numbers; and the share of the library (one in so many) for
+/// such features.
 const SIMPLE: usize = 2;
 const NUMBERED: usize = 8;
 
 /// Features, the simplest first.
 pub(super) struct Library {
-    /// Expressions whose only constants are the number 1, levels of comparisons, and those beside
-    /// simple features.
+    /// Expressions whose only constants are the number 1, levels of comparisons, and the numbers combined with simple
+    /// features.
     pub features: Vec<Expression>,
     pub complexities: Vec<u32>,
-    /// `[feature][row]`, of root mean square 1 …
+    /// `[feature][row]`, with root mean square 1 …
     pub values: Vec<Vec<f32>>,
-    /// … and what was divided by for that.
+    /// … and the divisor that made it so.
     scales: Vec<f32>,
 }
 
 impl Library {
-    /// All expressions of the operators on variables and the number 1 by rising complexity, as far as
-    /// `most` distinct ones; the last complexity in a random selection.
+    /// All expressions of the operators on variables and the number 1 by increasing complexity, up to `most` distinct
+    /// ones; of the last complexity a random selection.
     pub fn new(
         problem: &Problem,
         chosen: &[usize],
@@ -79,7 +79,7 @@ impl Library {
                 break;
             }
             let now = |feature: &Feature| feature.complexity as usize <= complexity;
-            // Comparisons are parts of further features; what holds numbers is not.
+            // Comparisons are parts of further features; features with numbers are not.
             for feature in levels.extract_if(.., |f| now(f)) {
                 building.add(feature, true);
             }
@@ -94,13 +94,13 @@ impl Library {
         building.library
     }
 
-    /// The values of a feature as it is.
+    /// The values of a feature, unscaled.
     pub fn raw(&self, feature: usize) -> Vec<f32> {
         self.values[feature].iter().map(|v| v * self.scales[feature]).collect()
     }
 }
 
-/// What a library is to take up.
+/// A feature to be added to a library.
 struct Feature {
     expression: Expression,
     complexity: u32,
@@ -114,7 +114,7 @@ impl Feature {
     }
 }
 
-/// Where a variable is above some of its values.
+/// Comparisons of a variable with some of its values.
 fn above_levels(variable: &Expression, values: &[f64], weights: &Weights) -> Vec<Feature> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -128,26 +128,26 @@ fn above_levels(variable: &Expression, values: &[f64], weights: &Weights) -> Vec
     (1..=LEVELS).map(above).collect()
 }
 
-/// True for functions of pure numbers such as exp, log and sin: not nested in a library.
+/// True for functions of pure numbers such as exp, log and sin: these are not nested in a library.
 fn bends(op: Op) -> bool {
     op.row().units == Rule::Number
 }
 
-/// A library in the making.
+/// A library under construction.
 struct Building {
     library: Library,
     seen: HashSet<[i64; 2]>,
     /// Features of each complexity.
     levels: Vec<Vec<usize>>,
-    /// `[feature][row]`, as they are.
+    /// `[feature][row]`, unscaled.
     raw: Vec<Vec<f64>>,
-    /// True where a function that `bends` occurs.
+    /// True if a function that `bends` occurs.
     curved: Vec<bool>,
 }
 
 impl Building {
-    /// Adds a feature unless another is the same but for a factor; false where it does not count.
-    /// Further features are made of it if it is a `part`.
+    /// Adds a feature unless it equals another up to a factor; false if it does not count. If it is a `part`, further
+    /// features are made from it.
     fn add(&mut self, feature: Feature, part: bool) -> bool {
         let Feature { expression: e, complexity, raw, curved } = feature;
         let n = raw.len() as f64;
@@ -155,7 +155,7 @@ impl Building {
         let usable = square.is_finite() && square > 1e-16 && square < 1e16;
         let Some(first) = raw.iter().find(|v| **v != 0.0).filter(|_| usable) else { return false };
         let unit = first.signum() / square.sqrt();
-        // Two projections: the same for equal features, and for hardly any others.
+        // Two projections: equal for equal features, and for hardly any others.
         let project = |k: u64| -> i64 {
             let weight = |i: usize| {
                 let mixed = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ (k << 17));
@@ -180,7 +180,7 @@ impl Building {
         true
     }
 
-    /// All features of one complexity, `most` at most.
+    /// All features of one complexity, at most `most`.
     fn level(&mut self, complexity: usize, most: usize, settings: &Settings, random: &mut Random) {
         let mut made: Vec<(Op, usize, usize)> = Vec::new();
         for &op in &settings.operators {
@@ -226,8 +226,8 @@ impl Building {
         }
     }
 
-    /// Simple features with numbers beside them: g + c, and functions of c · g. The search fits the
-    /// numbers, but from these only.
+    /// Simple features combined with numbers: g + c, and functions of c · g. The search fits the numbers, but only from
+    /// these starting values.
     fn numbered(&self, settings: &Settings) -> Vec<Feature> {
         let weights = &settings.weights;
         let functions = settings.operators.iter().filter(|op| bends(**op) && **op != Op::Log);
@@ -244,7 +244,7 @@ impl Building {
                 let shifted = raw.iter().map(|v| v + c).collect();
                 found.push(Feature::new(with(Op::Add, c), weights, shifted, false));
                 let c = number / size;
-                // An odd or even function of −c · g is the same but for a factor.
+                // An odd or even function of −c · g is the same up to a factor.
                 for &op in functions.iter().filter(|op| c > 0.0 || **op == Op::Exp) {
                     let values = raw.iter().map(|v| op.apply(&[c * v])).collect();
                     let e = Expression::apply(op, &[with(Op::Mul, c)]);

@@ -2,16 +2,16 @@
 
 use super::library::Library;
 
-/// Best continuations of a model.
+/// Number of best continuations of a model.
 const CONTINUED: usize = 2;
 
-/// A linear model with an offset, as an orthonormal basis and what it leaves of the target.
+/// A linear model with an offset, as an orthonormal basis and the residual of the target.
 pub(super) struct Model {
     basis: Vec<Vec<f32>>,
     residual: Vec<f32>,
 }
 
-/// In sixteen partial sums, which the compiler may take at once.
+/// With sixteen partial sums, which the compiler may vectorise.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0f32; 16];
     let (left, right) = (a.chunks_exact(16), b.chunks_exact(16));
@@ -24,14 +24,14 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// Takes the part along a unit vector away.
+/// Subtracts the component along a unit vector.
 fn reject(from: &mut [f32], unit: &[f32]) {
     let along = dot(from, unit);
     from.iter_mut().zip(unit).for_each(|(v, u)| *v -= along * u);
 }
 
 impl Model {
-    /// None where the columns depend on each other.
+    /// None if the columns are linearly dependent.
     pub fn new<'a>(columns: impl Iterator<Item = &'a [f32]>, target: &[f32]) -> Option<Self> {
         let n = target.len();
         let mut basis = vec![vec![1.0 / (n as f32).sqrt(); n]];
@@ -51,8 +51,8 @@ impl Model {
         Some(Model { basis, residual })
     }
 
-    /// The features that explain most of the residual, each with the power of `first` that it is
-    /// multiplied with: 0, 1 or 2.
+    /// The features that explain most of the residual, each with the power of `first` by which it is multiplied: 0, 1
+    /// or 2.
     pub fn continuations(&self, library: &Library, first: &[f32]) -> Vec<(u32, usize)> {
         let mut best: Vec<(f32, u32, usize)> = Vec::new();
         let mut column = vec![0.0f32; first.len()];
@@ -81,7 +81,7 @@ impl Model {
     }
 }
 
-/// Offset and factors of the columns that fit the target best; None where they are not determined.
+/// Offset and factors of the columns that fit the target best; None if they are not determined.
 pub(super) fn least_squares(columns: &[&[f32]], target: &[f32]) -> Option<(f64, Vec<f64>)> {
     let p = columns.len() + 1;
     let entry = |k: usize, row: usize| {
