@@ -1,8 +1,8 @@
 //! The one error type of the library.
 //!
-//! Each error is one sentence that says what is wrong and what to do, plus, where they are known, the
-//! file, the field and the row (rows count from 1, a table's header being row 1). The binary prints
-//! it as text, or as a document under `--json`; see [`Error::document`].
+//! Each error is one sentence that says what is wrong and what to do, plus, where known, the file, the
+//! field and the row (counted from 1; the header of a table is row 1). The binary prints it as text,
+//! or as a document with `--json`; see [`Error::document`].
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use std::path::{Path, PathBuf};
 /// Result of every fallible function of the library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What sort of failure it is; the `kind` of the JSON error document.
+/// The kind of failure; `kind` in the JSON error document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The user's data: missing, truncated, of another kind, NaN where none may be, shapes that disagree.
+    /// The user's data: missing, truncated, of another kind, NaN where not allowed, shapes that disagree.
     Input,
-    /// A setting that makes no sense or does not fit the data.
+    /// A setting that is invalid or does not fit the data.
     Usage,
     /// The operating system refused: no permission, disk full.
     Io,
-    /// No such device, or not enough of it.
+    /// No such device, too little memory on it, or a failure of it.
     Device,
-    /// Ctrl-C: work was saved, exit code 130.
+    /// Ctrl-C: the work was saved; exit code 130.
     Interrupted,
 }
 
@@ -38,18 +38,18 @@ impl Kind {
     }
 }
 
-/// A failure, with its place.
+/// A failure and its place.
 #[derive(Debug, thiserror::Error)]
 pub struct Error {
-    /// What sort of failure it is.
+    /// The kind of failure.
     pub kind: Kind,
     /// One sentence: what is wrong, and what to do about it where that is not obvious.
     pub message: String,
-    /// The file that is at fault.
+    /// The file at fault.
     pub file: Option<PathBuf>,
-    /// The column, tensor or setting that is at fault.
+    /// The column, tensor or setting at fault.
     pub field: Option<String>,
-    /// The row that is at fault, from 1, a table's header being row 1.
+    /// The row at fault, counted from 1; the header of a table is row 1.
     pub row: Option<u64>,
 }
 
@@ -73,7 +73,7 @@ impl Error {
         Self::new(Kind::Device, message)
     }
 
-    /// The user pressed Ctrl-C; the message says what was saved and how to go on.
+    /// The user pressed Ctrl-C; the message says what was saved and how to continue.
     pub fn interrupted(message: impl Into<String>) -> Self {
         Self::new(Kind::Interrupted, message)
     }
@@ -100,13 +100,13 @@ impl Error {
         self
     }
 
-    /// Names the row at fault, from 1, a table's header being row 1.
+    /// Names the row at fault, counted from 1; the header of a table is row 1.
     pub fn row(mut self, row: u64) -> Self {
         self.row = Some(row);
         self
     }
 
-    /// The exit code of the program that ends with this error.
+    /// The exit code of a program that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Usage => 2,

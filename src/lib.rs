@@ -5,7 +5,7 @@
 //! Cranmer et al. 2020, "Discovering Symbolic Models from Deep Learning with Inductive Biases",
 //! arXiv 2006.11287.
 //!
-//! From a program it is five calls on data in memory, in the order of the pipeline:
+//! From a program these are five calls on data in memory, in the order of the pipeline:
 //!
 //! 1. [`simulate`](fn@simulate): settings become a data set; [`Dataset::new`](nbody::dataset::Dataset::new) takes
 //!    trajectories of your own.
@@ -16,20 +16,20 @@
 //! 5. [`compose`](fn@compose): a model and the laws of its messages become one formula, with refitted constants and a
 //!    test loss.
 //!
-//! An [`Observer`](observer::Observer) is told how far they are, may stop them, and is offered checkpoints; `&()` is
-//! nobody. A [run folder](store::run::RunFolder::keeping) is an observer, and the command line one user of the calls.
-//! `examples/` has three programs.
+//! An [`Observer`](observer::Observer) is told how far they are, may stop them, and is offered checkpoints; `&()`
+//! ignores all of it. A [run folder](store::run::RunFolder::keeping) is an observer, and the command line is one user
+//! of the calls. `examples/` has three programs.
 //!
 //! The map of the crate, in the order of the pipeline:
 //!
 //! - [`nbody`]: laws, initial states, data sets of trajectories; [`network`]: graph networks and
 //!   their training; [`symbolic`]: expressions and the search for them; `distill`: from messages to
-//!   a law, and back onto the data; [`pipeline`]: all of it, for every system; [`report`]: what a person
-//!   looks at.
+//!   a law, refitted to the data; [`pipeline`]: all stages in turn, for every system; [`report`]: the
+//!   HTML report.
 //! - [`cosmology`]: halo catalogues and their graphs.
 //! - [`ops`]: the fused operations that do the work, one folder each with mathematics, CPU, GPU and
-//!   tests; [`device`] says where they run, and nothing else knows.
-//! - [`store`]: memory-mapped files, tables, run folders; [`cli`]: one file a subcommand.
+//!   tests; only they and [`device`] know where they run.
+//! - [`store`]: memory-mapped files, tables, run folders; [`cli`]: one file per subcommand.
 //! - [`random`], [`options`], [`observer`], [`panics`], [`error`]: what everything shares.
 
 #![deny(unsafe_op_in_unsafe_fn)]

@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     cli::panics::install();
     let (json, done) = match Cli::try_parse() {
         Ok(cli) => (cli.json(), cli.run()),
-        // Help and version are no errors, and a person gets the usage with its hints.
+        // Help and version are not errors; without --json errors come with the usage and hints.
         Err(error) if error.exit_code() == 0 || !cli::asks_for_json() => error.exit(),
         Err(error) => (true, Err(cli::usage_error(&error))),
     };

@@ -1,5 +1,5 @@
-//! Who watches a computation: it is told how far the work is, is asked whether to stop, and is offered the files of
-//! the run to keep. A run folder is one observer, a terminal another, `()` is nobody.
+//! Observers of a computation: an observer is told how far the work is, is asked whether to stop, and is offered the
+//! files of the run to keep. A run folder is one observer, a terminal another; `()` ignores everything.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Result;
 
-/// Who watches a computation. Every method does nothing where it is not written, and all may be called from any
-/// thread.
+/// Watches a computation. By default every method does nothing; all may be called from any thread.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,22 +26,22 @@ use crate::error::Result;
 /// }
 /// ```
 pub trait Observer: Sync {
-    /// How far a part of the work is: called when it begins, after each step, and when it ends.
+    /// Tells how far a part of the work is: called when it begins, after each step, and when it ends.
     fn progress(&self, _: &Progress) {}
 
     /// A line of information.
     fn note(&self, _: &str) {}
 
     /// True to end the computation early. Long loops ask after every step; what was found so far is offered to
-    /// [`Observer::keep`], and the call returns an error of kind [`Interrupted`](crate::error::Kind::Interrupted), but
-    /// for `regress`, which returns what it has found.
+    /// [`Observer::keep`], and the call returns an error of kind [`Interrupted`](crate::error::Kind::Interrupted),
+    /// except for `regress`, which returns what it has found.
     fn stop(&self) -> bool {
         false
     }
 
-    /// Offers a file of the run, by the name that it has in a run folder (`docs/files.md`): a checkpoint to go on
-    /// from, or a result as it stands. Whoever wants it calls `write` with where it shall be. The same name is
-    /// offered again and again, and `metrics.csv` continues the file that it began.
+    /// Offers a file of the run, by its name in a run folder (`docs/files.md`): a checkpoint to continue from, or a
+    /// result so far. To keep it, call `write` with the path to write to. The same name is offered repeatedly;
+    /// `metrics.csv` is appended to the file already there.
     ///
     /// # Errors
     /// Those of `write`; they end the computation.
@@ -51,10 +50,10 @@ pub trait Observer: Sync {
     }
 }
 
-/// Nobody watches.
+/// Ignores everything.
 impl Observer for () {}
 
-/// Only asks the observer whether to stop: of a part of the work that nobody watches.
+/// Passes on only the question whether to stop, for work that shows no progress.
 pub struct Quiet<'a>(pub &'a dyn Observer);
 
 impl Observer for Quiet<'_> {
@@ -68,22 +67,22 @@ impl Observer for Quiet<'_> {
 pub struct Progress<'a> {
     /// Which part: `simulate`, `train`, `regress`, ….
     pub label: &'a str,
-    /// Units that are done, those of an earlier run included.
+    /// Units done, including those of an earlier run.
     pub done: u64,
-    /// Units in all; 0 where nobody knows.
+    /// Units in total; 0 if unknown.
     pub total: u64,
-    /// What is counted.
+    /// What is counted, in the plural.
     pub unit: &'a str,
-    /// Units that an earlier run had done.
+    /// Units done by an earlier run.
     pub before: u64,
-    /// A loss, a front.
+    /// A short text, such as the loss or the front.
     pub message: &'a str,
     /// True for the last call.
     pub ended: bool,
 }
 
 impl<'a> dyn Observer + 'a {
-    /// A part of the work that counts to `total` `unit`s, `done` of which an earlier run has done. It ends when the
+    /// Begins a part of the work that counts to `total`, of which an earlier run has done `done`. It ends when the
     /// bar is dropped.
     pub fn bar(&'a self, label: &'a str, total: u64, unit: &'a str, done: u64) -> Bar<'a> {
         let message = Mutex::new(String::new());
@@ -106,19 +105,19 @@ pub struct Bar<'a> {
 }
 
 impl Bar<'_> {
-    /// `done` units are done in all.
+    /// Sets the number of units done, including those of an earlier run.
     pub fn set(&self, done: u64) {
         self.done.store(done, Ordering::Relaxed);
         self.tell(false);
     }
 
-    /// `more` units are done since the last call; from any thread.
+    /// Adds `more` units; from any thread.
     pub fn add(&self, more: u64) {
         self.done.fetch_add(more, Ordering::Relaxed);
         self.tell(false);
     }
 
-    /// The text behind the bar: a loss, a front.
+    /// Sets the text after the bar, such as the loss or the front; shown with the next update.
     pub fn message(&self, text: impl Into<String>) {
         *self.message.lock().expect("no panic holds it") = text.into();
     }

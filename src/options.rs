@@ -1,5 +1,5 @@
-//! Options of a call, each declared once: a field of a struct, with its default and one sentence of help. Serde makes
-//! TOML and JSON of the struct, and the command line makes flags of what [`Declared::described`] says.
+//! Options, each declared once: as a field of a struct, with its default and one sentence of help. Serde turns the
+//! struct into TOML and JSON, and the command line turns [`Declared::described`] into flags.
 
 use std::path::PathBuf;
 
@@ -8,53 +8,53 @@ use serde::de::DeserializeOwned;
 
 /// A struct of options; declared with [`options!`](crate::options!).
 pub trait Declared: Clone + Default + Serialize + DeserializeOwned {
-    /// The options, in their order.
+    /// The options, in the order of the fields.
     fn described() -> Vec<Described>;
 }
 
 /// One option.
 #[derive(Clone, Debug)]
 pub struct Described {
-    /// The field, as in TOML; the flag has - in place of _.
+    /// The field, as in TOML; the flag has - instead of _.
     pub name: &'static str,
-    /// What it means.
+    /// The help text.
     pub help: String,
-    /// What help calls its value.
+    /// The placeholder for its value in the help.
     pub value: Option<&'static str>,
-    /// What its values are.
+    /// The kind of its values.
     pub kind: Kind,
-    /// True where a value may begin with -.
+    /// True if a value may begin with -.
     pub hyphens: bool,
-    /// The option without which it makes no sense.
+    /// An option that must be given with it.
     pub requires: Option<&'static str>,
-    /// The option that it cannot be given with.
+    /// An option that cannot be given with it.
     pub conflicts: Option<&'static str>,
 }
 
-/// What the values of an option are.
+/// The kind of values that an option takes.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// Given or not.
     Flag,
-    /// A number that fits u32.
+    /// An integer that fits a u32.
     U32,
-    /// A number that fits u64.
+    /// An integer that fits a u64.
     U64,
-    /// A number that fits the computer.
+    /// An integer that fits a usize.
     Usize,
     /// A number.
     Number,
-    /// A text.
+    /// A string.
     Text,
-    /// Texts, on the command line with commas between.
+    /// Strings, separated by commas on the command line.
     List,
-    /// Texts with commas in them, which on the command line are given one by one.
+    /// Strings that may contain commas; on the command line the flag is repeated for each.
     Repeated,
     /// One of a few names.
     Choice(&'static [Named]),
-    /// Some of a few names, on the command line with commas between.
+    /// Some of a few names, separated by commas on the command line.
     Choices(&'static [Named]),
-    /// Something that no flag is made of.
+    /// Something that has no flag.
     Other,
 }
 
@@ -63,18 +63,18 @@ pub enum Kind {
 pub struct Named {
     /// The name.
     pub name: &'static str,
-    /// What it means, a line of a comment each.
+    /// What it means, as the lines of a doc comment.
     pub help: &'static [&'static str],
 }
 
 impl Named {
-    /// What it means, as help says it.
+    /// What it means, as one sentence for the help.
     pub fn help(&self) -> String {
         sentence(self.help)
     }
 }
 
-/// Lines of a comment as help says them.
+/// The lines of a doc comment as one sentence for the help.
 fn sentence(lines: &[&str]) -> String {
     let lines: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
     lines.join(" ").trim_end_matches('.').to_string()
@@ -92,40 +92,40 @@ impl Described {
         self.name.replace('_', "-")
     }
 
-    /// Help calls its value so.
+    /// Sets the placeholder for its value in the help.
     pub fn value(self, value: &'static str) -> Self {
         Described { value: Some(value), ..self }
     }
 
-    /// What it means, where that has to be computed.
+    /// Sets the help text, where it has to be computed.
     pub fn help(self, help: String) -> Self {
         Described { help, ..self }
     }
 
-    /// Values may begin with -.
+    /// Allows values to begin with -.
     pub fn hyphens(self) -> Self {
         Described { hyphens: true, ..self }
     }
 
-    /// Texts have commas in them.
+    /// Makes the flag repeatable, since its values may contain commas.
     pub fn repeated(self) -> Self {
         Described { kind: Kind::Repeated, ..self }
     }
 
-    /// It makes no sense without that option.
+    /// Requires `option` to be given with it.
     pub fn requires(self, option: &'static str) -> Self {
         Described { requires: Some(option), ..self }
     }
 
-    /// It cannot be given with that option.
+    /// Forbids `option` to be given with it.
     pub fn conflicts(self, option: &'static str) -> Self {
         Described { conflicts: Some(option), ..self }
     }
 }
 
-/// A type that options may have.
+/// A type that an option may have.
 pub trait Value {
-    /// What its values are.
+    /// The kind of its values.
     const KIND: Kind;
 }
 
@@ -154,12 +154,12 @@ values!(
 
 /// A type with a few named values; declared with [`choice!`](crate::choice!).
 pub trait Choice: Copy + Send + Sync + 'static {
-    /// The values, in the order of help.
+    /// The values, in the order of the help.
     const VALUES: &'static [Self];
     /// Their names.
     const NAMES: &'static [Named];
 
-    /// The value of a name.
+    /// The value with this name.
     fn of_name(name: &str) -> Option<Self> {
         let at = Self::NAMES.iter().position(|named| named.name == name)?;
         Some(Self::VALUES[at])
@@ -170,8 +170,8 @@ impl<T: Choice> Value for Vec<T> {
     const KIND: Kind = Kind::Choices(T::NAMES);
 }
 
-/// Declares a struct of options: fields with their comments, types and defaults, then what else there is to say of
-/// them ([`Described`]).
+/// Declares a struct of options: fields with doc comments, types and defaults, each followed by optional calls of
+/// the methods of [`Described`].
 #[macro_export]
 macro_rules! options {
     (
@@ -216,7 +216,7 @@ macro_rules! options {
     };
 }
 
-/// Declares an enum whose values have names, in TOML and on the command line: variants with their comments.
+/// Declares an enum whose values have names, in TOML and on the command line: variants with doc comments.
 #[macro_export]
 macro_rules! choice {
     (

@@ -1,15 +1,15 @@
-//! Panics that stay inside: a library that reads a damaged file may panic, and a user gets an error.
+//! Contained panics: if a library panics on a damaged file, the user gets an error.
 
 use std::cell::Cell;
 #[cfg(any(feature = "parquet", feature = "hdf5", test))]
 use std::panic::{self, UnwindSafe};
 
 thread_local! {
-    /// True while a panic of this thread is one that [`contained`] expects.
+    /// True while [`contained`] would catch a panic of this thread.
     static EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `work` returns; `None` where it panics. Those of Parquet and HDF5 need it.
+/// The result of `work`; `None` if it panics. Used for the Parquet and HDF5 libraries.
 #[cfg(any(feature = "parquet", feature = "hdf5", test))]
 pub(crate) fn contained<T>(work: impl FnOnce() -> T + UnwindSafe) -> Option<T> {
     let before = EXPECTED.replace(true);
@@ -18,8 +18,8 @@ pub(crate) fn contained<T>(work: impl FnOnce() -> T + UnwindSafe) -> Option<T> {
     done.ok()
 }
 
-/// True while this thread is in work whose panics are contained: a hook of the program that is called has nothing to
-/// say of them. Without such a hook their message appears on stderr.
+/// True while panics of this thread are contained: a panic hook of the program should then stay silent. Without such
+/// a hook their message appears on stderr.
 pub fn expected() -> bool {
     EXPECTED.get()
 }

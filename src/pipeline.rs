@@ -1,7 +1,7 @@
-//! One pipeline for every system: simulate, train, measure the messages, search their laws, compose.
+//! One pipeline for every system: simulate, train, measure the messages, search for their laws, compose.
 //!
 //! Every stage reads and writes files of the run folder, so each is also a command of its own, and
-//! `--resume` goes on at the first stage whose file is missing.
+//! `--resume` continues at the first stage whose file is missing.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -33,13 +33,13 @@ use crate::store::table::Kind;
 use crate::store::tensors::TensorFile;
 use crate::symbolic::job::{HALL_OF_FAME, LAWS, MEMORY, NODE_MEMORY};
 
-/// What `distill` was asked for; `[distill]` in `config.toml`.
+/// Settings of `distill`; `[distill]` in `config.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Which network, and how much work; the kind of model is named.
+    /// Which network, and how much work; here the kind of model is always set.
     #[serde(flatten)]
     pub work: Work,
-    /// What the training changes about the preset.
+    /// Changes to the training settings of the preset.
     #[serde(flatten)]
     pub training: Changes,
     /// Which messages get laws.
@@ -48,7 +48,7 @@ pub struct Settings {
     /// How their laws are found.
     #[serde(flatten)]
     pub laws: LawOptions,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     pub seed: u64,
     /// An existing data set or graph; otherwise a data set is simulated.
     pub dataset: Option<PathBuf>,
@@ -57,7 +57,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of the training.
+    /// The settings of the training.
     fn training(&self, system: &dyn System) -> TrainSettings {
         let mut training = system.settings(self.work.preset, self.work.model);
         self.training.apply(&mut training);
@@ -66,7 +66,7 @@ impl Settings {
     }
 }
 
-/// Runs that are simulated for training.
+/// Number of runs simulated for training.
 pub fn runs(preset: Preset) -> usize {
     match preset {
         Preset::Quick => 2000,
@@ -78,16 +78,16 @@ fn is_graph(path: &Path) -> bool {
     TensorFile::kind_of(path).as_deref() == Some("graph")
 }
 
-/// The usual kind of model for what is at `path`, or for a simulated system.
+/// The default kind of model for the file at `path`, or for a simulated system.
 pub fn usual_model(path: Option<&Path>) -> ModelKind {
     if path.is_some_and(is_graph) { ModelKind::L1 } else { ModelKind::Bottleneck }
 }
 
-/// The system of a file: a data set of small systems, or a graph of halos, of which the nodes above an
-/// overdensity may be hidden, as the changes to its training say.
+/// Opens a file as a system: a data set of small systems, or a graph of halos, whose nodes above the
+/// overdensity `hide_above` may be hidden.
 ///
 /// # Errors
-/// A file that is neither; something to hide in a data set; changes that a graph does not have.
+/// A file that is neither; `hide_above` with a data set; changes that do not apply to a graph.
 pub fn open(path: &Path, hide_above: Option<f64>, changes: &Changes) -> Result<Box<dyn System>> {
     changes.check()?;
     if is_graph(path) {
@@ -108,24 +108,23 @@ pub fn open(path: &Path, hide_above: Option<f64>, changes: &Changes) -> Result<B
         let message = "applies only to a graph of halos";
         return Err(Error::usage(message).file(path).field("hide-above"));
     }
-    // Not a damaged data set, but none.
+    // Not a damaged data set: another kind of file.
     if !matches!(Kind::of(path)?, Kind::Safetensors | Kind::Binary) {
-        let message = "is no data set: `lawsmith import` makes one of a table of trajectories";
+        let message = "is not a data set; `lawsmith import` makes one from a table of trajectories";
         return Err(Error::input(message).file(path));
     }
     let units = if changes.raw_units { Units::Users } else { Units::Natural };
     Ok(Box::new(Dataset::open_in(path, units)?))
 }
 
-/// A trained run.
+/// Opens a trained run.
 ///
 /// # Errors
 /// A folder without a network.
 pub fn open_run(folder: &RunFolder) -> Result<Run> {
     let path = folder.file("model.safetensors");
     if !path.exists() {
-        let message =
-            "is missing: the folder has no trained network (train or distill puts one there)";
+        let message = "is missing: the folder has no trained network; train or distill makes one";
         return Err(Error::input(message).file(path));
     }
     let model = Model::load(&path)?;
@@ -136,11 +135,10 @@ pub fn open_run(folder: &RunFolder) -> Result<Run> {
     Ok(Run { folder: folder.clone(), physics })
 }
 
-/// An error where the settings make no sense, the device cannot do them or the data cannot be used, before
-/// anything is written.
+/// Checks settings, device and data before anything is written.
 ///
 /// # Errors
-/// All of these.
+/// Invalid settings; settings that the device does not support; data that cannot be used.
 pub fn check(device: &Device, settings: &Settings) -> Result<()> {
     for (field, value) in
         [("steps", settings.training.steps), ("evaluations", settings.laws.evaluations)]
@@ -167,13 +165,13 @@ pub fn check(device: &Device, settings: &Settings) -> Result<()> {
     settings.simulate.as_ref().map_or(Ok(()), |system| system.check())
 }
 
-/// Everything, from a system to its law.
+/// The whole pipeline, from a system to its law.
 ///
 /// # Errors
 /// Those of the stages.
 pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<Summary> {
     let begun = Instant::now();
-    // Only `--resume` gets here with files of the same settings.
+    // If there are files already, then from `--resume` with the same settings.
     let resume = folder.file("messages.safetensors").exists();
     folder.write_config("distill", settings)?;
     let path = match (&settings.dataset, &settings.simulate) {
@@ -185,7 +183,7 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
             }
             path
         }
-        (None, None) => return Err(Error::usage("neither a dataset nor a system to simulate")),
+        (None, None) => return Err(Error::usage("needs a dataset or a system to simulate")),
     };
     let system = open(&path, settings.work.hide_above, &settings.training)?;
     let simulated = begun.elapsed().as_secs_f64();
@@ -211,7 +209,7 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
     measure(at, &run, settings.wanted, false)?;
     let mut summary = laws(at, &run, search)?;
     if run.physics.may_move() && lacks(&summary) {
-        // Velocities are for laws that do not hold without.
+        // Velocities are tried only if there is no law without them.
         let kept = keep(folder)?;
         let mut with = measure(at, &run, settings.wanted, true)?;
         if with.inputs != summary.inputs {
@@ -234,13 +232,13 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
     Ok(summary)
 }
 
-/// From the messages of a trained network to its formula.
+/// Searches for the laws of the messages of a trained network, and composes them.
 fn laws(at: Compute, run: &Run, search: Search) -> Result<Summary> {
     regress(at, run, search)?;
     compose_run(at, run, search)
 }
 
-/// True where there is no law, and the network is better than the formula.
+/// True if there is no law and the network is better than the formula.
 fn lacks(summary: &Summary) -> bool {
     let better = match (summary.test_loss.network, summary.test_loss.formula) {
         (Some(network), Some(formula)) => network < WORTH_VELOCITIES * formula,
@@ -249,20 +247,20 @@ fn lacks(summary: &Summary) -> bool {
     better && summary.verdict.as_ref().is_some_and(|verdict| !verdict.found)
 }
 
-/// True where a formula with velocities is worth more than one without: a smaller error by this factor.
+/// True if the error with velocities is less than [`WORTH_VELOCITIES`] times the error without.
 fn better(with: &Summary, without: &Summary) -> bool {
     let error = |summary: &Summary| summary.test_loss.formula.unwrap_or(f64::INFINITY);
     error(with) < WORTH_VELOCITIES * error(without)
 }
 
-/// See [`better`].
+/// Velocities stay only if the error falls below this fraction of the error without them.
 const WORTH_VELOCITIES: f64 = 0.9;
 
-/// The files that [`laws`] writes.
+/// The files that measuring the messages and [`laws`] write.
 const WRITTEN: [&str; 6] =
     ["messages.safetensors", "messages.json", LAWS, HALL_OF_FAME, MEMORY, NODE_MEMORY];
 
-/// The files of the laws as they are.
+/// The contents of the files of the laws.
 fn keep(folder: &RunFolder) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let read = |name: &'static str| {
         let path = folder.file(name);
@@ -271,7 +269,7 @@ fn keep(folder: &RunFolder) -> Result<Vec<(&'static str, Vec<u8>)>> {
     WRITTEN.into_iter().filter(|name| folder.file(name).exists()).map(read).collect()
 }
 
-/// Puts them back.
+/// Writes them back.
 fn restore(folder: &RunFolder, kept: Vec<(&'static str, Vec<u8>)>) -> Result<()> {
     kept.into_iter().try_for_each(|(name, bytes)| folder.write(name, &bytes))
 }

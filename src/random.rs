@@ -1,8 +1,8 @@
-//! Random numbers by counter: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy
+//! Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy
 //! as 1, 2, 3").
 //!
-//! A number depends on (seed, stream, counter) and on nothing else, so results are the same for any
-//! number of threads, after a resume, and on a GPU, which runs the same ten rounds.
+//! A number depends only on (seed, stream, counter), so results are the same for any number of
+//! threads, after a resume, and on a GPU, which runs the same ten rounds.
 
 pub(crate) const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 pub(crate) const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -23,7 +23,7 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// A sequence of random numbers: the words of `philox` at counters 0, 1, 2, … of one (seed, stream).
+/// A sequence of random numbers: the words of `philox` at counters 0, 1, 2, … for one (seed, stream).
 ///
 /// ```
 /// use lawsmith::random::Random;
@@ -41,7 +41,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// The sequence number `stream` of `seed`. Streams are independent.
+    /// Sequence number `stream` of `seed`. Streams are independent.
     pub fn new(seed: u64, stream: u64) -> Self {
         Random {
             key: [seed as u32, (seed >> 32) as u32],
@@ -52,7 +52,7 @@ impl Random {
         }
     }
 
-    /// A random word.
+    /// A random 32-bit word.
     pub fn word(&mut self) -> u32 {
         if self.used == 4 {
             let (c, s) = (self.counter, self.stream);
@@ -70,12 +70,12 @@ impl Random {
         bits as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// Uniform in 0..n, without the bias of a plain remainder being noticeable (n far below 2^32).
+    /// Uniform in 0..n, with negligible bias (n far below 2^32).
     pub fn below(&mut self, n: usize) -> usize {
         ((u64::from(self.word()) * n as u64) >> 32) as usize
     }
 
-    /// Standard normal (Box–Muller, the cosine branch: one number for two words of 53 bits).
+    /// Standard normal (Box–Muller, cosine branch only: one number from two uniform ones of 53 bits).
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
