@@ -1,7 +1,7 @@
 //! The laws: pair potentials and the forces they give (docs/design.md §2), one row each.
 //!
-//! `laws!` below is the whole physics, but for the arms of the kernel (`kernels/common/laws.cuh`);
-//! integrators, fits of messages to true forces and plots all come here. How to add one: docs/adding.md.
+//! `laws!` below is all of the physics, except for its counterpart in the kernels (`kernels/common/laws.cuh`);
+//! integrators, fits of messages to true forces and plots all use it. How to add a law: docs/adding.md.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +15,9 @@ use crate::simd::f64s::Lanes;
 /// Softening of the distance: r' = |r1 - r2| + SOFTENING.
 pub const SOFTENING: f64 = 0.01;
 
-/// The rows, handed to the macro that is named, in the order of the paper's tables. Potential: U12 at the
-/// softened distance r between receiver 1 and sender 2, of so many bodies. Pull: U12'(r) / |r1 − r2|, in
-/// vectors `V` of systems, of the pair p; the force on the receiver is −pull · (r1 − r2), drag aside.
+/// Passes the rows to the named macro, in the order of the paper's tables. `potential`: U12 at the softened
+/// distance r between receiver 1 and sender 2, given the number of bodies. `pull`: U12'(r) / |r1 − r2| for the pair
+/// p, in SIMD vectors `V` over systems; the force on the receiver is −pull · (r1 − r2), without drag.
 macro_rules! laws {
     ($take:ident) => {
         $take! {
@@ -56,13 +56,13 @@ macro_rules! laws {
 }
 pub(crate) use laws;
 
-/// What there is to say of a built-in law besides its forces.
+/// Properties of a built-in law besides its forces.
 struct Row {
-    /// Time between frames where the user gives none.
+    /// Default time between frames.
     dt: f64,
-    /// Kinetic energy + Σ over pairs of U12 stays the same.
+    /// Kinetic energy + Σ over pairs of U12 is conserved.
     conserves_energy: bool,
-    /// There is a force −v1 / n of each pair, too.
+    /// Each pair also adds a force −v1 / n.
     damped: bool,
 }
 
@@ -147,7 +147,7 @@ macro_rules! define {
                 }
             }
 
-            /// U12'(r') / r: the force on the receiver is −pull · (r1 − r2), drag aside.
+            /// U12'(r') / r: the force on the receiver is −pull · (r1 − r2), without drag.
             #[inline(always)]
             pub(crate) fn pull<V: Lanes>(&self, pair: &Pair<V>) -> V {
                 let r = pair.r + V::splat(SOFTENING);
@@ -183,12 +183,12 @@ impl Law {
         Potential::parse(text).map(Law::Potential)
     }
 
-    /// Time between frames where the user gives none.
+    /// Default time between frames; `None` for a user's potential.
     pub fn default_dt(&self) -> Option<f64> {
         self.row().map(|row| row.dt)
     }
 
-    /// True where kinetic energy + Σ over pairs of U12 stays the same.
+    /// True if kinetic energy + Σ over pairs of U12 is conserved.
     pub fn conserves_energy(&self) -> bool {
         match self {
             Law::Potential(potential) => potential.is_symmetric(),
@@ -196,8 +196,8 @@ impl Law {
         }
     }
 
-    /// The force −∂U12/∂r1 on the receiver, in a system of `bodies` bodies. Where the two coincide,
-    /// the part along the line between them is 0.
+    /// The force −∂U12/∂r1 on the receiver, in a system of `bodies` bodies. If the two coincide, the
+    /// part along the line between them is 0.
     pub fn force(&self, receiver: &Body, sender: &Body, bodies: usize) -> [f64; 3] {
         let r = distance(receiver, sender).max(f64::MIN_POSITIVE);
         let pull = self.pull(&Pair {
@@ -214,7 +214,7 @@ impl Law {
         })
     }
 
-    /// True where the force on the sender is minus the force on the receiver, drag aside.
+    /// True if the force on the sender is minus the force on the receiver, without drag.
     #[inline(always)]
     pub(crate) fn is_symmetric(&self) -> bool {
         match self {
@@ -223,13 +223,13 @@ impl Law {
         }
     }
 
-    /// True where a body is braked.
+    /// True if there is drag.
     #[inline(always)]
     pub(crate) fn is_damped(&self) -> bool {
         self.row().is_some_and(|row| row.damped)
     }
 
-    /// The part of the force of one pair against the receiver's velocity: −drag · v1.
+    /// The coefficient of drag of one pair: the force is −drag · v1.
     pub(crate) fn drag(&self, bodies: usize) -> f64 {
         if self.is_damped() { 1.0 / bodies as f64 } else { 0.0 }
     }

@@ -1,4 +1,4 @@
-//! A law of the user's own: an expression in r (meaning r'), m1, m2, q1, q2.
+//! A user-defined law: a potential in r (meaning r'), m1, m2, q1, q2.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Node, Op};
 use crate::simd::f64s::{Lanes, MAX_WIDTH};
 
-/// The variables, in the order of their numbers in expressions.
+/// The variables, in the order of their indices in expressions.
 const VARIABLES: [&str; 5] = ["r", "m1", "m2", "q1", "q2"];
 
 /// Deepest stack of the expression and its derivative.
@@ -43,7 +43,7 @@ impl Potential {
         let energy = Expression::parse(text, &VARIABLES).map_err(|e| error(e.message))?;
         let slope = energy.derivative(0);
         if slope.as_constant() == Some(0.0) {
-            return Err(error(format!("'{text}' does not depend on r: there is no force")));
+            return Err(error(format!("'{text}' does not depend on r, so there is no force")));
         }
         if stack_needed(&slope) > MAX_STACK {
             return Err(error(format!("'{text}' is nested too deeply")));
@@ -57,7 +57,7 @@ impl Potential {
         &self.text
     }
 
-    /// True where U12 = U21 can be seen: then action is reaction, and energy is conserved.
+    /// True if U12 = U21 is evident from the expression: then action equals reaction, and energy is conserved.
     pub fn is_symmetric(&self) -> bool {
         self.symmetric
     }
@@ -67,7 +67,7 @@ impl Potential {
         self.energy.eval(&[r, m1, m2, q1, q2])
     }
 
-    /// dU12/dr of variables r, m1, m2, q1, q2.
+    /// dU12/dr in the variables r, m1, m2, q1, q2.
     pub(crate) fn derivative(&self) -> &Expression {
         &self.slope
     }
@@ -109,7 +109,7 @@ impl Potential {
     }
 }
 
-/// A power that is multiplied out.
+/// True for exponents that are evaluated by repeated multiplication.
 pub(crate) fn small_integer(power: f64) -> bool {
     power.fract() == 0.0 && power.abs() <= 16.0
 }
@@ -138,7 +138,7 @@ fn lane_by_lane<V: Lanes>(op: Op, operands: &[V]) -> V {
     V::load(&results)
 }
 
-/// Room that the evaluation needs: two beyond the operands of a unary operator are looked at.
+/// Stack slots needed for evaluation, which reads up to two slots beyond the operands of a unary operator.
 fn stack_needed(expression: &Expression) -> usize {
     let (mut top, mut most) = (0, 0);
     for node in expression.nodes() {

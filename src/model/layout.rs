@@ -1,4 +1,4 @@
-//! Which feature of a body stands where.
+//! The layout of the features of a body.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ pub struct BodyLayout {
 }
 
 impl BodyLayout {
-    /// Features of a body.
+    /// Number of features of a body.
     pub const fn width(self) -> usize {
         self.mass() + 1
     }

@@ -1,4 +1,4 @@
-//! What a graph network is: its shape, the layout of its parameter arena and of its features (docs/design.md §3).
+//! The shape of a graph network and the layout of its parameter arena and features (docs/design.md §3).
 //!
 //! One flat f32 arena per model: `edge.weight.0 [out, in]`, `edge.bias.0 [out]`, …, then
 //! `node.weight.0`, …. Each tensor starts at a multiple of [`ALIGN`] elements; the gaps are zero and
@@ -16,7 +16,7 @@ use crate::choice;
 pub const ALIGN: usize = 16;
 
 choice! {
-    /// How the messages are kept compact.
+    /// How messages are kept compact.
     pub enum ModelKind {
         /// 100 messages, no penalty.
         Standard = "standard",
@@ -36,7 +36,7 @@ choice! {
         F32 = "f32",
         /// bf16 operands, f32 accumulation.
         Bf16 = "bf16",
-        /// On a GPU: operands rounded to 10 bits behind the point, on tensor cores.
+        /// On a GPU: operands rounded to a 10-bit mantissa, on tensor cores.
         Tf32 = "tf32",
         /// On a GPU: each operand as the sum of two bf16, three products on tensor cores.
         Bf16x3 = "bf16x3",
@@ -46,7 +46,7 @@ choice! {
 /// The shape of a graph network: φe(v_r, v_s) → messages, φv(v_i, Σ messages) → output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
-    /// Features of a node: those of [`layout::BodyLayout`] for bodies.
+    /// Features of a node; for bodies those of [`layout::BodyLayout`].
     pub n_features: usize,
     /// Messages that are summed at the receiver.
     pub message_dim: usize,
@@ -56,11 +56,11 @@ pub struct Shape {
     pub hidden: usize,
     /// Hidden layers of each of the two networks.
     pub layers: usize,
-    /// True where φe gives means and log-variances of `message_dim` sampled messages (KL).
+    /// True if φe gives means and log-variances of `message_dim` sampled messages (KL).
     pub sampled: bool,
 }
 
-/// One linear layer: where its parameters are in the arena.
+/// One linear layer and the place of its parameters in the arena.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// Width of its input.
@@ -100,7 +100,7 @@ impl Shape {
         if self.sampled { 2 * self.message_dim } else { self.message_dim }
     }
 
-    /// Where each parameter is.
+    /// The place of each parameter.
     pub fn arena(&self) -> Arena {
         let mut len = 0;
         let mut take = |count: usize| {
@@ -127,7 +127,7 @@ impl Shape {
 }
 
 impl Arena {
-    /// Every tensor with its name in model files, its shape and its place.
+    /// Every tensor: its name in model files, its shape and its place in the arena.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>, Range<usize>)> {
         let mut tensors = Vec::new();
         for (part, layers) in [("edge", &self.edge), ("node", &self.node)] {

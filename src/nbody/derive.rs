@@ -1,8 +1,8 @@
-//! Velocities and accelerations from positions, how wrong they are, and whether those that are given agree.
+//! Velocities and accelerations from positions, their errors, and whether given ones agree with the positions.
 //!
-//! The error of an acceleration is noise of the positions, which the weights of the fit pass on, and what a
-//! polynomial of its order cannot follow. The latter shows as the difference from a polynomial of two orders
-//! more, once the share of noise in it is taken off; that share is known on the whole, not frame by frame.
+//! The error of an acceleration has two parts: noise of the positions, passed on by the weights of the fit, and
+//! whatever a polynomial of this order cannot follow. The latter is estimated by the difference from a polynomial two
+//! orders higher, minus the noise in that difference, which is known on average, not for each frame.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,12 +14,12 @@ use super::fit::{Fit, dot};
 use super::trajectories::{Run, Trajectories};
 use crate::error::{Error, Result};
 
-/// How to make what is missing.
+/// How missing velocities and accelerations are fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Order of the local polynomial.
     pub order: usize,
-    /// Frames that it is fitted to; `None`: as many as give the smallest error.
+    /// Frames it is fitted to; `None`: as many as give the smallest error.
     pub window: Option<usize>,
 }
 
@@ -30,45 +30,45 @@ impl Default for Settings {
     }
 }
 
-/// The mean size of normal noise of width 1: √(2/π).
+/// The mean absolute value of a standard normal variable: √(2/π).
 pub const MEAN_OF_NORMAL: f64 = 0.797_884_560_802_865_4;
 
-/// How wrong the components of the accelerations are that the fit made.
+/// Errors of the components of fitted accelerations.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ErrorBar {
-    /// One standard deviation: of half of the bodies and frames it is smaller.
+    /// One standard deviation, median over bodies and frames.
     pub median: f64,
-    /// One standard deviation, of the worst body and frame.
+    /// One standard deviation for the worst body and frame.
     pub max: f64,
-    /// 95 % of all components are closer than this to the truth.
+    /// 95 % of all components are within this of the truth.
     pub within_95: f64,
 }
 
-/// What the fits left over.
+/// Window and errors of the fits.
 pub struct Fitted {
-    /// Frames that most polynomials were fitted to.
+    /// Frames to which most polynomials were fitted.
     pub window: usize,
     /// Standard deviation of the noise in the positions.
     pub position_noise: f64,
-    /// Of the accelerations.
+    /// Errors of the accelerations.
     pub error: ErrorBar,
 }
 
-/// Components of accelerations that are looked at to choose a window.
+/// Components of accelerations used to choose a window.
 const SAMPLE: usize = 40_000;
 
-/// Of a normal distribution, at equal steps of probability.
+/// Quantiles of the standard normal distribution at equal steps of probability.
 const NORMAL: [f64; 12] =
     [-1.732, -1.150, -0.812, -0.549, -0.319, -0.105, 0.105, 0.319, 0.549, 0.812, 1.150, 1.732];
 
-/// Disagreement that is worth a warning.
+/// Relative disagreement that triggers a warning.
 const DISAGREES: f64 = 0.03;
 
-/// An error where no fit could be made so.
+/// An error if no fit is possible with these settings.
 pub fn check(settings: Settings) -> Result<()> {
     let Settings { order, window } = settings;
     if order < 2 {
-        return Err(Error::usage("an acceleration needs at least order 2").field("order"));
+        return Err(Error::usage("accelerations need at least order 2").field("order"));
     }
     if window.is_some_and(|window| window < order + 2) {
         let message = format!("a fit of order {order} needs a window of at least {}", order + 2);
@@ -77,11 +77,11 @@ pub fn check(settings: Settings) -> Result<()> {
     Ok(())
 }
 
-/// Fits velocities and accelerations to the positions where they are missing. Frames between gaps that are
-/// too close for a fit are left out.
+/// Fits missing velocities and accelerations to the positions. Frames between gaps too close together for a fit
+/// are left out.
 ///
 /// # Errors
-/// Where too few frames are left.
+/// Too few frames are left.
 pub fn fill(read: &mut Trajectories, settings: Settings) -> Result<Option<Fitted>> {
     let given = |run: &Run| run.velocities.is_some() && run.accelerations.is_some();
     if read.runs.iter().all(given) {
@@ -102,7 +102,7 @@ pub fn fill(read: &mut Trajectories, settings: Settings) -> Result<Option<Fitted
     let all = read.runs.len();
     read.runs.retain(|run| run.frames() > 0);
     if read.runs.is_empty() {
-        // What was read may say why: the axes of an array in another order, for one.
+        // Warnings from reading may say why, for example that the axes of an array are in another order.
         let notes: String = read
             .notes
             .iter()
@@ -110,7 +110,7 @@ pub fn fill(read: &mut Trajectories, settings: Settings) -> Result<Option<Fitted
             .map(|n| format!("; {n}"))
             .collect();
         let message = format!(
-            "there are too few times to fit velocities or accelerations of order {}: {needed} without a gap are \
+            "there are too few times to fit velocities or accelerations with order {}: {needed} without a gap are \
              needed{notes}",
             settings.order
         );
@@ -119,16 +119,16 @@ pub fn fill(read: &mut Trajectories, settings: Settings) -> Result<Option<Fitted
     if short > 0 {
         let gone = match all - read.runs.len() {
             0 => String::new(),
-            gone => format!(", {gone} runs with them"),
+            gone => format!(", among them {gone} whole runs"),
         };
         read.notes.push(format!(
-            "{short} frames are left out{gone}: fewer than {needed} follow each other without a gap"
+            "{short} frames are left out{gone}: there are fewer than {needed} in a row without a gap"
         ));
     }
     let gaps: usize = read.runs.iter().map(|run| run.segments().len() - 1).sum();
     if gaps > 0 {
         let gaps = if gaps == 1 { "1 gap".to_string() } else { format!("{gaps} gaps") };
-        read.notes.push(format!("{gaps} in time: no fit runs across one"));
+        read.notes.push(format!("{gaps} in time, which no fit crosses"));
     }
     let (dim, order) = (read.dim, settings.order);
     let (window, noise) = match settings.window {
@@ -149,7 +149,7 @@ pub fn fill(read: &mut Trajectories, settings: Settings) -> Result<Option<Fitted
     let rms = (squares / count as f64).sqrt();
     if read.runs.iter().any(|run| run.accelerations.is_none()) && error.within_95 > rms {
         read.notes.push(format!(
-            "warning: the accelerations are known to {:.1e} only and are {rms:.1e} themselves: nothing can be learned \
+            "warning: the accelerations have errors of {:.1e} but a size of only {rms:.1e}: nothing can be learned \
              from them",
             error.within_95
         ));
@@ -161,7 +161,7 @@ pub fn fill(read: &mut Trajectories, settings: Settings) -> Result<Option<Fitted
     Ok(Some(Fitted { window: window.min(longest), position_noise: noise, error }))
 }
 
-/// Leaves only these frames, each of `size` positions.
+/// Keeps only these frames of the run; each has `size` coordinates.
 fn keep(run: &mut Run, frames: &[Range<usize>], size: usize) {
     let part = |values: &Vec<f64>, size: usize| -> Vec<f64> {
         frames.iter().flat_map(|f| values[f.start * size..f.end * size].to_vec()).collect()
@@ -172,38 +172,38 @@ fn keep(run: &mut Run, frames: &[Range<usize>], size: usize) {
     run.times = part(&run.times, 1);
 }
 
-/// What the fits make of the positions of a run.
+/// Derivatives fitted to the positions of a run, and the residuals.
 struct Derivatives {
     /// `[frame, body, dim]`
     velocities: Vec<f64>,
     /// `[frame, body, dim]`
     accelerations: Vec<f64>,
-    /// What a polynomial of two orders more adds to the velocities, `[frame, body, dim]`.
+    /// What a polynomial two orders higher adds to the velocities, `[frame, body, dim]`.
     velocities_more: Vec<f64>,
     /// The same for the accelerations.
     accelerations_more: Vec<f64>,
-    /// Mean square of what the second polynomial leaves over, per degree of freedom, `[frame, body]`; no rows
-    /// where it leaves nothing.
+    /// Mean squared residual of the second polynomial per degree of freedom, `[frame, body]`; no rows where it has
+    /// no degrees of freedom.
     left: Vec<f64>,
-    /// Degrees of freedom that it leaves.
+    /// Degrees of freedom it leaves.
     freedom: usize,
-    /// Of each frame.
+    /// Noise of the fit around each frame.
     frames: Vec<OfFrame>,
 }
 
-/// How the fit around a frame passes noise on.
+/// How the fit around a frame propagates noise.
 #[derive(Clone, Copy)]
 struct OfFrame {
     /// Standard deviation of an acceleration for positions of standard deviation 1.
     noise: f64,
-    /// The same of what the second polynomial adds.
+    /// The same for what the second polynomial adds.
     noise_more: f64,
-    /// Fits alike: frames in the window, and frames between its middle and the frame.
+    /// Equal for fits of the same kind: frames in the window, and frames from its middle to this frame.
     class: (usize, usize),
 }
 
 impl Derivatives {
-    /// Fits around every frame, or around every so many.
+    /// Fits around every `every`-th frame.
     fn new(run: &Run, dim: usize, order: usize, window: usize, every: usize) -> Derivatives {
         let stride = run.bodies.len() * dim;
         let mut made = Derivatives {
@@ -252,8 +252,8 @@ impl Derivatives {
     }
 }
 
-/// The standard deviation of the noise in the positions: of what is left over in the middle of all frames, as the
-/// worst are misfits.
+/// The standard deviation of the noise in the positions, from the median of the squared residuals, as the largest
+/// are misfits.
 fn position_noise(fits: &[Derivatives], dim: usize) -> f64 {
     let mut left: Vec<f64> = fits.iter().flat_map(|fit| &fit.left).copied().collect();
     if left.is_empty() {
@@ -266,9 +266,9 @@ fn position_noise(fits: &[Derivatives], dim: usize) -> f64 {
     (left[left.len() / 2] / median).sqrt()
 }
 
-/// The error of the accelerations for positions with this noise.
+/// The errors of the accelerations for positions with this noise.
 fn bars(fits: &[Derivatives], dim: usize, noise: f64) -> ErrorBar {
-    // Of fits alike: the squares of what the second polynomial adds, of the noise in that, and their number.
+    // For each kind of fit: the sum of squares of what the second polynomial adds, and that expected from noise.
     let mut classes: HashMap<(usize, usize), (f64, f64)> = HashMap::new();
     for fit in fits {
         let stride = fit.accelerations.len() / fit.frames.len().max(1);
@@ -311,7 +311,7 @@ fn bars(fits: &[Derivatives], dim: usize, noise: f64) -> ErrorBar {
     }
 }
 
-/// The window that gives the smallest error on a sample, and the noise of the positions where it could be told.
+/// The window with the smallest error on a sample, and the noise of the positions if it could be determined.
 fn choose(read: &Trajectories, order: usize) -> (usize, Option<f64>) {
     let longest =
         read.runs.iter().flat_map(|run| run.segments()).map(|s| s.len()).max().unwrap_or(0);
@@ -326,7 +326,7 @@ fn choose(read: &Trajectories, order: usize) -> (usize, Option<f64>) {
         let fit = |run: &&Run| Derivatives::new(run, read.dim, order, window, every);
         runs.par_iter().map(fit).collect()
     };
-    // The second polynomial leaves two degrees of freedom here, on the shortest time that allows it.
+    // The shortest window in which the second polynomial leaves two degrees of freedom.
     let shortest = (order + 5).min(longest);
     let noise = position_noise(&fits(shortest), read.dim);
     let mut best = (f64::INFINITY, shortest);
@@ -338,14 +338,13 @@ fn choose(read: &Trajectories, order: usize) -> (usize, Option<f64>) {
         } else if error > 3.0 * best.0 {
             break;
         }
-        // Odd ones are even on both sides.
+        // Odd windows are symmetric.
         window = (window * 7 / 5 + 1) | 1;
     }
     (best.1, (shortest > order + 3).then_some(noise))
 }
 
-/// Compares velocities and accelerations that are given with those that the positions say, and notes where they
-/// disagree.
+/// Compares given velocities and accelerations with those fitted to the positions, and notes disagreement.
 pub fn compare(read: &mut Trajectories) {
     let order = Settings::default().order;
     let all: usize = read.runs.iter().map(|run| run.positions.len()).sum();
@@ -354,7 +353,7 @@ pub fn compare(read: &mut Trajectories) {
         read.runs.iter().step_by((all / SAMPLE).clamp(1, read.runs.len())).filter(given).collect();
     let (mut velocities, mut accelerations) = (Vec::new(), Vec::new());
     for run in runs {
-        // Frames that no fit reaches are left out of both.
+        // Runs with segments too short for a fit are left out.
         let whole = run.segments().iter().all(|segment| segment.len() >= order + 3);
         if !whole {
             continue;
@@ -372,7 +371,7 @@ pub fn compare(read: &mut Trajectories) {
         ));
     }
     let (v, a) = (factor(velocities), factor(accelerations));
-    // Three digits: the fits are not better.
+    // Three digits: the fits are no more accurate.
     let shown = |factor: f64| -> f64 { format!("{factor:.2e}").parse().unwrap_or(factor) };
     let off = |factor: Option<f64>| factor.filter(|f| (f - 1.0).abs() > DISAGREES);
     let close = |a: f64, b: f64| (a / b - 1.0).abs() < DISAGREES;
@@ -381,14 +380,15 @@ pub fn compare(read: &mut Trajectories) {
         && close(a, v * v)
     {
         read.notes.push(format!(
-            "warning: the times are {} times what velocities and accelerations say: other units?",
+            "warning: the times are {} times what velocities and accelerations say: are they in other units?",
             shown(v)
         ));
         return;
     }
     for (name, factor) in [("velocities", off(v)), ("accelerations", off(a))] {
         let Some(factor) = factor else { continue };
-        let why = if close(factor, -1.0) { "is the sign turned?" } else { "other units?" };
+        let why =
+            if close(factor, -1.0) { "is the sign reversed?" } else { "are they in other units?" };
         read.notes.push(format!(
             "warning: the {name} are {} times what the positions say: {why}",
             shown(factor)
@@ -396,10 +396,10 @@ pub fn compare(read: &mut Trajectories) {
     }
 }
 
-/// How many times a value the given one is; `None` where the fits are too coarse to tell. Each item is what is
-/// given, what is fitted, and what a polynomial of two orders more adds.
+/// The ratio of given to fitted values; `None` if the fits are too coarse to tell. Each item is the given value, the
+/// fitted value, and what a polynomial two orders higher adds.
 fn factor(mut items: Vec<[f64; 3]>) -> Option<f64> {
-    // The larger half: where the size is, noise is small beside it.
+    // The larger half, where noise is relatively small.
     items.sort_by(|a, b| b[1].abs().total_cmp(&a[1].abs()));
     items.truncate(items.len() / 2);
     let median = |mut values: Vec<f64>| {

@@ -1,8 +1,8 @@
-//! Data sets from the trajectories of others.
+//! Data sets from trajectories that lawsmith did not simulate.
 //!
-//! Reading (`trajectories/`), then the fit of what is missing (`derive.rs`), then the file (`dataset.rs`). What
-//! is missing is made (velocities and accelerations by a local polynomial, masses 1, charges 0), and the
-//! summary says so.
+//! The trajectories are read (`trajectories/`), missing values are filled in (`derive.rs`), and the file is written
+//! (`dataset/`). Missing velocities and accelerations come from local polynomials, missing masses are 1, missing
+//! charges 0; the summary lists what was filled in.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::scale::{Sample, Scale};
 use super::trajectories::{Options, Run, Trajectories};
 use crate::error::{Error, Result};
 
-/// What an import found and made.
+/// What an import read and filled in.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// Number of runs.
@@ -29,19 +29,19 @@ pub struct Summary {
     pub bodies: usize,
     /// Dimensions of space.
     pub dim: usize,
-    /// What the file lacked and was made: velocities, accelerations, mass, charge.
+    /// What the file lacked and was filled in: velocities, accelerations, mass, charge.
     pub made: Vec<&'static str>,
-    /// Frames that a fit was made to.
+    /// Frames in the window of a fit, if one was made.
     pub window: Option<usize>,
-    /// Standard deviation of the noise in the positions, where a fit was made.
+    /// Standard deviation of the noise in the positions, if a fit was made.
     pub position_noise: Option<f64>,
-    /// Where accelerations were made.
+    /// Errors of the accelerations, if they were fitted.
     pub acceleration_error: Option<ErrorBar>,
-    /// What was guessed, used, left out or looks wrong, a sentence each.
+    /// What was guessed, used or left out, and what looks wrong; one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Reads the file at `from` and writes a dataset at `to`; on an error there is no file.
+/// Reads the file at `from` and writes a data set to `to`; after an error there is no file.
 ///
 /// # Errors
 /// Those of [`Trajectories::read`], of [`fill`] and of [`write`].
@@ -89,8 +89,8 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
     Ok(summary)
 }
 
-/// In a periodic box takes paths apart where they cross its edges, so that fits see no jumps. Jumps that look like those
-/// at the edges of another box are noted.
+/// Unwraps the paths in a periodic box, so that fits see no jumps at its edges. Jumps that suggest another box are
+/// noted.
 fn wrap(read: &mut Trajectories) {
     let (dim, period) = (read.dim, read.period());
     let stride = |run: &Run| run.bodies.len() * dim;
@@ -110,7 +110,7 @@ fn wrap(read: &mut Trajectories) {
             let hint = "if that is the edge of a periodic box, name it with --box";
             read.notes.push(format!("{jumps}: {hint}"));
         } else if (length - edge).abs() > WRONG_EDGE * edge {
-            read.notes.push(format!("warning: {jumps}, and the box has an edge of {edge}"));
+            read.notes.push(format!("warning: {jumps}, but the box has an edge of {edge}"));
         }
     }
     if period != [0.0; 3] {
@@ -121,18 +121,19 @@ fn wrap(read: &mut Trajectories) {
     }
 }
 
-/// Jumps differ from the edge of the box that they are due to by less than this part of it.
+/// Jumps across the edge of the box differ from its length by less than this fraction of it.
 const WRONG_EDGE: f64 = 0.25;
 
-/// Writes complete trajectories as a dataset.
+/// Writes complete trajectories as a data set.
 ///
-/// The file is in the user's units where f32 holds them, else in natural ones with their scale beside them.
+/// The file is in the user's units if f32 can hold all values, otherwise in natural units, with the scale in its
+/// metadata.
 ///
-/// The file is rectangular: runs that are shorter than the longest repeat their frames from the first on, and
-/// `lengths` says how many each really has.
+/// The file is rectangular: runs shorter than the longest repeat their frames from the first on, and `lengths` holds
+/// the true number of frames of each.
 ///
 /// # Errors
-/// A number that f32 does not hold; a file that cannot be written.
+/// A number that f32 cannot hold; a file that cannot be written.
 pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Result<()> {
     let Trajectories { dim, runs, .. } = read;
     let (dim, bodies) = (*dim, runs[0].bodies.len());
@@ -171,11 +172,14 @@ pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Resul
             run.accelerations.as_ref().expect("given or made")
         }),
     ];
-    // In natural units a number is too large beside the others, whatever it is.
+    // In natural units a number that f32 cannot hold is far larger than the others.
     let single = |name: &'static str, run: &Run, values: &[f64], unit: f64| -> Result<()> {
         match values.iter().find(|v| (*v / unit).abs() > f64::from(f32::MAX)) {
             Some(large) => {
-                let message = format!("{large} in run {} is too large beside the others", run.name);
+                let message = format!(
+                    "{large} in run {} is too large compared with the other values",
+                    run.name
+                );
                 Err(Error::input(message).file(&read.path).field(name))
             }
             None => Ok(()),
@@ -211,7 +215,7 @@ pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Resul
     file.finish()
 }
 
-/// True where f32 holds all numbers in the user's units, with all digits that it has.
+/// True if f32 holds all numbers in the user's units at full precision.
 fn held(read: &Trajectories) -> bool {
     let fits = |v: &f64| *v == 0.0 || !v.is_finite() || HELD.contains(&v.abs());
     read.runs.iter().all(|run| {
@@ -220,10 +224,10 @@ fn held(read: &Trajectories) -> bool {
     })
 }
 
-/// Sizes of numbers that f32 holds and that may be multiplied a little.
+/// Sizes of numbers that f32 holds, with some room for products.
 const HELD: RangeInclusive<f64> = 1e-30..=1e30;
 
-/// Units of the data's own.
+/// Natural units of the data.
 fn natural(read: &Trajectories, period: [f64; 3]) -> Scale {
     let all = |of: fn(&Run) -> Option<&Vec<f64>>| -> Vec<f64> {
         read.runs.iter().filter_map(of).flatten().copied().collect()
@@ -239,12 +243,12 @@ fn natural(read: &Trajectories, period: [f64; 3]) -> Scale {
     })
 }
 
-/// Fills `out` with the values, again from the first where they end.
+/// Fills `out` with the values, cycling through them.
 fn repeat<T>(values: &[f64], out: &mut [T], cast: impl Fn(f64) -> T) {
     out.iter_mut().zip(values.iter().cycle()).for_each(|(out, value)| *out = cast(*value));
 }
 
-/// True where two clocks differ by rounding only.
+/// True if two sequences of times differ only by rounding.
 fn same_times(a: &[f64], b: &[f64]) -> bool {
     let step = match b {
         [first, .., last] => (last - first) / (b.len() - 1) as f64,

@@ -159,7 +159,7 @@ fn runs_are_read_with_what_is_there() {
     let (document, _) = imported("t.csv", &fewer, &[]);
     assert!(document["error"]["message"].as_str().unwrap().contains("--bodies 2 and --bodies 3"));
     let (document, data) = imported("t.csv", &fewer, &["--bodies", "2"]);
-    assert!(notes(&document).contains("1 of 3 runs have not 2 bodies"), "{document}");
+    assert!(notes(&document).contains("1 of 3 runs do not have 2 bodies"), "{document}");
     assert_eq!(data.unwrap().about.runs, 2);
 }
 
@@ -343,7 +343,7 @@ fn values_that_disagree_are_warned_of() {
         (1.0, 1.0, 1.0, ""),
         (1.02, 1.0, 1.0, ""),
         (4.74, 1.0, 1.0, "velocities are 4.74 times"),
-        (1.0, -1.0, 1.0, "accelerations are -1 times what the positions say: is the sign turned?"),
+        (1.0, -1.0, 1.0, "accelerations are -1 times what the positions say: is the sign reversed?"),
         (1.0, 1.0, 86400.0, "the times are 86400 times what velocities and accelerations say"),
     ] {
         let (document, data) = imported("t.csv", &table(v, a, clock), &[]);

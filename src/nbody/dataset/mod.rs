@@ -2,10 +2,10 @@
 //!
 //! `positions [run, frame, body, dim] f32`, `velocities`, `accelerations` (same shape),
 //! `masses [run, body] f32`, `charges [run, body] f32`, `times [frame] f64`. A value in the user's units is
-//! origin + unit · stored value, where the file has a [`Scale`]; else the stored value.
+//! origin + unit · stored value if the file has a [`Scale`], otherwise the stored value.
 //!
-//! Where runs have their own clocks or lengths, `times [run, frame] f64` and `lengths [run] u32`: the frames
-//! of a run from its length on repeat its first, so that whoever draws frames draws real ones.
+//! If runs have their own times or lengths: `times [run, frame] f64` and `lengths [run] u32`. Beyond its length a run
+//! repeats its frames from the first on, so that random draws only ever see real frames.
 
 mod prepare;
 
@@ -22,7 +22,7 @@ use crate::model::layout::BodyLayout;
 use crate::ops::tiny::source::{Graphs, States};
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
-/// The `lawsmith` entry of a dataset: every parameter that made it.
+/// The `lawsmith` entry of a data set: every parameter that made it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct About {
     /// Number of runs (independent initial states).
@@ -33,7 +33,7 @@ pub struct About {
     pub bodies: usize,
     /// Dimensions of space: 2 or 3.
     pub dim: usize,
-    /// The law that made it; `None` where it is not known (imported data).
+    /// The law that made it; `None` if it is not known (imported data).
     #[serde(default)]
     pub law: Option<Law>,
     /// How it was made: integrator and tolerances, or the imported file and the fit of derivatives.
@@ -42,56 +42,56 @@ pub struct About {
     /// Seed of the initial states.
     #[serde(default)]
     pub seed: u64,
-    /// What the stored values are in; `None` where they are in the user's units.
+    /// Units of the stored values; `None` if they are the user's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<Scale>,
-    /// Edges of a periodic box, one an axis, as stored values; 0 for an axis without end.
+    /// Edges of a periodic box, one for each axis, as stored values; 0 for an open axis.
     #[serde(default, rename = "box", skip_serializing_if = "Option::is_none")]
     pub period: Option<Vec<f64>>,
 }
 
-/// What a data set is opened in.
+/// The units in which a data set is opened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Units {
-    /// As it is stored, where it was simulated or stored with a scale; else in natural units, which are found
-    /// in the data.
+    /// The stored units if it was simulated or stored with a scale, otherwise natural units, derived from the
+    /// data.
     Natural,
-    /// Those of the user.
+    /// The user's units.
     Users,
-    /// These.
+    /// The given units.
     Of(Scale),
-    /// Of the file, and a single run as it is: to look at it.
+    /// The units of the file, with a single run not split: for inspection.
     Stored,
 }
 
 impl About {
-    /// What is where among the features of a body.
+    /// The layout of the features of a body.
     pub fn layout(&self) -> BodyLayout {
         BodyLayout { dim: self.dim }
     }
 
-    /// Features of a body.
+    /// Number of features of a body.
     pub fn n_features(&self) -> usize {
         self.layout().width()
     }
 
-    /// Elements of `positions`.
+    /// Number of elements of `positions`.
     pub fn len(&self) -> usize {
         self.runs * self.frames * self.bodies * self.dim
     }
 
-    /// Edges of the periodic box as stored values; 0 for an axis without end.
+    /// Edges of the periodic box as stored values; 0 for an open axis.
     pub fn periods(&self) -> [f64; 3] {
         let edges = self.period.as_deref().unwrap_or_default();
         std::array::from_fn(|axis| edges.get(axis).copied().unwrap_or(0.0))
     }
 
-    /// What a stored value of 1 is in the user's units.
+    /// The units of the stored values, in the user's units.
     pub fn units(&self) -> Scale {
         self.scale.unwrap_or(Scale::NONE)
     }
 
-    /// True where there is nothing in it.
+    /// True if it holds no data.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -112,14 +112,14 @@ impl About {
         ]
     }
 
-    /// Starts a dataset file; fill its six tensors, then call `finish`.
+    /// Creates a data-set file; fill its six tensors, then call `finish`.
     pub fn create(&self, path: &Path) -> Result<TensorWriter> {
         let entry = serde_json::to_value(self).expect("the entry is plain data");
         TensorWriter::create(path, "dataset", entry, &self.specs())
     }
 
-    /// The same for runs with their own clocks and lengths: `times` is `[run, frame]`, and there are
-    /// `lengths`, seven tensors.
+    /// The same for runs with their own times and lengths: `times` is `[run, frame]`, and `lengths` is a seventh
+    /// tensor.
     pub fn create_with_clocks(&self, path: &Path) -> Result<TensorWriter> {
         let entry = serde_json::to_value(self).expect("the entry is plain data");
         let mut specs: Vec<TensorSpec> = self.specs().into();
@@ -130,7 +130,7 @@ impl About {
     }
 }
 
-/// The entry of a file, its sizes filled in from the shape of the positions.
+/// The `lawsmith` entry of a file; missing sizes are taken from the shape of the positions.
 fn about(file: &TensorFile) -> Result<About> {
     let mut entry: serde_json::Value = file.entry()?;
     let (_, shape) = file.tensor::<f32>("positions", Dtype::F32)?;
@@ -148,7 +148,7 @@ fn about(file: &TensorFile) -> Result<About> {
     })
 }
 
-/// The ranges of frames without a gap: a step that is much longer than usual ends one. At least one.
+/// The ranges of frames without a gap; a step much longer than usual ends a range. There is at least one.
 pub(super) fn segments(times: &[f64]) -> Vec<Range<usize>> {
     let limit = longest_step(times);
     let mut segments = Vec::new();
@@ -162,7 +162,7 @@ pub(super) fn segments(times: &[f64]) -> Vec<Range<usize>> {
     segments
 }
 
-/// The longest step that is no gap: 1.5 times the usual one where the clock is regular, more where it is not.
+/// The longest step that is not a gap: 1.5 times the usual one if the steps are regular, more if they are not.
 fn longest_step(times: &[f64]) -> f64 {
     let mut steps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     if steps.is_empty() {
@@ -187,14 +187,14 @@ pub struct Arrays {
     pub masses: Vec<f32>,
     /// `[run, body]`
     pub charges: Vec<f32>,
-    /// `[frame]`, or `[run, frame]` where each run has its own.
+    /// `[frame]`, or `[run, frame]` if each run has its own.
     pub times: Vec<f64>,
-    /// `[run]`: frames of each run; empty where all have as many.
+    /// `[run]`: frames of each run; empty if all runs have the same number.
     pub lengths: Vec<u32>,
 }
 
 impl Arrays {
-    /// Room for a data set like this.
+    /// Zero-filled arrays for a data set of this size.
     pub(crate) fn room(about: &About) -> Self {
         let (frames, matter) = (vec![0.0; about.len()], vec![0.0; about.runs * about.bodies]);
         Arrays {
@@ -209,13 +209,13 @@ impl Arrays {
     }
 }
 
-/// Where the numbers are.
+/// Where the numbers are stored.
 enum Numbers {
     Mapped(TensorFile),
     Owned(Arrays),
 }
 
-/// What errors call a data set that has no file.
+/// The name of a data set without a file in error messages.
 const IN_MEMORY: &str = "(data set in memory)";
 
 /// A data set, in memory or mapped for reading. Copies share the numbers.
@@ -224,29 +224,29 @@ pub struct Dataset {
     /// Its parameters.
     pub about: About,
     numbers: Arc<Numbers>,
-    /// Where it came from; a name for error messages where it was made in memory.
+    /// Its file; a placeholder for error messages if it was made in memory.
     path: PathBuf,
-    /// True where runs are blocks of a single run.
+    /// True if the runs are blocks of a single run.
     blocks: bool,
 }
 
 impl Dataset {
-    /// Maps a dataset and checks shapes and that every value is finite; [`Units::Natural`].
+    /// Maps a data set in [`Units::Natural`] and checks its shapes and that every value is finite.
     ///
-    /// Of the entry only `kind` and `version` are needed: the shapes say the rest.
+    /// Only `kind` and `version` are required in the `lawsmith` entry: the shapes give the rest.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_in(path, Units::Natural)
     }
 
-    /// The same in units of choice.
+    /// The same in the given units.
     ///
     /// # Errors
-    /// Values that f32 cannot hold in these units, too.
+    /// Also values that f32 cannot hold in these units.
     pub fn open_in(path: &Path, units: Units) -> Result<Self> {
         Self::map(path)?.prepared(units)
     }
 
-    /// As it is stored.
+    /// Maps a data set as it is stored.
     fn map(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path, "dataset")?;
         let about = about(&file)?;
@@ -273,10 +273,10 @@ impl Dataset {
         Ok(data)
     }
 
-    /// A data set of numbers in memory; [`Units::Natural`].
+    /// A data set from arrays in memory, in [`Units::Natural`].
     ///
     /// # Errors
-    /// An array whose length is not that of its shape in `about`, or that has a NaN or an infinity; fewer than two
+    /// An array whose length does not match its shape in `about`, or that contains NaN or infinity; fewer than two
     /// bodies; no frames.
     ///
     /// ```
@@ -304,7 +304,7 @@ impl Dataset {
     ///     lengths: vec![],
     /// };
     /// let data = Dataset::new(about, arrays)?;
-    /// // Accelerations are near 1 in natural units, which know what they are in yours.
+    /// // Accelerations are near 1 in natural units, which record the conversion to yours.
     /// assert_eq!(data.targets(0, 2), [0.8, 0.0, -0.8, 0.0]);
     /// assert_eq!(data.about.units().acceleration(), 0.25);
     /// # Ok::<(), lawsmith::error::Error>(())
@@ -313,16 +313,16 @@ impl Dataset {
         Self::new_in(about, arrays, Units::Natural)
     }
 
-    /// The same in units of choice.
+    /// The same in the given units.
     ///
     /// # Errors
-    /// Values that f32 cannot hold in these units, too.
+    /// Also values that f32 cannot hold in these units.
     pub fn new_in(about: About, arrays: Arrays, units: Units) -> Result<Self> {
         let Arrays { positions, velocities, accelerations, masses, charges, times, lengths } =
             &arrays;
         let found = [positions, velocities, accelerations, masses, charges].map(Vec::len);
         let wrong = |name: &str, found: usize, shape: &[usize]| {
-            let message = format!("has {found} numbers; its shape is {shape:?}");
+            let message = format!("has {found} numbers, which do not fill its shape {shape:?}");
             Err(Error::input(message).file(IN_MEMORY).field(name))
         };
         for (spec, found) in about.specs().iter().zip(found) {
@@ -343,7 +343,7 @@ impl Dataset {
         data.prepared(units)
     }
 
-    /// An error where a value is not finite, or there is too little.
+    /// Checks that every value is finite and that there are enough bodies and frames.
     fn check(&self) -> Result<()> {
         let (about, path) = (&self.about, self.path());
         if let Some(bad) = self.clocks().iter().find(|t| !t.is_finite()) {
@@ -372,21 +372,21 @@ impl Dataset {
         if let Some(edges) = &about.period
             && (edges.len() != about.dim || edges.iter().any(|l| !l.is_finite() || *l < 0.0))
         {
-            let message = format!("has the box {edges:?}; {} edges from 0 are needed", about.dim);
+            let message = format!("is {edges:?}; {} edges, each 0 or more, are needed", about.dim);
             return Err(Error::input(message).file(path).field("box"));
         }
         Ok(())
     }
 
-    /// True where runs are blocks of a single run.
+    /// True if the runs are blocks of a single run.
     pub fn in_blocks(&self) -> bool {
         self.blocks
     }
 
-    /// Writes it as a file.
+    /// Writes the data set to a file.
     ///
     /// # Errors
-    /// Those of writing.
+    /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let (times, lengths) = (self.clocks(), self.lengths());
         let own = lengths.is_some() || times.len() != self.about.frames;
@@ -409,12 +409,12 @@ impl Dataset {
         file.finish()
     }
 
-    /// Where it is; a name for error messages where it was made in memory.
+    /// Its file; a placeholder for error messages if it was made in memory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where it is, from any working folder: what run folders remember.
+    /// The absolute path of its file, as stored in run folders.
     pub fn absolute_path(&self) -> PathBuf {
         match self.path == Path::new(IN_MEMORY) {
             true => IN_MEMORY.into(),
@@ -458,12 +458,12 @@ impl Dataset {
         self.frames_of("charges")
     }
 
-    /// The times of the first run, `[frame]`: those of all where runs have no clocks of their own.
+    /// The times of the first run, `[frame]`: those of all runs, unless each has its own.
     pub fn times(&self) -> &[f64] {
         self.times_of(0)
     }
 
-    /// All times: `[frame]`, or `[run, frame]` where each run has its own.
+    /// All times: `[frame]`, or `[run, frame]` if each run has its own.
     fn clocks(&self) -> &[f64] {
         match &*self.numbers {
             Numbers::Mapped(file) => file.tensor("times", Dtype::F64).expect("checked in open").0,
@@ -478,7 +478,7 @@ impl Dataset {
         &times[first..first + self.length(run)]
     }
 
-    /// Frames of each run, `[run]`; `None` where all have as many.
+    /// Frames of each run, `[run]`; `None` if all have the same number.
     fn lengths(&self) -> Option<&[u32]> {
         match &*self.numbers {
             Numbers::Mapped(file) if file.has("lengths") => {
@@ -489,7 +489,7 @@ impl Dataset {
         }
     }
 
-    /// Frames of a run; the arrays repeat them where they have more.
+    /// Frames of a run; the arrays repeat them if they hold more.
     pub fn length(&self, run: usize) -> usize {
         self.lengths().map_or(self.about.frames, |lengths| lengths[run] as usize)
     }
@@ -499,7 +499,7 @@ impl Dataset {
         segments(self.times_of(run))[0].len()
     }
 
-    /// The states, to draw graphs from.
+    /// The states from which graphs are drawn.
     pub fn states(&self) -> States<'_> {
         let About { frames, bodies, dim, .. } = self.about;
         States {
@@ -521,7 +521,7 @@ impl Dataset {
         out.extend(graph.features);
     }
 
-    /// At which part of its run a frame is, from 0 to 1; of a single run, at which part of all.
+    /// The position of a frame in its run as a fraction from 0 to 1; for blocks of a single run, in the whole run.
     pub fn moment(&self, run: usize, frame: usize) -> f64 {
         let (at, frames) = match self.blocks {
             true => (run * self.about.frames + frame, self.about.runs * self.about.frames),

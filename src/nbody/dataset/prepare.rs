@@ -1,4 +1,4 @@
-//! A data set as it is used: in the units that are wanted, a single run in blocks of time.
+//! Preparing a data set for use: conversion of units, splitting a single run into blocks of time.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::nbody::scale::{Sample, Scale};
 
 impl Dataset {
-    /// In these units, and a single run in blocks.
+    /// Converts to these units and splits a single run into blocks.
     pub(super) fn prepared(mut self, units: Units) -> Result<Self> {
         let stored = self.about.units();
         let wanted = match units {
@@ -26,7 +26,7 @@ impl Dataset {
         Ok(self)
     }
 
-    /// Makes runs of the blocks of time of a single run: what is held out is then spread over all of it.
+    /// Turns blocks of time of a single run into runs, so that held-out data are spread over all of it.
     fn split(&mut self) -> Result<()> {
         let Some(blocks) = blocks(self.about.frames) else { return Ok(()) };
         let mut own = self.converted(self.about.units())?;
@@ -43,7 +43,7 @@ impl Dataset {
         Ok(())
     }
 
-    /// Natural units of data that are stored in the user's.
+    /// Natural units of data stored in the user's units.
     fn natural(&self) -> Scale {
         let About { bodies, dim, .. } = self.about;
         let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
@@ -58,7 +58,7 @@ impl Dataset {
         })
     }
 
-    /// Brings all values into other units.
+    /// Converts all values to other units.
     fn convert(&mut self, to: Scale) -> Result<()> {
         let length = self.about.units().length / to.length;
         self.numbers = Arc::new(Numbers::Owned(self.converted(to)?));
@@ -95,21 +95,21 @@ impl Dataset {
         })
     }
 
-    /// An error where f32 cannot hold a value.
+    /// An error if f32 cannot hold a value.
     fn held(&self, name: &str, values: Vec<f32>) -> Result<Vec<f32>> {
         if values.iter().all(|v| v.is_finite()) {
             return Ok(values);
         }
-        let message = "has numbers that are too large for these units";
+        let message = "has numbers that f32 cannot hold in these units";
         Err(Error::input(message).file(self.path()).field(name))
     }
 }
 
-/// Into how many blocks a single run of so many frames is split: as few frames as possible are left over.
+/// The number of blocks into which a single run of this many frames is split, leaving over as few frames as possible.
 fn blocks(frames: usize) -> Option<usize> {
     (FEWEST_BLOCKS.min(frames)..=MOST_BLOCKS.min(frames)).min_by_key(|n| frames % n)
 }
 
-/// Blocks of a single run, where it has as many frames.
+/// Limits on the number of blocks of a single run (fewer if it has fewer frames).
 const FEWEST_BLOCKS: usize = 8;
 const MOST_BLOCKS: usize = 24;

@@ -1,6 +1,6 @@
 use super::*;
 
-/// A data set whose numbers tell where they stand, with lengths times `length` and times times `time`.
+/// A data set of reproducible numbers, with lengths multiplied by `length`, times by `time` and masses by `mass`.
 fn written(path: &Path, runs: usize, frames: usize, [length, time, mass]: [f64; 3]) -> Dataset {
     let about = About {
         runs,
@@ -33,7 +33,7 @@ fn written(path: &Path, runs: usize, frames: usize, [length, time, mass]: [f64; 
     Dataset::open(path).unwrap()
 }
 
-/// What networks see does not depend on the user's units, and the units say what it was.
+/// The networks' inputs do not depend on the user's units, and the stored units give the user's values back.
 #[test]
 fn data_of_any_units_are_opened_as_the_same_numbers() {
     let folder = tempfile::tempdir().unwrap();
@@ -57,7 +57,7 @@ fn data_of_any_units_are_opened_as_the_same_numbers() {
         assert!((other.about.periods()[0] / plain.about.periods()[0] - 1.0).abs() < 1e-9);
         let last = other.times()[5] / plain.times()[5];
         assert!((last - 1.0).abs() < 1e-9);
-        // The user's numbers again.
+        // The user's values again.
         let raw = Dataset::open_in(&path, Units::Users).unwrap();
         assert_eq!(raw.about.units(), Scale::NONE);
         let back = Dataset::open_in(&path, Units::Of(was)).unwrap();

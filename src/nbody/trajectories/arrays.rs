@@ -6,7 +6,7 @@ use super::{Options, Run, Trajectories};
 use crate::error::{Error, Result};
 use crate::store::table::Array;
 
-/// The names of what an array may be, in lower case.
+/// Accepted names of arrays, in lower case.
 const POSITIONS: [&str; 8] =
     ["positions", "position", "pos", "x", "r", "coordinates", "coords", "xyz"];
 const VELOCITIES: [&str; 5] = ["velocities", "velocity", "vel", "v", "velo"];
@@ -15,10 +15,10 @@ const FORCES: [&str; 3] = ["forces", "force", "f"];
 const TIMES: [&str; 3] = ["times", "time", "t"];
 const MASSES: [&str; 3] = ["masses", "mass", "m"];
 const CHARGES: [&str; 3] = ["charges", "charge", "q"];
-/// Frames that each run has, where the rest of an array is filled up.
+/// Frames of each run, if shorter runs are padded.
 const LENGTHS: [&str; 1] = ["lengths"];
 
-/// The arrays of a file, each of which may be asked for once.
+/// The arrays of a file, and which of them have been used.
 struct Arrays<'a> {
     path: &'a Path,
     all: &'a [Array],
@@ -37,19 +37,19 @@ impl<'a> Arrays<'a> {
         match array.values.iter().position(|v| !v.is_finite()) {
             Some(at) => {
                 let message =
-                    format!("{} where a number is needed, element {at}", array.values[at]);
+                    format!("{} at element {at} where a number is needed", array.values[at]);
                 Err(Error::input(message).file(self.path).field(&array.name))
             }
             None => Ok(Some(array)),
         }
     }
 
-    /// An array of the shape of positions, or of that shape without its first axis.
+    /// An array of this shape (that of the positions), or without the first axis if there is one run.
     fn like(&mut self, names: &[&str], shape: &[usize]) -> Result<Option<&'a Array>> {
         let Some(array) = self.find(names)? else { return Ok(None) };
         match array.shape[..] == *shape || (shape[0] == 1 && array.shape[..] == shape[1..]) {
             true => Ok(Some(array)),
-            false => Err(self.bad(array, &format!("{shape:?} is needed, as of the positions"))),
+            false => Err(self.bad(array, &format!("{shape:?} is needed, as for the positions"))),
         }
     }
 
@@ -94,7 +94,7 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
             notes.push(match options.time_step {
                 Some(step) => format!("there are no times: frames are {step} apart"),
                 None => {
-                    "there are no times: frames are 1 apart (--time-step says otherwise)".into()
+                    "there are no times: frames are 1 apart (change this with --time-step)".into()
                 }
             });
             false
@@ -147,7 +147,7 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
         };
         times.truncate(length);
         if times.windows(2).any(|pair| pair[1] <= pair[0]) {
-            let message = format!("must rise from frame to frame; those of run {run} do not");
+            let message = format!("must increase from frame to frame; those of run {run} do not");
             return Err(Error::input(message).file(path).field("times"));
         }
         let masses = masses.map(of_bodies);
@@ -173,8 +173,8 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
     Ok(Trajectories { path: path.to_path_buf(), dim, runs, notes, ..Trajectories::default() })
 }
 
-/// What to say where positions run on more smoothly from run to run than from frame to frame: the axes
-/// may be in another order.
+/// A warning if positions change more smoothly from run to run than from frame to frame: the axes may be
+/// in another order.
 fn turned(positions: &[f64], [runs, frames, bodies, dim]: [usize; 4]) -> Option<String> {
     let size = bodies * dim;
     let step = |from: usize, to: usize| -> f64 {

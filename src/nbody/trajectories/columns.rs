@@ -1,4 +1,4 @@
-//! What a column is, by its name or as the user says.
+//! The roles of columns, from their names or given by the user.
 
 use std::fs::File;
 use std::io::Read;
@@ -22,7 +22,7 @@ pub enum Role {
     Velocity(usize),
     /// A component of the acceleration.
     Acceleration(usize),
-    /// A component of the force, which is divided by the mass.
+    /// A component of the force, to be divided by the mass.
     Force(usize),
     /// The mass.
     Mass,
@@ -94,7 +94,7 @@ const NAMES: [(&str, &[&str]); 9] = [
 ];
 
 impl Role {
-    /// The role's own name: that of its column in a table that needs no mapping.
+    /// The role's own name: that of its column in a table in lawsmith's own format.
     pub fn name(self) -> String {
         let axis = |k: usize| AXES[k];
         match self {
@@ -121,12 +121,13 @@ impl Role {
             .chain(vectors)
     }
 
-    /// The role of that name.
+    /// The role with this name.
     fn of(name: &str) -> Option<Role> {
         Role::all().find(|role| role.name() == name)
     }
 
-    /// How well a column's name fits: 0 is the role's own name, the others count on; `None` not at all.
+    /// The rank of a column's name for this role: 0 for the role's own name, then in the order of [`NAMES`]; `None` if
+    /// it does not fit.
     fn fits(self, column: &str) -> Option<usize> {
         let (family, axis) = match self {
             Role::Position(k) => ("#", k),
@@ -152,45 +153,48 @@ impl Role {
     }
 }
 
-/// What the user says columns are.
+/// Roles that the user gave to columns.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Columns(Vec<(String, Role)>);
 
 impl Columns {
-    /// Reads `t=time,id=body`: the file's name, then what it is.
+    /// Reads `t=time,id=body`: the name in the file, then the role.
     ///
     /// # Errors
-    /// An item that is no pair, a role that does not exist, a role that is given twice.
+    /// An item that is not a pair, an unknown role, a role given twice.
     pub fn parse(items: &[String]) -> Result<Columns> {
         let error = |message: String| Error::usage(message).field("columns");
         let mut found: Vec<(String, Role)> = Vec::new();
         for item in items {
             let pair = item.rsplit_once('=').map(|(a, b)| (a.trim(), b.trim()));
-            let (name, role) =
-                pair.ok_or_else(|| error(format!("'{item}' must read column=what, as in t=time")))?;
-            // Turned round it cannot mean anything else.
+            let (name, role) = pair.ok_or_else(|| {
+                error(format!("'{item}' must have the form column=role, as in t=time"))
+            })?;
+            // A reversed pair (time=t) is accepted: it is unambiguous.
             let (name, role) = match (Role::of(role), Role::of(name)) {
                 (Some(known), _) => (name, known),
                 (None, Some(known)) => (role, known),
                 (None, None) => {
                     let names: Vec<String> = Role::all().map(Role::name).collect();
-                    let message = format!("'{role}' in '{item}' is none of {}", names.join(", "));
+                    let message = format!(
+                        "'{role}' in '{item}' is not a role; use one of {}",
+                        names.join(", ")
+                    );
                     return Err(error(message));
                 }
             };
             if role != Role::Ignore && found.iter().any(|(_, other)| *other == role) {
-                return Err(error(format!("two columns are to be {}", role.name())));
+                return Err(error(format!("two columns are given the role {}", role.name())));
             }
             found.push((name.to_string(), role));
         }
         Ok(Columns(found))
     }
 
-    /// The column that plays `role` among those with these `names`, and whether its name had to be
-    /// interpreted.
+    /// The column with this `role` among `names`, and whether it was recognised by another name than the role's own.
     ///
     /// # Errors
-    /// A column that was named and is not there; two that could be meant.
+    /// A column that the user named but the file lacks; two columns that could have the role.
     pub(super) fn find(&self, role: Role, names: &[String]) -> Result<Option<(usize, bool)>> {
         let error = |message: String| Error::usage(message).field("columns");
         let at = |name: &str| {
@@ -198,8 +202,9 @@ impl Columns {
             exact.or_else(|| names.iter().position(|n| name_and_unit(n).0 == name))
         };
         if let Some((name, _)) = self.0.iter().find(|(_, asked)| *asked == role) {
-            let message =
-                || error(format!("there is no column '{name}'; there are {}", names.join(", ")));
+            let message = || {
+                error(format!("there is no column '{name}'; the columns are {}", names.join(", ")))
+            };
             return Ok(Some((at(name).ok_or_else(message)?, false)));
         }
         let taken = |k: usize| self.0.iter().any(|(name, _)| at(name) == Some(k));
@@ -211,15 +216,15 @@ impl Columns {
             [(best, k), (next, other), ..] if best == next => {
                 let (a, b, role) = (&names[k], &names[other], role.name());
                 Err(error(format!(
-                    "'{a}' and '{b}' could both be {role}: say --columns \"{a}={role}\" or \"{b}={role}\""
+                    "'{a}' and '{b}' could both be {role}: choose with --columns \"{a}={role}\" or \"{b}={role}\""
                 )))
             }
-            // Of time and frame, id and name, the first says more; of m and M nobody knows.
+            // Time is preferred to frame and id to name; m and M are ambiguous.
             [(best, k), ..] => Ok(Some((k, best > 0 && names[k] != role.name()))),
         }
     }
 
-    /// A name that a user may have meant, for a column that is not used: one letter off.
+    /// The role whose name differs by one letter from that of an unused column: the user may have meant it.
     pub(super) fn near(column: &str) -> Option<String> {
         let lower = name_and_unit(column).0.to_lowercase();
         let close = |name: &String| {
@@ -287,8 +292,7 @@ mod tests {
         assert_eq!(columns.find(Role::Time, &names).unwrap(), Some((0, false)));
         assert_eq!(columns.find(Role::Body, &names).unwrap(), Some((1, false)));
         assert_eq!(columns.find(Role::Mass, &names).unwrap(), None);
-        for (bad, expected) in
-            [("t", "column=what"), ("t=tim", "none of"), ("a=time,b=time", "two")]
+        for (bad, expected) in [("t", "column=role"), ("t=tim", "one of"), ("a=time,b=time", "two")]
         {
             let error = Columns::parse(&items(bad)).unwrap_err().to_string();
             assert!(error.contains(expected), "{bad}: {error}");

@@ -1,18 +1,18 @@
-//! The text dumps of LAMMPS, as tables.
+//! Text dumps of LAMMPS, read as tables.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::store::table::{Table, Words};
 
-/// What an `ITEM:` line announces, with the rest of the line.
+/// The text of a line after `ITEM:`.
 fn item(line: &str) -> Option<&str> {
     line.strip_prefix("ITEM:").map(str::trim)
 }
 
 /// The dump as a table of time, id, …, and the period of each axis.
 ///
-/// Scaled positions are multiplied by the box; image flags are undone, where they are given.
+/// Scaled positions are converted to lengths; positions with image flags are unwrapped.
 pub(super) fn table(path: &Path) -> Result<(Table, Vec<Option<f64>>)> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
     let mut lines = text.lines().enumerate();
@@ -26,7 +26,7 @@ pub(super) fn table(path: &Path) -> Result<(Table, Vec<Option<f64>>)> {
     while let Some((at, line)) = lines.next() {
         let mut line_of = |what: &str| match lines.next() {
             Some((_, line)) => Ok(line.trim()),
-            None => Err(Error::input(format!("ends where {what} is needed"))
+            None => Err(Error::input(format!("the file ends where {what} is needed"))
                 .file(path)
                 .row(at as u64 + 1)),
         };
@@ -51,7 +51,7 @@ pub(super) fn table(path: &Path) -> Result<(Table, Vec<Option<f64>>)> {
                     let ends: Vec<f64> =
                         line.split_whitespace().filter_map(|w| w.parse().ok()).collect();
                     let &[low, high] = &ends[..] else {
-                        return bad(at, format!("'{line}' is no bound of a box"));
+                        return bad(at, format!("'{line}' must be the two bounds of the box"));
                     };
                     bounds.push((low, high));
                 }
@@ -63,7 +63,7 @@ pub(super) fn table(path: &Path) -> Result<(Table, Vec<Option<f64>>)> {
                     columns = vec![Words::default(); names.len() + 1];
                 }
                 if here != names {
-                    return bad(at, "has other columns than the first frame".into());
+                    return bad(at, "has different columns from the first frame".into());
                 }
                 for _ in 0..atoms {
                     let Some((at, line)) = lines.next() else {
@@ -95,7 +95,9 @@ pub(super) fn table(path: &Path) -> Result<(Table, Vec<Option<f64>>)> {
     }
     let mut table = Table::of_lines(path, row_lines);
     if time.is_none() {
-        table.notes.push("the time is counted in steps (--time-step says how long one is)".into());
+        table
+            .notes
+            .push("the time is counted in steps (--time-step sets the length of one)".into());
     }
     let plain = |name: &String| match name.as_str() {
         "xs" | "ys" | "zs" | "xu" | "yu" | "zu" | "xsu" | "ysu" | "zsu" => name[..1].to_string(),
@@ -107,7 +109,7 @@ pub(super) fn table(path: &Path) -> Result<(Table, Vec<Option<f64>>)> {
         let (low, high) = *bounds.get(k)?;
         periodic.get(k).copied().unwrap_or(false).then_some(high - low)
     };
-    // Coordinates that were never wrapped, or are no longer, are not periodic.
+    // Coordinates that are unwrapped, in the file or by image flags, are not periodic.
     let wrapped = |k: usize| {
         let name = ["x", "y", "z"][k];
         let open = names.iter().any(|n| *n == format!("{name}u") || *n == format!("{name}su"));
@@ -117,7 +119,7 @@ pub(super) fn table(path: &Path) -> Result<(Table, Vec<Option<f64>>)> {
     Ok((table, periods))
 }
 
-/// The cells of an atom, positions in units of length and without the jumps at the edges of the box.
+/// The cells of an atom, with positions as lengths and unwrapped by image flags.
 fn unwrapped(names: &[String], cells: &[&str], bounds: &[(f64, f64)]) -> Vec<String> {
     let cell = |name: &str| names.iter().position(|n| n == name).map(|k| cells[k]);
     let place = |k: usize| {

@@ -1,6 +1,6 @@
-//! Trajectories in memory, as a file has them: tables of rows, arrays, LAMMPS dumps, extended XYZ.
+//! Trajectories in memory, as read from a file: tables of rows, arrays, LAMMPS dumps, extended XYZ.
 //!
-//! Everything here is f64 and in the file's own units; what is missing stays missing. `import.rs` fits it
+//! Everything here is f64 and in the file's own units; missing values stay missing. `import.rs` fills them in
 //! and writes the data set.
 
 mod arrays;
@@ -20,22 +20,22 @@ pub use columns::{Columns, Role};
 /// How a file is read.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// What columns are, where their names do not say it.
+    /// Roles of columns whose names do not tell them.
     pub columns: Columns,
-    /// The time of one step, where the file counts steps.
+    /// The time of one step, if the file counts steps.
     pub time_step: Option<f64>,
-    /// Only runs of so many bodies.
+    /// Read only runs with this number of bodies.
     pub bodies: Option<usize>,
-    /// Edges of a periodic box, one for all axes or one each; 0 for an axis without end.
+    /// Edges of a periodic box, one for all axes or one each; 0 for an open axis.
     pub edges: Vec<f64>,
 }
 
 /// One run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Run {
-    /// As the file calls it.
+    /// Its name in the file.
     pub name: String,
-    /// `[frame]`, rising.
+    /// `[frame]`, increasing.
     pub times: Vec<f64>,
     /// The names of the bodies, `[body]`.
     pub bodies: Vec<String>,
@@ -66,17 +66,17 @@ impl Run {
 /// The trajectories of a file.
 #[derive(Clone, Debug, Default)]
 pub struct Trajectories {
-    /// Where they came from.
+    /// The file they were read from.
     pub path: PathBuf,
     /// Dimensions of space: 2 or 3.
     pub dim: usize,
-    /// The runs; all have the same number of bodies, and either all or none have velocities, ….
+    /// The runs; all have the same number of bodies, and velocities, … are present in all or in none.
     pub runs: Vec<Run>,
-    /// The unit that the file gives for positions, times, …, where it gives one.
+    /// Units of positions, times, …, as far as the file gives them.
     pub units: Vec<(String, String)>,
-    /// The period of space along each axis, where the file says that it has one.
+    /// The period of space along each axis, if the file gives one.
     pub periods: Vec<Option<f64>>,
-    /// What was guessed, used, left out or looks wrong, a sentence each, for the user.
+    /// What was guessed, used or left out, and what looks wrong: one sentence each, for the user.
     pub notes: Vec<String>,
 }
 
@@ -84,11 +84,11 @@ pub struct Trajectories {
 fn edges(edges: &[f64], dim: usize) -> Result<Vec<Option<f64>>> {
     let wrong = |message: String| Err(Error::usage(message).field("box"));
     if let Some(edge) = edges.iter().find(|edge| !edge.is_finite() || **edge < 0.0) {
-        return wrong(format!("{edge} is no edge of a box; a number from 0 is needed"));
+        return wrong(format!("{edge} cannot be the edge of a box; give a number of 0 or more"));
     }
     if edges.len() != 1 && edges.len() != dim {
         return wrong(format!(
-            "has {} edges; give one, or one for each of {dim} axes",
+            "has {} edges; give one, or one for each of the {dim} axes",
             edges.len()
         ));
     }
@@ -97,15 +97,15 @@ fn edges(edges: &[f64], dim: usize) -> Result<Vec<Option<f64>>> {
 }
 
 impl Trajectories {
-    /// Edges of the periodic box, 0 for an axis without end.
+    /// Edges of the periodic box, 0 for an open axis.
     pub fn period(&self) -> [f64; 3] {
         std::array::from_fn(|axis| self.periods.get(axis).copied().flatten().unwrap_or(0.0))
     }
 
-    /// Reads a file of any kind.
+    /// Reads a file of any supported kind.
     ///
     /// # Errors
-    /// With file, field and row where they are known.
+    /// Anything wrong with the file; the error names file, field and row as far as they are known.
     pub fn read(path: &Path, options: &Options) -> Result<Trajectories> {
         if options.time_step.is_some_and(|step| !(step > 0.0 && step.is_finite())) {
             return Err(Error::usage("must be a number above 0").field("time-step"));
@@ -146,7 +146,7 @@ impl Trajectories {
         Ok(read)
     }
 
-    /// Leaves only runs of the number of bodies that was asked for; an error where numbers differ.
+    /// Keeps only runs with the requested number of bodies; without a request, an error if the numbers differ.
     fn same_bodies(&mut self, asked: Option<usize>) -> Result<()> {
         let error = |message: String| Error::input(message).file(&self.path).field("body");
         let all = self.runs.len();
@@ -159,24 +159,24 @@ impl Trajectories {
             if self.runs.len() < all {
                 let left = all - self.runs.len();
                 self.notes
-                    .push(format!("{left} of {all} runs have not {n} bodies and are left out"));
+                    .push(format!("{left} of {all} runs do not have {n} bodies and are left out"));
             }
         } else if let Some(other) = self.runs.iter().find(|run| run.bodies.len() != n) {
             return Err(error(format!(
-                "run {first} has {n} bodies, run {} has {}: a data set holds runs of one number of bodies; \
-                 import each kind by itself, with --bodies {n} and --bodies {}",
+                "run {first} has {n} bodies, run {} has {}: all runs of a data set must have the same number; \
+                 import each kind separately, with --bodies {n} and --bodies {}",
                 other.name,
                 other.bodies.len(),
                 other.bodies.len()
             )));
         }
         if self.runs[0].bodies.len() < 2 {
-            return Err(error("there is only one body: nothing interacts".into()).row(2));
+            return Err(error("there is only one body, so nothing interacts".into()).row(2));
         }
         Ok(())
     }
 
-    /// Two dimensions where the third never changes, and where there is only one.
+    /// Reduces to two dimensions if z never changes; adds y = 0 if there is only one.
     fn flatten(&mut self) {
         let Trajectories { runs, dim, notes, .. } = self;
         let (old, bodies) = (*dim, runs[0].bodies.len());
@@ -189,7 +189,7 @@ impl Trajectories {
             constant(&run.positions) && zero(&run.velocities) && zero(&run.accelerations)
         };
         match old {
-            1 => notes.push("there is one dimension only: y is 0".into()),
+            1 => notes.push("there is only one dimension: y is set to 0".into()),
             3 if runs.iter().all(still) => {
                 notes.push("z never changes and is left out: there are two dimensions".into());
             }
@@ -208,7 +208,7 @@ impl Trajectories {
         }
     }
 
-    /// An error where a mass is none that a force could be divided by.
+    /// An error if a mass is not positive.
     fn masses(&self) -> Result<()> {
         for run in &self.runs {
             let mut masses = run.masses.iter().flatten().zip(&run.bodies);
@@ -216,8 +216,8 @@ impl Trajectories {
             if let Some((mass, body)) = masses.find(|(mass, _)| none(**mass)) {
                 let message = match *mass {
                     0.0 => format!(
-                        "body {body} of run {} has none: a mass must be positive, as accelerations are forces \
-                         over masses; give a tracer a mass far below the others",
+                        "body {body} of run {} has mass 0, but accelerations are forces divided by masses; give a \
+                         tracer a mass far below the others",
                         run.name
                     ),
                     _ => format!(

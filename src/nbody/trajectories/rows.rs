@@ -1,4 +1,4 @@
-//! Trajectories from a table with a row for each body at each time, in any order.
+//! Trajectories from a table with one row per body and time, in any order.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,10 @@ use super::{Options, Run, Trajectories};
 use crate::error::{Error, Result};
 use crate::store::table::{Column, Table, name_and_unit};
 
-/// Beyond this a square would not be a number.
+/// The square of a larger number could overflow.
 const LARGEST: f64 = 1e150;
 
-/// Columns that a table has, by what they are.
+/// The columns of a table, by role.
 struct Source<'a> {
     table: &'a Table,
     found: Vec<(Role, usize)>,
@@ -41,12 +41,14 @@ impl<'a> Source<'a> {
                 source.units.push((role.name(), unit.to_string()));
             }
         }
-        // What trackpy calls mass is how bright a spot is.
+        // In trackpy, mass is the brightness of a spot.
         if ["ecc", "signal", "size"].iter().all(|name| table.find(name).is_some())
             && columns == &Columns::default()
         {
             source.found.retain(|(role, _)| *role != Role::Mass);
-            source.notes.push("the column mass is a brightness here and is not used".into());
+            source.notes.push(
+                "the column mass is not used: in a table of trackpy it is a brightness".into(),
+            );
         }
         if source.has(Role::Acceleration(0)) {
             source.found.retain(|(role, _)| !matches!(role, Role::Force(_)));
@@ -55,7 +57,7 @@ impl<'a> Source<'a> {
             source.notes.push(format!("accelerations are the forces over {by}"));
         }
         if !renamed.is_empty() {
-            source.notes.push(format!("read as {}", renamed.join(", ")));
+            source.notes.push(format!("read {}", renamed.join(", ")));
         }
         if !source.units.is_empty() {
             let units = source.units.iter().map(|(name, unit)| format!("{name} in {unit}"));
@@ -89,18 +91,18 @@ impl<'a> Source<'a> {
         Some(&self.table.names[*index])
     }
 
-    /// The column, which must be there.
+    /// The column with this role, which must be present.
     fn needed(&self, role: Role) -> Result<&'a Column> {
         match self.name(role) {
             Some(name) => self.table.cells(name),
             None => {
-                let message = format!("{}; --columns says which is meant", self.table.lacks());
+                let message = format!("{}; name it with --columns", self.table.lacks());
                 Err(Error::input(message).file(&self.table.path).field(role.name()))
             }
         }
     }
 
-    /// The columns of a vector, all of them or none.
+    /// The columns of a vector: all of them or none.
     fn vector(&self, of: fn(usize) -> Role, dim: usize) -> Result<Option<Vec<&'a [f64]>>> {
         if !(0..dim).any(|k| self.has(of(k))) {
             return Ok(None);
@@ -111,13 +113,13 @@ impl<'a> Source<'a> {
             .map(Some)
     }
 
-    /// The numbers of a column that is there.
+    /// The numbers of a column that is present.
     fn numbers(&self, role: Role) -> Result<&'a [f64]> {
         let name = self.name(role).expect("it is there");
         let values = self.table.column(name)?;
         match values.iter().position(|v| v.abs() > LARGEST) {
             Some(row) => {
-                let message = format!("{} is too large to be used", values[row]);
+                let message = format!("{} is too large", values[row]);
                 let error = Error::input(message).file(&self.table.path).field(name);
                 Err(error.row(self.table.row_number(row)))
             }
@@ -209,7 +211,7 @@ pub(super) fn trajectories(table: &Table, options: &Options) -> Result<Trajector
     Ok(read)
 }
 
-/// The table without the rows that have no position at all: those of a body that was not seen.
+/// The table without rows that have no position at all (of a body that was not seen).
 fn present(table: &Table, columns: &Columns) -> Result<Table> {
     let mut names = Vec::new();
     for axis in 0..3 {
@@ -229,7 +231,7 @@ fn present(table: &Table, columns: &Columns) -> Result<Table> {
     Ok(left)
 }
 
-/// The rows of each run, runs in the order of their numbers, or else of the file.
+/// The rows of each run; runs are ordered by number if all are numbers, otherwise as in the file.
 fn grouped(run: Option<&Column>, rows: usize) -> Vec<(String, Vec<usize>)> {
     let Some(run) = run else { return vec![("0".into(), (0..rows).collect())] };
     let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
@@ -246,7 +248,7 @@ fn grouped(run: Option<&Column>, rows: usize) -> Vec<(String, Vec<usize>)> {
     groups
 }
 
-/// Sorts by name where all names are numbers; else leaves the order.
+/// Sorts by name if all names are numbers; otherwise keeps the order.
 fn in_order<T>(items: &mut [T], name: fn(&T) -> &str) {
     if items.iter().all(|item| name(item).parse::<i128>().is_ok()) {
         items.sort_by_key(|item| name(item).parse::<i128>().unwrap_or_default());
@@ -256,15 +258,15 @@ fn in_order<T>(items: &mut [T], name: fn(&T) -> &str) {
     }
 }
 
-/// Where the rows of a run belong.
+/// Which rows of the table make up a run.
 struct Layout {
     times: Vec<f64>,
     bodies: Vec<String>,
-    /// Row of the table for `[frame, body]`.
+    /// Rows of the table, `[frame, body]`.
     rows: Vec<usize>,
-    /// Rows that say again what another says.
+    /// Number of rows that repeat another.
     repeated: usize,
-    /// Times at which a body is missing.
+    /// Number of times at which a body is missing.
     partial: usize,
 }
 
@@ -308,7 +310,7 @@ impl Layout {
                 repeated += 1;
             } else {
                 let message = format!(
-                    "run {run}, time {}, body {} is in row {} already, with other values",
+                    "run {run}, time {}, body {} is in row {} already, with different values",
                     time[row],
                     bodies[number],
                     table.row_number(*slot)
@@ -355,7 +357,7 @@ impl Layout {
         self.times.len()
     }
 
-    /// The value of each body, which may not change with time.
+    /// The value for each body, which must not change with time.
     fn constant(&self, table: &Table, values: &[f64], field: &str) -> Result<Vec<f64>> {
         let n = self.bodies.len();
         for (at, &row) in self.rows.iter().enumerate() {
@@ -371,10 +373,10 @@ impl Layout {
     }
 }
 
-/// The times of a run: those that are equal within rounding are one.
+/// The times of a run, with times that are equal within rounding merged.
 struct Clock {
     times: Vec<f64>,
-    /// Times up to which each reaches.
+    /// The latest time merged into each.
     until: Vec<f64>,
 }
 

@@ -1,11 +1,11 @@
-//! XYZ files, plain and extended, as tables.
+//! XYZ files, plain and extended, read as tables.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::store::table::{Table, Words};
 
-/// True for a text that begins as an XYZ file: a number of atoms alone, then any line, then an atom.
+/// True for text that begins like an XYZ file: a line with only the number of atoms, then any line, then an atom.
 pub(super) fn is(begin: &str) -> bool {
     let mut lines = begin.lines();
     let atoms = lines.next().and_then(|line| line.trim().parse::<usize>().ok());
@@ -74,7 +74,7 @@ pub(super) fn table(path: &Path) -> Result<(Table, Vec<Option<f64>>)> {
             continue;
         }
         let Ok(atoms) = line.trim().parse::<usize>() else {
-            return bad(at, format!("'{}' is no number of atoms", line.trim()));
+            return bad(at, format!("'{}' is not a number of atoms", line.trim()));
         };
         let comment = lines.next().map_or("", |(_, line)| line);
         let Some(here) = properties(comment) else {
@@ -95,7 +95,7 @@ pub(super) fn table(path: &Path) -> Result<(Table, Vec<Option<f64>>)> {
             }
         }
         if here != names {
-            return bad(at + 1, "has other columns than the first frame".into());
+            return bad(at + 1, "has different columns from the first frame".into());
         }
         let time = value(comment, &["time", "t"]).filter(|t| t.parse::<f64>().is_ok());
         let step =
@@ -121,10 +121,10 @@ pub(super) fn table(path: &Path) -> Result<(Table, Vec<Option<f64>>)> {
     let mut table = Table::of_lines(path, row_lines);
     if !timed {
         table.notes.push(
-            "the time is counted in frames or steps (--time-step says how long one is)".into(),
+            "the time is counted in frames or steps (--time-step sets the length of one)".into(),
         );
     }
-    // A number of its own says more than the place in the list.
+    // A column that numbers the atoms is preferred to their place in the list.
     let own = names.iter().any(|name| ["id", "body", "particle", "atom"].contains(&name.as_str()));
     let place = if own { "place" } else { "body" };
     table.names = ["time", place].map(String::from).into_iter().chain(names).collect();
