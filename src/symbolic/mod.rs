@@ -1,4 +1,4 @@
-//! Symbolic regression: the search for formulas, and the front of the best.
+//! Symbolic regression: the search for formulas, and the Pareto front of the best.
 
 pub mod columns;
 mod constants;

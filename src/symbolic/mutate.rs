@@ -1,7 +1,7 @@
 //! How expressions change: the mutations of regularised evolution (PySR's kinds and a few more) and
 //! crossover.
 //!
-//! All work on the postfix list: a sub-tree is a range, and a change replaces one range by another.
+//! Everything works on the postfix list: a sub-tree is a range, and a change replaces one range by another.
 
 use super::settings::Settings;
 use crate::choice;
@@ -15,21 +15,21 @@ pub struct Grammar {
     /// Operators and the probability to draw each, by arity − 1.
     operators: [Vec<(Op, f64)>; 3],
     variables: usize,
-    /// Some values of each variable: thresholds of comparisons are drawn from them.
+    /// Some values of each variable, from which thresholds of comparisons are drawn.
     samples: Vec<Vec<f32>>,
     compares: Vec<Op>,
-    /// True where + and * are both there.
+    /// True if both + and * are available.
     combines: bool,
-    /// Operators of the user's own; one is drawn as often as an operator of complexity 1.
+    /// User-defined operators; one is drawn as often as an operator of complexity 1.
     definitions: Vec<Definition>,
     kinds: [f64; KINDS.len()],
-    /// True where * is there; and /.
+    /// True if * is available; and /.
     multiplies: bool,
     divides: bool,
 }
 
-/// Kinds of mutation with the weight of each. Constants are fitted after every one of them, so
-/// that little weight falls on changing numbers.
+/// Kinds of mutation with their weights. Constants are fitted after each mutation, so changing numbers has little
+/// weight.
 pub const KINDS: [(Kind, f64); 13] = [
     (Kind::Constant, 0.4),
     (Kind::Operator, 1.0),
@@ -49,13 +49,13 @@ pub const KINDS: [(Kind, f64); 13] = [
 choice! {
     /// A kind of mutation.
     pub enum Kind {
-        /// A constant times a random factor, rarely with the other sign.
+        /// A constant times a random factor, rarely with a change of sign.
         Constant = "constant",
         /// An operator becomes another of the same arity.
         Operator = "operator",
         /// A variable becomes another.
         Variable = "variable",
-        /// The operands of a binary operator change places.
+        /// The operands of a binary operator are swapped.
         Swap = "swap",
         /// a ∘ (b • c) becomes (a ∘ b) • c, or back.
         Rotate = "rotate",
@@ -71,14 +71,14 @@ choice! {
         Hoist = "hoist",
         /// A variable v becomes v + c·u: linear combinations of two variables at once.
         Combine = "combine",
-        /// A sub-tree is multiplied by a product of two variables: what neither does alone.
+        /// A sub-tree is multiplied by a product of two variables, where neither helps alone.
         Multiply = "multiply",
         /// A new random expression.
         Random = "random",
     }
 }
 
-/// An operator that is to be put above something.
+/// An operator to be put above something.
 #[derive(Clone, Copy)]
 enum Drawn {
     Op(Op),
@@ -87,8 +87,7 @@ enum Drawn {
 }
 
 impl Grammar {
-    /// Expressions of the operators of `settings` on variables, some values of each of which are
-    /// given.
+    /// Expressions of the operators of `settings` on variables; `samples` are some values of each variable.
     pub fn new(settings: &Settings, samples: Vec<Vec<f32>>) -> Self {
         let operators = &settings.operators;
         let mut by_arity = [const { Vec::new() }; 3];
@@ -124,7 +123,7 @@ impl Grammar {
         Expression::variable(random.below(self.variables) as u16)
     }
 
-    /// An operator, by arity where one is asked for.
+    /// A random operator, of the given arity if there is one.
     fn operator(&self, arity: Option<usize>, random: &mut Random) -> Option<Op> {
         let pool = || {
             let wanted = |(i, _): &(usize, _)| arity.is_none_or(|a| a == i + 1);
@@ -138,7 +137,7 @@ impl Grammar {
         drawn.or_else(|| pool().last()).map(|o| o.0)
     }
 
-    /// An operator or, where there are any, one of the user's own.
+    /// A random operator, possibly a user-defined one.
     fn any_operator(&self, random: &mut Random) -> Option<Drawn> {
         if !self.definitions.is_empty() {
             let built_in: f64 = self.operators.iter().flatten().map(|o| o.1).sum();
@@ -150,7 +149,7 @@ impl Grammar {
         self.operator(None, random).map(Drawn::Op)
     }
 
-    /// What was drawn on `operand` and leaves, in some order.
+    /// The drawn operator on `operand` and leaves, in some order.
     fn on_top(&self, drawn: Drawn, operand: Expression, random: &mut Random) -> Expression {
         match drawn {
             Drawn::Op(op) => self.above(op, operand, random),
@@ -226,10 +225,9 @@ impl Grammar {
         e
     }
 
-    /// A beginning: a random expression, or (every other time) a product of random variables.
+    /// A starting point: a random expression, or (every other time) a product of random variables.
     ///
-    /// A law that is a product, such as q1 q2 dx, shows nothing to a search that has only some of its
-    /// factors.
+    /// A law that is a product, such as q1 q2 dx, is invisible to a search that has only some of its factors.
     pub fn beginning(&self, random: &mut Random) -> Expression {
         if random.uniform() < 0.5 {
             self.monomial(1 + random.below(4), random)
@@ -264,7 +262,7 @@ impl Grammar {
         replace(e, at, &self.on_top(drawn, leaf, random))
     }
 
-    /// One random mutation; None where the kind that was drawn cannot be done here.
+    /// One random mutation; None if the kind drawn is not possible here.
     pub fn mutate(&self, e: &Expression, random: &mut Random) -> Option<Expression> {
         let mut left = random.uniform() * self.kinds.iter().sum::<f64>();
         let drawn = self.kinds.iter().position(|weight| {
@@ -337,7 +335,7 @@ impl Grammar {
 
     /// A changed value for the constant at `at`.
     fn nudge(&self, e: &Expression, at: usize, value: f64, random: &mut Random) -> f64 {
-        // The threshold of a variable: fitting does not move it, the data says where it can be.
+        // The threshold of a variable: fitting does not move it; the data determine where it can be.
         if let (Some(Node::Op(Op::Greater | Op::Less)), Some(&Node::Variable(v))) =
             (e.nodes().get(at + 1), at.checked_sub(1).and_then(|before| e.nodes().get(before)))
             && random.uniform() < 0.5
@@ -353,7 +351,7 @@ impl Grammar {
     }
 }
 
-/// The position of a random node of those that are `wanted`.
+/// The position of a random node among those that are `wanted`.
 fn pick(e: &Expression, random: &mut Random, wanted: impl Fn(Node) -> bool) -> Option<usize> {
     let count = e.nodes().iter().filter(|&&node| wanted(node)).count();
     if count == 0 {
@@ -394,7 +392,7 @@ fn rotate(e: &Expression, at: usize, random: &mut Random) -> Option<Expression> 
     Some(replace(e, at, &rotated))
 }
 
-/// A random sub-tree of `a` replaced by one of `b`.
+/// `a` with a random sub-tree replaced by one of `b`.
 pub fn crossover(a: &Expression, b: &Expression, random: &mut Random) -> Expression {
     let (at, from) = (random.below(a.nodes().len()), random.below(b.nodes().len()));
     replace(a, at, &b.subtree(from))

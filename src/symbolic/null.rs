@@ -1,4 +1,4 @@
-//! The null hypothesis: the same search on targets that are shuffled against their inputs. How often does it find a
+//! The null hypothesis: the same search on targets that are shuffled relative to their inputs. How often does it find a
 //! formula, no more complex than the law, that fits as well?
 
 use serde::{Deserialize, Serialize};
@@ -15,18 +15,18 @@ use crate::observer::{Observer, Quiet};
 use crate::ops::expression::Evaluator;
 use crate::random::Random;
 
-/// What became of shuffled targets.
+/// Results for shuffled targets.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Null {
-    /// Targets that were shuffled.
+    /// Number of shuffled targets.
     pub shuffled: u64,
-    /// Those of them that a formula of at most the law's complexity fits as well as the law its target, relative to
-    /// the loss of the best constant.
+    /// Number of those fitted as well as the law fits its target, relative to the loss of the best constant, by a
+    /// formula no more complex than the law.
     pub as_well: u64,
 }
 
 impl Null {
-    /// In a sentence.
+    /// The result as a sentence.
     pub fn text(&self) -> String {
         let Null { shuffled, as_well } = self;
         let are = if *as_well == 1 { "is" } else { "are" };
@@ -34,10 +34,10 @@ impl Null {
     }
 }
 
-/// A search that can be made again.
+/// A search that can be repeated.
 pub(super) struct Again<'a> {
     pub evaluator: &'a Evaluator,
-    /// As the search got them.
+    /// As the search received them.
     pub problems: Vec<Problem>,
     pub options: &'a Options,
     pub settings: &'a Settings,
@@ -45,8 +45,8 @@ pub(super) struct Again<'a> {
 }
 
 impl Again<'_> {
-    /// Shuffles and searches `count` times, and compares with the laws of `outcomes`; one for each of them that has a
-    /// law. Fewer times where the observer stops it.
+    /// Shuffles and searches `count` times, and compares with the laws of `outcomes`; one result for each outcome with
+    /// a law. Fewer times if the observer stops it.
     ///
     /// # Errors
     /// Those of the search.
@@ -88,7 +88,7 @@ impl Again<'_> {
         Ok(found)
     }
 
-    /// The problems with their targets in another order, the same for all of them; rows without weight stay.
+    /// The problems with their targets in another order, the same for all of them; rows of weight zero stay.
     fn shuffled(&self, index: u64) -> Vec<Problem> {
         let mut problems = self.problems.clone();
         let Problem { weights, target, .. } = &self.problems[0];
@@ -128,7 +128,7 @@ impl Again<'_> {
     }
 }
 
-/// The smallest loss of formulas up to a complexity.
+/// The smallest loss of formulas up to this complexity.
 fn best(front: &Front, complexity: u32) -> f64 {
     let entries = front.entries.iter().filter(|entry| entry.complexity <= complexity);
     entries.map(|entry| entry.loss).fold(f64::INFINITY, f64::min)

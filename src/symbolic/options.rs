@@ -1,4 +1,4 @@
-//! The options of the search of a table: of a call, on the command line, in config.toml and in a batch.
+//! The options of a symbolic regression, for calls, the command line, config.toml and batches.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ use crate::ops::expression::Loss;
 use crate::options;
 use crate::options::Choice;
 
-/// Formulas to consider where neither --evaluations nor --seconds says.
+/// Default number of formulas, if neither --evaluations nor --seconds is given.
 const EVALUATIONS: u64 = 500_000;
 
-/// The longest formulas and the most islands: more than a search can use, little enough to be held.
+/// The largest complexity and number of islands: more than a search can use, but small enough for memory.
 const MOST_COMPLEX: u64 = 10_000;
 const MOST_ISLANDS: u64 = 10_000;
 
@@ -24,17 +24,17 @@ const MOST_ISLANDS: u64 = 10_000;
 const LARGEST: u64 = i64::MAX as u64;
 
 options! {
-    /// What a search of a table is asked for.
+    /// Options for the search of a table.
     pub struct Options {
         /// Columns to find formulas for, each on its own (required for a table)
         target: Vec<String> = Vec::new() => [.value("COLUMNS")];
-        /// Columns dx, dy, ... of a vector: each target is f(other inputs) * (a * dx + b * dy + ...) + c, with
-        /// the same f for all targets and its own a, b, c for each, as the components of a force are
+        /// Columns dx, dy, ... of a vector: each target is f(other inputs) * (a * dx + b * dy + ...) + c, with the same
+        /// f for all targets and its own a, b, c for each, like the components of a force
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         joint: Vec<String> = Vec::new() => [.value("COLUMNS")];
         /// Columns that formulas may use [default: all others]
         inputs: Vec<String> = Vec::new() => [.value("COLUMNS")];
-        /// Operators that formulas may use, with commas between.
+        /// Operators that formulas may use, separated by commas.
         operators: String = "+,-,*,/,^,exp,log,>,<,IF".to_string() => [.help(format!("Operators that formulas may use: {}", Op::names())).hyphens()];
         /// An operator of your own, such as "gauss(x, s) = exp(-(x / s)^2)"; may be given several times
         define: Vec<String> = Vec::new() => [.value("DEFINITION").repeated()];
@@ -62,7 +62,7 @@ options! {
         /// Column with the standard errors of the target: rows weigh 1/error^2 under mse and 1/error under mae
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sigma: Option<String> = None => [.value("COLUMN")];
-        /// Leave out rows that lack a value in one of the columns that are used
+        /// Leave out rows that lack a value in one of the columns used
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         drop_missing: bool = false;
         /// Share of the rows, drawn at random, that is kept from the search and used to choose the law
@@ -102,7 +102,7 @@ options! {
         /// Stop after S seconds
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seconds: Option<f64> = None => [.value("S")];
-        /// Stop at a loss of this size
+        /// Stop once the loss is this small
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target_loss: Option<f64> = None => [.value("LOSS")];
         /// Rule that chooses the law from the front
@@ -111,8 +111,7 @@ options! {
 }
 
 impl Options {
-    /// An error where an option is given, with another value than its default, that is none of those
-    /// `allowed`.
+    /// An error if an option differs from its default and is not one of `allowed`.
     pub fn only(&self, allowed: &[&str], why: &str) -> Result<()> {
         let value = |options| serde_json::to_value(options).expect("plain data");
         let (own, default) = (value(self), value(&Options::default()));
@@ -127,11 +126,11 @@ impl Options {
         }
     }
 
-    /// True where a search may see columns in units of their own: its formulas can be written in others, and nothing
-    /// of the user's own computes with the values.
+    /// True if a search may see columns in their own units: its formulas can be converted, and nothing user-defined
+    /// computes with the values.
     ///
     /// # Errors
-    /// Operators or a loss that cannot be read.
+    /// Operators or a loss that cannot be parsed.
     pub(super) fn own_units(&self) -> Result<bool> {
         let operators = operators(&self.operators)?;
         let writes = [Op::Add, Op::Mul].iter().all(|op| operators.contains(op));
@@ -139,22 +138,21 @@ impl Options {
         Ok(writes && row_loss.is_none() && self.template.is_none() && self.joint.is_empty())
     }
 
-    /// The user's own operators.
+    /// The user-defined operators.
     pub fn definitions(&self) -> Result<Vec<Definition>> {
         let define = |text: &String| Definition::parse(text).map_err(|e| e.field("define"));
         self.define.iter().map(define).collect()
     }
 
-    /// Settings for formulas of `inputs`; what is said about other columns of the `table` is left out.
+    /// Settings for formulas of `inputs`; options about other columns of the `table` are ignored.
     ///
     /// # Errors
-    /// A list that cannot be read, a limit that is 0 or beyond what fits a computer, a name that
-    /// nothing has.
+    /// A list that cannot be parsed, a limit that is 0 or too large for a computer, an unknown name.
     pub fn settings(&self, inputs: &[String], table: &[String], seed: u64) -> Result<Settings> {
         if self.seconds.is_some_and(|s| !(s.is_finite() && s > 0.0)) {
             return Err(Error::usage("must be a number larger than 0").field("seconds"));
         }
-        // Not above 0 where the user's own loss goes below.
+        // It may be negative where a user-defined loss is.
         if self.target_loss.is_some_and(|loss| !loss.is_finite()) {
             return Err(Error::usage("must be a number").field("target-loss"));
         }
@@ -188,9 +186,9 @@ impl Options {
         let (loss, row_loss) = loss(&self.loss, &definitions)?;
         if self.sigma.is_some() {
             let message = match (&self.weights, &row_loss) {
-                (Some(_), _) => "cannot be combined with --weights: both say what rows weigh",
+                (Some(_), _) => "cannot be combined with --weights: both weight the rows",
                 (_, Some(_)) => "goes with --loss mae or mse; any other loss takes --weights",
-                _ if self.target.len() > 1 => "is that of one target, and there are several",
+                _ if self.target.len() > 1 => "needs a single target",
                 _ => "",
             };
             if !message.is_empty() {
@@ -325,7 +323,7 @@ fn number<T: std::str::FromStr>(text: &str, item: &str, field: &str) -> Result<T
     text.trim().parse().map_err(error)
 }
 
-/// What counts as how much where the user says nothing: "1 for each node, 3 for ^ exp log IF".
+/// The default complexities: "1 for each node, 3 for ^ exp log IF".
 fn complexities() -> String {
     let mut text = "1 for each node".to_string();
     let weights: BTreeSet<u16> = Op::ALL.map(|op| op.row().complexity).into();
@@ -343,7 +341,7 @@ fn operator(name: &str, field: &str) -> Result<Op> {
     })
 }
 
-/// The operators of a list with commas between.
+/// The operators of a comma-separated list.
 pub fn operators(text: &str) -> Result<Vec<Op>> {
     let mut operators = Vec::new();
     for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
@@ -355,7 +353,7 @@ pub fn operators(text: &str) -> Result<Vec<Op>> {
     Ok(operators)
 }
 
-/// A loss by its name, or the loss of a row.
+/// A loss by its name, or as an expression for one row.
 fn loss(text: &str, definitions: &[Definition]) -> Result<(Loss, Option<Expression>)> {
     let error = |message: String| Error::usage(message).field("loss");
     let (name, parameter) = text.split_once(':').unwrap_or((text, ""));
@@ -369,7 +367,7 @@ fn loss(text: &str, definitions: &[Definition]) -> Result<(Loss, Option<Expressi
             if !(delta.is_finite() && delta > 0.0) {
                 return Err(error(format!("the width of '{text}' must be larger than 0")));
             }
-            // Quadratic within delta, a line outside.
+            // Quadratic within delta, linear outside.
             format!("min({size}, {delta}) * ({size} - 0.5 * min({size}, {delta}))")
         }
         "quantile" => {

@@ -76,7 +76,7 @@ fn bad_lists_are_named() {
     assert_eq!(field(&["--complexity=q=2"]), "complexity");
     assert_eq!(field(&["--complexity=x=-2"]), "complexity");
     assert_eq!(field(&["--complexity=x=0"]), "complexity");
-    assert!(settings(&["--complexity=z=2"]).is_ok(), "a column that is no input");
+    assert!(settings(&["--complexity=z=2"]).is_ok(), "a column that is not an input");
     assert_eq!(field(&["--limit-nesting=exp=0"]), "limit-nesting");
     assert_eq!(field(&["--mutations=jump=1"]), "mutations");
     assert_eq!(field(&["--define=g(x)"]), "define");

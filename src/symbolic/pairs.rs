@@ -1,7 +1,7 @@
-//! Sums, products and quotients of all pairs of features against a target, scale and offset free.
+//! Sums, products and quotients of all pairs of features, fitted to a target with free scale and offset.
 //!
-//! Sixteen and more second features at a time, one a lane: every sum over rows is taken in the order
-//! of the rows, so that all levels of vector instructions give the same bits.
+//! Handles sixteen or more second features at a time, one per lane: every sum over rows is taken in the order of the
+//! rows, so that all levels of vector instructions give the same bits.
 
 use rayon::prelude::*;
 
@@ -13,9 +13,9 @@ use crate::formula::expression::Op;
 
 /// Second features at a time.
 const LANES: usize = 32;
-/// First features of a task; the results depend on it, so it depends on nothing.
+/// First features per task; the results depend on it, so it is fixed.
 const TASK: usize = 32;
-/// Pairs that are kept of each complexity.
+/// Pairs kept for each complexity.
 const KEPT: usize = 24;
 
 /// How two features are combined.
@@ -31,7 +31,7 @@ pub(super) enum Pairing {
     Quotient,
 }
 
-/// Two features, by their numbers, and what they explain.
+/// Two features, by number, and how much they explain.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Pair {
     pub pairing: Pairing,
@@ -43,7 +43,7 @@ pub(super) struct Pair {
     pub complexity: u32,
 }
 
-/// The best of each complexity.
+/// The best pairs of each complexity.
 struct Best {
     kept: Vec<Vec<Pair>>,
 }
@@ -53,7 +53,7 @@ impl Best {
         Best { kept: vec![Vec::new(); most as usize + 1] }
     }
 
-    /// What a pair of this complexity must exceed.
+    /// The value that a pair of this complexity must exceed.
     fn least(&self, complexity: u32) -> f32 {
         match self.kept.get(complexity as usize) {
             None => f32::INFINITY,
@@ -72,16 +72,16 @@ impl Best {
     }
 }
 
-/// What the kernel reads.
+/// The input of the kernel.
 struct Table {
     /// `[row][feature]`, padded to whole blocks of lanes with zeros.
     values: Vec<f32>,
-    /// Their inverses; NaN for that of 0.
+    /// Their inverses; NaN for the inverse of 0.
     inverses: Vec<f32>,
     width: usize,
-    /// Without its mean, of length 1.
+    /// Centred, with norm 1.
     target: Vec<f32>,
-    /// Of each feature: mean, length without its mean, correlation with the target.
+    /// For each feature: mean, norm after centring, correlation with the target.
     means: Vec<f32>,
     lengths: Vec<f32>,
     correlations: Vec<f32>,
@@ -113,7 +113,7 @@ impl Table {
             let along: f64 = feature.iter().zip(&table.target).map(|(v, y)| f64::from(v * y)).sum();
             table.means[j] = mean as f32;
             table.lengths[j] = square.sqrt() as f32;
-            // A feature that hardly varies is no part of a sum.
+            // A feature that hardly varies is not used in sums.
             let varies = square > 1e-6 * n as f64;
             table.correlations[j] = if varies { (along / square.sqrt()) as f32 } else { f32::NAN };
             for (row, &value) in feature.iter().enumerate() {
@@ -125,7 +125,7 @@ impl Table {
     }
 }
 
-/// Shares that the combinations of one feature with `LANES` others explain.
+/// Shares explained by the combinations of one feature with `LANES` others.
 struct Shares {
     sum: [f32; LANES],
     product: [f32; LANES],
@@ -158,7 +158,7 @@ fn shares(table: &Table, i: usize, j: usize) -> Shares {
     let n = n as f32;
     let share = |s1: f32, s2: f32, sy: f32| {
         let variance = s2 - s1 * s1 / n;
-        // Also false for what is no number.
+        // Also false for NaN.
         if variance > 1e-4 * s2 && s2 < 1e30 { sy * sy / variance } else { 0.0 }
     };
     let mut out = Shares { sum: zero, product: zero, quotient: zero };
@@ -190,7 +190,7 @@ fn shares_avx512(table: &Table, i: usize, j: usize) -> Shares {
 fn on(simd: Simd, table: &Table, i: usize, j: usize) -> Shares {
     match simd {
         Simd::Scalar => shares(table, i, j),
-        // SAFETY: a level is only ever one that this processor has.
+        // SAFETY: the level is always one that this processor has.
         #[cfg(target_arch = "x86_64")]
         Simd::Avx2 => unsafe { shares_avx2(table, i, j) },
         // SAFETY: as above.
@@ -201,8 +201,8 @@ fn on(simd: Simd, table: &Table, i: usize, j: usize) -> Shares {
     }
 }
 
-/// The best single features and pairs of each complexity, those that explain more first; of some
-/// only, where it gets `late`.
+/// The best single features and pairs of each complexity, those that explain most first; only some of them if time runs
+/// out (`late`).
 pub(super) fn best(
     library: &Library,
     target: &[f32],
@@ -271,7 +271,7 @@ pub(super) fn best(
     let mut all = Best::new(most);
     parts.into_iter().flat_map(|b| b.kept).flatten().for_each(|pair| all.put(pair));
     let mut found: Vec<Pair> = all.kept.into_iter().flatten().collect();
-    // What a simpler one explains as well is left out; a tie is one up to rounding.
+    // A pair no better than a simpler one is left out; differences within rounding count as a tie.
     let mut least_missed = f32::INFINITY;
     found.retain(|pair| {
         let missed = (1.0 - pair.explained).max(1e-5);

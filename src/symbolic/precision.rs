@@ -1,4 +1,4 @@
-//! How exact the numbers of a table are: a loss that their rounding explains is as good as none.
+//! How exact the numbers of a table are: a loss explained by their rounding counts as zero.
 
 use super::rules::Rules;
 use crate::formula::expression::Expression;
@@ -6,26 +6,26 @@ use crate::ops::expression::Loss;
 use crate::ops::expression::exact::Exact;
 use crate::random::Random;
 
-/// Values that are looked at.
+/// Values examined.
 const LOOKED_AT: usize = 2_000;
-/// Numbers of fewer digits may be exact, as 0.5 is: of a target, and of inputs, which are many.
+/// Numbers with fewer digits, such as 0.5, may be exact. For a target, and for inputs, of which there are many.
 const FEWEST_DIGITS: usize = 6;
 const FEWEST_OF_INPUTS: usize = 4;
-/// More digits than a double keeps through a calculation.
+/// More digits than survive a calculation in double precision.
 const MOST_DIGITS: usize = 16;
-/// The loss that rounding makes is around the one that is expected of it: seldom more than so many times.
+/// The loss from rounding is seldom more than this many times its expected value.
 const AROUND: f64 = 1.25;
-/// What is left of a calculation in double precision, relative to its result.
+/// Rounding error of a calculation in double precision, relative to its result.
 const DOUBLE: f64 = 16.0 * f64::EPSILON;
 
 /// How the numbers of a column were rounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rounding {
-    /// Not, as far as can be seen.
+    /// Not rounded, as far as can be seen.
     None,
     /// To single precision.
     Single,
-    /// To so many digits, none of them behind this power of ten; perhaps to single precision before.
+    /// To this many digits, none of them beyond this power of ten; perhaps to single precision before.
     Decimal { digits: i32, last: i32, single: bool },
 }
 
@@ -44,7 +44,7 @@ impl Rounding {
         match digits {
             MOST_DIGITS.. if some().all(|v| f64::from(v as f32) == v) => Rounding::Single,
             _ if digits >= fewest && digits < MOST_DIGITS && !counted(values, last) => {
-                // Written in the digits of the column, or in as few as tell it from its neighbours.
+                // Written in the digits of the column, or in as few as distinguish it from its neighbours.
                 let single = some().all(|v| {
                     let of = v as f32;
                     let places = digits - 1;
@@ -70,21 +70,21 @@ impl Rounding {
     }
 }
 
-/// True of whole numbers, and of those at equal distances: times of a clock are exact in few digits.
+/// True for whole numbers and equidistant ones: times of a clock are exact in few digits.
 fn counted(values: &[f64], last: i32) -> bool {
     let steps = |k: usize| values[k] - values[k - 1];
     let even = |k: usize| (steps(k) - steps(1)).abs() <= 1e-3 * steps(1).abs();
     last >= 0 || (values.len() > 2 && (2..values.len()).all(even))
 }
 
-/// The loss of the law itself on a target that was rounded, and calculated in double precision.
+/// The loss of the true law on a target that was rounded, and computed in double precision.
 pub(super) fn floor(target: &[f64], weights: Option<&[f32]>, loss: Loss) -> f64 {
     let rounding = Rounding::of(target, FEWEST_DIGITS);
     let (mut sum, mut whole) = (0.0, 0.0);
     for (row, &y) in target.iter().enumerate() {
         let weight = weights.map_or(1.0, |weights| f64::from(weights[row]));
         let (step, calculated) = (rounding.step(y), DOUBLE * y.abs());
-        // Of an error that is as probable anywhere within half a step.
+        // For an error distributed uniformly within half a step.
         let size = match loss {
             Loss::Mae => step / 4.0 + calculated,
             Loss::Mse => step * step / 12.0 + calculated * calculated,
@@ -94,8 +94,8 @@ pub(super) fn floor(target: &[f64], weights: Option<&[f32]>, loss: Loss) -> f64 
     AROUND * sum / whole
 }
 
-/// The loss that rounded inputs make: how far predictions move where the inputs move within what rounding leaves open.
-/// 0 where the target has all digits: it was calculated from the inputs as they are.
+/// The loss caused by rounded inputs: how far predictions move if the inputs move within their rounding. 0 if the
+/// target has all digits: then it was computed from the inputs as they are.
 pub(super) fn sensitivity(rules: &Rules, rows: &Exact, candidate: &Expression) -> f64 {
     if Rounding::of(rows.target(), FEWEST_DIGITS) == Rounding::None {
         return 0.0;
@@ -129,7 +129,7 @@ mod tests {
         assert!((relative.step(7e5) - 1.0).abs() < 1e-9, "{}", relative.step(7e5));
     }
 
-    /// Numbers of single precision as text: in nine digits each, and in as few as each needs.
+    /// Numbers of single precision as text: with nine digits each, and with as few as each needs.
     #[test]
     fn single_precision_is_known_in_decimals() {
         let singles: Vec<f32> = (1..200).map(|k| 1.0 / (k as f32 + 0.37)).collect();

@@ -1,5 +1,4 @@
-//! What becomes of a table before the search: rows that are held out, inputs that are left, template, units
-//! and formulas to begin with.
+//! Preparing a table for the search: held-out rows, selected inputs, template, units and formulas to start from.
 
 use std::collections::HashSet;
 
@@ -17,10 +16,10 @@ use crate::formula::units::Units;
 use crate::random::Random;
 use crate::store::run::RunFolder;
 
-/// Weights from the standard errors of the target, where the table has such.
+/// Weights from the standard errors of the target, if the table has any.
 ///
 /// # Errors
-/// A column that is not there; an error of 0 or less.
+/// A missing column; an error of 0 or less.
 pub(super) fn weights_of_errors(ready: &Columns) -> Result<Option<Vec<f32>>> {
     let Columns { table, options, .. } = ready;
     let Some(name) = &options.sigma else { return Ok(None) };
@@ -46,7 +45,7 @@ pub(super) fn weights_of_errors(ready: &Columns) -> Result<Option<Vec<f32>>> {
     Ok(Some(weights))
 }
 
-/// The targets as one problem, under `--joint`.
+/// The targets as one problem, with `--joint`.
 pub(super) fn joined(problems: &[Problem], options: &Options) -> Result<Option<(Joint, Problem)>> {
     if options.joint.is_empty() {
         return Ok(None);
@@ -64,7 +63,7 @@ pub(super) fn joined(problems: &[Problem], options: &Options) -> Result<Option<(
     Joint::new(problems, &options.joint).map(Some)
 }
 
-/// Leaves only the inputs that say most about any of the targets.
+/// Keeps only the inputs that say most about any of the targets.
 pub(super) fn select_features(
     problems: &mut [Problem],
     options: &Options,
@@ -100,7 +99,7 @@ pub(super) fn select_features(
     Ok(())
 }
 
-/// The template, of all rows of the table.
+/// The template, from all rows of the table.
 pub(super) fn template(problem: &Problem, ready: &Columns) -> Result<Option<Template>> {
     let Columns { table, options, words, .. } = ready;
     let Some(text) = &options.template else { return Ok(None) };
@@ -110,7 +109,7 @@ pub(super) fn template(problem: &Problem, ready: &Columns) -> Result<Option<Temp
     let own = template.numbers.iter().find(|numbers| table.find(&numbers.name).is_some());
     if let Some(Numbers { name, .. }) = own {
         let inputs = problem.names.join(", ");
-        return Err(error(format!("column '{name}' is no input; the inputs are {inputs}")));
+        return Err(error(format!("column '{name}' is not an input; the inputs are {inputs}")));
     }
     for column in template.indexed().collect::<Vec<_>>() {
         let name = &problem.names[usize::from(column)];
@@ -127,7 +126,7 @@ pub(super) fn template(problem: &Problem, ready: &Columns) -> Result<Option<Temp
     Ok(Some(template))
 }
 
-/// An error where a number of a template belongs to rows that the search does not see.
+/// An error if a number of a template belongs to rows that the search does not see.
 pub(super) fn groups_are_seen(problem: &Problem) -> Result<()> {
     for column in problem.template.iter().flat_map(Template::indexed) {
         let (name, column) = (&problem.names[usize::from(column)], usize::from(column));
@@ -147,8 +146,7 @@ pub(super) fn groups_are_seen(problem: &Problem) -> Result<()> {
     Ok(())
 }
 
-/// Checks a problem as a whole, and leaves out formulas of an earlier run that break its rules: how
-/// many.
+/// Checks a problem as a whole, and removes formulas of an earlier run that break its rules; returns how many.
 pub(super) fn admitted(
     problem: &mut Problem,
     settings: &Settings,
@@ -166,8 +164,8 @@ pub(super) fn admitted(
     Ok(may.len() - problem.seeds.len())
 }
 
-/// Units, guesses and the formulas of an earlier run; `table` names all columns, and the files of a run call the
-/// target `label`.
+/// Adds units, guesses and the formulas of an earlier run; `table` names all columns, and `label` is the target's name
+/// in the files of a run.
 pub(super) fn complete(
     problem: &mut Problem,
     target: &str,
@@ -210,7 +208,7 @@ pub(super) fn complete(
     Ok(())
 }
 
-/// Leaves the rows that are `wanted`.
+/// Keeps the rows that are `wanted`.
 fn keep_rows(problem: &mut Problem, wanted: &[bool]) {
     fn keep<T: Copy>(column: &mut Vec<T>, wanted: &[bool]) {
         let mut wanted = wanted.iter();
@@ -223,10 +221,10 @@ fn keep_rows(problem: &mut Problem, wanted: &[bool]) {
     }
 }
 
-/// A share of the rows, drawn at random: true for those.
+/// Draws a share of the rows at random: true for those.
 ///
 /// # Errors
-/// Where there are too few rows.
+/// Too few rows.
 pub(super) fn held_out(rows: usize, share: f64, seed: u64) -> Result<Vec<bool>> {
     let mut order: Vec<usize> = (0..rows).collect();
     let mut random = Random::new(seed, 6 << 40);
@@ -244,11 +242,10 @@ pub(super) fn held_out(rows: usize, share: f64, seed: u64) -> Result<Vec<bool>> 
     Ok(out)
 }
 
-/// Takes a share of the rows, drawn at random, from the search.
+/// Withholds a share of the rows, drawn at random, from the search.
 ///
 /// # Errors
-/// Where what is left to search, or to choose by, is too little: few rows, a constant target, no
-/// weight.
+/// Too little left to search, or to choose by: few rows, a constant target, no weight.
 pub(super) fn hold_out(problem: &mut Problem, share: f64, seed: u64) -> Result<()> {
     let out = held_out(problem.target.len(), share, seed)?;
     let mut rest = problem.clone();

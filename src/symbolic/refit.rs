@@ -1,23 +1,23 @@
-//! A formula with its constants as variables, in f64: how its value changes with each of them, and those of them
-//! that fit some rows best.
+//! A formula with its constants as variables, in f64: its derivatives with respect to them, and the constants that fit
+//! some rows best.
 //!
-//! The evidence for a law is computed from the user's own columns and not from those of the search, so that it checks
-//! the law that is printed.
+//! The evidence for a law is computed from the user's own columns, not from those of the search, so that it checks the
+//! law as printed.
 
 use super::settings::Settings;
 use crate::formula::expression::{Expression, Node, Op};
 use crate::ops::expression::Loss;
 
-/// Steps of a fit, and steps that are tried until one is shorter enough to help.
+/// Steps of a fit, and shorter steps tried until one helps.
 const STEPS: usize = 40;
 const TRIES: usize = 10;
-/// A fit ends where a step gains less than this part of the loss.
+/// A fit ends when a step gains less than this fraction of the loss.
 const GAIN: f64 = 1e-6;
-/// Residuals count as at least this part of their mean size: reweighting divides by them.
+/// Residuals count as at least this fraction of their mean size, since reweighting divides by them.
 const SMALL: f64 = 1e-4;
-/// Quantiles of a target that are tried as the constant that fits best.
+/// Quantiles of a target that are tried as the best constant.
 const CANDIDATES: usize = 200;
-/// A column counts as a combination of others where less than this part of its square is left.
+/// A column counts as a combination of others if less than this fraction of its square is left.
 const DEPENDENT: f64 = 1e-11;
 
 /// The user's columns, as they are in the table.
@@ -40,22 +40,22 @@ impl Data {
     }
 }
 
-/// What predictions are judged by: the loss of the search.
+/// The measure by which predictions are judged: the loss of the search.
 pub enum Measure {
     /// Mean of absolute residuals.
     Absolute,
-    /// Mean of squared residuals, whose root is in the units of the target.
+    /// Mean of squared residuals; its square root is in the units of the target.
     Square,
-    /// A loss of the user's own.
+    /// A user-defined loss.
     Own(Box<Own>),
 }
 
-/// A loss of the user's own, of prediction, target and weight, with its derivatives by the prediction.
+/// A user-defined loss of prediction, target and weight, with its derivatives with respect to the prediction.
 pub struct Own {
     loss: Expression,
     slope: Expression,
     curvature: Expression,
-    /// True where it counts the weights itself.
+    /// True if it uses the weights itself.
     weighs: bool,
 }
 
@@ -64,14 +64,14 @@ impl Own {
         if self.weighs { 1.0 } else { weight }
     }
 
-    /// The second derivative of the loss of a row by the prediction.
+    /// The second derivative of a row's loss with respect to the prediction.
     pub fn curvature(&self, predicted: f64, target: f64, weight: f64) -> f64 {
         self.factor(weight) * self.curvature.eval(&[predicted, target, weight])
     }
 }
 
 impl Measure {
-    /// The loss of a search.
+    /// The loss used by a search.
     pub fn new(settings: &Settings) -> Self {
         match (&settings.row_loss, settings.loss) {
             (Some(loss), _) => {
@@ -84,7 +84,7 @@ impl Measure {
         }
     }
 
-    /// What [`Measure::size`] of a mean is called.
+    /// The name of [`Measure::size`] of a mean.
     pub fn name(&self) -> &'static str {
         match self {
             Measure::Absolute => "mean absolute error",
@@ -93,7 +93,7 @@ impl Measure {
         }
     }
 
-    /// What the constant is called that fits best.
+    /// The name of the constant that fits best.
     pub fn constant_name(&self) -> &'static str {
         match self {
             Measure::Absolute => "median",
@@ -111,7 +111,7 @@ impl Measure {
         }
     }
 
-    /// The derivative of [`Measure::row`] by the prediction.
+    /// The derivative of [`Measure::row`] with respect to the prediction.
     pub fn slope(&self, predicted: f64, target: f64, weight: f64) -> f64 {
         match self {
             Measure::Absolute => weight * (predicted - target).signum(),
@@ -120,8 +120,8 @@ impl Measure {
         }
     }
 
-    /// The weight that makes the square of the residual stand for the loss: slope / residual. A residual within
-    /// `least` counts as that large.
+    /// The weight with which the squared residual stands for the loss: slope / residual. Residuals smaller than `least`
+    /// count as `least`.
     fn reweighted(&self, predicted: f64, target: f64, weight: f64, least: f64) -> f64 {
         let residual = predicted - target;
         let residual = if residual.abs() < least { least.copysign(residual) } else { residual };
@@ -142,7 +142,7 @@ impl Measure {
         sum / weights
     }
 
-    /// A mean in the units of the target: of squares the root.
+    /// A mean in the units of the target: the square root for squares.
     pub fn size(&self, mean: f64) -> f64 {
         if let Measure::Square = self { mean.sqrt() } else { mean }
     }
@@ -170,7 +170,7 @@ impl Measure {
             };
             return sorted.iter().find(reaches).map_or(f64::NAN, |&row| target[row]);
         }
-        // For any other loss the best of some quantiles is near enough.
+        // For any other loss the best of some quantiles is close enough.
         let candidate = |k: usize| target[sorted[k * (sorted.len() - 1) / CANDIDATES]];
         let loss =
             |value: f64| self.mean(rows.iter().map(|&row| (value, target[row], weight(row))));
@@ -179,19 +179,19 @@ impl Measure {
     }
 }
 
-/// A formula with its constants as variables behind the inputs.
+/// A formula with its constants as variables after the inputs.
 pub struct Formula {
     body: Expression,
     slopes: Vec<Expression>,
     inputs: usize,
     /// Their values as printed.
     pub constants: Vec<f64>,
-    /// True for those that are an exponent as they stand.
+    /// True for constants that are themselves an exponent.
     pub exponents: Vec<bool>,
 }
 
 impl Formula {
-    /// The constants of `expression`, which reads `inputs` variables, in the order of its nodes.
+    /// Takes the constants of `expression`, which has `inputs` variables, in the order of its nodes.
     pub fn new(expression: &Expression, inputs: usize) -> Self {
         let constants = expression.constants();
         let mut nodes = expression.nodes().to_vec();
@@ -208,13 +208,13 @@ impl Formula {
         Formula { body, slopes, inputs, constants, exponents }
     }
 
-    /// Nodes that are evaluated for one row and all slopes.
+    /// Nodes evaluated for one row and all slopes.
     pub fn nodes(&self) -> usize {
         let slopes: usize = self.slopes.iter().map(|slope| slope.nodes().len()).sum();
         self.body.nodes().len() + slopes
     }
 
-    /// The variables of a row, with these constants behind them.
+    /// The variables of a row, followed by these constants.
     pub fn at(&self, data: &Data, row: usize, constants: &[f64]) -> Vec<f64> {
         let inputs = data.columns[..self.inputs].iter().map(|column| column[row]);
         inputs.chain(constants.iter().copied()).collect()
@@ -225,7 +225,7 @@ impl Formula {
         self.body.eval(at)
     }
 
-    /// How the value changes with constant k there; NaN where it has no value on one side.
+    /// The derivative with respect to constant k there; NaN if there is no value on one side.
     pub fn slope(&self, at: &mut [f64], k: usize) -> f64 {
         let slope = self.slopes[k].eval(at);
         if slope.is_finite() {
@@ -243,7 +243,7 @@ impl Formula {
         difference / (2.0 * step)
     }
 
-    /// The constants with those numbered `free` fitted to `rows` of a target, from the printed ones on.
+    /// Fits the constants numbered `free` to `rows` of a target, starting from the printed values.
     pub fn refitted(
         &self,
         data: &Data,
@@ -278,7 +278,7 @@ impl Formula {
                 }
                 damping *= 10.0;
             }
-            // Not a number where the formula has no value in some row.
+            // NaN if the formula has no value in some row.
             let gain = (before - best) / before;
             if gain.is_nan() || gain <= GAIN {
                 break;
@@ -287,7 +287,7 @@ impl Formula {
         constants
     }
 
-    /// The normal equations of one step, with squares that stand for the loss.
+    /// The normal equations of one step, with weighted squares in place of the loss.
     fn normal(
         &self,
         data: &Data,
@@ -326,11 +326,11 @@ pub fn add_square(matrix: &mut [Vec<f64>], v: &[f64], weight: f64) {
     }
 }
 
-/// The lower factor of a symmetric matrix, without the lines that depend on those before.
+/// The lower factor of a symmetric matrix, without the rows that depend on earlier ones.
 pub struct Cholesky {
     scales: Vec<f64>,
     factor: Vec<Vec<f64>>,
-    /// True for lines that do not depend on those before.
+    /// True for rows that do not depend on earlier ones.
     pub kept: Vec<bool>,
 }
 
@@ -363,7 +363,7 @@ impl Cholesky {
         Cholesky { scales, factor, kept }
     }
 
-    /// Solves for `right`; 0 at the lines that are left out.
+    /// Solves for `right`; 0 for the rows that are left out.
     pub fn solve(&self, right: &[f64]) -> Vec<f64> {
         let kept: Vec<usize> = (0..right.len()).filter(|&k| self.kept[k]).collect();
         let mut x = vec![0.0; right.len()];
@@ -377,7 +377,7 @@ impl Cholesky {
         x
     }
 
-    /// The lines that line j, which is left out, is made of.
+    /// The rows of which row j, which is left out, is a combination.
     pub fn made_of(&self, j: usize) -> Vec<usize> {
         let kept: Vec<usize> = (0..j).filter(|&k| self.kept[k]).collect();
         let mut x = self.factor[j].clone();
@@ -385,7 +385,7 @@ impl Cholesky {
         kept.into_iter().filter(|&k| x[k].abs() > DEPENDENT.sqrt()).collect()
     }
 
-    /// Solves with the upper factor, on the lines `kept`.
+    /// Solves with the upper factor, on the rows `kept`.
     fn back(&self, x: &mut [f64], kept: &[usize]) {
         for (place, &j) in kept.iter().enumerate().rev() {
             let inside: f64 = kept[place + 1..].iter().map(|&k| self.factor[k][j] * x[k]).sum();

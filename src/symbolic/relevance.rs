@@ -1,26 +1,27 @@
-//! Which columns say something about the target: the part of its variance that splits by each take
-//! away in a forest of random trees (Geurts et al. 2006, "Extremely randomized trees"). A column that acts only in
-//! a product with another hardly shows there: products of pairs are regressed on besides.
+//! Which columns say something about the target: the share of its variance removed by splits on each column in a forest
+//! of random trees (Geurts et al. 2006, "Extremely randomized trees"). A column that acts only in a product with
+//! another hardly shows there; therefore the target is also regressed on products of pairs.
 
 use rayon::prelude::*;
 
 use crate::random::Random;
 
-/// Trees of the forest.
+/// Trees in the forest.
 const TREES: u64 = 64;
-/// Rows that a tree sees at most.
+/// Most rows for one tree.
 const ROWS: usize = 2000;
 /// Fewest rows that are split further.
 const SMALLEST: usize = 10;
-/// Columns of which all pairs are tried, at most.
+/// Most columns whose pairs are all tried.
 const MOST_PAIRED: usize = 400;
-/// The largest of N squared correlations of noise on n rows is about 2 ln(N) / n; this many ln(N) / n are none.
+/// The largest of N squared correlations of noise on n rows is about 2 ln(N) / n; below this many ln(N) / n counts as
+/// none.
 const SURE: f64 = 3.0;
-/// Splits from the root to a leaf at most.
+/// Most splits from the root to a leaf.
 const DEPTH: u32 = 10;
 
-/// The share of each column in what a forest explains of the target; they add up to 1, or are all 0.
-/// Trees draw rows by their weights, which are not all 0.
+/// The share of each column in what a forest explains of the target; the shares add up to 1, or are all 0. Trees draw
+/// rows by their weights, which must not all be 0.
 pub fn relevance(
     columns: &[Vec<f32>],
     target: &[f32],
@@ -48,7 +49,7 @@ pub fn relevance(
 /// Rows to be drawn by their weights.
 struct Urn {
     rows: usize,
-    /// Of the weights up to each row.
+    /// Cumulative sums of the weights.
     sums: Option<Vec<f64>>,
 }
 
@@ -65,14 +66,14 @@ impl Urn {
     fn draw(&self, random: &mut Random) -> usize {
         let Some(sums) = &self.sums else { return random.below(self.rows) };
         let at = random.uniform() * sums[sums.len() - 1];
-        // Rounding could reach the end, which may have no weight.
+        // Rounding could reach the end, where the weight may be zero.
         sums.partition_point(|s| *s <= at).min(sums.partition_point(|s| *s < sums[sums.len() - 1]))
     }
 }
 
-/// The share of the target's variance that each column explains in a linear regression on at most `terms`
-/// columns and products of two, the best first; a product's share counts for both. A term that noise
-/// among so many would reach is none. Products are those of the columns that say most `alone`.
+/// The share of the target's variance that each column explains in a linear regression on at most `terms` columns and
+/// products of two, chosen greedily; a product's share counts for both. Terms that noise could produce among so many
+/// are left out. Products are those of the columns that say most `alone`.
 pub fn relevance_of_pairs(
     columns: &[Vec<f32>],
     target: &[f32],
@@ -109,7 +110,7 @@ pub fn relevance_of_pairs(
         if left <= 1e-12 * whole {
             break;
         }
-        // Squared correlation of the residual with the best term that has the column `a` for its first.
+        // Squared correlation of the residual with the best term whose first column is `a`.
         let best_of = |a: usize| {
             let mut best = (squared_correlation(&inputs[a], &residual, left), a, None);
             for b in a..count {
@@ -156,7 +157,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
-/// Of a term, which need not be centred, and a residual that is, with this sum of squares.
+/// For a term, which need not be centred, and a centred residual with this sum of squares.
 fn squared_correlation(term: &[f64], residual: &[f64], left: f64) -> f64 {
     let mean = term.iter().sum::<f64>() / term.len() as f64;
     let spread = dot(term, term) - term.len() as f64 * mean * mean;
@@ -170,7 +171,7 @@ fn spread(target: &[f32], rows: &[usize]) -> f64 {
     rows.iter().map(|&row| (f64::from(target[row]) - mean).powi(2)).sum()
 }
 
-/// Splits rows by the best of one random threshold in each column, and so on below.
+/// Splits rows by the best of one random threshold in each column, and recurses.
 fn split(
     columns: &[Vec<f32>],
     target: &[f32],
@@ -228,7 +229,7 @@ mod tests {
         assert!((found.iter().sum::<f64>() - 1.0).abs() < 1e-9);
     }
 
-    /// A forest of 120 columns and 300 rows sees nothing of a product.
+    /// A forest on 120 columns and 300 rows does not see a product.
     #[test]
     fn columns_that_act_only_in_a_product_are_found() {
         let mut random = Random::new(5, 0);

@@ -1,5 +1,5 @@
-//! Numbers that a reader would write: constants of a formula replaced by integers, simple fractions
-//! and simple multiples of π where the data do not object.
+//! Simple numbers: constants of a formula replaced by integers, simple fractions and simple multiples of π where the
+//! data allow it.
 
 use super::rules::Rules;
 use super::threshold;
@@ -7,37 +7,37 @@ use crate::formula::expression::Expression;
 use crate::formula::pi::OfPi;
 use crate::ops::expression::exact::Exact;
 
-/// A constant may move by this part of itself.
+/// A constant may move by this fraction of itself.
 const NEAR: f64 = 0.02;
-/// Only of a constant that the data hold to this part of itself can be said that it is a third, or a multiple of π.
+/// Only a constant that the data determine to this fraction can be taken for a third, or a multiple of π.
 const NARROW: f64 = 1e-4;
-/// What leaving out digits may cost, as a share of what a parameter has to gain.
+/// What dropping digits may cost, as a share of what a parameter has to gain.
 const DIGITS: f64 = 0.1;
-/// Digits behind the first that a double has.
+/// Digits of a double after the first.
 const DOUBLE_DIGITS: usize = 16;
-/// Steps and tolerance of refitting the constants that are left.
+/// Steps and tolerance of refitting the remaining constants.
 const STEPS: (u32, f64) = (20, 1e-6);
 
-/// Seven significant digits: as many as an f32 has.
+/// Seven significant digits, as many as an f32 has.
 pub(super) fn digits(value: f64) -> f64 {
     format!("{value:.6e}").parse().unwrap_or(value)
 }
 
-/// A number that a reader would write.
+/// A number that a person would write.
 #[derive(Clone, Copy, Debug)]
 struct Simple {
     value: f64,
-    /// True of thirds, sixths and multiples of π: one of them lies near many a number, in more digits than it has.
+    /// True for thirds, sixths and multiples of π: one of them lies near many a number; they must match in more digits.
     of_many: bool,
 }
 
-/// Numbers near `value` that are simpler, the nearest first; of two as near, the simpler.
+/// Simpler numbers near `value`, the nearest first; of two equally near, the simpler.
 fn simple(value: f64) -> Vec<Simple> {
     if value == 0.0 {
         return Vec::new();
     }
     let mut found = vec![Simple { value: 0.0, of_many: false }];
-    // Few of each kind: among many, one would lie near any value that noise blurs.
+    // Few of each kind: among many, one would lie near any value blurred by noise.
     for (denominators, numerators) in [(1, 100.0), (6, 12.0)] {
         for denominator in 1..=denominators {
             let numerator = (value * f64::from(denominator)).round();
@@ -63,15 +63,15 @@ fn simple(value: f64) -> Vec<Simple> {
     found
 }
 
-/// The largest loss that passes for the same as `loss`, by what the Bayesian information criterion asks of a
-/// parameter: n rows have to gain ln n in n ln(loss). One of `resolution` is as good as 0.
+/// The largest loss that counts as the same as `loss`, from the gain that the Bayesian information criterion demands of
+/// a parameter: ln n in n ln(loss) for n rows. A loss of `resolution` counts as 0.
 pub(super) fn limit(loss: f64, rows: usize, resolution: f64) -> f64 {
     let rows = rows as f64;
     (loss * (rows.ln() / rows).exp()).max(resolution)
 }
 
-/// The expression with as many simple constants as its loss on `rows` bears, the others refitted and in as many digits
-/// as matter.
+/// The expression with as many simple constants as its loss on `rows` allows; the others are refitted and keep as many
+/// digits as matter.
 pub(super) fn rounded(
     rules: &Rules,
     rows: &Exact,
@@ -104,8 +104,8 @@ pub(super) fn rounded(
     shortened(rules, rows, &best, fixed, floor)
 }
 
-/// The expression with each constant that is not `fixed` in as few digits as the loss on `rows` bears, those that come
-/// after it refitted.
+/// The expression with each constant that is not `fixed` in as few digits as the loss on `rows` allows; the constants
+/// after it are refitted.
 pub(super) fn shortened(
     rules: &Rules,
     rows: &Exact,
@@ -134,7 +134,7 @@ pub(super) fn shortened(
     best
 }
 
-/// The expression with another value of constant k, and those that are not `fixed` refitted.
+/// The expression with another value of constant k, and the constants that are not `fixed` refitted.
 fn with(
     rules: &Rules,
     rows: &Exact,
@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    /// A true 1 that noise shows as 1 ± 2.5 standard deviations passes for 1; at 4 it does not.
+    /// A true 1 that noise shows as 1 ± 2.5 standard deviations is taken for 1; at 4 it is not.
     #[test]
     fn noise_does_not_hide_a_simple_number() {
         let n = 2000.0f64;

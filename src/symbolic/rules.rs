@@ -1,11 +1,9 @@
-//! The rules of one problem: how candidates are made, what they stand for, which are allowed, and
-//! how they are judged.
+//! The rules of one problem: how candidates are made, what they stand for, which are allowed, and how they are judged.
 //!
-//! A candidate is the formula itself or, under a template, its parts in one tree. A loss of the
-//! user's own and a template are both put around the candidate before it is evaluated: the
-//! expression that the operation scores is then the loss of a row, a column of zeros its target and
-//! the absolute value its loss. Columns are added for what those expressions need: target, weight
-//! and their constants, which must not be fitted.
+//! A candidate is the formula itself or, with a template, its parts in one tree. A user-defined loss and a template are
+//! both wrapped around the candidate before it is evaluated: the operation then scores the loss of a row as an
+//! expression, against a target of zeros and with the absolute value as loss. Columns are added for what those
+//! expressions need: target, weight and their constants, which must not be fitted.
 
 use std::borrow::Cow;
 
@@ -25,7 +23,7 @@ use crate::random::Random;
 /// Values of each variable from which thresholds are drawn.
 const SAMPLES: usize = 64;
 
-/// A column for what a template or a loss needs beside the table's.
+/// A column that a template or a loss needs in addition to the table's.
 #[derive(Clone, Copy)]
 enum Added {
     Constant(f64),
@@ -38,26 +36,26 @@ pub(super) struct Rules<'a> {
     pub settings: &'a Settings,
     problem: &'a Problem,
     grammars: Vec<Grammar>,
-    /// Complexities within each of the template's parts that are searched.
+    /// Complexities within each searched part of the template.
     weights_of_parts: Vec<Weights>,
-    /// The rows that have a weight, where some have none.
+    /// The rows with a weight, if some have none.
     weighty: Option<Vec<u32>>,
     columns: Cow<'a, [Vec<f32>]>,
     target: Cow<'a, [f32]>,
     weights: Option<&'a [f32]>,
-    /// The template's body around the candidate, constants in columns.
+    /// The user-defined loss of a row, its constants in columns.
     row_loss: Option<Expression>,
     /// The columns of the constants of the template and of the loss.
     frozen: Vec<(f64, u16)>,
-    /// What the columns beyond the table's hold.
+    /// The contents of the columns beyond the table's.
     added: Vec<Added>,
-    /// Values to begin a fit with, beside those that a candidate has, see [`Template::starts`].
+    /// Starting values for a fit, besides those that a candidate has, see [`Template::starts`].
     starts: Vec<Vec<(usize, f64)>>,
     median: f64,
 }
 
 impl<'a> Rules<'a> {
-    /// Rules of a problem.
+    /// The rules of a problem.
     ///
     /// # Errors
     /// A problem without rows or columns, with lengths that disagree or values that are not finite, or
@@ -77,7 +75,7 @@ impl<'a> Rules<'a> {
         Ok(rules)
     }
 
-    /// The same for rows on which formulas are judged and none is searched: their target may be constant.
+    /// The same for rows that only judge formulas: their target may be constant.
     fn to_judge(problem: &'a Problem, settings: &'a Settings, random: &mut Random) -> Result<Self> {
         let rows = Rows::new(&problem.columns, &problem.target, problem.weights.as_deref())?;
         let mut rules = Rules {
@@ -103,7 +101,7 @@ impl<'a> Rules<'a> {
         }
         rules.add_columns();
         rules.weights_of_parts = rules.weights_of_parts();
-        // Without the weights that a loss of the user's own reads itself.
+        // Zero weights drop rows, unless a user-defined loss reads the weights itself.
         if let Some(weights) = rules.weights.filter(|weights| weights.contains(&0.0)) {
             let rows = 0..weights.len() as u32;
             rules.weighty = Some(rows.filter(|&row| weights[row as usize] > 0.0).collect());
@@ -111,7 +109,7 @@ impl<'a> Rules<'a> {
         Ok(rules)
     }
 
-    /// Variable k of a part costs what the column costs that stands for it in the part's first call.
+    /// Variable k of a part costs what the column costs that it stands for in the part's first call.
     fn weights_of_parts(&self) -> Vec<Weights> {
         let all = &self.settings.weights;
         let of = |operand: &Expression| match operand.root() {
@@ -158,7 +156,7 @@ impl<'a> Rules<'a> {
         template.parts.iter().map(grammar).collect()
     }
 
-    /// Columns for what the template and the loss need beside the table's.
+    /// Adds columns for what the template and the loss need beyond the table's.
     fn add_columns(&mut self) {
         let first = self.columns.len();
         let body = self.problem.template.iter().flat_map(|t| t.constants());
@@ -212,7 +210,7 @@ impl<'a> Rules<'a> {
         Rows::new(&self.columns, &self.target, self.weights)
     }
 
-    /// All rows in double precision, as they were given.
+    /// All rows in double precision, as given.
     pub fn exact(&self) -> Exact {
         let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect();
         let given = self.problem.given.as_ref();
@@ -237,7 +235,7 @@ impl<'a> Rules<'a> {
         Exact::new(columns, target, weights.as_deref())
     }
 
-    /// The loss that rounding of the target as it was given makes; 0 where the loss is one of the user's own.
+    /// The loss caused by rounding of the target as given; 0 for a user-defined loss.
     pub fn floor(&self) -> f64 {
         let (problem, loss) = (self.problem, self.loss());
         match &problem.given {
@@ -250,12 +248,12 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The loss of a formula as it was given, in double precision.
+    /// The loss of a formula in the original values, in double precision.
     pub fn exact_loss(&self, exact: &Exact, formula: &Expression) -> f64 {
         exact.score(&self.program(formula, false), &formula.constants(), self.loss())
     }
 
-    /// Fits the constants of such a formula but those that are `held`: the loss, and the constants.
+    /// Fits the constants of such a formula except those `held`: the loss, and the constants.
     pub fn exact_fit(
         &self,
         exact: &Exact,
@@ -269,48 +267,48 @@ impl<'a> Rules<'a> {
         exact.fit(&program, &formula.constants(), fit)
     }
 
-    /// What a formula predicts in each of these rows.
+    /// The predictions of a formula for these rows.
     pub fn exact_values(&self, exact: &Exact, formula: &Expression) -> Vec<f64> {
         exact.values(&self.program(formula, false), &formula.constants())
     }
 
-    /// Some rows.
+    /// The chosen rows.
     pub fn gather(&self, chosen: &[u32]) -> Rows {
         Rows::gather(&self.columns, &self.target, self.weights, chosen)
     }
 
-    /// Number of rows that have a weight.
+    /// Number of rows with a weight.
     pub fn row_count(&self) -> usize {
         self.weighty.as_ref().map_or(self.problem.target.len(), Vec::len)
     }
 
-    /// One of those rows.
+    /// A random one of those rows.
     pub fn draw_row(&self, random: &mut Random) -> u32 {
         let k = random.below(self.row_count());
         self.weighty.as_ref().map_or(k as u32, |rows| rows[k])
     }
 
-    /// True where candidates are the parts of a template.
+    /// True if candidates are the parts of a template.
     pub fn is_template(&self) -> bool {
         self.problem.template.is_some()
     }
 
-    /// True where the loss is one of the user's own.
+    /// True if the loss is user-defined.
     pub fn has_own_loss(&self) -> bool {
         self.row_loss.is_some()
     }
 
-    /// True where formulas are searched, and not only the numbers of one fitted.
+    /// True if formulas are searched for; false if only the numbers of one are fitted.
     pub fn searches(&self) -> bool {
         self.problem.template.as_ref().is_none_or(Template::searches)
     }
 
-    /// True where a scale and an offset are fitted with each candidate.
+    /// True if a scale and an offset are fitted with each candidate.
     pub fn scaled(&self) -> bool {
         self.problem.template.is_none() && self.settings.scaled()
     }
 
-    /// A candidate to begin with.
+    /// A candidate to start from.
     pub fn beginning(&self, random: &mut Random) -> Expression {
         match &self.problem.template {
             None => self.grammars[0].beginning(random),
@@ -318,7 +316,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// One random mutation; None where the kind that was drawn cannot be done here.
+    /// One random mutation; None if the kind drawn is not possible here.
     pub fn mutate(&self, candidate: &Expression, random: &mut Random) -> Option<Expression> {
         match &self.problem.template {
             None => self.grammars[0].mutate(candidate, random),
@@ -345,12 +343,12 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The form under which a candidate is a member: without scale and offset where those are fitted.
+    /// The form in which a candidate is a member: without scale and offset if those are fitted.
     pub fn canonical(&self, candidate: &Expression) -> Option<Expression> {
         if self.scaled() { candidate.shape() } else { Some(self.simplified(candidate)) }
     }
 
-    /// offset + scale · candidate, where those are fitted.
+    /// offset + scale · candidate, if those are fitted.
     pub fn with_scale(&self, candidate: &Expression, scale: f64, offset: f64) -> Expression {
         if self.scaled() { candidate.scaled(scale, offset) } else { candidate.clone() }
     }
@@ -363,7 +361,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// A sub-tree of a candidate in the table's columns.
+    /// A sub-tree of a candidate, in the table's columns.
     pub fn in_columns(&self, candidate: &Expression, root: usize) -> Expression {
         match &self.problem.template {
             None => candidate.subtree(root),
@@ -371,7 +369,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The candidate with exponents that its units allow, where those are not fitted.
+    /// The candidate with exponents that its units allow, where exponents are not fitted.
     pub fn with_exponents(&self, candidate: Expression) -> Expression {
         match self.units_of_exponents() {
             None => candidate,
@@ -379,25 +377,25 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The units, where they hold exponents: constants are pure numbers, and the candidate is the formula.
+    /// The units, if they determine exponents: constants are pure numbers, and the candidate is the formula.
     fn units_of_exponents(&self) -> Option<&Units> {
         let units = self.problem.units.as_ref().filter(|units| units.pure_constants());
         units.filter(|_| self.problem.template.is_none())
     }
 
-    /// The same for candidates that fitting makes one.
+    /// The same hash for candidates that fitting makes equal.
     pub fn structure(&self, candidate: &Expression) -> u64 {
         let power = |node: &Node| *node == Node::Op(Op::Pow);
         let exact = self.units_of_exponents().is_some() && candidate.nodes().iter().any(power);
         island::structure(candidate, exact)
     }
 
-    /// True where the candidate may stand on the front.
+    /// True if the candidate may enter the front.
     pub fn admits(&self, candidate: &Expression) -> bool {
         self.complexity(candidate) <= self.settings.max_complexity && self.allow(candidate)
     }
 
-    /// The complexity of what was to be found.
+    /// The complexity of the parts that were searched for.
     pub fn complexity(&self, candidate: &Expression) -> u32 {
         let weights = &self.settings.weights;
         match &self.problem.template {
@@ -409,7 +407,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// True where the candidate keeps to the constraints and to the units.
+    /// True if the candidate satisfies the constraints and the units.
     pub fn allow(&self, candidate: &Expression) -> bool {
         let (constraints, weights) = (&self.settings.constraints, &self.settings.weights);
         let shape = match &self.problem.template {
@@ -423,15 +421,14 @@ impl<'a> Rules<'a> {
         shape && units.is_none_or(|units| units.allow(&self.formula(candidate)))
     }
 
-    /// What the operation evaluates for a candidate; its constants are the candidate's, then scale
-    /// and offset if `scaled`.
+    /// The program evaluated for a candidate; its constants are the candidate's, then scale and offset if `scaled`.
     fn program(&self, candidate: &Expression, scaled: bool) -> Program {
         let held = self.units_of_exponents().map(|units| units.exponents(candidate).1);
         let held = held.unwrap_or_default();
         if self.row_loss.is_none() && self.problem.template.is_none() {
             return Program { held, ..Program::new(candidate) };
         }
-        // While expressions are put together, each constant is its own number in the list.
+        // While expressions are put together, each constant is represented by its index in the list.
         let mut values = candidate.constants();
         let mut marked = candidate.clone();
         let marks: Vec<f64> = (0..values.len()).map(|k| k as f64).collect();
@@ -452,8 +449,7 @@ impl<'a> Rules<'a> {
         Program { held, ..Program::new(&formula).tied(&values) }
     }
 
-    /// Where the programs can be evaluated: kernels know no constant in two places, and none that is
-    /// held.
+    /// Where the programs can be evaluated: kernels cannot handle a constant in two places, or one that is held.
     pub fn evaluator<'e>(&self, evaluator: &'e Evaluator) -> Cow<'e, Evaluator> {
         let composed = self.row_loss.is_some() || self.problem.template.is_some();
         if composed || self.units_of_exponents().is_some() {
@@ -520,27 +516,27 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// What the values of a column are as large as; 1 where all are 0.
+/// The typical magnitude of a column; 1 if all values are 0.
 pub(super) fn size(column: &[f32]) -> f64 {
     let sum: f64 = column.iter().map(|v| f64::from(v.abs())).sum();
     Some(sum / column.len() as f64).filter(|&size| size > 0.0).unwrap_or(1.0)
 }
 
-/// Losses of formulas on the rows of a problem without a template, as they were given.
+/// Losses of formulas on the rows of a problem without a template, in the original values.
 ///
 /// # Errors
-/// Of the rows.
+/// Those of gathering the rows.
 pub fn losses(problem: &Problem, settings: &Settings, formulas: &[Expression]) -> Result<Vec<f64>> {
     let rules = Rules::to_judge(problem, settings, &mut Random::new(0, 0))?;
     let exact = rules.exact();
     Ok(formulas.iter().map(|formula| rules.exact_loss(&exact, formula)).collect())
 }
 
-/// Checks what a search of the problem would refuse; for each of its seeds, whether it may stand on
-/// the front.
+/// Checks everything that a search of the problem would reject; returns for each of its seeds whether it may enter the
+/// front.
 ///
 /// # Errors
-/// Those of [`search`](super::search::search) before it begins.
+/// Those of [`search`](super::search::search) before it starts.
 pub fn check(problem: &Problem, settings: &Settings) -> Result<Vec<bool>> {
     let rules = Rules::new(problem, settings, &mut Random::new(0, 0))?;
     Ok(problem.seeds.iter().map(|seed| rules.admits(seed)).collect())

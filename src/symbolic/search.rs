@@ -1,10 +1,9 @@
-//! The search: islands of many problems at once, evolving on their own between synchronisations.
+//! The search: islands for many problems at once, evolving on their own between synchronisations.
 //!
-//! Until the next synchronisation every island of a problem works on the same few rows (new ones each
-//! time, so that nothing fits their noise for long). At a synchronisation the best of each complexity
-//! are fitted on all rows and enter the hall of fame, and members migrate: from the hall of fame and
-//! between islands. Random numbers belong to islands and epochs, so the result depends on the seed
-//! and on how many epochs were run, never on threads.
+//! Until the next synchronisation every island of a problem works on the same few rows (new ones each time, so that
+//! nothing fits their noise for long). At a synchronisation the best of each complexity are fitted on all rows and
+//! enter the hall of fame, and members migrate: from the hall of fame and between islands. Random numbers belong to
+//! islands and epochs, so the result depends on the seed and the number of epochs, never on threads.
 
 use std::time::{Duration, Instant};
 
@@ -24,9 +23,9 @@ use crate::formula::units::Units;
 use crate::observer::Observer;
 use crate::ops::expression::{Evaluator, side_by_side};
 
-/// Batches of an island between two synchronisations.
+/// Batches per island between two synchronisations.
 const BATCHES: usize = 32;
-/// Share of the time that an enumeration may take before the search begins.
+/// Share of the time that the enumeration may take before the search starts.
 const PLANTING: f64 = 0.4;
 
 /// One table and its target.
@@ -40,86 +39,84 @@ pub struct Problem {
     pub target: Vec<f32>,
     /// `[row]`, 0 or more.
     pub weights: Option<Vec<f32>>,
-    /// Expressions to begin with, from an earlier search or a guess; under a template, its parts as
-    /// one tree.
+    /// Expressions to start from, from an earlier search or a guess; with a template, its parts as one tree.
     pub seeds: Vec<Expression>,
-    /// Formulas have this form; their parts are searched.
+    /// The form of the formulas; its parts are searched for.
     pub template: Option<Template>,
-    /// Formulas make sense in these units.
+    /// The units in which formulas must make sense.
     pub units: Option<Units>,
-    /// The same rows as the user gave them, where there is more to them than columns and target say.
+    /// The same rows as the user gave them, if they hold more than columns and target do.
     pub given: Option<Given>,
     /// Rows that the search does not see: their losses choose the law.
     pub rest: Option<Box<Problem>>,
 }
 
-/// What came out for one problem.
+/// The result for one problem.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// Best expression of each complexity.
     pub front: Front,
     /// The best `keep` of each complexity, on the front or not: complexity, loss, formula.
     pub kept: Vec<(u32, f64, Expression)>,
-    /// Under a template, the parts of each entry of the front, in the order of [`Template::parts`].
+    /// With a template, the parts of each entry of the front, in the order of [`Template::parts`].
     pub parts: Vec<Vec<Expression>>,
     /// Candidates considered.
     pub evaluations: u64,
-    /// Nodes × rows executed, each pass over a table counted once (gradients not extra).
+    /// Nodes × rows executed, with each pass over a table counted once (gradients not extra).
     pub node_evaluations: u64,
-    /// From the start of the whole job.
+    /// Since the start of the whole job.
     pub seconds: f64,
-    /// True where the observer stopped the search.
+    /// True if the observer stopped the search.
     pub interrupted: bool,
 }
 
-/// What the searches of several problems remember, read from what [`Moment::memory`] wrote.
+/// The memories of the searches of several problems, read from what [`Moment::memory`] wrote.
 pub struct Memories(Vec<Memory>);
 
 impl Memories {
     /// Reads them.
     ///
     /// # Errors
-    /// Bytes that are nothing of the kind.
+    /// Bytes that are not such memories.
     pub fn read(bytes: &[u8]) -> Result<Self> {
         let damaged = |_| Error::input("is damaged: --overwrite starts again");
         serde_json::from_slice(bytes).map(Memories).map_err(damaged)
     }
 
-    /// Candidates that were considered, of all problems.
+    /// Candidates considered, for all problems.
     pub fn evaluations(&self) -> u64 {
         self.0.iter().map(Memory::evaluations).sum()
     }
 }
 
-/// What is shown at a synchronisation.
+/// The state shown at a synchronisation.
 pub struct Moment<'a> {
     /// The front of each problem.
     pub fronts: &'a [Front],
-    /// Candidates considered so far, of all problems.
+    /// Candidates considered so far, for all problems.
     pub evaluations: u64,
-    /// True where every island worked to the end: from here a search can go on.
+    /// True if every island completed its epoch: a search can continue from here.
     pub whole: bool,
     states: &'a [State<'a>],
 }
 
 impl Moment<'_> {
-    /// What [`search`] takes to go on from here.
+    /// The bytes from which [`search`] can continue.
     pub fn memory(&self) -> Vec<u8> {
         let memories: Vec<&Memory> = self.states.iter().map(|s| &s.memory).collect();
         serde_json::to_vec(&memories).expect("plain data")
     }
 }
 
-/// Searches all `problems` as one job; `seen` is shown every synchronisation. With the `memory` of
-/// an earlier search of the same problems with the same settings it goes on from there, to the same
-/// end.
+/// Searches all `problems` as one job; `seen` is shown every synchronisation. With the `memory` of an earlier search of
+/// the same problems with the same settings it continues from there, to the same end.
 ///
-/// Ends at the first limit that is met (with none, only where `observer` stops it), and in any case with the fronts
-/// found so far.
+/// Ends at the first limit reached (without one, only when `observer` stops it), and in any case with the fronts found
+/// so far.
 ///
 /// # Errors
-/// A problem without rows or columns, with lengths that disagree or values that are not finite, or
-/// with a constant target; settings without operators; a memory that is none of these problems.
+/// A problem without rows or columns, with lengths that disagree or values that are not finite, or with a constant
+/// target; settings without operators; a memory of other problems.
 pub fn search(
     evaluator: &Evaluator,
     problems: &[Problem],
@@ -193,7 +190,7 @@ pub fn search(
         let epoch = |(state, evaluator): (&mut State, Evaluator)| {
             state.epoch(&evaluator, limit, size, deadline, observer)
         };
-        // All have a seat before the first begins.
+        // All get a seat before the first starts.
         let seated = |state: &State| state.rules.evaluator(evaluator).seated();
         let seats: Vec<Evaluator> = work.iter().map(|state| seated(state)).collect();
         let work: Vec<(&mut State, Evaluator)> = work.into_iter().zip(seats).collect();
@@ -229,7 +226,7 @@ pub fn search(
     Ok(outcomes)
 }
 
-/// Shows whoever looks where all searches are.
+/// Shows the state of all searches to `seen`.
 fn tell(states: &[State], whole: bool, seen: &mut dyn FnMut(&Moment)) {
     let fronts: Vec<Front> = states.iter().map(State::front).collect();
     let evaluations = states.iter().map(State::evaluations).sum();

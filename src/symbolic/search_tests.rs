@@ -9,7 +9,7 @@ use crate::symbolic::enumerate::Late;
 use crate::symbolic::front::Select;
 use crate::symbolic::island::Member;
 
-/// Rows as pairs of bodies have them: masses, charges, a distance vector and its length.
+/// Rows of pairs of bodies: masses, charges, a distance vector and its length.
 fn pairs(n: usize, seed: u64, target: impl Fn(&[f64; 7]) -> f64) -> Problem {
     let mut random = Random::new(seed, 9);
     let mut problem = Problem {
@@ -82,7 +82,7 @@ fn thresholds_are_found_between_the_rows() {
 
 #[test]
 fn the_front_is_the_same_on_any_number_of_threads() {
-    // Sines are not in the language: there is always something to improve.
+    // Sines are not among the operators: there is always something to improve.
     let wave = |x: &[f64; 7]| (1.3 * x[4]).sin() / x[6] + x[0];
     let problems = [pairs(3000, 1, wave), pairs(700, 2, |x| x[5] * (x[1] + x[4]).sin())];
     let settings = Settings { evaluations: Some(12_000), ..Settings::default() };
@@ -101,7 +101,7 @@ fn the_front_is_the_same_on_any_number_of_threads() {
     assert_ne!(one[0].front, other[0].front, "the seed matters");
 }
 
-/// A long table must not hold a search up: at its deadline few members are fitted on all rows.
+/// A long table must not delay a search: at its deadline few members are fitted on all rows.
 #[test]
 fn members_enter_until_the_deadline() {
     let problem = pairs(300, 4, |x| x[5] / x[6]);
@@ -148,7 +148,7 @@ fn gpu_finds_the_front_of_a_processor_with_avx_512() {
     }
 }
 
-/// Tables of other lengths, losses and limits; also several targets of one search.
+/// Tables of different lengths, losses and limits; also several targets in one search.
 #[test]
 fn gpu_searches_side_by_side_share_launches_and_find_what_each_finds_alone() {
     let Some(gpu) = crate::device::test_gpu() else { return };

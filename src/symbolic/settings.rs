@@ -1,4 +1,4 @@
-//! What a search is asked for: the language of its formulas, what it minimises, and when it stops.
+//! The settings of a search: the language of its formulas, what it minimises, and when it stops.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,23 +7,23 @@ use crate::formula::definition::Definition;
 use crate::formula::expression::{Expression, Node, Op, Weights};
 use crate::ops::expression::Loss;
 
-/// How to search.
+/// Settings of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// What expressions are made of.
+    /// The operators of expressions.
     pub operators: Vec<Op>,
-    /// Operators of the user's own: the search puts the whole body in place.
+    /// User-defined operators: the search inserts the whole body.
     pub definitions: Vec<Definition>,
     /// Complexity of each kind of node.
     pub weights: Weights,
-    /// What is minimised.
+    /// The loss to minimise.
     pub loss: Loss,
-    /// Minimised instead, where it is given: the mean over the rows of an expression of prediction
-    /// (variable 0), target (1) and weight (2), 0 or more everywhere.
+    /// If given, minimised instead: the mean over the rows of an expression of prediction (variable 0), target (1) and
+    /// weight (2), nonnegative everywhere.
     pub row_loss: Option<Expression>,
-    /// No formula is longer.
+    /// Largest complexity of a formula.
     pub max_complexity: u32,
-    /// Share of the search over which the longest formula grows from 3 to `max_complexity`.
+    /// Share of the search over which the largest complexity grows from 3 to `max_complexity`.
     pub warm_up: f64,
     /// What formulas may not contain.
     pub constraints: Constraints,
@@ -31,13 +31,13 @@ pub struct Settings {
     pub mutations: [f64; KINDS.len()],
     /// Rows that the islands see between two synchronisations.
     pub batch_rows: usize,
-    /// Expressions that are kept of each complexity.
+    /// Number of expressions kept for each complexity.
     pub keep: usize,
-    /// Stop after so many candidates of each problem.
+    /// Stop after this many candidates for each problem.
     pub evaluations: Option<u64>,
-    /// Stop after so many seconds in all.
+    /// Stop after this many seconds in all.
     pub seconds: Option<f64>,
-    /// A problem is finished where its smallest loss is at most this.
+    /// A problem is finished when its smallest loss is at most this.
     pub target_loss: Option<f64>,
     /// Islands of each problem.
     pub islands: usize,
@@ -69,16 +69,16 @@ impl Default for Settings {
     }
 }
 
-/// The shortest limit of a warm-up.
+/// The smallest limit of a warm-up.
 const FIRST_LIMIT: u32 = 3;
 
 impl Settings {
-    /// True where + and · are there to write a scale and an offset.
+    /// True if + and · are available to write a scale and an offset.
     pub(super) fn scaled(&self) -> bool {
         self.operators.contains(&Op::Add) && self.operators.contains(&Op::Mul)
     }
 
-    /// The longest formula after a share of the search, 0 to 1.
+    /// The largest complexity after a share of the search, 0 to 1.
     pub(super) fn limit(&self, share: f64) -> u32 {
         if share >= self.warm_up {
             return self.max_complexity;
@@ -91,16 +91,16 @@ impl Settings {
 /// What formulas may not contain.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Constraints {
-    /// Nodes on the longest way from the root to a leaf.
+    /// Nodes on the longest path from the root to a leaf.
     pub max_depth: Option<usize>,
     /// Operand `.1` (from 0) of operator `.0` has at most complexity `.2`.
     pub sizes: Vec<(Op, usize, u32)>,
-    /// Below operator `.0` there are at most `.2` of operator `.1` on any way to a leaf.
+    /// Below operator `.0` there are at most `.2` of operator `.1` on any path to a leaf.
     pub nested: Vec<(Op, Op, usize)>,
 }
 
 impl Constraints {
-    /// True where `e` keeps all of them.
+    /// True if `e` satisfies all of them.
     pub fn allow(&self, e: &Expression, weights: &Weights) -> bool {
         self.max_depth.is_none_or(|limit| e.depth() <= limit)
             && (self.sizes.is_empty() || self.sizes_allow(e, weights))
@@ -122,9 +122,9 @@ impl Constraints {
     }
 }
 
-/// The most `inner` operators on any way from an `outer` one (itself not counted) to a leaf.
+/// The most `inner` operators on any path from an `outer` one (not counted) to a leaf.
 fn nesting(e: &Expression, outer: Op, inner: Op) -> usize {
-    // Of each node: the most `inner` on a way from it (it counted), and the answer so far.
+    // For each node: the most `inner` on a path from it (counting itself), and the answer so far.
     e.fold(|node, operands: &[(usize, usize)]| {
         let below = operands.iter().map(|o| o.0).max().unwrap_or(0);
         let found = operands.iter().map(|o| o.1).max().unwrap_or(0);
@@ -149,7 +149,7 @@ mod tests {
         assert!(nested.allow(&parse("exp(x) + exp(y)"), &weights));
         assert!(!nested.allow(&parse("exp(x + exp(y))"), &weights));
         let once = Constraints { nested: vec![(Op::Sin, Op::Cos, 1)], ..Constraints::default() };
-        assert!(once.allow(&parse("sin(cos(x) + cos(y))"), &weights), "on one way only one");
+        assert!(once.allow(&parse("sin(cos(x) + cos(y))"), &weights), "only one on each path");
         assert!(!once.allow(&parse("sin(x * cos(x + cos(y)))"), &weights));
         let power = Constraints { sizes: vec![(Op::Pow, 1, 1)], ..Constraints::default() };
         assert!(power.allow(&parse("(x + y)^2"), &weights));

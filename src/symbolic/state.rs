@@ -1,4 +1,4 @@
-//! The search of one problem: what it remembers, what it begins with, and an epoch of its islands.
+//! The search of one problem: its memory, its start, and one epoch of its islands.
 
 use std::collections::{BTreeMap, HashSet};
 use std::slice;
@@ -21,39 +21,39 @@ use crate::observer::Observer;
 use crate::ops::expression::{Evaluator, Loss, Rows};
 use crate::random::Random;
 
-/// Members of an island that the hall of fame replaces at a synchronisation.
+/// Members of an island replaced from the hall of fame at a synchronisation.
 const REINJECTED: usize = 3;
-/// Enumerated expressions of each complexity that islands begin with.
+/// Enumerated expressions of each complexity that islands start with.
 const GUESSES: usize = 8;
-/// A search goes on for half as many epochs, and so many, once a formula is exact to rounding: a
-/// shorter one may turn up.
+/// Once a formula is exact to rounding, a search continues for half as many epochs again, plus this many: a shorter one
+/// may turn up.
 const AFTER_EXACT: u64 = 2;
-/// Columns that the hall of fame begins with, at most.
+/// Most columns that the hall of fame starts with.
 const COLUMNS: usize = 64;
-/// Enumerated expressions that are fitted together; after that the search looks at the clock.
+/// Enumerated expressions fitted together; then the search looks at the clock.
 const TOGETHER: usize = 512;
 /// Epochs after which a structure may be fitted on all rows again: another start may do better.
 const FORGET_EVERY: u64 = 12;
 
-/// Everything that the search of one problem remembers from one synchronisation to the next: with it
-/// a search goes on as if it had not been interrupted.
+/// The complete state of the search of one problem between two synchronisations: with it a search continues as if it
+/// had not been interrupted.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Memory {
     pub(super) islands: Vec<Island>,
     /// The best of each complexity, the best first.
     pub(super) hall: BTreeMap<u32, Vec<Famous>>,
-    /// Structures that were fitted on all rows of late.
+    /// Structures recently fitted on all rows.
     pub(super) tried: HashSet<u64>,
     pub(super) epochs: u64,
-    /// Members of each complexity, fading.
+    /// Members of each complexity, decaying with time.
     pub(super) counts: Vec<f64>,
-    /// Small expressions that explain much, for the islands to begin with.
+    /// Small expressions that explain much, for the islands to start with.
     pub(super) guesses: Vec<Expression>,
-    /// Candidates considered beside those of the islands.
+    /// Candidates considered in addition to those of the islands.
     pub(super) planted: u64,
     pub(super) node_evaluations: u64,
     pub(super) random: Random,
-    /// Epochs until a formula that is exact to rounding was found.
+    /// Number of epochs when a formula that is exact to rounding was found.
     pub(super) exact: Option<u64>,
     pub(super) done: bool,
 }
@@ -65,12 +65,12 @@ impl Memory {
     }
 }
 
-/// One problem in work.
+/// The search of one problem.
 pub(super) struct State<'a> {
     pub(super) problem: &'a Problem,
     pub(super) rules: Rules<'a>,
     pub(super) rows: Rows,
-    /// A loss that rounding of the data or of single precision explains: nothing smaller is worth a node more.
+    /// The loss that rounding of the data or of single precision explains: no smaller loss is worth an extra node.
     pub(super) resolution: f64,
     pub(super) memory: Memory,
 }
@@ -145,8 +145,8 @@ impl<'a> State<'a> {
         self.enter(seated, columns, late)
     }
 
-    /// Puts the problem's seeds into the hall of fame, as they are and fitted anew, and what an enumeration finds, as
-    /// far as it comes until it is `late`.
+    /// Puts the problem's seeds into the hall of fame, as they are and refitted, and the results of the enumeration, as
+    /// far as it gets before it is `late`.
     pub(super) fn plant(&mut self, evaluator: &Evaluator, late: &Late) -> Result<()> {
         let seeds = self.problem.seeds.iter().filter(|seed| self.rules.admits(seed));
         let given = self.problem.given.as_ref();
@@ -173,13 +173,13 @@ impl<'a> State<'a> {
         if let Some(template) = self.problem.template.as_ref().filter(|t| !t.searches()) {
             return self.fit_numbers(template, &seated, late);
         }
-        // What follows is long, and others should not wait for it.
+        // The rest takes long, and others should not wait for it.
         drop(seated);
         self.enumerate(evaluator, late)
     }
 
-    /// Puts what small expressions and pairs of them explain into the hall of fame, and keeps the
-    /// best of each complexity for the islands to begin with.
+    /// Puts small expressions and pairs of them that explain much into the hall of fame, and keeps the best of each
+    /// complexity for the islands to start with.
     fn enumerate(&mut self, evaluator: &Evaluator, late: &Late) -> Result<()> {
         let settings = self.rules.settings;
         let mut found = dimensional::seeds(self.problem, settings);
@@ -203,7 +203,7 @@ impl<'a> State<'a> {
         let most = settings.evaluations.map_or(usize::MAX, |limit| limit as usize / 4);
         let (mut shapes, complexities): (Vec<Expression>, Vec<u32>) =
             admitted.filter(|(f, _)| known.insert(self.rules.structure(f))).take(most).unzip();
-        // Only now: others would wait for all of the above.
+        // Only now: others would have to wait for all of the above.
         let evaluator = &self.rules.evaluator(evaluator).seated();
         let (steps, tolerance) = MEMBER_STEPS;
         let how = (steps, self.rules.scaled(), tolerance);
@@ -231,7 +231,7 @@ impl<'a> State<'a> {
         self.enter(evaluator, best, late)
     }
 
-    /// Until the next synchronisation, and that.
+    /// Evolves the islands until the next synchronisation, and synchronises.
     pub(super) fn epoch(
         &mut self,
         evaluator: &Evaluator,
@@ -285,7 +285,7 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    /// True where there is nothing more to look for.
+    /// True if there is nothing more to look for.
     pub(super) fn finished(&self) -> bool {
         let Memory { exact, epochs, .. } = self.memory;
         let limit = self.rules.settings.target_loss;
@@ -298,7 +298,7 @@ impl<'a> State<'a> {
             || limit.is_some_and(|limit| least <= limit)
     }
 
-    /// Rows for the next epoch; None where the table is so short that all are used.
+    /// Rows for the next epoch; None if the table is so short that all are used.
     pub(super) fn some_rows(&mut self) -> Option<Rows> {
         let (n, some) = (self.rules.row_count(), self.rules.settings.batch_rows);
         if n <= some.saturating_mul(2) {
@@ -307,7 +307,7 @@ impl<'a> State<'a> {
         Some(self.draw(some))
     }
 
-    /// So many different rows that have a weight, or all of those.
+    /// This many different rows with a weight, or all of those.
     pub(super) fn draw(&mut self, some: usize) -> Rows {
         let some = some.min(self.rules.row_count());
         let mut chosen: HashSet<u32> = HashSet::with_capacity(some);
@@ -321,8 +321,8 @@ impl<'a> State<'a> {
         self.rules.gather(&order)
     }
 
-    /// The islands' best of each complexity, where no simpler one is clearly better, and not
-    /// entered before.
+    /// The islands' best of each complexity that are clearly better than every simpler one and have not been entered
+    /// before.
     fn promising(&mut self) -> Vec<Member> {
         let (rules, Memory { islands, tried, .. }) = (&self.rules, &mut self.memory);
         let mut all: Vec<Member> =
@@ -335,7 +335,7 @@ impl<'a> State<'a> {
         let mut least = f64::INFINITY;
         let mut found: Vec<Member> = Vec::new();
         for member in all {
-            // Where several of each complexity are kept, the next best are entered as well.
+            // If several of each complexity are kept, the next best are entered as well.
             let same = found.iter().rev().take_while(|f| f.complexity == member.complexity);
             let hopeful = member.loss <= 1.1 * least || (keep > 1 && same.count() < keep);
             if hopeful && tried.insert(rules.structure(&member.f)) {

@@ -1,8 +1,8 @@
-//! Templates: a formula whose shape is given and whose parts are found, such as
+//! Templates: formulas with a given form and parts to be found, such as
 //! `f(r, m1, m2) * dx + g(r) * dy + p[city]` or `a * exp(-b * x) + c`.
 //!
-//! A candidate is one expression for each part. The search carries them as one tree, the parts added
-//! up (`f + (g + h)`), in which variable k of a part is the k-th operand of its calls.
+//! A candidate is one expression for each part. The search handles them as one tree, with the parts added up (`f + (g +
+//! h)`); in it variable k of a part is the k-th operand of its calls.
 
 use super::mutate::{Grammar, crossover};
 use crate::error::{Error, Result};
@@ -16,21 +16,21 @@ use crate::random::Random;
 pub struct Template {
     /// The parts.
     pub parts: Vec<Part>,
-    /// Those of them that are mere numbers, as the template names them.
+    /// The parts that are mere numbers, as the template names them.
     pub numbers: Vec<Numbers>,
     pub(super) places: Vec<Place>,
-    /// In the table's columns and, from `columns` on, the places.
+    /// The formula in the table's columns and, from `columns` on, the places.
     pub(super) body: Expression,
     pub(super) columns: usize,
 }
 
-/// Something to be found.
+/// A part to be found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
-    /// As it was named; `p[c=3]` for a number that belongs to a value of a column.
+    /// Its name; `p[c=3]` for a number that belongs to a value of a column.
     pub name: String,
-    /// Operands of its first call, in the table's columns and the places of numbers: what its grammar
-    /// knows of the values of its variables. None for a number.
+    /// Operands of its first call, in the table's columns and the places of numbers: from these its grammar takes the
+    /// values of its variables. None for a number.
     pub operands: Option<Vec<Expression>>,
 }
 
@@ -39,7 +39,7 @@ pub struct Part {
 pub struct Numbers {
     /// As the template has it: `a`, `q[]`, `p[city]`.
     pub name: String,
-    /// The part that is the first of them.
+    /// The first of the parts that are its numbers.
     pub first: usize,
     /// The values that have numbers of their own.
     pub groups: Option<Groups>,
@@ -50,23 +50,23 @@ pub struct Numbers {
 pub struct Groups {
     /// The column.
     pub column: u16,
-    /// What each group is called.
+    /// The name of each group.
     pub labels: Vec<String>,
     /// The first group is below the first threshold, the next below the next, ….
     thresholds: Vec<f64>,
 }
 
-/// Where parts stand in the body.
+/// What stands at a place in the body.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Place {
-    /// A part with expressions of the columns, and of places of numbers, for its variables.
+    /// A part, with expressions of columns and places for its variables.
     Call { part: usize, operands: Vec<Expression> },
-    /// The number, or that of this row's group.
+    /// A number: the only one, or that of the row's group.
     Numbers(usize),
 }
 
 impl Place {
-    /// Expressions that stand for the variables of a part.
+    /// The expressions for the variables of a part.
     pub(super) fn operands(&self) -> &[Expression] {
         match self {
             Place::Call { operands, .. } => operands,
@@ -83,24 +83,22 @@ impl Numbers {
     }
 }
 
-/// What is wrong with a column whose values single precision does not tell apart.
+/// The error for a column with values that single precision cannot distinguish.
 pub fn too_close(column: &str) -> String {
     format!("some values of '{column}' are equal in single precision: number the groups 0, 1, 2, …")
 }
 
-/// More values of a column have no numbers of their own.
+/// A column with more values cannot have a number for each.
 const MOST_VALUES: usize = 64;
 
 impl Template {
-    /// Reads a template over `columns` with these `names`. What is called and is neither a function
-    /// nor one of the `definitions` is a part, `p[column]` stands for a number for each value of a
-    /// column and `q[]` for one number. Where no function is to be found, so does a name that nothing
-    /// has.
+    /// Reads a template over `columns` with these `names`. A called name that is neither a function nor one of the
+    /// `definitions` is a part; `p[column]` stands for a number for each value of a column, and `q[]` for one number.
+    /// If there is no function to search for, an unknown name is a number, too.
     ///
     /// # Errors
-    /// A text that cannot be read; a part with different numbers of operands, or within another's
-    /// operands; no part or no column at all; an index with too many values, or with values that single
-    /// precision does not tell apart.
+    /// Text that cannot be parsed; a part with different numbers of operands, or inside another's operands; no part or
+    /// no column at all; an index with too many values, or with values that single precision cannot distinguish.
     pub fn of_table(
         text: &str,
         names: &[String],
@@ -116,7 +114,7 @@ impl Template {
         let (body, calls) = read(true)?;
         let has = |kind: CallKind| calls.iter().any(|call| call.kind == kind);
         if has(CallKind::Function) && has(CallKind::Word) {
-            // Beside a function to search for such a name would be a typing error too easily.
+            // Next to a function to search for, an unknown name would too easily be a typing error.
             let hint = |e: Error| {
                 error(format!("{}; a number that is to be fitted is written q[]", e.message))
             };
@@ -246,7 +244,7 @@ impl Template {
         Ok(Place::Numbers(self.numbers.len() - 1))
     }
 
-    /// Calls the groups of a column by words, as many as it has values.
+    /// Names the groups of a column by words, if it has as many values as there are words.
     pub fn name_groups(&mut self, column: u16, words: &[String]) {
         for Numbers { first, groups, .. } in &mut self.numbers {
             let Some(groups) = groups.as_mut().filter(|groups| groups.column == column) else {
@@ -260,12 +258,12 @@ impl Template {
         }
     }
 
-    /// True where there is a function to search for, and not only numbers to fit.
+    /// True if there is a function to search for, and not only numbers to fit.
     pub fn searches(&self) -> bool {
         self.parts.iter().any(|part| part.operands.is_some())
     }
 
-    /// Variables that the operands of parts may have: the columns, and then the places.
+    /// Number of variables that the operands of parts may have: the columns, then the places.
     pub(super) fn variables(&self) -> usize {
         self.columns + self.places.len()
     }
@@ -289,8 +287,8 @@ impl Template {
         parts
     }
 
-    /// The sub-tree of a candidate whose root is at `root`, within a part, in the table's columns: a
-    /// variable of the part is what stands for it in the part's first call.
+    /// The sub-tree at `root` of a candidate, inside a part, in the table's columns: a variable of the part becomes its
+    /// operand in the part's first call.
     pub fn in_columns(&self, candidate: &Expression, root: usize) -> Expression {
         let parts = self.split(candidate);
         let mut end = 0;
@@ -318,7 +316,7 @@ impl Template {
         without_signs(&self.formula_around(candidate, Node::Constant))
     }
 
-    /// The same, with another node for each constant of the template itself.
+    /// The same, with `constant` giving the node for each constant of the template itself.
     pub(super) fn formula_around(
         &self,
         candidate: &Expression,
@@ -353,8 +351,8 @@ impl Template {
         names.iter().chain(self.numbers.iter().map(|numbers| &numbers.name)).cloned().collect()
     }
 
-    /// An expression of columns and places with what stands in the places. Numbers of groups are
-    /// written `out`, or stand as variables after the columns.
+    /// An expression of columns and places with the places filled in. Numbers of groups are written `out`, or stand as
+    /// variables after the columns.
     fn put(
         &self,
         e: &Expression,
@@ -396,7 +394,7 @@ impl Template {
         Expression::from_nodes(nodes)
     }
 
-    /// The constants that the template itself has: they are not fitted.
+    /// The constants of the template itself, which are not fitted.
     pub fn constants(&self) -> Vec<f64> {
         let mut constants = self.body.constants();
         let operands = self.places.iter().flat_map(Place::operands);
@@ -406,20 +404,20 @@ impl Template {
         constants
     }
 
-    /// The parts of a candidate that are no mere numbers.
+    /// The parts of a candidate that are not mere numbers.
     pub fn searched(&self, candidate: &Expression) -> Vec<Expression> {
         let parts = self.split(candidate).into_iter().zip(&self.parts);
         parts.filter(|(_, part)| part.operands.is_some()).map(|(e, _)| e).collect()
     }
 
-    /// One of the parts that are no mere numbers.
+    /// A random part that is not a mere number.
     fn draw(&self, random: &mut Random) -> usize {
         let searched: Vec<usize> =
             (0..self.parts.len()).filter(|&k| self.parts[k].operands.is_some()).collect();
         searched[random.below(searched.len())]
     }
 
-    /// Each part changed by itself; None where one of them is None.
+    /// Changes each part by itself; None if one of the changes is None.
     pub fn each(
         &self,
         candidate: &Expression,
@@ -428,7 +426,7 @@ impl Template {
         Some(Template::join(self.split(candidate).iter().map(change).collect::<Option<_>>()?))
     }
 
-    /// A candidate to begin with.
+    /// A candidate to start from.
     pub fn beginning(&self, grammars: &[Grammar], random: &mut Random) -> Expression {
         let part = |(part, grammar): (&Part, &Grammar)| match part.operands {
             Some(_) => grammar.beginning(random),
@@ -450,7 +448,7 @@ impl Template {
         Some(Template::join(parts))
     }
 
-    /// One part crossed with the same of another candidate, or taken from it whole.
+    /// One part crossed with the same part of another candidate, or taken from it whole.
     pub fn crossover(&self, a: &Expression, b: &Expression, random: &mut Random) -> Expression {
         let (mut parts, mut others) = (self.split(a), self.split(b));
         let at = self.draw(random);
@@ -464,7 +462,7 @@ impl Template {
 }
 
 impl Groups {
-    /// The number of this row's group, of those that begin with the first.
+    /// Selects the number of the row's group.
     fn choose(&self, numbers: &[Expression], constant: &dyn Fn(f64) -> Node) -> Expression {
         let mut nodes = Vec::new();
         for (&threshold, number) in self.thresholds.iter().zip(numbers) {
@@ -489,17 +487,17 @@ fn without_signs(e: &Expression) -> Expression {
     Expression::from_nodes(nodes)
 }
 
-/// An error where a name that nothing has is likely to be something else than a number.
+/// An error if an unknown name is probably not meant as a number.
 fn could_be_a_number(
     name: &str,
     names: &[String],
     definitions: &[Definition],
 ) -> Result<(), String> {
     if Op::from_name(name).is_some() || definitions.iter().any(|d| d.name == name) {
-        return Err(format!("'{name}' is a function: its operands stand in brackets"));
+        return Err(format!("'{name}' is a function: give its operands in brackets"));
     }
     if name.eq_ignore_ascii_case("pi") {
-        return Err(format!("'{name}' would be fitted as any other number: π is written pi"));
+        return Err(format!("'{name}' would be fitted like any other number: π is written pi"));
     }
     let similar = |column: &&String| column.to_lowercase() == name.to_lowercase();
     match names.iter().find(similar) {

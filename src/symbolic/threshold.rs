@@ -1,5 +1,5 @@
-//! Thresholds of comparisons: the loss is a step function of them, so that no gradient moves them.
-//! They climb over the values that the data have, the way to each neighbour and to far ones at once.
+//! Thresholds of comparisons. The loss is a step function of them, so no gradient moves them. They climb over the
+//! values in the data, trying each neighbour and distant values at once.
 
 use super::rules::Rules;
 use crate::error::Result;
@@ -10,14 +10,14 @@ use crate::ops::expression::{Evaluator, Program, Rows};
 /// Rounds of climbing at most.
 const ROUNDS: usize = 8;
 
-/// Positions of the constants that something is compared with.
+/// Positions of the constants with which something is compared.
 fn thresholds(e: &Expression) -> Vec<usize> {
     let nodes = e.nodes();
     let compared = |&at: &usize| {
         matches!(nodes[at], Node::Constant(_))
             && matches!(nodes.get(at + 1), Some(Node::Op(Op::Greater | Op::Less)))
     };
-    // A constant before a comparison is its second operand; u > c, and never c > u.
+    // A constant right before a comparison is its second operand: u > c, never c > u.
     (1..nodes.len()).filter(compared).collect()
 }
 
@@ -28,20 +28,20 @@ fn with(e: &Expression, at: usize, value: f64) -> Expression {
     Expression::from_nodes(nodes)
 }
 
-/// The number of fewest digits between two.
+/// The number with the fewest digits between two numbers.
 fn between(low: f64, high: f64) -> f64 {
     let middle = 0.5 * (low + high);
     let short = |digits: usize| format!("{middle:.digits$e}").parse().unwrap_or(middle);
     (0..9).map(short).find(|m| low < *m && *m < high).unwrap_or(middle)
 }
 
-/// The numbers of those constants, in the order of [`Expression::constants`].
+/// The indices of those constants, in the order of [`Expression::constants`].
 pub(super) fn numbers(e: &Expression) -> Vec<u16> {
     let constants = |at: usize| e.nodes()[..at].iter().filter(|n| matches!(n, Node::Constant(_)));
     thresholds(e).into_iter().map(|at| constants(at).count() as u16).collect()
 }
 
-/// Puts the shortest number between the values on either side in the place of each threshold.
+/// Replaces each threshold by the shortest number between the neighbouring values.
 pub(super) fn shorten(rules: &Rules, rows: &Exact, candidate: &mut Expression) {
     for at in thresholds(candidate) {
         let Node::Constant(now) = candidate.nodes()[at] else { continue };
@@ -51,7 +51,7 @@ pub(super) fn shorten(rules: &Rules, rows: &Exact, candidate: &mut Expression) {
             match value {
                 value if value < now => low = low.max(value),
                 value if value > now => high = high.min(value),
-                // To which side it belongs depends on what compares.
+                // On which side an equal value belongs depends on the comparison.
                 _ => (low, high) = (f64::NEG_INFINITY, f64::INFINITY),
             }
         }
@@ -143,7 +143,7 @@ mod tests {
         settle(&rules, &Evaluator::cpu(), &rows, &mut candidate).unwrap();
         let threshold = candidate.constants()[0];
         assert!(threshold > 20.0 && threshold < 20.5, "{threshold}");
-        // Operands that no column of the table has the number of.
+        // Operands that do not have the number of any column.
         let text = "f(a, b, a * b)";
         let template = Template::of_table(text, &names, &problem.columns, &[]).unwrap();
         let problem = Problem { template: Some(template), ..problem.clone() };

@@ -137,7 +137,7 @@ fn numbers_of_a_given_form_are_fitted() {
     };
     assert!(refused("f(a) + k").contains("'k' is not a variable"));
     assert!(refused("k * C").contains("'C' is not a column, but 'c' is"));
-    assert!(refused("k * a + y").contains("column 'y' is no input"));
+    assert!(refused("k * a + y").contains("column 'y' is not an input"));
 }
 
 /// p[u] is an operand of the function that is searched; a guess is found again, and so is an earlier run.
