@@ -15,26 +15,26 @@ use crate::store::run::RunFolder;
 use crate::store::tensors::TensorFile;
 use crate::symbolic::job;
 
-/// Dots of a scatter plot.
+/// Dots in a scatter plot.
 const SCATTER: usize = 3000;
 const WIDE: (u32, u32) = (880, 380);
 const PANEL: (u32, u32) = (420, 400);
-/// Points of a curve of mean errors.
+/// Points on a curve of mean errors.
 const BINS: usize = 12;
 
-/// Adds what a graph has beside the sections of every system.
+/// Adds the sections that only a graph of halos has.
 pub(super) fn all(folder: &RunFolder, inputs: &Inputs, page: &mut Page) -> Result<()> {
     let Some(slab) = &inputs.slab else { return Ok(()) };
     page.optional("map", "The held-out slab", map(slab));
     page.optional("scatter", "Predicted against true overdensity", scatter(slab));
-    page.optional("errors", "Where the errors are", errors(slab));
+    page.optional("errors", "Errors by mass and overdensity", errors(slab));
     if let (Some(summary), Some(messages)) = (&inputs.summary, &inputs.messages) {
         page.optional("terms", "The terms of the formula", terms(folder, summary, messages)?);
     }
     Ok(())
 }
 
-/// The slab from above, in three classes of overdensity.
+/// The slab seen along z, in three classes of overdensity.
 fn map(halos: &Slab) -> Option<String> {
     let mut sorted = halos.targets.clone();
     sorted.sort_by(f32::total_cmp);
@@ -65,8 +65,8 @@ fn map(halos: &Slab) -> Option<String> {
     };
     let panels = [panel("true", &halos.targets)?, panel("predicted", &halos.formula)?];
     Some(format!(
-        "<p>The halos of the held-out slab, seen along z, by overdensity: as it is, and as the formula \
-         says.</p><div class=\"panels\">{}</div>",
+        "<p>The halos of the held-out slab, seen along z, coloured by overdensity: the true one, and the \
+         formula's prediction.</p><div class=\"panels\">{}</div>",
         panels.concat()
     ))
 }
@@ -76,10 +76,10 @@ fn scatter(halos: &Slab) -> Option<String> {
     let highest = halos.targets.iter().copied().fold(0.0, f32::max);
     let panel = |k: usize, name: &str, values: &[f32]| {
         let points = halos.targets.iter().zip(values).step_by(every);
-        // An outlier beyond the frame would make dust of everything else.
+        // One far outlier would squeeze all other points together.
         let points = points.filter(|(_, p)| p.abs() < 2.0 * highest);
         let plot = Plot {
-            title: format!("Overdensity that the {name} predicts against the true one"),
+            title: format!("Overdensity predicted by the {name} against the true overdensity"),
             x: "true overdensity".into(),
             y: name.to_string(),
             log: false,
@@ -101,7 +101,7 @@ fn scatter(halos: &Slab) -> Option<String> {
     Some(format!("<div class=\"panels\">{}</div>", panels.concat()))
 }
 
-/// Mean absolute error in bins of equally many halos.
+/// Mean absolute error in bins with equal numbers of halos.
 fn errors(halos: &Slab) -> Option<String> {
     let curve = |keys: &[f64], values: &[f32]| -> Vec<(f64, f64)> {
         let mut order: Vec<usize> = (0..keys.len()).collect();

@@ -1,4 +1,4 @@
-//! The files of a run folder, as the report needs them. Each is optional; a broken one is an error.
+//! The files of a run folder that the report uses. Each is optional; a damaged one is an error.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::store::tensors::{Dtype, TensorFile};
 
 /// Everything that the report can show.
 pub struct Inputs {
-    /// `config.toml`, as it stands.
+    /// `config.toml`, verbatim.
     pub config: Option<String>,
     /// `metrics.csv`.
     pub metrics: Option<Table>,
@@ -35,7 +35,7 @@ pub struct Inputs {
 
 /// The messages of random test edges and the true forces on them.
 pub struct Messages {
-    /// The index among the model's messages of each column of `values`.
+    /// For each column of `values`, the index of the message component in the model.
     pub components: Vec<usize>,
     /// `[edge, components]`.
     pub values: Vec<f32>,
@@ -45,7 +45,7 @@ pub struct Messages {
     pub forces: Option<Vec<f32>>,
 }
 
-/// What the metadata of the messages must tell.
+/// The part of the metadata of the messages that is needed.
 #[derive(Deserialize)]
 struct MessagesEntry {
     components: Option<Vec<usize>>,
@@ -58,7 +58,7 @@ pub struct FrontRow {
     pub component: String,
     /// Weighted number of nodes.
     pub complexity: u64,
-    /// Smallest loss at that complexity.
+    /// Smallest loss at this complexity.
     pub loss: f64,
     /// −Δlog loss / Δcomplexity.
     pub score: Option<f64>,
@@ -86,7 +86,7 @@ pub struct Law {
 }
 
 impl Inputs {
-    /// Reads what is there.
+    /// Reads the files that exist.
     pub fn read(folder: &RunFolder) -> Result<Self> {
         let present = |name: &str| Some(folder.file(name)).filter(|path| path.exists());
         let inputs = Inputs {
@@ -110,14 +110,14 @@ impl Inputs {
             && rollouts.is_none();
         if nothing {
             let message = "contains no results (metrics.csv, messages.json, hall_of_fame.csv, \
-                           laws.json, …): train, regress or distill into it first";
+                           laws.json, …): run train, regress or distill first";
             return Err(Error::input(message).file(folder.path()));
         }
         inputs.check(folder)?;
         Ok(inputs)
     }
 
-    /// What the summary says must fit the messages.
+    /// Checks that the summary agrees with the messages.
     fn check(&self, folder: &RunFolder) -> Result<()> {
         let (Some(summary), Some(messages)) = (&self.summary, &self.messages) else {
             return Ok(());
@@ -152,7 +152,7 @@ fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
         .map_err(|e| Error::input(format!("cannot be read: {e}")).file(path))
 }
 
-/// The columns that a loss curve needs are numbers, all of them.
+/// Reads the metrics; the columns of the loss curve must hold only numbers.
 fn metrics(path: &Path) -> Result<Table> {
     let table = Table::read(path)?;
     for name in ["step", "learning_rate", "train_loss"] {
@@ -179,7 +179,7 @@ fn messages(path: &Path) -> Result<Messages> {
     let entry: MessagesEntry = file.entry()?;
     let components = entry.components.unwrap_or_else(|| (0..width).collect());
     if components.len() != width {
-        let message = format!("names {} components; messages has {width}", components.len());
+        let message = format!("lists {} components, but messages has {width}", components.len());
         return Err(Error::input(message).file(path).field("lawsmith"));
     }
     let (forces, dim) = match file.has("forces") {
@@ -187,7 +187,7 @@ fn messages(path: &Path) -> Result<Messages> {
         false => (None, 0),
     };
     if forces.as_ref().is_some_and(|f| f.len() / dim.max(1) != values.len() / width.max(1)) {
-        return Err(Error::input("has another number of edges than messages")
+        return Err(Error::input("has a different number of edges than messages")
             .file(path)
             .field("forces"));
     }
@@ -211,7 +211,7 @@ fn front(path: &Path) -> Result<Vec<FrontRow>> {
         .collect::<Result<_, _>>()
         .map_err(bad)?;
     match rows.iter().position(|row| !row.loss.is_finite() || row.loss < 0.0) {
-        Some(row) => Err(Error::input(format!("{} is no loss", rows[row].loss))
+        Some(row) => Err(Error::input(format!("{} is not a valid loss", rows[row].loss))
             .file(path)
             .field("loss")
             .row(row as u64 + 2)),

@@ -1,12 +1,12 @@
 //! Formulas as MathML, from the LaTeX that lawsmith writes: fractions, roots, powers, indices,
-//! brackets, functions, Greek letters. What is not understood stays plain text, so a formula is never
+//! brackets, functions, Greek letters. A formula that is not understood stays plain text, so none is
 //! shown wrong.
 
 use std::iter::Peekable;
 
 use crate::formula::operator::{Op, Spelling};
 
-/// The formula as a MathML element; `None` where the LaTeX has something that is not understood.
+/// The formula as a MathML element; `None` if some of the LaTeX is not understood.
 pub fn mathml(latex: &str) -> Option<String> {
     let mut tokens = tokens(latex)?.into_iter().peekable();
     let row = row(&mut tokens, &[])?;
@@ -62,7 +62,7 @@ fn row(tokens: &mut Tokens, stop: &[Token]) -> Option<String> {
     Some(format!("<mrow>{items}</mrow>"))
 }
 
-/// `item` with the index and the power behind it.
+/// `item` with the index and the power after it.
 fn scripts(item: String, tokens: &mut Tokens) -> Option<String> {
     let (mut below, mut above) = (None, None);
     while let Some(Token::Symbol(mark @ ('_' | '^'))) = tokens.peek().cloned() {
@@ -91,7 +91,7 @@ fn group(tokens: &mut Tokens) -> Option<String> {
     Some(inside)
 }
 
-/// The letters of `{…}`, as they stand.
+/// The letters of `{…}`, verbatim.
 fn word(tokens: &mut Tokens) -> Option<String> {
     if tokens.next()? != Token::Symbol('{') {
         return None;
@@ -123,7 +123,7 @@ fn item(tokens: &mut Tokens) -> Option<String> {
     })
 }
 
-/// `{cases} value & condition \\ … \end{cases}`, behind `\begin`.
+/// `{cases} value & condition \\ … \end{cases}`, after `\begin`.
 fn cases(tokens: &mut Tokens) -> Option<String> {
     if word(tokens)? != "cases" {
         return None;
@@ -187,7 +187,7 @@ fn command(name: &str, tokens: &mut Tokens) -> Option<String> {
             format!("<mover accent=\"true\">{}<mo>{dots}</mo></mover>", group(tokens)?)
         }
         "begin" => cases(tokens)?,
-        // The space is a product: two numbers must not run together.
+        // The space means a product: two numbers must not run together.
         "," => "<mspace width=\"0.2em\"/>".to_string(),
         "sum" => "<mo largeop=\"true\">∑</mo>".to_string(),
         "lvert" | "rvert" | "vert" => "<mo stretchy=\"false\">|</mo>".to_string(),
@@ -201,7 +201,7 @@ fn command(name: &str, tokens: &mut Tokens) -> Option<String> {
     })
 }
 
-/// The bracket behind `\left` or `\right`; it grows with what it encloses.
+/// The bracket after `\left` or `\right`; it grows with what it encloses.
 fn fence(tokens: &mut Tokens) -> Option<String> {
     let text = match tokens.next()? {
         Token::Number(dot) if dot == "." => return Some(String::new()),

@@ -1,8 +1,8 @@
-//! `report.html`: what a person looks at when a run is done.
+//! `report.html`: the results of a run, for people to read.
 //!
-//! One self-contained file: no script, no external resource, plots as inline SVG, formulas as MathML.
-//! It is made from the files of the run folder and nothing else, so it can be made again at any time;
-//! a section appears where its file is there.
+//! One self-contained file: no scripts, no external resources, plots as inline SVG, formulas as MathML.
+//! It is made only from the files of the run folder, so it can be made again at any time; each section
+//! appears if its file exists.
 
 mod halos;
 mod inputs;
@@ -19,8 +19,8 @@ use page::Page;
 
 /// Writes `report.html` from the other files of the folder.
 ///
-/// A file that is missing leaves its sections out; a file that cannot be read is an error that names
-/// it, and nothing is written.
+/// If a file is missing, its sections are left out; if one cannot be read, the error names it and nothing
+/// is written.
 pub fn write(folder: &RunFolder) -> Result<()> {
     let name = folder.path().file_name().unwrap_or(folder.path().as_os_str());
     let mut page = Page::new(&name.to_string_lossy());

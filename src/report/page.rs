@@ -92,7 +92,7 @@ pre{overflow-x:auto;padding:.9rem 1.1rem;background:var(--panel);border-radius:.
 .bad{color:var(--bad);font-weight:600}
 ";
 
-/// Text as HTML.
+/// Text escaped for HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -114,8 +114,8 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// A table; cells are HTML. Columns named with a leading `#` are numbers, set to the right. Rows with
-/// `true` are marked.
+/// A table; cells are HTML. Columns whose names begin with `#` are numbers, aligned right. Rows with
+/// `true` are highlighted.
 pub fn table(columns: &[&str], rows: &[(bool, Vec<String>)]) -> String {
     let class = |name: &str| if name.starts_with('#') { " class=\"number\"" } else { "" };
     let mut html = String::from("<div class=\"scroll\"><table><thead><tr>");
@@ -135,7 +135,7 @@ pub fn table(columns: &[&str], rows: &[(bool, Vec<String>)]) -> String {
     html
 }
 
-/// A few figures, side by side: what they are and their values.
+/// A few figures side by side: name and value of each.
 pub fn figures(items: &[(String, String)]) -> String {
     if items.is_empty() {
         return String::new();

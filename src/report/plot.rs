@@ -1,10 +1,10 @@
-//! Plots as inline SVG. The colours that plotters writes are names: the style sheet of the page maps
-//! each to its value in a light or a dark theme (see [`style`]).
+//! Plots as inline SVG. The colours in the SVG serve as names: the style sheet of the page maps each to
+//! its value in the light or the dark theme (see [`style`]).
 
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 
-/// Colours of series in a light and in a dark theme; distinguishable without colour vision
+/// Colours of series in the light and in the dark theme; distinguishable to the colour-blind
 /// (after Okabe and Ito).
 const PALETTE: [(RGBColor, &str); 6] = [
     (RGBColor(0x00, 0x5f, 0xa8), "#5ab4f0"),
@@ -18,20 +18,20 @@ const INK: (RGBColor, &str) = (RGBColor(0x22, 0x26, 0x2b), "#e6e8ea");
 const FAINT: (RGBColor, &str) = (RGBColor(0x9a, 0xa3, 0xad), "#6b747e");
 const GRID: (RGBColor, &str) = (RGBColor(0xe6, 0xe9, 0xec), "#2c3239");
 
-/// Room for the labels of the axes and around the plot, in pixels.
+/// Space for the axis labels and around the plot, in pixels.
 const LEFT: u32 = 84;
 const BELOW: u32 = 56;
 const MARGIN: u32 = 12;
 const RIGHT: u32 = 30;
 
-/// What a series is drawn in.
+/// The colour of a series.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Colour {
-    /// One of the palette, by number.
+    /// A colour of the palette, by number.
     Series(usize),
     /// The colour of text.
     Ink,
-    /// For what is there to compare with.
+    /// A faint colour, for references.
     Faint,
 }
 
@@ -57,9 +57,9 @@ impl Colour {
 /// How a series is drawn.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Mark {
-    /// A line of this many pixels.
+    /// A line this many pixels wide.
     Line(u32),
-    /// A broken line.
+    /// A dashed line.
     Dashed,
     /// Small translucent dots.
     Dots,
@@ -69,7 +69,7 @@ pub enum Mark {
     Rings,
 }
 
-/// Points that are drawn alike. Points that are not finite interrupt a line.
+/// Points drawn in the same way. Points that are not finite interrupt a line.
 pub struct Series {
     /// The name in the legend; empty for none.
     pub label: String,
@@ -95,7 +95,7 @@ impl Series {
 
 /// A plot with its axes.
 pub struct Plot {
-    /// What it shows, for those who do not see it.
+    /// What it shows, for screen readers.
     pub title: String,
     /// Label of the x axis.
     pub x: String,
@@ -103,16 +103,16 @@ pub struct Plot {
     pub y: String,
     /// True for a logarithmic y axis; points at or below zero are left out.
     pub log: bool,
-    /// True where a unit is equally long on both axes.
+    /// True if a unit has the same length on both axes.
     pub equal: bool,
     /// Width and height in pixels.
     pub size: (u32, u32),
-    /// What is drawn, the last on top.
+    /// The series, the last on top.
     pub series: Vec<Series>,
 }
 
 impl Plot {
-    /// A figure: the plot with its legend. `None` where there is nothing to draw.
+    /// A figure: the plot with its legend. `None` if there is nothing to draw.
     pub fn figure(&self) -> Option<String> {
         let svg = self.svg()?;
         let mut legend = String::new();
@@ -160,11 +160,11 @@ impl Plot {
         } else if x.0 == x.1
             || self.series.iter().any(|s| !matches!(s.mark, Mark::Line(_) | Mark::Dashed))
         {
-            // Curves may touch the frame, dots may not.
+            // Curves may touch the frame; dots may not.
             x = widen(x);
         }
         let mut svg = String::new();
-        // The back end writes to a string: drawing cannot fail.
+        // The backend writes to a string: drawing cannot fail.
         match self.log {
             true => self.paint(&mut svg, x, (y.0..y.1).log_scale()),
             false => self.paint(&mut svg, x, y.0..y.1),
@@ -249,14 +249,14 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     (low <= high).then_some((low, high))
 }
 
-/// A little room around the data, and some where all values are equal.
+/// The range of the data with a margin, also if all values are equal.
 fn widen((low, high): (f64, f64)) -> (f64, f64) {
     let margin = 0.04 * (high - low);
     let margin = if margin > 0.0 { margin } else { 0.5 * low.abs().max(1e-3) };
     (low - margin, high + margin)
 }
 
-/// The label of a tick: short, without noise in the last digits.
+/// The label of a tick: short, without rounding noise.
 fn tick(value: f64) -> String {
     let size = value.abs();
     if size < 1e-12 {
@@ -324,7 +324,7 @@ mod tests {
             );
         }
         assert!(svg.contains("a &lt;b&gt;"));
-        // Only the data are drawn two pixels wide; the hole parts their line.
+        // Only the data are drawn two pixels wide; the gap splits their line.
         assert_eq!(svg.matches("<polyline").count() - thin(&svg), 2);
     }
 

@@ -1,5 +1,5 @@
-//! The sections of the report, in the order in which they are read: the result first, then how it
-//! came about. Each says in a few words what its plot shows.
+//! The sections of the report in order: the result first, then how it came about. Each says in a few
+//! words what its plot shows.
 
 use super::halos;
 use super::inputs::{FrontRow, Inputs, Law, Messages};
@@ -14,13 +14,13 @@ use crate::nbody::rollout::{DIVERGED, Rollouts};
 use crate::store::run::RunFolder;
 use crate::store::table::Table;
 
-/// Dots of a scatter plot: enough to see the shape, few enough for a browser.
+/// Dots in a scatter plot: enough to see the shape, few enough for a browser.
 const SCATTER: usize = 2000;
-/// Size of a plot that stands alone, and of one among several.
+/// Size of a plot on its own, and of one among several.
 const WIDE: (u32, u32) = (880, 380);
 const PANEL: (u32, u32) = (420, 380);
 
-/// Adds every section whose file is there.
+/// Adds every section whose file exists.
 pub fn all(folder: &RunFolder, inputs: &Inputs, page: &mut Page) -> Result<()> {
     page.optional("result", "Result", result(inputs));
     tables::all(folder, page)?;
@@ -58,8 +58,8 @@ fn result(inputs: &Inputs) -> Option<String> {
         let class = if right == judged { "good" } else { "bad" };
         html.push_str(&format!(
             "<p><span class=\"{class}\">The true law is recovered in {right} of {judged} message \
-             components.</span> A component counts as recovered where its formula, on fresh inputs \
-             beyond the range of the training, is a linear combination of the true force \
+             components.</span> A component counts as recovered if its formula, on fresh inputs \
+             from a wider range than in training, is a linear combination of the true force \
              components (R² ≥ 0.999).</p>\n"
         ));
     }
@@ -81,7 +81,7 @@ fn result(inputs: &Inputs) -> Option<String> {
     if let Some(Seconds { simulate, train, regress, total }) = summary.map(|s| &s.seconds) {
         let stages =
             [("simulate", simulate), ("train", train), ("regress", regress), ("total", total)];
-        // A stage that this run did not have took no time.
+        // A stage that did not run took no time.
         for (stage, &seconds) in stages.into_iter().filter(|&(_, &seconds)| seconds > 0.0) {
             cards.push((format!("Time, {stage}"), format!("{seconds:.1} s")));
         }
@@ -107,7 +107,7 @@ fn result(inputs: &Inputs) -> Option<String> {
     (!html.is_empty()).then_some(html)
 }
 
-/// The verdict, and the figures that it rests on.
+/// The verdict, and the numbers that it is based on.
 fn conclusion(verdict: &Conclusion) -> String {
     let class = if verdict.found { "good" } else { "bad" };
     let score = |name: &str, score: &Score| {
@@ -120,8 +120,8 @@ fn conclusion(verdict: &Conclusion) -> String {
         [(false, baseline), score("network", &verdict.network), score("formula", &verdict.formula)];
     format!(
         "<p><span class=\"{class}\">{}</span></p>\n{}\n<p class=\"note\">Error: mean over bodies of the L1 norm of \
-         (true − predicted), in the units of the data, where nothing was fitted to; R²: the share of the variance \
-         that is explained.</p>\n",
+         (true − predicted) on data that nothing was fitted to, in the units of the data; R²: the fraction of the \
+         variance explained.</p>\n",
         escape(&verdict.sentence),
         table(&["on unseen data", "#error", "#R²"], &rows)
     )
@@ -154,12 +154,12 @@ fn verdict(component: &ComponentSummary) -> String {
     text
 }
 
-/// What a law of `laws.json` is, in words.
+/// A law of `laws.json` described in words.
 fn facts(law: &Law) -> String {
     let target = escape(&law.target);
     let mut text = match law.stage.as_deref() {
         Some("composed") => format!("Composed formula, constants refitted on the data: {target}"),
-        Some("node") => format!("Update of a node from its summed messages: {target}"),
+        Some("node") => format!("Node update from the summed messages: {target}"),
         _ => target,
     };
     if let Some(complexity) = law.complexity {
@@ -174,7 +174,7 @@ fn facts(law: &Law) -> String {
     text + "."
 }
 
-/// A formula, typeset where its LaTeX is understood, as plain text always, and what is known of it.
+/// A formula: typeset if its LaTeX is understood, always as plain text, and with its facts.
 fn formula(latex: Option<&str>, equation: &str, facts: &str) -> String {
     let math = latex.and_then(mathml).unwrap_or_default();
     format!(
@@ -214,9 +214,9 @@ fn losses(metrics: &Table) -> Result<Option<String>> {
     let peak = rate.iter().copied().fold(0.0, f64::max);
     let text = format!(
         "<p>Mean over nodes of the L1 norm of (true − predicted output), on a logarithmic scale, against \
-         the training step. Validation is on data that only pruning is judged on. The \
-         learning rate rises to {} and then falls to almost nothing, which is when the loss drops \
-         last. Final training loss: {}.</p>",
+         the training step. The validation data are used only to decide on pruning. The learning \
+         rate rises to {} and then falls to almost zero, when the loss makes its final drop. \
+         Final training loss: {}.</p>",
         number(peak),
         train.last().map_or_else(|| "none".into(), |&loss| number(loss)),
     );
@@ -253,8 +253,8 @@ fn significance(metrics: &Table) -> Result<Option<String>> {
     let mut html = String::from(
         "<p>How much each message varies between edges (standard deviation; for sampled messages \
          the mean of μ² + σ² − log σ²), for the most significant ones at each step. A message that \
-         the network does not need falls away from the others; the laws are read from those that \
-         stay.</p>",
+         the network does not need falls away from the others; the laws are derived from those that \
+         remain.</p>",
     );
     html.push_str(&figure);
     let alive = curve(metrics, "messages", "", Colour::Series(0), Mark::Line(2));
@@ -265,7 +265,7 @@ fn significance(metrics: &Table) -> Result<Option<String>> {
         plot.size = (WIDE.0, 240);
         plot.series = vec![alive];
         html.push_str(&format!(
-            "<p>Messages without which the validation loss is no worse are pruned; {last} are in \
+            "<p>Messages are pruned if the validation loss is no worse without them; {last} are in \
              use at the end.</p>"
         ));
         html.push_str(&plot.figure().unwrap_or_default());
@@ -273,7 +273,7 @@ fn significance(metrics: &Table) -> Result<Option<String>> {
     Ok(Some(html))
 }
 
-/// Figure 5 of the paper.
+/// Messages against forces, as in figure 5 of the paper.
 fn messages(inputs: &Inputs) -> Option<String> {
     let (summary, messages) = (inputs.summary.as_ref()?, inputs.messages.as_ref()?);
     let panels: Vec<String> =
@@ -281,8 +281,8 @@ fn messages(inputs: &Inputs) -> Option<String> {
     let text = "<p>Each dot is a directed edge of the test data: the message that the network \
                 sends along it, against the linear combination of the true force components that \
                 fits it best. Dots on the diagonal mean that the network has found the force, up \
-                to a linear map that the sum over neighbours cannot see. The extreme 1 % of the \
-                edges (close encounters) lie outside the frame.</p>";
+                to a linear map, which the training leaves free. The extreme 1 % of the edges \
+                (close encounters) lie outside the frame.</p>";
     (!panels.is_empty()).then(|| format!("{text}<div class=\"panels\">{}</div>", panels.concat()))
 }
 
@@ -352,7 +352,7 @@ fn linear_combination(fit: &[f64]) -> String {
     terms.collect::<String>().trim_end().to_string()
 }
 
-/// Figure 6 of the paper, and the front as a table.
+/// The front as a plot, as in figure 6 of the paper, and as a table.
 fn fronts(front: &[FrontRow], is_chosen: impl Fn(&FrontRow) -> bool) -> Option<String> {
     let mut names: Vec<&str> = Vec::new();
     for row in front {
@@ -362,8 +362,8 @@ fn fronts(front: &[FrontRow], is_chosen: impl Fn(&FrontRow) -> bool) -> Option<S
     }
     let mut html = String::from(
         "<p>The search keeps the best formula of each complexity. A law shows as a cliff: the loss \
-         falls steeply up to its complexity and hardly at all behind it. The ring marks the formula \
-         that was chosen.</p><div class=\"panels\">",
+         falls steeply up to its complexity and hardly at all beyond it. The ring marks the chosen \
+         formula.</p><div class=\"panels\">",
     );
     let mut tables = String::new();
     for (k, name) in names.iter().enumerate() {
@@ -404,7 +404,7 @@ fn fronts(front: &[FrontRow], is_chosen: impl Fn(&FrontRow) -> bool) -> Option<S
     Some(format!("{html}</div>{tables}"))
 }
 
-/// True for the row that the laws took.
+/// True for the row that was chosen as the law.
 fn chosen(row: &FrontRow, inputs: &Inputs) -> bool {
     let components = inputs.summary.iter().flat_map(|summary| &summary.components);
     let mut of_component = components.filter(|c| c.index.to_string() == row.component).peekable();

@@ -13,11 +13,11 @@ use crate::store::run::RunFolder;
 use crate::symbolic::evidence::{Null, Points, interval_text, share};
 use crate::symbolic::job::RESULT;
 
-/// Rows to draw, a list with an entry for each target that has a law.
+/// File with the rows to plot: a list with an entry for each target that has a law.
 pub const POINTS: &str = "points.json";
 
 const PANEL: (u32, u32) = (420, 380);
-/// Dots of each of the plots of residuals, of which there are several.
+/// Dots in each plot of residuals; there are several such plots.
 const RESIDUALS: usize = 1000;
 
 /// One entry of [`POINTS`].
@@ -28,7 +28,7 @@ struct Drawn {
     points: Points,
 }
 
-/// What `fit.json` must tell of one target.
+/// The part of `fit.json` that is needed, for one target.
 #[derive(Deserialize)]
 struct Fit {
     target: String,
@@ -47,7 +47,7 @@ struct Evidence {
     null: Option<Null>,
 }
 
-/// On the same rows.
+/// Errors of models that do not use the law, on the same rows.
 #[derive(Deserialize)]
 struct Baselines {
     constant: BestConstant,
@@ -61,7 +61,7 @@ struct BestConstant {
     quality: Quality,
 }
 
-/// Null where it is no number.
+/// Null if not a number.
 #[derive(Deserialize)]
 struct Quality {
     error: Option<f64>,
@@ -77,7 +77,7 @@ struct Constant {
     why: Option<String>,
 }
 
-/// Adds what a table has beside the sections of every system.
+/// Adds the sections that only the regression of a table has.
 pub(super) fn all(folder: &RunFolder, page: &mut Page) -> Result<()> {
     let fits: Option<Value> = read(&folder.file(RESULT))?;
     if let Some(fits) = fits {
@@ -107,7 +107,7 @@ fn broken(path: &Path, error: serde_json::Error) -> Error {
     Error::input(format!("cannot be read: {error}")).file(path)
 }
 
-/// A document; None where there is no such file.
+/// Reads a JSON file; `None` if it does not exist.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match std::fs::read_to_string(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -125,12 +125,11 @@ fn evidence(fits: &[Fit]) -> Option<String> {
         let rows = evidence.rows;
         let text = match evidence.unseen.as_str() {
             "held out" => format!(
-                "<p>On the {rows} rows that were held out of the search, the law as it stands, and two \
-                 models that know nothing of it, fitted to the other rows.</p>\n"
+                "<p>On the {rows} rows held out from the search: the law as it stands, and two models \
+                 that do not use it, fitted to the other rows.</p>\n"
             ),
-            _ => "<p>On rows that the constants were not fitted to: a fifth of the rows at a time, with the form \
-                  as it is and the constants fitted to the others. The two models that know nothing of the law \
-                  are fitted to the same rows.</p>\n"
+            _ => "<p>Fivefold cross-validation: each fifth of the rows is predicted by the law with its constants \
+                  fitted to the other rows. The two models that do not use the law are fitted to the same rows.</p>\n"
                 .to_string(),
         };
         html.push_str(&text);
@@ -151,12 +150,12 @@ fn evidence(fits: &[Fit]) -> Option<String> {
         ));
         if evidence.law.invalid > 0 {
             let invalid = evidence.law.invalid;
-            html.push_str(&format!("<p>The law has no value in {invalid} of {rows} rows.</p>\n"));
+            html.push_str(&format!("<p>The law is undefined in {invalid} of {rows} rows.</p>\n"));
         }
         if let Some(text) = evidence.null.as_ref().map(Null::text) {
             html.push_str(&format!(
-                "<p>{text}, by a formula of at most the same complexity: the same search, with the target's values in \
-                 random order.</p>\n"
+                "<p>{text}, by a formula of at most the same complexity: the same search with the values of the target \
+                 shuffled.</p>\n"
             ));
         }
         let constant = |constant: &Constant| {
@@ -166,7 +165,7 @@ fn evidence(fits: &[Fit]) -> Option<String> {
         };
         if !evidence.constants.is_empty() {
             let rows: Vec<_> = evidence.constants.iter().map(constant).collect();
-            html.push_str(&table(&["#constant", "to 95 %"], &rows));
+            html.push_str(&table(&["#constant", "95 % confidence interval"], &rows));
         }
     }
     (!html.is_empty()).then_some(html)
@@ -196,7 +195,7 @@ fn predictions(drawn: &[Drawn]) -> Option<String> {
         plot.figure()
     };
     let panels: Vec<String> = drawn.iter().filter_map(panel).collect();
-    let text = "<p>Each dot is a row of the table (a random choice where there are many). On the line, the law predicts the target exactly.</p>";
+    let text = "<p>Each dot is a row of the table (a random sample if there are many). On the line, the law predicts the target exactly.</p>";
     (!panels.is_empty()).then(|| format!("{text}<div class=\"panels\">{}</div>", panels.concat()))
 }
 
@@ -220,6 +219,6 @@ fn residuals(drawn: &[Drawn]) -> Option<String> {
         }
     }
     let text =
-        "<p>Target minus prediction, against each input. A pattern shows what the law misses.</p>";
+        "<p>Target minus prediction against each input. A pattern shows what the law misses.</p>";
     (!panels.is_empty()).then(|| format!("{text}<div class=\"panels\">{panels}</div>"))
 }
