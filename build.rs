@@ -1,12 +1,11 @@
-//! Bakes the commit into the binary, for `bench`; compiles each `kernels/*.cu` with nvcc into one
-//! fatbin, which all profiles share, and lists them in `$OUT_DIR/kernels.rs`; makes `$OUT_DIR/args.rs` of their argument
-//! structs.
+//! Embeds the commit in the binary, for `bench`; compiles each `kernels/*.cu` with nvcc into one fatbin, shared by all
+//! profiles, and lists them in `$OUT_DIR/kernels.rs`; generates `$OUT_DIR/args.rs` from their argument structs.
 //!
-//! nvcc is looked for in NVCC, CUDA_HOME, CUDA_PATH, `target/cuda` (filled by `scripts/get-nvcc`),
-//! PATH and /usr/local/cuda. Without one the build is for the CPU and says so once;
-//! `REQUIRE_CUDA=1` makes that an error. `GPU_ARCHS="90a"` shortens the list of targets, all of which must then be
-//! compiled. `GPU_TRAP_WAITS=1` is for the first runs on a device: kernels for sm_90a that wait in vain for a barrier
-//! then end with an error, after 2³¹ cycles (a good second), instead of hanging.
+//! nvcc is looked for in NVCC, CUDA_HOME, CUDA_PATH, `target/cuda` (filled by `scripts/get-nvcc`), PATH and
+//! /usr/local/cuda. Without one the build is for the CPU only and says so once; `REQUIRE_CUDA=1` makes that an error.
+//! `GPU_ARCHS="90a"` shortens the list of targets, all of which must then compile. `GPU_TRAP_WAITS=1` is for the first
+//! runs on a device: kernels for sm_90a that wait in vain for a barrier then end with an error after 2³¹ cycles (a good
+//! second), instead of hanging.
 
 #[path = "build/args.rs"]
 mod args;
@@ -20,7 +19,7 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 use std::{env, fs};
 
-/// What the fatbins hold code for, besides PTX of compute_80 for everything newer.
+/// The targets of the fatbins, besides PTX of compute_80 for everything newer.
 const ARCHS: &str = "80 86 89 90a";
 
 fn main() {
@@ -33,7 +32,7 @@ fn main() {
     }
     println!("cargo::rerun-if-changed=kernels");
     println!("cargo::rerun-if-changed=build");
-    // A path that is not there would make cargo build anew every time; scripts/get-nvcc touches this file.
+    // A missing path would make cargo rebuild every time; scripts/get-nvcc touches this file.
     if Path::new(FETCHED).exists() {
         println!("cargo::rerun-if-changed={FETCHED}");
     }
@@ -64,7 +63,7 @@ fn main() {
     list(&kernels, compiled.ok().flatten().as_deref(), toolkit, &out);
 }
 
-/// The commit; "unknown" where there is no git.
+/// The commit; "unknown" without git.
 fn commit() {
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).output().ok()?;
@@ -72,7 +71,7 @@ fn commit() {
     };
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".into());
     println!("cargo::rustc-env=LAWSMITH_COMMIT={commit}");
-    // Changes with every commit and checkout; where it is missing only this file is watched.
+    // Changes with every commit and checkout; if it is missing only this file is watched.
     let log =
         git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|path| Path::new(path).exists());
     println!("cargo::rerun-if-changed={}", log.as_deref().unwrap_or("build.rs"));
@@ -104,19 +103,19 @@ fn write_args(kernels: &[PathBuf], out: &Path) {
     fs::write(out.join("args.rs"), text).expect("OUT_DIR can be written");
 }
 
-/// Whose code the fatbins hold.
+/// The architectures in the fatbins.
 fn archs() -> Result<String, String> {
     let Ok(archs) = env::var("GPU_ARCHS") else { return Ok(ARCHS.into()) };
     if archs.trim().is_empty() {
         return Err(format!(
-            "GPU_ARCHS names no architecture; leave it out, or write some of {ARCHS}"
+            "GPU_ARCHS names no architecture; leave it unset, or list some of {ARCHS}"
         ));
     }
     for arch in archs.split_whitespace() {
         let number = arch.strip_suffix(['a', 'f']).unwrap_or(arch);
         if number == "90" && arch != "90a" {
             return Err(format!(
-                "GPU_ARCHS has {arch}: write 90a, without which the kernels for H100 and H200 are left out"
+                "GPU_ARCHS has {arch}: use 90a, without which the kernels for H100 and H200 are left out"
             ));
         }
         if !number.parse::<u32>().is_ok_and(|number| number >= 80) {
@@ -128,7 +127,7 @@ fn archs() -> Result<String, String> {
     Ok(archs)
 }
 
-/// An environment variable that is not empty.
+/// A nonempty environment variable.
 fn named(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
@@ -148,7 +147,7 @@ fn find_nvcc() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// The toolkit's version as drivers write theirs: 12040 of "Cuda compilation tools, release 12.4, V12.4.131".
+/// The toolkit's version in the driver's format: 12040 from "Cuda compilation tools, release 12.4, V12.4.131".
 fn release(nvcc: &Path) -> Option<i32> {
     let output = Command::new(nvcc).arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -156,13 +155,13 @@ fn release(nvcc: &Path) -> Option<i32> {
     Some(1000 * major.parse::<i32>().ok()? + 10 * minor.parse::<i32>().ok()?)
 }
 
-/// What nvcc is always told, besides the targets and the files.
+/// Options that nvcc always gets, besides the targets and the files.
 const FLAGS: [&str; 5] = ["-fatbin", "-std=c++20", "-O3", "-lineinfo", "-Xptxas=-v"];
 
-/// The fatbin of each kernel, in their order. Two compilers at a time: each takes some hundred megabytes.
+/// The fatbin of each kernel, in order. Two compilers run at a time: each takes some hundred megabytes.
 ///
-/// This script runs at every commit, for every profile and set of features; a kernel is compiled when it,
-/// a header or the compiler changed. $OUT_DIR is target/PROFILE/build/PACKAGE/out.
+/// This script runs at every commit, for every profile and set of features; a kernel is compiled only if it, a header
+/// or the compiler changed. $OUT_DIR is target/PROFILE/build/PACKAGE/out.
 fn compile(
     nvcc: &Path,
     archs: &str,
@@ -188,7 +187,7 @@ fn compile(
     let fatbins = fatbins.collect::<Result<Vec<_>, _>>()?;
     let mut queue: Vec<(&PathBuf, &PathBuf)> =
         kernels.iter().zip(&fatbins).filter(|(_, fatbin)| !fatbin.exists()).collect();
-    // The longest ones first: the last compiler should not work alone for minutes.
+    // The longest first: the last compiler should not run alone for minutes.
     queue.sort_by_key(|(kernel, _)| fs::metadata(kernel).map_or(0, |file| file.len()));
     let queue = Mutex::new(queue);
     let work = || loop {
@@ -199,7 +198,7 @@ fn compile(
         let mut command = Command::new(nvcc);
         command.args(&flags).arg("-o").arg(&unfinished).arg(kernel);
         for arch in archs.split_whitespace() {
-            // No kernel asks whether it is on 8.0, 8.6 or 8.9: one way to PTX for all of these.
+            // No kernel distinguishes 8.0, 8.6 and 8.9: one compilation to PTX serves all of these.
             let base = if arch.starts_with('8') { "80" } else { arch };
             command.arg(format!("-gencode=arch=compute_{base},code=sm_{arch}"));
         }
@@ -219,7 +218,7 @@ fn compile(
         let workers = [0, 1].map(|_| scope.spawn(work));
         workers.into_iter().try_for_each(|worker| worker.join().expect("no compiler panics"))
     })?;
-    // What ptxas said of all of them, for scripts/registers: target/PROFILE/ptxas.log.
+    // The output of ptxas for all of them, for scripts/registers: target/PROFILE/ptxas.log.
     let said = |fatbin: &PathBuf| {
         let path = report(fatbin);
         fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))
@@ -228,7 +227,7 @@ fn compile(
     let log = out.ancestors().nth(3).unwrap_or(out).join("ptxas.log");
     fs::write(&log, said).map_err(|e| format!("cannot write {}: {e}", log.display()))?;
     tidy(&store, &fatbins);
-    // Each build has its own: what another one tidies away may be embedded here.
+    // Each build has its own copy, since another build may tidy away the shared one.
     let own = kernels.iter().zip(&fatbins).map(|(kernel, fatbin)| {
         let own = out.join(kernel.file_name().expect("a file")).with_extension("fatbin");
         fs::copy(fatbin, &own).map_err(|e| format!("cannot write {}: {e}", own.display()))?;
@@ -242,7 +241,7 @@ fn report(fatbin: &Path) -> PathBuf {
     fatbin.with_extension("log")
 }
 
-/// What no build has used for three days goes; what this one uses is as new as this build.
+/// Removes what no build has used for three days; what this build uses is marked as new.
 fn tidy(store: &Path, used: &[PathBuf]) {
     let now = SystemTime::now();
     for file in used.iter().flat_map(|fatbin| [fatbin.clone(), report(fatbin)]) {
@@ -257,7 +256,7 @@ fn tidy(store: &Path, used: &[PathBuf]) {
     }
 }
 
-/// A source file and all that it includes from this folder.
+/// Hashes a source file and everything it includes from this folder.
 fn hash_source(file: &Path, hasher: &mut DefaultHasher) -> std::io::Result<()> {
     let text = fs::read_to_string(file)?;
     text.hash(hasher);
@@ -272,7 +271,7 @@ fn hash_source(file: &Path, hasher: &mut DefaultHasher) -> std::io::Result<()> {
 
 /// `kernels.rs`: the embedded modules by name, or the names with nothing to load.
 ///
-/// The assembler embeds them: as constants of Rust all 50 MB would also be part of the crate's metadata, which takes
+/// The assembler embeds them: as Rust constants all 50 MB would also be part of the crate's metadata, which takes
 /// longer than everything else there.
 fn list(kernels: &[PathBuf], fatbins: Option<&[PathBuf]>, toolkit: i32, out: &Path) {
     let (mut declared, mut embedded, mut modules) = (String::new(), String::new(), String::new());
@@ -284,7 +283,7 @@ fn list(kernels: &[PathBuf], fatbins: Option<&[PathBuf]>, toolkit: i32, out: &Pa
         };
         let symbol = format!("lawsmith_kernels_{name}");
         let len = fs::metadata(&fatbins[index]).expect("a fatbin").len();
-        // As nvcc would align it.
+        // Aligned as nvcc would.
         let lines = [
             ".balign 16".to_string(),
             format!(".globl {symbol}"),

@@ -1,13 +1,13 @@
-//! The Rust twins of the argument structs of the kernels, made from the C++ ones.
+//! Generates the Rust twins of the kernels' argument structs from the C++ ones.
 //!
-//! A struct of `kernels/` that a line `LAYOUT(Struct, every, field)` follows is an argument of a kernel, or an element of a
-//! buffer that kernels read. It becomes a `repr(C)` struct of the same name, in `device::args`; its comments become the
-//! docs. A test compares sizes and offsets with what a C++ compiler makes of them (`device/tests.rs`).
+//! A struct in `kernels/` followed by a line `LAYOUT(Struct, every, field)` is an argument of a kernel, or an element
+//! of a buffer that kernels read. It becomes a `repr(C)` struct of the same name in `device::args`; its comments become
+//! the docs. A test compares sizes and offsets with those of a C++ compiler (`device/tests.rs`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// What a Rust type takes in memory.
+/// A Rust type and its size in memory.
 #[derive(Clone)]
 struct Type {
     name: String,
@@ -15,7 +15,7 @@ struct Type {
     align: usize,
 }
 
-/// A field: its name, its type and its comment.
+/// A field: its name, type and comment.
 struct Field {
     name: String,
     of: Type,
@@ -26,7 +26,7 @@ fn number(name: &str, size: usize) -> Type {
     Type { name: name.into(), size, align: size }
 }
 
-/// What numbers and pointers of C++ are in Rust.
+/// The Rust types of C++ numbers and pointers.
 fn scalar(cpp: &str, structs: &[&str], enums: &[&str]) -> Result<Type, String> {
     if let Some(pointee) = cpp.strip_suffix('*') {
         let pointee = match pointee.trim_start_matches("const ").trim() {
@@ -41,7 +41,7 @@ fn scalar(cpp: &str, structs: &[&str], enums: &[&str]) -> Result<Type, String> {
             "uint4" => "[u32; 4]",
             other if structs.contains(&other) => other,
             other => {
-                return Err(format!("points to {other}, which is not a type that is known here"));
+                return Err(format!("points to {other}, which is not a known type"));
             }
         };
         return Ok(Type { name: format!("Pointer<{pointee}>"), size: 8, align: 8 });
@@ -52,11 +52,11 @@ fn scalar(cpp: &str, structs: &[&str], enums: &[&str]) -> Result<Type, String> {
         "double" => Ok(number("f64", 8)),
         "unsigned long long" | "uint64_t" => Ok(number("u64", 8)),
         other if enums.contains(&other) => Ok(number("u32", 4)),
-        other => Err(format!("has type {other}, which is not known here")),
+        other => Err(format!("has type {other}, which is unknown here")),
     }
 }
 
-/// The fields of a line `type a, b[3];  // comment`; none on a line with a comment only.
+/// The fields of a line `type a, b[3];  // comment`; none for a line with a comment only.
 fn fields(line: &str, structs: &[&str], enums: &[&str]) -> Result<Vec<Field>, String> {
     let (code, comment) = line.split_once("//").unwrap_or((line, ""));
     let code = code.trim();
@@ -95,7 +95,7 @@ fn named<'a>(text: &'a str, prefix: &str) -> Vec<&'a str> {
     text.lines().filter_map(|line| word(line.strip_prefix(prefix)?)).collect()
 }
 
-/// The comment above a line, and what is between it and the next `};`.
+/// The comment above the struct `name`, and what is between its opening line and the next `};`.
 fn body<'a>(text: &'a str, name: &str) -> Option<(String, &'a str)> {
     let head = format!("struct {name} {{\n");
     let at = match text.starts_with(&head) {
@@ -109,16 +109,16 @@ fn body<'a>(text: &'a str, name: &str) -> Option<(String, &'a str)> {
     Some((comment, &rest[..rest.find("\n};")? + 1]))
 }
 
-/// As a doc comment.
+/// The comment as `#[doc]` attributes.
 fn doc(comment: &str, indent: &str) -> String {
     comment.lines().map(|line| format!("{indent}#[doc = {line:?}]\n")).collect()
 }
 
-/// The module `device::args` for these files of C++, by name.
+/// The module `device::args` for these C++ files, given by name.
 ///
 /// # Errors
-/// A struct that is nowhere, an unknown type, a field that `LAYOUT` does not list, padding: one sentence with the
-/// struct's name.
+/// A missing struct, an unknown type, a field that `LAYOUT` does not list, padding: one sentence with the struct's
+/// name.
 pub fn rust(files: &BTreeMap<String, String>) -> Result<String, String> {
     let all = |prefix: &str| -> Vec<&str> {
         files.values().flat_map(|text| named(text, prefix)).collect()
@@ -139,7 +139,7 @@ pub fn rust(files: &BTreeMap<String, String>) -> Result<String, String> {
         let (file, (comment, body)) = files
             .iter()
             .find_map(|(file, text)| Some((file, body(text, name)?)))
-            .ok_or_else(|| failed("LAYOUT names it, no file declares it".into()))?;
+            .ok_or_else(|| failed("LAYOUT names it, but no file declares it".into()))?;
         let mut found = Vec::new();
         for line in body.lines() {
             found.extend(fields(line, &structs, &enums).map_err(failed)?);
@@ -162,7 +162,7 @@ pub fn rust(files: &BTreeMap<String, String>) -> Result<String, String> {
         code += &doc(&comment, "");
         let _ = write!(
             code,
-            "#[doc = \"\"]\n#[doc = \"Of `kernels/{file}`.\"]\n#[derive(Clone, Copy)]\n#[repr(C)]\npub(crate) struct {name} {{\n"
+            "#[doc = \"\"]\n#[doc = \"From `kernels/{file}`.\"]\n#[derive(Clone, Copy)]\n#[repr(C)]\npub(crate) struct {name} {{\n"
         );
         layouts += &format!("    ({name:?}, size_of::<{name}>(), &[\n");
         for Field { name: field, of, comment } in &found {

@@ -1,8 +1,8 @@
-//! CUDA devices: what they are, launches, recorded graphs. With `memory.rs`, `driver.rs` and `ring.rs` the only
-//! files that speak to the driver.
-//!
-//! The driver's library is loaded at run time. All work of a device goes through one stream, so
-//! that a kernel sees what was enqueued before it; calls return before the work is done, and
+//! CUDA devices: their properties, launches, recorded graphs. Only this file, `memory.rs`, `driver.rs` and `ring.rs`
+//! call the driver.
+//! The driver library is loaded at run time. All work of a device goes through one stream, so a kernel sees what was
+//! enqueued before it; calls return before the work is done, and [`Buffer::download`] and [`Gpu::synchronize`] wait for
+//! it.
 //! [`Buffer::download`] and [`Gpu::synchronize`] wait for it.
 
 use std::cell::RefCell;
@@ -29,10 +29,10 @@ use crate::error::{Error, Result};
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
-/// Dynamic shared memory of a block that needs no permission.
+/// Dynamic shared memory that a block may use without asking.
 const SHARED_BY_DEFAULT: usize = 48 << 10;
 
-/// A CUDA device that is open.
+/// An open CUDA device.
 #[derive(Clone, Copy)]
 pub struct Gpu {
     pub(super) inner: &'static Inner,
@@ -49,24 +49,24 @@ pub(super) struct Inner {
     pub(super) ordinal: usize,
     pub(super) context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
-    /// Where buffers come from, on devices that have such pools.
+    /// The memory pool of the buffers, on devices that have pools.
     pub(super) pool: Option<Handle<CUmemoryPool>>,
     properties: OnceLock<Properties>,
     loaded: Mutex<Loaded>,
 }
 
-/// Modules that are loaded, for good, and kernels with the shared memory that each was allowed.
+/// Loaded modules (never unloaded), and kernels with the shared memory allowed for each.
 #[derive(Default)]
 struct Loaded {
     modules: HashMap<&'static str, Handle<CUmodule>>,
     functions: HashMap<Kernel, (Handle<CUfunction>, usize)>,
 }
 
-/// What the driver calls a thing by, in any thread.
+/// A handle of the driver, usable from any thread.
 #[derive(Clone, Copy)]
 pub(super) struct Handle<T>(pub(super) T);
 
-// SAFETY: a handle is a number until the driver takes it, which locks what it needs to.
+// SAFETY: a handle is just a number until passed to the driver, which does its own locking.
 unsafe impl<T> Send for Handle<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Handle<T> {}
@@ -76,11 +76,11 @@ unsafe impl<T> Sync for Handle<T> {}
 pub struct Kernel {
     /// `adam` for `kernels/adam.cu`.
     pub module: &'static str,
-    /// The `extern "C"` function.
+    /// The name of its `extern "C"` function.
     pub name: &'static str,
 }
 
-/// How many blocks of how many threads, and the dynamic shared memory of each block.
+/// Number of blocks, threads in a block, and dynamic shared memory of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
     /// Blocks along x, y and z.
@@ -103,27 +103,27 @@ impl Grid {
     }
 }
 
-/// The argument struct of a kernel, of [`super::args`]: the very bytes of its C++ twin.
+/// The argument struct of a kernel, from [`super::args`], with the same bytes as its C++ twin.
 pub trait Args: Pod {}
 
 thread_local! {
-    /// The stream on which this thread records. It is not the device's: other threads go on there.
+    /// The stream on which this thread records. It is not the device's, which other threads go on using.
     static RECORDED: RefCell<Option<Arc<CudaStream>>> = const { RefCell::new(None) };
 }
 
-/// Launches that were recorded, to be replayed at once.
+/// Recorded launches, replayed all at once.
 pub struct Recording {
     gpu: Gpu,
     graph: CudaGraph,
 }
 
-/// A moment in the work of a device.
+/// A point in the work of a device.
 pub struct Moment {
     gpu: Gpu,
     event: CudaEvent,
 }
 
-/// What a device is.
+/// The properties of a device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Properties {
     /// `NVIDIA H200`
@@ -134,16 +134,16 @@ pub struct Properties {
     pub memory: usize,
     /// Streaming multiprocessors.
     pub multiprocessors: usize,
-    /// Dynamic shared memory that a block may ask for.
+    /// Dynamic shared memory that a block may request.
     pub shared: usize,
-    /// Bytes of the cache that all multiprocessors share.
+    /// Bytes of the cache shared by all multiprocessors.
     pub cache: usize,
 }
 
-/// Devices that the driver offers, at least one.
+/// Number of devices that the driver offers, at least one.
 ///
 /// # Errors
-/// There is none, and why.
+/// There is none; the error says why.
 pub fn count() -> Result<usize> {
     driver::devices().map_err(Error::device)
 }
@@ -154,7 +154,7 @@ pub fn compiled() -> bool {
 }
 
 impl Gpu {
-    /// Opens device `ordinal`, once in a process.
+    /// Opens device `ordinal`, once per process.
     ///
     /// # Errors
     /// No driver, no such device, no kernels for it in this build.
@@ -164,7 +164,7 @@ impl Gpu {
         })
     }
 
-    /// The same, with nothing but the reason where there is an error.
+    /// The same, but the error is only the reason.
     pub(super) fn try_open(ordinal: usize) -> Result<Self, String> {
         static OPEN: OnceLock<Mutex<HashMap<usize, &'static Inner>>> = OnceLock::new();
         let mut open = lock(OPEN.get_or_init(Default::default));
@@ -174,7 +174,7 @@ impl Gpu {
         driver::suits(ordinal, driver::devices()?)?;
         let context = CudaContext::new(ordinal).map_err(|e| driver::closed(ordinal, e))?;
         let context_stream = || -> Result<Arc<CudaStream>, DriverError> {
-            // SAFETY: every buffer is used on the one stream of its device.
+            // SAFETY: every buffer is used on its device's single stream.
             unsafe { context.disable_event_tracking() };
             context.new_stream()
         };
@@ -190,7 +190,7 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// What the device is, asked once.
+    /// The properties of the device, queried once.
     pub fn properties(self) -> Result<Properties> {
         use CUdevice_attribute as A;
         if let Some(known) = self.inner.properties.get() {
@@ -212,12 +212,12 @@ impl Gpu {
         Ok(self.inner.properties.get_or_init(|| read).clone())
     }
 
-    /// True for the stand-in of `scripts/emulated`, which computes and is no GPU.
+    /// True for the stand-in driver of `scripts/emulated`, which computes on the CPU.
     pub fn is_emulated(self) -> bool {
         self.identifier().is_ok_and(|bytes| bytes == *b"lawsmithemulated")
     }
 
-    /// The name by which other libraries of the driver know the device: `GPU-0f3a…`.
+    /// The name by which other driver libraries know the device: `GPU-0f3a…`.
     pub(super) fn uuid(self) -> Result<String> {
         let hex = self.identifier()?.map(|byte| format!("{byte:02x}")).concat();
         let part = |range: std::ops::Range<usize>| &hex[range];
@@ -227,17 +227,17 @@ impl Gpu {
 
     fn identifier(self) -> Result<[u8; 16]> {
         let (mut uuid, device) = (CUuuid { bytes: [0; 16] }, self.inner.context.cu_device());
-        // SAFETY: the driver writes 16 bytes. (The first version of the function knows no MIG slices.)
+        // SAFETY: the driver writes 16 bytes. (The first version of the function does not know MIG slices.)
         let told = unsafe { cuDeviceGetUuid_v2(&mut uuid, device) }.result();
-        told.map_err(|e| self.failed("tell its identifier", e))?;
+        told.map_err(|e| self.failed("read its identifier", e))?;
         Ok(uuid.bytes.map(|byte| byte as u8))
     }
 
     /// Enqueues a kernel.
     ///
     /// # Safety
-    /// `args` is the struct that the kernel takes, its pointers reach as far as the kernel goes with
-    /// this grid, and what the kernel writes is borrowed mutably by the caller.
+    /// `args` is the struct that the kernel expects, its pointers reach as far as the kernel accesses with this grid,
+    /// and the caller mutably borrows what the kernel writes.
     pub unsafe fn launch<A: Args>(self, kernel: Kernel, grid: Grid, args: &A) -> Result<()> {
         let Handle(function) = self.function(kernel, grid.shared)?;
         #[cfg(test)]
@@ -247,7 +247,7 @@ impl Gpu {
         let mut args = *args;
         let mut pointers = [(&raw mut args).cast::<std::ffi::c_void>()];
         let recorded = RECORDED.with_borrow(|stream| stream.as_ref().map(|s| s.cu_stream()));
-        // A kernel with more stack than any before makes the driver allocate.
+        // A kernel that needs more stack than any before makes the driver allocate.
         // SAFETY: the caller's promise; the driver copies the argument struct before it returns.
         let mut launch = || unsafe {
             let (blocks, threads, shared) = ((x, y, z), (grid.threads, 1, 1), grid.shared as u32);
@@ -258,13 +258,13 @@ impl Gpu {
         launched.map_err(failed)
     }
 
-    /// Waits until everything that was enqueued is done.
+    /// Waits until all enqueued work is done.
     pub fn synchronize(self) -> Result<()> {
         self.inner.stream.synchronize().map_err(|e| self.failed("run its kernels", e))
     }
 
-    /// Records what `enqueue` launches instead of running it. It may not allocate, free, upload or
-    /// download; other threads may.
+    /// Records what `enqueue` launches instead of running it. It must not allocate, free, upload or download; other
+    /// threads may.
     pub fn record(self, enqueue: impl FnOnce() -> Result<()>) -> Result<Recording> {
         let failed = |e| self.failed("record launches", e);
         let stream = self.inner.context.new_stream().map_err(failed)?;
@@ -284,14 +284,14 @@ impl Gpu {
         Ok(Recording { gpu: self, graph })
     }
 
-    /// Marks the present end of the work.
+    /// Marks the current end of the work.
     pub fn moment(self) -> Result<Moment> {
         let flags = cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
         let event = self.inner.stream.record_event(Some(flags));
         event.map(|event| Moment { gpu: self, event }).map_err(|e| self.failed("record a time", e))
     }
 
-    /// The module of this name, loaded at the first call.
+    /// The module of this name, loaded on the first call.
     fn module(self, loaded: &mut Loaded, name: &'static str) -> Result<CUmodule, DriverError> {
         if let Some(&Handle(module)) = loaded.modules.get(name) {
             return Ok(module);
@@ -300,13 +300,13 @@ impl Gpu {
         asked::count(asked::LOADS);
         let image = MODULES.iter().find(|(module, _)| *module == name);
         let image = image.map_or(&b"\0"[..], |(_, image)| image).as_ptr().cast();
-        // SAFETY: a fatbin of nvcc's, or an empty text, which is no module.
+        // SAFETY: a fatbin made by nvcc, or empty text, which is rejected.
         let module = self.with_memory(|| unsafe { result::module::load_data(image) })?;
         loaded.modules.insert(name, Handle(module));
         Ok(module)
     }
 
-    /// The kernel, allowed as much shared memory, for this thread to launch. What it was once allowed it keeps:
+    /// The kernel, allowed this much shared memory, for this thread to launch. An earlier allowance is never reduced:
     /// another thread may be about to launch it with more.
     pub(super) fn function(self, kernel: Kernel, shared: usize) -> Result<Handle<CUfunction>> {
         let failed = |e| self.failed(&format!("load the kernel {}", kernel.name), e);
@@ -324,7 +324,7 @@ impl Gpu {
         };
         if shared > *allowed {
             let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function is that of a module that stays loaded.
+            // SAFETY: the function belongs to a module that stays loaded.
             let set = unsafe {
                 result::function::set_function_attribute(function.0, limit, shared as i32)
             };
@@ -353,7 +353,7 @@ impl Recording {
     /// Enqueues what was recorded.
     ///
     /// # Safety
-    /// The buffers that were recorded still exist and are borrowed as for the launches.
+    /// The recorded buffers still exist and are borrowed as for the launches.
     pub unsafe fn replay(&self) -> Result<()> {
         let failed = |e| self.gpu.failed("replay launches", e);
         self.gpu.inner.context.bind_to_thread().map_err(failed)?;
@@ -365,7 +365,7 @@ impl Recording {
 }
 
 impl Moment {
-    /// Seconds of the device from `self` to `later`, which is waited for.
+    /// Seconds of device time from `self` to `later`; waits for `later`.
     pub fn seconds_to(&self, later: &Moment) -> Result<f64> {
         let seconds = || {
             later.event.synchronize()?;
@@ -375,7 +375,7 @@ impl Moment {
     }
 }
 
-/// What a thread has asked of drivers, for tests.
+/// Counts of the driver calls of a thread, for tests.
 #[cfg(test)]
 pub(crate) mod asked {
     use std::cell::Cell;

@@ -1,5 +1,5 @@
-//! The driver: which CUDA it offers and this build needs, how many devices it has, and one sentence for
-//! each reason why there is none or why one cannot be used.
+//! The driver: which CUDA it offers and this build needs, how many devices it has, and one sentence for each reason why
+//! there is none or why one cannot be used.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -10,10 +10,10 @@ use cudarc::driver::{DriverError, result};
 
 use super::cuda::{COMPILED, TOOLKIT};
 
-/// The first CUDA whose driver has every function that `cuda.rs`, `memory.rs` and `ring.rs` call.
+/// The first CUDA version whose driver has every function that `cuda.rs`, `memory.rs` and `ring.rs` call.
 const LEAST: i32 = 12_000;
 
-/// The compute capability that kernels are compiled for at least: `ARCHS` in `build.rs`.
+/// The lowest compute capability that kernels are compiled for: `ARCHS` in `build.rs`.
 const LEAST_CAPABILITY: (i32, i32) = (8, 0);
 
 /// The version of CUDA that the driver offers, 12040 for 12.4.
@@ -21,8 +21,8 @@ pub fn version() -> Option<i32> {
     offered().and_then(Result::ok)
 }
 
-/// The version of CUDA that the driver has to offer: machine code of any toolkit runs on every driver of
-/// its major version. (PTX, for devices newer than all of `ARCHS`, only on one as new as the toolkit.)
+/// The version of CUDA that the driver must offer: machine code of any toolkit runs on every driver of its major
+/// version. (PTX, for devices newer than all of `ARCHS`, needs a driver as new as the toolkit.)
 pub fn needed() -> i32 {
     (TOOLKIT / 1000 * 1000).max(LEAST)
 }
@@ -44,8 +44,8 @@ fn offered() -> Option<Result<i32, DriverError>> {
     Some(asked.map(|()| version))
 }
 
-/// How many devices there are, at least one, or why there is none. Nothing else may be asked of the driver
-/// before: one that is too old lacks functions.
+/// The number of devices, at least one, or why there is none. Must come before any other call to the driver, since one
+/// that is too old lacks functions.
 pub(super) fn devices() -> Result<usize, String> {
     let offered = offered().ok_or_else(|| {
         let kernels = if COMPILED { "" } else { ", and this build has no CUDA kernels" };
@@ -62,7 +62,7 @@ pub(super) fn devices() -> Result<usize, String> {
     }
 }
 
-/// Why a device that is there is not for this build, before anything is made on it.
+/// Why an existing device does not suit this build, checked before anything is created on it.
 pub(super) fn suits(ordinal: usize, count: usize) -> Result<(), String> {
     use CUdevice_attribute as A;
     if ordinal >= count {
@@ -75,7 +75,7 @@ pub(super) fn suits(ordinal: usize, count: usize) -> Result<(), String> {
     }
     let read = || {
         let device = result::device::get(ordinal as i32)?;
-        // SAFETY: the device is one of the driver's.
+        // SAFETY: the device exists.
         let attribute = |which| unsafe { result::device::get_attribute(device, which) };
         let major = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
@@ -93,14 +93,14 @@ pub(super) fn suits(ordinal: usize, count: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Why a device that suits does not open.
+/// Why a suitable device does not open.
 pub(super) fn closed(ordinal: usize, error: DriverError) -> String {
     if error.0 != CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE {
         return no_device(error);
     }
     let mode = result::device::get(ordinal as i32).and_then(|device| {
         let mode = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_MODE;
-        // SAFETY: the device is one of the driver's.
+        // SAFETY: the device exists.
         unsafe { result::device::get_attribute(device, mode) }
     });
     match mode.unwrap_or(0) == sys::CUcomputemode::CU_COMPUTEMODE_PROHIBITED as i32 {
@@ -118,7 +118,7 @@ pub(super) fn not_loaded(error: DriverError) -> String {
     }
     match error.0 {
         CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => format!(
-            "it is newer than the GPUs that this build has machine code for, and the driver, of CUDA {}, is older \
+            "it is newer than the GPUs that this build has machine code for, and the driver, for CUDA {}, is older \
              than the toolkit of this build, {}: update the driver, or build with a toolkit that is no newer \
              than it ({WHICH})",
             release(version().unwrap_or(0)),
@@ -128,15 +128,15 @@ pub(super) fn not_loaded(error: DriverError) -> String {
     }
 }
 
-/// Toolkits that the kernels compile with, and how `build.rs` finds one.
-const WHICH: &str = "12.4 or later; CUDA_HOME or NVCC says where it is";
+/// Toolkits that can compile the kernels, and how `build.rs` finds one.
+const WHICH: &str = "12.4 or later; set CUDA_HOME or NVCC to its place";
 
 fn too_old(offered: i32) -> String {
     let (offers, needs) = (release(offered), release(needed()));
     let remedy = match offered {
         ..LEAST => String::new(),
         _ => format!(
-            ", or build with a toolkit of CUDA {}, as the machine may have one ({WHICH})",
+            ", or build with a toolkit of CUDA {}, which the machine may have ({WHICH})",
             offered / 1000
         ),
     };
@@ -145,7 +145,7 @@ fn too_old(offered: i32) -> String {
     )
 }
 
-/// Why the driver has no device.
+/// Why the driver finds no device.
 fn no_device(error: DriverError) -> String {
     use CUresult as E;
     match error.0 {
@@ -166,7 +166,7 @@ fn no_device(error: DriverError) -> String {
             })
         }
         E::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => {
-            "the driver's library and its kernel module are of different versions, as after an update: \
+            "the driver's library and its kernel module are of different versions, as happens after updates: \
              restart the machine"
                 .into()
         }
@@ -175,12 +175,12 @@ fn no_device(error: DriverError) -> String {
                 .into()
         }
         E::CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE => {
-            "the libcuda that is found is that of a compatibility package, which this GPU does not allow: \
+            "the libcuda found belongs to a compatibility package that this GPU does not support: \
              take its folder (…/compat) out of LD_LIBRARY_PATH"
                 .into()
         }
         E::CUDA_ERROR_STUB_LIBRARY => {
-            "the libcuda that is found is the one for linking: take its folder (…/stubs) out of \
+            "the libcuda found is the stub for linking: take its folder (…/stubs) out of \
              LD_LIBRARY_PATH"
                 .into()
         }
@@ -192,15 +192,14 @@ fn visible() -> Option<OsString> {
     std::env::var_os("CUDA_VISIBLE_DEVICES")
 }
 
-/// What hides devices from this process: the user's choice of them, or device files in `folder` that cannot be
-/// opened.
+/// What hides devices from this process: the user's selection, or device files in `folder` that cannot be opened.
 fn hidden(visible: Option<OsString>, folder: &Path) -> Option<String> {
     if visible.as_ref().is_some_and(|list| list.is_empty()) {
         return Some("CUDA_VISIBLE_DEVICES is empty, which hides every GPU".into());
     }
     if let Some((path, error)) = unreadable(folder) {
         return Some(format!(
-            "{} cannot be opened ({error}): this user, or this job of a cluster, has no permission to use a GPU",
+            "{} cannot be opened ({error}): this user or cluster job has no permission to use a GPU",
             path.display()
         ));
     }
@@ -208,7 +207,7 @@ fn hidden(visible: Option<OsString>, folder: &Path) -> Option<String> {
         .map(|list| format!("CUDA_VISIBLE_DEVICES={} names no GPU that is there", list.display()))
 }
 
-/// The first of nvidiactl, nvidia0, … that is there and cannot be opened.
+/// The first of nvidiactl, nvidia0, … that exists and cannot be opened.
 fn unreadable(folder: &Path) -> Option<(std::path::PathBuf, std::io::Error)> {
     let mut files: Vec<_> = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.path()).collect();
     files.retain(|path| {
@@ -222,7 +221,7 @@ fn unreadable(folder: &Path) -> Option<(std::path::PathBuf, std::io::Error)> {
     })
 }
 
-/// What the driver says of an error.
+/// The driver's text for an error.
 pub(super) fn text(error: DriverError) -> String {
     let owned = |text: Result<&std::ffi::CStr, DriverError>| {
         text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
@@ -241,7 +240,7 @@ mod tests {
         assert_eq!(why(None), None);
         assert!(why(Some("")).unwrap().contains("CUDA_VISIBLE_DEVICES is empty"));
         assert!(why(Some("7")).unwrap().contains("CUDA_VISIBLE_DEVICES=7 names no GPU"));
-        // Devices that are others' business, and one that opens.
+        // Device files that do not matter, and one that opens.
         for name in ["nvidia-uvm", "nvidia3", "null"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }

@@ -1,4 +1,4 @@
-//! Memory of a CUDA device: buffers, the pool that they come from, addresses for kernels.
+//! Memory of a CUDA device: buffers, the pool they come from, addresses for kernels.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -29,12 +29,12 @@ impl<T> Clone for Pointer<T> {
 
 impl<T> Copy for Pointer<T> {}
 
-// SAFETY: the address 0 is 'not given'.
+// SAFETY: address 0 means 'not given'.
 unsafe impl<T> Zeroable for Pointer<T> {}
 // SAFETY: an address is a number, transparently.
 unsafe impl<T: 'static> Pod for Pointer<T> {}
 
-// SAFETY: an address is a number until a kernel takes it, for which the caller of the launch answers.
+// SAFETY: an address is just a number until passed to a kernel, for which the caller of the launch is responsible.
 unsafe impl<T> Send for Pointer<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Pointer<T> {}
@@ -57,23 +57,23 @@ impl<T> Pointer<T> {
     }
 }
 
-/// Elements in the memory of a device, freed with the value, or left on the shelf that it came from.
+/// Elements in device memory; freed when dropped, or returned to the shelf they came from.
 pub struct Buffer<T> {
     gpu: Gpu,
-    /// At least as long as the elements.
+    /// At least as long as the elements need.
     pub(super) memory: ManuallyDrop<Memory>,
     home: Option<(Places, usize)>,
     len: usize,
     of: PhantomData<T>,
 }
 
-/// Memory of a device.
+/// A piece of device memory.
 pub(super) struct Memory {
     gpu: Gpu,
     pub(super) slice: CudaSlice<u8>,
 }
 
-/// Memory that stays with its owner from one run of some work to the next: [`Gpu::reuse`].
+/// Memory kept by its owner from one run of some work to the next: see [`Gpu::reuse`].
 #[derive(Clone, Default)]
 pub(crate) struct Shelf {
     places: Places,
@@ -82,12 +82,12 @@ pub(crate) struct Shelf {
 type Places = Arc<Mutex<Vec<Option<Memory>>>>;
 
 thread_local! {
-    /// From which shelf this thread takes buffers, and how many it has asked for.
+    /// The shelf from which this thread takes buffers, and how many it has taken.
     static SHELF: RefCell<Option<(Places, usize)>> = const { RefCell::new(None) };
 }
 
 impl Gpu {
-    /// Bytes of memory that are free: what nobody has, and what buffers had that are gone.
+    /// Bytes of free memory, including what dropped buffers left in the pool.
     pub fn free_memory(self) -> Result<usize> {
         use CUmemPool_attribute as A;
         let read = || -> Result<usize, DriverError> {
@@ -95,7 +95,7 @@ impl Gpu {
             let Some(Handle(pool)) = self.inner.pool else { return Ok(free) };
             let pooled = |attribute| {
                 let mut bytes = 0u64;
-                // SAFETY: both attributes that are asked for are of this type.
+                // SAFETY: both attributes queried have this type.
                 unsafe {
                     result::mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast())?
                 };
@@ -108,8 +108,8 @@ impl Gpu {
         read().map_err(|e| self.failed("ask for the free memory", e))
     }
 
-    /// What `call` gives. Where memory is too short for it, what the pool holds and no buffer uses goes back to the
-    /// driver, which has no other use for it while it is the pool's, and `call` is tried once more.
+    /// Runs `call`. If memory is too short for it, unused memory of the pool is returned to the driver, which cannot
+    /// use it otherwise, and `call` is tried once more.
     pub(super) fn with_memory<R>(
         self,
         mut call: impl FnMut() -> Result<R, DriverError>,
@@ -117,14 +117,14 @@ impl Gpu {
         let first = call();
         let short = matches!(first, Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)));
         let Some(Handle(pool)) = self.inner.pool.filter(|_| short) else { return first };
-        // What was freed is unused when the work before it is done.
+        // Freed memory is unused once the work before it is done.
         self.inner.stream.synchronize()?;
         // SAFETY: the pool is the device's.
         unsafe { result::mem_pool::trim_to(pool, 0)? };
         call()
     }
 
-    /// `len` elements, not initialised.
+    /// `len` elements, uninitialised.
     ///
     /// # Errors
     /// Too little memory: the error says how much is needed and how much there is.
@@ -170,8 +170,8 @@ impl Gpu {
         Ok(Memory { gpu: self, slice })
     }
 
-    /// Runs `work`, in which this thread's first, second, … buffer lies where that of the last run with this shelf lay,
-    /// if it has room there; nothing is allocated in work that repeats.
+    /// Runs `work`, where this thread's first, second, … buffer takes the memory of its counterpart in the last run
+    /// with this shelf, if that is large enough; repeated work allocates nothing.
     pub(crate) fn reuse<R>(shelf: &Shelf, work: impl FnOnce() -> R) -> R {
         let outer = SHELF.replace(Some((shelf.places.clone(), 0)));
         let result = work();
@@ -195,12 +195,12 @@ impl Gpu {
 }
 
 impl<T: Pod> Buffer<T> {
-    /// Elements.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// True without elements.
+    /// True if there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -242,19 +242,19 @@ impl<T: Pod> Buffer<T> {
         copied.map_err(|e| self.gpu.failed("copy to the device", e))
     }
 
-    /// Enqueues a copy of `other`, which has as many elements.
+    /// Enqueues a copy of `other`, which must have the same length.
     ///
     /// # Panics
-    /// If it has not: a programming error.
+    /// If it does not: a programming error.
     pub fn copy_from(&mut self, other: &Buffer<T>) -> Result<()> {
         assert_eq!(self.len, other.len, "elements");
         self.copy_part(other, 0, self.len)
     }
 
-    /// Enqueues a copy of `len` elements of `other`, from `first` on, to the first ones.
+    /// Enqueues a copy of `len` elements of `other`, from `first` on, to the start of this one.
     ///
     /// # Panics
-    /// If one of both has not so many: a programming error.
+    /// If either is too short: a programming error.
     pub fn copy_part(&mut self, other: &Buffer<T>, first: usize, len: usize) -> Result<()> {
         assert!(first + len <= other.len && len <= self.len, "{len} elements from {first} on");
         let bytes = |elements: usize| elements * size_of::<T>();
@@ -267,7 +267,7 @@ impl<T: Pod> Buffer<T> {
         copied.map_err(|e| self.gpu.failed("copy its memory", e))
     }
 
-    /// Waits for the work and copies the first elements back.
+    /// Waits for the work and copies the first elements to the host.
     ///
     /// # Panics
     /// If more values are asked for than there are: a programming error.
@@ -285,7 +285,7 @@ impl<T: Pod> Buffer<T> {
         self.gpu.synchronize()
     }
 
-    /// All elements, copied back.
+    /// All elements, copied to the host.
     pub fn to_vec(&self) -> Result<Vec<T>> {
         let mut values = vec![T::zeroed(); self.len];
         self.download(&mut values)?;
@@ -305,7 +305,7 @@ impl<T: Pod> Buffer<T> {
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        // SAFETY: nobody uses it behind this.
+        // SAFETY: nobody uses it afterwards.
         let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
         if let Some((places, place)) = &self.home {
             lock(places)[*place] = Some(memory);
@@ -313,7 +313,7 @@ impl<T> Drop for Buffer<T> {
     }
 }
 
-/// Frees in any thread, also in one that has not used the device yet.
+/// Frees in any thread, even one that has not used the device yet.
 impl Drop for Memory {
     fn drop(&mut self) {
         let context = &self.gpu.inner.context;
@@ -321,20 +321,20 @@ impl Drop for Memory {
     }
 }
 
-/// A lock that a panicked thread held protects maps that are whole at any time.
+/// Locks; a panic in another thread does not matter, since the maps are whole at any time.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The pool that buffers of a device come from, told to keep what they leave: by default it gives everything
-/// back to the driver whenever somebody waits, and each step would map its gigabytes again.
+/// The pool of a device's buffers, told to keep freed memory: by default it returns everything to the driver at each
+/// synchronisation, and each step would map its gigabytes again.
 pub(super) fn pool(context: &CudaContext) -> Result<Option<Handle<CUmemoryPool>>, DriverError> {
     if !context.has_async_alloc() {
         return Ok(None);
     }
     let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
     let mut everything = u64::MAX;
-    // SAFETY: the device is the driver's, the threshold of this type.
+    // SAFETY: the device exists, and the threshold has this type.
     unsafe {
         let pool = result::device::get_mem_pool(context.cu_device())?;
         result::mem_pool::set_attribute(pool, threshold, (&raw mut everything).cast())?;
@@ -342,7 +342,7 @@ pub(super) fn pool(context: &CudaContext) -> Result<Option<Handle<CUmemoryPool>>
     }
 }
 
-/// What a thread has copied between its buffers and the host, for tests.
+/// Bytes that a thread has copied between its buffers and the host, for tests.
 #[cfg(test)]
 pub(crate) mod copied {
     use std::cell::Cell;

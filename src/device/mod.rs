@@ -1,7 +1,7 @@
 //! Where operations run: `cpu`, or `cuda:N`.
 //!
-//! `Device` is the seam: each operation in `ops/` matches on it and calls its `cpu.rs` or its
-//! `gpu.rs`. Asking for a GPU where there is none is one clear error in [`Device::pick`].
+//! `Device` is the seam: each operation in `ops/` matches on it and calls its `cpu.rs` or its `gpu.rs`. Asking for a
+//! GPU when there is none gives one clear error in [`Device::pick`].
 
 pub(crate) mod args;
 pub mod cuda;
@@ -18,14 +18,14 @@ pub use crate::simd::{Cpu, Simd};
 /// Where an operation runs.
 #[derive(Clone, Copy, Debug)]
 pub enum Device {
-    /// The processor, with rayon and SIMD.
+    /// The CPU, with rayon and SIMD.
     Cpu(Cpu),
     /// A CUDA device.
     Gpu(Gpu),
 }
 
 impl Device {
-    /// The processor with its best vector instructions.
+    /// The CPU with its best vector instructions.
     pub fn cpu() -> Self {
         Device::Cpu(Cpu::detect())
     }
@@ -42,8 +42,7 @@ impl Device {
         }
     }
 
-    /// What `auto` is, and why: the first GPU, if there is one that this build has kernels for, else
-    /// the processor.
+    /// The device that `auto` chooses, and why: the first GPU for which this build has kernels, else the CPU.
     pub fn auto() -> (Self, String) {
         let why = match Gpu::try_open(0) {
             _ if !cuda::compiled() => "this build has no CUDA kernels".to_string(),
@@ -70,7 +69,7 @@ impl Device {
     }
 }
 
-/// The GPU for tests; `None`, with a word, where there is none.
+/// The GPU for tests; `None`, with a message, if there is none.
 ///
 /// # Panics
 /// If there is none and `LAWSMITH_REQUIRE_GPU` is set, so that a test run cannot pass by skipping.
@@ -86,8 +85,8 @@ pub(crate) fn test_gpu() -> Option<Device> {
     }
 }
 
-/// For the test called `test`: what it launches traps. In a process of its own, since a device is of no more
-/// use to a process after that.
+/// For the test called `test`, whose kernel traps. It runs in a process of its own, since a process cannot use a device
+/// after that.
 #[cfg(test)]
 pub(crate) fn assert_traps(test: &str, launch: impl FnOnce() -> Result<()>) {
     const ALONE: &str = "LAWSMITH_TEST_ALONE";

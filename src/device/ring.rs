@@ -1,9 +1,8 @@
-//! Results that stream back while the device goes on working, or while the host takes them to where they belong.
+//! Results that stream back while the device goes on working and the host stores them.
 //!
-//! Three chunks of device memory and as many of pinned host memory: while a kernel fills one, a copy in
-//! a stream of its own empties another, and the host takes the third to where it belongs. (The mapped
-//! file of a dataset cannot be pinned itself, and copies from a device into pageable memory do not
-//! overlap with anything.)
+//! There are three chunks of device memory and as many of pinned host memory: while a kernel fills one, a copy in a
+//! stream of its own empties another, and the host moves the third to its destination. (The mapped file of a dataset
+//! cannot be pinned itself, and copies from a device into pageable memory do not overlap with anything.)
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,14 +14,14 @@ use rayon::prelude::*;
 use super::cuda::{Buffer, Gpu};
 use crate::error::Result;
 
-/// Chunks that are under way at a time.
+/// Number of chunks in flight.
 pub const CHUNKS: usize = 3;
 
-/// For each of `jobs`, in order: `launch` enqueues what fills a buffer of `len` elements and says how
-/// many it fills, and `take` gets those, up to two jobs later.
+/// For each of `jobs`, in order: `launch` enqueues work that fills a buffer of `len` elements and returns how many it
+/// fills; `take` gets those, up to two jobs later.
 ///
 /// # Errors
-/// Those of `launch`; too little memory on the device or of the host.
+/// Those of `launch`; too little memory on the device or the host.
 pub fn stream<T: Pod, J>(
     gpu: Gpu,
     len: usize,
@@ -51,12 +50,12 @@ pub fn stream<T: Pod, J>(
     Ok(())
 }
 
-/// Bytes of a chunk of [`download`]: enough to keep the bus busy, and few, since memory takes time to pin.
+/// Bytes of a chunk of [`download`]: enough to keep the bus busy, but few, since pinning memory takes time.
 const CHUNK: usize = 2 << 20;
 /// Bytes that a thread copies at a time.
 const PAGES: usize = 64 << 10;
 
-/// As [`Buffer::download`], for large arrays that are not pinned, as in a mapped file, and that all threads fill.
+/// Like [`Buffer::download`], for large arrays that are not pinned, such as mapped files; all threads take part.
 ///
 /// # Errors
 /// Too little memory on the device or of the host.
@@ -117,7 +116,7 @@ impl<T: Pod> Ring<T> {
         Ok(())
     }
 
-    /// Enqueues the copy of the first `used` elements, after what was launched.
+    /// Enqueues a copy of the first `used` elements, after what was launched.
     fn send(&mut self, at: usize, used: usize) -> Result<()> {
         let Chunk { buffer, pinned, copied } = &mut self.chunks[at];
         assert!(used <= buffer.len(), "{used} of {} elements", buffer.len());
@@ -134,7 +133,7 @@ impl<T: Pod> Ring<T> {
         enqueue().map_err(|e| self.gpu.failed("copy from the device", e))
     }
 
-    /// The elements that were sent last.
+    /// The elements sent last.
     fn wait_for(&self, at: usize, used: usize) -> Result<&[T]> {
         let Chunk { pinned, copied, .. } = &self.chunks[at];
         let wait = || {
@@ -148,7 +147,7 @@ impl<T: Pod> Ring<T> {
     }
 }
 
-/// Copies that are under way use the chunks.
+/// Waits for copies in flight, which use the chunks.
 impl<T> Drop for Ring<T> {
     fn drop(&mut self) {
         let context = &self.gpu.inner.context;

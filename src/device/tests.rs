@@ -64,20 +64,20 @@ fn gpu_buffers_can_be_freed_by_any_thread() {
     let Some(gpu) = gpu() else { return };
     let buffer = gpu.upload(&[1u8, 2]).unwrap();
     std::thread::spawn(move || drop(buffer)).join().unwrap();
-    // An error of a free would come back from the next call.
+    // An error in a free would be returned by the next call.
     assert_eq!(gpu.upload(&[3u8]).unwrap().to_vec().unwrap(), [3]);
 }
 
-/// Not a test: `scripts/on-gpu --inject` sees by it whether it tells a fault of the device from a wrong result.
+/// Not a test: with it `scripts/on-gpu --inject` checks that it can tell a device fault from a wrong result.
 #[test]
-#[ignore = "reads where nothing is, and fails"]
+#[ignore = "reads an invalid address, and fails"]
 fn faults_for_on_gpu() {
     use crate::ops::mlp::gpu::sum;
     let Some(gpu) = gpu() else { return };
     let mut sums = gpu.zeros::<f32>(32).unwrap();
     let args =
         args::SumArgs { partials: cuda::Pointer::NULL, sums: sums.write(32), len: 32, count: 2 };
-    // SAFETY: none, the device refuses to read there.
+    // SAFETY: none; the device refuses to read there.
     unsafe { sum(gpu, 1, &args).unwrap() };
     gpu.synchronize().unwrap();
 }
@@ -100,7 +100,7 @@ fn gpu_kernels_get_no_pointer_to_a_buffer_that_is_too_short() {
     gpu.upload(&[1u8, 2, 3]).unwrap().read(4);
 }
 
-/// Another thread may be between asking for a kernel with more shared memory and its launch.
+/// Another thread may be between requesting a kernel with more shared memory and launching it.
 #[test]
 fn gpu_kernels_keep_the_shared_memory_that_they_were_allowed() {
     use cudarc::driver::result::function::get_function_attribute;
@@ -109,13 +109,13 @@ fn gpu_kernels_keep_the_shared_memory_that_they_were_allowed() {
     let kernel = cuda::Kernel { module: "adam", name: "adam_step" };
     for shared in [96 << 10, 64 << 10, 0] {
         let function = gpu.function(kernel, shared).unwrap().0;
-        // SAFETY: the function is one of a module that stays loaded.
+        // SAFETY: the function belongs to a module that stays loaded.
         let limit = unsafe { get_function_attribute(function, LIMIT) };
         assert_eq!(limit.unwrap(), 96 << 10, "after {shared}");
     }
 }
 
-/// The kernels that a file exports, by the lines that name one.
+/// The kernels that a file exports, found by the lines that name one.
 fn exported(source: &str) -> impl Iterator<Item = &str> {
     let names = source.lines().filter_map(|line| line.strip_prefix("EXPORT(")?.split_once(')'));
     names.map(|(name, _)| name)
@@ -129,13 +129,13 @@ fn gpu_modules_are_loaded_once_for_all_their_kernels() {
         let source = std::fs::read_to_string(folder.join(format!("{module}.cu"))).unwrap();
         let (loads, mut kernels) = (cuda::asked::calls()[cuda::asked::LOADS], 0);
         for name in exported(&source) {
-            // A kernel is known by a name that lives as long as the process.
+            // A kernel is identified by a name that lives as long as the process.
             let name: &'static str = name.to_string().leak();
             gpu.function(cuda::Kernel { module, name }, 0).unwrap();
             kernels += 1;
         }
         assert!(kernels > 2, "{module}: {kernels} kernels");
-        // None where another test was first.
+        // None if another test came first.
         let loads = cuda::asked::calls()[cuda::asked::LOADS] - loads;
         assert!(loads <= 1, "{module}: loaded {loads} times for {kernels} kernels");
     }
@@ -144,7 +144,7 @@ fn gpu_modules_are_loaded_once_for_all_their_kernels() {
 #[test]
 fn gpu_memory_that_buffers_leave_stays_and_counts_as_free() {
     let Some(gpu) = gpu().filter(|gpu| gpu.is_emulated()) else { return };
-    // Nobody else may allocate, and little memory is soon full.
+    // Nobody else may allocate, and a small memory fills up soon.
     let (variable, memory) = ("LAWSMITH_EMULATED_MEMORY", "1000000");
     if std::env::var(variable).ok().as_deref() != Some(memory) {
         let name = "device::tests::gpu_memory_that_buffers_leave_stays_and_counts_as_free";
@@ -165,7 +165,7 @@ fn gpu_memory_that_buffers_leave_stays_and_counts_as_free() {
     drop(gpu.buffer::<u8>(free).unwrap());
     gpu.synchronize().unwrap();
     assert_eq!((gpu.free_memory().unwrap(), nobodys()), (free, 0));
-    // The memory of code is not the pool's.
+    // Memory for code is not part of the pool.
     gpu.function(cuda::Kernel { module: "mlp", name: "mlp_sum" }, 0).unwrap();
     assert!(nobodys() > 0);
     let error = gpu.buffer::<u8>(free).err().unwrap();
@@ -177,7 +177,7 @@ fn gpu_buffers_of_work_that_repeats_lie_where_they_lay() {
     let Some(gpu) = gpu() else { return };
     let shelf = cuda::Shelf::default();
     let allocations = || cuda::asked::calls()[cuda::asked::ALLOCATIONS];
-    // Of so many numbers each; nothing of a longer buffer is seen in a shorter one.
+    // With this many numbers each; nothing of a longer buffer shows in a shorter one.
     let work = |lens: [usize; 3]| {
         let before = allocations();
         let [a, mut b, zeros] = Gpu::reuse(&shelf, || {
@@ -198,7 +198,7 @@ fn gpu_buffers_of_work_that_repeats_lie_where_they_lay() {
     assert_eq!(work([3, 10, 5]), 0);
     assert_eq!(work([3, 11, 0]), 1);
     assert_eq!(work([10, 11, 10]), 0);
-    // Beside it nothing is kept.
+    // Outside of it nothing is kept.
     let before = allocations();
     drop(gpu.buffer::<u32>(10).unwrap());
     drop(gpu.buffer::<u32>(10).unwrap());
@@ -210,7 +210,7 @@ fn gpu_downloads_in_parts_bring_every_element_to_its_place() {
     let Some(gpu) = gpu() else { return };
     let values: Vec<u32> = (0..50_000u32).map(|k| k.wrapping_mul(2_654_435_761)).collect();
     let buffer = gpu.upload(&values).unwrap();
-    // One chunk and many, full and not, fewer than there are at a time.
+    // One chunk and many, full and partly full, fewer elements than chunks hold.
     for (count, at_once) in [(50_000, 1 << 20), (50_000, 17_000), (49_999, 1000), (2, 1), (0, 5)] {
         let mut found = vec![7; 50_000];
         ring::download_in_parts(gpu, &buffer, &mut found[..count], at_once).unwrap();
@@ -243,7 +243,7 @@ fn gpu_recordings_run_when_replayed_and_leave_other_threads_alone() {
     assert_eq!(sums.to_vec().unwrap(), [11.0, 22.0]);
 }
 
-/// The twins of the argument structs, as the C++ compiler sees them. Only the stand-in driver tells.
+/// The argument structs as the C++ compiler lays them out. Only the stand-in driver can tell.
 fn twin(name: &str) -> Option<Vec<(String, usize, usize)>> {
     type Layout = unsafe extern "C" fn(
         *const std::ffi::c_char,
@@ -253,7 +253,7 @@ fn twin(name: &str) -> Option<Vec<(String, usize, usize)>> {
         *mut usize,
     ) -> i32;
     let struct_name = std::ffi::CString::new(name).unwrap();
-    // SAFETY: the handle is that of the driver that is loaded; the symbol has this type.
+    // SAFETY: the handle is that of the loaded driver; the symbol has this type.
     let layout: Layout = unsafe {
         let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW);
         assert!(!library.is_null());
@@ -295,7 +295,7 @@ fn gpu_argument_structs_are_laid_out_as_in_c() {
     }
 }
 
-/// A kernel whose argument has no `LAYOUT` is found here.
+/// Finds kernels whose argument has no `LAYOUT`.
 #[test]
 fn every_kernel_takes_a_struct_that_is_laid_out() {
     let kernels = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
@@ -317,7 +317,7 @@ fn every_kernel_takes_a_struct_that_is_laid_out() {
     assert!(compared > 20, "{compared} kernels were found");
 }
 
-/// What makes `args.rs`.
+/// The generator of `args.rs`.
 #[path = "../../build/args.rs"]
 mod generator;
 

@@ -1,10 +1,8 @@
-//! A few f32 values that are computed on together: one (plain Rust, the readable reference), eight
-//! (AVX2) or sixteen (AVX-512).
+//! Vectors of f32: one lane (plain Rust, the readable reference), eight (AVX2) or sixteen (AVX-512).
 //!
-//! The kernels of `ops::expression` are written once over [`Lanes`] and compiled three
-//! times. All methods inline into a function that has the target features switched on; calling them
-//! anywhere else would be undefined behaviour, which is why the trait is unsafe to implement and
-//! private to this operation.
+//! The kernels of `ops::expression` are written once over [`Lanes`] and compiled three times. All methods are inlined
+//! into a function with the target features enabled; calling them anywhere else would be undefined behaviour, which is
+//! why the trait is unsafe to implement and private to this operation.
 
 use super::functions;
 
@@ -30,7 +28,7 @@ macro_rules! scalar {
 pub(crate) unsafe trait Lanes: Copy {
     /// Values in one vector.
     const N: usize;
-    /// All lanes the same.
+    /// The same value in all lanes.
     fn splat(value: f32) -> Self;
     /// # Safety
     /// `N` values can be read at `from`.
@@ -44,9 +42,9 @@ pub(crate) unsafe trait Lanes: Copy {
     fn div(self, b: Self) -> Self;
     /// self · b + c, rounded once (twice in the scalar reference).
     fn fma(self, b: Self, c: Self) -> Self;
-    /// The smaller one; `b` where they are equal, as 0 and −0 are, or one is NaN.
+    /// The smaller value; `b` if they are equal, as 0 and −0 are, or if one is NaN.
     fn min(self, b: Self) -> Self;
-    /// The larger one; `b` as in `min`.
+    /// The larger value; `b` as in `min`.
     fn max(self, b: Self) -> Self;
     fn abs(self) -> Self;
     fn sqrt(self) -> Self;
@@ -54,7 +52,7 @@ pub(crate) unsafe trait Lanes: Copy {
     fn where_greater(self, limit: Self, a: Self, b: Self) -> Self;
     /// Sum of the lanes, always in the same order.
     fn sum(self) -> f32;
-    /// `function` of each lane, by way of f64: for operators without a function in `functions.rs`.
+    /// `function` of each lane, computed in f64: for operators without a function in `functions.rs`.
     fn lane_by_lane(self, function: impl Fn(f64) -> f64) -> Self;
     functions::functions!(declare);
 }
@@ -62,9 +60,9 @@ pub(crate) unsafe trait Lanes: Copy {
 /// What the functions of `functions.rs` need beyond arithmetic.
 ///
 /// # Safety
-/// As [`Lanes`].
+/// As for [`Lanes`].
 pub(crate) unsafe trait Vector: Lanes {
-    /// To the nearest integer.
+    /// Rounds to the nearest integer.
     fn round(self) -> Self;
     /// self · 2^n for integers n; overflow gives infinity, underflow zero or subnormal numbers.
     fn scale(self, n: Self) -> Self;
@@ -72,7 +70,7 @@ pub(crate) unsafe trait Vector: Lanes {
     fn split(self) -> (Self, Self);
 }
 
-// SAFETY: plain Rust, which any processor runs.
+// SAFETY: plain Rust, which runs on any processor.
 unsafe impl Lanes for f32 {
     const N: usize = 1;
     #[inline(always)]

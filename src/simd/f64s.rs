@@ -1,7 +1,7 @@
-//! Vectors of f64, one lane a system: the arithmetic that laws and integrators are written in.
+//! Vectors of f64, one system per lane: the arithmetic for laws and integrators.
 //!
-//! `f64` itself is the scalar level. The vector types may only be used inside functions compiled for
-//! their instructions (`cpu.rs` makes them); every method is `inline(always)` so that it is.
+//! `f64` itself is the scalar level. The vector types may only be used inside functions compiled for their instructions
+//! (`cpu.rs` makes them); every method is `inline(always)` to ensure this.
 
 use std::ops::{Add, Mul, Sub};
 
@@ -9,19 +9,19 @@ use std::ops::{Add, Mul, Sub};
 pub trait Lanes:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Send + Sync
 {
-    /// Numbers in it.
+    /// Number of lanes.
     const WIDTH: usize;
     /// The same number in every lane.
     fn splat(value: f64) -> Self;
-    /// The first [`Lanes::WIDTH`] of `values`.
+    /// Loads the first [`Lanes::WIDTH`] of `values`.
     fn load(values: &[f64]) -> Self;
-    /// Into the first [`Lanes::WIDTH`] of `values`.
+    /// Stores into the first [`Lanes::WIDTH`] of `values`.
     fn store(self, values: &mut [f64]);
-    /// self · a + b, rounded once where the processor can.
+    /// self · a + b, rounded once if the processor can.
     fn mul_add(self, a: Self, b: Self) -> Self;
-    /// b − self · a, rounded once where the processor can.
+    /// b − self · a, rounded once if the processor can.
     fn neg_mul_add(self, a: Self, b: Self) -> Self;
-    /// The larger one; `other` where either is NaN.
+    /// The larger one; `other` if either is NaN.
     fn max(self, other: Self) -> Self;
     /// |self|
     fn abs(self) -> Self;
@@ -35,7 +35,7 @@ pub trait Lanes:
     fn if_less(self, bound: Self, then: Self, otherwise: Self) -> Self;
 }
 
-/// The widest vector.
+/// The width of the widest vector.
 pub const MAX_WIDTH: usize = 8;
 
 impl Lanes for f64 {
@@ -52,7 +52,7 @@ impl Lanes for f64 {
     fn store(self, values: &mut [f64]) {
         values[0] = self;
     }
-    /// Rounded twice: without the instruction, a fused one would be a slow call.
+    /// Rounded twice: without the instruction, a fused operation would be a slow call.
     #[inline(always)]
     fn mul_add(self, a: f64, b: f64) -> f64 {
         self * a + b

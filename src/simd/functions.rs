@@ -7,7 +7,7 @@
 use super::f32s::Vector;
 use std::f32::consts::{FRAC_2_PI, FRAC_PI_2, FRAC_PI_4, LN_2, LOG2_E, PI, SQRT_2};
 
-/// The functions, for `f32s.rs`, each with that of f64, which is the readable reference.
+/// The functions, for `f32s.rs`, each with its f64 counterpart as the readable reference.
 macro_rules! functions {
     ($take:ident) => {
         $take! {
@@ -25,7 +25,7 @@ macro_rules! functions {
 }
 pub(super) use functions;
 
-/// Brings a mantissa in [1, 2) into [√½, √2], with its exponent.
+/// Brings a mantissa in [1, 2) into [√½, √2], and adjusts the exponent.
 #[inline(always)]
 pub(super) fn centre<V: Vector>(m: V, e: V) -> (V, V) {
     let root = V::splat(SQRT_2);
@@ -53,8 +53,8 @@ fn exp_reduced<V: Vector>(r: V) -> V {
 
 #[inline(always)]
 pub(super) fn exp<V: Vector>(x: V) -> V {
-    // Beyond ±200 the result is infinity or zero in any case. (A NaN comes out as a number: the
-    // kernels ask of the operand of exp, pow, tanh and atan that it is finite.)
+    // Beyond ±200 the result is infinity or zero in any case. (A NaN comes out as a number: the kernels require finite
+    // operands of exp, pow, tanh and atan.)
     let x = x.max(V::splat(-200.0)).min(V::splat(200.0));
     let n = x.mul(V::splat(LOG2_E)).round();
     let r = n.fma(V::splat(-0.693_359_4), x);
@@ -84,7 +84,7 @@ pub(super) fn log<V: Vector>(x: V) -> V {
     let y = e.fma(V::splat(0.693_359_4), f.add(y));
     let zero = V::splat(0.0);
     let outside = x.abs().where_greater(zero, V::splat(f32::NAN), V::splat(f32::NEG_INFINITY));
-    // A NaN is not greater than zero and not less: x + x keeps it.
+    // NaN is neither greater nor less than zero: x + x keeps it.
     let outside = outside.add(x.abs().mul(zero));
     let infinite = x.where_greater(V::splat(f32::MAX), x, y);
     x.where_greater(zero, infinite, outside)
@@ -93,7 +93,7 @@ pub(super) fn log<V: Vector>(x: V) -> V {
 #[inline(always)]
 pub(super) fn pow<V: Vector>(x: V, b: V) -> V {
     let (zero, one) = (V::splat(0.0), V::splat(1.0));
-    // log2 of the mantissa by its atanh series in s = (m − 1) / (m + 1), as high + low.
+    // log2 of the mantissa from its atanh series in s = (m − 1) / (m + 1), as high + low.
     let (m, e) = x.split();
     let f = m.sub(one);
     let d = m.add(one);
@@ -118,7 +118,7 @@ pub(super) fn pow<V: Vector>(x: V, b: V) -> V {
     let p = p.max(V::splat(-300.0)).min(V::splat(300.0));
     let n = p.round();
     let size = exp_reduced(p.sub(n).add(p_low).mul(V::splat(LN_2))).scale(n);
-    // A negative base: the sign of an odd power, NaN for a power that is no integer.
+    // For a negative base: the sign of an odd power, NaN for a non-integer power.
     let fraction = b.sub(b.round()).abs();
     let half = b.mul(V::splat(0.5));
     let odd = half.sub(half.round()).abs();
@@ -150,7 +150,7 @@ fn wave<V: Vector>(r: V, n: V) -> V {
     let cos = polynomial(z, [2.443_315_7e-5, -1.388_731_6e-3, 4.166_664_6e-2]);
     let cos = cos.mul(z).fma(z, z.fma(V::splat(-0.5), V::splat(1.0)));
     let (zero, half) = (V::splat(0.0), n.mul(V::splat(0.5)));
-    // n odd: cosine; n mod 4 in {2, 3}: the sign turns.
+    // n odd: cosine; n mod 4 in {2, 3}: the sign changes.
     let value = half.sub(half.round()).abs().where_greater(zero, cos, sin);
     let quarter = n.mul(V::splat(0.25));
     let turn = quarter.sub(quarter.round());
@@ -198,7 +198,7 @@ pub(super) fn tanh<V: Vector>(x: V) -> V {
     size.where_greater(V::splat(0.625), signed, near)
 }
 
-/// π/2 − the f32 next to it.
+/// π/2 − the nearest f32.
 const REST: f32 = -4.371_139e-8;
 
 /// asin(x) for 0 ≤ x ≤ ½ (or −x), given z = x².
@@ -208,8 +208,8 @@ fn asin_reduced<V: Vector>(x: V, z: V) -> V {
     polynomial(z, c).mul(z).fma(x, x)
 }
 
-/// (asin |x|, asin √((1 − |x|)/2)): the second is half of what the first lacks to π/2. The first for
-/// |x| ≤ ½, the second above; NaN above 1.
+/// (asin |x|, asin √((1 − |x|)/2)): the second is half the difference between π/2 and the first. Use the first for |x|
+/// ≤ ½, the second above; NaN above 1.
 #[inline(always)]
 fn asin_parts<V: Vector>(x: V) -> V {
     let size = x.abs();
@@ -241,7 +241,7 @@ pub(super) fn acos<V: Vector>(x: V) -> V {
 
 #[inline(always)]
 pub(super) fn atan<V: Vector>(x: V) -> V {
-    // Beyond tan 67.5° from π/2 down, beyond tan 22.5° from π/4.
+    // Above tan 67.5° counting down from π/2, above tan 22.5° from π/4.
     let (zero, one, size) = (V::splat(0.0), V::splat(1.0), x.abs());
     let (middle, far) = (V::splat(0.414_213_57), V::splat(2.414_213_7));
     let above = size.where_greater(middle, size.sub(one), size);

@@ -1,4 +1,4 @@
-//! The processor: which vector instructions it has, and vectors to write kernels in.
+//! The CPU: which vector instructions it has, and vector types for kernels.
 
 pub(crate) mod f32s;
 pub(crate) mod f64s;
@@ -6,7 +6,7 @@ mod functions;
 
 use crate::error::{Error, Result};
 
-/// Vector instructions, in the order of preference. Chosen once, at run time.
+/// Vector instructions, in order of preference. Chosen once, at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Simd {
     /// Plain Rust: the readable reference.
@@ -20,7 +20,7 @@ pub enum Simd {
 }
 
 impl Simd {
-    /// The best that this processor has.
+    /// The best that this CPU has.
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -53,7 +53,7 @@ impl Simd {
         }
     }
 
-    /// Every level that this processor can run, the scalar reference first.
+    /// Every level that this CPU can run, the scalar reference first.
     pub fn available() -> Vec<Self> {
         let best = Self::detect();
         [Simd::Scalar, Simd::Avx2, Simd::Avx512, Simd::Avx512Bf16]
@@ -63,23 +63,23 @@ impl Simd {
     }
 }
 
-/// The processor, with vector instructions that it has. Threads are rayon's global pool.
+/// The CPU, with the vector instructions to use. Threads are rayon's global pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpu {
-    /// Checked when it was made: kernels run these instructions without asking again.
+    /// Checked on creation: kernels use these instructions without checking again.
     simd: Simd,
 }
 
 impl Cpu {
-    /// The processor with its best vector instructions.
+    /// The CPU with its best vector instructions.
     pub fn detect() -> Self {
         Cpu { simd: Simd::detect() }
     }
 
-    /// The processor with lesser ones.
+    /// The CPU with a lower level of instructions.
     ///
     /// # Errors
-    /// It does not have them.
+    /// The CPU does not have them.
     pub fn with(simd: Simd) -> Result<Self> {
         if Simd::available().contains(&simd) {
             return Ok(Cpu { simd });
@@ -88,7 +88,7 @@ impl Cpu {
         Err(Error::device(format!("this CPU does not support {}; its best is {best}", simd.name())))
     }
 
-    /// What the kernels may use.
+    /// The vector instructions that kernels may use.
     pub fn simd(self) -> Simd {
         self.simd
     }
