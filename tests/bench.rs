@@ -139,6 +139,19 @@ fn a_log_has_each_measurement_as_a_line_and_goes_on_where_one_stands() {
     assert_eq!(logged().len(), 6, "nothing is measured then");
 }
 
+/// A CPU without bf16 is measured in what it has.
+#[test]
+fn an_operation_is_measured_in_the_arithmetic_that_the_cpu_has() {
+    let all = ["bench", "mlp", "--seconds", "0.001", "--device", "cpu"];
+    let found = measured(&[&all[..], &["--json"]].concat());
+    let has = |precision: &str| found.iter().any(|m| m["precision"] == precision);
+    assert!(has("f32"), "{found:?}");
+    let left_out = stderr(&all).contains("cases in bf16 are left out: bf16 needs a CPU");
+    assert_eq!(has("bf16"), !left_out);
+    let named = lawsmith(&["bench", "mlp:bf16", "--seconds", "0.001", "--device", "cpu"]);
+    assert_eq!(named.status.success(), !left_out, "{named:?}");
+}
+
 #[test]
 fn a_selftest_of_named_operations_is_of_these() {
     let checks = measured(&["selftest", "scatter", "adam", "--device", "cpu", "-q", "--json"]);

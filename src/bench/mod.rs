@@ -18,7 +18,9 @@ use serde::Serialize;
 use crate::device::meter::{Meter, Reading};
 use crate::device::{Device, Gpu};
 use crate::error::{Error, Result};
+use crate::model::Precision;
 use crate::observer::Observer;
+use crate::ops::check_precision;
 pub use ceilings::Ceilings;
 use operations::OPERATIONS;
 
@@ -137,7 +139,8 @@ impl Selected {
 }
 
 /// Measures the named operations, all where none is named, on `device`, each case for `seconds`. A name is that of
-/// an operation, or with an arithmetic, `edge:bf16`, of some of its cases. `report` is called as each is measured.
+/// an operation, or with an arithmetic, `edge:bf16`, of some of its cases; without one, cases in bf16 are left out where
+/// the device lacks it, and the observer is told. `report` is called as each is measured.
 ///
 /// # Errors
 /// An unknown name; those of the device and of `report`.
@@ -153,12 +156,21 @@ pub fn run(
     if selected.is_empty() {
         selected.extend(OPERATIONS.map(|(op, _)| Selected { op, only: None }));
     }
+    let lacks_bf16 = check_precision(device, Precision::Bf16).err();
+    if let Some(reason) = &lacks_bf16
+        && selected.iter().any(|Selected { op, only }| only.is_none() && in_bf16(op))
+    {
+        observer.note(&format!("cases in bf16 are left out: {}", reason.message));
+    }
     let budget = Duration::from_secs_f64(seconds);
     let ceilings = Ceilings::measure(device)?;
     let harness = Harness { device, ceilings, budget, observer };
     let mut all = Vec::new();
     for Selected { op, only } in selected {
-        let wanted = |arithmetic: Arithmetic| only.is_none_or(|only| only == arithmetic);
+        let wanted = |arithmetic: Arithmetic| match only {
+            Some(only) => arithmetic == only,
+            None => arithmetic != Arithmetic::Bf16 || lacks_bf16.is_none(),
+        };
         operations::measure(op, &harness, &wanted, &mut |measurement| {
             report(&measurement)?;
             all.push(measurement);
@@ -166,6 +178,11 @@ pub fn run(
         })?;
     }
     Ok(all)
+}
+
+/// True for an operation that has cases in bf16.
+fn in_bf16(op: &str) -> bool {
+    OPERATIONS.iter().any(|(name, types)| *name == op && types.contains(&Arithmetic::Bf16))
 }
 
 /// Where, against what and for how long is measured.
