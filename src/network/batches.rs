@@ -1,8 +1,8 @@
-//! Which graphs a training sees: the split of runs into training and validation, the random batch of
+//! The graphs a training sees: the split of runs into training and validation, the random batch of
 //! each step, the fixed validation set.
 //!
-//! The batch of a step depends on the seed and the step number and on nothing else, so a resumed run
-//! sees what an uninterrupted one sees.
+//! The batch of a step depends only on the seed and the step number, so a resumed run sees the same
+//! batches as an uninterrupted one.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ pub use crate::ops::tiny::source::Graphs;
 use crate::ops::tiny::source::{Draw, Shown, Source, States};
 use crate::random::Random;
 
-/// Streams of a training's seed: batches take the step number, everything else lies above.
+/// Random streams of a training's seed: batches use the step number, everything else lies above.
 const SPLIT: u64 = 1 << 60;
 const VALIDATION: u64 = 2 << 60;
 pub(super) const INITIAL: u64 = 3 << 60;
 const NOISE: u64 = 4 << 60;
-/// Fraction of the runs (or of the frames, where there is one run) that is trained on.
+/// Fraction of the runs (or of the frames, if there is one run) used for training.
 const TRAINED: f64 = 0.75;
 /// Graphs of 4 bodies in the validation set.
 const VALIDATION_GRAPHS: usize = 512;
@@ -35,15 +35,15 @@ pub struct Part {
     pub frames: Range<usize>,
 }
 
-/// The two parts of a data set: for training and for validation, 75/25 by run, in random order. A
-/// data set of a single run is split in time.
+/// Splits a data set into training and validation parts, 75/25 by run, in random order. A data set
+/// with a single run is split in time.
 pub fn split(dataset: &Dataset, seed: u64) -> Result<(Part, Part)> {
     let (runs, frames) = (dataset.about.runs, dataset.about.frames);
     if runs == 1 {
         let first = (frames as f64 * TRAINED) as usize;
         if first == 0 {
             return Err(Error::input(
-                "contains one run of one frame: nothing is left for validation",
+                "contains one run of one frame, which leaves nothing for validation",
             )
             .file(dataset.path()));
         }
@@ -61,7 +61,7 @@ pub fn split(dataset: &Dataset, seed: u64) -> Result<(Part, Part)> {
     Ok((part(order), part(validation)))
 }
 
-/// The key of the noise of sampled messages: apart from the seed itself, whose streams are batches.
+/// The seed of the noise of sampled messages; not the seed itself, whose streams are used for batches.
 fn noise_seed(seed: u64) -> u64 {
     let mut random = Random::new(seed, NOISE);
     u64::from(random.word()) << 32 | u64::from(random.word())
@@ -69,10 +69,10 @@ fn noise_seed(seed: u64) -> u64 {
 
 /// Draws graphs from a data set.
 pub struct Sampler<'a> {
-    /// With [`Sampler::tails`] each frame is a run of its own.
+    /// With [`Sampler::tails`] each frame counts as a run.
     states: States<'a>,
     shown: Option<Arc<Shown>>,
-    /// Weights of frames in trainings.
+    /// Weights of the frames in training.
     tails: Option<Tails>,
     runs: usize,
     frames: usize,
@@ -81,7 +81,7 @@ pub struct Sampler<'a> {
 }
 
 impl<'a> Sampler<'a> {
-    /// Draws from `dataset` as `settings` say.
+    /// Draws from `dataset` according to `settings`.
     pub fn new(dataset: &'a Dataset, settings: &Settings) -> Self {
         let (view, tails) = (View::of(dataset, settings), Tails::of(dataset));
         let (mut states, about) = (dataset.states(), &dataset.about);
@@ -113,7 +113,7 @@ impl<'a> Sampler<'a> {
         self.states.with(self.shown.as_deref())
     }
 
-    /// Which frames of each run of [`Sampler::numbers`] are drawn.
+    /// The frames drawn from each run of [`Sampler::numbers`].
     fn frames(&self, part: &Part) -> Draw {
         let draw = Draw { first_frame: 0, frames: 1, stride: 1, translation: self.translation };
         if self.tails.is_some() {
@@ -123,7 +123,7 @@ impl<'a> Sampler<'a> {
         Draw { first_frame, frames: part.frames.len().div_ceil(stride), stride, ..draw }
     }
 
-    /// The runs of a part, of the states that are drawn from.
+    /// The runs of a part, as numbered in `states`.
     fn numbers(&self, part: &Part) -> Vec<u32> {
         let numbers = part.runs.iter().flat_map(|&run| {
             let frames = if self.tails.is_some() { part.frames.clone() } else { 0..1 };
@@ -132,17 +132,17 @@ impl<'a> Sampler<'a> {
         numbers.collect()
     }
 
-    /// The run and the frame of the states in which a frame of a run stands.
+    /// The run and frame in `states` of a frame of the data set.
     fn place(&self, run: usize, frame: usize) -> (usize, usize) {
         if self.tails.is_some() { (run * self.frames + frame, 0) } else { (run, frame) }
     }
 
-    /// Appends `count` random graphs of `part`, each as likely as any other and translated as a whole at random.
+    /// Appends `count` random graphs of `part`, drawn uniformly, each translated as a whole at random.
     pub fn draw(&self, part: &Part, count: usize, random: &mut Random, out: &mut Graphs) {
         self.states().draw(&self.numbers(part), self.frames(part), count, random, out);
     }
 
-    /// What trainings with these parts and seeds draw from.
+    /// The source of batches for trainings with these parts and seeds.
     pub(super) fn source(&self, parts: &[Part], seeds: Vec<u64>) -> Source<'a> {
         let drawn = |part: &Part| match &self.tails {
             Some(tails) => tails.table(&self.numbers(part)),
@@ -158,7 +158,7 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// The fixed validation graphs of a training with this seed.
+    /// The fixed validation graphs of the training with this seed.
     pub fn validation(&self, part: &Part, seed: u64) -> Graphs {
         let mut graphs = Graphs::default();
         let count = scaled(VALIDATION_GRAPHS, self.states.bodies);
@@ -166,7 +166,7 @@ impl<'a> Sampler<'a> {
         graphs
     }
 
-    /// Every frame of every run that may be drawn, as it is: a test set.
+    /// Every frame that may be drawn, untranslated: a test set.
     pub fn all(&self) -> Graphs {
         let mut graphs = Graphs::default();
         for run in 0..self.runs {
@@ -186,8 +186,8 @@ mod tests {
     use crate::nbody::dataset::About;
     use crate::network::settings::Preset;
 
-    /// A data set whose positions and charges are the number of the run, and whose masses tell bodies apart. The sizes of
-    /// its accelerations have the heaviest tail, and tell run and frame.
+    /// A data set whose positions and charges are the number of the run and whose masses tell bodies apart. The sizes
+    /// of its accelerations have a very heavy tail and identify run and frame.
     fn dataset(folder: &std::path::Path, runs: usize, frames: usize) -> Dataset {
         let path = folder.join(format!("{runs}-{frames}.safetensors"));
         let origin = serde_json::json!({});
@@ -222,13 +222,13 @@ mod tests {
         Dataset::open(&path).unwrap()
     }
 
-    /// Of a frame, in `[run, frame]`.
+    /// The acceleration in frame `number` (over all runs) of `of`.
     fn acceleration(number: usize, of: usize) -> f32 {
         of as f32 / ((number * 1237 % of) as f32 + 0.5)
     }
 
-    /// Frames of others' data with a heavy tail are drawn by their weights, each as it is; those of the validation
-    /// alike.
+    /// In data that were not simulated, frames with a heavy tail are drawn by weight, each unchanged; validation frames
+    /// are drawn uniformly.
     #[test]
     fn close_encounters_are_drawn_less_often() {
         let folder = tempfile::tempdir().unwrap();
@@ -259,7 +259,7 @@ mod tests {
         let mut random = Random::new(5, 0);
         source.states().draw(&source.parts, source.draw, 40_000, &mut random, &mut graphs);
         let counts = seen(&graphs, &train);
-        // One frame in 20 has a mean size above 40: those above 400 weigh less than a tenth of the others.
+        // One frame in 20 has a mean size above 40, so those above 400 weigh less than a tenth of the others.
         let share = |few: bool| {
             let size = |number: usize| f64::from(2.0 * acceleration(number, runs * frames));
             let numbers = train.runs.iter().flat_map(|run| run * frames..(run + 1) * frames);
@@ -269,7 +269,7 @@ mod tests {
         };
         let ((rare, encounters), (usual, _)) = (share(true), share(false));
         assert!(encounters > 2 && rare < 0.1 * usual, "{encounters}: {rare} {usual}");
-        // All graphs of the validation are as likely.
+        // All validation graphs are equally likely.
         let validation = sampler.validation(&held_out, 5);
         let counts = seen(&validation, &held_out);
         assert!(counts.iter().filter(|count| **count > 0).count() > 200);
@@ -288,7 +288,7 @@ mod tests {
         all.sort_unstable();
         assert_eq!(all, (0..20).collect::<Vec<_>>());
         assert_ne!(split(&dataset(folder.path(), 20, 3), 2).unwrap().0, train);
-        // Of data that were not simulated by blocks of time.
+        // Data that were not simulated are split by blocks of time.
         let single = dataset(folder.path(), 1, 40);
         let (train, held_out) = split(&single, 1).unwrap();
         assert_eq!((single.about.runs, train.runs.len(), held_out.runs.len()), (8, 6, 2));

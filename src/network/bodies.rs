@@ -1,4 +1,4 @@
-//! A data set of small systems, to train on: the run dimension of [`tiny`] is the stack of trainings.
+//! Training on a data set of small systems: the run dimension of [`tiny`] is the stack of trainings.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -23,24 +23,24 @@ use crate::ops::{Training, tiny};
 
 /// Runs of the test set.
 const TEST_RUNS: usize = 100;
-/// Between the seed of a data set and that of its test set.
+/// Difference between the seed of a data set and that of its test set.
 const TEST_SEED: u64 = 1 << 32;
 
-/// Accelerations up to so many times what noise makes of none are noise.
+/// Accelerations up to this many times those expected from noise alone count as noise.
 const NOISE: f64 = 1.1;
-/// Noise of the positions up to so large a part of them is rounding, …
+/// Noise of the positions up to this fraction of them is rounding, …
 const ROUNDING: f64 = 1e-6;
-/// … whose mean size is up to this part of what holds for 95 % of it: more than of normal noise, where it is 0.41.
+/// … whose mean size is at most this fraction of its 95 % bound (0.41 for normal noise).
 const MEAN_OF_ROUNDING: f64 = 0.5;
 
-/// From so many frames on not all of them are drawn.
+/// With more frames than this, not all of them are used.
 const PLENTY: usize = 1_000_000;
 
 /// Trainings on a data set.
 struct OnBodies<'a> {
     device: Device,
     dataset: &'a Dataset,
-    /// Of each run of the stack.
+    /// For each run of the stack.
     validation: Vec<Graphs>,
     view: View,
     session: On<'a>,
@@ -49,7 +49,7 @@ struct OnBodies<'a> {
     edges: u64,
 }
 
-/// How a network is kept from learning the place: graphs are moved at random, or it sees displacements.
+/// How a network is kept from learning positions: graphs are translated at random, or it sees only displacements.
 enum On<'a> {
     Moved(tiny::Session<'a>),
     Displacements(Box<Displaced<'a>>),
@@ -99,21 +99,21 @@ impl System for Dataset {
         for (what, seen) in [("masses", data.mass), ("charges", data.charge)] {
             if seen.logarithm {
                 notes.push(format!(
-                    "{what} span more than two decades: the network sees logarithms"
+                    "{what} span more than two decades: the network sees their logarithms"
                 ));
             }
         }
         notes.extend(Tails::of(self).map(|tails| tails.note(scale.acceleration())));
         if self.in_blocks() {
             notes.push(format!(
-                "a single run: {} blocks of {} frames stand for runs, and a quarter is held out",
+                "a single run: split into {} blocks of {} frames that count as runs; a quarter is held out",
                 self.about.runs, self.about.frames
             ));
         }
         notes
     }
 
-    /// Nothing accelerates, or no more than noise does.
+    /// The reason, if no body accelerates or accelerations are within the noise.
     fn nothing(&self) -> Option<(String, f64)> {
         let (values, scale) = (self.accelerations(), self.about.units());
         let size = values.iter().map(|a| f64::from(a.abs())).sum::<f64>() / values.len() as f64;
@@ -124,7 +124,7 @@ impl System for Dataset {
         }
         let bar = |name: &str| self.about.origin["acceleration_error"][name].as_f64();
         let mut noise = bar("median")? * MEAN_OF_NORMAL;
-        // Rounding is not the same for all: of bodies that are far from the origin it is larger.
+        // Rounding differs between bodies: it is larger far from the origin.
         let most = |sizes: &mut dyn Iterator<Item = f64>| sizes.fold(0.0, f64::max);
         let far = scale.length * most(&mut self.positions().iter().map(|x| f64::from(x.abs())))
             + most(&mut scale.origin.iter().map(|x| x.abs()));
@@ -189,7 +189,7 @@ impl System for Dataset {
         }))
     }
 
-    /// On fresh runs, `test.safetensors`; on the validation graphs where the data set was not simulated.
+    /// The loss on fresh runs, `test.safetensors`, or on the validation graphs if the data were not simulated.
     fn test(&self, device: Device, model: &Model, observer: &dyn Observer) -> Result<Tested> {
         let tested = |loss, data| Tested { loss, data, test: None, hidden: None };
         let Some(fresh) = self.fresh(&device, observer)? else {
@@ -206,7 +206,7 @@ impl System for Dataset {
 }
 
 impl Dataset {
-    /// Fresh runs, simulated as this data set was but with another seed; `None` where it was not simulated.
+    /// Fresh runs, simulated like this data set but with another seed; `None` if it was not simulated.
     pub(crate) fn fresh(&self, device: &Device, observer: &dyn Observer) -> Result<Option<Self>> {
         let data = &self.about;
         let integrator = serde_json::from_value(data.origin["integrator"].clone());

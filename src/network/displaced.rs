@@ -1,6 +1,6 @@
-//! Trainings on displacements: in a periodic box, or where the place matters for bodies but not for the forces between
-//! them. The bodies of a batch are one graph of [`edge`], which takes senders at their nearest image. φe sees
-//! displacements alone, exactly, and φv the place only where it matters.
+//! Training on displacements: in a periodic box, or if position matters for bodies but not for the forces between
+//! them. The bodies of a batch form one graph of [`edge`], which uses the nearest image of each sender. φe depends on
+//! displacements alone, exactly; φv sees the position only if it matters.
 
 use std::ops::Range;
 
@@ -14,13 +14,13 @@ use crate::ops::tiny::source::{Draw, Graphs, Source};
 use crate::ops::tiny::{Loss, Problem};
 use crate::random::Random;
 
-/// A stack of trainings on displacements. Networks and moments stay on the host, whatever the device.
+/// A stack of trainings on displacements. Networks and moments stay on the host on every device.
 pub(super) struct Displaced<'a> {
     device: Device,
     problem: Problem,
     source: Source<'a>,
     period: f32,
-    /// True where φv sees the place.
+    /// True if φv sees the position.
     place: bool,
     networks: Networks,
     batch: Graphs,
@@ -32,8 +32,8 @@ pub(super) struct Displaced<'a> {
 }
 
 impl<'a> Displaced<'a> {
-    /// Trainings with these rates and arenas, as for [`crate::ops::tiny::Session::new`], in a box of
-    /// this edge, 0 for open space; φv sees the `place` or not.
+    /// Trainings with these rates and arenas, as for [`crate::ops::tiny::Session::new`], in a box with
+    /// edge `period` (0 for open space); φv sees the position if `place`.
     pub fn new(
         device: Device,
         problem: Problem,
@@ -72,7 +72,7 @@ impl<'a> Displaced<'a> {
         }
     }
 
-    /// Takes these steps; their losses, `[steps, runs]`.
+    /// Takes these steps; returns the losses, `[steps, runs]`.
     ///
     /// # Errors
     /// Those of the operation.
@@ -95,7 +95,7 @@ impl<'a> Displaced<'a> {
         self.batch.features.clear();
         self.batch.targets.clear();
         let mut random = Random::new(seeds[run], step);
-        // Nothing need be moved.
+        // Displacements need no random translation.
         let draw = Draw { translation: 0.0, ..*draw };
         self.source.states().draw(part, draw, graphs, &mut random, &mut self.batch);
         let arena = shape.arena();

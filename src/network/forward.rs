@@ -1,5 +1,5 @@
 //! Networks applied to given features, without gradients: edges and sums of a fully connected graph,
-//! messages, accelerations. Always in f32: master weights are f32 whatever the training used.
+//! messages, accelerations. Always in f32, as master weights are f32 whatever the training used.
 
 use super::view::View;
 use crate::device::Device;
@@ -8,10 +8,10 @@ use crate::model::{Precision, Shape};
 use crate::ops::mlp;
 use crate::ops::tiny::source::Graphs;
 
-/// Graphs that are evaluated at once: bounds the memory for edges.
+/// Graphs evaluated at once; this bounds the memory for edges.
 const GRAPHS_AT_ONCE: usize = 1024;
 
-/// What φe says about each edge.
+/// The output of φe for each edge.
 pub struct Messages {
     /// `[edges, message_dim]`; KL: the means.
     pub values: Vec<f32>,
@@ -20,7 +20,7 @@ pub struct Messages {
 }
 
 /// The inputs of φe for every ordered pair of bodies, `[edges, 2·n_features]`: features of the
-/// receiver, then of the sender; graph by graph, receiver by receiver, senders in order.
+/// receiver, then of the sender; ordered by graph, receiver, sender.
 pub fn edge_inputs(features: &[f32], graphs: usize, bodies: usize, n_features: usize) -> Vec<f32> {
     let mut inputs = Vec::with_capacity(graphs * bodies * (bodies - 1) * 2 * n_features);
     for graph in features.chunks_exact(bodies * n_features) {
@@ -37,7 +37,7 @@ pub fn edge_inputs(features: &[f32], graphs: usize, bodies: usize, n_features: u
 }
 
 /// The inputs of φv, `[graphs · bodies, n_features + message_dim]`: features, then the sum of the
-/// messages that the body receives.
+/// messages the body receives.
 fn node_inputs(features: &[f32], messages: &[f32], bodies: usize, shape: &Shape) -> Vec<f32> {
     let Shape { n_features, message_dim, .. } = *shape;
     let nodes = features.len() / n_features;
@@ -95,9 +95,8 @@ pub fn node_outputs(
     Ok(outputs)
 }
 
-/// Predictions `[graphs, bodies, outputs]` for `features` `[graphs, bodies, n_features]`; KL: with the
-/// means of the messages. Features are as the network sees them; senders are taken at the image that its view
-/// says.
+/// Predictions `[graphs, bodies, outputs]` for `features` `[graphs, bodies, n_features]`; KL: from the
+/// means of the messages. Features are as the network sees them; `view` moves senders to their nearest image.
 pub fn accelerations(
     device: &Device,
     shape: &Shape,
@@ -120,34 +119,34 @@ pub fn accelerations(
     Ok(outputs)
 }
 
-/// Sum over nodes of the L1 norm of (target − prediction): the loss of everything here, before it is
-/// divided by the number of nodes.
+/// Sum over nodes of the L1 norm of (target − prediction): the loss before division by the number of
+/// nodes.
 pub fn l1(targets: &[f32], predictions: &[f32]) -> f64 {
     targets.iter().zip(predictions).map(|(t, p)| f64::from((t - p).abs())).sum()
 }
 
-/// What a model does on a fixed set of graphs.
+/// The results of a model on a fixed set of graphs.
 pub struct Evaluation {
     /// Mean over nodes of the L1 norm of (target − prediction).
     pub loss: f64,
-    /// How the messages are distributed over the edges.
+    /// Statistics of the messages over the edges.
     pub spread: Spread,
 }
 
-/// How the messages of a network are distributed over edges.
+/// Statistics of the messages of a network over edges.
 pub struct Spread {
-    /// Of each message: its mean.
+    /// Mean of each message.
     pub means: Vec<f64>,
-    /// Of each message: its standard deviation; KL: mean of μ² + σ² − log σ².
+    /// Standard deviation of each message; KL: mean of μ² + σ² − log σ².
     pub significance: Vec<f64>,
 }
 
-/// Sums from which a [`Spread`] is made.
+/// Sums from which a [`Spread`] is computed.
 struct Sums {
     edges: f64,
     sums: Vec<f64>,
     squares: Vec<f64>,
-    /// Of σ² − log σ², where messages are sampled.
+    /// Sums of σ² − log σ², if messages are sampled.
     variances: Vec<f64>,
 }
 
@@ -199,7 +198,7 @@ pub fn spread(
     Ok(sums.spread(shape.sampled))
 }
 
-/// Evaluates a model on graphs of so many bodies.
+/// Evaluates a model on graphs of `bodies` bodies each.
 pub fn evaluate(
     device: &Device,
     shape: &Shape,

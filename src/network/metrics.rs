@@ -1,5 +1,5 @@
-//! `metrics.csv`: one row every so many steps, flushed at once so that it can be watched. It holds no
-//! wall-clock time: a resumed training writes the same file as an uninterrupted one.
+//! `metrics.csv`: one row every few steps, flushed at once so that it can be watched. It holds no
+//! wall-clock times: a resumed training writes the same file as an uninterrupted one.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Messages whose significance is written.
+/// Number of messages whose significance is written.
 const SHOWN: usize = 10;
 
 /// One row.
@@ -29,9 +29,9 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Begins the file, or goes on behind the last row up to `step`. There is a column of significance
-    /// for each of the `messages` of the network before pruning, at most ten; a component that was
-    /// pruned counts as 0.
+    /// Creates the file, or continues after the last row up to `step`. There is a significance column
+    /// for each of the `messages` of the network before pruning, at most ten; pruned components
+    /// count as 0.
     pub(crate) fn open(path: &Path, messages: usize, step: u64) -> Result<Self> {
         let shown = messages.min(SHOWN);
         let mut text = "step,learning_rate,train_loss,penalty,validation_loss,messages".to_string();
@@ -59,7 +59,7 @@ impl Metrics {
         Ok(Metrics { path: path.to_path_buf(), file, shown })
     }
 
-    /// Appends one row; where that fails, none of it.
+    /// Appends one row; if that fails, nothing.
     pub(crate) fn push(&mut self, row: &Row) -> Result<()> {
         let Row { step, rate, train_loss, penalty, validation_loss, significance } = row;
         let mut line = format!(
@@ -74,7 +74,7 @@ impl Metrics {
         }
         line.push('\n');
         let written = self.file.metadata().and_then(|before| {
-            // A disk that fills up takes half a row: take it back.
+            // A full disk may take half a row: remove it.
             let undo = |_: &std::io::Error| drop(self.file.set_len(before.len()));
             (&self.file).write_all(line.as_bytes()).inspect_err(undo)
         });

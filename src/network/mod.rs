@@ -1,4 +1,4 @@
-//! Graph networks on interacting bodies: their shape, training, and what they predict.
+//! Graph networks on interacting bodies: shape, training and predictions.
 
 pub mod batches;
 mod bodies;

@@ -15,34 +15,34 @@ use crate::nbody::dataset::{self, Dataset};
 use crate::nbody::scale::{Scale, Seen};
 use crate::store::tensors::{TensorFile, TensorSpec, TensorWriter};
 
-/// What a model was trained on and how far.
+/// How, on what and how far a model was trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "AboutFile", into = "AboutFile")]
 pub struct About {
-    /// Its training.
+    /// Settings of the training.
     pub settings: Settings,
     /// What it was trained on.
     pub on: TrainedOn,
-    /// The file of that.
+    /// The file it was trained on.
     pub dataset: PathBuf,
     /// Steps done.
     pub step: u64,
-    /// Prediction loss on training batches, as in the last row of `metrics.csv`; `None` before it.
+    /// Prediction loss on training batches, as in the last row of `metrics.csv`; `None` before the first row.
     pub train_loss: Option<f64>,
-    /// Prediction loss on the validation data at that row.
+    /// Prediction loss on the validation data in that row.
     pub validation_loss: Option<f64>,
 }
 
 /// What a model was trained on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TrainedOn {
-    /// A data set of small systems, with its law where it is known.
+    /// A data set of small systems, with its law if it is known.
     Bodies(DataSet, Option<Law>),
     /// A graph of halos.
     Halos(OnGraph),
 }
 
-/// A data set that a model was trained on.
+/// The data set a model was trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataSet {
     /// Dimensions of space.
@@ -55,16 +55,16 @@ pub struct DataSet {
     pub frames: usize,
     /// Its seed.
     pub dataset_seed: u64,
-    /// The units that it was trained in; `None` for simulated data, which are in the user's.
+    /// Units used in training; `None` for simulated data, which are in the user's units.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<Scale>,
-    /// Edges of its periodic box in these units, 0 for an axis without end.
+    /// Edges of its periodic box in these units, 0 for an open axis.
     #[serde(default, rename = "box", skip_serializing_if = "Option::is_none")]
     pub period: Option<[f64; 3]>,
-    /// How masses are seen.
+    /// How the network sees masses.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mass: Seen,
-    /// How charges are seen.
+    /// How the network sees charges.
     #[serde(default, skip_serializing_if = "is_default")]
     pub charge: Seen,
 }
@@ -74,7 +74,7 @@ fn is_default(seen: &Seen) -> bool {
 }
 
 impl DataSet {
-    /// What a model remembers of an opened data set.
+    /// The part of an opened data set that a model file records.
     pub fn of(data: &Dataset) -> Self {
         let dataset::About { dim, bodies, runs, frames, seed, ref law, .. } = data.about;
         let foreign = law.is_none();
@@ -92,13 +92,13 @@ impl DataSet {
         }
     }
 
-    /// What a value of 1 is in the user's units.
+    /// The units used in training, in the user's units.
     pub fn units(&self) -> Scale {
         self.scale.unwrap_or(Scale::NONE)
     }
 }
 
-/// [`About`] as the file has it: with a data set or with a graph.
+/// [`About`] as stored in the file: with a data set or a graph.
 #[derive(Clone, Serialize, Deserialize)]
 struct AboutFile {
     settings: Settings,
@@ -140,7 +140,7 @@ impl TryFrom<AboutFile> for About {
 }
 
 impl TrainedOn {
-    /// In words.
+    /// Its name in messages.
     pub fn what(&self) -> &'static str {
         match self {
             TrainedOn::Bodies(..) => "data set",
@@ -148,7 +148,7 @@ impl TrainedOn {
         }
     }
 
-    /// What a batch is of.
+    /// What a batch consists of.
     pub fn units(&self) -> &'static str {
         match self {
             TrainedOn::Bodies(..) => "graphs",
@@ -165,22 +165,22 @@ impl TrainedOn {
     }
 }
 
-/// A graph that a model was trained on.
+/// The graph a model was trained on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OnGraph {
     /// Number of nodes.
     pub nodes: usize,
     /// Number of directed edges.
     pub edges: usize,
-    /// The largest distance of neighbours, Mpc/h.
+    /// The largest distance between neighbours, Mpc/h.
     pub radius: f64,
-    /// What features were divided by.
+    /// Units of the features.
     pub scales: Scales,
-    /// Nodes of a larger target were hidden.
+    /// Nodes with a larger target were hidden.
     pub hide_above: Option<f64>,
 }
 
-/// What lengths, velocities and masses are divided by before a network or a formula sees them.
+/// Units of lengths, velocities and masses: networks and formulas see values divided by these.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scales {
     /// Mpc/h.
@@ -198,11 +198,11 @@ pub struct Model {
     pub shape: Shape,
     /// How its messages were kept compact.
     pub kind: ModelKind,
-    /// For each message that is left after pruning: its index in the original network.
+    /// For each message left after pruning, its index in the original network.
     pub components: Vec<u32>,
     /// The arena of `shape`.
     pub parameters: Vec<f32>,
-    /// Where it comes from.
+    /// How and on what it was trained.
     pub about: About,
 }
 
@@ -213,18 +213,18 @@ struct Entry {
     model: ModelKind,
     components: Vec<u32>,
     about: About,
-    /// Components of the state before the last cut, while that cut may still be undone.
+    /// Components before the last cut, while that cut may still be undone.
     before_cut: Option<Vec<u32>>,
 }
 
-/// Everything beside the model that a training needs to go on.
+/// Everything besides the model that a training needs to continue.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TrainState {
-    /// Adam's first moments, an arena.
+    /// Adam's first moments, in the layout of the arena.
     pub m: Vec<f32>,
-    /// Adam's second moments, an arena.
+    /// Adam's second moments, in the layout of the arena.
     pub v: Vec<f32>,
-    /// Sums and pruning decisions (see `trainer.rs`): in f64, since a resume must be exact.
+    /// Sums and the state of pruning (see `state.rs`), in f64 because resuming must be exact.
     pub numbers: Vec<f64>,
     /// Components, parameters and moments before the last cut.
     pub before_cut: Option<Snapshot>,
@@ -249,12 +249,12 @@ impl Model {
         Ok(Self::read(&file)?.0)
     }
 
-    /// Writes the model without the state of its training. `--resume` cannot go on from such a file.
+    /// Writes the model without the state of its training. `--resume` cannot continue from such a file.
     pub fn save(&self, path: &Path) -> Result<()> {
         self.write(path, &[("", &self.parameters)], &[], None)
     }
 
-    /// Writes the model with all that its training needs to go on.
+    /// Writes the model with everything its training needs to continue.
     pub(crate) fn save_training(&self, path: &Path, state: &TrainState) -> Result<()> {
         let arenas: [(&str, &[f32]); 3] =
             [("", &self.parameters), ("adam.m.", &state.m), ("adam.v.", &state.v)];
@@ -265,10 +265,8 @@ impl Model {
     pub(crate) fn load_training(path: &Path) -> Result<(Self, TrainState)> {
         let file = TensorFile::open(path, "model")?;
         if !file.has("train.state") {
-            return Err(Error::input(
-                "has no state of the optimizer: its training cannot be resumed",
-            )
-            .file(path));
+            return Err(Error::input("has no optimizer state, so its training cannot be resumed")
+                .file(path));
         }
         let (model, before_cut) = Self::read(&file)?;
         let numbers = file.tensor::<f64>("train.state", crate::store::tensors::Dtype::F64)?.0;
@@ -344,14 +342,14 @@ impl Model {
         writer.finish()
     }
 
-    /// How it sees bodies; `None` where it sees the numbers of the data set, or a graph of halos.
+    /// How it sees bodies; `None` if it sees the values of the data set themselves, or a graph of halos.
     pub fn view(&self) -> Option<View> {
         let TrainedOn::Bodies(data, _) = &self.about.on else { return None };
         Some(View::new(data, &self.about.settings)).filter(|view| !view.is_plain())
     }
 
-    /// True where there is a single sender and messages are not fixed by being added up: φv could undo anything that φe
-    /// does to a force.
+    /// True if each receiver has a single sender, so that messages are not determined by being summed: φv could undo
+    /// anything φe does to a force.
     fn of_pairs(&self) -> bool {
         let TrainedOn::Bodies(data, None) = &self.about.on else { return false };
         let Shape { message_dim, outputs, sampled, .. } = self.shape;
@@ -359,14 +357,14 @@ impl Model {
         data.bodies == 2 && !place && !sampled && message_dim >= outputs
     }
 
-    /// φe on `inputs` `[edges, 2·n_features]`: features of the receiver, then of the sender. Where all systems that it was
-    /// trained on are of two bodies, and the data were not simulated, the messages are what φv makes of them: the
-    /// acceleration of the receiver, then zeros.
+    /// φe on `inputs` `[edges, 2·n_features]`: features of the receiver, then of the sender. If the model was trained
+    /// on two-body systems that were not simulated, the messages are replaced by the output of φv: the acceleration of
+    /// the receiver, padded with zeros.
     pub fn messages(&self, device: &Device, inputs: &[f32]) -> Result<Messages> {
         if self.of_pairs() {
             let Shape { message_dim, outputs, .. } = self.shape;
             let edges = inputs.len() / self.shape.edge_inputs();
-            // The two ends of an edge are a graph.
+            // The two ends of an edge form a graph.
             let found = self.accelerations(device, inputs, edges, 2)?;
             let mut values = vec![0.0; edges * message_dim];
             let rows = values.chunks_exact_mut(message_dim).zip(found.chunks_exact(2 * outputs));
@@ -387,7 +385,7 @@ impl Model {
         forward::node_outputs(device, &self.shape, &self.parameters, inputs)
     }
 
-    /// Accelerations `[graphs, bodies, dim]` for `features` `[graphs, bodies, n_features]`; KL: with
+    /// Accelerations `[graphs, bodies, dim]` for `features` `[graphs, bodies, n_features]`; KL: from
     /// the means of the messages.
     pub fn accelerations(
         &self,
@@ -445,8 +443,8 @@ mod tests {
         About { settings, on, dataset, step: 7, train_loss: Some(0.5), validation_loss: None }
     }
 
-    /// Bodies and frames stand in the file of a network on bodies and in no other; a file that had zeros there
-    /// for a graph is read as one of a graph.
+    /// Only the file of a network on bodies has bodies and frames; a file of a network on a graph that has zeros
+    /// there is read as such.
     #[test]
     fn a_file_says_what_its_network_was_trained_on() {
         let data = DataSet {

@@ -1,16 +1,16 @@
 //! Gradual pruning of message components (for `l1`).
 //!
-//! An L1 penalty alone leaves more components than the system needs: several share one force. So at
-//! every 2.5 % of the steps between 20 % and 75 % of the training the components with the smallest
-//! spread are cut, a quarter of them. One interval later the validation loss is compared with the one
-//! before the cut. If it is worse by more than the factor [`TOLERATED`], the network and its moments are put back
-//! to where they were before that cut and half as many are cut instead. Once a single component
-//! cannot go, pruning pauses and tries again later, when the learning rate is lower and losses are
-//! less noisy. The number of components that survives is thus read from the data: nothing here knows
-//! the number of dimensions.
+//! An L1 penalty alone leaves more components than the system needs: several share one force. So
+//! between 20 % and 75 % of the training, every 2.5 % of the steps, the quarter of the components with
+//! the smallest spread is cut. One interval later the validation loss is compared with the one before
+//! the cut. If it has grown by more than the factor [`TOLERATED`], the network and its moments are
+//! restored to their state before the cut, and half as many are cut instead. If not even a single
+//! component can be cut, pruning pauses and tries again later, when the learning rate is lower and
+//! losses are less noisy. The number of surviving components is thus determined by the data: nothing
+//! here knows the number of dimensions.
 //!
-//! A cut really removes rows of the last edge layer and columns of the first node layer. What the
-//! component contributed on average goes into the bias of that node layer.
+//! A cut removes rows of the last edge layer and columns of the first node layer. The average
+//! contribution of the component goes into the bias of that node layer.
 
 use crate::model::Shape;
 
@@ -18,25 +18,25 @@ use crate::model::Shape;
 const FIRST: f64 = 0.20;
 const LAST: f64 = 0.75;
 const INTERVAL: f64 = 0.025;
-/// Fraction of the components that stays in a cut.
+/// Fraction of the components that a cut keeps.
 const KEPT: f64 = 0.75;
-/// A cut is undone where the validation loss grows by more than this factor.
+/// A cut is undone if the validation loss grows by more than this factor.
 const TOLERATED: f64 = 1.25;
 
-/// Decisions without a cut after a single component could not go.
+/// Decisions without a cut after a cut of a single component was undone.
 const PAUSE: u32 = 3;
 
-/// More components than there are; a number that f64 holds exactly.
+/// More components than there ever are; exact in f64.
 const NO_LIMIT: usize = 1 << 32;
 
-/// Decisions so far.
+/// The state of pruning.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Pruning {
-    /// Validation loss before the cut that is on trial.
+    /// Validation loss before the cut on trial.
     before: Option<f64>,
-    /// The most components that the next cut may take.
+    /// The most components the next cut may remove.
     limit: usize,
-    /// Decisions left without a cut.
+    /// Remaining decisions without a cut.
     pause: u32,
     /// Validation losses since the last decision.
     recent: Vec<f64>,
@@ -48,14 +48,14 @@ impl Default for Pruning {
     }
 }
 
-/// True if a decision falls on the moment when `step` of `steps` steps are done: the last cut is
-/// judged, and until [`LAST`] a new one is made.
+/// True if a decision is due after `step` of `steps` steps: the last cut is judged and, until [`LAST`],
+/// a new one is made.
 pub(crate) fn is_decision(step: u64, steps: u64) -> bool {
-    // One more than the cuts: the last one needs its judgement.
+    // One more than the cuts: the last one must be judged too.
     (0..=cuts()).any(|cut| step_of(cut, steps) == step)
 }
 
-/// The next step after which a decision falls, behind `step`.
+/// The next step after `step` at which a decision is due.
 pub(crate) fn next_decision(step: u64, steps: u64) -> Option<u64> {
     (0..=cuts()).map(|cut| step_of(cut, steps)).find(|&next| next > step)
 }
@@ -69,22 +69,22 @@ fn step_of(cut: u64, steps: u64) -> u64 {
 }
 
 impl Pruning {
-    /// Notes a validation loss.
+    /// Records a validation loss.
     pub(crate) fn note(&mut self, loss: f64) {
         self.recent.push(loss);
     }
 
-    /// The validation losses of the second half of the interval, in order: its first half is for
-    /// recovering from the cut.
+    /// The validation losses of the second half of the interval, sorted; the first half is for recovery
+    /// from the cut.
     fn sorted(&self) -> Vec<f64> {
         let mut half = self.recent[self.recent.len() / 2..].to_vec();
         half.sort_by(f64::total_cmp);
         half
     }
 
-    /// Judges the cut on trial: true if it hurt, so that it has to be taken back. `size` is the
-    /// number of components that it removed. Losses jump while the learning rate is high, so the
-    /// smallest one after the cut is compared with the median before it.
+    /// Judges the cut on trial, which removed `size` components: true if it hurt and must be undone.
+    /// Losses fluctuate while the learning rate is high, so the smallest one after the cut is compared
+    /// with the median before it.
     pub(crate) fn hurt(&mut self, size: usize) -> bool {
         let Some(before) = self.before else { return false };
         if self.sorted()[0] <= TOLERATED * before {
@@ -97,10 +97,10 @@ impl Pruning {
         true
     }
 
-    /// How many of `messages` components to cut now, when `step` of `steps` steps are done; starts
-    /// the next trial.
+    /// How many of `messages` components to cut now, after `step` of `steps` steps; starts the next
+    /// trial.
     pub(crate) fn next_cut(&mut self, messages: usize, step: u64, steps: u64) -> usize {
-        // After an undo `before` is still the loss that the network had before.
+        // After an undo, `before` still holds the loss of the restored network.
         let losses = self.sorted();
         let before = self.before.take().unwrap_or_else(|| losses[losses.len() / 2]);
         self.recent.clear();
@@ -116,7 +116,7 @@ impl Pruning {
         quarter.min(messages - 1).min(self.limit)
     }
 
-    /// The decisions as numbers, for a checkpoint.
+    /// The state as numbers, for a checkpoint.
     pub(crate) fn to_numbers(&self) -> Vec<f64> {
         let before = self.before.unwrap_or(f64::NAN);
         let mut numbers = vec![before, self.limit as f64, f64::from(self.pause)];
@@ -124,7 +124,7 @@ impl Pruning {
         numbers
     }
 
-    /// The reverse of [`Pruning::to_numbers`]; `None` where these are no such numbers.
+    /// The inverse of [`Pruning::to_numbers`]; `None` if there are too few numbers.
     pub(crate) fn from_numbers(numbers: &[f64]) -> Option<Self> {
         let [before, limit, pause, recent @ ..] = numbers else { return None };
         Some(Pruning {
@@ -136,7 +136,7 @@ impl Pruning {
     }
 }
 
-/// The components to keep, in order, when the `count` least significant ones go.
+/// The components to keep, in order, when the `count` least significant ones are cut.
 pub(crate) fn survivors(significance: &[f64], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..significance.len()).collect();
     order.sort_by(|&a, &b| significance[b].total_cmp(&significance[a]));
@@ -150,7 +150,7 @@ pub(crate) fn without(shape: &Shape, arena: &[f32], kept: &[usize]) -> Vec<f32> 
     let smaller = Shape { message_dim: kept.len(), ..*shape };
     let (old, new) = (shape.arena(), smaller.arena());
     let mut out = vec![0.0; new.len];
-    // Rows of φe's last layer: means, and for sampled messages the log-variances behind them.
+    // Rows of φe's last layer: means, followed by log-variances for sampled messages.
     let blocks = shape.edge_outputs() / shape.message_dim;
     let rows: Vec<usize> =
         (0..blocks).flat_map(|b| kept.iter().map(move |k| b * shape.message_dim + k)).collect();
@@ -177,8 +177,8 @@ pub(crate) fn without(shape: &Shape, arena: &[f32], kept: &[usize]) -> Vec<f32> 
     out
 }
 
-/// Puts what the messages outside `kept` contribute on average, `received` of each at every node,
-/// into the bias of φv's first layer.
+/// Adds the average contribution of the messages outside `kept`, of which each node receives
+/// `received`, to the bias of φv's first layer.
 pub(crate) fn fold_means(
     shape: &Shape,
     parameters: &mut [f32],
@@ -208,7 +208,7 @@ mod tests {
         (0..count).map(|_| random.normal() as f32).collect()
     }
 
-    /// Messages that are constant can be cut without any effect on the predictions.
+    /// Constant messages can be cut without any effect on the predictions.
     #[test]
     fn cutting_constant_messages_changes_nothing() {
         for sampled in [false, true] {
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    /// Plays a training whose loss depends on the number of messages alone.
+    /// Simulates a training whose loss depends only on the number of messages.
     fn play(loss: fn(usize) -> f64) -> usize {
         let (steps, mut messages, mut before) = (1000, 100, None);
         let mut pruning = Pruning::default();

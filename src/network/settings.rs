@@ -9,19 +9,19 @@ use crate::model::{ModelKind, Precision, Shape};
 use crate::ops::tiny::Penalty;
 use crate::{choice, options};
 
-/// Messages of the models that are not a bottleneck.
+/// Number of messages of all models except the bottleneck.
 const MESSAGES: usize = 100;
-/// Bounds that keep a slip of the keyboard from asking for terabytes.
+/// Bounds that keep a typing error from asking for terabytes.
 const MOST_HIDDEN: usize = 16_384;
 const MOST_LAYERS: usize = 32;
-/// Fraction of the steps in which the learning rate rises.
+/// Fraction of the steps during which the learning rate rises.
 const WARM_UP: f64 = 0.3;
 /// peak / start of the learning rate, and start / end.
 const RISE: f64 = 25.0;
 const FALL: f64 = 1e5;
 
 choice! {
-    /// How much work a training is.
+    /// How much work a training does.
     pub enum Preset {
         /// A minute or two on two cores.
         Quick = "quick",
@@ -33,7 +33,7 @@ choice! {
 }
 
 options! {
-    /// Which network is trained, on what, and how much.
+    /// Which network is trained, on what, and for how long.
     pub struct Work {
         /// How messages are kept compact [default: bottleneck; l1 on a graph of halos]
         model: Option<ModelKind> = None => [.value("MODEL")];
@@ -45,7 +45,7 @@ options! {
 }
 
 options! {
-    /// What a user may change about a preset.
+    /// Changes that a user may make to a preset.
     pub struct Changes {
         /// Training steps, instead of the preset's
         steps: Option<u64> = None => [.value("N")];
@@ -57,16 +57,16 @@ options! {
         peak_rate: Option<f64> = None => [.value("RATE")];
         /// Arithmetic of the matrix products [default: f32]
         precision: Option<Precision> = None => [.value("PRECISION")];
-        /// Forces may depend on the place, as in a trap or near the ground: nothing is moved while training
+        /// Forces may depend on position, as in a trap or near the ground: graphs are not translated in training
         #[serde(default, skip_serializing_if = "is_false")]
         external: bool = false;
-        /// What laws may depend on, of r (positions), v (velocities), m (masses), q (charges) [default: all]
+        /// What laws may depend on: r (positions), v (velocities), m (masses), q (charges) [default: all]
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         inputs: Vec<Quantity> = Vec::new() => [.value("LIST")];
-        /// Every so many frames of a run are used [default: 5 of simulated data, else 1 unless there are plenty]
+        /// Use every N-th frame of a run [default: 5 for simulated data, otherwise 1 unless there are very many]
         #[serde(default, skip_serializing_if = "Option::is_none")]
         frame_stride: Option<usize> = None => [.value("N")];
-        /// Data in the units of their file, not in natural ones: the recipe of the paper
+        /// Use data in the units of the file, not in natural units, as in the paper
         #[serde(default, skip_serializing_if = "is_false")]
         raw_units: bool = false;
     }
@@ -96,25 +96,25 @@ impl Changes {
         }
     }
 
-    /// An error where they make no sense.
+    /// Checks the inputs.
     ///
     /// # Errors
-    /// Laws without positions.
+    /// Inputs without positions.
     pub fn check(&self) -> Result<()> {
         if !self.inputs.is_empty() && !self.inputs.contains(&Quantity::R) {
-            let message = "must contain r: without positions there is no force between bodies";
+            let message = "must contain r: there is no force between bodies without positions";
             return Err(Error::usage(message).field("inputs"));
         }
         Ok(())
     }
 }
 
-/// Everything that decides a training, apart from the data.
+/// Everything that determines a training, apart from the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// The preset that these settings began with.
+    /// The preset from which these settings were made.
     pub preset: Preset,
-    /// How the messages are kept compact.
+    /// How messages are kept compact.
     pub model: ModelKind,
     /// Messages before pruning.
     pub messages: usize,
@@ -124,7 +124,7 @@ pub struct Settings {
     pub layers: usize,
     /// Steps of the optimizer.
     pub steps: u64,
-    /// Graphs of a batch; on one large graph receivers.
+    /// Graphs in a batch; receivers on one large graph.
     #[serde(rename = "graphs")]
     pub batch: usize,
     /// Highest learning rate of the one-cycle schedule.
@@ -135,13 +135,13 @@ pub struct Settings {
     pub weight_decay: f64,
     /// Arithmetic of the matrix products.
     pub precision: Precision,
-    /// True where components that the validation loss does not need are removed while training.
+    /// True if components that the validation loss does not need are removed during training.
     pub prune: bool,
-    /// Every so many frames of a run are used.
+    /// Every `frame_stride`-th frame of a run is used.
     pub frame_stride: usize,
-    /// Standard deviation of the random translation of each graph; 0 where forces may depend on the place.
+    /// Standard deviation of the random translation of each graph; 0 if forces may depend on position.
     pub translation: f64,
-    /// What the network does not see.
+    /// Quantities hidden from the network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<Quantity>,
     /// Steps between two rows of `metrics.csv`.
@@ -153,7 +153,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What `preset` means for a model of this kind on systems of `bodies` bodies in `dim` dimensions.
+    /// The settings of `preset` for a model of this kind on systems of `bodies` bodies in `dim` dimensions.
     pub fn preset(preset: Preset, model: ModelKind, dim: usize, bodies: usize) -> Self {
         let (hidden, steps, peak_rate) = match (preset, model) {
             (Preset::Quick, ModelKind::Bottleneck) => (128, 60_000, 8e-3),
@@ -190,7 +190,7 @@ impl Settings {
         settings
     }
 
-    /// What `preset` means on a graph of halos.
+    /// The settings of `preset` on a graph of halos.
     pub fn on_graph(preset: Preset, model: ModelKind) -> Self {
         let (hidden, steps, peak_rate) = match preset {
             Preset::Quick => (128, 24_000, 2e-3),
@@ -210,20 +210,20 @@ impl Settings {
         settings
     }
 
-    /// True where forces may depend on the place.
+    /// True if forces may depend on position.
     pub fn external(&self) -> bool {
         self.translation == 0.0
     }
 
-    /// Changes the number of steps, and with it how often metrics and checkpoints are written:
-    /// 400 rows and at least 25 checkpoints.
+    /// Sets the number of steps and, accordingly, how often metrics and checkpoints are written: 400 rows
+    /// and at least 25 checkpoints.
     pub fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
         self.metrics_every = (steps / 400).max(1);
         self.checkpoint_every = (steps / 25).clamp(1, 5000);
     }
 
-    /// An error that names the first setting that makes no sense.
+    /// An error that names the first invalid setting.
     pub fn check(&self) -> Result<()> {
         let bad = |field: &str, message: String| Err(Error::usage(message).field(field));
         let counts = [
@@ -244,7 +244,7 @@ impl Settings {
         let limits = [("hidden", self.hidden, MOST_HIDDEN), ("layers", self.layers, MOST_LAYERS)];
         for (field, value, most) in limits {
             if value > most {
-                return bad(field, format!("is {value}; at most {most} are possible"));
+                return bad(field, format!("is {value}; at most {most} is possible"));
             }
         }
         if !(self.peak_rate.is_finite() && self.peak_rate > 0.0) {
@@ -257,13 +257,13 @@ impl Settings {
         ];
         for (field, value) in weights {
             if !(value.is_finite() && value >= 0.0) {
-                return bad(field, format!("is {value}; a number from 0 is needed"));
+                return bad(field, format!("is {value}; a number of 0 or more is needed"));
             }
         }
         Ok(())
     }
 
-    /// What these settings do, in one line; a batch is of `units`.
+    /// These settings in one line; `units` is what a batch consists of.
     pub fn describe(&self, units: &str) -> String {
         let Settings { messages, hidden, layers, steps, batch, peak_rate, .. } = self;
         let model = match self.model {
@@ -314,7 +314,7 @@ impl Settings {
         (0..self.steps).map(|step| self.rate(step) as f32).collect()
     }
 
-    /// Learning rate of step `step` (from 0): one cosine up from peak/25, one down to peak/25e5.
+    /// Learning rate at `step` (from 0): a half cosine up from peak/25, another down to peak/25e5.
     pub fn rate(&self, step: u64) -> f64 {
         let (last, step) = ((self.steps - 1) as f64, step as f64);
         let top = WARM_UP * last;
@@ -332,7 +332,7 @@ impl Settings {
     }
 }
 
-/// `graphs` for 4 bodies, scaled so that the number of edges stays about the same: at least 1.
+/// `graphs` for 4 bodies, scaled so that the number of edges stays about the same; at least 1.
 pub(super) fn scaled(graphs: usize, bodies: usize) -> usize {
     let factor = 4.0 / bodies as f64;
     ((graphs as f64 * factor * factor).round() as usize).max(1)

@@ -1,5 +1,5 @@
-//! What a training is made of: networks with their moments, pruning decisions, and the sums that become a
-//! row of metrics.
+//! The state of a training: networks with their moments, the state of pruning, and the sums for the next row of
+//! metrics.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::system::System;
 use crate::error::{Error, Result};
 use crate::model::Shape;
 
-/// A training to go on from: its network so far, and what the optimizer and pruning remember.
+/// A training to continue: the network so far, and the state of the optimizer and of pruning.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// The network so far.
@@ -24,7 +24,7 @@ impl Checkpoint {
     /// Reads a model file with the state of its training.
     ///
     /// # Errors
-    /// A file that is no model, or has no such state.
+    /// A file that is not a model, or has no such state.
     pub fn load(path: &Path) -> Result<Self> {
         let (model, state) = Model::load_training(path)?;
         if state.numbers.len() < 3 || Pruning::from_numbers(&state.numbers[3..]).is_none() {
@@ -36,15 +36,15 @@ impl Checkpoint {
     /// Writes it as a model file.
     ///
     /// # Errors
-    /// Those of writing.
+    /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         self.model.save_training(path, &self.state)
     }
 
-    /// An error where a training with these settings on this system cannot go on from here.
+    /// Checks that a training with these settings on this system can continue from here.
     ///
     /// # Errors
-    /// Other settings, another system.
+    /// Different settings or a different system.
     pub fn check(&self, settings: &Settings, on: &TrainedOn) -> Result<()> {
         let about = &self.model.about;
         if (&about.settings, &about.on) == (settings, on) {
@@ -52,7 +52,7 @@ impl Checkpoint {
         }
         let message = format!(
             "was trained with other settings or on another {}: give the same ones, or \
-             --overwrite to start again",
+             --overwrite to start afresh",
             on.what()
         );
         Err(Error::usage(message))
@@ -74,14 +74,14 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// What trainings with these settings start with.
+    /// The initial state of trainings with these settings.
     pub fn start<S: System + ?Sized>(system: &S, settings: &[Settings]) -> Self {
         let shape = system.shape(&settings[0]);
         let initial = settings.iter().flat_map(|run| system.initial(&shape, run.seed));
         State::new(shape, initial.collect())
     }
 
-    /// Without any step.
+    /// The state before the first step.
     pub fn new(shape: Shape, parameters: Vec<f32>) -> Self {
         State {
             shape,
@@ -99,7 +99,7 @@ impl State {
         [&self.parameters, &self.m, &self.v]
     }
 
-    /// Adds the network of a checkpoint; what it has summed up.
+    /// Adds the network of a checkpoint; returns its sums.
     pub fn add(&mut self, checkpoint: Checkpoint) -> Sums {
         let Checkpoint { model, state } = checkpoint;
         let found = model.about;
@@ -120,7 +120,7 @@ impl State {
         }
     }
 
-    /// The checkpoint of network `run`, which is `model`.
+    /// The checkpoint of network number `run`, given as `model`.
     pub fn checkpoint(&self, model: Model, run: usize, sums: &Sums) -> Checkpoint {
         let len = model.parameters.len();
         let mut numbers = vec![sums.prediction, sums.penalty, sums.steps];
@@ -134,13 +134,12 @@ impl State {
         Checkpoint { model, state }
     }
 
-    /// Notes a validation loss for the next decision.
+    /// Records a validation loss for the next decision.
     pub fn note(&mut self, validation_loss: f64) {
         self.pruning.note(validation_loss);
     }
 
-    /// Judges the last cut; true if it hurt and is taken back, so that the network has to be evaluated
-    /// again.
+    /// Judges the last cut; true if it hurt and was undone, so that the network must be evaluated again.
     pub fn take_back(&mut self) -> bool {
         let Some(before) = self.before_cut.take() else { return false };
         if !self.pruning.hurt(before.components.len() - self.components.len()) {
@@ -152,8 +151,8 @@ impl State {
         true
     }
 
-    /// Makes the cut that is due when `step` of `steps` steps are done, by what `evaluation` says of each message; nodes
-    /// receive `received` messages on average. True if there is one.
+    /// Makes the cut due after `step` of `steps` steps, by the significance of each message in `evaluation`; nodes
+    /// receive `received` messages on average. True if something was cut.
     pub fn cut(&mut self, evaluation: &Evaluation, received: f64, step: u64, steps: u64) -> bool {
         let cut = self.pruning.next_cut(self.shape.message_dim, step, steps);
         if cut == 0 {
@@ -191,7 +190,7 @@ impl Sums {
         let total = prediction + penalty;
         if !total.is_finite() {
             return Err(Error::usage(format!(
-                "the training diverged at step {step} (loss {total}): lower the peak rate"
+                "the training diverged at step {step} (loss {total}): use a lower peak rate"
             ))
             .field("peak_rate"));
         }
@@ -201,7 +200,7 @@ impl Sums {
         Ok(())
     }
 
-    /// The row that is due after `step` steps.
+    /// The row of metrics due after `step` steps.
     pub fn row<'a>(&self, step: u64, settings: &Settings, evaluation: &'a Evaluation) -> Row<'a> {
         Row {
             step,
@@ -213,7 +212,7 @@ impl Sums {
         }
     }
 
-    /// The start of the next row.
+    /// Empty sums for the next row.
     pub fn after(row: &Row) -> Self {
         Sums {
             train_loss: Some(row.train_loss),

@@ -1,5 +1,5 @@
-//! What networks are trained on: a set of small graphs, or one large one. The trainer is written once, on
-//! this.
+//! What networks are trained on: a set of small graphs, or one large one. The trainer is written once, on top
+//! of this.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -22,13 +22,13 @@ use crate::random::Random;
 /// What networks are trained on: a set of small graphs, or one large one. Errors are too little
 /// data, too little memory, and those of the operations.
 pub trait System {
-    /// What a model remembers of it.
+    /// The description of the system that is stored in a model.
     fn trained_on(&self) -> TrainedOn;
 
-    /// Its file, from any working folder.
+    /// The absolute path of its file.
     fn path(&self) -> PathBuf;
 
-    /// What a preset means here, for this kind of model or the usual one.
+    /// The settings of a preset for this kind of model (`None`: the default kind).
     fn settings(&self, preset: Preset, model: Option<ModelKind>) -> Settings;
 
     /// The network before pruning.
@@ -39,26 +39,26 @@ pub trait System {
         uniform(shape, seed)
     }
 
-    /// What a loss of 1 is in the user's units.
+    /// A loss of 1 in the user's units.
     fn unit(&self) -> f64 {
         1.0
     }
 
-    /// How its data are used, a sentence each, where that is not plain.
+    /// Notes for the user on how the data are used, one sentence each.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Why there is nothing to learn, in words, and the error of knowing nothing; `None` where there is.
+    /// If there is nothing to learn: a sentence that says why, and the error of predicting zero.
     fn nothing(&self) -> Option<(String, f64)> {
         None
     }
 
-    /// How many messages a node receives, on average.
+    /// The mean number of messages a node receives.
     fn received(&self) -> f64;
 
-    /// Takes trainings with these settings (equal but for the seed) to the device when `done` steps are done:
-    /// networks of one shape, parameters and both moments, `[run, arena.len]` each.
+    /// Sets up trainings with these settings (equal except for the seed) on the device, after `done` steps: networks of
+    /// one shape, `arenas` holds parameters and both moments, `[run, arena.len]` each.
     fn begin<'a>(
         &'a self,
         device: Device,
@@ -68,14 +68,14 @@ pub trait System {
         done: u64,
     ) -> Result<Box<dyn Session + 'a>>;
 
-    /// All that new trainings can fail for but divergence later on. Nothing is kept or written.
+    /// Checks for everything that can make new trainings fail, except divergence. Nothing is kept or written.
     fn check(&self, device: Device, settings: &[Settings]) -> Result<()> {
         let start = State::start(self, settings);
         self.begin(device, settings, start.shape, start.arenas(), 0).map(drop)
     }
 
-    /// The loss of a trained network on data that nothing was fitted to, in the units of the training. Data that are
-    /// made for it are offered to the observer.
+    /// The loss of a trained network on data to which nothing was fitted, in the units of the training. Data made for
+    /// the test are offered to the observer.
     fn test(&self, device: Device, model: &Model, observer: &dyn Observer) -> Result<Tested>;
 }
 
@@ -84,29 +84,29 @@ pub trait Session {
     /// The networks.
     fn training(&mut self) -> &mut dyn Training;
 
-    /// Takes these steps of the optimizer with networks of this shape; their losses, `[step, run]`.
+    /// Takes these steps of the optimizer with networks of this shape; returns the losses, `[step, run]`.
     fn advance(&mut self, shape: Shape, steps: Range<u64>) -> Result<Vec<Loss>>;
 
-    /// The network of a run on its validation data.
+    /// Evaluates the network of a run on its validation data.
     fn evaluate(&mut self, run: usize, shape: &Shape, parameters: &[f32]) -> Result<Evaluation>;
 
-    /// Edges that have gone forward and back, of all runs.
+    /// Edges passed forward and backward so far, over all runs.
     fn edges(&self) -> u64;
 }
 
 /// A loss with its jackknife error.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Measure {
-    /// Mean over the nodes; infinite where a prediction is undefined.
+    /// Mean over the nodes; infinite if a prediction is undefined.
     #[serde(deserialize_with = "or_infinite")]
     pub error: f64,
-    /// Scatter of the mean when blocks of space are left out; infinite where all nodes are in one.
+    /// Scatter of the mean when blocks of space are left out; infinite if all nodes are in one block.
     #[serde(deserialize_with = "or_infinite")]
     pub jackknife: f64,
 }
 
 impl Measure {
-    /// Without a jackknife error.
+    /// A loss without a jackknife error.
     pub fn plain(error: f64) -> Self {
         Measure { error, jackknife: f64::INFINITY }
     }
@@ -117,19 +117,19 @@ fn or_infinite<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
 }
 
-/// The loss on data that nothing was fitted to.
+/// The loss on data to which nothing was fitted.
 pub struct Tested {
     /// The loss.
     pub loss: f64,
     /// What the data are.
     pub data: String,
-    /// The loss with its error, where there is one.
+    /// The loss with its error, if there is one.
     pub test: Option<Measure>,
-    /// The loss on what was hidden from the training on purpose.
+    /// The loss on nodes deliberately hidden from the training.
     pub hidden: Option<Measure>,
 }
 
-/// Uniform in ±1/√(width of the layer's input), as PyTorch does.
+/// Initial parameters, uniform in ±1/√(width of the layer's input) as in PyTorch.
 pub(crate) fn uniform(shape: &Shape, seed: u64) -> Vec<f32> {
     let arena = shape.arena();
     let mut parameters = vec![0.0; arena.len];

@@ -1,23 +1,23 @@
-//! Heavy tails. In data with close encounters a few frames have most of the acceleration, and a mean of errors is one
-//! of the errors there. What is drawn, and what laws are fitted to, then counts with weight 1 / (1 + size / s), where s
-//! is exceeded by one value in twenty: an encounter by its relative error, the rest as before.
+//! Heavy tails. In data with close encounters a few frames hold most of the acceleration and dominate any mean error.
+//! Frames that are drawn, and values that laws are fitted to, then have weight 1 / (1 + size / s), where one value in
+//! twenty exceeds s: encounters count by their relative error, the rest as before.
 
 use crate::formula::print::short;
 use crate::nbody::dataset::Dataset;
 
-/// Shares of the values by which a tail is known: each is exceeded by …
+/// A tail is heavy if the size exceeded by each of these shares of the values is …
 const SHARES: [f64; 5] = [0.1, 0.05, 0.025, 0.0125, 0.00625];
-/// … so many times what the share before it is exceeded by: like a power law of index below 1.7, whose variance is
-/// infinite. Rare values that are all alike (contacts of particles) are no such tail.
+/// … more than this many times that of the share before it: a power law of index below 1.7, with infinite variance.
+/// Rare values of similar size (contacts of particles) are no such tail.
 const HEAVY: f64 = 1.5;
-/// Fewer values do not show a tail.
+/// With fewer values no tail can be detected.
 const FEWEST: usize = 800;
-/// Entries of a table of frames to draw from for each frame, …
+/// Entries for each frame in the table from which frames are drawn, …
 const ENTRIES: usize = 16;
-/// … and how many there are at most, where there are not more frames.
+/// … and the most entries of a table (more only if there are more frames).
 const MOST_ENTRIES: usize = 1 << 22;
 
-/// What one size in twenty exceeds, and one in eighty, where the sizes have a heavy tail.
+/// The values exceeded by one size in twenty and by one in eighty, if the sizes have a heavy tail.
 fn tail(sizes: &[f64]) -> Option<[f64; 2]> {
     if sizes.len() < FEWEST {
         return None;
@@ -30,7 +30,7 @@ fn tail(sizes: &[f64]) -> Option<[f64; 2]> {
     heavy.then_some([by_share[1], by_share[3]])
 }
 
-/// Weights of values by their distance from the median, where these distances have a heavy tail.
+/// Weights of values by their distance from the median, if these distances have a heavy tail.
 pub fn weights(values: &[f32]) -> Option<Vec<f32>> {
     let mut sorted = values.to_vec();
     let half = sorted.len() / 2;
@@ -40,22 +40,22 @@ pub fn weights(values: &[f32]) -> Option<Vec<f32>> {
     Some(sizes.iter().map(|&size| weight(size, twentieth)).collect())
 }
 
-/// The weight of a value of this size where one in twenty exceeds `twentieth`.
+/// The weight of a value of this size if one in twenty exceeds `twentieth`.
 fn weight(size: f64, twentieth: f64) -> f32 {
     (1.0 / (1.0 + size / twentieth)) as f32
 }
 
-/// The frames of data with a heavy tail.
+/// Weights of the frames of data with a heavy tail.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tails {
     /// `[run, frame]`, from 0 to 1.
     weights: Vec<f32>,
-    /// As [`tail`] gives it.
+    /// The result of [`tail`].
     exceeded: [f64; 2],
 }
 
 impl Tails {
-    /// Of data that were not simulated; `None` where the mean accelerations of their frames have no heavy tail.
+    /// Weights for data that were not simulated; `None` if the mean accelerations of their frames have no heavy tail.
     pub fn of(data: &Dataset) -> Option<Self> {
         if data.about.law.is_some() {
             return None;
@@ -73,7 +73,7 @@ impl Tails {
         Some(Tails { weights, exceeded })
     }
 
-    /// A sentence for the user, whose unit of accelerations this is.
+    /// A sentence for the user; `unit` is the unit of acceleration in the user's units.
     pub fn note(&self, unit: f64) -> String {
         let [twentieth, quarter] = self.exceeded.map(|a| short(unit * a));
         format!(
@@ -82,7 +82,7 @@ impl Tails {
         )
     }
 
-    /// A table of these frames, numbers in `[run, frame]`, in which each stands as often as it is to be drawn.
+    /// A table of these frames (indices into `[run, frame]`) in which each occurs in proportion to its weight.
     pub fn table(&self, frames: &[u32]) -> Vec<u32> {
         let entries = (ENTRIES * frames.len()).min(MOST_ENTRIES).max(frames.len());
         let weight = |&frame: &u32| f64::from(self.weights[frame as usize]);
@@ -95,7 +95,7 @@ impl Tails {
                 table.push(*frame);
             }
         }
-        // Where the sum ends a rounding too early.
+        // In case rounding ends the sum too early.
         table.resize(entries, frames[frames.len() - 1]);
         table
     }
@@ -105,7 +105,7 @@ impl Tails {
 mod tests {
     use super::*;
 
-    /// Sizes of which a share of `p` exceeds `quantile(p)`.
+    /// Sizes of which a share `p` exceeds `quantile(p)`.
     fn sizes(quantile: impl Fn(f64) -> f64) -> Vec<f64> {
         (0..4000).map(|k| quantile((f64::from(k * 1237 % 4000) + 0.5) / 4000.0)).collect()
     }
@@ -140,7 +140,7 @@ mod tests {
             let expected = table.len() as f64 * f64::from(tails.weights[frame as usize]) / all;
             assert!((count(frame) - expected).abs() <= 1.0, "{frame} {expected}");
         }
-        // The largest of all, 24000, counts as the 400 times smaller size at one in twenty would twice.
+        // The largest of all, 24000, counts as much as twice the 400 times smaller size at one in twenty.
         assert!(tails.weights[0] < 0.003, "{}", tails.weights[0]);
         assert!(tails.note(2.0).contains("one in 80 above 4"), "{}", tails.note(2.0));
     }

@@ -16,8 +16,8 @@ use crate::ops::{relative_error, tiny};
 use crate::random::Random;
 use crate::store::run::{Existing, RunFolder};
 
-/// Bodies at random places; on each the sum over the others of `force(displacement)`. Frames are
-/// independent of each other: nothing here depends on trajectories.
+/// Bodies at random positions; the acceleration of each is the sum over the others of
+/// `force(displacement)`. Frames are independent: nothing here depends on trajectories.
 fn dataset(path: &Path, bodies: usize, force: fn([f64; 2]) -> [f64; 2]) -> Dataset {
     let (runs, frames, dim) = (40, 20, 2);
     let about = About {
@@ -72,7 +72,7 @@ fn spring([x, y]: [f64; 2]) -> [f64; 2] {
     [2.0 * (r - 1.0) * x / r, 2.0 * (r - 1.0) * y / r]
 }
 
-/// Trains to each of `stops`, saves, and goes on in a new trainer: the same files as without a stop.
+/// Trains to each of `stops`, saves, and continues in a new trainer: the same files as without a stop.
 fn assert_resumes(device: &Device, settings: &Settings, stops: &[u64]) {
     let folder = tempfile::tempdir().unwrap();
     let data = dataset(&folder.path().join("data.safetensors"), 3, spring);
@@ -88,7 +88,7 @@ fn assert_resumes(device: &Device, settings: &Settings, stops: &[u64]) {
             trainer.advance(stop).unwrap();
         }
         trainer.save().unwrap();
-        // Rows behind the checkpoint, as after a kill.
+        // Rows after the checkpoint, as after a kill.
         let behind = (stop + 8).min(settings.steps);
         while trainer.step() < behind {
             trainer.advance(behind).unwrap();
@@ -125,8 +125,8 @@ fn gpu_resume_is_bit_identical() {
     }
 }
 
-/// Twenty steps of every model, one of them as a stack, on a GPU and on the processor: on the same
-/// graphs, with the same noise.
+/// Twenty steps of every model, one of them as a stack, on a GPU and on the CPU, with the same graphs
+/// and the same noise.
 #[test]
 fn gpu_trains_like_the_processor() {
     let Some(gpu) = test_gpu() else { return };
@@ -216,7 +216,7 @@ fn other_settings_are_refused_on_resume() {
     assert!(error.to_string().contains("another data set"), "{error}");
 }
 
-/// The loss of an evaluation is the loss of the operation that trains, on the same graphs.
+/// The loss of an evaluation equals that of the training operation on the same graphs.
 #[test]
 fn evaluation_agrees_with_training() {
     let folder = tempfile::tempdir().unwrap();
@@ -300,8 +300,8 @@ fn kl_training_falls_and_its_messages_have_variances() {
     assert_eq!((sent.values.len(), sent.log_variances.unwrap().len()), (8, 8));
 }
 
-/// A system whose bodies need one number from each other, and one whose bodies need two: pruning
-/// finds which, from the same settings.
+/// Bodies need one number from each other in one system and two in the other: pruning finds out, with
+/// the same settings.
 #[test]
 fn pruning_finds_the_number_of_components() {
     let folder = tempfile::tempdir().unwrap();

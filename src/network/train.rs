@@ -16,36 +16,36 @@ use crate::observer::Observer;
 use crate::ops::check_precision;
 use crate::store::run::RunFolder;
 
-/// What a training ended with.
+/// The result of a training.
 #[derive(Clone, Debug, Serialize)]
 pub struct Trained {
     /// Steps of the whole training.
     pub steps: u64,
     /// Wall-clock time of this call.
     pub seconds: f64,
-    /// Per step of this call and per training of the stack; 0 where there was nothing left to do.
+    /// Per step of this call and per training of the stack; 0 if there was nothing left to do.
     pub seconds_per_step: f64,
-    /// Edges through forward and backward pass a second, in this call.
+    /// Edges per second through the forward and backward passes, in this call.
     pub edges_per_second: f64,
     /// Prediction loss on training batches, mean over the last row of `metrics.csv`.
     pub train_loss: f64,
     /// Prediction loss on the validation data, by which pruning is judged.
     pub validation_loss: f64,
-    /// Prediction loss on data that the training has not seen.
+    /// Prediction loss on data the training has not seen.
     pub test_loss: f64,
-    /// What that data is.
+    /// What those data are.
     pub test_data: String,
-    /// The same with its jackknife error, on one large graph.
+    /// The test loss with its jackknife error, on one large graph.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Measure>,
-    /// On what was hidden from the training on purpose.
+    /// The loss on nodes deliberately hidden from the training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden: Option<Measure>,
-    /// Original index of each message that is left.
+    /// Original index of each remaining message.
     pub components: Vec<u32>,
     /// Seed of the training.
     pub seed: u64,
-    /// The run folder, where there is one.
+    /// The run folder, if there is one.
     pub folder: PathBuf,
     /// The network.
     #[serde(skip)]
@@ -63,7 +63,7 @@ struct Config {
 }
 
 impl Config {
-    /// The table, and the key of the path of the system in it.
+    /// The table, and its key that holds the path of the system.
     fn new(system: &dyn System, settings: &Settings) -> (Self, &'static str) {
         let (path, settings) = (Some(system.path()), settings.clone());
         match system.trained_on() {
@@ -78,13 +78,13 @@ impl Config {
     }
 }
 
-/// Trains a network on `system`, from nothing or from the checkpoint `start` of a training with the same settings.
-/// The observer is offered `model.safetensors` (a [`Checkpoint`]) 25 times or more, `metrics.csv` row by row, and
-/// `test.safetensors`, the fresh runs of the test loss. The network is [`Trained::model`].
+/// Trains a network on `system`, from scratch or from the checkpoint `start` of a training with the same settings.
+/// The observer is offered `model.safetensors` (a [`Checkpoint`]) at least 25 times, `metrics.csv` row by row, and
+/// `test.safetensors`, the fresh runs for the test loss. The network is [`Trained::model`].
 ///
 /// # Errors
-/// Settings that make no sense or differ from those of `start`; too little data; a training that diverges;
-/// `interrupted` where the observer stops it, after a last checkpoint.
+/// Invalid settings, or settings other than those of `start`; too little data; a training that diverges;
+/// `interrupted` if the observer stops it, after a last checkpoint.
 ///
 /// ```
 /// use lawsmith::device::Device;
@@ -120,11 +120,11 @@ pub fn train(
     Ok(train_stack(device, system, settings, starts, &[observer])?.remove(0))
 }
 
-/// Trains one network on `system` into `folder`. With `resume` it goes on where an interrupted
+/// Trains one network on `system` into `folder`. With `resume` it continues where an interrupted
 /// training with the same settings stopped.
 ///
 /// # Errors
-/// As [`train`]; those of reading and writing.
+/// As for [`train`], and those of reading and writing.
 pub fn train_into(
     folder: &RunFolder,
     device: &Device,
@@ -139,11 +139,11 @@ pub fn train_into(
 }
 
 /// Trains a network for each of `folders`, with the seeds `settings.seed`, `settings.seed + 1`, …, as
-/// one job: networks that keep their shape are stacked in one call of the operation, networks that
-/// are pruned train one after another.
+/// one job: networks of fixed shape are stacked in one call of the operation, networks that are
+/// pruned train one after another.
 ///
 /// # Errors
-/// As [`train_into`].
+/// As for [`train_into`].
 pub fn train_replicas(
     folders: &[RunFolder],
     device: &Device,
@@ -165,8 +165,8 @@ pub fn train_replicas(
         let (config, path) = Config::new(system, settings);
         folder.begin("train", &config, path, resume)?;
     }
-    // A kill between two checkpoints of a stack leaves them at different steps: those that are
-    // behind go on alone. Stacked or alone, the numbers are the same.
+    // A kill while the checkpoints of a stack are written leaves them at different steps. Those at the
+    // same step continue as a stack; stacked or alone, the numbers are the same.
     let mut stacks: Vec<(u64, Vec<usize>)> = Vec::new();
     let on = system.trained_on();
     let mut starts = Vec::new();
@@ -200,11 +200,11 @@ pub fn train_replicas(
     Ok(summaries.into_iter().flatten().collect())
 }
 
-/// All that so many new trainings can fail for but divergence later on. Nothing is written: what
-/// `--overwrite` would remove is still there.
+/// Checks for everything that can make `replicas` new trainings fail, except divergence. Nothing is
+/// written or removed, even with `--overwrite`.
 ///
 /// # Errors
-/// Settings that make no sense or that the device cannot do; too little data; too little memory.
+/// Invalid settings, or settings the device does not support; too little data; too little memory.
 pub fn check(
     device: &Device,
     system: &dyn System,
@@ -233,7 +233,7 @@ fn train_stack(
     let seconds = begun.elapsed().as_secs_f64();
     let (edges, unit) = (trainer.edges() as f64, system.unit());
     let models: Vec<Model> = (0..settings.len()).map(|run| trainer.model(run)).collect();
-    // What it holds on a device is room for the test.
+    // Frees device memory for the test.
     drop(trainer);
     let taken = (steps - first) * settings.len() as u64;
     let mut trained = Vec::new();
@@ -261,7 +261,7 @@ fn train_stack(
 }
 
 impl Trained {
-    /// For a person.
+    /// The result as text.
     pub fn text(&self) -> String {
         let Trained { steps, seconds, train_loss, test_loss, test_data, .. } = self;
         let scatter = self.test.map_or(String::new(), |test| format!(" ± {:.4}", test.jackknife));
@@ -269,7 +269,7 @@ impl Trained {
             format!(", hidden overdensities {:.4} ± {:.4}", hidden.error, hidden.jackknife)
         });
         format!(
-            "{}: {steps} steps in {seconds:.1} s ({:.3} ms a step, {:.0} thousand edges/s)\n\
+            "{}: {steps} steps in {seconds:.1} s ({:.3} ms per step, {:.0} thousand edges/s)\n\
              loss: training {train_loss:.4}, test {test_loss:.4}{scatter} ({test_data}){hidden}\n\
              messages: {}",
             self.folder.display(),

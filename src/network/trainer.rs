@@ -4,8 +4,8 @@
 //! Networks of a stack have one shape and differ by their seed. Networks that are pruned change shape, so
 //! they train in a stack of one.
 //!
-//! Beside parameters and moments a checkpoint holds what metrics and pruning have accumulated;
-//! everything random comes from (seed, step). So a resumed training is bit-identical to an
+//! Besides parameters and moments a checkpoint holds what metrics and pruning have accumulated;
+//! everything random is derived from (seed, step). So a resumed training is bit-identical to an
 //! uninterrupted one.
 
 use super::forward::Evaluation;
@@ -22,7 +22,7 @@ use crate::observer::Observer;
 /// A stack of trainings.
 pub(crate) struct Trainer<'a> {
     system: &'a dyn System,
-    /// Of each run of the stack.
+    /// For each run of the stack.
     settings: Vec<Settings>,
     observers: Vec<&'a dyn Observer>,
     sums: Vec<Sums>,
@@ -31,21 +31,21 @@ pub(crate) struct Trainer<'a> {
     loss: f64,
     /// Steps done.
     step: u64,
-    /// Parameters and moments are copies, as old as the last look at them.
+    /// Parameters and moments are copies from when they were last needed.
     state: State,
     session: Box<dyn Session + 'a>,
 }
 
-/// `metrics.csv` of a run, where its observer keeps one.
+/// `metrics.csv` of a run, if its observer keeps one.
 struct Written {
-    /// Columns, and the step at which this training began.
+    /// Number of messages, which gives the columns, and the step at which this training began.
     messages: usize,
     first: u64,
     file: Option<Metrics>,
 }
 
 impl Written {
-    /// The file, begun or gone on with where it is not open yet.
+    /// Opens the file (new or continued) if it is not open yet, and appends `row`.
     fn file(&mut self, observer: &dyn Observer, row: Option<&Row>) -> Result<()> {
         observer.keep("metrics.csv", &mut |path| {
             if self.file.is_none() {
@@ -57,8 +57,8 @@ impl Written {
 }
 
 impl<'a> Trainer<'a> {
-    /// Starts trainings with these settings (equal but for the seed), or goes on from their checkpoints, all of the
-    /// same step; each run has its observer, and the first one's progress is that of all.
+    /// Starts trainings with these settings (equal except for the seed), or continues from their checkpoints, all at
+    /// the same step. Each run has its observer; the first one shows the progress of all.
     pub fn new(
         device: &Device,
         system: &'a dyn System,
@@ -93,15 +93,15 @@ impl<'a> Trainer<'a> {
         self.step
     }
 
-    /// Edges that have gone forward and back since the trainings were opened.
+    /// Edges passed forward and backward since this trainer was created.
     pub fn edges(&self) -> u64 {
         self.session.edges()
     }
 
-    /// Takes all steps that are left, with checkpoints.
+    /// Takes all remaining steps, with checkpoints.
     ///
     /// # Errors
-    /// Those of the steps; `interrupted` where the observer stops it, when the checkpoint is written.
+    /// Those of the steps; `interrupted` if the observer stops it, after a checkpoint.
     pub fn run(&mut self) -> Result<()> {
         let Settings { steps, checkpoint_every, .. } = self.settings[0];
         let observer = self.observers[0];
@@ -121,16 +121,16 @@ impl<'a> Trainer<'a> {
             }
             if stop {
                 return Err(Error::interrupted(format!(
-                    "stopped after step {step} of {steps} and saved: the same command with \
-                     --resume goes on"
+                    "stopped after step {step} of {steps} and saved; the same command with \
+                     --resume continues"
                 )));
             }
         }
         Ok(())
     }
 
-    /// Goes on by as many steps as the session takes at once, up to `until` or to where something else is
-    /// due, with what is due then.
+    /// Takes as many steps as the session can at once, up to `until` or to the next step at which something
+    /// else is due, and does what is due then.
     pub fn advance(&mut self, until: u64) -> Result<()> {
         let most = self.step + self.session.training().most_steps();
         let next = until.min(next_due(self.step, &self.settings[0])).min(most);
@@ -146,7 +146,7 @@ impl<'a> Trainer<'a> {
         self.after_step()
     }
 
-    /// The row of metrics and the pruning decision that are due at this step.
+    /// Writes the row of metrics and makes the pruning decision, if due at this step.
     fn after_step(&mut self) -> Result<()> {
         let Settings { steps, metrics_every, prune, .. } = self.settings[0];
         let row = self.step.is_multiple_of(metrics_every) || self.step == steps;
@@ -178,7 +178,7 @@ impl<'a> Trainer<'a> {
         self.session.evaluate(run, shape, &parameters[run * len..][..len])
     }
 
-    /// Judges the last cut, and makes the next one. The stack is a stack of one.
+    /// Judges the last cut and makes the next one, in a stack of one.
     fn decide(&mut self, mut evaluation: Evaluation) -> Result<()> {
         self.session.training().moments(&mut self.state.m, &mut self.state.v)?;
         let taken_back = self.state.take_back();
@@ -193,7 +193,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// The network of one run of the stack, as it was at the last look.
+    /// The network of one run of the stack, from the latest copy of the parameters.
     pub fn model(&self, run: usize) -> Model {
         let len = self.state.parameters.len() / self.settings.len();
         let settings = self.settings[run].clone();
@@ -225,7 +225,7 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The step behind `step` at which something else is due: a row of metrics, a pruning decision, the end.
+/// The next step after `step` at which something is due: a row of metrics, a pruning decision, the end.
 fn next_due(step: u64, settings: &Settings) -> u64 {
     let Settings { steps, metrics_every, prune, .. } = *settings;
     let row = (step / metrics_every + 1) * metrics_every;

@@ -1,5 +1,5 @@
-//! How a network sees bodies: what it is shown in place of the numbers of a data set, in training and ever
-//! after. Of data that were simulated it sees the numbers themselves.
+//! How a network sees bodies: the inputs derived from the values of a data set, the same in training and afterwards.
+//! For simulated data they are the values themselves.
 
 use super::model::DataSet;
 use super::settings::Settings;
@@ -27,20 +27,20 @@ choice! {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct View {
     layout: BodyLayout,
-    /// Positions count from the middle of the bodies: the law does not depend on the place.
+    /// Positions are relative to the mean of the bodies, as the law does not depend on position.
     centred: bool,
     mass: Seen,
     charge: Seen,
-    /// Velocities, masses and charges that are hidden are 0.
+    /// Whether velocities, masses and charges are hidden, that is, set to 0.
     hidden: [bool; 3],
-    /// Edge of the periodic box in what is shown of positions; 0 for open space.
+    /// Edge of the periodic box in the positions the network sees; 0 for open space.
     period: f64,
-    /// Factors of positions that make a box a cube.
+    /// Factors on positions that turn the box into a cube.
     stretch: [f64; 3],
 }
 
-/// Axes without end in a box that has some are shown this much smaller: they do not wrap as long as
-/// bodies are less than half as many edges of the box apart.
+/// Open axes of a partly periodic box are scaled by this factor, so that they do not wrap while bodies
+/// are less than 0.5 / ENDLESS edges of the box apart.
 const ENDLESS: f64 = 1.0 / 16.0;
 
 impl View {
@@ -61,12 +61,12 @@ impl View {
         }
     }
 
-    /// The same, of an opened data set.
+    /// The same for an opened data set.
     pub fn of(data: &Dataset, settings: &Settings) -> Self {
         View::new(&DataSet::of(data), settings)
     }
 
-    /// True where the network sees the numbers themselves.
+    /// True if the network sees the values themselves.
     pub fn is_plain(&self) -> bool {
         !self.centred
             && self.period == 0.0
@@ -74,17 +74,17 @@ impl View {
             && [self.mass, self.charge] == [Seen::default(); 2]
     }
 
-    /// Edge of the periodic box in what is shown of positions; 0 for open space.
+    /// Edge of the periodic box in the positions the network sees; 0 for open space.
     pub fn period(&self) -> f64 {
         self.period
     }
 
-    /// What is shown of a data set in trainings; `None` where that is the data set itself.
+    /// The data set as seen in training; `None` if that is the data set itself.
     pub fn shown(&self, data: &Dataset) -> Option<Shown> {
         (!self.is_plain()).then(|| self.show_all(data))
     }
 
-    /// The same, a copy also where that is the data set itself.
+    /// The same, but a copy if that is the data set itself.
     pub fn show_all(&self, data: &Dataset) -> Shown {
         let matter = |values: &[f32], seen: Seen, hidden: bool| -> Vec<f32> {
             values.iter().map(|&v| if hidden { 0.0 } else { seen.apply(v) }).collect()
@@ -107,7 +107,7 @@ impl View {
         }
     }
 
-    /// Shows the features of a graph, or of the two ends of an edge, `[bodies, n_features]`.
+    /// Converts the features of a graph, or of the two ends of an edge, `[bodies, n_features]`, in place.
     pub fn show(&self, features: &mut [f32]) {
         let width = self.layout.width();
         self.place(features, width);
@@ -121,7 +121,7 @@ impl View {
         }
     }
 
-    /// What is shown of the positions of the bodies of a graph, the first of rows of `width` numbers.
+    /// Converts the positions of a graph, the first columns of rows of `width` numbers.
     fn place(&self, rows: &mut [f32], width: usize) {
         let bodies = (rows.len() / width) as f64;
         for axis in 0..self.layout.dim {
@@ -136,8 +136,7 @@ impl View {
         }
     }
 
-    /// Moves the sender of each edge as it is shown, `[edges, 2·n_features]`, to its image nearest to the
-    /// receiver.
+    /// Moves the sender of each edge (as seen, `[edges, 2·n_features]`) to its image nearest to the receiver.
     pub fn nearest(&self, edges: &mut [f32]) {
         if self.period == 0.0 {
             return;
