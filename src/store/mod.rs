@@ -1,8 +1,8 @@
 //! Files: memory-mapped tensors, tables, run folders.
 //!
-//! Everything is written to a temporary name beside its destination and renamed when it is whole, so
-//! a file that exists is whole. Until then it is locked: what nobody has locked was left by a kill, and
-//! [`tidy`] removes it.
+//! Every file is written under a temporary name in the same folder and renamed when it is complete, so
+//! a file that exists is complete. Until then it is locked: an unlocked temporary file was left by a
+//! process that was killed, and [`tidy`] removes it.
 
 pub mod run;
 pub mod table;
@@ -14,18 +14,18 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The name under which `path` is written until it is whole.
+/// The name under which `path` is written until it is complete.
 fn temporary(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".tmp{}", std::process::id()));
     path.with_file_name(name)
 }
 
-/// Creates a file under a temporary name and locks it for as long as it is open.
+/// Creates a temporary file, which is locked as long as it is open.
 fn create(temporary: &Path) -> std::io::Result<File> {
     let file =
         File::options().read(true).write(true).create(true).truncate(true).open(temporary)?;
-    // Where the file system has no locks, nothing is ever tidied.
+    // On a file system without locks nothing is ever tidied.
     let _ = file.try_lock();
     Ok(file)
 }
@@ -38,10 +38,10 @@ fn is_temporary_of(path: &Path, name: &OsStr) -> bool {
     id.is_some_and(|id| !id.is_empty() && id.iter().all(u8::is_ascii_digit))
 }
 
-/// Removes what processes that were killed left of writing `paths`, which are all in one folder. What a
-/// process still writes is locked and stays, whichever machine it runs on.
+/// Removes temporary files that killed processes left while writing `paths`, which are all in one folder.
+/// Files still being written are locked and stay, whichever machine the process runs on.
 ///
-/// What cannot be read or removed stays as well: the next run tries again.
+/// Files that cannot be read or removed stay as well; the next run tries again.
 pub fn tidy<P: AsRef<Path>>(paths: &[P]) {
     let names: Vec<&OsStr> = paths.iter().filter_map(|path| path.as_ref().file_name()).collect();
     let folder = paths.first().and_then(|path| path.as_ref().parent());
@@ -58,7 +58,7 @@ pub fn tidy<P: AsRef<Path>>(paths: &[P]) {
     }
 }
 
-/// Writes a whole file at once: temporary name, flush to disk, rename.
+/// Writes a complete file: temporary name, flush to disk, rename.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     use std::io::Write;
     let temporary = temporary(path);

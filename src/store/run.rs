@@ -21,7 +21,7 @@ options! {
     }
 }
 
-/// A run's folder.
+/// The folder of a run.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -44,13 +44,13 @@ impl RunFolder {
             return Err(Error::usage("has no config.toml: there is no run to resume").file(path));
         }
         if existing.overwrite {
-            // By its config.toml, the last to go, a folder is known where a kill comes in between.
+            // config.toml goes last, so that the folder is still recognised if the process is killed here.
             for name in FILES.iter().rev() {
                 run.remove(name)?;
             }
         } else if !empty && !existing.resume {
             return Err(Error::usage(
-                "the folder is not empty: --resume continues it, --overwrite starts again",
+                "the folder is not empty: --resume continues the run, --overwrite starts again",
             )
             .file(path));
         }
@@ -60,19 +60,19 @@ impl RunFolder {
     /// Enters the folder of a finished run.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
-            return Err(Error::input("there is no such run folder").file(path));
+            return Err(Error::input("no such run folder").file(path));
         }
         let run = RunFolder { path: path.to_path_buf() };
         run.tidy();
         Ok(run)
     }
 
-    /// Removes what runs that were killed left of files that they were writing.
+    /// Removes temporary files left by runs that were killed.
     fn tidy(&self) {
         super::tidy(&FILES.map(|name| self.file(name)));
     }
 
-    /// True where no run has begun in the folder, whose first file is config.toml.
+    /// True if the folder holds no files, so that no run has begun in it.
     pub fn is_empty(&self) -> Result<bool> {
         let mut entries =
             std::fs::read_dir(&self.path).map_err(|e| Error::io("read", &self.path, e))?;
@@ -89,12 +89,12 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    /// Writes one of the run's files whole.
+    /// Writes one of the run's files, all at once.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         super::write_atomic(&self.file(name), bytes)
     }
 
-    /// Removes one of the run's files, where it is there.
+    /// Removes one of the run's files if it exists.
     pub fn remove(&self, name: &str) -> Result<()> {
         let file = self.file(name);
         match std::fs::remove_file(&file) {
@@ -115,7 +115,7 @@ impl RunFolder {
         self.write("config.toml", toml::to_string(&config).expect("a TOML table prints").as_bytes())
     }
 
-    /// Reads one table of `config.toml`; `None` where there is none.
+    /// Reads one table of `config.toml`; `None` if it is not there.
     pub fn read_config<T: DeserializeOwned>(&self, table: &str) -> Result<Option<T>> {
         let Some(value) = self.config()?.remove(table) else { return Ok(None) };
         value
@@ -124,11 +124,11 @@ impl RunFolder {
             .map_err(|e| Error::input(format!("{e}")).file(self.file("config.toml")).field(table))
     }
 
-    /// Writes a table of `config.toml`; where `resume` finds one it has to be the same, but for the path
-    /// `data`: files may be moved.
+    /// Writes a table of `config.toml`. With `resume`, a table that is already there must be the same, except
+    /// for the path in field `data`, since files may be moved.
     ///
     /// # Errors
-    /// The first setting that differs, by name.
+    /// Names the first setting that differs.
     pub fn begin<T: Serialize + DeserializeOwned>(
         &self,
         table: &str,
@@ -138,7 +138,7 @@ impl RunFolder {
     ) -> Result<()> {
         let old = if resume { self.read_config::<T>(table)? } else { None };
         let Some(old) = old else { return self.write_config(table, config) };
-        // As JSON the fields keep their order: what a user sets comes before what follows from it.
+        // In JSON the fields keep their order: settings of the user come before those that follow from them.
         let fields = |config| serde_json::to_value(config).expect("settings are plain data");
         let (old, new) = (fields(&old), fields(config));
         let mut all = new.as_object().into_iter().flatten();
@@ -147,14 +147,14 @@ impl RunFolder {
         };
         let was = &old[key];
         Err(Error::usage(format!(
-            "the run was started with {was} and this command says {is}: --resume needs the same \
+            "the run was started with {was}, this command has {is}: --resume needs the same \
              settings, --overwrite starts again"
         ))
         .file(self.file("config.toml"))
         .field(key))
     }
 
-    /// Keeps every file that a computation offers, and passes everything else on to `observer`.
+    /// An observer that writes every file offered to it and passes everything else on to `observer`.
     pub fn keeping<'a>(&'a self, observer: &'a dyn Observer) -> Keeping<'a> {
         Keeping { folder: self, observer }
     }
@@ -194,7 +194,7 @@ impl Observer for Keeping<'_> {
     }
 }
 
-/// What a run writes, and so what `--overwrite` may remove.
+/// The files that a run writes, and that `--overwrite` may therefore remove.
 const FILES: [&str; 21] = [
     "config.toml",
     "dataset.safetensors",

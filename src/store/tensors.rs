@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// Version of the `lawsmith` entry. Files of another version are refused.
+/// Version of the `lawsmith` entry. Files with another version are refused.
 pub const VERSION: u64 = 1;
 
 /// The tensors begin at a multiple of this many bytes, so that elements can be cast in place.
@@ -32,7 +32,7 @@ pub struct TensorFile {
 }
 
 impl TensorFile {
-    /// Maps `path` and checks that it is a whole file of `kind`.
+    /// Maps `path` and checks that it is a complete file of `kind`.
     pub fn open(path: &Path, kind: &str) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
         let length = file.metadata().map_err(|e| Error::io("read", path, e))?;
@@ -42,8 +42,8 @@ impl TensorFile {
         if length.len() == 0 {
             return Err(Error::input("the file is empty").file(path));
         }
-        // SAFETY: lawsmith renames files into place and never changes one that exists; a foreign
-        // program that truncates the file while it is mapped is outside what can be defended.
+        // SAFETY: lawsmith renames files into place and never changes one that exists; there is no
+        // defence against another program that truncates the file while it is mapped.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
         let (header, metadata) = safetensors::SafeTensors::read_metadata(&map).map_err(|e| {
             Error::input(format!("is not a complete safetensors file ({e}); it may be truncated"))
@@ -73,7 +73,7 @@ impl TensorFile {
         Ok(TensorFile { path: path.to_path_buf(), map, data: header + 8, metadata, entry })
     }
 
-    /// The kind of a tensor file, whatever it is; `None` where it is no lawsmith tensor file.
+    /// The kind of a tensor file; `None` if it is not a lawsmith tensor file.
     pub fn kind_of(path: &Path) -> Option<String> {
         let map = File::open(path).ok().and_then(|file| {
             // SAFETY: as in `open`.
@@ -104,7 +104,7 @@ impl TensorFile {
         self.metadata.info(name).is_some()
     }
 
-    /// The tensor `name` in place, with its shape.
+    /// The elements of tensor `name`, not copied, and its shape.
     pub fn tensor<T: bytemuck::AnyBitPattern>(
         &self,
         name: &str,
@@ -117,7 +117,7 @@ impl TensorFile {
         }
         let bytes = &self.map[self.data + info.data_offsets.0..self.data + info.data_offsets.1];
         let values = bytemuck::try_cast_slice(bytes).map_err(|_| {
-            error("is not aligned in the file: write it again with lawsmith".into())
+            error("is not aligned in the file: write the file again with lawsmith".into())
         })?;
         Ok((values, &info.shape))
     }
@@ -134,7 +134,7 @@ impl TensorFile {
     }
 }
 
-/// A tensor of a file that is about to be written.
+/// A tensor of a file to be written.
 pub struct TensorSpec {
     /// Its name.
     pub name: String,
@@ -166,13 +166,13 @@ impl TensorSpec {
     }
 }
 
-/// A tensor file that is being written through a memory map; it appears under its name when
+/// A tensor file being written through a memory map. It appears under its name when
 /// [`TensorWriter::finish`] is called, and never if it is dropped before.
 pub struct TensorWriter {
     path: PathBuf,
     temporary: PathBuf,
     map: MmapMut,
-    /// Open, and so locked, until the file has its name.
+    /// Open, and therefore locked, until the file has its name.
     _file: File,
     ranges: HashMap<String, Range<usize>>,
     finished: bool,
@@ -189,7 +189,7 @@ impl TensorWriter {
         entry["version"] = VERSION.into();
         let mut infos = Vec::new();
         let mut offset = 0;
-        // The format allows no gaps: wide elements first keeps every element aligned.
+        // The format allows no gaps: with wide elements first, every element is aligned.
         let mut specs: Vec<&TensorSpec> = specs.iter().collect();
         specs.sort_by_key(|spec| std::cmp::Reverse(spec.dtype.bitsize()));
         for spec in specs {
@@ -237,7 +237,7 @@ impl TensorWriter {
     /// The elements of tensor `name`, to be filled.
     ///
     /// # Panics
-    /// If the file was created without that tensor: a programming error.
+    /// If the file was created without this tensor: a programming error.
     pub fn slice<T: bytemuck::Pod>(&mut self, name: &str) -> &mut [T] {
         bytemuck::cast_slice_mut(&mut self.map[self.ranges[name].clone()])
     }
@@ -279,7 +279,7 @@ fn reserve(path: &Path, bytes: usize) -> std::io::Result<(File, MmapMut)> {
     if code != 0 {
         return Err(std::io::Error::from_raw_os_error(code));
     }
-    // SAFETY: the file has a name of this process's own until it is renamed.
+    // SAFETY: the name of the file belongs to this process until it is renamed.
     let map = unsafe { MmapMut::map_mut(&file) }?;
     Ok((file, map))
 }
@@ -297,7 +297,7 @@ mod tests {
             TensorWriter::create(&path, "dataset", serde_json::json!({"seed": 7}), &specs).unwrap();
         writer.slice::<f32>("x").copy_from_slice(&[1.5; 15]);
         writer.slice::<f64>("t").copy_from_slice(&[0.0, 0.1, 0.2]);
-        assert!(!path.exists(), "half a file must not have the name");
+        assert!(!path.exists(), "an incomplete file must not have the name");
         writer.finish().unwrap();
         let file = TensorFile::open(&path, "dataset").unwrap();
         assert_eq!(file.f32("x", &[3, 5]).unwrap(), &[1.5; 15]);

@@ -1,4 +1,4 @@
-//! Arrays in `.npz`, `.npy`, `.safetensors` and HDF5 files, and the tables that they make.
+//! Arrays in `.npz`, `.npy`, `.safetensors` and HDF5 files, and tables made from them.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -14,19 +14,19 @@ pub struct Array {
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// The elements, the last axis fastest. Empty where they are no numbers, see [`Array::words`].
+    /// The elements, the last axis fastest. Empty if they are not numbers, see [`Array::words`].
     pub values: Vec<f64>,
-    /// The elements of a list of whole numbers that f64 does not hold, or of words.
+    /// The elements of a one-dimensional array of words, or of integers too large to be exact in f64.
     pub words: Option<Words>,
-    /// What is wrong with an array that holds neither: it may be there, as long as nobody asks for it.
+    /// What is wrong with an array that holds neither. It is an error only if the array is used.
     pub unreadable: Option<String>,
 }
 
-/// Whole numbers from here on are not all in f64.
+/// Beyond this, not every integer is exact in f64.
 const EXACT: u64 = 1 << 53;
 
 impl Array {
-    /// The arrays of an `.npz`, `.npy`, `.safetensors` or HDF5 file, in its order.
+    /// The arrays of an `.npz`, `.npy`, `.safetensors` or HDF5 file, in the order of the file.
     ///
     /// # Errors
     /// A damaged file.
@@ -40,7 +40,7 @@ impl Array {
         }
     }
 
-    /// The arrays of the group `within` of an HDF5 file; none where there is no such group.
+    /// The arrays of the group `within` of an HDF5 file; none if there is no such group.
     ///
     /// # Errors
     /// A damaged file.
@@ -48,7 +48,7 @@ impl Array {
         hdf5::read(path, within)
     }
 
-    /// The attributes of an HDF5 file that are one number, each with its path: `Header/BoxSize`.
+    /// The attributes of an HDF5 file that are single numbers, each with its path: `Header/BoxSize`.
     ///
     /// # Errors
     /// A damaged file.
@@ -78,7 +78,7 @@ pub(super) enum Found {
     Nothing(String),
 }
 
-/// From the first axis fastest to the last.
+/// Converts from Fortran order (first axis fastest) to C order (last axis fastest).
 fn transposed(values: &[f64], shape: &[usize]) -> Vec<f64> {
     let mut strides = vec![1; shape.len()];
     for axis in 1..shape.len() {
@@ -99,7 +99,7 @@ fn transposed(values: &[f64], shape: &[usize]) -> Vec<f64> {
     out
 }
 
-/// The table of which `arrays` are the columns.
+/// The table whose columns are `arrays`.
 pub(super) fn table(path: &Path, arrays: &[Array]) -> Result<Table> {
     let mut table = Table::default();
     for array in arrays {
@@ -130,7 +130,7 @@ pub(super) fn table(path: &Path, arrays: &[Array]) -> Result<Table> {
             _ => return bad(format!("has shape {shape:?}; [rows] or [rows, columns] is needed")),
         }
     }
-    // A single number of shape [1] beside columns is one: box_size=np.array([L]).
+    // An array of shape [1] among longer columns is a scalar: box_size=np.array([L]).
     let rows = table.columns.iter().map(Column::len).max().unwrap_or(0);
     if rows > 1 {
         for k in (0..table.names.len())
@@ -156,7 +156,7 @@ pub(super) fn table(path: &Path, arrays: &[Array]) -> Result<Table> {
 /// The elements of an array of any numeric type, as f64, in file order.
 ///
 /// # Errors
-/// Other types, a truncated file: a sentence.
+/// Another type or a truncated file, as a sentence.
 pub fn numbers<R: std::io::Read>(array: npyz::NpyFile<R>) -> Result<Vec<f64>, String> {
     match elements(array)? {
         Found::Numbers(values) => Ok(values),
@@ -165,7 +165,7 @@ pub fn numbers<R: std::io::Read>(array: npyz::NpyFile<R>) -> Result<Vec<f64>, St
     }
 }
 
-/// Whole numbers: as text where f64 does not hold one of them.
+/// Integers as numbers; as text if one of them is not exact in f64.
 pub(super) fn whole<T: Copy + std::fmt::Display>(
     values: Vec<T>,
     size: impl Fn(T) -> u64,
@@ -225,7 +225,7 @@ fn read_array<R: std::io::Read>(path: &Path, name: &str, array: npyz::NpyFile<R>
     Ok(Array::new(name, shape, fortran, found))
 }
 
-/// The arrays of an archive are the columns, in its order.
+/// The arrays of an archive, in the order of the archive.
 fn read_npz(path: &Path, file: File) -> Result<Vec<Array>> {
     let bad =
         |e: std::io::Error| Error::input(format!("is not a complete .npz file ({e})")).file(path);
@@ -252,13 +252,13 @@ fn read_npy(path: &Path, file: File) -> Result<Vec<Array>> {
 
 fn read_safetensors(path: &Path, file: &File) -> Result<Vec<Array>> {
     use safetensors::Dtype;
-    // SAFETY: a program that truncates the file while it is mapped is outside what can be defended.
+    // SAFETY: there is no defence against a program that truncates the file while it is mapped.
     let map = unsafe { memmap2::Mmap::map(file) }.map_err(|e| Error::io("map", path, e))?;
     let tensors = safetensors::SafeTensors::deserialize(&map).map_err(|e| {
         Error::input(format!("is not a complete .safetensors file ({e})")).file(path)
     })?;
     let mut tensors: Vec<_> = tensors.iter().collect();
-    // The library lists them in any order: here it is the file's.
+    // The library lists them in arbitrary order; sort by position in the file.
     tensors.sort_by_key(|(_, tensor)| tensor.data().as_ptr());
     let array = |(name, tensor): (&str, safetensors::tensor::TensorView)| {
         fn read<const N: usize, T>(bytes: &[u8], cast: impl Fn([u8; N]) -> T) -> Vec<T> {

@@ -1,6 +1,6 @@
 //! Arrays in HDF5 files (build feature `hdf5`), as h5py, pandas and simulations write them.
 //!
-//! An array is called by the last part of its path where no other array is (`GroupPos` of `Group/GroupPos`). The
+//! An array is named by the last part of its path if no other array shares it (`GroupPos` for `Group/GroupPos`). The
 //! fields of a compound array (a structured array of NumPy, a table of PyTables) are arrays of their own.
 
 use std::path::Path;
@@ -11,14 +11,14 @@ use crate::error::{Error, Result};
 #[cfg(not(feature = "hdf5"))]
 const MISSING: &str = "this build cannot read HDF5: build with --features hdf5";
 
-/// The arrays of a file, group by group; only those of its group `within` where it is not empty: none without that
-/// group.
+/// The arrays of a file, group by group; only those of the group `within` unless it is empty, and none if there is no
+/// such group.
 #[cfg(not(feature = "hdf5"))]
 pub(super) fn read(path: &Path, _within: &str) -> Result<Vec<Array>> {
     Err(Error::input(MISSING).file(path))
 }
 
-/// The attributes of a file that are one number, each with its path.
+/// The attributes of a file that are single numbers, each with its path.
 #[cfg(not(feature = "hdf5"))]
 pub(super) fn attributes(path: &Path) -> Result<Vec<(String, f64)>> {
     Err(Error::input(MISSING).file(path))
@@ -35,11 +35,11 @@ mod enabled {
     use crate::store::table::Words;
     use crate::store::table::arrays::{Found, whole};
 
-    /// Groups inside each other from here on are a link that leads back.
+    /// Groups nested deeper than this are taken for a cyclic link.
     const DEEPEST: usize = 16;
 
-    /// The arrays of a file, group by group; only those of its group `within` where it is not empty: none without that
-    /// group.
+    /// The arrays of a file, group by group; only those of the group `within` unless it is empty, and none if there is
+    /// no such group.
     pub fn read(path: &Path, within: &str) -> Result<Vec<Array>> {
         let mut arrays = open(path, |file| {
             let mut arrays = Vec::new();
@@ -63,7 +63,7 @@ mod enabled {
             ["/block0_values", "/table/values_block_0"].iter().any(|end| array.name.ends_with(end))
         };
         if let Some(array) = arrays.iter().find(pandas) {
-            let message = "holds columns without their names: write the frame with df.to_hdf(file, key='df', \
+            let message = "holds columns without names: write the frame with df.to_hdf(file, key='df', \
                            format='table', data_columns=True)";
             return Err(Error::input(message).file(path).field(&array.name));
         }
@@ -71,7 +71,7 @@ mod enabled {
         Ok(arrays)
     }
 
-    /// The attributes of a file that are one number, each with its path: `Header/BoxSize`.
+    /// The attributes of a file that are single numbers, each with its path: `Header/BoxSize`.
     pub fn attributes(path: &Path) -> Result<Vec<(String, f64)>> {
         open(path, |file| {
             let mut found = Vec::new();
@@ -87,13 +87,13 @@ mod enabled {
                 found.extend(attributes.into_iter().filter_map(named));
                 Ok(())
             })?;
-            // The library gives those of one object in any order.
+            // The library lists the attributes of an object in arbitrary order.
             found.sort_by(|a, b| a.0.cmp(&b.0));
             Ok(found)
         })
     }
 
-    /// Opens a file for `work`. A damaged one may make the library panic: the file is at fault then.
+    /// Opens a file for `work`. The library may panic on a damaged file, which becomes an error.
     fn open<T>(
         path: &Path,
         work: impl FnOnce(&File) -> Result<T, hdf5_pure::Error> + std::panic::UnwindSafe,
@@ -108,13 +108,13 @@ mod enabled {
         }
     }
 
-    /// What a file holds, each with its path, which ends with `/` for a group and is empty for the root.
+    /// An object in a file, with its path, which ends with `/` for a group and is empty for the root.
     enum Object<'a> {
         Group(String, &'a Group),
         Array(String, Dataset),
     }
 
-    /// Calls `each` with a group, its arrays and the groups in it.
+    /// Calls `each` with a group, its arrays and, recursively, its subgroups.
     fn visit(
         group: &Group,
         path: &str,
@@ -126,7 +126,7 @@ mod enabled {
             each(Object::Array(format!("{path}{name}"), dataset))?;
         }
         for (name, inner) in group.iter_groups()? {
-            // PyTables keeps its indices beside a table, in a group of this name.
+            // PyTables keeps the indices of a table in a group with such a name.
             if depth < DEEPEST && !name.starts_with("_i_") {
                 visit(&inner, &format!("{path}{name}/"), depth + 1, each)?;
             }
@@ -134,7 +134,7 @@ mod enabled {
         Ok(())
     }
 
-    /// Adds a dataset; its fields where it is compound.
+    /// Adds a dataset; if it is compound, its fields.
     fn add(name: String, dataset: &Dataset, arrays: &mut Vec<Array>) {
         let nothing = |why: String| Found::Nothing(why);
         let (shape, kind) = match dataset.shape().and_then(|s| Ok((s, dataset.datatype()?))) {
@@ -171,7 +171,7 @@ mod enabled {
 
     fn unread(e: &hdf5_pure::Error) -> String {
         format!(
-            "cannot be read ({e}); in h5py compression='gzip' and the default libver write what is read here"
+            "cannot be read ({e}); with h5py, write it with compression='gzip' and the default libver"
         )
     }
 
@@ -180,7 +180,7 @@ mod enabled {
         bytes: &'a [u8],
         /// Bytes from one element to the next.
         size: usize,
-        /// Where the field begins in each.
+        /// Offset of the field in each element.
         offset: usize,
     }
 
@@ -197,13 +197,13 @@ mod enabled {
                 == shape.iter().product::<usize>()
             {
                 true => self.found(kind, each, shape.len()),
-                // An array of no shape and no value, h5py.Empty.
-                false => Found::Nothing("holds nothing".into()),
+                // An array without shape and value: h5py.Empty.
+                false => Found::Nothing("is empty".into()),
             };
             Array::new(name, shape, false, found)
         }
 
-        /// The elements, of which each place of the dataset has `each`.
+        /// The elements; each record of the dataset has `each` of them.
         fn found(&self, kind: &Datatype, each: usize, axes: usize) -> Found {
             let wide = kind.type_size() as usize;
             let cells = self
@@ -220,8 +220,7 @@ mod enabled {
                     u64::from_le_bytes(word)
                 }
             };
-            let no =
-                || Found::Nothing("is of a type that is not read; plain numbers are needed".into());
+            let no = || Found::Nothing("has an unsupported type; plain numbers are needed".into());
             let big = |order: &DatatypeByteOrder| *order == DatatypeByteOrder::BigEndian;
             match kind {
                 Datatype::Enumeration { base_type, .. } => self.found(base_type, each, axes),
@@ -257,14 +256,14 @@ mod enabled {
                 }
                 Datatype::String { .. } => Found::Nothing("holds text; numbers are needed".into()),
                 Datatype::Compound { .. } => Found::Nothing(
-                    "holds complex numbers or fields in fields; plain numbers are needed".into(),
+                    "holds complex numbers or nested fields; plain numbers are needed".into(),
                 ),
                 _ => no(),
             }
         }
     }
 
-    /// Leaves the last part of each name that no other array shares.
+    /// Shortens each name to its last part, unless another array shares that.
     fn shorten(arrays: &mut [Array]) {
         let last = |name: &str| name.rsplit('/').next().unwrap_or(name).to_string();
         let mut times = std::collections::HashMap::new();

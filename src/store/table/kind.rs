@@ -1,4 +1,4 @@
-//! What a file is, by its first bytes and else by its extension.
+//! The kind of a file, by its first bytes or else by its extension.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Text, also compressed by gzip.
@@ -21,20 +21,20 @@ pub enum Kind {
     Hdf5,
     /// Parquet.
     Parquet,
-    /// A kind that is known and not read: what it is and what to do.
+    /// A kind that is recognised but not supported: what it is and what to do.
     Other(&'static str),
-    /// Bytes that nothing above explains.
+    /// Binary data of unknown kind.
     Binary,
 }
 
-/// What to say of [`Kind::Binary`].
-pub(super) const BINARY: &str = "is a binary file of a kind that is not known here: a table is needed, as text (.csv, \
+/// The error message for [`Kind::Binary`].
+pub(super) const BINARY: &str = "is a binary file of unknown kind; a table is needed, as text (.csv, \
                                  .tsv, .txt, .dat, .gz) or as .npz, .npy, .h5, .safetensors or .parquet";
 
 /// How HDF5 files begin.
 const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
 
-/// Kinds that are known and not read, by how their files begin.
+/// Kinds that are recognised but not supported, by their first bytes.
 const OTHERS: [(&[u8], &str); 17] = [
     (
         b"\xd0\xcf\x11\xe0",
@@ -67,20 +67,19 @@ const OTHERS: [(&[u8], &str); 17] = [
 const EXCEL: &str = "is an Excel workbook: save the sheet as CSV and give that file";
 const OPEN_DOCUMENT: &str =
     "is an OpenDocument spreadsheet: save the sheet as CSV and give that file";
-const ARCHIVE: &str =
-    "is a zip archive without arrays of NumPy: unpack it and give the table inside";
+const ARCHIVE: &str = "is a zip archive without NumPy arrays: unpack it and give the table inside";
 const JSON: &str =
     "is JSON: save it as CSV, as in pandas.read_json(file).to_csv('t.csv', index=False)";
-const HTML: &str = "is a web page (HTML or XML) and no table: save the table itself as CSV";
+const HTML: &str = "is a web page (HTML or XML), not a table: save the table itself as CSV";
 const DCD: &str = "is a DCD trajectory: save its positions [frame, body, dim] as .npz, for example with MDAnalysis";
 
-/// True of bytes that are in no text: control characters but those between lines and columns, and escape.
+/// True for bytes that do not occur in text: control characters except white space, 0x1a and escape.
 fn is_control(byte: u8) -> bool {
     byte < b' ' && !matches!(byte, b'\t'..=b'\r' | 0x1a | 0x1b)
 }
 
 impl Kind {
-    /// Looks at the file.
+    /// Determines the kind of a file.
     ///
     /// # Errors
     /// A file that cannot be opened, a folder, an empty file.
@@ -119,9 +118,9 @@ impl Kind {
         })
     }
 
-    /// What to say of bytes that are unpacked and no text.
+    /// The error message for unpacked bytes that are not text.
     pub(super) fn inside(bytes: &[u8]) -> Option<&'static str> {
-        let packed = "is compressed with gzip and holds no text: unpack it first";
+        let packed = "is compressed with gzip and does not hold text: unpack it first";
         match Kind::of_bytes(&bytes[..bytes.len().min(4096)], bytes.len() as u64) {
             Some(Kind::Other(what)) => Some(what),
             Some(_) => Some(packed),
@@ -129,7 +128,7 @@ impl Kind {
         }
     }
 
-    /// What the first bytes say of a file of `len` bytes, where they say something.
+    /// The kind of a file of `len` bytes by its first bytes, if they tell.
     fn of_bytes(head: &[u8], len: u64) -> Option<Kind> {
         let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
         let begins = |with: &str| {
@@ -145,7 +144,7 @@ impl Kind {
             }
             _ if head.starts_with(b"\x1f\x8b") => Some(Kind::Text),
             _ if head.starts_with(b"\x93NUMPY") => Some(Kind::Npy),
-            // Before it there may be a block that is the user's.
+            // A user block may precede the signature.
             _ if [0, 512, 1024, 2048]
                 .iter()
                 .any(|&at| head[at.min(head.len())..].starts_with(HDF5)) =>
@@ -166,7 +165,7 @@ impl Kind {
     }
 }
 
-/// What a zip archive holds; a damaged one is an `.npz` if it is called so.
+/// The kind of a zip archive; a damaged one counts as an `.npz` if it has that extension.
 fn archive(file: &File, named: bool) -> Kind {
     let Ok(archive) = zip::ZipArchive::new(file) else {
         return if named { Kind::Npz } else { Kind::Other(ARCHIVE) };

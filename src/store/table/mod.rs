@@ -1,8 +1,8 @@
-//! Tables: named columns from text in any of its dialects, `.npz`, `.npy`, `.safetensors` and (build
+//! Tables: named columns from text in many dialects, `.npz`, `.npy`, `.safetensors` and (build
 //! features) HDF5 and `.parquet`.
 //!
-//! What a file is, its first bytes say, and its extension where they do not. Columns of text stay text
-//! until somebody asks for their numbers: what stands in the others does not matter.
+//! The kind of a file is recognised by its first bytes, otherwise by its extension. Columns of text are
+//! parsed as numbers only when these are asked for: unused columns may hold anything.
 
 mod arrays;
 mod hdf5;
@@ -24,17 +24,17 @@ pub use kind::Kind;
 pub struct Table {
     /// Where it came from, for error messages.
     pub path: PathBuf,
-    /// Names of the columns, with their units where the header has some.
+    /// Names of the columns, with units if the header has them.
     pub names: Vec<String>,
     /// The columns.
     pub columns: Vec<Column>,
-    /// Arrays without a dimension in an `.npz` or `.safetensors`: single numbers, by name.
+    /// Zero-dimensional arrays in an `.npz` or `.safetensors`: single numbers, by name.
     pub scalars: Vec<(String, f64)>,
-    /// What had to be guessed or was left out, a sentence each, for the user.
+    /// Notes for the user about what was guessed or left out, a sentence each.
     pub notes: Vec<String>,
     /// Arrays that cannot be a column, and why.
     pub unreadable: Vec<(String, String)>,
-    /// The comments above the rows of a text file, without their signs.
+    /// The comments above the rows of a text file, without `#` or `%`.
     pub comments: Vec<String>,
     /// The line of each row in a text file; empty elsewhere.
     pub lines: Vec<u64>,
@@ -45,7 +45,7 @@ pub struct Table {
 pub enum Column {
     /// NaN where a cell is missing.
     Numbers(Vec<f64>),
-    /// As they stand in the file.
+    /// The text as in the file.
     Words(Words),
 }
 
@@ -56,9 +56,9 @@ pub struct Words {
     text: String,
     /// Where each ends.
     ends: Vec<usize>,
-    /// True where a comma stands before the decimals.
+    /// True if the decimal separator is a comma.
     decimal_comma: bool,
-    /// The numbers, once somebody has asked; the row of a cell that is none.
+    /// The cells as numbers, parsed on first use; or the row of a cell that is not a number.
     numbers: OnceLock<Result<Vec<f64>, usize>>,
 }
 
@@ -78,7 +78,7 @@ impl Words {
         (0..self.ends.len()).map(|row| self.cell(row))
     }
 
-    /// True/False, yes/no are 1/0 where no other words are in the column.
+    /// Parses the cells as numbers. True/False and yes/no are 1/0 if the column has no other words.
     fn parse(&self) -> Result<Vec<f64>, usize> {
         let number = |cell| match is_missing(cell) {
             true => Some(f64::NAN),
@@ -121,12 +121,12 @@ impl Column {
         }
     }
 
-    /// True where there are no rows.
+    /// True if there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The numbers, NaN where a cell is missing; the row of a cell that is no number.
+    /// The numbers, NaN where a cell is missing; the error is the row of a cell that is not a number.
     pub fn values(&self) -> Result<&[f64], usize> {
         match self {
             Column::Numbers(values) => Ok(values),
@@ -137,7 +137,7 @@ impl Column {
         }
     }
 
-    /// The cell of a row, as the file has it.
+    /// The cell of a row, as in the file.
     pub fn word(&self, row: usize) -> Cow<'_, str> {
         match self {
             Column::Numbers(values) if values[row].is_nan() => "".into(),
@@ -146,7 +146,7 @@ impl Column {
         }
     }
 
-    /// True where the cell of a row says nothing.
+    /// True if the cell of a row has no value.
     pub fn is_missing(&self, row: usize) -> bool {
         match self {
             Column::Numbers(values) => values[row].is_nan(),
@@ -154,12 +154,12 @@ impl Column {
         }
     }
 
-    /// Number of cells that say nothing.
+    /// Number of cells without a value.
     pub fn missing(&self) -> usize {
         (0..self.len()).filter(|&row| self.is_missing(row)).count()
     }
 
-    /// Number of cells that are numbers by themselves.
+    /// Number of cells that are numbers as they stand (not True, yes, …).
     pub fn numbers(&self) -> usize {
         match self {
             Column::Numbers(values) => values.iter().filter(|v| !v.is_nan()).count(),
@@ -171,7 +171,7 @@ impl Column {
         }
     }
 
-    /// The place of each cell among `words`, which are sorted; NaN where it is none of them.
+    /// The index of each cell in `words`, which are sorted; NaN if it is not among them.
     pub fn among(&self, words: &[String]) -> Vec<f64> {
         let place = |row| match words.binary_search_by(|word| word.as_str().cmp(&self.word(row))) {
             Ok(place) => place as f64,
@@ -180,7 +180,7 @@ impl Column {
         (0..self.len()).map(place).collect()
     }
 
-    /// The same with only the `rows` given.
+    /// The column with only these `rows`.
     fn select(&self, rows: &[usize]) -> Column {
         match self {
             Column::Numbers(values) => {
@@ -194,7 +194,7 @@ impl Column {
     }
 }
 
-/// Words that stand for a cell without a value.
+/// True for words that mark a missing value.
 fn is_missing(cell: &str) -> bool {
     const WORDS: [&str; 9] = ["na", "n/a", "#n/a", "nan", "-nan", "+nan", "null", "none", "--"];
     match cell {
@@ -203,7 +203,7 @@ fn is_missing(cell: &str) -> bool {
     }
 }
 
-/// 1 or 0 for a word that is true or false.
+/// 1 or 0 for a word that means true or false.
 fn truth(cell: &str) -> Option<f64> {
     let is = |words: [&str; 2]| words.iter().any(|word| cell.eq_ignore_ascii_case(word));
     match cell {
@@ -213,10 +213,10 @@ fn truth(cell: &str) -> Option<f64> {
     }
 }
 
-/// A number as programs write it: Fortran's exponents (`1.0D+03`, `1.0-103`) too.
+/// Parses a number as programs write it, including Fortran's exponents (`1.0D+03`, `1.0-103`).
 fn number(cell: &str, decimal_comma: bool) -> Option<f64> {
     if decimal_comma && cell.contains([',', '.']) {
-        // A point beside decimal commas groups thousands or is an error: neither is guessed.
+        // A point among decimal commas separates thousands or is an error: neither is guessed.
         return match cell.contains('.') || cell.matches(',').count() > 1 {
             true => None,
             false => number(&cell.replacen(',', ".", 1), false),
@@ -233,7 +233,7 @@ fn number(cell: &str, decimal_comma: bool) -> Option<f64> {
     if let Ok(value) = plain.parse() {
         return Some(value);
     }
-    // Fortran leaves the letter out before exponents of three digits.
+    // Fortran omits the letter before exponents of three digits.
     let at = plain.rfind(['+', '-']).filter(|&at| at > 0)?;
     let (mantissa, exponent) = plain.split_at(at);
     let digits = exponent.len() == 4 && exponent[1..].bytes().all(|b| b.is_ascii_digit());
@@ -241,7 +241,7 @@ fn number(cell: &str, decimal_comma: bool) -> Option<f64> {
     (digits && ends).then(|| format!("{mantissa}e{exponent}").parse().ok()).flatten()
 }
 
-/// A column's name without its unit, and the unit: `x [AU]`, `x (km)`; AHF numbers its columns so.
+/// A column's name without its unit, and the unit: `x [AU]`, `x (km)`. AHF numbers its columns in this way.
 pub fn name_and_unit(name: &str) -> (&str, Option<&str>) {
     let split = |open: char, close: char| {
         let inside = name.strip_suffix(close)?;
@@ -253,17 +253,17 @@ pub fn name_and_unit(name: &str) -> (&str, Option<&str>) {
 }
 
 impl Table {
-    /// A table of numbers that a program made; NaN where a value is missing.
+    /// A table of numbers in memory; NaN where a value is missing.
     pub fn new(names: Vec<String>, columns: Vec<Vec<f64>>) -> Self {
         let columns = columns.into_iter().map(Column::from).collect();
         Table { names, columns, ..Table::default() }
     }
 
-    /// Reads a table; its first bytes say how.
+    /// Reads a table from a file of any supported kind.
     ///
-    /// An `.npz` or `.safetensors` holds one array of shape `[row]` for each column; arrays of shape
+    /// An `.npz` or `.safetensors` holds one array of shape `[row]` per column; arrays of shape
     /// `[row, k]` give columns `name0`, `name1`, …, and those of shape `[]` are scalars. An `.npy` of
-    /// shape `[row, k]` gives `x0`, `x1`, …, as does a text without a header.
+    /// shape `[row, k]` gives `x0`, `x1`, …, as does text without a header.
     ///
     /// # Errors
     /// A file of another kind, with its name and what to do; a damaged file; rows of different lengths.
@@ -282,17 +282,17 @@ impl Table {
         Ok(table)
     }
 
-    /// The table of which the `arrays` of the file `path` are the columns, as [`Table::read`] makes it.
+    /// The table whose columns are the `arrays` of the file `path`, as made by [`Table::read`].
     ///
     /// # Errors
-    /// Arrays of more than two axes, of no rows or of different lengths.
+    /// Arrays with more than two axes, without rows or of different lengths.
     pub fn of_arrays(path: &Path, arrays: &[Array]) -> Result<Self> {
         let table = Table { path: path.to_path_buf(), ..arrays::table(path, arrays)? };
         table.even()?;
         Ok(table)
     }
 
-    /// An error where there are no rows, or columns differ in length.
+    /// An error if there are no rows or the columns differ in length.
     fn even(&self) -> Result<()> {
         if self.rows() == 0 {
             return Err(Error::input("the table has no rows").file(&self.path));
@@ -312,7 +312,7 @@ impl Table {
         self.columns.first().map_or(0, Column::len)
     }
 
-    /// The number of a row in error messages: its line in a text file, else 2 for the first row.
+    /// The number of a row in error messages: its line in a text file; elsewhere the first row is 2.
     pub fn row_number(&self, row: usize) -> u64 {
         self.lines.get(row).copied().unwrap_or(row as u64 + 2)
     }
@@ -322,7 +322,7 @@ impl Table {
         self.scalars.iter().find(|(n, _)| n == name).map(|(_, value)| *value)
     }
 
-    /// Position of the column `name`, which may leave out the unit that the header has.
+    /// Position of the column `name`, given with or without the unit in the header.
     pub fn find(&self, name: &str) -> Option<usize> {
         let only = |same: &dyn Fn(&str) -> bool| {
             let mut found = (0..self.names.len()).filter(|&k| same(&self.names[k]));
@@ -334,7 +334,7 @@ impl Table {
         }
     }
 
-    /// What to say of a column that is not there.
+    /// The error message for a missing column.
     pub(crate) fn lacks(&self) -> String {
         const MOST: usize = 40;
         let more = match self.names.len().saturating_sub(MOST) {
@@ -345,7 +345,7 @@ impl Table {
         format!("there is no such column; the columns are {names}{more}")
     }
 
-    /// The cells of the column `name`; an error where there is none, or two.
+    /// The cells of the column `name`; an error if there is none, or more than one.
     pub fn cells(&self, name: &str) -> Result<&Column> {
         let error = |message: String| Error::input(message).file(&self.path).field(name);
         let unreadable = self.unreadable.iter().find(|(other, _)| other == name);
@@ -360,8 +360,8 @@ impl Table {
         Ok(&self.columns[index])
     }
 
-    /// The numbers of the column `name`, NaN where a cell is missing; an error where it is not there or
-    /// holds other words than numbers.
+    /// The numbers of the column `name`, NaN where a cell is missing; an error if there is no such column or
+    /// a cell is not a number.
     pub fn values(&self, name: &str) -> Result<&[f64]> {
         let cells = self.cells(name)?;
         cells.values().map_err(|row| {
@@ -370,13 +370,13 @@ impl Table {
         })
     }
 
-    /// The column `name`; an error where it is not there, or a cell is missing, infinite or no number.
+    /// The column `name`; an error if there is none, or a cell is missing, infinite or not a number.
     pub fn column(&self, name: &str) -> Result<&[f64]> {
         let column = self.values(name)?;
         let Some(row) = column.iter().position(|v| !v.is_finite()) else { return Ok(column) };
         let others = column.iter().filter(|v| v.is_nan()).count();
         let many = match (column[row].is_nan(), others) {
-            (true, 2..) => format!("; so in {others} of {} rows", column.len()),
+            (true, 2..) => format!("; missing in {others} of {} rows", column.len()),
             _ => String::new(),
         };
         let cell = match self.cells(name)?.word(row) {
@@ -389,7 +389,7 @@ impl Table {
         Err(Error::input(message).file(&self.path).field(name).row(self.row_number(row)))
     }
 
-    /// A table yet without columns, whose rows are on these `lines` of the file `path`.
+    /// A table without columns so far, whose rows are on these `lines` of the file `path`.
     pub fn of_lines(path: &Path, lines: Vec<u64>) -> Self {
         Table { path: path.to_path_buf(), lines, ..Table::default() }
     }
@@ -399,7 +399,7 @@ impl Table {
         self.columns.extend(columns.into_iter().map(Column::Words));
     }
 
-    /// The same with only the `rows` given.
+    /// The table with only these `rows`.
     pub fn with_rows(&self, rows: &[usize]) -> Table {
         Table {
             path: self.path.clone(),
@@ -413,8 +413,8 @@ impl Table {
         }
     }
 
-    /// The column `name`, NaN where a cell is missing; an error where it is not there, or a cell is infinite or
-    /// no number.
+    /// The column `name`, NaN where a cell is missing; an error if there is none, or a cell is infinite or not
+    /// a number.
     pub fn with_gaps(&self, name: &str) -> Result<&[f64]> {
         let column = self.values(name)?;
         match column.iter().position(|v| v.is_infinite()) {
@@ -426,10 +426,10 @@ impl Table {
         }
     }
 
-    /// Leaves out the rows that lack a value in one of the columns `names`: how many.
+    /// Leaves out the rows with a missing value in one of the columns `names`, and returns their number.
     ///
     /// # Errors
-    /// A column that is not there; no row that is whole.
+    /// A column that does not exist; no complete row.
     pub fn drop_missing(&mut self, names: &[String]) -> Result<usize> {
         let columns = names.iter().map(|name| self.cells(name)).collect::<Result<Vec<_>>>()?;
         let whole = |row: &usize| !columns.iter().any(|column| column.is_missing(*row));
@@ -466,7 +466,7 @@ impl Table {
         text
     }
 
-    /// Writes a `.csv` table whole.
+    /// Writes the table as a `.csv` file, all at once.
     pub fn write_csv(&self, path: &Path) -> Result<()> {
         crate::store::write_atomic(path, self.csv().as_bytes())
     }

@@ -10,7 +10,7 @@ pub(super) fn read(path: &Path) -> Result<Table> {
     Err(Error::input("this build cannot read Parquet: build with --features parquet").file(path))
 }
 
-/// The reader panics on some damaged files: the file is at fault then, and a user gets an error.
+/// The reader panics on some damaged files, which becomes an error.
 #[cfg(feature = "parquet")]
 pub(super) fn read(path: &Path) -> Result<Table> {
     crate::panics::contained(|| rows(path))
@@ -23,9 +23,9 @@ fn rows(path: &Path) -> Result<Table> {
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use parquet::record::Field;
 
-    /// Whole numbers from here on are not all in f64.
+    /// Beyond this, not every integer is exact in f64.
     const EXACT: u64 = 1 << 53;
-    /// A column as it grows: numbers until there is something else.
+    /// A column being read: numbers until something else occurs.
     enum Growing {
         Numbers(Vec<f64>),
         Words(Words),
@@ -92,7 +92,7 @@ fn rows(path: &Path) -> Result<Table> {
             Growing::Words(words) => Column::Words(words),
         });
     }
-    // What pandas keeps of its index.
+    // The index of a pandas frame is not a column.
     if let Some(k) = table.names.iter().position(|name| name.starts_with("__index_level_")) {
         table.names.remove(k);
         table.columns.remove(k);

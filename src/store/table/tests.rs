@@ -82,7 +82,7 @@ fn without_a_header_columns_are_numbered() {
     let table = csv("Rome,41.9\nOslo,59.9\n").unwrap();
     assert_eq!((table.names.len(), table.rows()), (2, 2));
     assert_eq!(table.column("x1").unwrap(), [41.9, 59.9]);
-    // What pandas writes of columns without names is a header all the same.
+    // What pandas writes for columns without names is a header, too.
     for text in ["0,1,2\n0.5,1,7\n", ",0,1\n0,0.5,1\n"] {
         let table = csv(text).unwrap();
         assert_eq!(
@@ -93,7 +93,7 @@ fn without_a_header_columns_are_numbered() {
         assert_eq!(table.column("x0").unwrap(), [0.5], "{text}");
     }
     assert_eq!(csv("0,1,2\n3,4,5\n").unwrap().rows(), 2);
-    // A word over a number is a name, and so is a number beside it.
+    // A word above a number is a name, and so is a number next to it.
     assert_eq!(csv("city,2020\nOslo,59.9\n").unwrap().names, ["city", "2020"]);
     assert_eq!(file("am_fm", b"0.0 1.0\n1e-3 2\n").unwrap().names, ["x0", "x1"]);
 }
@@ -106,7 +106,7 @@ fn rows_are_numbered_by_their_lines() {
     assert_eq!(error.row, Some(5), "{error}");
 }
 
-/// What is in columns that nobody asks for does not matter; missing cells are counted.
+/// Unused columns may hold anything; missing cells are counted.
 #[test]
 fn cells_are_read_when_asked_for() {
     let text = "when,n,ok,x,id\n2024-01-01,1,True,NA,9007199254740993\nlater,?,no,,2\n,3,,-,3\n";
@@ -115,13 +115,13 @@ fn cells_are_read_when_asked_for() {
     assert_eq!(table.values("n").unwrap()[0], 1.0);
     assert_eq!(table.cells("id").unwrap().word(0), "9007199254740993");
     let error = table.column("x").map(<[f64]>::len).unwrap_err().to_string();
-    assert!(error.contains("NA where a number is needed; so in 3 of 3 rows"), "{error}");
+    assert!(error.contains("NA where a number is needed; missing in 3 of 3 rows"), "{error}");
     let error = table.column("when").map(<[f64]>::len).unwrap_err();
     assert_eq!((error.row, error.message.contains("2024-01-01")), (Some(2), true));
     assert_eq!(table.drop_missing(&["n".into()]).unwrap(), 1);
     assert_eq!((table.column("n").unwrap(), table.row_number(1)), (&[1.0, 3.0][..], 4));
     assert!(table.drop_missing(&["x".into()]).unwrap_err().to_string().contains("every row"));
-    // A yes among numbers is an error, and so is a comma among points.
+    // A yes among numbers is an error, and so is a comma among decimal points.
     assert!(csv("a\n1\nyes\n").unwrap().column("a").is_err());
     assert!(csv("a;b\n1,5;2\n3;1.5\n").unwrap().column("a").is_err());
 }
@@ -208,7 +208,7 @@ mod hdf5 {
             );
             assert_eq!(array("chunked").shape, [3, 2]);
             assert_eq!(array("chunked").values, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
-            // Where a name occurs twice it is the whole path.
+            // If a name occurs twice, it is the whole path.
             assert_eq!((array("inner/x").values[0], array("other/x").values[0]), (10.0, 20.0));
             assert_eq!(array("y").values[0], 30.0);
             assert!(array("nothing").unreadable.is_some());
@@ -231,7 +231,7 @@ mod hdf5 {
         assert_eq!(table.cells("name").unwrap().word(2), "ab");
     }
 
-    /// A damaged file is an error or, where only numbers changed, none; never a panic.
+    /// A damaged file is an error, or goes unnoticed if only numbers changed; it is never a panic.
     #[test]
     fn damaged_files_do_not_panic() {
         let whole = std::fs::read(fixture("frame.h5")).unwrap();

@@ -1,4 +1,4 @@
-//! Tables of text: any separator, comments, headers and none.
+//! Text tables: any separator, comments, with or without a header.
 
 use std::io::Read;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use super::{Column, Table, Words, is_missing, number};
 use crate::error::{Error, Result};
 
-/// Lines that are looked at to guess the separator.
+/// Number of lines used to guess the separator.
 const SAMPLE: usize = 200;
 
-/// What stands between cells.
+/// What separates cells.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Separator {
     Is(char),
@@ -29,7 +29,7 @@ impl Separator {
     }
 }
 
-/// A text of records, read from the front.
+/// Text read record by record.
 struct Records<'a> {
     text: &'a str,
     /// Where the next line begins.
@@ -44,7 +44,7 @@ impl<'a> Records<'a> {
         Records { text, at: 0, line: 1, separator }
     }
 
-    /// The next line that is neither blank nor a comment, without its end; comments go to `comments`.
+    /// Moves to the next line that is neither blank nor a comment; false at the end. Comments go to `comments`.
     fn skip(&mut self, comments: &mut Vec<&'a str>) -> bool {
         while self.at < self.text.len() {
             let rest = &self.text[self.at..];
@@ -61,13 +61,13 @@ impl<'a> Records<'a> {
         false
     }
 
-    /// Reads one record into `cells`, which are trimmed and without their quotes; where it began.
+    /// Reads one record into `cells`, trimmed and without quotes, and returns the line that it began on.
     fn next(&mut self, cells: &mut Words) -> u64 {
         cells.text.clear();
         cells.ends.clear();
         let begun = self.line;
         let text = self.text;
-        // Blanks before the first cell and after the last separate nothing.
+        // Blanks before the first cell and after the last are not separators.
         let mut at = self.at;
         loop {
             let blank = |c: char| c == ' ' || (c == '\t' && self.separator != Separator::Is('\t'));
@@ -113,7 +113,7 @@ impl<'a> Records<'a> {
     }
 }
 
-/// The separator that cuts the first lines into equally many cells.
+/// The separator that splits the first lines into equal numbers of cells.
 fn guess(text: &str, extension: &str) -> Separator {
     let first = if extension == "csv" { ',' } else { '\t' };
     let all = [first, '\t', ';', '|', ','].map(Separator::Is);
@@ -122,7 +122,7 @@ fn guess(text: &str, extension: &str) -> Separator {
         let mut widths = Vec::new();
         while widths.len() < SAMPLE && records.skip(&mut Vec::new()) {
             records.next(&mut cells);
-            // A separator at the end of a line opens no cell.
+            // A separator at the end of a line does not start a cell.
             let last = cells.ends.len() - usize::from(cells.cells().last() == Some(""));
             widths.push(last.max(1));
         }
@@ -145,7 +145,7 @@ fn guess(text: &str, extension: &str) -> Separator {
     most.1
 }
 
-/// The text of a file: unpacked, UTF-8 or else UTF-16 or Latin-1.
+/// The text of a file: unpacked, and decoded from UTF-16, UTF-8 or else Latin-1.
 fn decoded(path: &Path, notes: &mut Vec<String>) -> Result<String> {
     let mut bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
     if bytes.starts_with(b"\x1f\x8b") {
@@ -168,7 +168,7 @@ fn decoded(path: &Path, notes: &mut Vec<String>) -> Result<String> {
         bytes => match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => {
-                notes.push("read as Latin-1: it is no UTF-8".into());
+                notes.push("read as Latin-1: it is not valid UTF-8".into());
                 error.as_bytes().iter().map(|&b| char::from(b)).collect()
             }
         },
@@ -176,19 +176,19 @@ fn decoded(path: &Path, notes: &mut Vec<String>) -> Result<String> {
     if text.starts_with('\u{feff}') {
         text.drain(..'\u{feff}'.len_utf8());
     }
-    // Old Macs end lines with a carriage return alone.
+    // Old Macs end lines with just a carriage return.
     if text.contains('\r') && !text.contains('\n') {
         text = text.replace('\r', "\n");
     }
     Ok(text)
 }
 
-/// True for a cell that a header does not have.
+/// True for a cell that cannot be in a header.
 fn is_value(cell: &str) -> bool {
     is_missing(cell) || number(cell, false).is_some() || number(cell, true).is_some()
 }
 
-/// The names in the last comment that has as many as there are cells.
+/// The names in the last comment with as many names as there are cells.
 fn names_in(comments: &[&str], separator: Separator, cells: usize) -> Option<Vec<String>> {
     let names = |comment: &&str, separator| {
         let mut names = Words::default();
@@ -226,7 +226,7 @@ pub(super) fn read(path: &Path) -> Result<Table> {
     if let Some(names) = numbered(&first, &second) {
         (records.at, records.line) = (at, line);
         records.next(&mut cells);
-        table.notes.push("the header numbers the columns: they are called x0, x1, …".into());
+        table.notes.push("the header only numbers the columns: they are called x0, x1, …".into());
         table.names = names;
     } else if headless(&first, &second) {
         (records.at, records.line) = (at, line);
@@ -254,12 +254,12 @@ pub(super) fn read(path: &Path) -> Result<Table> {
         let line = records.next(&mut cells);
         if !begun {
             begun = true;
-            // Names of rows have no header in what R writes.
+            // R writes names of rows, without a header for them.
             if cells.ends.len() == columns.len() + 1 && cells.cells().last() != Some("") {
                 table.names.insert(0, String::new());
                 columns.push(Words::default());
             }
-            // A separator at the end of the header opens no column.
+            // A separator at the end of the header does not start a column.
             if cells.ends.len() + 1 == columns.len()
                 && table.names.last().is_some_and(String::is_empty)
             {
@@ -267,11 +267,11 @@ pub(super) fn read(path: &Path) -> Result<Table> {
                 columns.pop();
             }
         }
-        // Empty cells beyond the last column are separators at the end of the line.
+        // Empty cells beyond the last column come from separators at the end of the line.
         let beyond = (columns.len()..cells.ends.len()).any(|k| !cells.cell(k).is_empty());
         if cells.ends.len() < columns.len() || beyond {
             let message = format!(
-                "is not valid CSV: has {} cells (separator: {}), where the table has {} columns",
+                "is not valid CSV: has {} cells (separator: {}) but the table has {} columns",
                 cells.ends.len(),
                 separator.name(),
                 columns.len()
@@ -297,18 +297,18 @@ pub(super) fn read(path: &Path) -> Result<Table> {
     Ok(table)
 }
 
-/// The names of columns that a header 0, 1, 2, … numbers, as pandas does where they have no names.
+/// The names of columns under a header 0, 1, 2, …, which pandas writes if they have no names.
 fn numbered(first: &[String], second: &Words) -> Option<Vec<String>> {
     let index = usize::from(first.first().is_some_and(String::is_empty));
     let counts = first[index..].iter().enumerate().all(|(k, cell)| *cell == k.to_string());
-    // Two numbers, or rows of whole numbers, may be data.
+    // A header of two numbers, or above rows of integers, may be data.
     let fractions = second.cells().skip(index).any(|cell| cell.contains('.'));
     let sure = counts && fractions && first.len() - index >= 3 - 2 * index;
     let name = |k: usize| if k < index { String::new() } else { format!("x{}", k - index) };
     sure.then(|| (0..first.len()).map(name).collect())
 }
 
-/// True where the first row is no header: it holds numbers, or stands to the second as a row to a row.
+/// True if the first row is not a header: it holds only values, or has values in the same columns as the second.
 fn headless(first: &[String], second: &Words) -> bool {
     if first.iter().all(|cell| is_value(cell)) {
         return true;
@@ -319,7 +319,7 @@ fn headless(first: &[String], second: &Words) -> bool {
     alike && first.iter().any(|cell| fraction(cell))
 }
 
-/// Leaves out columns that nobody named: an index, or what separators at the ends of lines open.
+/// Leaves out columns without a name: an index, or those due to separators at the ends of lines.
 fn unnamed(table: &mut Table, columns: &mut Vec<Words>) {
     for k in (0..columns.len()).rev() {
         let name = &table.names[k];
@@ -336,7 +336,7 @@ fn unnamed(table: &mut Table, columns: &mut Vec<Words>) {
     }
 }
 
-/// True where commas stand before decimals: some do in numbers, and no number has a point.
+/// True if commas are decimal separators: some number has a comma, and no number has a point.
 fn decimal_commas(columns: &[Words]) -> bool {
     let comma = |cell: &str| cell.contains(',') && number(cell, true).is_some();
     if !columns.iter().any(|c| c.text.contains(',') && c.cells().any(comma)) {
