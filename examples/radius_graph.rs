@@ -1,4 +1,4 @@
-//! Points in a periodic box and who is near whom, as an edge list: `cargo run --release --example radius_graph`.
+//! Points in a periodic box and their neighbours, as an edge list: `cargo run --release --example radius_graph`.
 
 use lawsmith::device::Device;
 use lawsmith::error::Result;
@@ -11,7 +11,7 @@ fn main() -> Result<()> {
     let positions: Vec<f32> =
         (0..3 * nodes).map(|_| (reach.edge * random.uniform()) as f32 % 1000.0).collect();
 
-    // Edges are counted first, so that the list can be as long as it has to be.
+    // Edges are counted first, so that the list can be allocated.
     let graph = neighbours::count(&Device::cpu(), &positions, reach)?;
     let mut senders = vec![0; graph.edges()];
     graph.write_senders(&mut senders)?;
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
     println!("{nodes} points, {} directed edges within {}", edges.len(), reach.radius);
     let volume = 4.0 / 3.0 * std::f64::consts::PI * (reach.radius / reach.edge).powi(3);
     let (found, expected) = (edges.len() as f64 / nodes as f64, volume * (nodes - 1) as f64);
-    println!("{found:.3} neighbours a point; {expected:.3} are expected of random points");
-    println!("the first of them: {:?}", &edges[..5]);
+    println!("{found:.3} neighbours per point; {expected:.3} are expected for random points");
+    println!("the first edges: {:?}", &edges[..5]);
     Ok(())
 }

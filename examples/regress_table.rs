@@ -1,4 +1,4 @@
-//! A table that the program makes, and the law behind its last column: `cargo run --release --example regress_table`.
+//! The law behind the last column of a table in memory: `cargo run --release --example regress_table`.
 
 use lawsmith::device::Device;
 use lawsmith::error::Result;
@@ -7,7 +7,7 @@ use lawsmith::store::table::Table;
 use lawsmith::symbolic::options::Options;
 
 fn main() -> Result<()> {
-    // The period of a pendulum of length l that swings by the angle a, measured to one part in a thousand.
+    // The period of a pendulum of length l and amplitude a, measured to one part in a thousand.
     let mut random = Random::new(1, 0);
     let mut columns = vec![Vec::new(); 3];
     for _ in 0..400 {

@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let mut laws = Vec::new();
     for (k, message) in messages.summary.components.iter().enumerate() {
         let target = vec!["message".to_string()];
-        // What is left of a message is the error of a network, which Select::Shortest takes for noise of each row.
+        // Residuals of a message are errors of the network, which Select::Shortest would take for noise in each row.
         let (select, evaluations) = (Select::Best, Some(40_000));
         let options = Options { target, select, evaluations, ..Options::default() };
         let table = messages.table(k);

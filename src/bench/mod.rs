@@ -1,10 +1,10 @@
-//! Throughput of every operation, beside what this machine allows.
+//! Throughput of every operation, compared with the limits of this machine.
 //!
 //! The floor of an operation is the larger of flops / peak and bytes / bandwidth, where peak and
-//! bandwidth are measured on all threads a moment before (`ceilings/`) and flops and bytes are what
-//! the mathematics asks for, not what an implementation does. Fraction of floor = floor / median time.
+//! bandwidth have just been measured on all threads (`ceilings/`), and flops and bytes are what the
+//! mathematics requires, not what an implementation does. Fraction of floor = floor / median time.
 //!
-//! On a GPU the data are on the device before the first call, and its own clock is read.
+//! On a GPU the data are on the device before the first call, and times are from the device's clock.
 
 pub(crate) mod ceilings;
 pub mod compare;
@@ -24,16 +24,16 @@ use crate::ops::check_precision;
 pub use ceilings::Ceilings;
 use operations::OPERATIONS;
 
-/// Of the time that one measurement gets, what the warm-up before it takes.
+/// Time of the warm-up before a measurement, as a fraction of the time of the measurement.
 const WARM_UP: f64 = 0.2;
-/// Times of an operation that is slow, and of one that is fast.
+/// Number of times measured: at least (slow operations), and at most (fast ones).
 const REPEATS: std::ops::RangeInclusive<usize> = 5..=10_000;
-/// On a GPU one time is that of as many calls as take about so many seconds: the host enqueues them
-/// ahead of the device, as in a training.
+/// On a GPU each time spans as many calls as take about this many seconds: the host enqueues them
+/// ahead of the device, as in training.
 const SPAN: f64 = 1e-3;
 const MOST_CALLS: f64 = 1000.0;
-/// The stand-in driver shows that operations are measured, not how fast they are: it gets an Nth of the
-/// work, once.
+/// The stand-in driver tests that operations can be measured, not how fast they are: it gets this fraction
+/// of the work (one Nth), once.
 const STAND_IN: usize = 64;
 
 /// One measured operation; one object of `bench --json`.
@@ -43,7 +43,7 @@ pub struct Measurement {
     pub op: String,
     /// Where it ran.
     pub device: String,
-    /// What it worked on, in words.
+    /// Description of the problem size.
     pub size: String,
     /// Arithmetic: f32, bf16, f64.
     pub precision: String,
@@ -51,46 +51,46 @@ pub struct Measurement {
     pub seconds: f64,
     /// Shortest time.
     pub seconds_min: f64,
-    /// Time that 90 % of the calls stay below.
+    /// 90th percentile of the times.
     pub seconds_p90: f64,
-    /// Times measured.
+    /// Number of times measured.
     pub repeats: usize,
     /// Work per second, from the median.
     pub rate: f64,
     /// What the rate counts.
     pub unit: String,
-    /// Time that the machine needs at least; `None` where no count of the work is honest.
+    /// Least time that the machine needs; `None` if the work cannot be counted honestly.
     pub floor_seconds: Option<f64>,
     /// floor_seconds / seconds.
     pub fraction_of_floor: Option<f64>,
-    /// Median relative drift of the energy, where the operation integrates motion.
+    /// Median relative energy drift, if the operation integrates motion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub energy_drift: Option<f64>,
-    /// The commit that was built.
+    /// The commit that the program was built from.
     pub commit: &'static str,
     /// The state of a GPU.
     #[serde(flatten)]
     pub gpu: Option<Reading>,
-    /// seconds / those of an earlier measurement, if there is one to compare with.
+    /// seconds / seconds of an earlier measurement, if there is one to compare with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
 }
 
-/// What a call of an operation does.
+/// The work of one call of an operation.
 struct Work {
     op: &'static str,
     size: String,
     precision: Arithmetic,
-    /// Units of work of a call, and what they are.
+    /// Units of work per call, and the unit of the rate.
     count: f64,
     unit: &'static str,
-    /// Floating-point operations, an FMA being two; `None` where they depend on the data.
+    /// Floating-point operations, an FMA counting as two; `None` if they depend on the data.
     flops: Option<f64>,
     /// Bytes that must be read and written.
     bytes: f64,
 }
 
-/// The arithmetic that a floor is taken from.
+/// The arithmetic that determines the peak for a floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arithmetic {
     F32,
@@ -108,7 +108,7 @@ impl Arithmetic {
     }
 }
 
-/// What is measured of an operation: all its cases, or those in one arithmetic.
+/// An operation to measure: all its cases, or only those in one arithmetic.
 struct Selected {
     op: &'static str,
     only: Option<Arithmetic>,
@@ -124,7 +124,7 @@ impl Selected {
         };
         let Some(&(op, types)) = OPERATIONS.iter().find(|(op, _)| *op == name) else {
             let names = OPERATIONS.map(|(op, _)| op).join(", ");
-            return Err(wrong(format!("'{name}' is no operation; there are {names}")));
+            return Err(wrong(format!("'{name}' is not an operation; the operations are {names}")));
         };
         let named = |only: &str| types.iter().copied().find(|known| known.name() == only);
         let only = match only {
@@ -138,12 +138,12 @@ impl Selected {
     }
 }
 
-/// Measures the named operations, all where none is named, on `device`, each case for `seconds`. A name is that of
-/// an operation, or with an arithmetic, `edge:bf16`, of some of its cases; without one, cases in bf16 are left out where
-/// the device lacks it, and the observer is told. `report` is called as each is measured.
+/// Measures the named operations, or all if none is named, on `device`, each case for `seconds`. A name is that of an
+/// operation; with an arithmetic, as in `edge:bf16`, it selects some of its cases. Without one, cases in bf16 are left
+/// out on a device that lacks it, and the observer is told. `report` is called after each case.
 ///
 /// # Errors
-/// An unknown name; those of the device and of `report`.
+/// An unknown name; errors of the device and of `report`.
 pub fn run(
     device: &Device,
     names: &[String],
@@ -185,17 +185,17 @@ fn in_bf16(op: &str) -> bool {
     OPERATIONS.iter().any(|(name, types)| *name == op && types.contains(&Arithmetic::Bf16))
 }
 
-/// Where, against what and for how long is measured.
+/// Where to measure, the limits to compare with, and for how long.
 struct Harness<'a> {
     device: &'a Device,
     ceilings: Ceilings,
-    /// Time of one measurement, beside the warm-up.
+    /// Time of one measurement, without the warm-up.
     budget: Duration,
     observer: &'a dyn Observer,
 }
 
 impl Harness<'_> {
-    /// How many of `count` things an operation is measured on.
+    /// The size to measure at instead of `count`: smaller on the stand-in driver.
     fn size(&self, count: usize) -> usize {
         if self.is_emulated() { count.div_ceil(STAND_IN) } else { count }
     }
@@ -208,12 +208,12 @@ impl Harness<'_> {
         matches!(self.device, Device::Gpu(gpu) if gpu.is_emulated())
     }
 
-    /// Times `call` for as long as there is, after a warm-up. On a GPU it only enqueues its work.
+    /// Times `call` repeatedly within the budget, after a warm-up. On a GPU `call` only enqueues its work.
     fn measure(&self, work: Work, call: impl FnMut() -> Result<()>) -> Result<Measurement> {
         self.measure_steps(work, 1, call)
     }
 
-    /// The same for a call that does the work `steps` times; the times are those of one.
+    /// The same for a call that does the work `steps` times; times are per step.
     fn measure_steps(
         &self,
         work: Work,
@@ -259,7 +259,7 @@ impl Harness<'_> {
         Ok(Measurement { gpu, ..measurement(self.device, &work, times, floor) })
     }
 
-    /// Seconds that some calls take together.
+    /// Seconds that `calls` calls take together.
     fn span(&self, calls: usize, call: &mut impl FnMut() -> Result<()>) -> Result<f64> {
         let mut all = || (0..calls).try_for_each(|_| call());
         match self.device {
@@ -273,7 +273,7 @@ impl Harness<'_> {
     }
 }
 
-/// Seconds of the device for what `enqueue` enqueues, for which it waits.
+/// Seconds on the device's clock for the work that `enqueue` enqueues; waits for it.
 fn seconds(gpu: Gpu, enqueue: impl FnOnce() -> Result<()>) -> Result<f64> {
     let begun = gpu.moment()?;
     enqueue()?;
@@ -336,7 +336,7 @@ mod tests {
             run(&Device::cpu(), &["adam".into(), name.into()], 0.1, &(), nothing).unwrap_err()
         };
         assert!(error("fft").to_string().contains("adam"));
-        assert!(error("fft:f32").to_string().contains("'fft' is no operation"));
+        assert!(error("fft:f32").to_string().contains("'fft' is not an operation"));
         assert!(error("rk4:f32").to_string().contains("rk4 is measured in f64"));
         assert!(error("edge:tf32").to_string().contains("edge is measured in f32 and bf16"));
     }

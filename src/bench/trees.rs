@@ -1,4 +1,4 @@
-//! Scoring a population that another program made, to compare speeds on the same trees.
+//! Scoring a population written by another program, to compare speeds on the same trees.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::formula::expression::Expression;
 use crate::ops::expression::{self as op, Loss, Program, Rows};
 use crate::store::table::Table;
 
-/// Time spent on calls, and the fewest of them.
+/// Time spent on calls, and their minimum number.
 const BUDGET: Duration = Duration::from_secs(2);
 const FEWEST: usize = 5;
 
@@ -22,9 +22,9 @@ pub struct Trees {
     pub trees: usize,
     /// Number of rows.
     pub rows: usize,
-    /// Nodes of all expressions, as the file counts them.
+    /// Nodes of all expressions, as counted in the file.
     pub nodes: u64,
-    /// The same, as written: more than the file's where its leaves have weights.
+    /// Nodes of the formulas as written: more, if leaves in the file have weights.
     pub nodes_written: u64,
     /// Calls measured.
     pub calls: usize,
@@ -32,21 +32,21 @@ pub struct Trees {
     pub seconds: f64,
     /// Nodes of the file × rows per second, from the median.
     pub rate: f64,
-    /// From the fastest call.
+    /// The same from the fastest call.
     pub rate_max: f64,
-    /// Share of the expressions that are valid on all rows.
+    /// Fraction of the expressions that are valid on all rows.
     pub valid: f64,
 }
 
-/// Scores the expressions of `trees` (lines of a number of nodes, a tab, and an infix formula) on the
-/// columns of a table, the last of which is the target. Every expression is evaluated on every row,
-/// on a processor; nothing is simplified, shared or left out.
+/// Scores the expressions of `trees` (each line: number of nodes, tab, infix formula) on the columns of
+/// a table, whose last column is the target. Every expression is evaluated on every row, on the CPU;
+/// nothing is simplified, shared or left out.
 ///
 /// # Errors
-/// Files that cannot be read as such.
+/// Files that cannot be read in this form.
 pub fn measure(device: &Device, trees: &Path, table: &Path) -> Result<Trees> {
     let Device::Cpu(cpu) = device else {
-        return Err(Error::usage("--trees measures a CPU: add --device cpu"));
+        return Err(Error::usage("--trees runs only on the CPU: add --device cpu"));
     };
     let table = Table::read(table)?;
     let single = |name: &String| -> Result<Vec<f32>> {

@@ -1,4 +1,4 @@
-//! The limits of the processor, on all threads: the widest vectors, and copies.
+//! The limits of the CPU, on all threads: the widest vectors, and copies.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -24,7 +24,7 @@ pub(super) fn measure(cpu: &Cpu) -> Result<Ceilings> {
     })
 }
 
-/// Operations of `round(steps)` on every thread at once; it returns how many there were.
+/// Times `round(steps)` on every thread at once; `round` returns its number of operations.
 fn flops(what: &str, round: impl Fn(u64) -> f64 + Sync) -> Result<Ceiling> {
     let timed = |steps: u64| {
         let begun = Instant::now();
@@ -34,7 +34,7 @@ fn flops(what: &str, round: impl Fn(u64) -> f64 + Sync) -> Result<Ceiling> {
     Ceiling::measure(what.into(), LEAST, ROUNDS, timed)
 }
 
-/// Time of copies, both directions counted; `bytes` is the size of source and destination together.
+/// Times copies, counting bytes read and written; `bytes` is the size of source and destination together.
 fn bandwidth(bytes: usize) -> Ceiling {
     let source = vec![1u64; bytes / 16];
     let mut destination = vec![0u64; bytes / 16];
@@ -56,7 +56,7 @@ fn bandwidth(bytes: usize) -> Ceiling {
     Ceiling { what: super::copy_of(bytes), count: (copies * bytes) as f64, times }
 }
 
-/// Chains of dependent multiply-adds that run side by side: enough to hide their latency.
+/// Independent chains of dependent multiply-adds: enough to hide their latency.
 const CHAINS: usize = 16;
 
 fn f32_round(simd: Simd, rounds: u64) -> f64 {

@@ -18,31 +18,32 @@ const COPY: Kernel = Kernel { module: "ceilings", name: "ceilings_copy" };
 const WGMMA: Kernel = Kernel { module: "ceilings", name: "ceilings_wgmma" };
 const BULK: Kernel = Kernel { module: "ceilings", name: "ceilings_bulk" };
 
-/// Operations of a thread in a round: chains, links and the two of a multiply-add.
+/// Operations per thread and round: chains × links × two for a multiply-add.
 const FMA_OPERATIONS: usize = 16 * 8 * 2;
-/// The same of a warp on tensor cores, shared by its threads.
+/// The same on tensor cores: the operations of a warp divided by its threads.
 const MMA_OPERATIONS: usize = 8 * (16 * 8 * 16 * 2) / 32;
 const THREADS: u32 = 256;
 
 /// The compute capability that has `ceilings_wgmma` and `ceilings_bulk`.
 const HOPPER: (i32, i32) = (9, 0);
-/// Rows of the operands of `ceilings_wgmma`, those of two warpgroups and what both are multiplied by, and columns.
+/// Shapes of the operands of `ceilings_wgmma`: two warpgroups with `ROWS` rows each, multiplied by a shared operand
+/// of `COLUMNS` columns; `DEPTH` is the inner dimension.
 const GROUPS: usize = 2;
 const ROWS: usize = 64;
 const COLUMNS: usize = 256;
 const DEPTH: usize = 32;
 const OPERANDS: usize = (GROUPS * ROWS + COLUMNS) * DEPTH;
-/// Products of a warpgroup in a round, and operations of one.
+/// Products per warpgroup and round, and operations per product.
 const PRODUCTS: usize = 16;
 const WGMMA_OPERATIONS: usize = ROWS * COLUMNS * 16 * 2;
-/// Stages of the ring of `ceilings_bulk`, and numbers of each.
+/// Stages of the ring buffer of `ceilings_bulk`, and f32 numbers in each.
 const STAGES: usize = 8;
 const PIECE: usize = 4096;
 
-/// Blocks for each multiprocessor: 32 warps, which every architecture holds.
+/// Blocks per multiprocessor: 32 warps, which fit on every architecture.
 const BLOCKS: usize = 4;
 
-/// How much is done, and for how long.
+/// How much work is done, and for how long.
 struct Effort {
     blocks: usize,
     rounds: usize,
@@ -109,7 +110,7 @@ fn flops(
     })
 }
 
-/// Products of operands drawn at random: of equal ones tensor cores draw less power, and clock higher.
+/// Products of random operands: with equal ones tensor cores draw less power and clock higher.
 fn wgmma_flops(gpu: Gpu, effort: &Effort) -> Result<Ceiling> {
     let mut random = Random::new(1, 1);
     let operands: Vec<_> = (0..OPERANDS).map(|_| bf16::from_f64(random.normal())).collect();
@@ -135,7 +136,7 @@ unsafe fn wgmma(gpu: Gpu, blocks: usize, args: &WgmmaArgs) -> Result<()> {
     unsafe { gpu.launch(WGMMA, Grid { shared, ..Grid::new(blocks, THREADS) }, args) }
 }
 
-/// Of what the copy in the cache reads, into shared memory.
+/// Bulk copies to shared memory of as many bytes as the copy in cache reads.
 fn bulk_bandwidth(gpu: Gpu, effort: &Effort) -> Result<Ceiling> {
     let pieces = effort.cache / 2 / (PIECE * size_of::<f32>());
     let from = gpu.zeros::<f32>(pieces * PIECE)?;
@@ -213,7 +214,7 @@ mod tests {
         }
     }
 
-    /// A device with the kernels of sm_90a, which the stand-in runs as any other.
+    /// A device that can run the kernels for sm_90a; the stand-in driver runs them, too.
     fn hopper() -> Option<Gpu> {
         let Some(crate::device::Device::Gpu(gpu)) = crate::device::test_gpu() else { return None };
         let there = gpu.properties().unwrap().capability == HOPPER || gpu.is_emulated();
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn gpu_rounds_of_wgmma_multiply_as_often_as_is_counted() {
         let Some(gpu) = hopper() else { return };
-        // Small integers, of which all sums are exact.
+        // Small integers, so that all sums are exact.
         let value = |place: usize| (place * place + place / 7) % 5;
         let operands: Vec<_> = (0..OPERANDS).map(|k| bf16::from_f32(value(k) as f32)).collect();
         let uploaded = gpu.upload(&operands).unwrap();
@@ -255,7 +256,7 @@ mod tests {
     #[test]
     fn gpu_bulk_copies_bring_what_is_counted() {
         let Some(gpu) = hopper() else { return };
-        // No multiple of the stages, so that each of them gets other pieces in each round.
+        // Not a multiple of the stages, so that each stage gets different pieces in each round.
         let pieces = 5;
         let values: Vec<f32> = (0..pieces * PIECE).map(|k| (k / 3 % 101) as f32).collect();
         let from = gpu.upload(&values).unwrap();

@@ -1,4 +1,4 @@
-//! What this machine allows, measured on all of the device: operations a second, bytes a second.
+//! The limits of this machine, measured on the whole device: operations per second, bytes per second.
 
 mod cpu;
 pub(crate) mod gpu;
@@ -6,16 +6,16 @@ pub(crate) mod gpu;
 use crate::device::Device;
 use crate::error::Result;
 
-/// Rounds that are timed, and seconds that each lasts at least: long against the start of the threads.
+/// Rounds that are timed, and the least seconds of each: long compared with the start of the threads.
 const ROUNDS: usize = 10;
 const LEAST: f64 = 0.03;
 
-/// A measured limit: work, and the times that it took.
+/// A measured limit: the work and the times that it took.
 #[derive(Clone, Debug)]
 pub struct Ceiling {
-    /// What was done.
+    /// Description of the work.
     pub what: String,
-    /// Operations or bytes of one round.
+    /// Operations or bytes per round.
     pub count: f64,
     /// Seconds of each round.
     pub times: Vec<f64>,
@@ -27,8 +27,8 @@ impl Ceiling {
         self.count / self.times.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
-    /// Times `rounds` rounds of `timed(steps)`, which returns work and seconds, with as many steps as
-    /// take `least` seconds.
+    /// Times `rounds` rounds of `timed(steps)`, which returns work and seconds, with enough steps to take
+    /// `least` seconds.
     fn measure(
         what: String,
         least: f64,
@@ -48,17 +48,17 @@ impl Ceiling {
 /// Measured limits of a device.
 #[derive(Clone, Debug)]
 pub struct Ceilings {
-    /// f32 operations, a fused multiply-add being two.
+    /// f32 operations, a fused multiply-add counting as two.
     pub f32_flops: Ceiling,
-    /// bf16 operations, where there are instructions for products of them.
+    /// bf16 operations, if there are instructions for bf16 products.
     pub bf16_flops: Option<Ceiling>,
-    /// The same of the products of whole warpgroups that a GPU of compute capability 9.0 has.
+    /// The same with the warpgroup products (wgmma) of a GPU of compute capability 9.0.
     pub wgmma_flops: Option<Ceiling>,
     /// f64 operations.
     pub f64_flops: Ceiling,
     /// Bytes read and written by a copy that stays in caches.
     pub cache_bandwidth: Ceiling,
-    /// Bytes that arrive in the shared memory of a GPU of compute capability 9.0 by bulk copies from its cache.
+    /// Bytes brought from cache to shared memory by bulk copies, on a GPU of compute capability 9.0.
     pub bulk_bandwidth: Option<Ceiling>,
     /// Bytes read and written by a copy in memory.
     pub memory_bandwidth: Ceiling,
@@ -67,7 +67,7 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    /// Measures for some two seconds.
+    /// Measures the limits, for about two seconds.
     pub fn measure(device: &Device) -> Result<Self> {
         match device {
             Device::Cpu(cpu) => cpu::measure(cpu),
@@ -75,13 +75,13 @@ impl Ceilings {
         }
     }
 
-    /// bf16 operations a second by the fastest instruction; without one, bf16 is widened to f32.
+    /// bf16 operations per second with the fastest instruction; without one, bf16 is widened to f32.
     pub fn bf16_rate(&self) -> f64 {
         let rates = [&self.bf16_flops, &self.wgmma_flops].into_iter().flatten().map(Ceiling::rate);
         rates.reduce(f64::max).unwrap_or(self.f32_flops.rate())
     }
 
-    /// Bytes a second for a working set of this many bytes.
+    /// Bytes per second for a working set of this many bytes.
     pub fn bandwidth(&self, bytes: f64) -> f64 {
         if bytes < self.cached { self.cache_bandwidth.rate() } else { self.memory_bandwidth.rate() }
     }
@@ -119,7 +119,7 @@ mod tests {
     fn ceilings_are_what_hardware_can_have() {
         let found = Ceilings::measure(&Device::cpu()).unwrap();
         let (f32_flops, f64_flops) = (found.f32_flops.rate(), found.f64_flops.rate());
-        // One core at 1 GHz without vectors does a billion; nothing has 100 million million.
+        // One core at 1 GHz without vectors does a billion; nothing does 100 million million.
         assert!((1e9..1e14).contains(&f32_flops), "{found:?}");
         assert!((1e9..1e14).contains(&f64_flops), "{found:?}");
         assert!((1e8..1e13).contains(&found.memory_bandwidth.rate()), "{found:?}");

@@ -1,4 +1,4 @@
-//! The cases of large graphs.
+//! The cases with large graphs.
 
 use super::{arithmetic, random, weights};
 use crate::bench::{Arithmetic, Harness, Measurement, Work};
@@ -10,11 +10,11 @@ use crate::ops::expression::Program;
 use crate::ops::{Call, edge, formula, neighbours, scatter};
 use crate::random::Random;
 
-/// Halos of a (1000 Mpc/h)³ box, and the neighbours of each up to 50 Mpc/h.
+/// Number of halos in a (1000 Mpc/h)³ box, and of neighbours of each within 50 Mpc/h.
 const HALOS: usize = 215_854;
 const NEIGHBOURS: usize = 141;
 
-/// How many receivers a step of `edge` is measured on: on a GPU a batch, and all.
+/// Numbers of receivers on which a step of `edge` is measured: on a GPU a batch, and all.
 pub fn receivers(harness: &Harness) -> Vec<usize> {
     match harness.device {
         Device::Cpu(_) => vec![256],
@@ -66,7 +66,7 @@ pub fn stars(
         step: 1,
     };
     let edges = count * degree;
-    // Forward, gradient of the weights, gradient of the inputs, of which the first layer needs none.
+    // Forward, gradient of the weights, gradient of the inputs, which the first layer does not need.
     // Without a penalty the last layer of φe works on the sums over edges.
     let (first, last) = (arena.edge[0].weight.len(), arena.edge[2].weight.len());
     let summed = if penalty == edge::Penalty::None { last } else { 0 };
@@ -87,7 +87,7 @@ pub fn stars(
     })?)
 }
 
-/// A message of the paper's form, summed over the edges of 2¹⁵ halos, with or without derivatives.
+/// A message of the form in the paper, summed over the edges of 2¹⁵ halos, with or without derivatives.
 pub fn formula(
     harness: &Harness,
     gradient: bool,
@@ -104,7 +104,7 @@ pub fn formula(
     let graph = formula::Edges { row_start, sender, receivers, features, period: 3.46 };
     let message = "(0.44 + m2) / (7.0 + (1.5 * r) ^ 3.3)";
     let programs = [Program::new(&Expression::parse(message, &formula::VARIABLES)?)];
-    // The nearest image and its length 18, the message 5, the sum 1; its four derivatives 11 and theirs 4.
+    // Nearest image and its distance 18, message 5, sum 1; its four derivatives 11, their sums 4.
     // A root, a division or a power counts as one.
     let each = if gradient { 39 } else { 24 };
     let width = if gradient { 5 } else { 1 };
@@ -150,7 +150,7 @@ pub fn neighbours(
     })?)
 }
 
-/// Values of 2²⁰ edges added up for their receivers, in any order and sorted.
+/// Values of 2²⁰ edges summed at their receivers, with edges in any order and sorted.
 pub fn sums(
     harness: &Harness,
     width: usize,

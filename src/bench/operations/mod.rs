@@ -1,4 +1,4 @@
-//! The measured cases of each operation: sizes that users meet, and what the mathematics asks for.
+//! The measured cases of each operation: realistic sizes, and the work that the mathematics requires.
 
 mod graphs;
 
@@ -16,7 +16,7 @@ use crate::random::Random;
 
 use Arithmetic::{Bf16, F32, F64};
 
-/// The names that `bench` takes, in the order of measuring, and in which arithmetic there are cases.
+/// The operations of `bench`, in the order of measuring, with the arithmetics of their cases.
 pub const OPERATIONS: [(&str, &[Arithmetic]); 10] = [
     ("ceilings", &[F32, Bf16, F64]),
     ("rk4", &[F64]),
@@ -30,10 +30,10 @@ pub const OPERATIONS: [(&str, &[Arithmetic]); 10] = [
     ("scatter", &[F32]),
 ];
 
-/// Networks of the stack that a step with Adam is measured on, beside a single one.
+/// Networks in the stack on which a step with Adam is measured, besides a single network.
 const STACK: usize = 16;
 
-/// Measures the cases of the operation `name` in an arithmetic that is wanted.
+/// Measures the cases of the operation `name` in the wanted arithmetics.
 pub fn measure(
     name: &str,
     harness: &Harness,
@@ -59,7 +59,7 @@ pub fn measure(
             motion(harness, (Law::Spring, 2, adaptive), 4, 1024, report)?;
             motion(harness, (Law::InverseSquare, 2, adaptive), 4, 1024, report)?;
             if harness.on_gpu() {
-                // Some sixteen warps for each scheduler of a large one.
+                // About sixteen warps for each scheduler of a large GPU.
                 motion(harness, spring(1), 4, 1 << 16, report)?;
                 motion(harness, (Law::InverseSquare, 2, adaptive), 4, 1 << 16, report)?;
             }
@@ -112,7 +112,7 @@ pub fn measure(
     }
 }
 
-/// The limits of the machine: the others are judged by them.
+/// The limits of the machine, to which the other operations are compared.
 fn ceilings(
     harness: &Harness,
     wanted: &impl Fn(Arithmetic) -> bool,
@@ -156,7 +156,7 @@ fn ceilings(
     row(Arithmetic::F32, memory_bandwidth, "byte/s")
 }
 
-/// 100 frames of `runs` systems, into a buffer that is reused.
+/// 100 frames of `runs` systems, written to a buffer that is reused.
 fn motion(
     harness: &Harness,
     (law, dim, integrator): (Law, usize, Integrator),
@@ -192,7 +192,7 @@ fn motion(
     let name = law.name();
     let (size, unit, flops) = match integrator {
         Integrator::Rk4 { substeps } => {
-            // Distance, its root, one division, the force along it and on both bodies; a root or a
+            // Squared distance, root, one division, the force along it and on both bodies; a root or a
             // division counts as one operation. Then three sums of the state, and the weighted one.
             let (pairs, axes) = (bodies * (bodies - 1) / 2, dim);
             let force = pairs * (6 * axes + 6);
@@ -204,7 +204,7 @@ fn motion(
                 Some(flops),
             )
         }
-        // How many steps it takes depends on the motion.
+        // The number of steps depends on the motion.
         Integrator::Adaptive { .. } => (
             format!("adaptive {name} {dim}d, {bodies} bodies x {runs} runs"),
             "body-frames/s",
@@ -250,7 +250,7 @@ fn random(count: usize, stream: u64, scale: f64) -> Vec<f32> {
     (0..count).map(|_| (scale * random.normal()) as f32).collect()
 }
 
-/// Arithmetic of a precision, and its bytes.
+/// The arithmetic of a precision.
 fn arithmetic(precision: Precision) -> Arithmetic {
     match precision {
         Precision::Bf16 => Arithmetic::Bf16,
@@ -262,7 +262,7 @@ fn weights(layers: &[Layer]) -> usize {
     layers.iter().map(|layer| layer.weight.len()).sum()
 }
 
-/// What a step of `tiny` works on: hidden units, messages, penalty.
+/// The model of a step of `tiny`: hidden units, messages, penalty.
 type Model = (usize, usize, tiny::Penalty);
 
 /// A stack of networks, on 64 graphs of 4 bodies each.
@@ -277,19 +277,19 @@ fn problem(
     tiny::Problem { shape, penalty, weight_decay, precision, runs, graphs, bodies }
 }
 
-/// Loss and gradient, and with them Adam or not.
+/// The work of a step: loss and gradient, with or without Adam.
 fn step_of(problem: &tiny::Problem, with_adam: bool) -> Work {
     let tiny::Problem { shape, precision, runs, graphs, bodies, .. } = *problem;
     let arena = shape.arena();
     let (nodes, edges) = (graphs * bodies, graphs * bodies * (bodies - 1));
-    // Forward, gradient of the weights, gradient of the inputs: a product each. What enters from the
-    // data needs no gradient.
+    // Forward, gradient of the weights, gradient of the inputs: a product each. Inputs from the data
+    // need no gradient.
     let edge = 3 * weights(&arena.edge) - arena.edge[0].weight.len();
     let node = 3 * weights(&arena.node) - shape.n_features * shape.hidden;
     let products = 2.0 * (edges * edge + nodes * node) as f64;
     let (hidden, messages) = (shape.hidden, shape.message_dim);
     let size = format!("{bodies} bodies x {graphs} graphs, hidden {hidden}, {messages} messages");
-    // As in `update`: 16 operations a parameter, which is moved eight times.
+    // As in `update`: 16 operations per parameter, which is moved eight times.
     let (what, operations, moves) = match (with_adam, runs) {
         (false, _) => (String::new(), 0, 2),
         (true, 1) => (", with Adam".to_string(), 16, 8),
@@ -306,7 +306,7 @@ fn step_of(problem: &tiny::Problem, with_adam: bool) -> Work {
     }
 }
 
-/// Loss and gradient: the step that a training is made of.
+/// Loss and gradient, the core of a training step.
 fn training(
     harness: &Harness,
     model: Model,
@@ -336,8 +336,8 @@ fn training(
     })?)
 }
 
-/// The whole step of a training of `runs` networks, as `train` takes it: the draw of a batch, loss and gradient, Adam,
-/// and as often as `train` asks for losses, these.
+/// A complete training step of `runs` networks, as in `train`: draw of a batch, loss and gradient, Adam, and losses as
+/// often as `train` asks for them.
 fn optimizing(
     harness: &Harness,
     model: Model,
@@ -373,7 +373,7 @@ fn optimizing(
     };
     let parameters = random(runs * shape.arena().len, 3, 0.05);
     let zeros = vec![0.0; parameters.len()];
-    // On a GPU the first step of all is launched, the others are replayed.
+    // On a GPU the very first step is launched, the others are replayed.
     let most = if harness.is_emulated() { 1 } else { tiny::gpu::MOST_STEPS };
     let arenas: [&[f32]; 3] = [&parameters, &zeros, &zeros];
     let rates = vec![1e-3; most];
@@ -400,13 +400,13 @@ fn update(
         count: count as f64,
         unit: "parameters/s",
         flops: Some(16.0 * count as f64),
-        // Parameters and moments are read and written, gradients are read twice: for their norm too.
+        // Parameters and moments are read and written; gradients are read twice, once for their norm.
         bytes: (8 * 4 * count) as f64,
     };
     report(adam::repeat(harness.device, &gradients, |step| harness.measure(work, step))?)
 }
 
-/// Messages of many edges, without gradients.
+/// Messages on many edges, without gradients.
 fn perceptron(
     harness: &Harness,
     precision: Precision,
@@ -430,7 +430,7 @@ fn perceptron(
     report(mlp::repeat(device, layers, &parameters, &inputs, rows, precision, forward)?)
 }
 
-/// A population of expressions on the 5000 rows of a regression: scored, and their constants fitted.
+/// A population of expressions on the 5000 rows of a regression: scores, and fits of their constants.
 fn population(
     harness: &Harness,
     count: usize,
@@ -453,7 +453,7 @@ fn population(
     let programs: Vec<expression::Program> = (0..harness.size(count))
         .map(|k| expression::Program::new(&expressions[k % texts.len()]))
         .collect();
-    // Variables and constants are read, every other node is at least one operation.
+    // Variables and constants are read; every other node is at least one operation.
     let operators = |e: &Expression| e.nodes().iter().filter(|n| matches!(n, Node::Op(_))).count();
     let each = expressions.iter().map(operators).sum::<usize>() as f64 / texts.len() as f64;
     let evaluations = (programs.len() * rows) as f64;
