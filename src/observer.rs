@@ -44,7 +44,7 @@ pub trait Observer: Sync {
     /// `metrics.csv` is appended to the file already there.
     ///
     /// # Errors
-    /// Those of `write`; they end the computation.
+    /// Errors of `write`; they end the computation.
     fn keep(&self, _name: &str, _write: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
         Ok(())
     }

@@ -168,7 +168,7 @@ pub fn check(device: &Device, settings: &Settings) -> Result<()> {
 /// The whole pipeline, from a system to its law.
 ///
 /// # Errors
-/// Those of the stages.
+/// Errors of the stages.
 pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<Summary> {
     let begun = Instant::now();
     // If there are files already, then from `--resume` with the same settings.

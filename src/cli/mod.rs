@@ -139,7 +139,7 @@ impl OutputFile {
     }
 }
 
-/// What every subcommand gets.
+/// Passed to every subcommand.
 pub struct Context {
     /// Where to compute.
     pub device: Device,

@@ -41,7 +41,7 @@ pub struct Messages {
     pub values: Vec<f32>,
     /// Dimensions of the forces.
     pub dim: usize,
-    /// `[edge, dim]`, where the true law is known.
+    /// `[edge, dim]`, if the true law is known.
     pub forces: Option<Vec<f32>>,
 }
 
@@ -69,7 +69,7 @@ pub struct FrontRow {
 /// One entry of `laws.json`.
 #[derive(Deserialize)]
 pub struct Law {
-    /// What it predicts.
+    /// The quantity that it predicts.
     pub target: String,
     /// `message`, `node` or `composed`.
     pub stage: Option<String>,
@@ -79,7 +79,7 @@ pub struct Law {
     pub latex: Option<String>,
     /// Weighted number of nodes.
     pub complexity: Option<u64>,
-    /// Its loss.
+    /// Loss of the law.
     pub loss: Option<f64>,
     /// The selection rule that chose it.
     pub rule: Option<String>,

@@ -66,8 +66,8 @@ fn result(inputs: &Inputs) -> Option<String> {
     let mut cards = Vec::new();
     let losses = [
         ("Test loss", summary.map(|s| &s.test_loss)),
-        ("Loss outside", summary.map(|s| &s.outside_loss)),
-        ("Loss where fitted", summary.map(|s| &s.fitted_loss)),
+        ("Loss outside training range", summary.map(|s| &s.outside_loss)),
+        ("Loss on the fitted data", summary.map(|s| &s.fitted_loss)),
     ];
     for (name, losses) in losses.iter().filter_map(|(name, losses)| Some((name, (*losses)?))) {
         for (of, loss, jackknife) in [

@@ -94,7 +94,7 @@ pub(super) fn all(folder: &RunFolder, page: &mut Page) -> Result<()> {
     for Drawn { target, points } in &drawn {
         let lengths = points.inputs.iter().map(|(_, values)| values.len());
         if lengths.chain([points.predicted.len()]).any(|length| length != points.observed.len()) {
-            let message = "columns of different lengths".to_string();
+            let message = "has columns of different lengths".to_string();
             return Err(Error::input(message).file(folder.file(POINTS)).field(target));
         }
     }

@@ -163,7 +163,7 @@ impl Done {
         }
     }
 
-    /// The document of `--json`: for one target its own, for several a list of theirs.
+    /// The document of `--json`: the front of the target, or `targets` with one for each if there are several.
     pub fn document(&self) -> Value {
         let Fitted { outcomes, evidence, names, targets, refused, .. } = &self.fitted;
         let mut documents: Vec<Value> = outcomes
