@@ -117,7 +117,7 @@ impl Described {
         Described { requires: Some(option), ..self }
     }
 
-    /// Forbids `option` to be given with it.
+    /// Forbids giving `option` with it.
     pub fn conflicts(self, option: &'static str) -> Self {
         Described { conflicts: Some(option), ..self }
     }
