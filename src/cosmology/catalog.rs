@@ -1,6 +1,6 @@
-//! Catalogues of halos: read from many formats, checked, and kept as `.safetensors` files of kind
+//! Catalogues of halos: read from many formats, checked, and stored as `.safetensors` files of kind
 //! `catalog`: `position [halo, 3] f32` in Mpc/h, `velocity [halo, 3] f32` in km/s, `mass [halo] f32`
-//! in Msun/h, and where they are known `particles [halo] u32` and `delta [halo] f32`.
+//! in Msun/h, and, if known, `particles [halo] u32` and `delta [halo] f32`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::ops::neighbours::Reach;
 use crate::store::table::Table;
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
-/// Outside the box by this share of its edge is rounding.
+/// A position outside the box by at most this fraction of its edge is due to rounding.
 const ROUNDING: f64 = 1e-6;
 
 /// Halos in memory.
@@ -25,20 +25,20 @@ pub struct Halos {
     pub velocities: Vec<f32>,
     /// `[halo]`, Msun/h.
     pub masses: Vec<f32>,
-    /// `[halo]`: simulation particles of which each consists.
+    /// `[halo]`: number of simulation particles in each.
     pub particles: Option<Vec<u32>>,
     /// `[halo]`: overdensity (ρ − ⟨ρ⟩)/⟨ρ⟩ in a ball around each.
     pub delta: Option<Vec<f32>>,
 }
 
-/// How a catalogue is made of what a file holds.
+/// How a catalogue is made from a file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Edge of the periodic box in Mpc/h, where the file does not say it.
+    /// Edge of the periodic box in Mpc/h, if the file does not give it.
     pub edge: Option<f64>,
-    /// Redshift: velocities of friends-of-friends tables count times 1 + z.
+    /// Redshift: velocities of friends-of-friends tables are multiplied by 1 + z.
     pub redshift: f64,
-    /// A table with the column `delta`, or its only one.
+    /// A table with a column `delta`, or with a single column.
     pub delta: Option<PathBuf>,
     /// Positions of particles in Mpc/h, from which the overdensity is counted.
     pub particles: Option<PathBuf>,
@@ -46,16 +46,16 @@ pub struct Settings {
     pub smoothing: f64,
     /// Lighter halos are left out, Msun/h.
     pub min_mass: Option<f64>,
-    /// Halos of fewer particles are left out.
+    /// Halos with fewer particles are left out.
     pub min_particles: Option<u32>,
     /// Masses are multiplied by 1 − N^−0.6 for halos of N particles (Warren et al. 2006, eq. 2).
     pub warren: bool,
-    /// The box is repeated so many times along each axis: for tests of size, not for science.
+    /// The box is repeated this many times along each axis: for tests of size, not for science.
     pub tile: usize,
-    /// Positions are given from −edge/2 to edge/2.
+    /// Positions run from −edge/2 to edge/2.
     #[serde(default)]
     pub centred: bool,
-    /// What columns are, where their names do not say it: `halo_x=x`.
+    /// Roles of columns whose names do not tell them: `halo_x=x`.
     #[serde(default)]
     pub columns: Vec<String>,
 }
@@ -67,17 +67,17 @@ pub struct About {
     pub halos: usize,
     /// Edge of the periodic box, Mpc/h.
     pub edge: f64,
-    /// Halos that were cut away.
+    /// Number of halos left out by the cuts.
     pub cut: usize,
-    /// Where it came from.
+    /// The file it was made from.
     pub source: PathBuf,
-    /// Where the overdensity came from; `None` where there is none.
+    /// Where the overdensity came from; `None` if there is none.
     pub delta: Option<String>,
     /// Units of position, velocity and mass.
     pub units: [String; 3],
-    /// What was asked for.
+    /// The settings it was made with.
     pub settings: Settings,
-    /// What was guessed or looks wrong, a sentence each, for the user.
+    /// What was guessed or looks wrong, one sentence each, for the user.
     #[serde(default)]
     pub notes: Vec<String>,
 }
@@ -89,22 +89,21 @@ pub struct Catalog {
     file: TensorFile,
 }
 
-/// Reads `source` as `settings` say and writes the catalogue `output`.
+/// Reads `source` according to `settings` and writes the catalogue `output`.
 ///
 /// # Errors
-/// A file that cannot be read or lacks a column; a box that is not known; a halo outside the box,
-/// without mass, or with a number that is not finite, each with its row.
+/// A file that cannot be read or lacks a column; a box of unknown size; a halo outside the box,
+/// without mass, or with a number that is not finite, with its row.
 pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About> {
     let Read { mut halos, edge, rows, mut notes } = read(source, settings)?;
     if let (Some(asked), Some(edge)) = (settings.edge, edge)
         && asked != edge
     {
-        let message = format!("the file says {edge} Mpc/h, --box says {asked}");
+        let message = format!("the file says {edge} Mpc/h, but --box says {asked}");
         return Err(Error::usage(message).file(source).field("box"));
     }
     let edge = settings.edge.or(edge).ok_or_else(|| {
-        Error::usage("the file does not say how large its box is: give --box, in Mpc/h")
-            .file(source)
+        Error::usage("the file does not give the size of its box: use --box, in Mpc/h").file(source)
     })?;
     if !(edge > 0.0 && edge.is_finite()) {
         return Err(Error::usage(format!("must be positive, not {edge}")).field("box"));
@@ -118,7 +117,7 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
     })?;
     if wrapped > 0 {
         notes.push(format!(
-            "{wrapped} coordinates were outside the box by rounding and are wrapped"
+            "{wrapped} coordinates were outside the box by rounding and have been wrapped"
         ));
     }
     notes.extend(doubts(&halos, edge));
@@ -132,7 +131,7 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
     if halos.masses.len() < 2 {
         let left = halos.masses.len();
         let message = format!("{left} of {all} halos are left; at least two are needed");
-        // What is cut away is what the user asked for.
+        // Too many cuts are the user's choice.
         let error = if left < all { Error::usage(message) } else { Error::input(message) };
         return Err(error.file(source));
     }
@@ -152,7 +151,7 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
     Ok(about)
 }
 
-/// What looks wrong without being so for certain.
+/// Warnings about values that are probably wrong.
 fn doubts(halos: &Halos, edge: f64) -> Vec<String> {
     let mut doubts = Vec::new();
     let median = |values: &mut Vec<f64>| {
@@ -167,32 +166,32 @@ fn doubts(halos: &Halos, edge: f64) -> Vec<String> {
                 .into(),
         );
     } else if !(1e6..1e17).contains(&mass) {
-        doubts.push(format!("warning: half of the masses are above {mass:.1e}: Msun/h is needed, and this may be another unit"));
+        doubts.push(format!("warning: half of the masses are above {mass:.1e}, but Msun/h is needed: is this another unit?"));
     }
     let speed = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
     let speed = median(&mut halos.velocities.chunks(3).map(speed).collect());
     if speed > 0.0 && !(3.0..2e4).contains(&speed) {
-        doubts.push(format!("warning: half of the speeds are above {speed:.1e}: km/s is needed, and this may be another unit"));
+        doubts.push(format!("warning: half of the speeds are above {speed:.1e}, but km/s is needed: is this another unit?"));
     }
     let reach = f64::from(halos.positions.iter().fold(0.0f32, |most, x| most.max(*x)));
     if reach < 0.05 * edge {
         doubts.push(format!(
-            "warning: no coordinate is above {reach}, in a box of {edge} Mpc/h: other units?"
+            "warning: no coordinate is above {reach}, in a box of {edge} Mpc/h: are they in another unit?"
         ));
     } else if edge > 2e4 {
-        doubts.push(format!("warning: the box has {edge} Mpc/h: are lengths in kpc/h?"));
+        doubts.push(format!("warning: the edge of the box is {edge} Mpc/h: are lengths in kpc/h?"));
     }
     doubts
 }
 
-/// Checks every number; a coordinate that is the edge of the box becomes 0, and one that is outside by rounding is
-/// wrapped: how many were. The error is a field, a row from 0 and a sentence.
+/// Checks every number. A coordinate equal to the edge of the box becomes 0, one outside by rounding is wrapped;
+/// returns how many were wrapped. The error is a field, a row (from 0) and a sentence.
 fn check(halos: &mut Halos, edge: f64) -> Result<usize, (&'static str, usize, String)> {
     let mut wrapped = 0;
     for at in 0..halos.positions.len() {
         let x = halos.positions[at];
         let far = f64::from(x);
-        // An edge that is no f32 is one in the file's rounding.
+        // The edge may not be exact in f32; compare it as rounded, too.
         if far == edge || x == edge as f32 {
             halos.positions[at] = 0.0;
         } else if !(far >= 0.0 && far < edge) {
@@ -209,12 +208,12 @@ fn check(halos: &mut Halos, edge: f64) -> Result<usize, (&'static str, usize, St
         return Err(("velocity", at / 3, message));
     }
     if let Some(row) = halos.masses.iter().position(|&m| !(m > 0.0 && m.is_finite())) {
-        return Err(("mass", row, format!("{}; a mass above 0 is needed", halos.masses[row])));
+        return Err(("mass", row, format!("is {}; a mass above 0 is needed", halos.masses[row])));
     }
     Ok(wrapped)
 }
 
-/// What to say of a coordinate that is outside the box.
+/// The message for a coordinate outside the box.
 fn outside(halos: &Halos, x: f32, edge: f64) -> String {
     let (low, high) = halos
         .positions
@@ -225,14 +224,14 @@ fn outside(halos: &Halos, x: f32, edge: f64) -> String {
     let why = if low < 0.0 && low >= -half && high <= half {
         "; --centred reads positions from -edge/2 to edge/2"
     } else if high > 50.0 * edge && high <= 1001.0 * edge && low >= 0.0 {
-        "; positions seem to be in kpc/h: Mpc/h is needed"
+        "; positions seem to be in kpc/h, but Mpc/h is needed"
     } else {
         ""
     };
     format!("{x} is outside the box of {edge} Mpc/h{why}")
 }
 
-/// Fills in the overdensity; says where it came from.
+/// Fills in the overdensity; returns where it came from.
 fn add_delta(
     halos: &mut Halos,
     edge: f64,
@@ -269,7 +268,7 @@ fn add_delta(
     Ok(halos.delta.as_ref().map(|_| format!("column delta of {}", source.display())))
 }
 
-/// Warren et al. 2006: friends of friends of few particles come out too heavy.
+/// Warren et al. 2006: friends-of-friends halos of few particles come out too massive.
 fn correct(halos: &mut Halos, row_number: &dyn Fn(usize) -> u64) -> Result<()> {
     let Some(particles) = &halos.particles else {
         let message =
@@ -277,7 +276,7 @@ fn correct(halos: &mut Halos, row_number: &dyn Fn(usize) -> u64) -> Result<()> {
         return Err(Error::usage(message).field("warren"));
     };
     if let Some(row) = particles.iter().position(|&n| n < 2) {
-        let message = format!("{}; the Warren correction needs two or more", particles[row]);
+        let message = format!("is {}; the Warren correction needs two or more", particles[row]);
         return Err(Error::input(message).field("npart").row(row_number(row)));
     }
     for (mass, &n) in halos.masses.iter_mut().zip(particles) {
@@ -307,7 +306,7 @@ fn cut(halos: Halos, settings: &Settings) -> Result<Halos> {
     })
 }
 
-/// The box beside itself, `tile` times along each axis.
+/// The box repeated `tile` times along each axis.
 fn tiled(halos: Halos, edge: f64, tile: usize) -> Halos {
     if tile == 1 {
         return halos;
@@ -377,7 +376,7 @@ impl Catalog {
         Ok(Catalog { about, file })
     }
 
-    /// Where it is.
+    /// Its file.
     pub fn path(&self) -> &Path {
         self.file.path()
     }
@@ -401,7 +400,7 @@ impl Catalog {
         self.values("mass")
     }
 
-    /// `[halo]`, where it is known.
+    /// `[halo]`, if it is known.
     pub fn delta(&self) -> Option<&[f32]> {
         self.file.has("delta").then(|| self.values("delta"))
     }

@@ -21,7 +21,7 @@ fn imported(text: &str, settings: Settings) -> Result<(About, Halos)> {
         particles: None,
         delta: catalog.delta().map(<[f32]>::to_vec),
     };
-    // What was written is read again as a table.
+    // The file that was written can be read back as a table.
     let again = folder.path().join("c.safetensors");
     import(&output, &again, &Settings::default()).unwrap();
     assert_eq!(Catalog::open(&again).unwrap().positions(), catalog.positions());
@@ -66,7 +66,7 @@ fn rounding_is_wrapped_and_centred_boxes_are_moved() {
     assert!(error.contains("kpc/h"), "{error}");
 }
 
-/// The names of halotools, Rockstar and AHF, and those that the user gives.
+/// The names of halotools, Rockstar and AHF, and those given by the user.
 #[test]
 fn catalogues_of_other_programs() {
     let (_, base) = imported(TABLE, boxed()).unwrap();

@@ -1,4 +1,4 @@
-//! Random edges of a graph of halos, and the variables that their laws are written in.
+//! Random edges of a graph of halos, and the variables of their laws.
 
 use super::formula::positions;
 use super::graph::{Graph, N_FEATURES};
@@ -8,8 +8,8 @@ use crate::random::Random;
 const SAMPLE_STREAM: u64 = 0x5A3;
 const ROWS_STREAM: u64 = 0x5A4;
 
-/// `count` random edges into `receivers`, each as likely as any other: receiver and sender as φe sees them,
-/// the receiver being the origin.
+/// `count` random edges into `receivers`, drawn uniformly: receiver and sender as φe sees them, with the
+/// receiver at the origin.
 pub fn sample(
     graph: &Graph,
     features: &[f32],
@@ -30,7 +30,7 @@ pub fn sample(
     let period = graph.period();
     let mut inputs = Vec::with_capacity(2 * N_FEATURES * count);
     for _ in 0..count {
-        // There are more edges than `below` can tell apart without bias.
+        // There may be too many edges for `below` to be unbiased.
         let at = ((random.uniform() * edges as f64) as usize).min(edges - 1);
         let row = ends.partition_point(|&end| end <= at);
         let receiver = receivers[row];
@@ -49,21 +49,21 @@ pub fn sample(
     inputs
 }
 
-/// The variables of an edge from its inputs of φe.
+/// The variables of an edge, from its inputs of φe.
 pub fn edge_variables(inputs: &[f32]) -> [f32; VARIABLES.len()] {
     let (own, other) = inputs.split_at(N_FEATURES);
     let row = |row: &[f32]| -> [f32; N_FEATURES] { row.try_into().expect("a row") };
     variables(&row(own), &row(other), f32::INFINITY)
 }
 
-/// The values of some variables of edges `[edge, 2·N_FEATURES]`, `[edge, variables]`.
+/// The values `[edge, variables]` of the named variables for `edges` `[edge, 2·N_FEATURES]`.
 pub(super) fn values(edges: &[f32], names: &[String]) -> Vec<f32> {
     let columns = positions(names, &VARIABLES);
     let rows = edges.chunks_exact(2 * N_FEATURES).map(edge_variables);
     rows.flat_map(|all| columns.iter().map(move |&k| all[k]).collect::<Vec<_>>()).collect()
 }
 
-/// The displacement of an edge in the direction of that of another.
+/// Turns the displacement of an edge into the direction of another edge's, keeping its length.
 pub(super) fn turned(row: &mut [f32], other: &[f32]) {
     let length = |d: &[f32]| d.iter().map(|x| x * x).sum::<f32>().sqrt();
     let (from, to) = (&other[N_FEATURES..N_FEATURES + 3], length(&row[N_FEATURES..N_FEATURES + 3]));
@@ -73,7 +73,7 @@ pub(super) fn turned(row: &mut [f32], other: &[f32]) {
     }
 }
 
-/// The velocities of another edge.
+/// Replaces the velocities of an edge by those of another.
 pub(super) fn other_velocities(row: &mut [f32], other: &[f32]) {
     for first in [3, N_FEATURES + 3] {
         row[first..first + 3].copy_from_slice(&other[first..first + 3]);
@@ -82,9 +82,9 @@ pub(super) fn other_velocities(row: &mut [f32], other: &[f32]) {
 
 /// `rows` rows drawn by importance, and their weights.
 ///
-/// Most neighbours send next to nothing, and what the law is shows on the others. So an edge is drawn
-/// with a probability of which half is the same for all and half goes with how far its message is
-/// from the median, and weighs the inverse of it: the weighted loss is that of all edges, with a
+/// Most neighbours send next to nothing; the others reveal the law. So half of the probability of
+/// drawing an edge is uniform, and half is proportional to the distance of its message from the median.
+/// The weight is the inverse of the probability: the weighted loss estimates that of all edges, with a
 /// fraction of the noise.
 pub(super) fn important(values: &[f32], rows: usize, seed: u64) -> (Vec<usize>, Vec<f32>) {
     let mut sorted = values.to_vec();

@@ -1,11 +1,11 @@
-//! Friends-of-friends tables of Gadget, as the Quijote simulations publish them: `group_tab_004.0`,
+//! Friends-of-friends tables of Gadget, as published by the Quijote simulations: `group_tab_004.0`,
 //! `group_tab_004.1`, ….
 //!
 //! Little- or big-endian, no record markers: a packed header of 24 bytes (groups in this file,
-//! groups in all, ids here as i32, ids in all as u64, files as u32), then one array after the other,
+//! groups in total, ids here as i32, ids in total as u64, files as u32), then one array after another,
 //! in f32 or f64: length i32, offset i32, mass, position `[3]`, velocity `[3]`, lengths by type
-//! `[6]`, masses by type `[6]`, and where the run formed stars their rate and a type as u32. Mass is
-//! in 1e10 Msun/h, position in kpc/h, velocity · (1 + z) is km/s.
+//! `[6]`, masses by type `[6]`, and, if the run formed stars, their rate and a type as u32. Mass is
+//! in 1e10 Msun/h, position in kpc/h, velocity · (1 + z) in km/s.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -16,28 +16,28 @@ use crate::error::{Error, Result};
 
 /// Bytes of the header.
 const HEADER: u64 = 24;
-/// More pieces than any simulation is written in.
+/// More files than any catalogue is split into.
 const MOST_FILES: u32 = 1 << 16;
 
 /// How the arrays of a file are stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Layout {
-    /// Groups of this file.
+    /// Groups in this file.
     groups: u64,
-    /// Groups of all files.
+    /// Groups in all files.
     total: u64,
-    /// Files.
+    /// Number of files.
     files: u32,
     /// Bytes of a real number: 4 or 8.
     real: u64,
-    /// True where bytes are in the other order.
+    /// True if the file is big-endian.
     swapped: bool,
 }
 
-/// Reads all pieces of the table that `path` is one of, in the order of their numbers.
+/// Reads the table of which `path` is one file: all files in the order of their numbers.
 ///
 /// # Errors
-/// A missing piece, a size that does not fit the number of groups, pieces that disagree.
+/// A missing file, a size that does not fit the number of groups, files that disagree.
 pub fn read(path: &Path, redshift: f64) -> Result<Halos> {
     let first = Layout::read(path)?;
     let mut halos = Halos { particles: Some(Vec::new()), ..Halos::default() };
@@ -49,7 +49,7 @@ pub fn read(path: &Path, redshift: f64) -> Result<Halos> {
             let layout = Layout::read(&piece)?;
             if (layout.files, layout.total) != (first.files, first.total) {
                 let message = format!(
-                    "speaks of {} groups in {} files, {} of {} in {}",
+                    "announces {} groups in {} files, but {} announces {} in {}",
                     layout.total,
                     layout.files,
                     path.display(),
@@ -75,12 +75,12 @@ pub fn read(path: &Path, redshift: f64) -> Result<Halos> {
     Ok(halos)
 }
 
-/// The piece of that number beside `path`: the extension is the number.
+/// The file with this number next to `path`: the number is the extension.
 fn piece(path: &Path, number: u32) -> Result<PathBuf> {
     let numbered =
         path.extension().and_then(|e| e.to_str()).is_some_and(|e| e.parse::<u32>().is_ok());
     if !numbered {
-        let message = "is one of several pieces, whose names must end with .0, .1, …";
+        let message = "is one of several pieces, whose names must end in .0, .1, …";
         return Err(Error::input(message).file(path));
     }
     Ok(path.with_extension(number.to_string()))
@@ -132,18 +132,18 @@ impl Layout {
             HEADER + groups * layout.stride()
         };
         bad(format!(
-            "has {} bytes; {groups} groups, as its header says, would be {} (or {} in double precision): \
-             it is truncated, or no friends-of-friends table",
+            "has {} bytes, but the {groups} groups of its header need {} (or {} in double precision): \
+             it is truncated, or not a friends-of-friends table",
             about.len(),
             expected(4),
             expected(8),
         ))
     }
 
-    /// Bytes of a group, without a star formation rate.
+    /// Bytes per group, without star formation.
     fn stride(self) -> u64 {
         // Length, offset and six lengths by type; mass, position, velocity and six masses by type.
-        // Where reals are f64 the lengths by type stay i32.
+        // If reals are f64, the lengths by type are still i32.
         8 * 4 + 13 * self.real
     }
 }
@@ -192,7 +192,7 @@ fn read_piece(path: &Path, layout: Layout, redshift: f64, halos: &mut Halos) -> 
 mod tests {
     use super::*;
 
-    /// A file of these groups in any of the layouts.
+    /// A file of these groups in one of the layouts.
     fn bytes(
         first: usize,
         groups: usize,

@@ -1,5 +1,5 @@
-//! A formula in the place of a network on a graph: δ_i = node(m_i, |v_i|, Σ_j message(…)), its errors,
-//! and the refit of all its constants through the sums over millions of edges.
+//! A formula in place of a network on a graph: δ_i = node(m_i, |v_i|, Σ_j message(…)), its errors, and
+//! the refit of all its constants through the sums over millions of edges.
 
 use rayon::prelude::*;
 
@@ -15,11 +15,11 @@ use crate::observer::Observer;
 use crate::ops::expression::Program;
 use crate::ops::formula::{Edges, Loaded, N_FEATURES, Sums, VARIABLES};
 
-/// Nodes of a task: fixed, so that sums do not depend on the number of threads.
+/// Nodes per task; fixed, so that sums do not depend on the number of threads.
 const NODES: usize = 512;
 
-/// What formulas on a graph of halos are written in: the variables of an edge are [`VARIABLES`], those of a
-/// node mass and speed.
+/// The variables of formulas on a graph of halos: those of an edge are [`VARIABLES`], those of a node mass and
+/// speed.
 pub fn terms() -> Terms {
     let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
     Terms {
@@ -31,21 +31,21 @@ pub fn terms() -> Terms {
     }
 }
 
-/// Those of a graph whose lengths, velocities and masses were divided by `scales`: its laws come back in Mpc/h, km/s
-/// and Msun/h. Overdensities and messages have no unit.
+/// The same for a graph whose lengths, velocities and masses were divided by `scales`: its laws are converted back to
+/// Mpc/h, km/s and Msun/h. Overdensities and messages have no unit.
 pub fn terms_in(scales: &Scales) -> Terms {
     let Scales { length, velocity, mass } = *scales;
     let (origin, charge, output) = ([0.0; 3], 1.0, 1.0);
     Terms { units: Some(Measures { origin, length, velocity, mass, charge, output }), ..terms() }
 }
 
-/// Where names are among all variables.
+/// The indices of the names among all variables.
 pub(super) fn positions<S: AsRef<str>>(names: &[String], all: &[S]) -> Vec<usize> {
     let position = |name: &String| all.iter().position(|v| v.as_ref() == name);
     names.iter().filter_map(position).collect()
 }
 
-/// The expression with its variables, named `names`, numbered as in `all`.
+/// The expression with its variables, named `names`, renumbered as in `all`.
 pub(super) fn in_all(expression: &Expression, names: &[String], all: &[String]) -> Expression {
     let at = positions(names, all);
     let nodes = expression.nodes().iter().map(|node| match *node {
@@ -55,10 +55,10 @@ pub(super) fn in_all(expression: &Expression, names: &[String], all: &[String]) 
     Expression::new(nodes.collect()).expect("leaves for leaves: still well-formed")
 }
 
-/// From texts: messages in [`VARIABLES`], the node in m, v and e0, e1, ….
+/// Parses a formula: messages in [`VARIABLES`], the node in m, v and e0, e1, ….
 ///
 /// # Errors
-/// Texts that cannot be parsed.
+/// Text that cannot be parsed.
 pub fn parse(messages: &[&str], node: &str) -> Result<Formula> {
     let (terms, components) = (terms(), (0..messages.len()).collect::<Vec<_>>());
     let names = terms.node_names(&components);
@@ -72,7 +72,7 @@ pub fn parse(messages: &[&str], node: &str) -> Result<Formula> {
     })
 }
 
-/// The measure of a formula on some nodes.
+/// The error of a formula on some nodes.
 ///
 /// # Errors
 /// Those of [`Formula::predictions`].
@@ -90,7 +90,7 @@ pub fn measure(
     Ok(Measure::of(graph, nodes, &on.errors(&found)))
 }
 
-/// What formulas are evaluated on.
+/// The nodes on which formulas are evaluated.
 pub struct Nodes<'a> {
     on: Loaded<'a>,
     /// `[receiver]`
@@ -98,10 +98,10 @@ pub struct Nodes<'a> {
 }
 
 impl<'a> Nodes<'a> {
-    /// Some nodes of a graph on a device, `features` being its [`Graph::scaled_features`].
+    /// Some nodes of a graph on a device; `features` are its [`Graph::scaled_features`].
     ///
     /// # Errors
-    /// A graph without target; on a GPU too little memory.
+    /// A graph without target; too little memory on a GPU.
     pub fn new(
         device: &Device,
         graph: &'a Graph,
@@ -149,7 +149,7 @@ impl<'a> Nodes<'a> {
 }
 
 impl Formula {
-    /// The prediction of each receiver; `None` where the formula is undefined on some edge.
+    /// The prediction for each receiver; `None` if the formula is undefined on some edge.
     ///
     /// # Errors
     /// Those of [`Nodes::sums`].
@@ -166,7 +166,7 @@ impl Formula {
         Ok(Some(rows.into_par_iter().with_min_len(NODES).map(value).collect()))
     }
 
-    /// Mean absolute error on nodes of a graph; infinite where the formula is undefined.
+    /// Mean absolute error on nodes of a graph; infinite if the formula is undefined.
     ///
     /// # Errors
     /// Those of [`Formula::predictions`].
@@ -177,10 +177,10 @@ impl Formula {
     }
 
     /// Refits all constants by Levenberg–Marquardt on the mean absolute error; returns the error, which
-    /// is never larger than before but for the rounding of constants to seven digits.
+    /// is never larger than before except for the rounding of constants to seven digits.
     ///
     /// # Errors
-    /// `interrupted` where the observer stops it; those of [`Formula::predictions`].
+    /// `interrupted` if the observer stops it; those of [`Formula::predictions`].
     pub fn refit_on(&mut self, nodes: &Nodes, observer: &dyn Observer) -> Result<f64> {
         self.refit_by(
             observer,
@@ -249,8 +249,8 @@ pub(super) mod tests {
         Graph::open(&graph).unwrap()
     }
 
-    /// A formula with other constants than those of the data, refitted on a device: its errors before
-    /// and after, and what became of it.
+    /// Refits a formula with other constants than those of the data on a device: its errors before and
+    /// after, and the result.
     fn refitted(device: &Device, count: usize) -> (f64, f64, Formula) {
         let folder = tempfile::tempdir().unwrap();
         let truth =
@@ -285,7 +285,7 @@ pub(super) mod tests {
         let (_, twin, expected) = refitted(&Device::cpu(), 150);
         assert!(after < 0.02 * before, "{before} became {after}");
         if Simd::detect() >= Simd::Avx2 {
-            // The same bits on every edge, so the same steps.
+            // Bit-identical on every edge, so the same steps.
             assert_eq!((after, formula), (twin, expected));
         }
     }

@@ -2,9 +2,9 @@
 //! `graph` (docs/design.md §1).
 //!
 //! `position [node, 3] f32` in Mpc/h, `features [node, 4] f32` (velocity in km/s, mass in Msun/h),
-//! `target [node] f32` (overdensity) where it is known, `row_start [node + 1] u64`,
+//! `target [node] f32` (overdensity) if it is known, `row_start [node + 1] u64`,
 //! `sender [edge] u32`: the senders of node i are at `row_start[i]..row_start[i + 1]`, ascending.
-//! Several catalogues of one box make one graph without edges between them.
+//! Several catalogues with the same box make one graph without edges between them.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ pub use crate::network::model::Scales;
 use crate::ops::neighbours::{self, Reach};
 use crate::store::tensors::{Dtype, TensorFile, TensorSpec, TensorWriter};
 
-/// The unit of length of networks and formulas, in Mpc/h: the standard deviation of a coordinate that
-/// is uniform in the 1000 Mpc/h of the paper's box. Its table 6 is in this unit.
+/// The unit of length of networks and formulas, in Mpc/h: the standard deviation of a coordinate
+/// uniform in the paper's box of 1000 Mpc/h. Table 6 of the paper is in this unit.
 pub const LENGTH: f64 = 288.675_134_594_812_9;
 
 /// Features of a node in the network: position, velocity, mass.
@@ -36,9 +36,9 @@ pub struct About {
     pub edges: usize,
     /// Edge of the periodic box, Mpc/h.
     pub edge: f64,
-    /// The largest distance of neighbours, Mpc/h.
+    /// The largest distance between neighbours, Mpc/h.
     pub radius: f64,
-    /// What networks and formulas divide by.
+    /// Units of networks and formulas.
     pub scales: Scales,
     /// The catalogues.
     pub catalogs: Vec<PathBuf>,
@@ -49,19 +49,19 @@ pub struct About {
 }
 
 impl About {
-    /// What a model remembers of its graph.
+    /// The description of the graph that is stored in a model.
     pub fn on_graph(&self, hide_above: Option<f64>) -> OnGraph {
         let About { nodes, edges, radius, scales, .. } = *self;
         OnGraph { nodes, edges, radius, scales, hide_above }
     }
 }
 
-/// Joins the halos of `catalogs` that are at most `radius` Mpc/h apart and writes the graph `output`.
+/// Joins halos of `catalogs` that are at most `radius` Mpc/h apart and writes the graph `output`.
 /// `edge` overrides the box of the catalogues.
 ///
 /// # Errors
-/// Catalogues of different boxes, or only some of which know the overdensity; those of
-/// [`neighbours::count`]; no two halos that near.
+/// Catalogues with different boxes, or only some of them with overdensities; those of
+/// [`neighbours::count`]; no two halos within the radius.
 pub fn build(
     device: &Device,
     catalogs: &[Catalog],
@@ -79,7 +79,7 @@ pub fn build(
             return Err(Error::input(message).file(other.path()));
         }
         if other.delta().is_some() != first.delta().is_some() {
-            let message = "only some of the catalogues have the overdensity: use catalog \
+            let message = "only some of the catalogues have overdensities: use catalog \
                            --delta or --particles for all of them";
             return Err(Error::input(message).file(other.path()).field("delta"));
         }
@@ -101,13 +101,13 @@ pub fn build(
         nodes += catalog.about.halos;
     }
     if u32::try_from(nodes).is_err() {
-        let message = format!("{nodes} halos; at most {} are possible", u32::MAX);
+        let message = format!("{nodes} halos are too many: at most {} are possible", u32::MAX);
         return Err(Error::input(message).file(first.path()));
     }
     let scales = Scales {
         length: LENGTH,
         velocity: deviation(catalogs.iter().flat_map(|c| c.velocities())),
-        // Halos of one mass say nothing by it: it is 1, and the law is one in distances and speeds.
+        // If all halos have the same mass it becomes 1, and the law is in distances and speeds.
         mass: match deviation(catalogs.iter().flat_map(|c| c.masses())) {
             0.0 => first.masses().first().copied().unwrap_or(0.0).into(),
             scatter => scatter,
@@ -116,7 +116,7 @@ pub fn build(
     for (name, scale) in [("velocity", scales.velocity), ("mass", scales.mass)] {
         if !(scale > 0.0 && scale.is_finite()) {
             let message =
-                format!("has a standard deviation of {scale}: nothing can be learned from it");
+                format!("has a standard deviation of {scale}, so nothing can be learned from it");
             return Err(Error::input(message).file(first.path()).field(name));
         }
     }
@@ -165,7 +165,7 @@ fn fill<T>(out: &mut [T], values: impl Iterator<Item = T>) {
 fn deviation<'a>(values: impl Iterator<Item = &'a f32>) -> f64 {
     let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
     for &value in values {
-        // Welford's: masses are 1e13, and their squares lose digits.
+        // Welford's method: masses are about 1e13, and their squares would lose digits.
         count += 1.0;
         let delta = f64::from(value) - mean;
         mean += delta / count;
@@ -199,7 +199,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Maps a graph and checks shapes, that rows are in order and that senders exist.
+    /// Maps a graph and checks its shapes, that rows are in order and that senders exist.
     pub fn open(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path, "graph")?;
         let about: About = file.entry()?;
@@ -226,27 +226,27 @@ impl Graph {
         let rows = graph.row_start();
         let ordered = rows.windows(2).all(|pair| pair[0] <= pair[1]);
         if rows[0] != 0 || !ordered || rows[rows.len() - 1] != graph.about.edges as u64 {
-            return bad("row_start", "does not go from 0 up to the number of edges".to_string());
+            return bad("row_start", "does not increase from 0 to the number of edges".to_string());
         }
         if graph.about.edges == 0 {
-            return bad("sender", "contains no edges: nothing interacts".to_string());
+            return bad("sender", "contains no edges, so nothing interacts".to_string());
         }
         let nodes = graph.about.nodes;
         if let Some(at) = graph.senders().iter().position(|&s| s as usize >= nodes) {
             return bad(
                 "sender",
-                format!("edge {at} comes from a node behind the last of {nodes}"),
+                format!("edge {at} comes from a node beyond the last of {nodes}"),
             );
         }
         Ok(graph)
     }
 
-    /// Where it is.
+    /// Its file.
     pub fn path(&self) -> &Path {
         self.file.path()
     }
 
-    /// Where it is, from any working folder.
+    /// The absolute path of its file.
     pub fn absolute_path(&self) -> PathBuf {
         std::path::absolute(self.path()).unwrap_or_else(|_| self.path().to_path_buf())
     }
@@ -268,7 +268,7 @@ impl Graph {
     /// `[node]`: the overdensity.
     ///
     /// # Errors
-    /// A graph of catalogues that do not know it.
+    /// A graph of catalogues without overdensities.
     pub fn targets(&self) -> Result<&[f32]> {
         if !self.about.target {
             let message = "has no overdensity: make its catalogue with --delta or --particles";
@@ -298,7 +298,7 @@ impl Graph {
         rows[node as usize] as usize..rows[node as usize + 1] as usize
     }
 
-    /// The features that a network sees, `[node, N_FEATURES]`: position, velocity, mass, scaled.
+    /// The inputs of a network, `[node, N_FEATURES]`: position, velocity, mass, scaled.
     pub fn scaled_features(&self) -> Vec<f32> {
         let Scales { length, velocity, mass } = self.about.scales;
         let rows =
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(joined.1[edges..], b.1.iter().map(|s| s + 50).collect::<Vec<_>>());
         assert_eq!(joined.3, [a.3, b.3].concat());
         assert_eq!(joined.2.len(), 120 * N_FEATURES);
-        // Scaled by what the joined halos scatter.
+        // Scaled by the standard deviation over the joined halos.
         let masses: Vec<f64> = joined.2.chunks(7).map(|row| row[6].into()).collect();
         let mean = masses.iter().sum::<f64>() / 120.0;
         let spread = masses.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / 120.0;

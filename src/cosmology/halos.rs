@@ -1,5 +1,5 @@
-//! A graph of halos, to train on: receivers as mini-batches, their stars streamed from the mapped graph by
-//! [`edge`], memory of the order of nodes and tiles.
+//! Training on a graph of halos: mini-batches of receivers, whose edges [`edge`] streams from the mapped graph;
+//! memory is proportional to nodes and tiles.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -22,21 +22,21 @@ use crate::ops::edge::symmetry::{self, Turn};
 use crate::ops::tiny::Loss;
 use crate::random::Random;
 
-/// Streams of a training's seed above those of the steps, which draw turns.
+/// Random streams of a training's seed, above those of the steps, which draw rotations.
 const EPOCH: u64 = 1 << 60;
 const VALIDATION: u64 = 2 << 60;
-/// Share of the training nodes, at random, on which pruning is judged, and the most of them. They leak
-/// what is around them; errors that are reported come from the held-out slab.
+/// Random share of the training nodes on which pruning is judged, and their maximum number. They share their
+/// surroundings with training nodes; reported errors come from the held-out slab.
 const VALIDATION_SHARE: f64 = 0.1;
 const MOST_VALIDATION: usize = 1000;
 /// Edges on which the spread of messages is measured.
 const MEASURED_EDGES: usize = 20_000;
 
-/// A graph of halos, and what of it is hidden.
+/// A graph of halos, and which of its nodes are hidden.
 pub struct Halos {
     /// The graph.
     pub graph: Graph,
-    /// Nodes of a larger overdensity are hidden from trainings and fits.
+    /// Nodes with a larger overdensity are hidden from training and fits.
     pub hide_above: Option<f64>,
 }
 
@@ -50,14 +50,14 @@ struct OnHalos<'a> {
     validation: Vec<u32>,
     /// `[edge, 2·N_FEATURES]`: inputs of φe on random edges of the training nodes.
     sample: Vec<f32>,
-    /// The order of the training nodes in this epoch.
+    /// The epoch and its order of the training nodes.
     order: (u64, Vec<u32>),
     session: edge::Session,
     edges: u64,
 }
 
 impl Halos {
-    /// The training.
+    /// Sets up the training.
     fn train(
         &self,
         device: Device,
@@ -66,7 +66,7 @@ impl Halos {
     ) -> Result<OnHalos<'_>> {
         let graph = &self.graph;
         let split = Split::new(graph, self.hide_above)?;
-        // A halo without neighbours teaches φe nothing.
+        // φe learns nothing from a halo without neighbours.
         let mut connected = split.train;
         connected.retain(|&node| !graph.edges_of(node).is_empty());
         if connected.len() < 2 {
@@ -133,7 +133,7 @@ impl System for Halos {
         Ok(Box::new(self.train(device, &settings[0], arenas)?))
     }
 
-    /// Takes the first step, on the receivers with the most edges, and evaluates: no later one needs more
+    /// Takes the first step on the receivers with the most edges, and evaluates: no later step needs more
     /// memory.
     fn check(&self, device: Device, settings: &[Settings]) -> Result<()> {
         let shape = self.shape(&settings[0]);
@@ -155,7 +155,7 @@ impl System for Halos {
 }
 
 impl OnHalos<'_> {
-    /// The receivers of a step: the next of a random order of all, which each epoch draws anew.
+    /// The receivers of a step: the next in a random order of all, drawn anew in each epoch.
     fn receivers(&mut self, step: u64) -> Vec<u32> {
         let count = self.settings.batch.min(self.train.len());
         let steps = (self.train.len() / count) as u64;
@@ -213,7 +213,7 @@ fn shuffle(nodes: &mut [u32], random: &mut Random) {
     }
 }
 
-/// Takes the validation nodes from those of the training.
+/// Splits off the validation nodes from the training nodes.
 fn validation(mut train: Vec<u32>, seed: u64) -> (Vec<u32>, Vec<u32>) {
     shuffle(&mut train, &mut Random::new(seed, VALIDATION));
     let count = ((train.len() as f64 * VALIDATION_SHARE) as usize).clamp(1, MOST_VALIDATION);
@@ -223,7 +223,7 @@ fn validation(mut train: Vec<u32>, seed: u64) -> (Vec<u32>, Vec<u32>) {
     (train, validation)
 }
 
-/// What [`edge`] works on.
+/// The arguments of [`edge`].
 fn batch<'a>(
     graph: &'a Graph,
     features: &'a [f32],
@@ -247,7 +247,7 @@ fn batch<'a>(
     }
 }
 
-/// The predictions of a network for some nodes, `features` being the graph's scaled ones.
+/// The predictions of a network for some nodes; `features` are the graph's scaled features.
 pub(super) fn predict(
     device: &Device,
     graph: &Graph,

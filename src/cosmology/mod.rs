@@ -1,9 +1,9 @@
 //! Cosmology: catalogues of dark-matter halos, the graph of their neighbours, and the overdensity
 //! around each (section 4.3 and table 6 of the paper).
 //!
-//! A catalogue ([`catalog`], friends-of-friends tables in [`fof`], groups in HDF5 in `subfind`) holds halos of a periodic box in
-//! Mpc/h, km/s and Msun/h, with the overdensity around each, from a column or counted from particles
-//! ([`overdensity`]). [`graph`] joins the halos that are near each other.
+//! A catalogue ([`catalog`]; friends-of-friends tables in [`fof`], HDF5 groups in `subfind`) holds the halos of a
+//! periodic box in Mpc/h, km/s and Msun/h, with the overdensity around each, read from a column or counted from
+//! particles ([`overdensity`]). [`graph`] joins halos near each other.
 
 pub mod catalog;
 pub mod edges;

@@ -1,8 +1,8 @@
-//! The overdensity around halos, counted from particles: their number in a ball over its mean, minus
-//! one, in a periodic box.
+//! The overdensity around halos, counted from particles in a periodic box: their number in a ball
+//! divided by its mean, minus one.
 //!
-//! Halos are few and particles many, so halos are put into cells and particles stream past: memory is
-//! that of the halos, and the particles may lie in a mapped file.
+//! Halos are few and particles many, so halos are sorted into cells and particles are streamed: memory
+//! is proportional to the halos, and the particles may be in a mapped file.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -17,14 +17,14 @@ use zip::result::ZipError;
 use crate::error::{Error, Result};
 use crate::ops::neighbours::{Nodes, Reach};
 
-/// Particles of a task.
+/// Particles per task.
 const PARTICLES: usize = 1 << 16;
 
 /// δ = N / (n 4π/3 R³ / V) − 1 for each halo, `positions` `[halo, 3]` and `particles` `[particle, 3]`
 /// in [0, edge], radius in the same unit. A particle on the ball's surface counts.
 ///
 /// # Errors
-/// A radius that is not positive or above half the box; a particle outside the box or not finite, with
+/// A radius that is not positive or is above half the box; a particle outside the box or not finite, with
 /// its row.
 pub fn overdensity(positions: &[f32], particles: &[f32], reach: Reach) -> Result<Vec<f32>> {
     let nodes = Nodes::new(positions, reach)?;
@@ -60,9 +60,9 @@ pub fn overdensity(positions: &[f32], particles: &[f32], reach: Reach) -> Result
     Ok(inside.iter().map(|&n| (f64::from(n) / mean - 1.0) as f32).collect())
 }
 
-/// Positions of particles, `[particle, 3]` f32, in place where they are an `.npy` of that type.
+/// Positions of particles, `[particle, 3]` f32; mapped if the file is an `.npy` of that type.
 pub enum Particles {
-    /// An `.npy`: the file and where its data begin.
+    /// An `.npy`: the mapped file and the offset of its data.
     Mapped(Mmap, usize),
     /// Anything else.
     Read(Vec<f32>),
@@ -72,7 +72,7 @@ impl Particles {
     /// Opens an `.npy` `[particle, 3]`, or an `.npz` with such an array named `pos` or `position`.
     ///
     /// # Errors
-    /// Another shape or type, a truncated file.
+    /// A wrong shape or type, a truncated file.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
@@ -106,7 +106,7 @@ impl Particles {
         let bad = |e: std::io::Error| {
             Error::input(format!("is not a complete .npy file ({e})")).file(path)
         };
-        // SAFETY: a program that truncates the file while it is mapped is outside what can be defended.
+        // SAFETY: nothing can be done about a program that truncates the file while it is mapped.
         let map = unsafe { Mmap::map(file) }.map_err(|e| Error::io("map", path, e))?;
         let mut rest = &map[..];
         let header = npyz::NpyHeader::from_reader(&mut rest).map_err(bad)?;

@@ -1,9 +1,9 @@
-//! Which pair of laws, of a message and of φv, becomes the formula of a graph.
+//! The choice of a pair of laws, of a message and of φv, as the formula of a graph.
 //!
-//! Pairs of candidates from the two fronts are compared where they have to work: constants refitted through
-//! the sums on one part of the training space, errors on another. The composed formula is the simplest
-//! whose error is not larger than the smallest by more than the jackknife error of the difference (the
-//! one-standard-error rule, in space).
+//! Pairs of candidates from the two fronts are compared as they will be used: constants refitted through the
+//! sums on one part of the training space, errors measured on another. The composed formula is the simplest
+//! whose error exceeds the smallest by at most the jackknife error of the difference (the one-standard-error
+//! rule, in space).
 
 use super::formula::{Nodes, terms_in};
 use super::graph::Graph;
@@ -18,17 +18,17 @@ use crate::store::run::RunFolder;
 use crate::symbolic::front::{Entry, Front};
 use crate::symbolic::job;
 
-/// Candidates of each front that are composed.
+/// Candidates taken from each front.
 const CANDIDATES: usize = 6;
 /// Candidates have at most this many times the smallest loss of their front.
 const LOSS: f64 = 1.5;
-/// Training nodes on which pairs of candidates are fitted, and as many on which they are judged.
+/// Training nodes on which pairs of candidates are fitted, and also the number on which they are judged.
 const COMPARED: usize = 3000;
-/// Share of the box along x whose training nodes fit; the others judge.
+/// Training nodes in this fraction of the box along x are used for fitting, the others for judging.
 const FITTED: f64 = 0.6;
 const COMPARED_STREAM: u64 = 0xC0;
 
-/// The laws of a front that are worth composing, the simplest first, as `in_all` makes them.
+/// The laws of a front worth composing, simplest first, rewritten by `in_all`.
 pub(super) fn candidates(
     front: &Front,
     in_all: impl Fn(&Expression) -> Expression,
@@ -38,7 +38,7 @@ pub(super) fn candidates(
     good.take(CANDIDATES).map(|Entry { expression, .. }| in_all(expression)).collect()
 }
 
-/// The best pair of a law of the first message and one of `nodes`, its constants refitted on all training
+/// The best pair of a law of the first message and one of `nodes`, with its constants refitted on all training
 /// nodes, and its error there.
 pub(super) fn settle(
     at: Compute,
@@ -58,10 +58,10 @@ pub(super) fn settle(
         |&node: &u32| f64::from(graph.positions()[3 * node as usize]) < FITTED * graph.about.edge;
     let (fitting, judging): (Vec<u32>, Vec<u32>) = train.iter().partition(|node| left(node));
     if fitting.is_empty() || judging.is_empty() {
-        let message = "all training halos are in one part of the box: no space is left to compare formulas in";
+        let message = "all training halos are in one part of the box, which leaves no space for comparing formulas";
         return Err(Error::input(message).file(graph.path()));
     }
-    // Of those that judge, only such as no fitted one has for a neighbour, if there are any.
+    // Of the judging nodes, use those without a neighbour among the fitting ones, if there are any.
     let apart = |&node: &u32| {
         let x = f64::from(graph.positions()[3 * node as usize]);
         let (edge, radius) = (graph.about.edge, graph.about.radius);
@@ -118,12 +118,12 @@ pub(super) fn draw(nodes: &[u32], count: usize, seed: u64) -> Vec<u32> {
 /// A pair of laws with its constants fitted.
 struct Pair {
     complexity: u32,
-    /// Of each judging node.
+    /// For each judging node.
     errors: Vec<f64>,
     formula: Formula,
 }
 
-/// The simplest pair that is as good as the best one, but for the jackknife error of the difference.
+/// The simplest pair as good as the best one within the jackknife error of the difference.
 fn choose(pairs: &[Pair], graph: &Graph, nodes: &[u32]) -> Option<usize> {
     let mean = |&k: &usize| pairs[k].errors.iter().sum::<f64>() / pairs[k].errors.len() as f64;
     let all = 0..pairs.len();
@@ -141,8 +141,8 @@ fn choose(pairs: &[Pair], graph: &Graph, nodes: &[u32]) -> Option<usize> {
     simplest.or(Some(best))
 }
 
-/// The chosen pair with its constants refitted on all training nodes, and its error there; the next one
-/// where that is undefined, since what was defined on the nodes that judged may not be on all.
+/// The chosen pair with its constants refitted on all training nodes, and its error there. A pair defined on the
+/// judging nodes may be undefined on others; then the next one is taken.
 fn last(
     mut pairs: Vec<Pair>,
     graph: &Graph,
@@ -166,7 +166,7 @@ mod tests {
     use crate::cosmology::formula::{parse, tests::random_graph};
     use crate::device::Device;
 
-    /// A pair that is undefined on some halo is passed over, however good it was where pairs were judged.
+    /// A pair that is undefined on some halo is passed over, however small its error on the judging nodes.
     #[test]
     fn the_next_pair_is_taken_where_the_best_one_is_undefined() {
         let folder = tempfile::tempdir().unwrap();

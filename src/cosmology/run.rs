@@ -1,6 +1,6 @@
-//! A run on a graph of halos: what the stages behind the training need to know of it.
+//! A run on a graph of halos, as the stages after training see it.
 //!
-//! The network's surviving messages are searched for laws in the variables of an edge, φv for one in mass,
+//! Laws are searched for the network's surviving messages, in the variables of an edge, and for φv, in mass,
 //! speed and the summed messages; [`pairs`](super::pairs) makes one formula of them.
 
 use std::cell::OnceCell;
@@ -28,7 +28,7 @@ use crate::symbolic::search::Problem;
 
 /// A run on a graph of halos.
 pub struct HalosRun {
-    /// Its folder, where it has one.
+    /// Its folder, if it has one.
     folder: Option<RunFolder>,
     model: Model,
     opened: OnceCell<(Graph, Split)>,
@@ -40,7 +40,7 @@ impl HalosRun {
         HalosRun { folder: Some(folder), model, opened: OnceCell::new() }
     }
 
-    /// The graph and which of its nodes may be fitted to.
+    /// The graph and its split into nodes that may be fitted to and others.
     fn opened(&self) -> Result<&(Graph, Split)> {
         if self.opened.get().is_none() {
             let graph = Graph::open(&self.model.about.dataset)?;
@@ -57,10 +57,10 @@ pub(super) fn hide_above(model: &Model) -> Option<f64> {
     model.about.on.graph().and_then(|graph| graph.hide_above)
 }
 
-/// An error where a network was trained on another graph than this one.
+/// Checks that a network was trained on this graph.
 ///
 /// # Errors
-/// Other nodes, edges, radius or scales.
+/// Different nodes, edges, radius or scales.
 pub fn check_graph(model: &Model, graph: &Graph) -> Result<()> {
     if model.about.on.graph() != Some(&graph.about.on_graph(hide_above(model))) {
         let message = "is not the graph that the run's network was trained on";
@@ -87,18 +87,20 @@ impl Physics for HalosRun {
         self.model.about.on.graph().map_or_else(terms, |graph| terms_in(&graph.scales))
     }
 
-    /// Into the nodes that may be fitted to.
+    /// Random edges into the nodes that may be fitted to.
     fn edges(&self, seed: u64) -> Result<Edges> {
         let (graph, split) = self.opened()?;
         let features = sample(graph, &graph.scaled_features(), &split.train, EDGES, seed);
         if features.is_empty() {
-            return Err(Error::input("none of the receivers has an edge").file(graph.path()));
+            return Err(
+                Error::input("none of the training halos has a neighbour").file(graph.path())
+            );
         }
         Ok(Edges { features, width: 2 * N_FEATURES })
     }
 
-    /// Directions and velocities where the messages depend on them. Without masses the laws have all speeds to
-    /// explain the messages with.
+    /// Masses and distance, with directions and velocities if the messages depend on them. Laws without masses always
+    /// have the speeds.
     fn variables(&self, wanted: Wanted, _: bool, probe: &Probe) -> Result<Vec<String>> {
         let without_mass = wanted.without_mass;
         let mut names = if without_mass { vec![] } else { vec!["m1", "m2"] };
@@ -139,7 +141,7 @@ impl Physics for HalosRun {
         table.components().into_iter().map(found).collect()
     }
 
-    /// Those of the fronts that are worth composing.
+    /// The laws of the fronts worth composing.
     fn laws(&self, table: &Table, found: &[Found]) -> Vec<Laws> {
         let laws = |found: &Found| {
             let in_all = |e: &Expression| in_all(e, &table.inputs, &self.terms().edge);
@@ -153,8 +155,8 @@ impl Physics for HalosRun {
         found.iter().map(laws).collect()
     }
 
-    /// The network's output in a node's mass, its speed and the sums of the messages' laws, which stand in for
-    /// the network's: these differ by what the laws leave out.
+    /// The network's output as a function of a node's mass, its speed and the summed laws of the messages. The sums of
+    /// the laws replace those of the network's messages, which also contain what the laws leave out.
     fn node_problems(&self, at: Compute, table: &Table, laws: &[Laws]) -> Result<Vec<Problem>> {
         let (graph, split) = self.opened()?;
         let (device, features) = (&at.device, graph.scaled_features());
@@ -200,7 +202,7 @@ impl Physics for HalosRun {
         pairs::settle(at, graph, &split.train, components, &laws, &nodes, folder)
     }
 
-    /// Out of the distribution are the nodes that were hidden from the training.
+    /// Outside the training distribution are the nodes hidden from training.
     fn judgement(&self, at: Compute, of: Predictor) -> Result<Judgement> {
         let (graph, split) = self.opened()?;
         let (test, outside, fitted) = match of {
@@ -224,7 +226,7 @@ impl Physics for HalosRun {
         formula: Option<&Formula>,
         _: &Summary,
     ) -> Result<Option<Conclusion>> {
-        // As [`Physics::show`] has written it.
+        // Written by [`Physics::show`].
         let slab = self.folder.as_ref().map(Slab::read).transpose()?.flatten();
         let Some(slab) = slab else { return Ok(None) };
         let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
@@ -235,7 +237,7 @@ impl Physics for HalosRun {
             network: Some(&network),
             formula: formula.map(|_| &of_formula[..]),
         };
-        // Halos follow no law of motion: surroundings explain a part of the overdensity.
+        // Halos follow no law of motion: their surroundings explain only part of the overdensity.
         let left = Leftover { scatter: true, ..Leftover::default() };
         Ok(Some(Conclusion::new(&data, &left)))
     }

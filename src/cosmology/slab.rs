@@ -1,5 +1,5 @@
-//! What network and formula say of the held-out slab, halo by halo: `slab.safetensors` of a run folder,
-//! from which the report is drawn.
+//! Predictions of network and formula for each halo of the held-out slab: `slab.safetensors` of a run folder,
+//! from which the report is made.
 //!
 //! `position [halo, 3]` in Mpc/h, `mass [halo]` in Msun/h, `target`, `network` and `formula` `[halo]`.
 
@@ -27,7 +27,7 @@ struct About {
     edge: f64,
 }
 
-/// The halos of the slab with what was predicted.
+/// The halos of the slab with the predictions.
 pub struct Slab {
     /// Edge of the box, Mpc/h.
     pub edge: f64,
@@ -37,9 +37,9 @@ pub struct Slab {
     pub masses: Vec<f32>,
     /// `[halo]`: the overdensity, …
     pub targets: Vec<f32>,
-    /// … what the network says, …
+    /// … the prediction of the network, …
     pub network: Vec<f32>,
-    /// … and what the formula says.
+    /// … and that of the formula.
     pub formula: Vec<f32>,
 }
 
@@ -83,7 +83,7 @@ pub fn write(
 }
 
 impl Slab {
-    /// Reads the file of a run; `None` where there is none yet.
+    /// Reads the file of a run; `None` if there is none yet.
     ///
     /// # Errors
     /// A file that is truncated or of another kind.

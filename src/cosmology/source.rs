@@ -1,4 +1,4 @@
-//! What a catalogue is read from: friends-of-friends files, groups in HDF5, the text of other programs, tables.
+//! Reading catalogues: friends-of-friends files, HDF5 groups, the text output of other programs, tables.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::store::table::{Array, Kind, Table, name_and_unit};
 use crate::store::tensors::TensorFile;
 
-/// Columns of a halo, each with the names that catalogues give it, in lower case. The first is the role's own.
+/// The columns of a halo: role, and the names that catalogues use for it, in lower case, the role's own first.
 const COLUMNS: [(&str, &[&str]); 9] = [
     (
         "x",
@@ -124,25 +124,25 @@ const COLUMNS: [(&str, &[&str]); 9] = [
     ("delta", &["delta", "overdensity"]),
 ];
 
-/// What a single number is called that says how large the box is, in lower case.
+/// Names of a single number that gives the edge of the box, in lower case.
 const BOX: [&str; 4] = ["box_size", "box", "boxsize", "lbox"];
 
-/// What a file holds.
+/// The contents of a file.
 pub(super) struct Read {
-    /// Its halos, not checked.
+    /// Its halos, unchecked.
     pub halos: Halos,
-    /// The edge of the box, where the file says it.
+    /// The edge of the box, if the file gives it.
     pub edge: Option<f64>,
-    /// The number of each row in error messages, where it is not its place from 1.
+    /// The number of each row in error messages; empty if rows are numbered from 1.
     pub rows: Vec<u64>,
     /// What was guessed, for the user.
     pub notes: Vec<String>,
 }
 
-/// The halos of a file of any format.
+/// Reads the halos of a file of any format.
 pub(super) fn read(source: &Path, settings: &Settings) -> Result<Read> {
     let only = |field: &str, of: &str| {
-        Err(Error::usage(format!("applies to {of} only")).file(source).field(field))
+        Err(Error::usage(format!("applies only to {of}")).file(source).field(field))
     };
     let kind = Kind::of(source)?;
     if kind == Kind::Binary {
@@ -162,7 +162,7 @@ pub(super) fn read(source: &Path, settings: &Settings) -> Result<Read> {
     };
     let lower = |name: &str| BOX.contains(&name.to_lowercase().as_str());
     let mut edge = table.scalars.iter().find(|(name, _)| lower(name)).map(|(_, value)| *value);
-    // Rockstar says it in a comment.
+    // Rockstar gives it in a comment.
     let said = table.comments.iter().find_map(|comment| comment.strip_prefix("Box size:"));
     edge = edge.or(said.and_then(|text| text.split_whitespace().next()?.parse().ok()));
     if kind == Kind::Safetensors && TensorFile::kind_of(source).as_deref() == Some("catalog") {
@@ -186,11 +186,11 @@ pub(super) fn read(source: &Path, settings: &Settings) -> Result<Read> {
     };
     let renamed: Vec<String> = columns.renamed();
     if !renamed.is_empty() {
-        notes.push(format!("read as {}", renamed.join(", ")));
+        notes.push(format!("read {}", renamed.join(", ")));
     }
     if ["numSubStruct", "hostHalo", "Xc"].iter().all(|name| table.find(name).is_some()) {
         halos.positions.iter_mut().for_each(|x| *x /= 1000.0);
-        notes.push("positions of AHF are in kpc/h: read as Mpc/h".into());
+        notes.push("positions of AHF are in kpc/h and have been converted to Mpc/h".into());
     }
     if let Some(groups) = groups {
         let scale = |values: &mut [f32], factor: f64| {
@@ -205,7 +205,7 @@ pub(super) fn read(source: &Path, settings: &Settings) -> Result<Read> {
     Ok(Read { halos, edge, rows, notes })
 }
 
-/// The columns of a table, by what they hold.
+/// The columns of a table, by role.
 struct Columns<'a> {
     table: &'a Table,
     /// Role and name.
@@ -213,30 +213,30 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    /// Finds them by their names, and as the user says: `halo_x=x`.
+    /// Finds them by name, or as given by the user: `halo_x=x`.
     fn new(table: &'a Table, asked: &[String]) -> Result<Self> {
         let error = |message: String| Error::usage(message).file(&table.path).field("columns");
         let role_of = |name: &str| COLUMNS.iter().map(|(role, _)| *role).find(|role| *role == name);
         let mut found: Vec<(&'static str, String)> = Vec::new();
         for item in asked {
-            let (a, b) = item
-                .rsplit_once('=')
-                .map(|(a, b)| (a.trim(), b.trim()))
-                .ok_or_else(|| error(format!("'{item}' must read column=what, as in halo_x=x")))?;
+            let (a, b) =
+                item.rsplit_once('=').map(|(a, b)| (a.trim(), b.trim())).ok_or_else(|| {
+                    error(format!("'{item}' must have the form column=role, as in halo_x=x"))
+                })?;
             let (name, role) = match (role_of(b), role_of(a)) {
                 (Some(role), _) => (a, role),
                 (None, Some(role)) => (b, role),
                 (None, None) => {
                     let roles: Vec<&str> = COLUMNS.iter().map(|(role, _)| *role).collect();
                     return Err(error(format!(
-                        "'{b}' in '{item}' is none of {}",
+                        "'{b}' in '{item}' is not a role; use one of {}",
                         roles.join(", ")
                     )));
                 }
             };
             if table.find(name).is_none() {
                 return Err(error(format!(
-                    "there is no column '{name}'; there are {}",
+                    "there is no column '{name}'; the columns are {}",
                     table.names.join(", ")
                 )));
             }
@@ -264,16 +264,16 @@ impl<'a> Columns<'a> {
 
     fn needed(&self, role: &str) -> Result<String> {
         self.find(role).ok_or_else(|| {
-            let message = format!("{}; --columns says which is meant", self.table.lacks());
+            let message = format!("{}; name it with --columns", self.table.lacks());
             Error::input(message).file(&self.table.path).field(role)
         })
     }
 
-    /// Rows of three.
+    /// Three columns as `[halo, 3]`.
     fn vectors(&self, array: &str, roles: [&str; 3]) -> Result<Vec<f32>> {
         if roles.iter().any(|role| self.find(role).is_none()) {
             let message = format!(
-                "needs an array '{array}', or columns {}; it has {}; --columns says which is meant",
+                "needs an array '{array}', or columns {}; it has {}; name them with --columns",
                 roles.join(", "),
                 self.table.names.join(", ")
             );
@@ -284,7 +284,7 @@ impl<'a> Columns<'a> {
         Ok((0..x.len()).flat_map(|i| [x[i] as f32, y[i] as f32, z[i] as f32]).collect())
     }
 
-    /// Names that had to be interpreted.
+    /// Columns that were recognised by another name, for the notes.
     fn renamed(&self) -> Vec<String> {
         let arrays = ["pos", "vel", "position", "velocity", "npart", "particles"];
         let plain = |role: &str, name: &str| {
@@ -300,7 +300,7 @@ fn counts(table: &Table, name: &str) -> Result<Vec<u32>> {
     let column = table.column(name)?;
     let whole = |n: f64| n >= 0.0 && n <= f64::from(u32::MAX) && n.fract() == 0.0;
     if let Some(row) = column.iter().position(|&n| !whole(n)) {
-        let message = format!("{}; a number of particles is needed", column[row]);
+        let message = format!("is {}; a number of particles is needed", column[row]);
         let error = Error::input(message).file(&table.path).field(name);
         return Err(error.row(table.row_number(row)));
     }

@@ -1,9 +1,9 @@
-//! Which halos a fit may see: held-out space, not held-out halos.
+//! Which halos a fit may see: space is held out, not single halos.
 //!
-//! Halos that are near each other share their surroundings, so a random split leaks. The test set is a
+//! Halos near each other share their surroundings, so a random split would leak. The test set is a
 //! slab of the box, a fifth of it along z; halos within a buffer of the graph's radius on either side of
-//! it belong to neither part. Out of distribution are the halos above an overdensity that training
-//! is not shown (section 4.3 of the paper: δ > 1).
+//! it belong to neither part. Halos above a given overdensity can be hidden from training, as a test
+//! outside its distribution (section 4.3 of the paper: δ > 1).
 
 use super::graph::Graph;
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::network::system::Measure;
 
 /// Share of the box that is held out.
 const HELD_OUT: f64 = 0.2;
-/// Blocks along each axis whose absence, one at a time, gives jackknife errors.
+/// Jackknife blocks along each axis.
 const JACKKNIFE: usize = 3;
 
 /// The parts of a graph's nodes.
@@ -21,12 +21,12 @@ pub struct Split {
     pub train: Vec<u32>,
     /// Nodes of the held-out slab.
     pub test: Vec<u32>,
-    /// Nodes anywhere that are hidden for their overdensity; empty where none is hidden.
+    /// Nodes anywhere that are hidden for their overdensity; empty if none is.
     pub hidden: Vec<u32>,
 }
 
 impl Split {
-    /// The split of a graph; `hide_above` hides the nodes of a larger overdensity from both parts.
+    /// Splits a graph; `hide_above` hides nodes with a larger overdensity from both parts.
     ///
     /// # Errors
     /// A graph without target, a part without nodes.
@@ -54,7 +54,7 @@ impl Split {
         Ok(split)
     }
 
-    /// Measures something on the held-out slab and, where nodes are hidden, on those.
+    /// Measures something on the held-out slab and, if there are any, on the hidden nodes.
     ///
     /// # Errors
     /// Those of `measure`.
@@ -80,7 +80,7 @@ fn assign(
     let mut split = Split { train: vec![], test: vec![], hidden: vec![] };
     for (node, position) in positions.as_chunks::<3>().0.iter().enumerate() {
         let z = f64::from(position[2]);
-        // Around the box from the slab's far side, at 0, to its near side.
+        // To the nearer side of the slab, which is at 0 across the box and at `first`.
         let distance = z.min(first - z);
         let part = if hide_above.is_some_and(|limit| f64::from(targets[node]) > limit) {
             &mut split.hidden
@@ -96,8 +96,8 @@ fn assign(
     split
 }
 
-/// Mean of the absolute errors of some nodes, and its jackknife error: the scatter of the mean as one of
-/// 27 blocks of space after the other is left out. `errors[k]` belongs to `nodes[k]`.
+/// Mean of the absolute errors of some nodes, and its jackknife error: the scatter of the mean when each of
+/// 27 blocks of space in turn is left out. `errors[k]` belongs to `nodes[k]`.
 pub fn mean_and_jackknife(graph: &Graph, nodes: &[u32], errors: &[f64]) -> (f64, f64) {
     jackknife(graph.positions(), graph.about.edge, nodes, errors)
 }
@@ -105,7 +105,7 @@ pub fn mean_and_jackknife(graph: &Graph, nodes: &[u32], errors: &[f64]) -> (f64,
 fn jackknife(positions: &[f32], edge: f64, nodes: &[u32], errors: &[f64]) -> (f64, f64) {
     let blocks = JACKKNIFE.pow(3);
     let (mut sums, mut counts) = (vec![0.0; blocks], vec![0.0; blocks]);
-    // Along z only the span of these nodes is cut: a held-out slab is thin.
+    // Along z only the span of these nodes is divided: a held-out slab is thin.
     let z = |node: u32| f64::from(positions[3 * node as usize + 2]);
     let low = nodes.iter().map(|&n| z(n)).fold(f64::INFINITY, f64::min);
     let high = nodes.iter().map(|&n| z(n)).fold(f64::NEG_INFINITY, f64::max);
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    /// No neighbour of a training node is in the slab, on its near side, its far side, or across the box.
+    /// No neighbour of a training node is in the slab, on either side or across the box.
     #[test]
     fn no_edge_joins_training_and_slab() {
         let (edge, radius) = (100.0, 11.0);
@@ -184,7 +184,7 @@ mod tests {
         assert!((mean - 2.0).abs() < 1e-12 && (error - 1.0).abs() < 1e-12, "{mean} {error}");
         let positions = [at(10.0), at(40.0), at(80.0)].concat();
         let (mean, error) = jackknife(&positions, 90.0, &[0, 1, 2], &[1.0, 2.0, 6.0]);
-        // Means without one: 4, 3.5, 1.5; theirs is 3.
+        // Means without one: 4, 3.5, 1.5; their mean is 3.
         let expected = (2.0f64 / 3.0 * (1.0 + 0.25 + 2.25)).sqrt();
         assert!((mean - 3.0).abs() < 1e-12 && (error - expected).abs() < 1e-12, "{mean} {error}");
     }

@@ -1,8 +1,8 @@
-//! Groups of halos in HDF5 as Gadget-4, AREPO and Subfind write them: arrays `GroupPos`, `GroupVel` and `GroupMass` in
+//! Groups of halos in HDF5 as written by Gadget-4, AREPO and Subfind: arrays `GroupPos`, `GroupVel` and `GroupMass` in
 //! the group `Group`, the box and the redshift in the attributes of `Header`.
 //!
-//! Units are the simulation's: `UnitLength_in_cm` and the like in `Parameters` or `Header` say which, per h. Where they
-//! are missing, sizes decide, and a warning says so.
+//! Units are those of the simulation, given (per h) by `UnitLength_in_cm` and the like in `Parameters` or `Header`. If
+//! they are missing, units are guessed from the sizes of the values, with a warning.
 
 use std::path::{Path, PathBuf};
 
@@ -15,27 +15,27 @@ const MPC: f64 = 3.085_678e24;
 const SUN: f64 = 1.989e33;
 /// The critical density in h² Msun/Mpc³.
 const CRITICAL: f64 = 2.775e11;
-/// Lighter groups there are, but none whose heaviest is so light, in Msun/h.
+/// A catalogue whose heaviest group is lighter than this, in Msun/h, is in another unit.
 const LIGHT: f64 = 1e6;
 
-/// The groups of a catalogue, and what their numbers are to be multiplied by.
+/// The groups of a catalogue, and the factors that convert their values.
 pub(super) struct Groups {
     /// The arrays of `Group`.
     pub arrays: Vec<Array>,
-    /// Edge of the box in Mpc/h, where the file says it.
+    /// Edge of the box in Mpc/h, if the file gives it.
     pub edge: Option<f64>,
-    /// A length in Mpc/h.
+    /// Unit of length in Mpc/h.
     pub length: f64,
-    /// A speed in km/s.
+    /// Unit of velocity in km/s.
     pub speed: f64,
-    /// A mass in Msun/h.
+    /// Unit of mass in Msun/h.
     pub mass: f64,
-    /// The units that were read, for the user.
+    /// The units that were used, for the user.
     pub note: String,
 }
 
 impl Groups {
-    /// The groups of an HDF5 file and of the pieces beside it; `None` where it has none, or none with a mass.
+    /// Reads the groups of an HDF5 file and of the other pieces next to it; `None` if there are none with a mass.
     ///
     /// # Errors
     /// A damaged or missing piece.
@@ -59,7 +59,7 @@ impl Groups {
             Some((length, mass)) => (nearly(length / MPC), nearly(mass / SUN)),
             None => {
                 let mass = if masses.iter().all(|m| *m < LIGHT) { 1e10 } else { 1.0 };
-                // Halos hold a part of all matter: far less than a part in 100,000 is no box in Mpc/h.
+                // Halos hold a sizeable part of all matter: if it is far below 1e-5, the box is not in Mpc/h.
                 let density =
                     size.map(|edge| masses.iter().sum::<f64>() * mass / edge.powi(3) / CRITICAL);
                 (if density.is_some_and(|d| d < 1e-6) { 1e-3 } else { 1.0 }, mass)
@@ -67,7 +67,7 @@ impl Groups {
         };
         let redshift = attribute("Redshift").unwrap_or(0.0);
         let scaling = attributes.iter().find(|(name, _)| name == "Group/GroupVel/a_scaling");
-        // Without it, velocities are a · v, as those of friends of friends always were.
+        // Without the attribute, velocities are a · v, as in friends-of-friends tables.
         let scaling = scaling.map_or(-1.0, |(_, power)| *power);
         let kms = attribute("UnitVelocity_in_cm_per_s").map_or(1.0, |unit| nearly(unit / 1e5));
         let speed = kms * (1.0 + redshift).powf(-scaling);
@@ -83,14 +83,16 @@ impl Groups {
             unit(speed, "km/s")
         );
         let note = match given {
-            Some(_) => format!("{read}, as the file says"),
-            None => format!("warning: the file does not say its units: {read}, as sizes suggest"),
+            Some(_) => format!("{read}, as given in the file"),
+            None => {
+                format!("warning: the file does not give its units: {read}, judging by their sizes")
+            }
         };
         Ok(Some(Groups { arrays, edge: size.map(|edge| edge * length), length, speed, mass, note }))
     }
 }
 
-/// The arrays of `Group` that may be columns, in the `files` pieces of the catalogue that `path` is one of.
+/// The arrays of `Group` that may be columns, joined from the `files` pieces of the catalogue; `path` is one of them.
 fn joined(path: &Path, files: u64) -> Result<Vec<Array>> {
     let mut arrays: Vec<Array> = Vec::new();
     for number in 0..files.max(1) {
@@ -123,13 +125,13 @@ fn piece(path: &Path, number: u64) -> Result<PathBuf> {
             Ok(path.with_file_name(format!("{stem}.{number}.{extension}")))
         }
         _ => {
-            let message = "is one of several pieces, whose names must end with .0.hdf5, .1.hdf5, …";
+            let message = "is one of several pieces, whose names must end in .0.hdf5, .1.hdf5, …";
             Err(Error::input(message).file(path))
         }
     }
 }
 
-/// A ratio of units that is a power of ten but for rounding in the constants.
+/// A ratio of units, made an exact power of ten if it is one up to rounding in the constants.
 fn nearly(ratio: f64) -> f64 {
     let power = 10f64.powf(ratio.log10().round());
     if (ratio / power - 1.0).abs() < 1e-3 { power } else { ratio }
@@ -139,7 +141,7 @@ fn nearly(ratio: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// A file of `scripts/hdf5_fixtures.py`.
+    /// A file made by `scripts/hdf5_fixtures.py`.
     fn fixture(name: &str) -> PathBuf {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
     }

@@ -1,8 +1,8 @@
-//! Table 6 of the paper: formulas for the overdensity around a halo, with the constants published there
-//! and refitted, on held-out space and on hidden overdensities.
+//! Table 6 of the paper: formulas for the overdensity around a halo, with published and refitted constants,
+//! on held-out space and on hidden overdensities.
 //!
-//! Positions are divided by 288.675 Mpc/h, masses and velocities by their standard deviations; the paper
-//! does not say so, but in these units its constants fit.
+//! Positions are divided by 288.675 Mpc/h, masses and velocities by their standard deviations. The paper
+//! does not say so, but its constants fit in these units.
 
 use serde::Serialize;
 
@@ -25,11 +25,11 @@ const BALL: f64 = 20.0;
 
 /// A formula of the paper.
 pub struct Published {
-    /// What it is called here.
+    /// Its name in the table.
     pub name: &'static str,
     messages: &'static [&'static str],
     node: &'static str,
-    /// The error that the paper gives.
+    /// The error given in the paper.
     pub error: f64,
 }
 
@@ -66,30 +66,30 @@ impl Published {
 /// One row of the table.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Which formula, or the network.
+    /// Name of the formula, or the network.
     pub name: String,
-    /// The paper's error; `None` for what it does not have.
+    /// The paper's error; `None` if it gives none.
     pub published: Option<f64>,
-    /// With the published constants, on all nodes.
+    /// Error with the published constants, on all nodes.
     pub as_published: Option<f64>,
-    /// With constants refitted on all nodes, on all nodes.
+    /// Error with constants refitted on all nodes, on all nodes.
     pub refitted: Option<f64>,
-    /// Fitted to the nodes outside the slab and its buffer: the error there.
+    /// Error with constants fitted to the nodes outside the slab and its buffer, on these nodes.
     pub train: Option<Measure>,
     /// The same on the slab.
     pub test: Option<Measure>,
-    /// With constants fitted to the slab itself: what the formula could reach there.
+    /// Error on the slab with constants fitted to the slab itself: the best the formula could reach there.
     pub test_fitted_there: Option<f64>,
-    /// Fitted to train nodes up to the overdensity that hides others: the error on them, …
+    /// With constants fitted only to training nodes up to the limit on overdensity: error on the slab up to it, …
     pub seen: Option<Measure>,
-    /// … and on the hidden ones, which are above it.
+    /// … and on the hidden nodes above it.
     pub hidden: Option<Measure>,
-    /// The formula refitted on all nodes, for a person.
+    /// The formula refitted on all nodes, as text.
     pub equations: Vec<String>,
 }
 
 impl Measure {
-    /// Of the absolute errors of some nodes.
+    /// The measure of the absolute errors of some nodes.
     pub fn of(graph: &Graph, nodes: &[u32], errors: &[f64]) -> Self {
         let (error, jackknife) = mean_and_jackknife(graph, nodes, errors);
         let finite = |v: f64| if v.is_finite() { v } else { f64::INFINITY };
@@ -97,7 +97,7 @@ impl Measure {
     }
 }
 
-/// Fits a formula in every way that the table has.
+/// Fits a formula in every way listed in the table.
 ///
 /// # Errors
 /// Those of [`Formula::refit`].
@@ -143,7 +143,7 @@ pub fn row(
 /// The rows of the paper's formulas.
 ///
 /// # Errors
-/// A graph without target; a radius that is below 20 Mpc/h; `interrupted`.
+/// A graph without target; a radius below 20 Mpc/h; `interrupted`.
 pub fn published(
     device: &Device,
     graph: &Graph,
@@ -152,7 +152,7 @@ pub fn published(
 ) -> Result<Vec<Row>> {
     if graph.about.radius < BALL {
         let message = format!(
-            "is {} Mpc/h; the formulas of the paper sum over the ball of {BALL}",
+            "is {} Mpc/h; the formulas of the paper sum over a ball of {BALL} Mpc/h",
             graph.about.radius
         );
         return Err(Error::input(message).file(graph.path()).field("radius"));
@@ -173,8 +173,8 @@ pub fn published(
     Ok(rows)
 }
 
-/// The rows of a run: its network, whose errors are those of its own training, and the formula that was
-/// found from it, fitted like the others.
+/// The rows of a run: its network, with the errors of its own training, and the formula found from it, fitted
+/// like the others.
 ///
 /// # Errors
 /// Files of the run that cannot be read; those of [`row`].
@@ -187,7 +187,7 @@ pub fn of_run(
 ) -> Result<[Row; 2]> {
     let features = graph.scaled_features();
     let formula = Formula::read(folder, terms())?.ok_or_else(|| {
-        let message = "has no composed formula of an overdensity: run compose on it first";
+        let message = "has no composed formula for an overdensity: run compose on it first";
         Error::input(message).file(folder.file(LAWS))
     })?;
     let found = row(device, graph, &features, "found by this run", &formula, hide_above, observer)?;
@@ -195,7 +195,7 @@ pub fn of_run(
     check_graph(&model, graph)?;
     let (test, hidden) = errors(device, graph, &model)?;
     let hides = hidden.is_some();
-    // Only what was hidden from the training at the same overdensity is comparable.
+    // Errors are comparable only if the training hid the same overdensities.
     let same = run::hide_above(&model) == Some(hide_above);
     let network = Row {
         name: "its network".to_string(),
@@ -212,7 +212,7 @@ pub fn of_run(
     Ok([found, network])
 }
 
-/// The table for a person.
+/// The table as text.
 pub fn text(rows: &[Row], hide_above: f64) -> String {
     let number = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.4}"));
     let measure = |m: Option<Measure>| {

@@ -1,4 +1,4 @@
-//! Training on a graph as a whole, on a GPU: as on the processor, with what is copied and after a resume.
+//! Training on a graph as a whole, on a GPU: agreement with the CPU, bytes copied, resuming.
 
 use std::path::Path;
 
@@ -17,8 +17,8 @@ use crate::ops::relative_error;
 use crate::random::Random;
 use crate::store::run::{Existing, Keeping, RunFolder};
 
-/// 300 halos in a box of 60 Mpc/h, some ten within reach of each, with an overdensity that depends on mass
-/// and place.
+/// 300 halos in a box of 60 Mpc/h, each with some ten neighbours, and an overdensity that depends on mass and
+/// position.
 fn halos(folder: &Path) -> Halos {
     let mut random = Random::new(5, 0);
     let mut table = String::from("x,y,z,vx,vy,vz,mass,delta\n");
@@ -58,7 +58,7 @@ fn start<'a>(
     Trainer::new(device, halos, std::slice::from_ref(settings), Vec::new(), &[run])
 }
 
-/// Trains up to `stop` without anything that ends with it.
+/// Trains up to `stop`, without what follows the end of a training.
 fn advance(trainer: &mut Trainer, stop: u64) {
     while trainer.step() < stop {
         trainer.advance(stop).unwrap();
@@ -68,8 +68,7 @@ fn advance(trainer: &mut Trainer, stop: u64) {
 const MODELS: [ModelKind; 4] =
     [ModelKind::Standard, ModelKind::Bottleneck, ModelKind::L1, ModelKind::Kl];
 
-/// Twenty steps of every model on a GPU and on the processor: on the same receivers, through the same turns,
-/// with the same noise.
+/// Twenty steps of every model on a GPU and on the CPU, with the same receivers, rotations and noise.
 #[test]
 fn gpu_trains_on_a_graph_like_the_processor() {
     let Some(gpu) = test_gpu() else { return };
@@ -101,7 +100,7 @@ fn gpu_trains_on_a_graph_like_the_processor() {
     }
 }
 
-/// Of a step its receivers go to the device, and its loss comes back: no parameters, no gradient, no senders.
+/// Per step only its receivers are copied to the device, and only its loss back: no parameters, gradients or senders.
 #[test]
 fn gpu_steps_on_a_graph_copy_receivers_and_losses() {
     let Some(Device::Gpu(gpu)) = test_gpu() else { return };
@@ -119,8 +118,8 @@ fn gpu_steps_on_a_graph_copy_receivers_and_losses() {
             advance(&mut trainer, 9);
             let after = copied::bytes();
             let [up, down] = [0, 1].map(|way| (after[way] - before[way]) / 8);
-            // Number, first edge and first place in the batch of each receiver; in bf16 also which receivers
-            // each block has, or on compute capability 9.0 each of its eight warps.
+            // Number, first edge and first place in the batch of each receiver; in bf16 also the receivers of each
+            // block, or, on compute capability 9.0, of each of its eight warps.
             let receivers = 4 * (3 * settings.batch + 1);
             let blocks = 8 * gpu.properties().unwrap().multiprocessors;
             let dealt = if precision == Precision::Bf16 { 4 * (blocks + 1) } else { 0 };
@@ -134,13 +133,13 @@ fn gpu_steps_on_a_graph_copy_receivers_and_losses() {
     }
 }
 
-/// Trains to a stop, saves, and goes on in a new trainer: the same files as without a stop.
+/// Trains to a stop, saves, and continues in a new trainer: the same files as without a stop.
 #[test]
 fn gpu_resume_on_a_graph_is_bit_identical() {
     let Some(gpu) = test_gpu() else { return };
     let folder = tempfile::tempdir().unwrap();
     let halos = halos(folder.path());
-    // Between and on rows of metrics, before, between and behind pruning decisions.
+    // Between and on rows of metrics; before, between and after pruning decisions.
     for (model, precision, stops) in [
         (ModelKind::L1, Precision::F32, &[3, 23][..]),
         (ModelKind::L1, Precision::Bf16, &[17]),
@@ -159,7 +158,7 @@ fn gpu_resume_on_a_graph_is_bit_identical() {
             let mut trainer = start(&gpu, &halos, &settings, &keeping).unwrap();
             advance(&mut trainer, stop);
             trainer.save().unwrap();
-            // Rows behind the checkpoint, as after a kill.
+            // Rows after the checkpoint, as after a kill.
             advance(&mut trainer, (stop + 8).min(settings.steps));
             drop(trainer);
             train_into(&part, &gpu, &halos, &settings, true, &()).unwrap();
