@@ -18,7 +18,7 @@ use crate::model::{Precision, Shape};
 
 /// Networks of one shape in training on a device. Errors are those of the device, too little memory among them.
 pub trait Training {
-    /// The most steps that are taken between two looks at their losses. On the processor one: nothing waits.
+    /// The most steps that are taken between two looks at their losses. On the CPU one: nothing waits.
     fn most_steps(&self) -> u64;
 
     /// Copies the parameters out, `[runs, arena.len]`.

@@ -70,7 +70,7 @@ pub(crate) unsafe trait Vector: Lanes {
     fn split(self) -> (Self, Self);
 }
 
-// SAFETY: plain Rust, which runs on any processor.
+// SAFETY: plain Rust, which runs on any CPU.
 unsafe impl Lanes for f32 {
     const N: usize = 1;
     #[inline(always)]

@@ -17,9 +17,9 @@ pub trait Lanes:
     fn load(values: &[f64]) -> Self;
     /// Stores into the first [`Lanes::WIDTH`] of `values`.
     fn store(self, values: &mut [f64]);
-    /// self · a + b, rounded once if the processor can.
+    /// self · a + b, rounded once if the CPU can.
     fn mul_add(self, a: Self, b: Self) -> Self;
-    /// b − self · a, rounded once if the processor can.
+    /// b − self · a, rounded once if the CPU can.
     fn neg_mul_add(self, a: Self, b: Self) -> Self;
     /// The larger one; `other` if either is NaN.
     fn max(self, other: Self) -> Self;
@@ -230,8 +230,8 @@ mod x86 {
             // SAFETY: callers run with AVX-512.
             F64x8(unsafe { _mm512_sqrt_pd(self.0) })
         }
-        /// 14 bits from the processor, then y (1 + e)(1 + e²) with e = 1 − xy: 56 bits. The plain
-        /// division is three times slower.
+        /// 14 bits from the instruction, then y (1 + e)(1 + e²) with e = 1 − xy: 56 bits. The plain division is three
+        /// times slower.
         #[inline(always)]
         fn inverse(self) -> Self {
             // SAFETY: callers run with AVX-512.
@@ -240,7 +240,7 @@ mod x86 {
             let y = y.mul_add(e, y);
             y.mul_add(e * e, y)
         }
-        /// 14 bits from the processor, then y (1 + e/2 + 3e²/8 + 5e³/16) with e = 1 − xy²: 54 bits.
+        /// 14 bits from the instruction, then y (1 + e/2 + 3e²/8 + 5e³/16) with e = 1 − xy²: 54 bits.
         #[inline(always)]
         fn inverse_sqrt(self) -> Self {
             // SAFETY: callers run with AVX-512.

@@ -1,4 +1,4 @@
-//! Adam on the processor: chunks in parallel, a loop that the compiler vectorises for each level.
+//! Adam on the CPU: chunks in parallel, a loop that the compiler vectorises for each level.
 
 use rayon::prelude::*;
 
@@ -30,7 +30,7 @@ fn one(cpu: &Cpu, rates: &Rates, arenas: Arenas) {
         .zip(arenas.v.par_chunks_mut(CHUNK))
         .zip(arenas.gradients.par_chunks(CHUNK))
         .for_each(|(((w, m), v), g)| match cpu.simd() {
-            // SAFETY: a level is only made where `Simd::detect` found its instructions.
+            // SAFETY: a level exists only if `Simd::detect` found its instructions.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx512 | Simd::Avx512Bf16 => unsafe { chunk_avx512(rates, scale, w, m, v, g) },
             // SAFETY: as above.
@@ -40,7 +40,7 @@ fn one(cpu: &Cpu, rates: &Rates, arenas: Arenas) {
         });
 }
 
-/// 1 / |g|, or 0: the sum of chunks in their order, for any number of threads.
+/// 1 / |g|, or 0: the chunks are summed in order, for any number of threads.
 fn scale(gradients: &[f32]) -> f32 {
     let squares = |chunk: &[f32]| {
         let mut sums = [0.0; 16];

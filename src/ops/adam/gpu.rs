@@ -8,21 +8,21 @@ use crate::error::Result;
 
 const NORM: Kernel = Kernel { module: "adam", name: "adam_norm" };
 const STEP: Kernel = Kernel { module: "adam", name: "adam_step" };
-/// Threads of a block of `adam_norm` and of `adam_step`, powers of two. Each block has a sum in f64 for each of them.
+/// Threads of a block of `adam_norm` and of `adam_step`, powers of two. Each block has an f64 sum for each thread.
 const NORM_THREADS: u32 = 1024;
 const THREADS: u32 = 256;
-/// Elements of a part of the gradient whose squares a block adds up, at least, and parts of one run at most: a sum
-/// for each thread of `adam_step`.
+/// Fewest elements of a part of the gradient whose squares one block adds up, and most parts of one run: one sum for
+/// each thread of `adam_step`.
 const PART: usize = 8192;
 const MOST_PARTS: usize = THREADS as usize;
 
-/// Parts of a gradient of `len` elements, of which each has a sum in [`AdamArgs::squares`]. It depends on nothing else, so
-/// a step has the same bits on every device.
+/// Number of parts of a gradient with `len` elements; each has a sum in [`AdamArgs::squares`]. It depends on nothing
+/// else, so a step gives the same bits on every device.
 pub(crate) fn parts(len: usize) -> usize {
     len.div_ceil(PART).clamp(1, MOST_PARTS)
 }
 
-/// Room for [`AdamArgs::squares`] of `runs` gradients of `total` elements together.
+/// Room for [`AdamArgs::squares`] of `runs` gradients with `total` elements together.
 ///
 /// # Errors
 /// Too little memory.
@@ -30,17 +30,17 @@ pub(crate) fn squares(gpu: Gpu, runs: usize, total: usize) -> Result<Buffer<f64>
     gpu.buffer(runs * parts(total / runs))
 }
 
-/// Enqueues a step on arenas `[runs, len]` that are on the device.
+/// Enqueues a step on arenas `[runs, len]` on the device.
 ///
 /// # Safety
-/// The pointers of `args` are those of living buffers of at least `runs · len` elements, `squares` of `runs · parts`, and
-/// `parts` is that of `len`.
+/// The pointers of `args` belong to living buffers of at least `runs · len` elements, for `squares` of `runs · parts`,
+/// and `parts` is the number for `len`.
 pub(crate) unsafe fn enqueue(gpu: Gpu, runs: usize, args: &AdamArgs) -> Result<()> {
     let sums = |threads: u32| threads as usize * size_of::<f64>();
     let mut norm = Grid::new(args.parts as usize, NORM_THREADS);
     let mut step = Grid::cover(args.len.div_ceil(4) as usize, THREADS);
     (norm.blocks[1], step.blocks[1]) = (runs as u32, runs as u32);
-    // The scale lies behind the sums.
+    // The scale is stored after the sums.
     (norm.shared, step.shared) = (sums(NORM_THREADS), sums(THREADS) + size_of::<f32>());
     // SAFETY: the caller's promise; blocks stride over `len` and `runs`.
     unsafe {
@@ -64,7 +64,7 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// A copy of parameters and moments of `runs` models; gradients of 0.
+    /// A copy of the parameters and moments of `runs` models; gradients are 0.
     ///
     /// # Errors
     /// Too little memory.
@@ -86,10 +86,10 @@ impl Stack {
         })
     }
 
-    /// Goes on with a copy of other arenas.
+    /// Continues with a copy of other arenas.
     ///
     /// # Errors
-    /// As [`Stack::new`].
+    /// Those of [`Stack::new`].
     pub(crate) fn replace(&mut self, [parameters, m, v]: [&[f32]; 3]) -> Result<()> {
         self.parameters = self.gpu.upload(parameters)?;
         self.m = self.gpu.upload(m)?;
@@ -99,7 +99,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Enqueues a step at entry `step` of the rates.
+    /// Enqueues a step with entry `step` of the rates.
     ///
     /// # Panics
     /// If there is no such entry: a programming error.
@@ -113,13 +113,13 @@ impl Stack {
             gradients: self.gradients.read(total),
             operands: Pointer::NULL,
             squares: self.squares.write(runs * parts),
-            // SAFETY: there is such an entry, or else `read` had panicked.
+            // SAFETY: the entry exists, or `read` would have panicked.
             rates: unsafe { self.rates.read(step + 1).add(step) },
             step: Pointer::NULL,
             len: len as u64,
             parts: parts as u64,
         };
-        // SAFETY: the buffers are those of this stack.
+        // SAFETY: the buffers belong to this stack.
         unsafe { enqueue(self.gpu, runs, &args) }
     }
 }

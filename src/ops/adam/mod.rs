@@ -3,9 +3,9 @@
 //! g ← g / |g|, m ← m + (1 − β₁)(g − m), v ← v + (1 − β₂)(g² − v),
 //! w ← w − rate · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε), with t = 1 at the first step.
 //!
-//! Adam is blind to the scale of all gradients together, not to that of one among many: a close
-//! encounter of two bodies would fill v for the next thousand steps, in which nothing else is learnt.
-//! |g| is that of one model of the stack; a gradient of 0 stays 0.
+//! Adam is insensitive to the scale of all gradients together, but not to that of one among many: a close encounter of
+//! two bodies would dominate v for the next thousand steps, in which nothing else is learnt. |g| is that of one model
+//! of the stack; a gradient of 0 stays 0.
 
 mod cpu;
 pub(crate) mod gpu;
@@ -27,7 +27,7 @@ pub struct Args {
     pub beta1: f32,
     /// Decay of the mean of its square.
     pub beta2: f32,
-    /// Added to the root.
+    /// Added to the square root.
     pub epsilon: f32,
     /// Number of this step, from 1.
     pub step: u64,
@@ -45,32 +45,32 @@ pub fn schedule(rates: &[f32]) -> Vec<Args> {
     rates.iter().zip(1..).map(|(&rate, step)| Args::new(rate, step)).collect()
 }
 
-/// Networks in training on the processor, `[runs, len]` each.
+/// Networks being trained on the CPU, `[runs, len]` each.
 pub(crate) struct Networks {
     /// w
     pub parameters: Vec<f32>,
     m: Vec<f32>,
     v: Vec<f32>,
-    /// What the next step goes by.
+    /// The gradients for the next step.
     pub gradients: Vec<f32>,
     rates: Vec<f32>,
 }
 
 impl Networks {
-    /// With the learning rates of all their steps.
+    /// With the learning rates of all steps.
     pub fn new(rates: Vec<f32>, arenas: [&[f32]; 3]) -> Self {
         let [parameters, m, v] = arenas.map(<[f32]>::to_vec);
         Networks { gradients: vec![0.0; parameters.len()], parameters, m, v, rates }
     }
 
-    /// Takes the step of this number, from 0.
+    /// Takes step `number`, counted from 0.
     pub fn step(&mut self, device: &Device, number: u64, runs: usize) -> Result<()> {
         let Networks { parameters, m, v, gradients, rates } = self;
         let args = Args::new(rates[number as usize], number + 1);
         step(device, &args, runs, Arenas { parameters, m, v, gradients })
     }
 
-    /// Goes on with networks of another shape.
+    /// Continues with networks of another shape.
     pub fn replace(&mut self, arenas: [&[f32]; 3]) {
         *self = Networks::new(std::mem::take(&mut self.rates), arenas);
     }
@@ -89,7 +89,7 @@ impl Networks {
     }
 }
 
-/// What a step works on: `[runs, len]` each.
+/// The arrays that a step updates: `[runs, len]` each.
 pub struct Arenas<'a> {
     /// w
     pub parameters: &'a mut [f32],
@@ -97,14 +97,13 @@ pub struct Arenas<'a> {
     pub m: &'a mut [f32],
     /// The mean of g².
     pub v: &'a mut [f32],
-    /// Before they are scaled to unit norm.
+    /// The gradients before scaling to unit norm.
     pub gradients: &'a [f32],
 }
 
 /// Updates the parameters and moments of each of `runs` independent models.
 ///
-/// Buffers whose lengths differ or are no multiple of `runs`, and step 0, are errors; nothing is
-/// written then.
+/// Buffers whose lengths differ or are not a multiple of `runs`, and step 0, are errors; nothing is written then.
 pub fn step(device: &Device, args: &Args, runs: usize, arenas: Arenas) -> Result<()> {
     let expected = arenas.parameters.len();
     let lens =
@@ -147,7 +146,7 @@ impl Rates {
     }
 }
 
-/// A step of one model for `measure`, which takes it again and again: the data are on the device already.
+/// A step of one model for `measure`, which repeats it: the data are already on the device.
 pub(crate) fn repeat<T>(
     device: &Device,
     gradients: &[f32],

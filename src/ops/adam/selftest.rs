@@ -6,11 +6,11 @@ use crate::error::Result;
 use crate::ops::{Check, relative_error};
 use crate::random::Random;
 
-/// Models, and lengths around those of vectors, blocks and grids.
+/// Numbers of models, and lengths around those of vectors, blocks and grids.
 const STACKS: [(usize, usize); 8] =
     [(1, 1), (2, 3), (5, 15), (3, 257), (1, 8191), (1, 8192), (2, 8194), (1, 100_003)];
 
-/// Parameters and both moments after five steps, of each stack.
+/// Parameters and both moments after five steps, for each stack.
 pub fn checks(device: &Device) -> Result<Vec<Check>> {
     STACKS.iter().map(|&(runs, len)| check(device, runs, len)).collect()
 }
@@ -28,7 +28,7 @@ fn check(device: &Device, runs: usize, len: usize) -> Result<Check> {
         let args = Args::new(0.01, number);
         let arenas = Arenas { parameters: &mut w, m: &mut m, v: &mut v, gradients: &gradients };
         step(device, &args, runs, arenas)?;
-        // The decays as they are in f32: 1 − 0.999f32 is off by 1e-5 of itself.
+        // The decays as f32 has them: 1 − 0.999f32 has a relative error of 1e-5.
         let (beta1, beta2) = (f64::from(args.beta1), f64::from(args.beta2));
         let t = number as i32;
         let norm = |model: &[f32]| model.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();

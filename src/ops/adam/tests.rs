@@ -51,7 +51,7 @@ fn gpu_steps_write_the_operands_in_bf16_and_read_the_rates_of_their_step() {
     }
 }
 
-/// Sums of squares that f64 holds exactly: any order gives them, and each element has to be there once.
+/// Sums of squares that f64 holds exactly: they come out in any order, and each element must count once.
 #[test]
 fn gpu_norms_are_exact_where_nothing_is_rounded() {
     let Some(Device::Gpu(gpu)) = crate::device::test_gpu() else { return };

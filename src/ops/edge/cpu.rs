@@ -1,8 +1,8 @@
-//! The step on the processor: pack the weights; parts of the receivers, each with gradients of its
-//! own; add these up.
+//! The step on the CPU: packs the weights, works through parts of the receivers, each with its own gradients, and adds
+//! these up.
 //!
-//! How receivers are divided depends on the batch only, and every sum has its order, so the result
-//! does not depend on the number of threads.
+//! The division of the receivers depends on the batch only, and every sum has a fixed order, so the result does not
+//! depend on the number of threads.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ use crate::ops::mlp::product::{Weights, pack_backward, pack_forward};
 
 /// Edges of a part: its gradient, a few MB, is cleared and added up once.
 const PART_EDGES: usize = 4096;
-/// Parts of a batch: bounds the memory for their gradients.
+/// Most parts of a batch: bounds the memory for their gradients.
 const MOST_PARTS: usize = 32;
 
 /// Buffers that steps reuse.
@@ -33,7 +33,7 @@ pub(super) struct Buffers {
     first: Vec<f32>,
 }
 
-/// A step on its way.
+/// A step in progress.
 struct Job<'a> {
     cpu: &'a Cpu,
     batch: &'a Batch<'a>,
@@ -92,10 +92,10 @@ pub(super) fn predict(
     Ok(())
 }
 
-/// The receivers in order, in parts with about as much work each.
+/// The receivers in order, in parts of about equal work.
 fn divide(batch: &Batch, edges: usize) -> Vec<Range<usize>> {
     let receivers = batch.receivers;
-    // A receiver is some work too.
+    // A receiver is some work, too.
     let total = edges + receivers.len();
     let count = (total / PART_EDGES).clamp(1, MOST_PARTS);
     let (mut parts, mut first, mut done) = (Vec::with_capacity(count), 0, 0);
@@ -129,7 +129,7 @@ impl<'a> Job<'a> {
                 let (forward, backward) = panels(matrix);
                 let weights: &[f32] = if index == 0 { first } else { &parameters[matrix.weight..] };
                 let pack = move |panel| Pack { matrix, weights, panel, packed };
-                // Nothing goes back through φe's first layer.
+                // No gradient goes back through φe's first layer.
                 let backward = if index == 0 { 0 } else { backward };
                 (0..forward)
                     .map(move |panel| pack(Panel::Forward(panel)))
@@ -138,7 +138,7 @@ impl<'a> Job<'a> {
             .collect();
         pieces.into_par_iter().for_each(|piece| {
             let precision = if piece.matrix.wide { Precision::F32 } else { plan.precision };
-            // SAFETY: the packed weights are as long as the plan says, and panels do not overlap.
+            // SAFETY: the packed weights have the planned length, and panels do not overlap.
             unsafe { run(cpu, precision, piece) }
         });
         for matrix in &plan.matrices {
@@ -152,14 +152,14 @@ impl<'a> Job<'a> {
         Ok(Job { cpu, batch, plan, packed, scratch })
     }
 
-    /// Works through some receivers on this thread.
+    /// Processes some receivers on this thread.
     fn work(&self, receivers: Range<usize>, purpose: Purpose) -> [f64; 2] {
         let Job { cpu, batch, plan, packed, .. } = self;
         let thread = rayon::current_thread_index().unwrap_or(0);
         // SAFETY: there is scratch for each thread of the pool.
         let scratch = Shared(unsafe { self.scratch.at(thread * plan.scratch.len) });
         let part = Part { batch, plan, packed: *packed, scratch, receivers, purpose };
-        // SAFETY: all buffers are as long as the plan says, and this thread alone uses those of a part.
+        // SAFETY: all buffers have the planned lengths, and only this thread uses those of a part.
         unsafe { run(cpu, batch.precision, Work(part)) }
     }
 }
@@ -210,7 +210,7 @@ impl Task for Pack<'_> {
     }
 }
 
-/// φe's first layer with A_x + B_x in the place of A_x.
+/// φe's first layer with A_x + B_x in place of A_x.
 fn relative(batch: &Batch, matrix: &Matrix, parameters: &[f32], to: &mut Vec<f32>) {
     let (width, features) = (matrix.inputs, batch.shape.n_features);
     to.clear();
@@ -223,7 +223,7 @@ fn relative(batch: &Batch, matrix: &Matrix, parameters: &[f32], to: &mut Vec<f32
     }
 }
 
-/// Adds up the gradients of the parts, and weight decay; returns Σw².
+/// Adds up the gradients of the parts and the weight decay; returns Σw².
 fn add_up(
     batch: &Batch,
     plan: &Plan,
@@ -262,7 +262,7 @@ fn add_up(
                     }
                 }
                 if index == 0 {
-                    // What the receiver's coordinates got belongs to A_x + B_x.
+                    // The gradient for the receiver's coordinates belongs to A_x + B_x.
                     for k in 0..batch.coordinates.dim {
                         row[batch.shape.n_features + k] += row[k];
                     }

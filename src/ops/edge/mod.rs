@@ -4,9 +4,9 @@
 //! φv(v_r, Σe); loss = mean over receivers of the L1 norm of (target − prediction) + penalty on
 //! messages + weight_decay · Σw², as in [`tiny`](super::tiny), whose graphs are small and complete.
 //!
-//! There is one step of message passing, so the star of each receiver is independent of all others:
-//! it goes forward and backward while it is in cache, and memory is that of the graph and of a few
-//! stars for each thread, never edges × hidden units.
+//! There is one step of message passing, so the star of each receiver is independent of all others: it goes forward and
+//! backward while it is in cache, and memory is that of the graph and a few stars for each thread, never edges × hidden
+//! units.
 //!
 //! Positions enter relative to the receiver. With the weights A_x of the receiver's coordinates and
 //! B_x of the sender's, A_x x_r + B_x x_s = (A_x + B_x) x_r + B_x (x_s − x_r): the difference, wrapped
@@ -41,7 +41,7 @@ pub struct Coordinates {
     pub shift: [f32; 3],
 }
 
-/// What one step works on.
+/// The data of one step.
 pub struct Batch<'a> {
     /// Shape of the model.
     pub shape: Shape,
@@ -49,14 +49,14 @@ pub struct Batch<'a> {
     pub penalty: Penalty,
     /// Weight of Σw² (weights and biases) in the loss.
     pub weight_decay: f32,
-    /// Arithmetic of φe's products edge by edge behind its first layer; that one, φv, and a last layer
-    /// that acts on sums over edges (no penalty) work in f32.
+    /// Arithmetic of φe's products on single edges, except for the first layer; that one, φv, and a last layer that
+    /// acts on sums over edges (no penalty) work in f32.
     pub precision: Precision,
     /// Edges are sorted by receiver: those of node i are `row_start[i]..row_start[i + 1]`, `[node + 1]`.
     pub row_start: &'a [u64],
     /// `[edge]`.
     pub sender: &'a [u32],
-    /// The nodes whose targets this step is about.
+    /// The nodes whose targets this step uses.
     pub receivers: &'a [u32],
     /// `[node, n_features]`.
     pub features: &'a [f32],
@@ -68,7 +68,7 @@ pub struct Batch<'a> {
     pub step: u64,
 }
 
-/// What steps reuse: buffers on the processor, and on a GPU what [`Workspace::keep`] uploaded.
+/// What steps reuse: buffers on the CPU, and on a GPU what [`Workspace::keep`] uploaded.
 #[derive(Default)]
 pub struct Workspace {
     cpu: cpu::Buffers,
@@ -76,10 +76,9 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Uploads features `[node, n_features]` and targets `[node, outputs]` of all nodes once, for steps on
-    /// a GPU, and the senders `[edge]` of the graph, if they take no more than a quarter of the memory that is
-    /// then free: steps with this workspace read them in place of their batch's and their own, which must be
-    /// the same. Does nothing on the processor.
+    /// Uploads features `[node, n_features]` and targets `[node, outputs]` of all nodes once, for steps on a GPU, and
+    /// the senders `[edge]` of the graph, if they take at most a quarter of the memory then free: steps with this
+    /// workspace read them instead of those of their batch, which must be the same. Does nothing on the CPU.
     ///
     /// # Errors
     /// Too little memory.
@@ -96,7 +95,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// What was kept, if it is as long as what a batch has.
+    /// What was kept, if its length matches the batch.
     fn kept(&self, batch: &Batch, targets: Option<usize>) -> Result<Option<&gpu::Kept>> {
         if let Some(kept) = &self.kept {
             check_len("kept features", kept.features(), batch.features.len())?;
@@ -116,8 +115,8 @@ impl Workspace {
 /// Loss and gradient on the receivers of the batch, for `targets` `[node, outputs]` of all nodes.
 ///
 /// `parameters` and `gradients` are `[arena.len]`; the gradient is overwritten, gaps of the arena
-/// included, which become zero. A buffer of the wrong length, a graph whose parts disagree, a batch
-/// without receivers or edges, and bf16 on a processor without it are errors; nothing is written then.
+/// included, which become zero. A buffer of the wrong length, an inconsistent graph, a batch without receivers or
+/// edges, and bf16 on a CPU without it are errors; nothing is written then.
 ///
 /// Threads are those of the caller's rayon pool; the result does not depend on their number.
 pub fn gradient(
@@ -141,9 +140,9 @@ pub fn gradient(
     }
 }
 
-/// The outputs of φv `[receivers, outputs]`; sampled messages are their means.
+/// The outputs of φv `[receivers, outputs]`; sampled messages are replaced by their means.
 ///
-/// Errors are those of [`gradient`], but receivers without edges are none: nothing is summed.
+/// Errors are those of [`gradient`], but receivers without edges are allowed: nothing is summed.
 pub fn predict(
     device: &Device,
     batch: &Batch,
@@ -174,7 +173,7 @@ impl Batch<'_> {
         self.row_start[node] as usize..self.row_start[node + 1] as usize
     }
 
-    /// The number of edges of a step, if there are any, and everything is as [`gradient`] asks for.
+    /// The number of edges of a step, if there are any and everything meets the conditions of [`gradient`].
     fn check_step(&self, parameters: usize, targets: &[f32]) -> Result<usize> {
         let edges = self.check(parameters)?;
         if edges == 0 {
@@ -186,7 +185,7 @@ impl Batch<'_> {
 
     /// The number of edges of the receivers, if every buffer has its length and the settings agree.
     ///
-    /// Of the graph only what the receivers touch is looked at: a step must not read 30 million edges.
+    /// Only the part of the graph that the receivers touch is checked: a step must not read 30 million edges.
     fn check(&self, parameters: usize) -> Result<usize> {
         let shape = &self.shape;
         let widths = [shape.n_features, shape.message_dim, shape.outputs, shape.hidden];
@@ -244,7 +243,7 @@ impl Batch<'_> {
     }
 }
 
-/// The gradient of a batch for `measure`, which takes it again and again: the data are on the device already.
+/// The gradient of a batch for `measure`, which repeats it: the data are already on the device.
 pub(crate) fn repeat<T>(
     device: &Device,
     batch: &Batch,
@@ -273,8 +272,7 @@ pub(crate) fn repeat<T>(
     }
 }
 
-/// An error if a step that was repeated gives another gradient at its end: the same sums in the same order have the
-/// same bits.
+/// An error if a repeated step gives another gradient at its end: the same sums in the same order have the same bits.
 fn same_bits(first: &[f32], last: &[f32]) -> Result<()> {
     let pairs = first.iter().zip(last);
     let differing = pairs.filter(|(first, last)| first.to_bits() != last.to_bits()).count();

@@ -1,20 +1,20 @@
-//! Where everything is: the packed weights, a part's sums of gradients, and a thread's scratch.
+//! The layout: the packed weights, a part's sums of gradients, and a thread's scratch.
 
 use super::{Batch, Penalty};
 use crate::model::{Layer, Precision, Shape};
 use crate::ops::mlp::kernel::{Block, COLUMNS, ROWS, per_word};
 use crate::ops::mlp::product::{panel_words, stride, wide_stride};
 
-/// Edges that go through φe together: their rows of a layer fit the L2 cache, and there are enough of
-/// them for each reading of the weights and each update of the gradient. Even, for pairs of rows.
+/// Edges that go through φe together: their rows of a layer fit the L2 cache, and there are enough of them for each
+/// read of the weights and each update of the gradient. Even, for pairs of rows.
 pub(super) const TILE: usize = 192;
-/// Edges of a group of stars, unless one star has more: φv, once a group, should find several rows,
-/// and the hidden layers of the edges are kept until their backward pass.
+/// Edges of a group of stars, unless one star has more: φv, run once per group, should get several rows, and the hidden
+/// layers of the edges are kept until their backward pass.
 const GROUP_EDGES: usize = 1536;
 /// Receivers of a group.
 pub(super) const GROUP_RECEIVERS: usize = 96;
 
-/// A layer behind which no rounding happens (`wide`: f32) or does.
+/// A layer whose outputs are rounded, or not (`wide`: f32).
 #[derive(Clone, Debug)]
 pub(super) struct Matrix {
     pub outputs: usize,
@@ -24,12 +24,11 @@ pub(super) struct Matrix {
     pub bias: usize,
     /// f32 at every precision.
     pub wide: bool,
-    /// Among the packed weights: panels of the forward and of the backward product, and the bias.
+    /// Places among the packed weights: panels of the forward and of the backward product, and the bias.
     pub forward: usize,
     pub backward: usize,
     pub padded_bias: usize,
-    /// Among a part's sums: blocks `[outputs / 12][inputs / 32]` of the weights' gradients, and the
-    /// bias's.
+    /// Places among a part's sums: blocks `[outputs / 12][inputs / 32]` of the weights' gradients, and the bias's.
     pub blocks: usize,
     pub bias_sums: usize,
 }
@@ -45,14 +44,14 @@ impl Matrix {
 pub(super) struct Plan {
     pub shape: Shape,
     pub precision: Precision,
-    /// Messages are formed edge by edge; else φe's last layer acts on sums over edges.
+    /// True if messages are formed edge by edge; else φe's last layer acts on sums over edges.
     pub penalized: bool,
     /// φe's layers, then φv's.
     pub matrices: Vec<Matrix>,
     pub packed: usize,
     pub sums: usize,
-    /// Rows of an edge's inputs, of a hidden layer as operand and as f32, of φe's outputs, of messages
-    /// as operand and as f32, of φv's inputs and outputs.
+    /// Row lengths of an edge's inputs, of a hidden layer as operand and as f32, of φe's outputs, of messages as
+    /// operand and as f32, of φv's inputs and outputs.
     pub input_row: usize,
     pub hidden_row: usize,
     pub wide_row: usize,
@@ -64,7 +63,7 @@ pub(super) struct Plan {
     pub scratch: Scratch,
 }
 
-/// What a thread works in.
+/// The scratch of a thread.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// `[edge of the group, input_row]`, `[layer][edge, hidden_row]`, `[edge, edge_row]`,
@@ -92,7 +91,7 @@ pub(super) struct Scratch {
     pub len: usize,
 }
 
-/// Hands out places on boundaries of 64 bytes.
+/// Hands out places at 64-byte boundaries.
 #[derive(Default)]
 struct Places(usize);
 
@@ -105,7 +104,7 @@ impl Places {
 }
 
 impl Plan {
-    /// For a batch whose largest star has so many edges.
+    /// For a batch whose largest star has `largest` edges.
     pub fn new(batch: &Batch, largest: usize) -> Plan {
         let shape = batch.shape;
         let (arena, layers) = (shape.arena(), shape.layers);
@@ -113,7 +112,7 @@ impl Plan {
         let (mut packed, mut sums) = (Places::default(), Places::default());
         let mut matrix = |layer: &Layer, wide: bool| {
             let Layer { inputs, outputs, weight, bias } = layer;
-            // Nothing goes back through φe's first layer.
+            // No gradient goes back through φe's first layer.
             let first = weight.start == arena.edge[0].weight.start;
             let passed = if first { 0 } else { *inputs };
             let per_word = if wide { 1 } else { per_word(batch.precision) };
@@ -149,7 +148,7 @@ impl Plan {
             edge_row: wide_stride(shape.edge_outputs()),
             operand_row: stride(shape.edge_outputs(), words),
             message_row: wide_stride(messages),
-            // Whole vectors of messages are written behind the features.
+            // Whole vectors of messages are written after the features.
             node_row: wide_stride(features + messages.next_multiple_of(16)),
             output_row: wide_stride(shape.outputs),
             scratch: Scratch::default(),
@@ -198,7 +197,7 @@ impl Plan {
     }
 }
 
-/// How many stars, from the first of these on, make the next group: their edges.
+/// The number of stars that make the next group, and their edges.
 pub(super) fn group(degrees: impl Iterator<Item = usize>) -> usize {
     let mut edges = 0;
     let fits = |&(index, degree): &(usize, usize)| {

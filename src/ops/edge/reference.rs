@@ -1,7 +1,7 @@
-//! The same step in f64, one number at a time: what every implementation is compared with.
+//! The same step in f64, one number at a time: the reference for every implementation.
 //!
-//! Rounding after each operation turns it into the naive implementation in a lower precision, whose
-//! error says how much error an implementation may have.
+//! With rounding after each operation it becomes the naive implementation in a lower precision, whose error says how
+//! much error an implementation may have.
 
 use super::{Batch, Coordinates};
 use crate::ops::mlp::{Rounding, reference as forward};
@@ -9,8 +9,8 @@ use crate::ops::tiny::noise;
 pub use crate::ops::tiny::reference::Reference;
 use crate::ops::tiny::reference::Step;
 
-/// The inputs of φe on an edge: the features of receiver and sender, the latter's coordinates taken
-/// at the image that is nearest to the receiver.
+/// The inputs of φe on an edge: the features of receiver and sender, with the sender's coordinates at the image nearest
+/// to the receiver.
 pub fn inputs(batch: &Batch, receiver: u32, sender: u32, rounding: Rounding) -> Vec<f64> {
     let [own, other] = [receiver, sender].map(|index| node(batch, index, rounding));
     let mut inputs = [&own[..], &other[..]].concat();
@@ -45,7 +45,7 @@ pub fn predict(batch: &Batch, parameters: &[f64], rounding: Rounding) -> Vec<f64
         for &sender in &batch.sender[batch.edges_of(receiver)] {
             let inputs = inputs(batch, receiver, sender, rounding);
             let values = forward(&arena.edge, parameters, inputs, rounding);
-            // Of sampled messages the means, which come first.
+            // For sampled messages the means, which come first.
             let message = values.last().expect("a network has layers");
             sum.iter_mut().zip(message).for_each(|(sum, e)| *sum = rounding.sum(*sum + e));
         }
@@ -88,7 +88,7 @@ pub fn gradient(
     step.finish(batch.weight_decay)
 }
 
-/// Of φe and φv, which works in f32 at every precision.
+/// The roundings of φe and φv; φv works in f32 at every precision.
 fn roundings(rounding: Rounding) -> [Rounding; 2] {
     [rounding, rounding.wide()]
 }

@@ -1,4 +1,4 @@
-//! The step against the reference in f64, and the cases for it, of which the tests make more.
+//! The step against the reference in f64, and its cases; the tests make more of them.
 
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ pub fn checks(device: &Device) -> Result<Vec<Check>> {
                 degrees.len(),
                 degrees.iter().max().unwrap_or(&0)
             );
-            // Several of the small ones: the error of a few numbers would be luck.
+            // Several of the small ones: the error of a few numbers would be a matter of luck.
             let count = if hidden < 100 { 4 } else { 1 };
             let cases = || (0..count).map(|seed| Case::new(kind, network, degrees, seed));
             for precision in precisions(device) {
@@ -41,7 +41,7 @@ pub fn checks(device: &Device) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// A graph, and everything else that a batch points to.
+/// A graph, and everything else a batch points to.
 pub(super) struct Case {
     pub shape: Shape,
     pub penalty: Penalty,
@@ -69,13 +69,13 @@ pub(super) const KINDS: [Kind; 3] = [Kind::None, Kind::L1, Kind::Kl];
 const FEATURES: usize = 5;
 
 impl Case {
-    /// hidden, layers, message_dim; then the degrees of some receivers, which are listed in reverse,
-    /// among nodes that are none.
+    /// hidden, layers, message_dim; then the degrees of some receivers, which are listed in reverse, between nodes that
+    /// are not receivers.
     pub fn new(kind: Kind, network: [usize; 3], degrees: &[usize], seed: u64) -> Case {
         Case::of_features(FEATURES, kind, network, degrees, seed)
     }
 
-    /// The same with other than [`FEATURES`] features.
+    /// The same with a number of features other than [`FEATURES`].
     pub fn of_features(
         n_features: usize,
         kind: Kind,
@@ -87,7 +87,7 @@ impl Case {
         let sampled = kind == Kind::Kl;
         let shape = Shape { n_features, message_dim, outputs: 2, hidden, layers, sampled };
         let mut random = Random::new(seed, (hidden * 1000 + layers * 100 + message_dim) as u64);
-        // Every other node is no receiver of the batch, and has two edges all the same.
+        // Every other node is not a receiver of the batch, but has two edges.
         let nodes = 2 * degrees.len() + 3;
         let mut row_start = vec![0];
         let mut sender = Vec::new();
@@ -100,7 +100,7 @@ impl Case {
         }
         let mut normals =
             |count: usize| (0..count).map(|_| random.normal() as f32).collect::<Vec<f32>>();
-        // Far from the predictions, or else the sign of the difference would be luck.
+        // Far from the predictions, or the sign of the difference would be a matter of luck.
         let targets = normals(nodes * 2).iter().map(|x| x + 200.0 * x.signum()).collect();
         let features = normals(nodes * n_features);
         let mut parameters = vec![0.0; shape.arena().len];
@@ -129,9 +129,8 @@ impl Case {
         }
     }
 
-    /// The case at a precision. Below f32 with parameters that keep every unit's value away from zero:
-    /// rounding would flip ReLUs and signs, and the error of a small case would be luck. Every other
-    /// unit is off.
+    /// The case at a precision. Below f32, parameters keep every unit's value away from zero: rounding would flip ReLUs
+    /// and signs, and the error of a small case would be a matter of luck. Every other unit is off.
     pub fn at(mut self, precision: Precision) -> Case {
         self.precision = precision;
         if precision == Precision::F32 {
@@ -180,7 +179,7 @@ impl Case {
         Ok((gradients, loss))
     }
 
-    /// What a device makes of the case: predictions, gradients, parts of the loss.
+    /// The results of a device: predictions, gradients, parts of the loss.
     fn found(&self, device: &Device) -> Result<Vec<f32>> {
         let mut workspace = Workspace::default();
         let mut found = vec![f32::NAN; self.receivers.len() * self.shape.outputs];
@@ -191,7 +190,7 @@ impl Case {
         Ok(found)
     }
 
-    /// The places of what is compared among the numbers of `found`.
+    /// The places of the compared parts among the numbers of `found`.
     fn parts(&self) -> Vec<(String, Vec<Range<usize>>)> {
         let first = self.receivers.len() * self.shape.outputs;
         let one = |name: &str, range: Range<usize>| (name.to_string(), Vec::from([range]));
@@ -213,8 +212,8 @@ impl Case {
     }
 }
 
-/// What the reference says about some cases of the same sizes, in the order of `found`: exactly, and
-/// with the rounding of their precision.
+/// What the reference gives for some cases of the same sizes, in the order of `found`: exactly, and with the rounding
+/// of their precision.
 pub(super) fn expected(cases: &[Case]) -> [Vec<Vec<f64>>; 2] {
     let of = |rounding: fn(&Case) -> Rounding| {
         let each = cases.iter().map(|case| {
@@ -248,7 +247,7 @@ pub(super) fn check(
     Ok(worst.expect("a network has tensors"))
 }
 
-/// Each part of what was found, in the order of `expected`; the limit is 2 × the naive error + 1e-6.
+/// A check for each part of what was found, in the order of `expected`; the limit is 2 × the naive error + 1e-6.
 pub(super) fn each(
     cases: &[Case],
     found: &[Vec<f32>],

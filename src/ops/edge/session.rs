@@ -1,8 +1,7 @@
-//! A training on its device: each step takes the gradient of the turned network, turns it back and moves
+//! A training on its device: each step takes the gradient of the transformed network, transforms it back and updates
 //! the network.
 //!
-//! On a GPU the network and its moments stay there, and of a step only its receivers go there, until
-//! losses are asked for.
+//! On a GPU the network and its moments stay there; a step sends only its receivers, until losses are asked for.
 
 use super::symmetry::{self, Turn};
 use super::{Batch, Loss, Workspace, gpu, gradient, predict};
@@ -21,14 +20,14 @@ pub struct Session {
 }
 
 enum On {
-    /// With the losses since the last look.
+    /// With the losses since the last call of `losses`.
     Processor(Networks, Vec<Loss>),
     Gpu(Box<gpu::Resident>),
 }
 
 impl Session {
-    /// Takes a training to the device, with what [`Workspace::keep`] keeps there. `rates` are the learning
-    /// rates of all its steps, `arenas` parameters and both moments, `[arena.len]` each.
+    /// Moves a training to the device, with what [`Workspace::keep`] keeps there. `rates` are the learning rates of all
+    /// steps, `arenas` the parameters and both moments, `[arena.len]` each.
     ///
     /// # Errors
     /// Too little memory.
@@ -52,12 +51,12 @@ impl Session {
         Ok(Session { device: *device, workspace, on })
     }
 
-    /// Where it is.
+    /// The device it runs on.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Takes the step of the batch, which its number is the number of.
+    /// Takes the step with the number of the batch.
     ///
     /// # Errors
     /// Those of [`gradient`].
@@ -77,7 +76,7 @@ impl Session {
         networks.step(device, batch.step, 1)
     }
 
-    /// The loss of each step since the last look; a GPU leaves out what decays.
+    /// The loss of each step since the last call; a GPU leaves out the weight decay.
     ///
     /// # Errors
     /// Those of the device.
@@ -92,7 +91,7 @@ impl Session {
         }
     }
 
-    /// [`predict`] with what the device keeps of the graph.
+    /// [`predict`] using what the device keeps of the graph.
     ///
     /// # Errors
     /// Those of [`predict`].

@@ -1,12 +1,12 @@
 //! What a network on a graph need not learn: that a periodic box has no centre and no preferred axis.
 //!
-//! No centre: φe depends on the displacement alone where the weights of the receiver's coordinates are
-//! minus those of the sender's, and φv not on the position where its weights are 0. [`centre`] starts
-//! there, and [`project`] keeps gradients there; Adam then stays there exactly.
+//! No centre: φe depends on the displacement alone if the weights of the receiver's coordinates are minus those of the
+//! sender's, and φv does not depend on the position if its weights are 0. [`centre`] starts there, and [`project`]
+//! keeps gradients there; Adam then stays there exactly.
 //!
-//! No preferred axis: exchanging and mirroring the axes of a cube maps the box onto itself. A network
-//! that sees its inputs turned is one whose first layers have their columns turned the other way, so
-//! each step turns the weights and turns the gradient back, and no feature is touched.
+//! No preferred axis: permuting and reflecting the axes of a cube maps the box onto itself. A network with transformed
+//! inputs is one whose first layers have their columns transformed inversely, so each step transforms the weights and
+//! transforms the gradient back, and no feature is touched.
 //!
 //! The first features of a node are its position and its velocity.
 
@@ -34,9 +34,9 @@ impl Turn {
         Turn { axis, sign }
     }
 
-    /// The parameters of the network that does to plain inputs what `parameters` does to turned ones.
+    /// The parameters of the network that does to plain inputs what `parameters` does to transformed ones.
     pub fn apply(&self, arena: &Arena, parameters: &mut [f32]) {
-        // W x' with x'[k] = s[k] x[a[k]] has at column a[k] what W has at k, times s[k].
+        // W x' with x'[k] = s[k] x[a[k]] has in column a[k] what W has in k, times s[k].
         self.columns(arena, parameters, |turn, values| {
             let mut out = [0.0; DIM];
             for k in 0..DIM {
@@ -46,7 +46,7 @@ impl Turn {
         });
     }
 
-    /// The reverse, for gradients.
+    /// The inverse, for gradients.
     pub fn undo(&self, arena: &Arena, gradients: &mut [f32]) {
         self.columns(arena, gradients, |turn, values| {
             let mut out = [0.0; DIM];
@@ -80,19 +80,19 @@ impl Turn {
     }
 }
 
-/// Makes a network one of displacements.
+/// Makes a network depend on displacements only.
 pub fn centre(arena: &Arena, parameters: &mut [f32]) {
     displacements(arena, parameters, DIM);
     forget_place(arena, parameters, DIM);
 }
 
-/// The part of a gradient that leaves a network one of displacements.
+/// Projects a gradient so that the network keeps depending on displacements only.
 pub fn project(arena: &Arena, gradients: &mut [f32]) {
     project_displacements(arena, gradients, DIM);
     forget_place(arena, gradients, DIM);
 }
 
-/// Makes φe one of displacements, where the first `axes` features are a position.
+/// Makes φe depend on displacements only, where the first `axes` features are a position.
 pub fn displacements(arena: &Arena, parameters: &mut [f32], axes: usize) {
     let (layer, sender) = (&arena.edge[0], features(arena));
     for row in parameters[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
@@ -102,7 +102,8 @@ pub fn displacements(arena: &Arena, parameters: &mut [f32], axes: usize) {
     }
 }
 
-/// The part of a gradient that leaves φe one of displacements, where the first `axes` features are a position.
+/// Projects a gradient so that φe keeps depending on displacements only, where the first `axes` features are a
+/// position.
 pub fn project_displacements(arena: &Arena, gradients: &mut [f32], axes: usize) {
     let (layer, sender) = (&arena.edge[0], features(arena));
     for row in gradients[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
@@ -113,12 +114,12 @@ pub fn project_displacements(arena: &Arena, gradients: &mut [f32], axes: usize) 
     }
 }
 
-/// Features of a node.
+/// Number of features of a node.
 fn features(arena: &Arena) -> usize {
     arena.edge[0].inputs / 2
 }
 
-/// Makes φv, or what its gradient moves, blind to the position that the first `axes` features are.
+/// Makes φv (or a gradient of it) independent of the position, which is the first `axes` features.
 pub fn forget_place(arena: &Arena, values: &mut [f32], axes: usize) {
     let layer = &arena.node[0];
     for row in values[layer.weight.clone()].chunks_exact_mut(layer.inputs) {

@@ -1,6 +1,5 @@
-//! The reference against finite differences, every level of instructions and both precisions against
-//! the reference, and what must not change the result: threads, old contents of buffers, the frame of
-//! the coordinates.
+//! The reference against finite differences, every instruction level and both precisions against the reference, and
+//! what must not change the result: threads, old contents of buffers, the frame of the coordinates.
 
 use super::selftest::{Case, KINDS, Kind, check, expected};
 use super::*;
@@ -24,7 +23,7 @@ fn reference_agrees_with_finite_differences() {
                         reference::gradient(&batch, &case.targets, &w, Rounding::Exact).total()
                     };
                     let mut slope = |h: f64| (at(centre + h) - at(centre - h)) / (2.0 * h);
-                    // A step across a kink shows in the two differences; such places are not counted.
+                    // A step across a kink shows as a difference between the two; such places are not counted.
                     let (wide, narrow) = (slope(2e-6), slope(1e-6));
                     w[index] = centre;
                     if (wide - narrow).abs() > 1e-6 {
@@ -45,7 +44,7 @@ fn reference_agrees_with_finite_differences() {
 
 /// Every level and both precisions.
 fn compare(kind: Kind, network: [usize; 3], degrees: &[usize], what: &str) {
-    // Several cases of small networks: the error of a few numbers would be luck.
+    // Several cases of small networks: the error of a few numbers would be a matter of luck.
     let count = if network[0].min(network[2]) < 20 { 8 } else { 1 };
     for (precision, lowest) in [(Precision::F32, Simd::Scalar), (Precision::Bf16, Simd::Avx512Bf16)]
     {
@@ -129,8 +128,8 @@ fn neither_threads_nor_old_buffers_change_a_bit() {
 
 #[test]
 fn relative_coordinates_keep_their_digits_and_wrap() {
-    // Two pairs as far apart as each other, one of them across the border of a box of 1024, in a
-    // network that sees the second coordinate of the sender minus that of the receiver.
+    // Two pairs at equal distances, one of them across the border of a box of 1024, in a network that sees the second
+    // coordinate of the sender minus that of the receiver.
     let shape =
         Shape { n_features: 3, message_dim: 1, outputs: 1, hidden: 1, layers: 1, sampled: false };
     let arena = shape.arena();

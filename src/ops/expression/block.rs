@@ -1,5 +1,5 @@
-//! One program on one block of rows at a time, row by row and not as a loss: its values, and its
-//! derivatives with respect to its constants. For operations that make their columns as they go.
+//! One program on one block of rows at a time, giving values row by row rather than a loss, and their derivatives with
+//! respect to its constants. For operations that make their columns as they go.
 
 use super::cpu::{self, Block};
 use super::normal::{self, BLOCK};
@@ -10,7 +10,7 @@ use crate::simd::f32s::Lanes;
 /// Rows of a block.
 pub(crate) const ROWS: usize = BLOCK * LINE;
 
-/// A program and the room to evaluate it in.
+/// A program and the memory to evaluate it in.
 pub(crate) struct Evaluator<'a> {
     cpu: Cpu,
     program: &'a Program,
@@ -53,16 +53,15 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// Evaluates all rows of a block, which must all be filled; false where a value in between is not
-    /// finite.
+    /// Evaluates all rows of a block, which must all be filled; false if an intermediate value is not finite.
     ///
     /// # Panics
-    /// If the program has a variable that is no column: a programming error.
+    /// If the program has a variable that is not a column: a programming error.
     pub(crate) fn evaluate(&mut self, columns: &Columns, gradient: bool) -> bool {
         let used = self.program.variables().max().map_or(0, |v| usize::from(v) + 1);
         assert!(used * BLOCK <= columns.0.len(), "{used} variables");
         match self.cpu.simd() {
-            // SAFETY: a level is only ever one that this processor has; f32 needs none.
+            // SAFETY: the level is always one that this CPU has; f32 needs none.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2 => unsafe { self.avx2(columns, gradient) },
             // SAFETY: as above.
@@ -76,14 +75,14 @@ impl<'a> Evaluator<'a> {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn avx2(&mut self, columns: &Columns, gradient: bool) -> bool {
-        // SAFETY: the features are on here.
+        // SAFETY: the features are enabled here.
         unsafe { self.lanes::<crate::simd::f32s::F32x8>(columns, gradient) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
     unsafe fn avx512(&mut self, columns: &Columns, gradient: bool) -> bool {
-        // SAFETY: the features are on here.
+        // SAFETY: the features are enabled here.
         unsafe { self.lanes::<crate::simd::f32s::F32x16>(columns, gradient) }
     }
 
@@ -98,8 +97,8 @@ impl<'a> Evaluator<'a> {
             room: BLOCK,
             tape: true,
         };
-        // SAFETY: `evaluate` saw that the columns exist, and `new` made a place for each instruction
-        // and each constant.
+        // SAFETY: `evaluate` checked that the columns exist, and `new` made a place for each instruction and each
+        // constant.
         unsafe {
             let flag = cpu::forward::<L>(self.program, &block);
             let values = block.source::<L>(self.program, self.program.root);

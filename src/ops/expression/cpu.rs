@@ -1,9 +1,8 @@
-//! Expressions on a processor: an interpreter whose every instruction works on a block of rows.
+//! Expressions on a CPU: an interpreter in which every instruction works on a block of rows.
 //!
-//! A block's results stay in the first-level cache; decoding an instruction costs once a block.
-//! Infinities pass on by themselves through + − · and most functions and show in the sum of the loss;
-//! only the operators that could swallow one (a denominator, a comparison, …) test their operands,
-//! by adding operand · 0 to a flag that turns NaN.
+//! A block's results stay in the first-level cache; decoding an instruction costs once per block. Infinities propagate
+//! by themselves through + − · and most functions and show in the sum of the loss; only the operators that could hide
+//! one (a denominator, a comparison, …) test their operands, by adding operand · 0 to a flag that turns NaN.
 
 use rayon::prelude::*;
 
@@ -16,7 +15,7 @@ use crate::simd::f32s::Lanes;
 /// Lines of a block when scoring: 512 rows of 8 columns are 16 KiB.
 const SCORE_LINES: usize = 32;
 
-/// Programs that are scored on one block before the next: the block stays in the cache meanwhile.
+/// Programs scored on one block before the next: the block stays in the cache meanwhile.
 const TOGETHER: usize = 32;
 
 /// Where the values of an operand are: `step` is 0 for a constant.
@@ -36,7 +35,7 @@ impl Source {
     }
 }
 
-/// A block of rows and the room for results.
+/// A block of rows and memory for results.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     /// The first line of the block in column 0.
@@ -45,18 +44,18 @@ pub(super) struct Block {
     pub stride: usize,
     /// Lines in this block.
     pub lines: usize,
-    /// Constants, one a line.
+    /// Constants, one per line.
     pub constants: *const Line,
-    /// Room for the results, `room` lines each.
+    /// Memory for the results, `room` lines each.
     pub results: *mut Line,
     /// Lines from one result to the next.
     pub room: usize,
-    /// True where every instruction keeps its result: the tape of the reverse sweep.
+    /// True if every instruction keeps its result: the tape of the reverse sweep.
     pub tape: bool,
 }
 
 impl Block {
-    /// Number of the place of instruction `i`'s result.
+    /// Index of the place for instruction `i`'s result.
     #[inline(always)]
     fn place(&self, program: &Program, i: u16) -> usize {
         usize::from(if self.tape { i } else { program.instructions[usize::from(i)].slot })
@@ -85,11 +84,10 @@ impl Block {
     }
 }
 
-/// Evaluates every instruction on a block. The flag is NaN in a lane where a value that is not
-/// finite was swallowed, 0 elsewhere.
+/// Evaluates every instruction on a block. The flag is NaN in lanes where a non-finite value was hidden, 0 elsewhere.
 ///
 /// # Safety
-/// As [`Block::source`], for every operand; the level of `L` is switched on.
+/// As for [`Block::source`], for every operand; the features of `L` are enabled.
 #[inline(always)]
 pub(super) unsafe fn forward<L: Lanes>(program: &Program, block: &Block) -> L {
     let vectors = block.lines * (LINE / L::N);
@@ -125,12 +123,12 @@ pub(super) unsafe fn forward<L: Lanes>(program: &Program, block: &Block) -> L {
     flag
 }
 
-/// The constants of a program, one a line.
+/// The constants of a program, one per line.
 pub(super) fn splats(constants: impl Iterator<Item = f32>) -> Vec<Line> {
     constants.map(|c| Line([c; LINE])).collect()
 }
 
-/// Losses of `programs`, infinite where one is invalid; `exit`: which then is evaluated no further.
+/// Losses of `programs`, infinite for invalid ones; with `exit` these are not evaluated further.
 #[inline(always)]
 unsafe fn score_chunk<L: Lanes>(
     rows: &Rows,
@@ -150,8 +148,8 @@ unsafe fn score_chunk<L: Lanes>(
             if exit && !sum.is_finite() {
                 continue;
             }
-            // SAFETY: the block lies within the table, `check` saw that the program's columns
-            // exist, and there is room for as many results as any program has slots.
+            // SAFETY: the block lies within the table, `check` verified that the program's columns exist, and there is
+            // room for as many results as any program has slots.
             *sum += unsafe {
                 let block = Block {
                     columns: rows.columns.as_ptr().wrapping_add(start),
@@ -185,32 +183,32 @@ unsafe fn score_chunk<L: Lanes>(
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn score_avx2(rows: &Rows, programs: &[Program], loss: Loss, exit: bool) -> Vec<f64> {
-    // SAFETY: the features are on here.
+    // SAFETY: the features are enabled here.
     unsafe { score_chunk::<crate::simd::f32s::F32x8>(rows, programs, loss, exit) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn score_avx512(rows: &Rows, programs: &[Program], loss: Loss, exit: bool) -> Vec<f64> {
-    // SAFETY: the features are on here.
+    // SAFETY: the features are enabled here.
     unsafe { score_chunk::<crate::simd::f32s::F32x16>(rows, programs, loss, exit) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn normal_avx2(program: &Program, rows: &Rows, fit: Fit, normal: &mut Normal) {
-    // SAFETY: the features are on here.
+    // SAFETY: the features are enabled here.
     unsafe { normal::equations::<crate::simd::f32s::F32x8>(program, rows, fit, normal) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn normal_avx512(program: &Program, rows: &Rows, fit: Fit, normal: &mut Normal) {
-    // SAFETY: the features are on here.
+    // SAFETY: the features are enabled here.
     unsafe { normal::equations::<crate::simd::f32s::F32x16>(program, rows, fit, normal) }
 }
 
-/// Chunks of `programs`, small enough for all threads to have some.
+/// Chunks of `programs`, small enough for all threads to get some.
 fn chunk(programs: &[Program]) -> usize {
     programs.len().div_ceil(4 * rayon::current_num_threads()).clamp(1, TOGETHER)
 }
@@ -223,13 +221,13 @@ pub(super) fn score(
     exit: bool,
 ) -> Vec<f64> {
     let some = |programs: &[Program]| match cpu.simd() {
-        // SAFETY: a level is only ever one that this processor has; f32 needs none.
+        // SAFETY: the level is always one that this CPU has; f32 needs none.
         Simd::Scalar => unsafe { score_chunk::<f32>(rows, programs, loss, exit) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the processor has AVX2.
+        // SAFETY: the CPU has AVX2.
         Simd::Avx2 => unsafe { score_avx2(rows, programs, loss, exit) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the processor has AVX-512.
+        // SAFETY: the CPU has AVX-512.
         Simd::Avx512 | Simd::Avx512Bf16 => unsafe { score_avx512(rows, programs, loss, exit) },
         #[cfg(not(target_arch = "x86_64"))]
         // SAFETY: f32 needs no level.
@@ -238,16 +236,16 @@ pub(super) fn score(
     programs.par_chunks(chunk(programs)).flat_map_iter(some).collect()
 }
 
-/// The normal equations on the level of `cpu`.
+/// The normal equations at the instruction level of `cpu`.
 fn equations(cpu: Cpu, rows: &Rows, fit: Fit) -> impl Fn(&Program, &mut Normal) + Sync {
     move |program: &Program, normal: &mut Normal| match cpu.simd() {
-        // SAFETY: a level is only ever one that this processor has; f32 needs none.
+        // SAFETY: the level is always one that this CPU has; f32 needs none.
         Simd::Scalar => unsafe { normal::equations::<f32>(program, rows, fit, normal) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the processor has AVX2.
+        // SAFETY: the CPU has AVX2.
         Simd::Avx2 => unsafe { normal_avx2(program, rows, fit, normal) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the processor has AVX-512.
+        // SAFETY: the CPU has AVX-512.
         Simd::Avx512 | Simd::Avx512Bf16 => unsafe { normal_avx512(program, rows, fit, normal) },
         #[cfg(not(target_arch = "x86_64"))]
         // SAFETY: f32 needs no level.

@@ -1,7 +1,7 @@
-//! The same in double precision: losses of the few formulas that a search ends with, and their constants fitted by
-//! the descent of `normal.rs`. No kernel and no vectors: a front has thirty formulas and not ten thousand.
+//! The same in double precision: losses of the few formulas that a search ends with, and their constants fitted by the
+//! descent of `normal.rs`. It needs no kernel and no vectors: a front has thirty formulas, not ten thousand.
 //!
-//! The operators' values and slopes are those of their rows (`formula/operator.rs`), one number at a time.
+//! The operators' values and slopes are those in their rows (`formula/operator.rs`), one number at a time.
 
 use rayon::prelude::*;
 
@@ -11,17 +11,17 @@ use crate::formula::operator::{Op, operators};
 
 /// Rows of a block: tape and adjoints stay in the first-level cache.
 const BLOCK: usize = 128;
-/// What residuals can be divided by.
+/// The smallest number that residuals can be divided by.
 const SMALLEST: f64 = f64::MIN_POSITIVE / f64::EPSILON;
 /// Rows of a task.
 const TASK: usize = 8192;
 
-/// The rows that formulas are judged on at the end, in the units that they were given in.
+/// The rows on which formulas are finally judged, in the units in which they were given.
 #[derive(Clone, Debug, Default)]
 pub struct Exact {
     columns: Vec<Vec<f64>>,
     target: Vec<f64>,
-    /// Divided by their sum.
+    /// Normalised to sum 1.
     weights: Vec<f64>,
     deviation: f64,
 }
@@ -73,7 +73,7 @@ impl Exact {
         &self.weights
     }
 
-    /// The loss of a program with these values for its constants; infinite where it is invalid on some row.
+    /// The loss of a program with these values for its constants; infinite if it is invalid on some row.
     pub fn score(&self, program: &Program, constants: &[f64], loss: Loss) -> f64 {
         let some = |start: usize| {
             let mut work = Work::new(program, constants);
@@ -108,8 +108,8 @@ impl Exact {
         self.tasks().flat_map_iter(some).collect()
     }
 
-    /// Fits the constants that a program does not hold, beginning with these: loss and constants. Scale and offset
-    /// are constants like others here.
+    /// Fits the constants that a program does not hold, starting from `constants`: loss and constants. Scale and offset
+    /// are ordinary constants here.
     pub fn fit(&self, program: &Program, constants: &[f64], fit: Fit) -> (f64, Vec<f64>) {
         let mut normal = Normal::from(constants, SMALLEST);
         let at = |normal: &mut Normal| self.equations(program, fit.loss, normal);
@@ -160,11 +160,11 @@ fn size(loss: Loss, residual: f64) -> f64 {
     }
 }
 
-/// What some rows add to the normal equations.
+/// The contribution of some rows to the normal equations.
 struct Part {
     loss: f64,
     gradient: Vec<f64>,
-    /// The lower half, `[parameters, parameters]`.
+    /// The lower triangle, `[parameters, parameters]`.
     matrix: Vec<f64>,
 }
 
@@ -207,14 +207,14 @@ impl Part {
     }
 }
 
-/// The room that a block is computed in, each of `[…, BLOCK]`.
+/// Work space for a block, each array `[…, BLOCK]`.
 struct Work {
     constants: Vec<f64>,
-    /// Of each instruction its results, …
+    /// The results of each instruction, …
     tape: Vec<f64>,
     /// … and their adjoints.
     adjoints: Vec<f64>,
-    /// Slopes of the formula by its constants.
+    /// Derivatives of the formula with respect to its constants.
     jacobian: Vec<f64>,
 }
 
@@ -254,7 +254,7 @@ impl Work {
         source(operand, (&self.tape, &self.constants), exact, start, rows)
     }
 
-    /// Results of all instructions; 0, or NaN where one of them is not finite.
+    /// Computes the results of all instructions; returns 0, or NaN if one of them is not finite.
     fn forward(&mut self, program: &Program, exact: &Exact, start: usize, rows: usize) -> f64 {
         let mut flag = 0.0;
         for (index, instruction) in program.instructions.iter().enumerate() {
@@ -289,7 +289,7 @@ impl Work {
     fn reverse(&mut self, program: &Program, exact: &Exact, start: usize, rows: usize) {
         self.jacobian.fill(0.0);
         let (tape, constants) = (&self.tape[..], &self.constants[..]);
-        // Where an adjoint goes: that of a constant is added to those of its other places.
+        // Where an adjoint goes: that of a constant is added to those of its other occurrences.
         let (adjoints, jacobian) = (&mut self.adjoints, &mut self.jacobian);
         let mut put = |operand: Operand, adjoints: &mut [f64], values: &[f64]| match operand {
             Operand::Constant(c) => {
@@ -347,7 +347,7 @@ impl Work {
     }
 }
 
-/// A vector of one number: what the rows of operators write their slopes in.
+/// A vector of one number, for which the operators' rows define slopes.
 #[derive(Clone, Copy)]
 struct L(f64);
 
@@ -402,7 +402,7 @@ mod tests {
         Expression::parse(text, &["x", "y"]).unwrap()
     }
 
-    /// Every operator, against differences; blocks and tasks that are not full.
+    /// Every operator, against differences; partly filled blocks and tasks.
     #[test]
     fn slopes_are_those_of_differences() {
         let formulas = [
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(found, f64::INFINITY);
     }
 
-    /// Constants come out in all digits, at any scale.
+    /// Constants come out with all digits, at any scale.
     #[test]
     fn constants_are_fitted_in_double_precision() {
         for unit in [1e-60, 1.0, 1e60] {

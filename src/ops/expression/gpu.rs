@@ -1,8 +1,8 @@
 //! Expressions on a CUDA device: `kernels/expression.cu`.
 //!
-//! A launch takes requests of one kind, each some programs on a table of its own: the programs go up,
-//! the results come down, and the tables stay on the device with their [`Rows`]. A program's result does
-//! not depend on what else is in the launch.
+//! A launch takes requests of one kind, each with programs for a table of its own: the programs go up, the results come
+//! down, and the tables stay on the device with their [`Rows`]. A program's result does not depend on what else is in
+//! the launch.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,17 +17,17 @@ const SCORE: Kernel = Kernel { module: "expression", name: "expression_score" };
 const FIT: Kernel = Kernel { module: "expression", name: "expression_fit" };
 /// The most lines that a block takes at a time.
 const LINES: usize = 64;
-/// Threads of a line: each works on four rows.
+/// Threads per line: each works on four rows.
 const THREADS: usize = 4;
 /// Lines over which sums are f32, as in the kernel.
 const SCORE_LINES: usize = 32;
 const FIT_LINES: usize = 16;
 /// Words of a program before its instructions.
 const HEAD: usize = 8;
-/// The word there that is the number of the task.
+/// The one of these words that holds the number of the task.
 const TASK: usize = 6;
 
-/// The table of some rows on the device that asked for it last.
+/// The table of some rows on the device that last asked for it.
 #[derive(Default)]
 pub(super) struct Resident(Mutex<Option<(Gpu, Arc<Buffer<f32>>)>>);
 
@@ -37,7 +37,7 @@ impl fmt::Debug for Resident {
     }
 }
 
-/// A copy of rows uploads its own.
+/// A copy of the rows uploads its own table.
 impl Clone for Resident {
     fn clone(&self) -> Self {
         Resident::default()
@@ -99,26 +99,26 @@ pub(super) fn fit(
         .collect())
 }
 
-/// Programs that one caller wants to have scored or fitted on one table, ready to be launched.
+/// Programs that one caller wants scored or fitted on one table, ready to be launched.
 pub(crate) struct Request {
     gpu: Gpu,
     kernel: Kernel,
     table: Arc<Buffer<f32>>,
     task: ExpressionTask,
-    /// What [`encode`] makes.
+    /// The output of [`encode`].
     words: Vec<u32>,
     programs: usize,
     /// Instructions of all programs.
     instructions: usize,
-    /// Results of each program.
+    /// Number of results of each program.
     stride: usize,
-    /// What the largest block needs.
+    /// Threads for the largest block.
     threads: u32,
     shared: usize,
 }
 
 impl Request {
-    /// One or more programs whose losses are asked for.
+    /// One or more programs to score.
     pub(crate) fn to_score(
         gpu: Gpu,
         rows: &Rows,
@@ -135,7 +135,7 @@ impl Request {
         Self::new(gpu, FIT, rows, programs, fit, 2 + most)
     }
 
-    /// For one of the kernels, with `stride` results of each program.
+    /// For one of the kernels, with `stride` results for each program.
     fn new(
         gpu: Gpu,
         kernel: Kernel,
@@ -151,7 +151,7 @@ impl Request {
         let mut tile = LINES.min(rows.lines);
         for (room, program) in rooms.iter().zip(programs) {
             while tile > 0 && room.bytes(tile) > most {
-                // Whole blocks of lines, as long as there are some.
+                // Whole blocks of lines, as long as they last.
                 let block = if tape { FIT_LINES } else { SCORE_LINES };
                 tile -= if tile > block { (tile - 1) % block + 1 } else { 1 };
             }
@@ -190,7 +190,7 @@ impl Request {
         })
     }
 
-    /// True where one launch can take both.
+    /// True if one launch can take both.
     pub(super) fn goes_with(&self, other: &Request) -> bool {
         self.gpu == other.gpu && self.kernel == other.kernel
     }
@@ -201,7 +201,7 @@ pub(crate) struct Population {
     gpu: Gpu,
     kernel: Kernel,
     grid: Grid,
-    /// For as long as there are tasks.
+    /// Kept alive as long as the tasks.
     _tables: Vec<Arc<Buffer<f32>>>,
     tasks: Buffer<ExpressionTask>,
     words: Buffer<u32>,
@@ -211,7 +211,7 @@ pub(crate) struct Population {
 }
 
 impl Population {
-    /// Uploads one or more requests that go with each other.
+    /// Uploads one or more requests that go together.
     pub(crate) fn new(requests: &[Request]) -> Result<Self> {
         let Request { gpu, kernel, .. } = requests[0];
         let programs = requests.iter().map(|r| r.programs).sum();
@@ -231,7 +231,7 @@ impl Population {
         })
     }
 
-    /// Enqueues the work, a block a program.
+    /// Enqueues the work, one block per program.
     pub(crate) fn launch(&mut self) -> Result<()> {
         let Population { tasks, words, results, .. } = self;
         let args = ExpressionArgs {
@@ -241,14 +241,13 @@ impl Population {
             stride: self.stride as u32,
             reserved: 0,
         };
-        // SAFETY: the lengths are those that the kernel documents, the programs are as `encode` makes
-        // them and within the shared memory; the buffers are those of this population, which keeps the
-        // tables that the tasks name.
+        // SAFETY: the lengths are those documented in the kernel, the programs are as made by `encode` and fit into
+        // shared memory; the buffers belong to this population, which keeps the tables that the tasks refer to.
         unsafe { self.gpu.launch(self.kernel, self.grid, &args) }
     }
 }
 
-/// Launches requests that go with each other; the results of each, `[programs, stride]`.
+/// Launches requests that go together; returns the results of each, `[programs, stride]`.
 pub(super) fn launch(requests: &[Request]) -> Result<Vec<Vec<f64>>> {
     let mut population = Population::new(requests)?;
     population.launch()?;
@@ -266,7 +265,7 @@ fn joined(requests: &[Request]) -> Vec<u32> {
     const WORDS: usize = 4;
     let programs: usize = requests.iter().map(|r| r.programs).sum();
     let instructions: usize = requests.iter().map(|r| r.instructions).sum();
-    // Heads, instructions and constants lie one after the other, in a request and in all.
+    // Heads, instructions and constants follow one another, in each request and in the whole.
     let mut code = HEAD * programs;
     let mut constant = code + WORDS * instructions;
     let mut parts = [Vec::new(), Vec::new(), Vec::new()];
@@ -288,17 +287,17 @@ fn joined(requests: &[Request]) -> Vec<u32> {
     parts.concat()
 }
 
-/// What is fitted of a program.
+/// The number of fitted parameters of a program.
 fn parameters(program: &Program, fit: Fit) -> usize {
     program.constants.len() + if fit.scaled { 2 } else { 0 }
 }
 
-/// Results that wait at a time.
+/// Most intermediate results needed at a time.
 pub(crate) fn slots(program: &Program) -> usize {
     program.instructions.iter().map(|i| usize::from(i.slot) + 1).max().unwrap_or(0)
 }
 
-/// Shared memory of a block, as the kernels take it.
+/// Shared memory of a block, in the kernels' layout.
 struct Room {
     /// Bytes.
     fixed: usize,
@@ -333,8 +332,8 @@ impl Room {
     }
 }
 
-/// The programs as the kernels read them: eight words each (`Program` in `kernels/common/evaluate.cuh`, the
-/// number of its task 0), then the instructions, four words each, then the constants. On a tape a result's place is the number
+/// The programs as the kernels read them: eight words each (`Program` in `kernels/common/evaluate.cuh`, with task
+/// number 0), then the instructions, four words each, then the constants. On a tape the place of a result is the number
 /// of its instruction, else its slot.
 pub(crate) fn encode(programs: &[Program], tape: bool) -> Vec<u32> {
     const WORDS: usize = 4;
@@ -375,7 +374,7 @@ pub(crate) fn code(program: &Program, tape: bool) -> impl Iterator<Item = [u32; 
     })
 }
 
-/// `Kind` in the kernel, then a number.
+/// `Kind` in the kernel, then an index.
 pub(crate) fn operand(program: &Program, operand: Operand, tape: bool) -> u32 {
     let (kind, number) = match operand {
         Operand::Constant(c) => (0, c),

@@ -6,10 +6,10 @@
 //!   MAE         L = Σ w |y − ŷ| / Σ w
 //!   MSE         L = Σ w (y − ŷ)² / Σ w
 //!
-//! An infinity or a NaN in any intermediate value of any row makes L infinite. Fitting is
-//! Levenberg–Marquardt on (θ, scale, offset) with the gradients of a reverse sweep; for MAE the
-//! squares are reweighted by 1 / max(|y − ŷ|, ε), ε a small part of L, and a step counts by the
-//! true L. Arithmetic is f32 with sums over blocks of rows in f64.
+//! An infinity or NaN in any intermediate value of any row makes L infinite. Fitting is Levenberg–Marquardt on (θ,
+//! scale, offset) with the gradients of a reverse sweep; for MAE the squares are reweighted by 1 / max(|y − ŷ|, ε),
+//! with ε a small fraction of L, and a step is judged by the true L. Arithmetic is f32 with sums over blocks of rows in
+//! f64.
 
 pub(crate) mod block;
 mod cpu;
@@ -31,7 +31,7 @@ pub use program::{Instruction, Operand, Program};
 pub(crate) use rounds::side_by_side;
 pub use rounds::{Evaluator, Launches};
 
-/// What a prediction is judged by.
+/// The loss by which a prediction is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Loss {
@@ -41,15 +41,15 @@ pub enum Loss {
     Mse,
 }
 
-/// Sixteen f32 on a cache line, so that vector loads never straddle two.
+/// Sixteen f32 in a cache line, so that vector loads never straddle two.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([f32; LINE]);
 
-/// Values of a [`Line`]: no vector is wider.
+/// Values in a [`Line`]: no vector is wider.
 const LINE: usize = 16;
 
-/// The rows that expressions are judged on, in the order that the kernels read.
+/// The rows on which expressions are judged, in the order in which the kernels read them.
 #[derive(Clone, Debug)]
 pub struct Rows {
     /// `[variables, lines]`; padded with copies of the last row.
@@ -185,32 +185,32 @@ impl Rows {
 /// How constants are fitted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fit {
-    /// What is minimised.
+    /// The loss to minimise.
     pub loss: Loss,
-    /// Steps at most.
+    /// Most steps.
     pub steps: u32,
-    /// ŷ = offset + scale · f, both fitted, instead of ŷ = f.
+    /// True to fit ŷ = offset + scale · f with both free, instead of ŷ = f.
     pub scaled: bool,
-    /// Stop when a step improves the loss by less than this part of it.
+    /// Stop when a step improves the loss by less than this fraction.
     pub tolerance: f64,
 }
 
 /// A program with its constants fitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fitted {
-    /// Infinite where the program is invalid on some row.
+    /// Infinite if the program is invalid on some row.
     pub loss: f64,
-    /// The constants, in the order of the program's.
+    /// The constants, in the order of the program.
     pub constants: Vec<f64>,
     /// ŷ = offset + scale · f; 1 without `Fit::scaled`.
     pub scale: f64,
     /// 0 without `Fit::scaled`.
     pub offset: f64,
-    /// Evaluations of the program on all rows that the fit took, gradients included.
+    /// Evaluations of the program on all rows during the fit, gradients included.
     pub evaluations: u32,
 }
 
-/// Losses of `programs` with the constants that they have.
+/// Losses of `programs` with their current constants.
 pub fn score(device: &Device, rows: &Rows, programs: &[Program], loss: Loss) -> Result<Vec<f64>> {
     check(rows, programs)?;
     match device {
@@ -219,7 +219,7 @@ pub fn score(device: &Device, rows: &Rows, programs: &[Program], loss: Loss) -> 
     }
 }
 
-/// [`score`] on a processor, without leaving an invalid program early: for measurements.
+/// [`score`] on a CPU, without leaving an invalid program early: for measurements.
 pub(crate) fn score_all_rows(
     cpu: crate::device::Cpu,
     rows: &Rows,
@@ -229,7 +229,7 @@ pub(crate) fn score_all_rows(
     cpu::score(cpu, rows, programs, loss, false)
 }
 
-/// Fits the constants of each of `programs`, starting from those that it has.
+/// Fits the constants of each of `programs`, starting from their current values.
 pub fn fit(device: &Device, rows: &Rows, programs: &[Program], fit: Fit) -> Result<Vec<Fitted>> {
     check(rows, programs)?;
     match device {
@@ -277,7 +277,7 @@ pub fn reference(
     if sum.is_finite() { sum } else { f64::INFINITY }
 }
 
-/// [`score`] for `measure`, which calls it again and again: the data are on the device already.
+/// [`score`] for `measure`, which repeats it: the data are already on the device.
 pub(crate) fn repeat_score<T>(
     device: &Device,
     rows: &Rows,
@@ -295,7 +295,7 @@ pub(crate) fn repeat_score<T>(
     }
 }
 
-/// The same of [`fit`].
+/// The same for [`fit`].
 pub(crate) fn repeat_fit<T>(
     device: &Device,
     rows: &Rows,

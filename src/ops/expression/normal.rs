@@ -1,9 +1,8 @@
 //! Fitting constants: the normal equations of one program by a reverse sweep over blocks of rows,
 //! and Levenberg–Marquardt on them.
 //!
-//! The program is a tree, so each result has one consumer and its adjoint is written once. The
-//! adjoint of a constant is its column of the Jacobian, the sum over its places where constants are
-//! tied ([`Program::tied`]).
+//! The program is a tree, so each result has one consumer and its adjoint is written once. The adjoint of a constant is
+//! its column of the Jacobian, summed over its occurrences if constants are tied ([`Program::tied`]).
 
 use super::cpu::{self, Block};
 use super::{Fit, Fitted, LINE, Line, Loss, Operand, Program, Rows};
@@ -13,25 +12,25 @@ use crate::simd::f32s::Lanes;
 /// Lines of a block: 256 rows, so that tape, adjoints and Jacobian stay in the first-level cache.
 pub(super) const BLOCK: usize = 16;
 
-/// Reweighting for MAE: residuals below this part of the loss count as that large.
+/// Reweighting for MAE: residuals below this fraction of the loss count as that large.
 const SMALL: f64 = 0.01;
-/// What residuals in single precision can be divided by.
+/// The smallest number that residuals in single precision can be divided by.
 const SMALLEST: f64 = 1e-30;
 
-/// Parameters, the normal equations at them, and the room to compute them in.
+/// Parameters, the normal equations at them, and work space to compute them.
 #[derive(Default)]
 pub(super) struct Normal {
-    /// θ, then (where `Fit::scaled`) scale and offset.
+    /// θ, then (with `Fit::scaled`) scale and offset.
     pub(super) parameters: Vec<f64>,
-    /// Loss at the parameters; infinite where the program is invalid.
+    /// Loss at the parameters; infinite if the program is invalid.
     pub(super) loss: f64,
     /// Jᵀ Ω r, `[parameters]`.
     pub(super) gradient: Vec<f64>,
-    /// Jᵀ Ω J, `[parameters, parameters]`, the lower half.
+    /// Jᵀ Ω J, `[parameters, parameters]`, the lower triangle.
     pub(super) matrix: Vec<f64>,
     /// For MAE: residuals below this count as this, …
     pub(super) smallest: f64,
-    /// … which is never less than that.
+    /// … which is never smaller than this.
     floor: f64,
     tape: Vec<Line>,
     adjoints: Vec<Line>,
@@ -48,7 +47,7 @@ fn resize(room: &mut Vec<Line>, lines: usize) {
 /// Fills `normal.loss`, `gradient` and `matrix` at `normal.parameters`.
 ///
 /// # Safety
-/// The level of `L` is switched on; the program's columns exist in `rows`.
+/// The features of `L` are enabled; the program's columns exist in `rows`.
 #[inline(always)]
 pub(super) unsafe fn equations<L: Lanes>(
     program: &Program,
@@ -76,8 +75,8 @@ pub(super) unsafe fn equations<L: Lanes>(
     for start in (0..rows.lines).step_by(BLOCK) {
         let lines = BLOCK.min(rows.lines - start);
         let vectors = lines * (LINE / L::N);
-        // SAFETY: the block lies within the table, the caller saw that the columns exist, and the
-        // rooms were made above: one place for each instruction, one column for each parameter.
+        // SAFETY: the block lies within the table, the caller checked that the columns exist, and the buffers were made
+        // above: one place for each instruction, one column for each parameter.
         unsafe {
             let block = Block {
                 columns: rows.columns.as_ptr().wrapping_add(start),
@@ -147,7 +146,7 @@ pub(super) unsafe fn equations<L: Lanes>(
     hold(program, normal);
 }
 
-/// Takes the constants that keep their values out of the normal equations.
+/// Removes the held constants from the normal equations.
 pub(super) fn hold(program: &Program, normal: &mut Normal) {
     let p = normal.parameters.len();
     for &k in &program.held {
@@ -162,8 +161,7 @@ pub(super) fn hold(program: &Program, normal: &mut Normal) {
 /// Columns of the Jacobian of scale · f with respect to the constants.
 ///
 /// # Safety
-/// As [`cpu::forward`]; `adjoints` has a place for each instruction, `jacobian` a column for each
-/// constant.
+/// As for [`cpu::forward`]; `adjoints` has a place for each instruction, `jacobian` a column for each constant.
 #[inline(always)]
 pub(super) unsafe fn reverse<L: Lanes>(
     program: &Program,
@@ -179,7 +177,7 @@ pub(super) unsafe fn reverse<L: Lanes>(
             let constants = program.constants.len() * BLOCK * LINE;
             std::slice::from_raw_parts_mut(jacobian, constants).fill(0.0);
         }
-        // Where an adjoint goes, and whether to what is there already.
+        // Where an adjoint goes, and whether it is added to what is there.
         let place = |operand: Operand| -> Option<(*mut f32, bool)> {
             match operand {
                 Operand::Constant(c) => {
@@ -245,20 +243,20 @@ pub(super) unsafe fn reverse<L: Lanes>(
 
 #[cfg(test)]
 impl Normal {
-    /// Loss, and its gradient: for squares −2 Jᵀ Ω r.
+    /// The loss and its gradient: for squares −2 Jᵀ Ω r.
     pub(super) fn loss_and_gradient(&self) -> (f64, Vec<f64>) {
         (self.loss, self.gradient.iter().map(|g| -2.0 * g).collect())
     }
 }
 
 impl Normal {
-    /// At these parameters.
+    /// Starts at these parameters.
     pub(super) fn from(parameters: &[f64], floor: f64) -> Self {
         Normal { parameters: parameters.to_vec(), floor, ..Normal::default() }
     }
 
-    /// Levenberg–Marquardt from the program's constants; with a free scale, from scale 0 and the
-    /// median of the target, so that the first step is a linear fit.
+    /// Levenberg–Marquardt from the program's constants; with a free scale, from scale 0 and the median of the target,
+    /// so that the first step is a linear fit.
     pub(super) fn minimise(
         &mut self,
         program: &Program,
@@ -282,8 +280,8 @@ impl Normal {
         Fitted { loss, constants, scale, offset, evaluations }
     }
 
-    /// Levenberg–Marquardt from the parameters, which end at the best: the loss there, and the evaluations
-    /// of the `equations` that it took. `deviation` is that of the target.
+    /// Levenberg–Marquardt from the parameters, which end at the best values: returns the loss there, and the number of
+    /// evaluations of the `equations`. `deviation` is that of the target.
     pub(super) fn descend(
         &mut self,
         deviation: f64,
@@ -293,7 +291,7 @@ impl Normal {
         self.smallest = SMALL * deviation.max(self.floor);
         equations(self);
         let mut evaluations = 1;
-        // A target that does not vary says nothing about the size of residuals; the first loss does.
+        // A constant target says nothing about the size of residuals; the first loss does.
         if deviation == 0.0 && self.loss.is_finite() && self.loss > 0.0 {
             self.smallest = SMALL * self.loss;
             equations(self);
@@ -332,8 +330,8 @@ impl Normal {
     }
 }
 
-/// The step s of (A + damping · diag A) s = g by Cholesky, A given by its lower half. A parameter
-/// without any effect keeps its value. None where A is not finite.
+/// The step s of (A + damping · diag A) s = g by Cholesky, with A given by its lower triangle. A parameter without any
+/// effect keeps its value. None if A is not finite.
 fn solve(matrix: &[f64], gradient: &[f64], damping: f64) -> Option<Vec<f64>> {
     let n = gradient.len();
     let mut l = matrix.to_vec();
@@ -347,7 +345,7 @@ fn solve(matrix: &[f64], gradient: &[f64], damping: f64) -> Option<Vec<f64>> {
         if !rest.is_finite() {
             return None;
         }
-        // Dependent on the parameters before it, to rounding: held where it is.
+        // Dependent on earlier parameters, to rounding: held at its value.
         let held = rest <= 1e-10 * diagonal;
         let root = if held { 0.0 } else { rest.sqrt() };
         l[j * n + j] = root;

@@ -23,7 +23,7 @@ pub struct Instruction {
     pub operands: [Operand; 3],
     /// The place of the result among those that are still needed: results on a stack.
     pub slot: u16,
-    /// True where a constant occurs below: only there is a gradient to carry.
+    /// True if a constant occurs below: only there is a gradient to carry.
     pub has_constant: bool,
 }
 
@@ -38,9 +38,9 @@ pub struct Program {
     pub constants: Vec<f32>,
     /// Nodes of the expression, leaves included: what "node evaluations" count.
     pub nodes: usize,
-    /// True where a constant may occur in several places; only a processor fits such a program.
+    /// True if a constant may occur in several places; only a CPU fits such a program.
     pub tied: bool,
-    /// Numbers of constants that keep their values; only a processor fits such a program.
+    /// Numbers of constants that keep their values; only a CPU fits such a program.
     pub held: Vec<u16>,
 }
 

@@ -42,12 +42,12 @@ impl Evaluator {
         Evaluator { device: *device, rounds: Arc::default(), seat: None }
     }
 
-    /// The processor.
+    /// The CPU.
     pub fn cpu() -> Self {
         Evaluator::new(&Device::cpu())
     }
 
-    /// True where requests of many programs, and of many searches at a time, are what the device needs.
+    /// True if requests of many programs, and of many searches at a time, are what the device needs.
     pub fn is_gpu(&self) -> bool {
         matches!(self.device, Device::Gpu(_))
     }
@@ -59,7 +59,7 @@ impl Evaluator {
         Evaluator { seat, ..self.clone() }
     }
 
-    /// What the rounds have done so far; `None` on a processor.
+    /// What the rounds have done so far; `None` on a CPU.
     pub fn launches(&self) -> Option<Launches> {
         let Rounds { requests, launches, .. } = &*self.rounds;
         let [requests, launches] = [requests, launches].map(|n| n.load(Ordering::Relaxed));

@@ -71,7 +71,7 @@ macro_rules! at_every_level {
             unsafe { generic::<crate::simd::f32s::F32x16>(x, y) }
         }
         for level in Simd::available() {
-            // SAFETY: the processor has the level.
+            // SAFETY: the CPU has the level.
             let out = unsafe {
                 match level {
                     #[cfg(target_arch = "x86_64")]
@@ -392,7 +392,7 @@ fn gpu_agrees_with_the_reference() {
     crate::ops::assert_gpu_passes(selftest::checks);
 }
 
-/// Whether this processor computes the bits that a GPU gives, which it does with vectors of `lowest` and wider.
+/// Whether this CPU computes the bits that a GPU gives, which it does with vectors of `lowest` and wider.
 fn has_the_bits_of_a_gpu(lowest: Simd) -> bool {
     let has = Simd::detect() >= lowest;
     if !has {
@@ -507,7 +507,7 @@ fn gpu_losses_of_mixed_populations_agree_with_the_reference() {
 }
 
 /// After a few steps constants depend on every gradient: with AVX-512 they are the same; where all of
-/// the processor's levels agree among themselves the GPU has to agree with them in any case.
+/// the CPU's levels agree among themselves the GPU has to agree with them in any case.
 #[test]
 fn gpu_fits_take_the_steps_of_the_processor() {
     let Some(gpu) = crate::device::test_gpu() else { return };

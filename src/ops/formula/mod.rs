@@ -116,9 +116,9 @@ impl<'a> Loaded<'a> {
         &self.edges
     }
 
-    /// The sums of `programs` over the edges of each receiver; `None` where a value on some edge is not
+    /// The sums of `programs` over the edges of each receiver; `None` if a value on some edge is not
     /// finite. Arithmetic is f32 on each edge, sums are f64 in the order of the edges: the same bits on a
-    /// GPU and on a processor with vectors.
+    /// GPU and on a CPU with vectors.
     ///
     /// # Errors
     /// A variable that edges do not have; on a GPU programs that are too long, or too little memory.

@@ -1,4 +1,4 @@
-//! Sums and derivatives against f64, and a GPU against the processor, bit for bit.
+//! Sums and derivatives against f64, and a GPU against the CPU, bit for bit.
 
 use super::selftest::{Case, TEXTS, checks, column};
 use super::*;

@@ -1,4 +1,4 @@
-//! The forward pass on the processor: weights packed once, then tiles of rows in parallel, whose
+//! The forward pass on the CPU: weights packed once, then tiles of rows in parallel, whose
 //! hidden layers stay in cache.
 //!
 //! The first layer works in f32 at every precision, as in training: inputs may be absolute

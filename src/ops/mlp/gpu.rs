@@ -1,7 +1,7 @@
 //! Layers on a CUDA device: `kernels/mlp.cu`. The launches serve stacks of networks, which `ops::tiny`
 //! trains; [`forward`] and [`gradient`] are for one network and rows in the host's memory.
 //!
-//! The first layer works in f32 at every precision, as on the processor.
+//! The first layer works in f32 at every precision, as on the CPU.
 
 use half::bf16;
 

@@ -35,7 +35,7 @@ pub(crate) struct Inner {
 
 /// One level of vector instructions at one precision.
 ///
-/// Every function may be called only where [`Kernel::run`] may: the processor has the instructions.
+/// Every function may be called only where [`Kernel::run`] may: the CPU has the instructions.
 /// Pointers must be good for the elements that the descriptions name.
 pub(crate) trait Kernel: 'static {
     /// Sixteen f32.
@@ -77,11 +77,11 @@ pub(crate) trait Kernel: 'static {
 pub(crate) trait Task {
     type Output;
     /// # Safety
-    /// The processor has the instructions of `K`, and the task's pointers are good.
+    /// The CPU has the instructions of `K`, and the task's pointers are good.
     unsafe fn run<K: Kernel>(self) -> Self::Output;
 }
 
-/// The error of a precision that the processor lacks.
+/// The error of a precision that the CPU lacks.
 pub(crate) fn check_precision(cpu: &Cpu, precision: Precision) -> Result<()> {
     if matches!(precision, Precision::Tf32 | Precision::Bf16x3) {
         let message = "tf32 and bf16x3 need a GPU; use --precision f32 or bf16";

@@ -1,4 +1,4 @@
-//! The radius graph on the processor: nodes sorted by cell, blocks of candidates that the compiler
+//! The radius graph on the CPU: nodes sorted by cell, blocks of candidates that the compiler
 //! vectorises for each level, rows in parallel.
 
 use std::ops::Range;

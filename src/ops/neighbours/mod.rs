@@ -64,7 +64,7 @@ pub fn count<'a>(device: &Device, positions: &'a [f32], reach: Reach) -> Result<
     Ok(Graph { row_start, on })
 }
 
-/// The nodes of a periodic box, for asking which of them are near a point; on the processor.
+/// The nodes of a periodic box, for asking which of them are near a point; on the CPU.
 pub struct Nodes<'a>(cpu::Cells<'a>);
 
 impl<'a> Nodes<'a> {

@@ -1,4 +1,4 @@
-//! Integration on the processor: vectors of systems, rayon over groups of them.
+//! Integration on the CPU: vectors of systems, rayon over groups of them.
 
 use rayon::prelude::*;
 
@@ -253,7 +253,7 @@ fn rk4<V: Level>(task: &mut Task, substeps: usize) -> Result<()> {
 /// What one lane is doing.
 #[derive(Clone, Copy, Default)]
 struct Lane {
-    /// The run in it, counted in the task; `None` where there are no more.
+    /// The run in it, counted in the task; `None` if there are no more.
     run: Option<usize>,
     /// The first frame that is not stored.
     frame: usize,

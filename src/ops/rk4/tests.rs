@@ -334,7 +334,7 @@ fn gpu_conserves_energy_and_momentum() {
     check_conservation(&gpu);
 }
 
-/// The built-in laws use nothing but arithmetic and square roots, in the order of the processor.
+/// The built-in laws use nothing but arithmetic and square roots, in the order of the CPU.
 #[test]
 fn gpu_is_the_avx2_level_bit_for_bit() {
     let Some(gpu) = crate::device::test_gpu() else { return };

@@ -1,5 +1,5 @@
-//! Sums over edges on the processor. Memory sets the pace: values are read in their own order, each by
-//! the one thread that has its receiver, and the vectors that every processor has will do.
+//! Sums over edges on the CPU. Memory sets the pace: values are read in their own order, each by
+//! the one thread that has its receiver, and the vectors that every CPU has will do.
 
 use rayon::prelude::*;
 

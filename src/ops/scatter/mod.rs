@@ -1,6 +1,6 @@
 //! Sums over the edges of a graph: out[r, :] += Σ values[e, :] over the edges e whose receiver is r.
 //!
-//! The edges come in any order, with a receiver each, or sorted by receiver, as rows. On the processor
+//! The edges come in any order, with a receiver each, or sorted by receiver, as rows. On the CPU
 //! both are sums in the order of the edges, the same bits for any number of threads. On a GPU rows are
 //! summed without atomics, in an order that is fixed; edges in any order are added by atomics, whose
 //! order, and with it the last bits of a sum, differs from call to call.

@@ -1,4 +1,4 @@
-//! Both forms against sums in f64, on the processor and the GPU; what is refused.
+//! Both forms against sums in f64, on the CPU and the GPU; what is refused.
 
 use super::selftest::{Problem, SIZES, check};
 use super::*;

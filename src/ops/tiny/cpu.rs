@@ -1,4 +1,4 @@
-//! The step on the processor, in three parallel phases: pack the weights; forward and backward
+//! The step on the CPU, in three parallel phases: pack the weights; forward and backward
 //! through tiles of whole graphs; weight gradients, in pieces of output units.
 //!
 //! Each piece of work has one owner that sums in a fixed order, so the result does not depend on the

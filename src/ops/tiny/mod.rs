@@ -94,7 +94,7 @@ pub struct Loss {
 /// Units of a layer in bf16: two rows of them go through a buffer of fixed size.
 pub(super) const WIDEST_BF16: usize = 4000;
 
-/// Buffers that steps on the processor reuse: nothing is allocated after the first step of a size.
+/// Buffers that steps on the CPU reuse: nothing is allocated after the first step of a size.
 #[derive(Default)]
 pub struct Workspace {
     cpu: cpu::Buffers,
@@ -104,7 +104,7 @@ pub struct Workspace {
 ///
 /// `parameters` and `gradients` are `[runs, arena.len]` (the gradient is overwritten, gaps of the
 /// arena included, which become zero), `losses` is `[runs]`. A buffer of the wrong length, a batch
-/// without edges, a penalty that does not fit the shape, and bf16 on a processor without it are
+/// without edges, a penalty that does not fit the shape, and bf16 on a CPU without it are
 /// errors; nothing is written then.
 ///
 /// Threads are those of the caller's rayon pool. Many steps in a row are fastest from inside the

@@ -20,7 +20,7 @@ enum On<'a> {
     Gpu(Box<gpu::Training>),
 }
 
-/// A training on the processor.
+/// A training on the CPU.
 struct Host<'a> {
     device: Device,
     problem: Problem,

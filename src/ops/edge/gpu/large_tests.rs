@@ -1,5 +1,5 @@
 //! Many tiles for each block: a step in every way against f32, and against itself, bit by bit. On the stand-in, where a
-//! multiprocessor is a loop, in small.
+//! multiprocessor is a loop, with small sizes.
 
 use super::tests::wide;
 use super::training_tests::{found, fused, hopper, plan};
@@ -17,14 +17,15 @@ fn size(gpu: Gpu) -> (usize, usize, usize, usize) {
     (1 << 19, 500, 100, 10)
 }
 
-/// A case whose targets are all above what is predicted: gradients of stars that cancel would show any error.
+/// A case with all targets above the predictions, so that gradients do not cancel; cancelling would exaggerate any
+/// error.
 fn case(kind: Kind, network: [usize; 3], degrees: &[usize], seed: u64) -> Case {
     let mut case = Case::new(kind, network, degrees, seed).at(Precision::Bf16);
     case.targets.iter_mut().for_each(|y| *y = y.abs());
     case
 }
 
-/// What bf16 may do to each part of the result, from a few stars.
+/// The error allowed in bf16 for each part of the result, found from a few stars.
 fn limits(kind: Kind, network: [usize; 3]) -> Vec<f64> {
     let cases: Vec<Case> = (0..2).map(|seed| case(kind, network, &[33, 0, 64, 31], seed)).collect();
     let expected = expected(&cases);

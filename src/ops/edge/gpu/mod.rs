@@ -1,10 +1,9 @@
-//! The step on a CUDA device: `kernels/edge.cu`, and between its kernels the layers of
-//! `kernels/mlp.cu`, on chunks of whole stars, so that memory does not grow with the batch. In bf16 φe is
-//! in one kernel forward, `kernels/edge_fused.cu`, and in two on the way back,
-//! `kernels/edge_fused_backward.cu`, where the device and the shape allow it; with sampled messages its
-//! outputs reach memory, and the last layer's gradient takes a third.
+//! The step on a CUDA device: `kernels/edge.cu`, with the layers of `kernels/mlp.cu` between its kernels, on chunks of
+//! whole stars, so that memory does not grow with the batch. In bf16 φe is one kernel forward, `kernels/edge_fused.cu`,
+//! and two on the way back, `kernels/edge_fused_backward.cu`, where the device and the shape allow it; with sampled
+//! messages its outputs go to memory, and the last layer's gradient needs a third kernel.
 //!
-//! As on the processor, φe's first layer and φv work in f32 at every precision.
+//! As on the CPU, φe's first layer and φv work in f32 at every precision.
 
 mod fused;
 mod hopper;
@@ -39,11 +38,11 @@ use step::Step;
 
 /// Edges of a chunk, unless one star has more or memory is short.
 const CHUNK_EDGES: usize = 1 << 15;
-/// The same where φe is fused, and where it is and its outputs are kept.
+/// The same if φe is fused, and if it is and its outputs are kept.
 const FUSED_EDGES: usize = 1 << 22;
 const SAMPLED_EDGES: usize = 1 << 20;
 
-/// How φe goes over the edges.
+/// How φe processes the edges.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one a step")]
 enum Way {
@@ -51,15 +50,15 @@ enum Way {
     Layers,
     /// In one kernel, without a gradient.
     Predictions(Plan),
-    /// In kernels that form activations again on the way back, and forward in this one.
+    /// In kernels that recompute activations on the way back, and forward in this one.
     Training(TrainingPlan, Plan),
 }
 
 impl Way {
-    /// Of a training step on a device.
+    /// For a training step on a device.
     fn of(gpu: Gpu, batch: &Batch) -> Result<Way> {
         let Some(plan) = TrainingPlan::new(gpu, batch)? else { return Ok(Way::Layers) };
-        // For sampled messages there are no kernels of warpgroups.
+        // There are no warpgroup kernels for sampled messages.
         let hopper = if plan.sampled { None } else { hopper::Plan::of(gpu, batch)? };
         Ok(match hopper {
             Some(hopper) => {
@@ -79,7 +78,7 @@ impl Way {
         }
     }
 
-    /// Whether messages are formed edge by edge, from φe's outputs in memory.
+    /// True if messages are formed edge by edge, from φe's outputs in memory.
     fn keeps_outputs(&self, batch: &Batch) -> bool {
         match self {
             Way::Layers => batch.penalty != Penalty::None,
@@ -88,7 +87,7 @@ impl Way {
         }
     }
 
-    /// Memory that an edge takes, at most.
+    /// Most memory for one edge.
     fn edge_bytes(&self, shape: &Shape) -> usize {
         match self {
             Way::Layers => {
@@ -102,12 +101,12 @@ impl Way {
     }
 }
 
-/// Features and targets of all nodes, which stay on the device from step to step, and the senders of all edges
-/// if there is room.
+/// Features and targets of all nodes, which stay on the device from step to step, and the senders of all edges if they
+/// fit.
 pub(super) struct Kept {
     features: Arc<Buffer<f32>>,
     targets: Arc<Buffer<f32>>,
-    /// And the largest of them.
+    /// The senders, and the largest of them.
     senders: Option<(Arc<Buffer<u32>>, u32)>,
 }
 
@@ -115,7 +114,7 @@ impl Kept {
     pub fn new(gpu: Gpu, features: &[f32], targets: &[f32], senders: &[u32]) -> Result<Self> {
         let upload = |values: &[f32]| gpu.upload(values).map(Arc::new);
         let (features, targets) = (upload(features)?, upload(targets)?);
-        // What was freed is free when the device is done.
+        // Freed memory is available once the device is done.
         gpu.synchronize()?;
         let fits = size_of_val(senders) <= gpu.free_memory()? / 4;
         let senders = fits.then(|| -> Result<_> {
@@ -133,7 +132,7 @@ impl Kept {
         self.targets.len()
     }
 
-    /// How many senders there are, and the largest.
+    /// Number of senders, and the largest.
     pub fn senders(&self) -> Option<(usize, u32)> {
         self.senders.as_ref().map(|(senders, largest)| (senders.len(), *largest))
     }
@@ -152,7 +151,7 @@ pub(super) fn gradient(
     gradient_by(how, kept, batch, edges, targets, parameters, gradients)
 }
 
-/// In a way, in chunks of up to so many edges.
+/// The gradient, computed in a given way, in chunks of up to `most` edges.
 fn gradient_by(
     how: (Gpu, Way, usize),
     kept: Option<&Kept>,
@@ -184,7 +183,7 @@ pub(crate) struct Loaded<'a> {
 }
 
 impl<'a> Loaded<'a> {
-    /// For a batch of so many edges.
+    /// For a batch with this many edges.
     ///
     /// # Errors
     /// Too little memory.
@@ -200,7 +199,7 @@ impl<'a> Loaded<'a> {
         Loaded::by((gpu, way, way.edges()), Some(&kept), batch, edges, targets, parameters)
     }
 
-    /// In a way, in chunks of up to `most` edges.
+    /// The same in a given way, in chunks of up to `most` edges.
     fn by(
         (gpu, way, most): (Gpu, Way, usize),
         kept: Option<&Kept>,
@@ -216,8 +215,7 @@ impl<'a> Loaded<'a> {
         Ok(Loaded { step, chunks, gradients, totals })
     }
 
-    /// Computes the gradient, which stays on the device; returns the sums of |target − prediction| and
-    /// of the penalty.
+    /// Computes the gradient, which stays on the device; returns the sums of |target − prediction| and of the penalty.
     pub(crate) fn step(&mut self) -> Result<[f64; 2]> {
         self.step.gradient(&self.chunks, &mut self.gradients, self.totals.write(2))?;
         let mut totals = [0.0; 2];
@@ -261,7 +259,7 @@ fn predict_by(
     Ok(())
 }
 
-/// Which kernel does all of φe.
+/// The kernel that does all of φe.
 #[derive(Clone, Copy, Debug)]
 enum Plan {
     Fused(fused::Plan),
@@ -293,7 +291,7 @@ enum Whole {
 }
 
 impl Whole {
-    /// Makes the weights of `parameters` `[arena.len]`.
+    /// Makes the weights from `parameters` `[arena.len]`.
     fn new(gpu: Gpu, batch: &Batch, plan: Plan, parameters: &Buffer<f32>) -> Result<Self> {
         Ok(match plan {
             Plan::Fused(plan) => Whole::Fused(Fused::new(gpu, batch, plan, parameters)?),
@@ -309,10 +307,10 @@ impl Whole {
         }
     }
 
-    /// As [`Fused::sums`].
+    /// Like [`Fused::sums`].
     ///
     /// # Safety
-    /// The graph is the one that was dealt, with receivers and senders among the features' nodes.
+    /// The graph is the one dealt, with receivers and senders among the features' nodes.
     unsafe fn sums(
         &mut self,
         gpu: Gpu,
@@ -329,10 +327,10 @@ impl Whole {
         }
     }
 
-    /// From what φe's last layer passes back, as [`Training::backward`] has it, to the gradients of its layers.
+    /// From what φe's last layer passes back (see [`Training::backward`]) to the gradients of its layers.
     ///
     /// # Safety
-    /// The graph is the one that went forward last.
+    /// The graph is the one of the last forward pass.
     unsafe fn backward(
         &mut self,
         gpu: Gpu,
@@ -367,7 +365,7 @@ impl Whole {
     }
 }
 
-/// Memory that a receiver takes, at most: sums over its edges, φv's layers, and the gradients of all.
+/// Most memory for a receiver: sums over its edges, φv's layers, and the gradients of all.
 fn receiver_bytes(shape: &Shape) -> usize {
     let inputs = shape.node_inputs();
     let hidden = (2 * shape.layers + 2) * shape.hidden;
@@ -379,15 +377,15 @@ fn room(gpu: Gpu) -> Result<usize> {
     Ok(gpu.free_memory()? / 2)
 }
 
-/// The receivers in chunks of up to `most` edges, or of as many as have room with so many bytes for each edge.
-/// The order of sums, hence the last bits, depends on the chunks: on the memory only where it is short.
+/// The receivers in chunks of up to `most` edges, or as many as fit with `bytes` for each edge. The order of sums, and
+/// hence the last bits, depends on the chunks: on the memory only if it is short.
 fn chunks(room: usize, batch: &Batch, most: usize, bytes: usize) -> Vec<Range<usize>> {
     let per_receiver = receiver_bytes(&batch.shape);
     let (mut chunks, mut first, mut edges) = (Vec::new(), 0, 0);
     for (index, &receiver) in batch.receivers.iter().enumerate() {
         let degree = batch.edges_of(receiver).len();
         let needed = (edges + degree) * bytes + (index - first + 1) * per_receiver;
-        // Receivers without edges are some work too.
+        // Receivers without edges are some work, too.
         let full = edges + degree > most || needed > room || index - first >= CHUNK_EDGES;
         if index > first && full {
             chunks.push(first..index);

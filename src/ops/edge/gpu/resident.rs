@@ -1,5 +1,5 @@
-//! A training that stays on the device: the network, its moments and its gradient. A step takes the numbers of
-//! its receivers to the device; what comes back is its loss, of many steps at once.
+//! A training that stays on the device: the network, its moments and its gradient. A step sends the numbers of its
+//! receivers to the device; only the losses come back, for many steps at once.
 
 use super::step::Step;
 use super::{Way, chunks, room};
@@ -15,26 +15,26 @@ use crate::ops::edge::{Batch, Workspace};
 const TURN: Kernel = Kernel { module: "edge_training", name: "edge_turn" };
 const TURN_BACK: Kernel = Kernel { module: "edge_training", name: "edge_turn_back" };
 
-/// The most steps between two looks at [`Resident::losses`].
+/// The most steps between two calls of [`Resident::losses`].
 pub(crate) const MOST_STEPS: usize = 64;
 
-/// A network in training, on the device.
+/// A network being trained on the device.
 pub(crate) struct Resident {
     gpu: Gpu,
     arenas: adam::gpu::Stack,
-    /// For each chunk: fixed here, so that what is free later changes no chunk and no bit.
+    /// For each chunk: fixed here, so that later changes of the free memory change no chunk and no bit.
     room: usize,
     /// The buffers of a step, for the next one.
     shelf: Shelf,
-    /// `[MOST_STEPS, 2]`: sums of errors and of penalties of the steps since the last look.
+    /// `[MOST_STEPS, 2]`: sums of errors and of penalties of the steps since the last call of `losses`.
     totals: Buffer<f64>,
-    /// And what they are multiplied by.
+    /// The factors for these sums.
     scales: Vec<[f64; 2]>,
 }
 
 impl Resident {
-    /// Moves a training to the device. `rates` are those of all its steps, `arenas` parameters and both
-    /// moments, `[arena.len]` each.
+    /// Moves a training to the device. `rates` are those of all steps, `arenas` the parameters and both moments,
+    /// `[arena.len]` each.
     ///
     /// # Errors
     /// Too little memory.
@@ -53,23 +53,24 @@ impl Resident {
         })
     }
 
-    /// Goes on with a network of another shape.
+    /// Continues with a network of another shape.
     ///
     /// # Errors
-    /// As [`Resident::new`].
+    /// Those of [`Resident::new`].
     pub fn replace(&mut self, arenas: [&[f32]; 3]) -> Result<()> {
         self.shelf = Shelf::default();
         self.arenas.replace(arenas)
     }
 
-    /// Enqueues the optimizer's step of the batch, which its number is the number of, with what `workspace`
-    /// keeps: the gradient of the turned network, turned back and projected as [`symmetry`] does.
+    /// Enqueues the optimizer step with the number of the batch, using what `workspace` keeps: the gradient of the
+    /// transformed network, transformed back and projected as in [`symmetry`].
     ///
     /// # Errors
     /// Those of [`gradient`](crate::ops::edge::gradient).
     ///
     /// # Panics
-    /// Without positions and velocities among the features, and at the step behind [`MOST_STEPS`] of which nobody has asked for the losses: a programming error.
+    /// If positions and velocities are not among the features, or after [`MOST_STEPS`] steps without a call of
+    /// `losses`: a programming error.
     ///
     /// [`symmetry`]: crate::ops::edge::symmetry
     pub fn step(
@@ -103,11 +104,11 @@ impl Resident {
         let mut args = turn_args(turn, shape);
         (args.from, args.to) = (self.arenas.parameters.read(len), turned.write(len));
         let grid = Grid::cover(shape.hidden, 64);
-        // SAFETY: here and below, arenas are as long as the shape asks for.
+        // SAFETY: here and below, arenas have the length of the shape.
         unsafe { gpu.launch(TURN, grid, &args)? };
         let mut step = Step::new((gpu, kept), batch, turned, &chunks, way)?;
         step.prepare_gradient(kept, targets, edges)?;
-        // SAFETY: there is room for as many steps.
+        // SAFETY: there is room for this many steps.
         let totals = unsafe { self.totals.write(2 * MOST_STEPS).add(2 * at) };
         step.gradient(&chunks, &mut self.arenas.gradients, totals)?;
         self.scales.push([1.0 / batch.receivers.len() as f64, step.per_edge.into()]);
@@ -118,7 +119,7 @@ impl Resident {
         self.arenas.step(batch.step as usize)
     }
 
-    /// Waits for the steps since the last look; the loss and the weighted penalty of each.
+    /// Waits for the steps since the last call; returns the loss and the weighted penalty of each.
     pub fn losses(&mut self) -> Result<Vec<[f32; 2]>> {
         let mut totals = vec![0.0; 2 * self.scales.len()];
         self.totals.download(&mut totals)?;
@@ -131,19 +132,19 @@ impl Resident {
         Ok(losses)
     }
 
-    /// Copies the parameters back.
+    /// Copies the parameters to the host.
     pub fn parameters(&self, parameters: &mut [f32]) -> Result<()> {
         self.arenas.parameters.download(parameters)
     }
 
-    /// Copies the moments back.
+    /// Copies the moments to the host.
     pub fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()> {
         self.arenas.m.download(m)?;
         self.arenas.v.download(v)
     }
 }
 
-/// A turn of the first layers of a network, without the arenas.
+/// A transformation of the first layers of a network, without the arenas.
 fn turn_args(turn: &Turn, shape: &Shape) -> EdgeTurnArgs {
     let arena = shape.arena();
     EdgeTurnArgs {

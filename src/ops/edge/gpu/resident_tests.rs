@@ -21,7 +21,7 @@ fn rate(step: u64) -> adam::Args {
     adam::Args::new(0.01 / (step + 1) as f32, step + 1)
 }
 
-/// A batch is that of its step.
+/// The batch of this step.
 fn batch(case: &Case, step: u64) -> Batch<'_> {
     Batch { step, ..case.batch() }
 }
@@ -47,7 +47,7 @@ fn one_by_one(gpu: &Device, case: &Case) -> ([Vec<f32>; 3], Vec<[f32; 2]>) {
     ([parameters, m, v], losses)
 }
 
-/// The same of one that stays on the device, and goes there anew behind each of the `stops`.
+/// The same for one that stays on the device, and is moved there again after each of the `stops`.
 fn resident(
     gpu: Gpu,
     case: &Case,

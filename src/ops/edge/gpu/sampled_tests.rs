@@ -1,4 +1,4 @@
-//! Training steps with sampled messages, fused: against the reference and the chunks, and digit by digit.
+//! Training steps with sampled messages, fused: against the reference and the chunks, and exactly.
 
 use super::tests::{STARS, integers};
 use super::training_tests::{compare, compare_changed, exact, fused, plan};
@@ -7,7 +7,7 @@ use crate::device::{Device, test_gpu};
 use crate::model::Precision;
 use crate::ops::edge::selftest::{Case, Kind};
 
-/// With its own kernel, on all of the device and on one block.
+/// With its own kernel, on the whole device and on one block.
 fn ways(gpu: Gpu, case: &Case) -> Vec<(Way, &'static str)> {
     let plan = plan(gpu, case);
     vec![(fused(plan), "fused"), (fused(plan.alone()), "one block")]
@@ -23,13 +23,13 @@ fn gpu_fused_sampled_step_agrees_with_the_chunked_one() {
     for degrees in &STARS[..5] {
         agree([16, 3], degrees, usize::MAX);
     }
-    // Widths that are no multiples of anything, chunks of several stars and of one.
+    // Odd widths, chunks of several stars and of one.
     agree([33, 31], &[9, 30, 0, 0, 7, 5, 12, 1], 22);
     agree([65, 17], &[70, 3, 0, 130], usize::MAX);
     // More outputs than hidden units, in several passes over them.
     agree([40, 100], &[0, 65, 2], usize::MAX);
     agree([130, 128], &[0, 65], usize::MAX);
-    // More units than a slice of the second layer's gradient has.
+    // More units than a slice of the second layer's gradient.
     agree([260, 100], &[3, 64, 0, 1], usize::MAX);
     // More tiles than a chain of sums.
     agree([16, 2], &[4100], usize::MAX);
@@ -38,7 +38,7 @@ fn gpu_fused_sampled_step_agrees_with_the_chunked_one() {
 #[test]
 fn gpu_fused_sampled_step_has_a_gradient_without_its_penalty() {
     let Some(Device::Gpu(gpu)) = test_gpu() else { return };
-    // Log variances have one all the same, from the noise.
+    // Log-variances have a gradient even so, from the noise.
     let free = |case: &mut Case| case.penalty = Penalty::Kl(0.0);
     let network = [33, 20];
     let of = |degrees: &[usize], most: usize| {
@@ -48,8 +48,7 @@ fn gpu_fused_sampled_step_has_a_gradient_without_its_penalty() {
     of(&[9, 30, 0, 12], 22);
 }
 
-/// Small integers, and log variances so far below zero that deviations are zero; a penalty of `per_edge` on
-/// each edge.
+/// Small integers, and log-variances so far below zero that deviations vanish; a penalty of `per_edge` on each edge.
 fn certain(network: [usize; 3], degrees: &[usize], per_edge: f32) -> Case {
     let mut case = integers(Kind::Kl, network, degrees);
     let last = &case.shape.arena().edge[2];
@@ -84,14 +83,14 @@ fn gpu_fused_sampled_step_is_for_shapes_that_fit() {
     let planned = |features: usize, network: [usize; 3], precision: Precision| {
         let case = Case::of_features(features, Kind::Kl, network, &[2], 0).at(precision);
         let plan = TrainingPlan::new(gpu, &case.batch()).unwrap();
-        // At every compute capability by these kernels.
+        // These kernels are used at every compute capability.
         match Way::of(gpu, &case.batch()).unwrap() {
             Way::Layers => assert!(plan.is_none(), "{network:?}"),
             way => assert!(matches!(way, Way::Training(_, Plan::Fused(_))), "{way:?}"),
         }
         plan
     };
-    // All of the shared memory of a block of sm_80.
+    // Uses all of the shared memory of a block on sm_80.
     let widest = planned(7, [512, 2, 100], Precision::Bf16);
     assert_eq!(widest.map(|plan| plan.most_shared()), Some(163 << 10));
     assert!(planned(7, [16, 2, 100], Precision::Bf16).is_some());

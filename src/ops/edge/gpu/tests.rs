@@ -1,4 +1,4 @@
-//! The fused predictions against the reference, against the layers one by one, and digit by digit.
+//! The fused predictions against the reference, against the layers one by one, and exactly.
 
 use super::*;
 use crate::device::{Device, test_gpu};
@@ -38,7 +38,7 @@ pub(super) fn wide(x: &[f32]) -> Vec<f64> {
 
 /// Several cases of one size.
 fn compare(gpu: Gpu, kind: Kind, network: [usize; 3], degrees: &[usize]) {
-    // Several cases of small networks: the error of a few numbers would be luck.
+    // Several cases of small networks: the error of a few numbers would be a matter of luck.
     let count = if network[0] < 40 { 4 } else { 1 };
     let cases = (0..count).map(|seed| Case::new(kind, network, degrees, seed).at(Precision::Bf16));
     let cases: Vec<Case> = cases.collect();
@@ -82,7 +82,7 @@ fn gpu_fused_agrees_with_the_reference_and_the_layers() {
     }
 }
 
-/// A case of integers, for which nothing is rounded: the result is exact, whatever the order.
+/// A case of integers, for which nothing is rounded: the result is exact in any order.
 pub(super) fn integers(kind: Kind, network: [usize; 3], degrees: &[usize]) -> Case {
     integral(Case::new(kind, network, degrees, 1).at(Precision::Bf16))
 }
@@ -139,7 +139,7 @@ fn gpu_fused_first_layer_is_nearly_f32() {
     for degrees in STARS {
         let mut case = Case::new(Kind::None, [40, 1, 5], degrees, 2);
         case.precision = Precision::Bf16;
-        // Far from zero: digits of the features that bf16 has not would be missed.
+        // Far from zero: lost digits of the features would show.
         case.features.iter_mut().for_each(|x| *x += 10.0);
         let [fused, _] = found(gpu, &case);
         let error = relative_error(&fused, &expected(&case, Rounding::Exact));
@@ -161,7 +161,7 @@ fn gpu_fused_is_for_bf16_and_widths_that_fit() {
     assert!(!planned(513, Precision::Bf16));
 }
 
-/// By warpgroups; `None` on a device that has not the instructions for it. The stand-in has all.
+/// With warpgroups; `None` on a device without the instructions. The stand-in has them all.
 pub(super) fn hopper_plan(gpu: Gpu, case: &Case) -> Option<Plan> {
     let device = gpu.properties().unwrap();
     if device.capability != hopper::CAPABILITY && !gpu.is_emulated() {
@@ -177,7 +177,7 @@ fn hopper_found(gpu: Gpu, case: &Case) -> Option<Vec<f32>> {
     Some(found_by(gpu, case, Some(hopper_plan(gpu, case)?)))
 }
 
-/// Stars that keep one warp busy while others are done, and that fill several blocks.
+/// Stars that keep one warp busy while others are done, and stars that fill several blocks.
 const LONG: [&[usize]; 2] = [&[700, 0, 5], &[12; 60]];
 
 #[test]
@@ -189,7 +189,7 @@ fn gpu_hopper_forward_agrees_with_the_fused_one() {
         let fused = found_by(gpu, &case, fused_plan(gpu, &case));
         let exact = expected(&case, Rounding::Exact);
         let naive = expected(&case, Rounding::Naive(Precision::Bf16));
-        // Of so few numbers the error of the naive way is luck: at least what bf16 keeps.
+        // With so few numbers the naive error is a matter of luck: allow at least the precision of bf16.
         let limit = 2.0 * relative_error(&naive, &exact).max(1e-3);
         let what = format!("{kind:?}, {network:?}, stars {degrees:?}");
         for (other, name) in [(wide(&fused), "the fused kernel"), (exact, "the reference")] {

@@ -1,4 +1,4 @@
-//! Training steps in every way: against the reference and against each other, and digit by digit.
+//! Training steps in every way: against the reference and against each other, and exactly.
 
 use super::step::receivers::MANY_RECEIVERS;
 use super::tests::{STARS, hopper_plan, integers, integral, wide};
@@ -40,7 +40,7 @@ pub(super) fn fused(plan: TrainingPlan) -> Way {
     Way::Training(plan, Plan::Fused(plan.forward))
 }
 
-/// By warpgroups on the way back, and the plan of the way forward, where the device has them.
+/// With warpgroups on the way back, and the plan of the forward pass, where the device has them.
 fn warpgroups(gpu: Gpu, case: &Case) -> Option<(TrainingPlan, Plan)> {
     let forward = hopper_plan(gpu, case)?;
     let plan = plan(gpu, case).by_warpgroups(&gpu.properties().unwrap(), case.shape.n_features);
@@ -49,13 +49,13 @@ fn warpgroups(gpu: Gpu, case: &Case) -> Option<(TrainingPlan, Plan)> {
     Some((plan, forward))
 }
 
-/// By warpgroups in both directions.
+/// With warpgroups in both directions.
 pub(super) fn hopper(gpu: Gpu, case: &Case) -> Option<Way> {
     warpgroups(gpu, case).map(|(plan, forward)| Way::Training(plan, forward))
 }
 
 /// Several cases of one size, layer by layer and in other ways: every gradient, the predictions and the parts of the
-/// loss, against the reference and against each way before.
+/// loss, against the reference and against each earlier way.
 pub(super) fn compare(
     gpu: Gpu,
     kind: Kind,
@@ -66,7 +66,7 @@ pub(super) fn compare(
     compare_changed(gpu, kind, network, (degrees, most), |_| (), ways);
 }
 
-/// The same, with cases that are changed first.
+/// The same, with cases that are modified first.
 pub(super) fn compare_changed(
     gpu: Gpu,
     kind: Kind,
@@ -76,7 +76,7 @@ pub(super) fn compare_changed(
     ways: impl Fn(&Case) -> Vec<(Way, &'static str)>,
 ) {
     let network = [network[0], 2, network[1]];
-    // Several cases of small networks: the error of a few numbers would be luck.
+    // Several cases of small networks: the error of a few numbers would be a matter of luck.
     let few = network[0].min(network[2]) < 40 && degrees.iter().sum::<usize>() < 1000;
     let cases = (0..if few { 4 } else { 1 })
         .map(|seed| Case::new(kind, network, degrees, seed).at(Precision::Bf16));
@@ -116,11 +116,11 @@ fn gpu_fused_step_agrees_with_the_chunked_one() {
             compare(gpu, kind, [16, 3], (degrees, usize::MAX), fused_alone);
         }
         compare(gpu, kind, [16, 3], (STARS[4], usize::MAX), and_one_block);
-        // Widths that are no multiples of anything, chunks of several stars and of one.
+        // Odd widths, chunks of several stars and of one.
         compare(gpu, kind, [33, 31], (&[9, 30, 0, 0, 7, 5, 12, 1], 22), and_one_block);
         compare(gpu, kind, [65, 17], (&[70, 3, 0, 130], usize::MAX), and_one_block);
         compare(gpu, kind, [130, 128], (&[0, 65], usize::MAX), fused_alone);
-        // More units than a slice of the second layer's gradient has.
+        // More units than a slice of the second layer's gradient.
         compare(gpu, kind, [260, 100], (&[3, 64, 0, 1], usize::MAX), fused_alone);
         // More tiles than a chain of sums.
         compare(gpu, kind, [16, 2], (&[4100], usize::MAX), fused_alone);
@@ -155,7 +155,7 @@ fn eighths(mut case: Case) -> Case {
     case
 }
 
-/// A step in some ways against the reference, digit by digit; in chunks of up to so many edges.
+/// A step in some ways against the reference, exactly; in chunks of up to `most` edges.
 pub(super) fn exact(gpu: Gpu, case: &Case, ways: &[Way], most: usize) {
     let batch = Batch { weight_decay: 0.0, ..case.batch() };
     let parameters = wide(&case.parameters);
@@ -214,7 +214,7 @@ fn gpu_chunks_give_what_the_whole_gives() {
     }
 }
 
-/// Layers on so many receivers go in larger tiles.
+/// Layers on this many receivers use larger tiles.
 #[test]
 fn gpu_steps_on_many_receivers_are_exact_where_nothing_is_rounded() {
     let Some(Device::Gpu(gpu)) = test_gpu() else { return };
@@ -281,7 +281,7 @@ fn gpu_steps_read_what_was_kept() {
         workspace.keep(&gpu, &case.features, &case.targets, &case.sender).unwrap();
         let expected = found(&case, &mut Workspace::default());
         assert_eq!(found(&case, &mut workspace), expected);
-        // They do not look at the batch's own.
+        // They ignore the batch's own.
         assert_eq!(found(&other, &mut workspace), expected);
         assert_ne!(found(&other, &mut Workspace::default()), expected);
         let mut refused = |features: &[f32], senders: &[u32], field: &str| {
@@ -300,7 +300,7 @@ fn gpu_steps_read_what_was_kept() {
 #[test]
 fn gpu_hopper_way_back_agrees_with_the_fused_one() {
     let Some(Device::Gpu(gpu)) = test_gpu() else { return };
-    // The same way forward.
+    // The same forward pass.
     let ways = |case: &Case| {
         let mut ways = vec![(fused(plan(gpu, case)), "fused")];
         if let Some((plan, _)) = warpgroups(gpu, case) {
@@ -328,7 +328,7 @@ fn gpu_hopper_way_back_is_exact_where_nothing_is_rounded() {
         // One block has several rounds of its buffers, and a tile that is not full.
         check(Case::new(kind, [16, 2, 3], &[300, 0, 9, 350], 1));
         check(Case::new(kind, [128, 2, 40], &[63, 0, 0, 7, 8, 1, 1, 65], 1));
-        // Padded more than on the way forward.
+        // Padded more than in the forward pass.
         check(Case::new(kind, [300, 2, 5], &[40, 3], 1));
     }
     // More messages than hidden units; parts of the other sizes, one and two.
@@ -340,7 +340,7 @@ fn gpu_hopper_way_back_is_exact_where_nothing_is_rounded() {
     check(Case::of_features(9, Kind::L1, [64, 2, 40], &[140, 2], 1));
 }
 
-/// With the difference of the feature that has more digits than bf16 in every third unit of φe's first layer.
+/// In every third unit of φe's first layer, takes the difference of the feature that has more digits than bf16.
 fn with_low_parts(mut case: Case) -> Case {
     let (width, first) = (case.shape.n_features, &case.shape.arena().edge[0]);
     let units = case.parameters[first.weight.clone()].chunks_mut(first.inputs);
@@ -351,7 +351,7 @@ fn with_low_parts(mut case: Case) -> Case {
     case
 }
 
-/// By warpgroups on the way back through the second layer only, where the device has them.
+/// With warpgroups only on the way back through the second layer, where the device has them.
 fn second(gpu: Gpu, case: &Case) -> Option<TrainingPlan> {
     warpgroups(gpu, case).map(|(plan, _)| plan.own_first())
 }
@@ -383,13 +383,13 @@ fn gpu_hopper_second_is_exact_where_nothing_is_rounded() {
         }
     };
     for kind in [Kind::None, Kind::L1] {
-        // One split has several tiles for each warpgroup that forms them, one that is not full, and an odd number.
+        // One split has several tiles for each warpgroup that makes them, one partial tile, and an odd number of tiles.
         check(Case::new(kind, [16, 2, 3], &[300, 0, 9, 350], 1));
         check(Case::new(kind, [128, 2, 40], &[63, 0, 0, 7, 8, 1, 1, 65], 1));
         // Slices along inputs and outputs.
         check(Case::new(kind, [300, 2, 5], &[40, 3], 1));
     }
-    // All messages that there may be; all slices; more tiles than a chain of sums.
+    // As many messages as allowed; all slices; more tiles than a chain of sums.
     check(Case::new(Kind::L1, [33, 2, 128], &[130, 1], 1));
     check(Case::new(Kind::L1, [500, 2, 100], &[6, 1], 1));
     check(Case::new(Kind::L1, [16, 2, 3], &[300, 0, 9, 4350], 1));
@@ -411,7 +411,7 @@ fn gpu_hopper_way_back_is_chosen_where_it_fits() {
     };
     let hopper = gpu.properties().unwrap().capability == hopper::CAPABILITY;
     assert_eq!(planned(7), (hopper, [hopper; 2]));
-    // Two buffers of inputs are too much for the first layer; then a slice's weights for the second one.
+    // Two buffers of inputs do not fit for the first layer; then a slice's weights do not for the second.
     assert_eq!(planned(8), (hopper, [false, hopper]));
     assert_eq!(planned(9), (hopper, [false; 2]));
 }

@@ -10,8 +10,8 @@ use crate::ops::mlp::product::{Out, Product};
 use crate::ops::tiny::noise;
 
 impl Group<'_> {
-    /// Back through φv; its inputs' gradients end in `d_node[0]`. Without a penalty also back through
-    /// φe's last layer, which is the same for all edges of a receiver.
+    /// Back through φv; the gradients of its inputs end up in `d_node[0]`. Without a penalty also back through φe's
+    /// last layer, which is the same for all edges of a receiver.
     #[inline(always)]
     pub(super) unsafe fn nodes_backward<W: Kernel>(&self) {
         let (plan, scratch) = (self.plan, &self.plan.scratch);
@@ -69,8 +69,7 @@ impl Group<'_> {
         // SAFETY: as the caller promises.
         unsafe {
             let hidden = |layer: usize| self.at(scratch.hidden[layer], first, plan.hidden_row);
-            // Where the gradient before the ReLU of a hidden layer goes: the first one stays in f32,
-            // as the inputs are.
+            // Where the gradient before the ReLU of a hidden layer goes: the first one stays in f32, like the inputs.
             let out = |layer: usize| {
                 let (mask, mask_row) = (hidden(layer).cast_const(), plan.hidden_row);
                 if layer == 0 {
@@ -109,7 +108,7 @@ impl Group<'_> {
         }
     }
 
-    /// Gradients of the last hidden layer where the messages have no penalty.
+    /// Gradients of the last hidden layer if the messages have no penalty.
     #[inline(always)]
     unsafe fn spread<K: Kernel>(&self, range: Range<usize>, out: Out) {
         let (plan, begin) = (self.plan, range.start);
@@ -137,7 +136,7 @@ impl Group<'_> {
         }
     }
 
-    /// Gradients of φe's outputs where the messages have a penalty, as operand.
+    /// Gradients of φe's outputs if the messages have a penalty, as operand.
     #[inline(always)]
     unsafe fn message_gradients<K: Kernel>(&self, range: Range<usize>) {
         let (plan, scratch, begin) = (self.plan, &self.plan.scratch, range.start);
@@ -170,7 +169,7 @@ impl Group<'_> {
                         }
                     }
                     let to = self.at(scratch.d_outputs, edge - begin, plan.operand_row);
-                    // Whole vectors of the row, of which `e` is the beginning.
+                    // Whole vectors of the row that starts with `e`.
                     narrow::<K>(self.at(scratch.outputs, edge, plan.edge_row), to, outputs);
                 }
             }

@@ -9,8 +9,8 @@ use crate::ops::mlp::kernel::{Kernel, LANES};
 use crate::ops::mlp::product::{Out, Product};
 use crate::ops::tiny::noise;
 
-/// Edges whose sum is formed before it is added to that of the rest: the rounding of a sum of
-/// hundreds of terms of one sign would show.
+/// Edges that are summed before the sum is added to the rest: the rounding of a sum of hundreds of terms of one sign
+/// would show.
 const SUMMED: usize = 32;
 
 impl Group<'_> {
@@ -64,7 +64,7 @@ impl Group<'_> {
         }
     }
 
-    /// φe on some edges, up to the last hidden layer, and to the messages where each is needed.
+    /// φe on some edges, up to the last hidden layer, or to the messages if each is needed.
     #[inline(always)]
     pub(super) unsafe fn edges_forward<K: Kernel>(&self, range: Range<usize>) {
         let (plan, scratch) = (self.plan, &self.plan.scratch);
@@ -102,7 +102,7 @@ impl Group<'_> {
         }
     }
 
-    /// The messages of each receiver summed, in φv's inputs; returns the penalty.
+    /// Sums the messages of each receiver into φv's inputs; returns the penalty.
     #[inline(always)]
     pub(super) unsafe fn sum_messages<K: Kernel>(&self) -> f64 {
         let (plan, scratch, batch) = (self.plan, &self.plan.scratch, self.part.batch);
@@ -125,7 +125,7 @@ impl Group<'_> {
                     Penalty::None => {
                         let bias = &plan.networks().0[plan.shape.layers].padded_bias;
                         let bias = std::slice::from_raw_parts(self.part.packed.at(*bias), width);
-                        // The product above has added one bias; a sum over edges has as many.
+                        // The product above has added one bias; a sum over edges needs one for each.
                         let missing = edges.len() as f32 - 1.0;
                         sums.iter_mut().zip(bias).for_each(|(sum, b)| *sum += missing * b);
                     }
@@ -194,8 +194,8 @@ impl Group<'_> {
         total
     }
 
-    /// Samples and sums the messages of some edges, of which `first` is the first one in the graph;
-    /// returns the sum of their penalties. Predictions take the means.
+    /// Samples and sums the messages of some edges; `first` is the number of the first one in the graph. Returns the
+    /// sum of their penalties. Predictions use the means.
     #[inline(always)]
     unsafe fn sum_kl(&self, edges: Range<usize>, first: usize, sums: &mut [f32]) -> f64 {
         let (plan, scratch, batch) = (self.plan, &self.plan.scratch, self.part.batch);
@@ -233,7 +233,7 @@ impl Group<'_> {
         total
     }
 
-    /// φv, then predictions into their place, or the loss with its gradient by the outputs.
+    /// φv, then either stores the predictions, or computes the loss and its gradient with respect to the outputs.
     #[inline(always)]
     pub(super) unsafe fn nodes_forward<W: Kernel>(&self) -> f64 {
         let (plan, scratch, batch) = (self.plan, &self.plan.scratch, self.part.batch);

@@ -10,7 +10,7 @@ use super::plan::{GROUP_RECEIVERS, Plan, TILE, group};
 use crate::ops::mlp::buffer::Shared;
 use crate::ops::mlp::kernel::{Kernel, LANES};
 
-/// Some of the receivers, in their order: what one task works on.
+/// Some of the receivers, in order: the work of one task.
 pub(super) struct Part<'a> {
     pub batch: &'a Batch<'a>,
     pub plan: &'a Plan,
@@ -23,18 +23,18 @@ pub(super) struct Part<'a> {
     pub purpose: Purpose<'a>,
 }
 
-/// What is wanted of a part.
+/// What to compute for a part.
 pub(super) enum Purpose<'a> {
-    /// The gradient, added up in `sums` `[plan.sums]`, for targets of all nodes; edges of the batch.
+    /// The gradient, added up in `sums` `[plan.sums]`, for targets of all nodes; `edges` of the batch.
     Gradient { targets: &'a [f32], sums: Shared<f32>, edges: usize },
     /// The predictions of all receivers of the batch, `[receivers, outputs]`.
     Predictions(Shared<f32>),
 }
 
-/// Works through a part; returns the sums (|target − prediction|, penalty), weighted.
+/// Processes a part; returns the sums (|target − prediction|, penalty), weighted.
 ///
 /// # Safety
-/// As [`Kernel`] says; the buffers are as long as the plan says.
+/// As for [`Kernel`]; the buffers have the planned lengths.
 #[inline(always)]
 pub(super) unsafe fn work<K: Kernel>(part: &Part) -> [f64; 2] {
     let (batch, scratch) = (part.batch, &part.plan.scratch);
@@ -69,7 +69,7 @@ struct Group<'a> {
     /// Index of the first receiver.
     first: usize,
     count: usize,
-    /// First edge of each receiver, counted in the group; then their number.
+    /// First edge of each receiver, counted within the group; then the total.
     starts: [usize; GROUP_RECEIVERS + 1],
 }
 
@@ -101,7 +101,7 @@ impl Group<'_> {
         unsafe { self.part.scratch.at(matrix + row * stride) }
     }
 
-    /// `width` values of such a row. The scratch outlives the group, which alone uses it.
+    /// `width` values of such a row. The scratch outlives the group, which is its only user.
     #[inline(always)]
     unsafe fn row<'s>(
         &self,
@@ -110,7 +110,7 @@ impl Group<'_> {
         stride: usize,
         width: usize,
     ) -> &'s mut [f32] {
-        // SAFETY: as the caller promises; slices that are used at a time do not overlap.
+        // SAFETY: as the caller promises; slices in use at the same time do not overlap.
         unsafe { std::slice::from_raw_parts_mut(self.at(matrix, row, stride), width) }
     }
 
@@ -123,7 +123,7 @@ impl Group<'_> {
         }
     }
 
-    /// Each receiver with its edges inside `range`.
+    /// Each receiver with its edges within `range`.
     #[inline(always)]
     fn stars(&self, range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
         (0..self.count).filter_map(move |row| {

@@ -1,6 +1,5 @@
-//! φe from features to sums at the receivers in one kernel, `kernels/edge_fused.cu`, in bf16: for
-//! predictions, which need no activations afterwards, and for training steps, which form them again on the
-//! way back: [`training`].
+//! φe from features to sums at the receivers in one kernel, `kernels/edge_fused.cu`, in bf16: for predictions, which
+//! need no activations afterwards, and for training steps, which recompute them on the way back: [`training`].
 
 pub(super) mod training;
 
@@ -27,10 +26,10 @@ const DEPTH: usize = 32;
 const UNITS: usize = 64;
 /// The widest hidden layer: eight warps, whose registers fill a multiprocessor.
 const WIDEST: usize = 512;
-/// Edges of a block, unless there are fewer.
+/// Fewest edges of a block, unless there are fewer in all.
 const FEWEST: usize = 4 * TILE;
-/// Rows of activations and of weights in shared memory are so much longer, in numbers: then they are an
-/// odd number of 16 bytes apart.
+/// Padding of the rows of activations and weights in shared memory, in numbers: it makes their distance an odd multiple
+/// of 16 bytes.
 const BEYOND: usize = 8;
 
 /// Sizes of the kernel for a batch.
@@ -39,15 +38,15 @@ pub(super) struct Plan {
     /// Units of a hidden layer, padded.
     hidden: usize,
     layers: usize,
-    /// Width of a part of φe's inputs, which are three.
+    /// Width of each of the three parts of φe's inputs.
     inputs: usize,
     /// Chunks of the first layer's weights, along its inputs.
     first_chunks: usize,
-    /// Units of φe's last layer that are formed: in predictions, of sampled messages the means, which come first.
+    /// Units computed of φe's last layer: in predictions with sampled messages only the means, which come first.
     outputs: usize,
-    /// Passes over them; 0 where the layer acts on sums over edges.
+    /// Passes over them; 0 if the layer acts on sums over edges.
     passes: usize,
-    /// Numbers in a row of activations in shared memory.
+    /// Length of a row of activations in shared memory, in numbers.
     row: usize,
     /// Bytes of shared memory of a block.
     shared: usize,
@@ -56,8 +55,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// None where the chunks of [`Step`](super::step::Step) have to do: in f32, for very wide layers, and
-    /// where a block of the device has too little shared memory.
+    /// None if the chunks of [`Step`](super::step::Step) must be used: in f32, for very wide layers, and if a block of
+    /// the device has too little shared memory.
     pub fn new(gpu: Gpu, batch: &Batch) -> Result<Option<Plan>> {
         let Some(mut plan) = Plan::sizes(batch) else { return Ok(None) };
         let sums = plan.hidden.max(plan.passes * plan.hidden / 4);
@@ -65,14 +64,14 @@ impl Plan {
         Ok(plan.fit(&gpu.properties()?))
     }
 
-    /// All but shared memory and blocks.
+    /// Everything except shared memory and blocks.
     fn sizes(batch: &Batch) -> Option<Plan> {
         let shape = &batch.shape;
         if batch.precision != Precision::Bf16 || shape.hidden > WIDEST {
             return None;
         }
         let hidden = shape.hidden.next_multiple_of(UNITS);
-        // With one more column, from which the gradient of the bias comes.
+        // With one more column, for the gradient of the bias.
         let inputs = (shape.edge_inputs() + 1).next_multiple_of(16);
         let columns = (3 * inputs).next_multiple_of(DEPTH);
         let plan = Plan {
@@ -92,12 +91,12 @@ impl Plan {
         })
     }
 
-    /// With so many units of φe's last layer.
+    /// With this many units of φe's last layer.
     fn forming(self, outputs: usize) -> Self {
         Plan { outputs, passes: outputs.div_ceil(self.hidden / 4), ..self }
     }
 
-    /// Shared memory of activations, of two stages of weights, and of a receiver and a sender for each edge.
+    /// Shared memory for activations, two stages of weights, and a receiver and a sender for each edge.
     fn tile_bytes(&self) -> usize {
         TILE * self.row * size_of::<bf16>() + self.stages() + 2 * TILE * size_of::<u32>()
     }
@@ -106,13 +105,13 @@ impl Plan {
         2 * self.hidden * (DEPTH + BEYOND) * size_of::<bf16>()
     }
 
-    /// With the blocks for a device.
+    /// With the number of blocks for a device.
     fn fit(self, device: &Properties) -> Option<Plan> {
         let blocks = self.blocks_of(self.shared, device);
         (blocks > 0).then_some(Plan { blocks, ..self })
     }
 
-    /// Blocks that a device runs at a time with so much shared memory each.
+    /// Blocks that a device runs at a time with this much shared memory each.
     fn blocks_of(&self, shared: usize, device: &Properties) -> usize {
         device.multiprocessors * (device.shared / shared).min(WIDEST / self.hidden)
     }
@@ -123,20 +122,20 @@ impl Plan {
     }
 }
 
-/// φe's weights as the kernel takes them, and the receivers of each block.
+/// φe's weights in the kernel's layout, and the receivers of each block.
 pub(super) struct Fused {
     plan: Plan,
     weights: Buffer<bf16>,
     biases: Buffer<f32>,
     ranges: Buffer<u32>,
-    /// Blocks of the chunk at work.
+    /// Blocks of the current chunk.
     blocks: usize,
     /// What a training step keeps.
     pub training: Option<Box<Training>>,
 }
 
-/// Deals the receivers of a chunk to up to so many blocks of so many parties each: about as many edges to each party, and
-/// no fewer than `fewest` while there are some. Where the receivers of each begin, and where all end.
+/// Deals the receivers of a chunk to up to `blocks` blocks of `parties` parties each: about as many edges to each
+/// party, and no fewer than `fewest` while they last. Returns where the receivers of each begin, and where all end.
 pub(super) fn deal(starts: &[u32], blocks: usize, parties: usize, fewest: usize) -> Vec<u32> {
     let receivers = starts.len() - 1;
     let edges = starts[receivers] as usize;
@@ -146,7 +145,7 @@ pub(super) fn deal(starts: &[u32], blocks: usize, parties: usize, fewest: usize)
     (0..count).map(cut).chain([receivers]).map(|receiver| receiver as u32).collect()
 }
 
-/// Where a chunk of the graph is on the device, and how many edges it has.
+/// The place of a chunk of the graph on the device, and its number of edges.
 #[derive(Clone, Copy)]
 pub(super) struct Graph {
     pub features: Pointer<f32>,
@@ -160,12 +159,12 @@ pub(super) struct Graph {
 struct Chunks {
     rows: usize,
     columns: usize,
-    /// From one of them to the next in the layer.
+    /// Strides between them in the layer.
     steps: [usize; 2],
     passes: usize,
     chunks: usize,
     units: usize,
-    /// The first layer: width of a part of its inputs.
+    /// For the first layer: width of a part of its inputs.
     split: usize,
     scale: f32,
 }
@@ -175,11 +174,11 @@ impl Chunks {
         self.passes * self.chunks * self.units * DEPTH
     }
 
-    /// Enqueues them.
+    /// Enqueues the making of the chunks.
     ///
     /// # Safety
-    /// The layer is inside the arena that begins at `parameters`; behind `weights` there is room for
-    /// `len`, behind `biases`, if not null, for a number for each unit of each pass.
+    /// The layer is inside the arena that begins at `parameters`; there is room for `len` at `weights`, and at
+    /// `biases`, if not null, for a number for each unit of each pass.
     unsafe fn make(
         &self,
         gpu: Gpu,
@@ -246,7 +245,7 @@ impl Fused {
         let from = parameters.read(arena.len);
         let (mut to, mut bias) = (fused.weights.write(weights), fused.biases.write(biases));
         for (chunks, layer) in chunks.iter().zip(&arena.edge).filter(|(c, _)| c.passes > 0) {
-            // SAFETY: the buffers have the sizes of all layers one after the other.
+            // SAFETY: the buffers have room for all layers one after the other.
             unsafe {
                 chunks.make(gpu, batch, (from, layer), to, bias)?;
                 (to, bias) = (to.add(chunks.len()), bias.add(chunks.passes * chunks.units));
@@ -262,12 +261,12 @@ impl Fused {
         self.ranges.upload(&ranges)
     }
 
-    /// Sums at the receivers of the chunk, `[receivers, width]`: of the last hidden layer, of which
-    /// `width` units are wanted, or, in predictions with a penalty, of the messages. In training steps with
-    /// sampled messages φe's outputs instead, `[edges, width]`.
+    /// Sums at the receivers of the chunk, `[receivers, width]`: of the last hidden layer, of which `width` units are
+    /// needed, or, in predictions with a penalty, of the messages. In training steps with sampled messages φe's outputs
+    /// instead, `[edges, width]`.
     ///
     /// # Safety
-    /// The graph is the one that was dealt, with receivers and senders among the features' nodes.
+    /// The graph is the one dealt, with receivers and senders among the features' nodes.
     pub unsafe fn sums(
         &mut self,
         gpu: Gpu,
@@ -284,11 +283,11 @@ impl Fused {
         unsafe { self.launch(gpu, batch, kernel, graph, to, Pointer::NULL) }
     }
 
-    /// Where messages are sampled, adds the gradient of φe's last layer, for the gradients of its outputs,
-    /// `[edges, outputs]`.
+    /// For sampled messages, adds the gradient of φe's last layer, given the gradients of its outputs, `[edges,
+    /// outputs]`.
     ///
     /// # Safety
-    /// The graph is the one that went forward last.
+    /// The graph is the one of the last forward pass.
     pub unsafe fn last(
         &mut self,
         gpu: Gpu,

@@ -1,6 +1,6 @@
-//! A training step with φe fused, `kernels/edge_fused_backward.cu`: of each edge the way forward leaves one
-//! bit for each unit of the last hidden layer and two for each message, which a penalty needs, or, where
-//! messages are sampled, φe's outputs; activations are formed again on the way back.
+//! A training step with φe fused, `kernels/edge_fused_backward.cu`: for each edge the forward pass stores one bit for
+//! each unit of the last hidden layer and two for each message, which a penalty needs, or, for sampled messages, φe's
+//! outputs; activations are recomputed on the way back.
 
 use half::bf16;
 
@@ -16,9 +16,9 @@ const SECOND_SAMPLED: Kernel =
     Kernel { module: "edge_fused_backward", name: "edge_fused_second_sampled" };
 const COLLECT: Kernel = Kernel { module: "edge_fused_backward", name: "edge_fused_collect" };
 
-/// The most messages whose signs and weights fit into shared memory beside the rest.
+/// The most messages whose signs and weights fit into shared memory with the rest.
 const MOST_MESSAGES: usize = 128;
-/// Warps of a block on the way forward, at most.
+/// Most warps of a block in the forward pass.
 const MOST_WARPS: usize = WIDEST / UNITS;
 /// A block's slice of the second layer's gradient, and its threads.
 pub(in super::super) const SLICE_OUT: usize = 128;
@@ -29,27 +29,28 @@ const SLICE_THREADS: u32 = 256;
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct TrainingPlan {
     pub forward: Plan,
-    /// Messages are sampled: of each edge there are φe's outputs and their gradients in place of signs.
+    /// True if messages are sampled: φe's outputs and their gradients are then stored for each edge instead of signs.
     pub sampled: bool,
-    /// Messages, or φe's outputs, to a multiple of 16, and words of 32 of them; 0 without a penalty.
+    /// Number of messages, or of φe's outputs, rounded up to a multiple of 16, and of words of 32 of them; 0 without a
+    /// penalty.
     sign_columns: usize,
     words: usize,
     /// Shared memory of the kernels of the two layers.
     first: usize,
     second: usize,
     first_blocks: usize,
-    /// Slices of the second layer's gradient along inputs and outputs, and into how many sums each is split.
+    /// Slices of the second layer's gradient along inputs and outputs, and the number of sums that each is split into.
     slices: [usize; 2],
     splits: usize,
-    /// The kernels of warpgroups for the two layers, instead of its own.
+    /// The warpgroup kernels for the two layers, instead of its own.
     pub hopper: Option<hopper::Plan>,
     pub hopper_second: Option<second::Plan>,
 }
 
 impl TrainingPlan {
-    /// None where the chunks of [`Step`](super::super::step::Step) have to do: where there are none for
-    /// predictions, with other than two hidden layers, with more signs than of [`MOST_MESSAGES`], and where a
-    /// block of the device has too little shared memory.
+    /// None if the chunks of [`Step`](super::super::step::Step) must be used: if there are none for predictions, with
+    /// other than two hidden layers, with signs of more than [`MOST_MESSAGES`], and if a block of the device has too
+    /// little shared memory.
     pub fn new(gpu: Gpu, batch: &Batch) -> Result<Option<TrainingPlan>> {
         let shape = &batch.shape;
         let Some(mut forward) = Plan::sizes(batch) else { return Ok(None) };
@@ -104,8 +105,8 @@ impl TrainingPlan {
         Ok((first_blocks > 0 && second <= device.shared).then_some(plan))
     }
 
-    /// The same with kernels of warpgroups on the way back of so many features, where they fit. Whether the device has such
-    /// instructions is up to the caller.
+    /// The same with warpgroup kernels on the way back for this many features, where they fit. The caller checks that
+    /// the device has the instructions.
     pub fn by_warpgroups(self, device: &Properties, n_features: usize) -> Self {
         let Plan { inputs, first_chunks, .. } = self.forward;
         let hopper = hopper::Plan::new(device, self.hidden(), (inputs, first_chunks), self.words);
@@ -113,7 +114,7 @@ impl TrainingPlan {
         TrainingPlan { hopper, hopper_second, ..self }
     }
 
-    /// The same with one block, which then has every tile.
+    /// The same with one block, which then gets every tile.
     #[cfg(test)]
     pub fn alone(self) -> Self {
         let forward = Plan { blocks: 1, ..self.forward };
@@ -124,7 +125,7 @@ impl TrainingPlan {
         TrainingPlan { forward, first_blocks: 1, splits: 1, hopper, ..self }
     }
 
-    /// The shared memory that a block needs, of the kernel that needs most.
+    /// The shared memory of a block, for the kernel that needs most.
     #[cfg(test)]
     pub fn most_shared(&self) -> usize {
         self.forward.shared.max(self.first).max(self.second)
@@ -141,13 +142,13 @@ impl TrainingPlan {
         self.forward.hidden
     }
 
-    /// Numbers in a row of φe's outputs, where messages are sampled.
+    /// Length of a row of φe's outputs, if messages are sampled.
     pub fn outputs(&self) -> usize {
         self.sign_columns
     }
 
-    /// Memory that an edge takes: its sender and its receiver, the bits, and of sampled messages its number, φe's
-    /// outputs, their gradients and the deviations; inputs for warpgroups.
+    /// Memory for an edge: its sender and receiver, the bits, and for sampled messages its number, φe's outputs, their
+    /// gradients and the deviations; inputs for warpgroups.
     pub fn edge_bytes(&self) -> usize {
         let (number, wide) = (size_of::<bf16>(), size_of::<f32>());
         let message = match self.sampled {
@@ -162,12 +163,12 @@ impl TrainingPlan {
         2 * size_of::<u32>() + self.masks() * size_of::<u16>() + message + inputs
     }
 
-    /// Words of signs of an edge.
+    /// Words of signs for an edge.
     fn sign_words(&self) -> usize {
         if self.sampled { 0 } else { 2 * self.words }
     }
 
-    /// Of an edge, in parts of 16 bits.
+    /// Masks of an edge, in 16-bit parts.
     fn masks(&self) -> usize {
         self.hidden() / 16
     }
@@ -181,7 +182,7 @@ impl TrainingPlan {
         self.hidden() * self.forward.inputs
     }
 
-    /// Sums of the first layer's gradient.
+    /// Number of sums of the first layer's gradient.
     fn first_sums(&self) -> usize {
         self.hopper.map_or(self.first_blocks, |plan| plan.sums())
     }
@@ -190,16 +191,16 @@ impl TrainingPlan {
         self.hidden() * self.sign_columns
     }
 
-    /// Of what comes from the messages' penalty, which gradients of φe's outputs have in them.
+    /// The factor of the penalty's contribution, if the gradients of φe's outputs contain it.
     fn scale(&self, per_edge: f32) -> f32 {
         if self.sampled { 1.0 } else { per_edge }
     }
 }
 
-/// What the way back needs of the way forward, and sums of gradients, one for each block or split.
+/// What the way back needs from the forward pass, and sums of gradients, one for each block or split.
 pub(in super::super) struct Training {
     plan: TrainingPlan,
-    /// Of the first layer, of the last one times the weight of the penalty and of the second one, the latter
+    /// Weights of the first layer, of the last one times the weight of the penalty and of the second one, the latter
     /// two transposed; the first layer's bias.
     weights: Buffer<bf16>,
     bias: Buffer<f32>,
@@ -209,7 +210,7 @@ pub(in super::super) struct Training {
     owners: Buffer<u32>,
     masks: Buffer<u16>,
     signs: Buffer<u32>,
-    /// Of the penalty in the last layer: weights, bias; and the penalty, for each warp of each block.
+    /// The penalty's share in the last layer: weights, bias; and the penalty itself, for each warp of each block.
     shares: Buffer<f32>,
     counts: Buffer<f32>,
     penalties: Buffer<f64>,
@@ -218,7 +219,7 @@ pub(in super::super) struct Training {
     second_bias: Buffer<f32>,
 }
 
-/// Where the way forward leaves what the way back needs.
+/// Where the forward pass stores what the way back needs.
 pub(in super::super) struct Kept {
     pub owners: Pointer<u32>,
     pub masks: Pointer<u16>,
@@ -230,7 +231,7 @@ pub(in super::super) struct Kept {
     pub mask_row: u32,
 }
 
-/// Nowhere.
+/// Null pointers.
 impl Default for Kept {
     fn default() -> Self {
         Kept {
@@ -247,8 +248,8 @@ impl Default for Kept {
 }
 
 impl Training {
-    /// Room for chunks of up to so many edges, on which up to so many blocks go forward, and the weights of `parameters`
-    /// `[arena.len]`, with a penalty of so much an edge.
+    /// Room for chunks of up to `edges` edges and up to `blocks` blocks in the forward pass, and the weights of
+    /// `parameters` `[arena.len]`; the penalty per edge is `per_edge`.
     pub fn new(
         gpu: Gpu,
         batch: &Batch,
@@ -296,7 +297,7 @@ impl Training {
         let (mut to, bias) = (training.weights.write(weights), training.bias.write(hidden));
         for (index, (layer, chunks)) in layers.iter().enumerate().filter(|(_, l)| l.1.chunks > 0) {
             let bias = if index == 0 { bias } else { Pointer::NULL };
-            // SAFETY: the buffers have the sizes of all layers one after the other.
+            // SAFETY: the buffers have room for all layers one after the other.
             unsafe {
                 chunks.make(gpu, batch, (from, layer), to, bias)?;
                 to = to.add(chunks.len());
@@ -305,7 +306,7 @@ impl Training {
         Ok(training)
     }
 
-    /// Begins a gradient.
+    /// Starts a new gradient.
     pub fn begin(&mut self) -> Result<()> {
         self.penalties.clear()?;
         let sums = [&mut self.shares, &mut self.counts, &mut self.first];
@@ -315,7 +316,7 @@ impl Training {
         Ok(())
     }
 
-    /// Where a chunk of so many edges leaves what the way back needs.
+    /// Where a chunk of this many edges stores what the way back needs.
     pub fn kept(&mut self, edges: usize) -> Kept {
         let TrainingPlan { sign_columns, .. } = self.plan;
         Kept {
@@ -330,11 +331,11 @@ impl Training {
         }
     }
 
-    /// To the hidden layers from what φe's last layer passes back to each receiver, `[receivers, hidden]`, or, of
-    /// sampled messages, from the gradients of its outputs, `[edges, outputs]`; the other is null.
+    /// Back to the hidden layers, from what φe's last layer passes back to each receiver, `[receivers, hidden]`, or,
+    /// for sampled messages, from the gradients of its outputs, `[edges, outputs]`; the other pointer is null.
     ///
     /// # Safety
-    /// The graph is the one that went forward last.
+    /// The graph is the one of the last forward pass.
     pub unsafe fn backward(
         &mut self,
         gpu: Gpu,
@@ -380,7 +381,7 @@ impl Training {
             ..first
         };
         // SAFETY: as the caller promises; the plans have the sizes of the kernels' shared memory, and blocks, or their
-        // warpgroups, have sums of their own.
+        // warpgroups, have their own sums.
         if let (Some(plan), Some(hopper)) = (self.plan.hopper, &self.hopper) {
             let tiles = edges.div_ceil(hopper::TILE);
             let blocks = plan.blocks.min(tiles);
@@ -390,7 +391,7 @@ impl Training {
                 tiles: dealt(tiles, blocks),
                 ..first
             };
-            // SAFETY: as the caller promises; the weights are those of the plan.
+            // SAFETY: as the caller promises; the weights belong to the plan.
             unsafe { gpu.launch(plan.kernel(), plan.grid(blocks), &args)? };
         } else {
             let blocks = first_blocks.min(tiles);
@@ -413,7 +414,7 @@ impl Training {
         unsafe { gpu.launch(if sampled { SECOND_SAMPLED } else { SECOND }, grid, &second) }
     }
 
-    /// Adds the gradients of all chunks to those of φe's layers, which begin at `gradients`.
+    /// Adds the gradients of all chunks to those of φe's layers, which start at `gradients`.
     ///
     /// # Safety
     /// The layers are inside the arena there.
@@ -478,7 +479,7 @@ impl Training {
             ..nothing(&layers[2])
         };
         for args in [first, second, last].into_iter().filter(|args| args.size > 0) {
-            // SAFETY: the sizes are those of the sums, and rows and columns inside the layers.
+            // SAFETY: the sizes are those of the sums, and rows and columns lie inside the layers.
             unsafe { gpu.launch(COLLECT, Grid::cover(args.size as usize, 256), &args)? };
         }
         Ok(())
@@ -488,7 +489,7 @@ impl Training {
         self.plan.sampled
     }
 
-    /// Parts of the penalty of all edges, not weighted; sampled messages have theirs elsewhere.
+    /// Parts of the penalty of all edges, unweighted; sampled messages have theirs elsewhere.
     pub fn penalties(&self) -> &Buffer<f64> {
         &self.penalties
     }

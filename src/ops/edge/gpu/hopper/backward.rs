@@ -1,11 +1,11 @@
-//! The way back through φe's first layer in a kernel of sm_90a, `kernels/edge_hopper_backward.cu`: what `edge_fused_first`
-//! does, with products of warpgroups.
+//! The way back through φe's first layer in a kernel for sm_90a, `kernels/edge_hopper_backward.cu`: does the same as
+//! `edge_fused_first`, with warpgroup products.
 
 use super::*;
 
 /// Edges of a tile.
 pub const TILE: usize = WARPS * STRIP;
-/// Warpgroups of a block that multiply, which have sums of their own, and buffers of inputs.
+/// Warpgroups of a block that multiply, each with its own sums, and buffers of inputs.
 const GROUPS: usize = 2;
 const BUFFERS: usize = 2;
 /// Barriers in shared memory: two for each stage, two for each buffer.
@@ -29,7 +29,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Of hidden layers of so many units. None where shared memory does not hold a tile.
+    /// For hidden layers of this many units. None if a tile does not fit into shared memory.
     pub fn new(
         device: &Properties,
         hidden: usize,
@@ -45,7 +45,7 @@ impl Plan {
         (shared <= device.shared).then_some(plan)
     }
 
-    /// Sums of the gradient.
+    /// Number of sums of the gradient.
     pub fn sums(&self) -> usize {
         GROUPS * self.blocks
     }
@@ -59,13 +59,13 @@ impl Plan {
         Kernel { module: "edge_hopper_backward", name }
     }
 
-    /// So many blocks.
+    /// A grid of this many blocks.
     pub fn grid(&self, blocks: usize) -> Grid {
         Grid { shared: self.shared, ..Grid::new(blocks, THREADS) }
     }
 }
 
-/// Weights as the kernel takes them: of the first layer, of the last one times the weight of the penalty and of the
+/// Weights in the kernel's layout: of the first layer, of the last one times the weight of the penalty and of the
 /// second one, the latter two transposed; the first layer's bias.
 pub struct Weights {
     pub weights: Buffer<bf16>,
@@ -73,7 +73,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Makes them of `parameters` `[arena.len]`, with a penalty of so much an edge.
+    /// Makes them from `parameters` `[arena.len]`; the penalty per edge is `per_edge`.
     pub fn new(
         gpu: Gpu,
         batch: &Batch,
@@ -116,7 +116,7 @@ impl Weights {
         let (mut to, bias) = (all.weights.write(len), all.bias.write(parts * units));
         for (index, (layer, operand)) in layers.iter().enumerate().filter(|(_, l)| l.1.blocks > 0) {
             let bias = if index == 0 { bias } else { Pointer::NULL };
-            // SAFETY: the buffers have the sizes of all layers one after the other.
+            // SAFETY: the buffers have room for all layers one after the other.
             unsafe {
                 operand.make(gpu, batch, (from, layer), to, bias)?;
                 to = to.add(operand.len());

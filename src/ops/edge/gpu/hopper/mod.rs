@@ -1,5 +1,5 @@
-//! φe from features to sums at the receivers in one kernel of sm_90a, `kernels/edge_hopper.cu`: what
-//! [`fused`](super::fused) does, with products of warpgroups; [`backward`] and [`second`]: the way back.
+//! φe from features to sums at the receivers in one kernel for sm_90a, `kernels/edge_hopper.cu`: does the same as
+//! [`fused`](super::fused), with warpgroup products; [`backward`] and [`second`] are the way back.
 
 pub(super) mod backward;
 pub(super) mod second;
@@ -17,7 +17,7 @@ use crate::ops::edge::{Batch, Penalty};
 
 const WEIGHTS: Kernel = Kernel { module: "edge_hopper", name: "edge_hopper_weights" };
 
-/// The compute capability whose instructions these are.
+/// The compute capability with these instructions.
 pub(super) const CAPABILITY: (i32, i32) = (9, 0);
 /// Warps of a block that multiply, edges of each in a tile, and all threads of a block.
 const WARPS: usize = 8;
@@ -32,10 +32,10 @@ const STAGE: usize = 256;
 const PASS: usize = 128;
 /// Barriers in shared memory: two for each stage, two for the inputs.
 const BARRIERS: usize = (2 * STAGES + 2) * size_of::<u64>();
-/// Edges of a warp, unless there are fewer.
+/// Fewest edges of a warp, unless there are fewer in all.
 const FEWEST: usize = 2 * STRIP;
 
-/// Parts of a hidden layer, and units of each; None for very wide ones.
+/// Parts of a hidden layer, and units of each; None for very wide layers.
 fn parts(hidden: usize) -> Option<(usize, usize)> {
     match hidden {
         0..=64 => Some((1, 64)),
@@ -57,7 +57,7 @@ pub(super) struct Plan {
     layers: usize,
     /// Blocks of the first layer's inputs.
     first_blocks: usize,
-    /// Passes over the units of φe's last layer; 0 where it acts on sums over edges.
+    /// Passes over the units of φe's last layer; 0 if it acts on sums over edges.
     passes: usize,
     /// Bytes of shared memory of a block.
     shared: usize,
@@ -66,14 +66,14 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// None where [`Plan::new`] has none, and on devices without such instructions.
+    /// None if [`Plan::new`] gives None, and on devices without these instructions.
     pub fn of(gpu: Gpu, batch: &Batch) -> Result<Option<Plan>> {
         let device = gpu.properties()?;
         Ok(Plan::new(&device, batch).filter(|_| device.capability == CAPABILITY))
     }
 
-    /// None in f32, for very wide layers and for so many features that shared memory does not hold their inputs.
-    /// Whether the device has such instructions is up to the caller.
+    /// None in f32, for very wide layers, and for so many features that their inputs do not fit into shared memory. The
+    /// caller checks that the device has the instructions.
     pub fn new(device: &Properties, batch: &Batch) -> Option<Plan> {
         let shape = &batch.shape;
         let (parts, units) = parts(shape.hidden)?;
@@ -109,7 +109,7 @@ impl Plan {
         let blocks = if index == 0 { self.first_blocks } else { self.hidden() / DEPTH };
         let last = index == self.layers;
         Operand {
-            // Of sampled messages only the means, which come first.
+            // For sampled messages only the means, which come first.
             rows: if last { batch.shape.message_dim } else { layer.outputs },
             columns: layer.inputs,
             steps: [layer.inputs, 1],
@@ -123,16 +123,16 @@ impl Plan {
     }
 }
 
-/// A layer's weights as the kernels take them, units × summed indices.
+/// A layer's weights in the kernels' layout, units × summed indices.
 struct Operand {
     rows: usize,
     columns: usize,
-    /// From one of them to the next in the layer.
+    /// Strides between them in the layer.
     steps: [usize; 2],
     parts: usize,
     blocks: usize,
     units: usize,
-    /// The first layer: width of a part of its inputs, and whether high and low parts lie in turn.
+    /// For the first layer: width of a part of its inputs, and whether high and low parts alternate.
     split: usize,
     mixed: bool,
     scale: f32,
@@ -143,16 +143,16 @@ impl Operand {
         self.parts * self.blocks * self.units * DEPTH
     }
 
-    /// All units.
+    /// Number of biases: all units.
     fn biases(&self) -> usize {
         self.parts * self.units
     }
 
-    /// Enqueues them.
+    /// Enqueues the making of the operand.
     ///
     /// # Safety
-    /// The layer is inside the arena that begins at `parameters`; behind `weights` there is room for
-    /// `len`, behind `padded_bias`, if not null, for `biases`.
+    /// The layer is inside the arena that begins at `parameters`; there is room for `len` at `weights`, and at
+    /// `padded_bias`, if not null, for `biases`.
     unsafe fn make(
         &self,
         gpu: Gpu,
@@ -187,13 +187,13 @@ impl Operand {
     }
 }
 
-/// φe's weights as the kernel takes them, and the receivers of each warp.
+/// φe's weights in the kernel's layout, and the receivers of each warp.
 pub(super) struct Hopper {
     plan: Plan,
     weights: Buffer<bf16>,
     biases: Buffer<f32>,
     ranges: Buffer<u32>,
-    /// Blocks of the chunk at work.
+    /// Blocks of the current chunk.
     blocks: usize,
     /// What a training step keeps.
     pub training: Option<Box<Training>>,
@@ -218,7 +218,7 @@ impl Hopper {
         let from = parameters.read(arena.len);
         let (mut to, mut bias) = (hopper.weights.write(weights), hopper.biases.write(biases));
         for (operand, layer) in operands.iter().zip(&arena.edge).filter(|(it, _)| it.parts > 0) {
-            // SAFETY: the buffers have the sizes of all layers one after the other.
+            // SAFETY: the buffers have room for all layers one after the other.
             unsafe {
                 operand.make(gpu, batch, (from, layer), to, bias)?;
                 (to, bias) = (to.add(operand.len()), bias.add(operand.biases()));
@@ -234,10 +234,10 @@ impl Hopper {
         self.ranges.upload(&ranges)
     }
 
-    /// As [`Fused::sums`](super::fused::Fused::sums).
+    /// Like [`Fused::sums`](super::fused::Fused::sums).
     ///
     /// # Safety
-    /// The graph is the one that was dealt, with receivers and senders among the features' nodes.
+    /// The graph is the one dealt, with receivers and senders among the features' nodes.
     pub unsafe fn sums(
         &mut self,
         gpu: Gpu,

@@ -1,5 +1,5 @@
-//! The way back through φe's second layer in a kernel of sm_90a, `kernels/edge_hopper_second.cu`: what `edge_fused_second`
-//! does, with products of warpgroups, from inputs of φe that are made once.
+//! The way back through φe's second layer in a kernel for sm_90a, `kernels/edge_hopper_second.cu`: does the same as
+//! `edge_fused_second`, with warpgroup products, from inputs of φe that are made once.
 
 use super::super::fused::training::{SLICE_IN, SLICE_OUT};
 use super::*;
@@ -8,11 +8,11 @@ use crate::device::args::{EdgeFusedBackwardArgs, EdgeHopperInputsArgs, EdgeHoppe
 const INPUTS: Kernel = Kernel { module: "edge_hopper_second", name: "edge_hopper_inputs" };
 const SECOND: Kernel = Kernel { module: "edge_hopper_second", name: "edge_hopper_second" };
 
-/// Edges of a tile, and warpgroups that form a tile's hidden layers, as many as sum over them.
+/// Edges of a tile; warpgroups that compute a tile's hidden layers, and as many that sum over them.
 const TILE: usize = 64;
 const GROUPS: usize = 2;
 const THREADS: u32 = 512;
-/// Bytes of shared memory for barriers, in front of operands, whose patterns begin on such multiples.
+/// Bytes of shared memory for barriers before the operands, whose patterns start at multiples of this.
 const BARRIERS: usize = 512;
 
 /// Sizes of the kernels for a batch.
@@ -30,7 +30,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Of so many features and slices. None where shared memory does not hold a slice's weights and tiles.
+    /// For this many features and slices. None if a slice's weights and tiles do not fit into shared memory.
     pub fn new(
         device: &Properties,
         n_features: usize,
@@ -46,18 +46,18 @@ impl Plan {
         (shared <= device.shared).then_some(plan)
     }
 
-    /// Memory that an edge's inputs take.
+    /// Memory for an edge's inputs.
     pub fn edge_bytes(&self) -> usize {
         self.first_blocks * DEPTH * size_of::<bf16>()
     }
 
-    /// Numbers of the inputs of so many edges.
+    /// Numbers in the inputs of this many edges.
     fn inputs(&self, edges: usize) -> usize {
         edges.next_multiple_of(TILE) * self.first_blocks * DEPTH
     }
 }
 
-/// Weights as the kernel takes them, of the first layer and of the last one times the weight of the penalty, transposed;
+/// Weights in the kernel's layout, of the first layer and of the last one times the weight of the penalty, transposed;
 /// the first layer's bias; and room for φe's inputs.
 pub struct Second {
     plan: Plan,
@@ -68,7 +68,8 @@ pub struct Second {
 }
 
 impl Second {
-    /// Makes the weights of `parameters` `[arena.len]`, with a penalty of so much an edge; room for chunks of so many edges.
+    /// Makes the weights from `parameters` `[arena.len]`, with this penalty per edge; room for chunks of this many
+    /// edges.
     pub fn new(
         gpu: Gpu,
         batch: &Batch,
@@ -120,10 +121,10 @@ impl Second {
         Ok(second)
     }
 
-    /// What `edge_fused_second` does with these arguments, in so many splits.
+    /// Does what `edge_fused_second` does with these arguments, in this many splits.
     ///
     /// # Safety
-    /// As for that kernel; there are no more edges than there is room for.
+    /// As for that kernel; there is room for all edges.
     pub unsafe fn launch(
         &mut self,
         gpu: Gpu,

@@ -13,7 +13,7 @@ const INPUT_GRADIENT: Kernel = Kernel { module: "edge", name: "edge_input_gradie
 const WEIGHT_GRADIENT: Kernel = Kernel { module: "edge", name: "edge_weight_gradient" };
 
 impl Step<'_> {
-    /// Begins a gradient.
+    /// Starts a new gradient.
     pub(super) fn begin(&mut self) -> Result<()> {
         if let Some(training) = self.fused.as_mut().and_then(Whole::training) {
             training.begin()?;
@@ -113,7 +113,7 @@ impl Step<'_> {
             unsafe { gpu.launch(LAST, units, &args)? };
             let d_sums = to.d_sums.read(receivers * last.outputs);
             let sums = self.hidden_sums.read(receivers * last.inputs);
-            // What it gives as gradient of the bias is no use: each sum has several.
+            // Its gradient of the bias is not used: each sum contains several biases.
             let end = self.padded.len;
             let beside = Layer { bias: end..end + last.outputs, ..last.clone() };
             // SAFETY: as in `forward`.
@@ -158,7 +158,7 @@ impl Step<'_> {
         self.weights(Precision::F32, to, &self.padded.edge[0], edges, d, inputs)
     }
 
-    /// From what φe's last layer passes back through its hidden layers, where they are fused.
+    /// From what φe's last layer passes back through its hidden layers, if they are fused.
     fn fused_backward(&mut self, to: &Backward) -> Result<()> {
         let graph = self.graph();
         let Some(fused) = self.fused.as_mut().filter(|_| graph.edges > 0) else { return Ok(()) };
@@ -196,7 +196,7 @@ impl Step<'_> {
         unsafe { weight_gradient(self.gpu, precision, to.splits, &args) }
     }
 
-    /// The gradient of a layer's inputs, without a place for it.
+    /// The gradient of a layer's inputs, with no output pointer set.
     pub(super) fn passing(
         &self,
         at: &Layer,
@@ -261,7 +261,7 @@ impl Step<'_> {
         }
     }
 
-    /// Enqueues the sum of all chunks, `[arena.len]`. What lies between the tensors stays as it is.
+    /// Enqueues the sum of all chunks, `[arena.len]`. Gaps between the tensors are left as they are.
     pub(super) fn finish(&mut self, gradients: &mut Buffer<f32>) -> Result<()> {
         let Some(mut from) = self.backward.take() else { return Ok(()) };
         let finished = self.finish_into(&mut from, gradients);

@@ -12,11 +12,11 @@ const SUM_MESSAGES: Kernel = Kernel { module: "edge", name: "edge_sum_messages" 
 const NODE_INPUTS: Kernel = Kernel { module: "edge", name: "edge_node_inputs" };
 const LAYER: Kernel = Kernel { module: "edge", name: "edge_layer" };
 const SENDERS: Kernel = Kernel { module: "edge_training", name: "edge_senders" };
-/// Threads for a receiver's senders.
+/// Threads for the senders of a receiver.
 const SENDERS_THREADS: u32 = 64;
 
 impl Step<'_> {
-    /// Uploads a chunk and enqueues it up to the outputs of φv.
+    /// Uploads a chunk and enqueues its forward pass up to the outputs of φv.
     pub fn forward(&mut self, chunk: Range<usize>) -> Result<()> {
         self.upload(&chunk)?;
         let (gpu, batch, receivers) = (self.gpu, self.batch, self.receivers);
@@ -32,8 +32,8 @@ impl Step<'_> {
             let last = &self.padded.edge[layers];
             let input = self.hidden_sums.read(receivers * last.inputs);
             let outputs = self.sums.write(receivers * shape.message_dim);
-            // SAFETY: here and below, the buffers are as long as the chunk and the shape ask for, senders
-            // and receivers were checked by the entry, and blocks are receivers or stride over what there is.
+            // SAFETY: here and below, the buffers have the lengths of the chunk and the shape, senders and receivers
+            // were checked on entry, and blocks are receivers or stride over the data.
             // SAFETY: as above.
             unsafe { self.receivers_layer(last, input, outputs, false)? };
             let weights = self.wide.read(self.wide.len());
@@ -70,8 +70,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// φe on the edges of the chunk, layer by layer, and the sums of its last hidden layer or of the
-    /// messages.
+    /// φe on the edges of the chunk, layer by layer, and the sums of its last hidden layer or of the messages.
     fn sums(&mut self) -> Result<()> {
         let (gpu, batch, receivers, edges) = (self.gpu, self.batch, self.receivers, self.edges);
         let (shape, coordinates) = (batch.shape, batch.coordinates);
@@ -110,7 +109,7 @@ impl Step<'_> {
         unsafe { gpu.launch(self.stored(SUM_HIDDEN), self.stars(), &args) }
     }
 
-    /// The same in one kernel, or all but the sums of messages that are sampled.
+    /// The same in one kernel, except for the sums of sampled messages.
     fn fused_sums(&mut self) -> Result<()> {
         let graph = self.graph();
         let keeps_outputs = self.way.keeps_outputs(self.batch);
@@ -126,7 +125,7 @@ impl Step<'_> {
         if keeps_outputs { self.sum_messages() } else { Ok(()) }
     }
 
-    /// The chunk at work.
+    /// The current chunk.
     pub(super) fn graph(&self) -> Graph {
         Graph {
             features: self.features.read(self.features.len()),
@@ -137,7 +136,7 @@ impl Step<'_> {
         }
     }
 
-    /// A layer in f32 on some rows, without a place for its outputs.
+    /// A layer in f32 on some rows, with no output pointer set.
     pub(super) fn plain(
         &self,
         at: &Layer,
@@ -195,7 +194,7 @@ impl Step<'_> {
         }
     }
 
-    /// The graph of a chunk: of its edges no more than where they begin, if the senders are kept.
+    /// Uploads the graph of a chunk: if the senders are kept, only where its edges begin.
     fn upload(&mut self, chunk: &Range<usize>) -> Result<()> {
         let (batch, buffers) = (self.batch, &mut self.chunk);
         let receivers = &batch.receivers[chunk.clone()];
@@ -231,10 +230,10 @@ impl Step<'_> {
         unsafe { self.gpu.launch(SENDERS, Grid::new(receivers.len(), SENDERS_THREADS), &args) }
     }
 
-    /// Messages that were formed edge by edge: their sums, and the penalty.
+    /// Messages formed edge by edge: their sums, and the penalty.
     fn sum_messages(&mut self) -> Result<()> {
         let (shape, receivers, edges) = (&self.batch.shape, self.receivers, self.edges);
-        // Predictions take the means of sampled messages.
+        // Predictions use the means of sampled messages.
         let sampled = shape.sampled && self.backward.is_some();
         let args = EdgeSumMessagesArgs {
             outputs: self.outputs.read(edges * self.padded.outputs()),

@@ -1,4 +1,4 @@
-//! A step chunk by chunk: its buffers, and the layers made for it; the launches forward and backward.
+//! A step chunk by chunk: its buffers and padded layers, and the launches forward and backward.
 
 mod backward;
 mod forward;
@@ -31,7 +31,7 @@ const LARGE_SHARED: usize = 61_440;
 /// Widths of activations in bf16 are multiples of this: whole rounds of such a product.
 const LARGE_DEPTH: usize = 32;
 
-/// Shared memory of a kernel that adds up in a block: a f64 for each warp.
+/// Shared memory of a kernel that sums over a block: one f64 for each warp.
 const BLOCK_SUM: usize = THREADS as usize / 32 * size_of::<f64>();
 
 /// Buffers of a step on the device; those of edges and receivers are as long as the largest chunk.
@@ -40,16 +40,16 @@ pub(super) struct Step<'a> {
     batch: &'a Batch<'a>,
     way: Way,
     arena: Arena,
-    /// Messages are formed edge by edge and then summed; else φe's last layer acts on sums over edges.
+    /// True if messages are formed edge by edge and then summed; else φe's last layer acts on sums over edges.
     by_message: bool,
     /// Weight of the penalty of an edge; 0 before `prepare_gradient`.
     pub per_edge: f32,
-    /// The chunk at work: its first receiver in the batch, its receivers and edges.
+    /// The current chunk: its first receiver in the batch, its receivers and edges.
     first: usize,
     receivers: usize,
     edges: usize,
     parameters: Buffer<f32>,
-    /// The layers with padded widths, φe's first one for relative coordinates, and where each is.
+    /// The layers with padded widths, φe's first one for relative coordinates, and the place of each.
     padded: Padded,
     wide: Buffer<f32>,
     rounded: Buffer<bf16>,
@@ -65,7 +65,7 @@ pub(super) struct Step<'a> {
     node_inputs: Buffer<f32>,
     node_hidden: Vec<Buffer<f32>>,
     predictions: Buffer<f32>,
-    /// In place of φe's layers one by one; then the buffers of their activations are empty.
+    /// Replaces φe's separate layers, whose activation buffers are then empty.
     fused: Option<Whole>,
     backward: Option<Backward>,
 }
@@ -133,9 +133,9 @@ struct Chunk {
     receivers: Buffer<u32>,
     starts: Buffer<u32>,
     senders: Buffer<u32>,
-    /// Numbers of the edges in the graph, where messages are sampled.
+    /// Numbers of the edges in the graph, if messages are sampled.
     edges: Buffer<u32>,
-    /// The senders of the whole graph, where they are kept, and the first of each receiver.
+    /// The senders of the whole graph, if they are kept, and the first of each receiver.
     all: Option<Arc<Buffer<u32>>>,
     firsts: Buffer<u32>,
 }
@@ -144,7 +144,7 @@ struct Chunk {
 struct Backward {
     targets: Arc<Buffer<f32>>,
     scale: f32,
-    /// Sums of gradients `[splits, stride]`; behind the arena is room for a sum that nobody needs.
+    /// Sums of gradients `[splits, stride]`; after the arena there is room for a sum that is not used.
     partials: Buffer<f32>,
     splits: usize,
     stride: usize,
@@ -158,8 +158,8 @@ struct Backward {
 }
 
 impl<'a> Step<'a> {
-    /// Of these parameters `[arena.len]`; uploads the features unless they are kept. There is room for each of
-    /// the chunks.
+    /// For these parameters `[arena.len]`; uploads the features unless they are kept. There is room for each of the
+    /// chunks.
     pub fn new(
         (gpu, all): (Gpu, Option<&Kept>),
         batch: &'a Batch<'a>,
@@ -185,7 +185,7 @@ impl<'a> Step<'a> {
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
         let arena = shape.arena();
         let padded = Padded::new(&arena, batch, &way, by_message);
-        // Edges whose activations are kept, and whose outputs are.
+        // Edges whose activations are kept, and edges whose outputs are.
         let (kept, formed) = (only(plan.is_none(), edges), only(keeps_outputs, edges));
         let hidden = |_| Operands::new(gpu, batch.precision, kept * padded.hidden());
         let senders = all.and_then(|all| all.senders.as_ref());
@@ -238,13 +238,13 @@ impl<'a> Step<'a> {
         Ok(step)
     }
 
-    /// Every layer of the arena with the layer that is made of it.
+    /// Every layer of the arena with the padded layer made from it.
     fn layers(&self) -> impl Iterator<Item = (&Layer, &Layer)> {
         let edge = self.arena.edge.iter().zip(&self.padded.edge);
         edge.chain(self.arena.node.iter().zip(&self.padded.node))
     }
 
-    /// Which layer's first columns are coordinates of the receiver.
+    /// Dimension of the receiver's coordinates in a layer's first columns.
     fn dim(&self, layer: &Layer) -> u32 {
         let first = layer.weight.start == self.arena.edge[0].weight.start;
         if first { self.batch.coordinates.dim as u32 } else { 0 }
@@ -258,7 +258,7 @@ impl<'a> Step<'a> {
         let parameters = self.parameters.read(self.arena.len);
         for (index, (layer, padded)) in self.layers().enumerate() {
             let count = padded.weight.len();
-            // φe's layers edge by edge, behind the first.
+            // φe's layers after the first that work edge by edge.
             let top = if self.by_message { layers } else { layers - 1 };
             let rounds = !self.rounded.is_empty() && (1..=top).contains(&index);
             // SAFETY: the places are inside the arena and its padded twin, and in the rows of φe's
@@ -286,7 +286,7 @@ impl<'a> Step<'a> {
         Ok(())
     }
 
-    /// Makes room for the gradient on a batch of so many edges.
+    /// Makes room for the gradient on a batch of this many edges.
     pub fn prepare_gradient(
         &mut self,
         all: Option<&Kept>,
@@ -295,7 +295,7 @@ impl<'a> Step<'a> {
     ) -> Result<()> {
         let (gpu, batch, by_message) = (self.gpu, self.batch, self.by_message);
         let shape = &batch.shape;
-        // Of the largest chunk; edges whose activations are kept.
+        // For the largest chunk; edges whose activations are kept.
         let (rows, receivers) =
             (self.inputs.len() / shape.edge_inputs(), self.chunk.receivers.len());
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
@@ -332,13 +332,13 @@ impl<'a> Step<'a> {
         Ok(())
     }
 
-    /// Of two kernels the one for activations in f32 or in bf16.
+    /// The one of two kernels that fits the activations, f32 or bf16.
     fn stored(&self, [f32, bf16]: [&'static str; 2]) -> Kernel {
         let name = if self.batch.precision == Precision::Bf16 { bf16 } else { f32 };
         Kernel { module: "edge", name }
     }
 
-    /// Of φe's layer `index`: features may be absolute coordinates, of which bf16 would keep two digits.
+    /// The precision of φe's layer `index`: features may be absolute coordinates, of which bf16 would keep two digits.
     fn precision(&self, index: usize) -> Precision {
         if index == 0 { Precision::F32 } else { self.batch.precision }
     }

@@ -1,4 +1,4 @@
-//! Layers on the receivers of a chunk, φv's and φe's last one where it acts on sums over edges, in f32: in larger tiles
+//! Layers on the receivers of a chunk (φv's, and φe's last one if it acts on sums over edges) in f32: in larger tiles
 //! (`kernels/edge_receivers.cu`) where these fill a device, and with the same bits.
 
 use super::*;
@@ -9,7 +9,7 @@ const INPUT_GRADIENT: Kernel =
 const WEIGHT_GRADIENT: Kernel =
     Kernel { module: "edge_receivers", name: "edge_receivers_weight_gradient" };
 
-/// From so many receivers on a layer of some hundred units has two large tiles for each multiprocessor.
+/// From this many receivers on, a layer of some hundred units has two large tiles for each multiprocessor.
 pub(in crate::ops::edge::gpu) const MANY_RECEIVERS: usize = 8192;
 
 /// A block for each tile of a product; two buffers of both operands.
@@ -52,7 +52,7 @@ impl Step<'_> {
         }
     }
 
-    /// Enqueues the gradient of a layer's inputs, which are those of a ReLU or null.
+    /// Enqueues the gradient of a layer's inputs; `inputs` are those of a ReLU, or null.
     ///
     /// # Safety
     /// `d_outputs`, `inputs` and `d_inputs` have a row for each receiver.
@@ -159,7 +159,8 @@ mod tests {
             }
         }
 
-        /// Outputs behind a ReLU; the gradient of the inputs, which are a ReLU's; that of the parameters, from 1 on.
+        /// Outputs after a ReLU; the gradient of the inputs, which come from a ReLU; that of the parameters, starting
+        /// from 1.
         fn expected(&self) -> [Vec<f64>; 3] {
             let [rows, inputs, outputs] = self.sizes;
             let x = |r: usize, i: usize| f64::from(self.inputs[r * inputs + i]);
@@ -183,7 +184,7 @@ mod tests {
             [each(rows, outputs, &output), each(rows, inputs, &d_input), d_parameters]
         }
 
-        /// The same from the kernels here, or from those of `ops::mlp`, into poisoned buffers.
+        /// The same from these kernels, or from those of `ops::mlp`, into poisoned buffers.
         fn found(&self, gpu: Gpu, splits: usize, large: bool) -> [Vec<f32>; 3] {
             let [rows, inputs, outputs] = self.sizes;
             let [x, parameters] =
@@ -202,7 +203,7 @@ mod tests {
             let (weight, bias) = (0, (outputs * inputs) as u64);
             let rows_per_split = rows.div_ceil(splits) as u32;
             let count = rows as u32;
-            // SAFETY: the buffers have the sizes that the kernels' structs name.
+            // SAFETY: the buffers have the sizes given in the kernels' structs.
             unsafe {
                 if large {
                     let bias = w.add(outputs * inputs);
