@@ -66,7 +66,7 @@ pub struct Units {
     /// Unit of each input; None if any will do.
     inputs: Vec<Option<Dimension>>,
     target: Option<Dimension>,
-    /// True where constants are pure numbers.
+    /// True if constants are pure numbers.
     pure_constants: bool,
 }
 
@@ -221,7 +221,7 @@ impl Units {
         found
     }
 
-    /// True where constants are pure numbers.
+    /// True if constants are pure numbers.
     pub fn pure_constants(&self) -> bool {
         self.pure_constants
     }

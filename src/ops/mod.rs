@@ -1,6 +1,6 @@
-//! The fused operations: one folder each, with the mathematics (`mod.rs`), the CPU (`cpu.rs`), the
-//! GPU (`gpu.rs` or `gpu/`), what `lawsmith selftest` checks (`selftest.rs`) and the tests (`tests.rs`). The seam
-//! between devices sits here and nowhere else.
+//! The fused operations: one folder each, with the mathematics (`mod.rs`), the CPU (`cpu.rs`), the GPU (`gpu.rs` or
+//! `gpu/`), what `lawsmith selftest` checks (`selftest.rs`) and the tests (`tests.rs`). The seam between devices is
+//! here and nowhere else.
 
 pub mod adam;
 pub mod edge;
@@ -16,9 +16,9 @@ use crate::device::{Device, Simd};
 use crate::error::{Error, Result};
 use crate::model::{Precision, Shape};
 
-/// Networks of one shape in training on a device. Errors are those of the device, too little memory among them.
+/// Networks of one shape being trained on a device. Errors are those of the device, including too little memory.
 pub trait Training {
-    /// The most steps that are taken between two looks at their losses. On the CPU one: nothing waits.
+    /// The most steps between two looks at their losses. One on the CPU, where nothing is gained by waiting.
     fn most_steps(&self) -> u64;
 
     /// Copies the parameters out, `[runs, arena.len]`.
@@ -27,12 +27,12 @@ pub trait Training {
     /// Copies the moments out.
     fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()>;
 
-    /// Goes on with networks of another shape: parameters and both moments.
+    /// Continues with networks of another shape: parameters and both moments.
     fn replace(&mut self, shape: Shape, arenas: [&[f32]; 3]) -> Result<()>;
 }
 
-/// An operation whose data are where it runs, to be called again and again: what `bench` measures. On a GPU
-/// nothing comes back.
+/// An operation whose data are already where it runs, to be called repeatedly: what `bench` measures. On a GPU nothing
+/// is copied back.
 pub(crate) type Call<'a> = &'a mut dyn FnMut() -> Result<()>;
 
 /// One comparison of a device with a reference.
@@ -42,7 +42,7 @@ pub struct Check {
     pub operation: &'static str,
     /// What was computed, with its size.
     pub case: String,
-    /// |found − expected| / |expected|, Frobenius norms, or what the operation says.
+    /// |found − expected| / |expected| in Frobenius norms, unless the operation says otherwise.
     pub error: f64,
     /// The error that is allowed.
     pub limit: f64,
@@ -54,8 +54,8 @@ impl Check {
         self.error <= self.limit
     }
 
-    /// What to suspect of a slight failure where sums on tensor cores are expected to be nearly those of f32: tensor
-    /// cores truncate the terms that they align, where the stand-in driver, for which limits were found, rounds.
+    /// What to suspect if a check fails slightly where sums on tensor cores are expected to be nearly those of f32:
+    /// tensor cores truncate the terms they align, while the stand-in driver, with which the limits were found, rounds.
     pub fn suspect(&self) -> Option<&'static str> {
         let slight = self.error > self.limit && self.error <= 2.0 * self.limit;
         let close = ["Bf16x3", "nearly f32"].iter().any(|what| self.case.contains(what));
@@ -64,13 +64,13 @@ impl Check {
     }
 }
 
-/// Compares the named operations on `device`, all where none is named, with their references, on sizes that do not
-/// fit blocks and vectors, with outputs poisoned before.
+/// Compares the named operations on `device` (all of them if none is named) with their references, for sizes that do
+/// not fit blocks and vectors, with outputs poisoned before.
 ///
-/// An operation that fails altogether is a check that did not pass: the others are still compared.
+/// An operation that fails altogether counts as a failed check; the others are still compared.
 ///
 /// # Errors
-/// A name that is none of an operation.
+/// A name that is not an operation.
 pub fn selftest(device: &Device, names: &[String]) -> Result<Vec<Check>> {
     type Checks = fn(&Device) -> Result<Vec<Check>>;
     let operations: [(&str, Checks); 9] = [
@@ -100,12 +100,12 @@ pub fn selftest(device: &Device, names: &[String]) -> Result<Vec<Check>> {
     Ok(checks.collect::<Vec<_>>().concat())
 }
 
-/// An error that names a buffer which has another length than the shape asks for.
+/// An error that names a buffer whose length is not the one the shape demands.
 fn check_len(name: &str, found: usize, expected: usize) -> Result<()> {
     if found == expected {
         return Ok(());
     }
-    let message = format!("has {found} elements where the shape asks for {expected}");
+    let message = format!("has {found} elements but the shape needs {expected}");
     Err(Error::input(message).field(name))
 }
 
@@ -117,7 +117,7 @@ pub fn check_precision(device: &Device, precision: Precision) -> Result<()> {
     }
 }
 
-/// What the device can compute in.
+/// The precisions of the device.
 pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
     match device {
         Device::Cpu(cpu) if cpu.simd() < Simd::Avx512Bf16 => vec![Precision::F32],
@@ -128,8 +128,8 @@ pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
     }
 }
 
-/// |found − expected| / |expected| in the Frobenius norm; the plain distance where nothing is
-/// expected, NaN where the lengths differ.
+/// |found − expected| / |expected| in the Frobenius norm; the plain distance if `expected` is all zeros, NaN if the
+/// lengths differ.
 pub(crate) fn relative_error<T: Copy + Into<f64>>(found: &[T], expected: &[f64]) -> f64 {
     if found.len() != expected.len() {
         return f64::NAN;
@@ -140,7 +140,7 @@ pub(crate) fn relative_error<T: Copy + Into<f64>>(found: &[T], expected: &[f64])
     if size == 0.0 { distance.sqrt() } else { (distance / size).sqrt() }
 }
 
-/// Asserts that the checks of an operation pass on the GPU, where there is one.
+/// Asserts that the checks of an operation pass on the GPU, if there is one.
 #[cfg(test)]
 pub(crate) fn assert_gpu_passes(checks: fn(&Device) -> Result<Vec<Check>>) {
     let Some(gpu) = crate::device::test_gpu() else { return };

@@ -190,7 +190,7 @@ fn shares_avx512(table: &Table, i: usize, j: usize) -> Shares {
 fn on(simd: Simd, table: &Table, i: usize, j: usize) -> Shares {
     match simd {
         Simd::Scalar => shares(table, i, j),
-        // SAFETY: the level is always one that this processor has.
+        // SAFETY: the level is always one that this CPU has.
         #[cfg(target_arch = "x86_64")]
         Simd::Avx2 => unsafe { shares_avx2(table, i, j) },
         // SAFETY: as above.

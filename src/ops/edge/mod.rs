@@ -103,7 +103,7 @@ impl Workspace {
             if let Some((senders, largest)) = kept.senders() {
                 check_len("kept senders", senders, batch.sender.len())?;
                 if largest as usize >= batch.nodes() {
-                    let message = format!("hold node {largest} of {}", batch.nodes());
+                    let message = format!("name node {largest}, but there are {}", batch.nodes());
                     return Err(Error::input(message).field("kept senders"));
                 }
             }
@@ -208,7 +208,7 @@ impl Batch<'_> {
         let Coordinates { dim, period, .. } = self.coordinates;
         if dim > 3.min(shape.n_features) || !(period >= 0.0 && period.is_finite()) {
             return Err(Error::usage(format!(
-                "{dim} coordinates in a box of {period} are no positions of {} features",
+                "{dim} coordinates in a box of {period} do not fit {} features",
                 shape.n_features
             ))
             .field("coordinates"));
@@ -220,19 +220,19 @@ impl Batch<'_> {
             let bad =
                 |message: String| Err(Error::input(message).field("receivers").row(row as u64 + 1));
             if receiver as usize >= self.nodes() {
-                return bad(format!("is node {receiver} of {}", self.nodes()));
+                return bad(format!("names node {receiver}, but there are {}", self.nodes()));
             }
             let own = self.edges_of(receiver);
             if own.start > own.end || own.end > self.sender.len() {
-                return bad(format!("has edges {own:?} of {}", self.sender.len()));
+                return bad(format!("has edges {own:?}, but there are {}", self.sender.len()));
             }
             if own.end > u32::MAX as usize {
-                return bad(format!("has edges behind number {}", u32::MAX));
+                return bad(format!("has edges beyond number {}", u32::MAX));
             }
             if let Some(&sender) =
                 self.sender[own.clone()].iter().find(|&&s| s as usize >= self.nodes())
             {
-                return bad(format!("has the sender {sender} among {} nodes", self.nodes()));
+                return bad(format!("has sender {sender}, but there are {} nodes", self.nodes()));
             }
             edges += own.len();
         }

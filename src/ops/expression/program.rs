@@ -1,5 +1,4 @@
-//! An expression as the evaluator reads it: one instruction for each operator, leaves being operands
-//! and costing nothing.
+//! An expression as the evaluator reads it: one instruction for each operator; leaves are operands and cost nothing.
 
 use crate::formula::expression::{Expression, Node, Op};
 
@@ -17,13 +16,13 @@ pub enum Operand {
 /// One operator on its operands; those beyond its arity repeat the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// What is computed.
+    /// The operator.
     pub op: Op,
-    /// From what.
+    /// Its operands.
     pub operands: [Operand; 3],
-    /// The place of the result among those that are still needed: results on a stack.
+    /// The place of the result on a stack of those still needed.
     pub slot: u16,
-    /// True if a constant occurs below: only there is a gradient to carry.
+    /// True if a constant occurs below: only then is there a gradient to propagate.
     pub has_constant: bool,
 }
 
@@ -36,11 +35,11 @@ pub struct Program {
     pub root: Operand,
     /// The constants, in the order of the expression's nodes.
     pub constants: Vec<f32>,
-    /// Nodes of the expression, leaves included: what "node evaluations" count.
+    /// Nodes of the expression, leaves included, as counted by "node evaluations".
     pub nodes: usize,
     /// True if a constant may occur in several places; only a CPU fits such a program.
     pub tied: bool,
-    /// Numbers of constants that keep their values; only a CPU fits such a program.
+    /// Indices of constants that keep their values; only a CPU fits such a program.
     pub held: Vec<u16>,
 }
 
@@ -89,8 +88,8 @@ impl Program {
 }
 
 impl Program {
-    /// For a program whose constants are numbers in a list of `values`: constants with the same
-    /// number are one parameter.
+    /// For a program whose constants are indices into a list of `values`: constants with the same index are one
+    /// parameter.
     pub(crate) fn tied(mut self, values: &[f64]) -> Self {
         let numbers: Vec<u16> = self.constants.iter().map(|&c| c as u16).collect();
         let operands = self.instructions.iter_mut().flat_map(|i| &mut i.operands);
@@ -104,7 +103,7 @@ impl Program {
         self
     }
 
-    /// The columns that are read, in any order, perhaps several times.
+    /// The columns it reads, in any order, possibly repeated.
     pub fn variables(&self) -> impl Iterator<Item = u16> {
         let operands = self.instructions.iter().flat_map(|i| i.operands).chain([self.root]);
         operands.filter_map(|operand| match operand {

@@ -1,9 +1,9 @@
 //! Launches that several searches share.
 //!
-//! A generation of one search is a few hundred programs and leaves a GPU idle. So searches that run side
-//! by side take seats: once everyone who has a seat has asked for something, what all of them asked for
-//! goes to the device as one round, a launch for each kernel, every program with the table of its search.
-//! Results do not depend on who shares a round, so a search finds the same as it would alone.
+//! A generation of one search is a few hundred programs and leaves a GPU idle. So searches that run side by side take
+//! seats: once everyone who has a seat has made a request, all requests go to the device as one round, a launch for
+//! each kernel, every program with the table of its search. Results do not depend on who shares a round, so a search
+//! finds the same as it would alone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -16,10 +16,10 @@ use super::{Fit, Fitted, Loss, Program, Rows, check};
 use crate::device::Device;
 use crate::error::{Error, Result};
 
-/// How long a thread of the pool sleeps where it has nothing to do but wait for threads beside it.
+/// How long a thread of the pool sleeps if it has nothing to do but wait for threads beside it.
 const NAP: Duration = Duration::from_micros(50);
 
-/// Where expressions are judged: a device, and on a GPU the rounds of all who were given clones.
+/// Where expressions are judged: a device, and on a GPU the rounds shared by all clones.
 #[derive(Clone, Debug)]
 pub struct Evaluator {
     device: Device,
@@ -27,7 +27,7 @@ pub struct Evaluator {
     seat: Option<Arc<Seat>>,
 }
 
-/// What a GPU was asked for in rounds, and what it took.
+/// Counts of the requests to a GPU in rounds, and of the launches for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Launches {
     /// Requests: programs to score or to fit on one table.
@@ -37,7 +37,7 @@ pub struct Launches {
 }
 
 impl Evaluator {
-    /// With rounds of its own.
+    /// With its own rounds.
     pub fn new(device: &Device) -> Self {
         Evaluator { device: *device, rounds: Arc::default(), seat: None }
     }
@@ -47,13 +47,13 @@ impl Evaluator {
         Evaluator::new(&Device::cpu())
     }
 
-    /// True if requests of many programs, and of many searches at a time, are what the device needs.
+    /// True if the device needs requests of many programs, and of many searches at a time.
     pub fn is_gpu(&self) -> bool {
         matches!(self.device, Device::Gpu(_))
     }
 
-    /// The same with a seat in the rounds until it is dropped: every round waits for a request from here.
-    /// One thread uses it at a time, and that is none of the pool's unless it is alone.
+    /// The same with a seat in the rounds until it is dropped: every round waits for a request from here. Only one
+    /// thread uses it at a time, and that must not be one of the pool's, unless it is alone.
     pub fn seated(&self) -> Self {
         let seat = self.is_gpu().then(|| Arc::new(Seat::take(&self.rounds)));
         Evaluator { seat, ..self.clone() }
@@ -89,7 +89,7 @@ impl Evaluator {
     }
 }
 
-/// Who takes part, and what has been asked for since the last round.
+/// Who takes part, and the requests since the last round.
 #[derive(Default)]
 struct Rounds {
     open: Mutex<Open>,
@@ -115,7 +115,7 @@ impl std::fmt::Debug for Rounds {
 }
 
 impl Open {
-    /// The round, if everyone who has a seat has asked for something.
+    /// The round, if everyone who has a seat has made a request.
     fn complete(&mut self) -> Vec<Waiting> {
         if self.waiting.len() < self.seats {
             return Vec::new();
@@ -129,7 +129,7 @@ impl Rounds {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the round of a request; the last who asks launches for all.
+    /// Waits for the round of a request; the last one to ask launches for all.
     fn ask(&self, request: Request) -> Result<Vec<f64>> {
         let (answer, result) = channel();
         let mut open = self.open();
@@ -141,7 +141,7 @@ impl Rounds {
         result.recv().unwrap_or_else(abandoned)
     }
 
-    /// Launches what was asked for, each kernel once.
+    /// Launches the requests, one launch per kernel.
     fn launch(&self, mut round: Vec<Waiting>) {
         while !round.is_empty() {
             let first = round.remove(0);
@@ -156,11 +156,11 @@ impl Rounds {
             let results: Vec<Result<Vec<f64>>> = match gpu::launch(&requests) {
                 Ok(results) => results.into_iter().map(Ok).collect(),
                 Err(error) if requests.len() == 1 => vec![Err(error)],
-                // There may be memory for each of them.
+                // There may be enough memory for each of them alone.
                 Err(_) => requests.iter().map(alone).collect(),
             };
             for (answer, result) in answers.iter().zip(results) {
-                // Nobody listens where a thread has panicked.
+                // Nobody listens if a thread has panicked.
                 let _ = answer.send(result);
             }
         }
@@ -172,7 +172,7 @@ fn alone(request: &Request) -> Result<Vec<f64>> {
     Ok(gpu::launch(std::slice::from_ref(request))?.remove(0))
 }
 
-/// A part in the rounds.
+/// A place in the rounds.
 #[derive(Debug)]
 struct Seat(Arc<Rounds>);
 
@@ -183,7 +183,7 @@ impl Seat {
     }
 }
 
-/// Perhaps the others were waiting for this one only.
+/// The others may have been waiting only for this one.
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut open = self.0.open();
@@ -194,11 +194,11 @@ impl Drop for Seat {
     }
 }
 
-/// Does `work` for each item on a thread of its own, which may wait in rounds, or for the only one on this;
-/// the results in order.
+/// Does `work` for each item on a thread of its own, which may wait in rounds, or on this one for a single item;
+/// returns the results in order.
 ///
-/// A calling thread that is one of the pool's works for the pool meanwhile: in a pool of one thread the
-/// others would wait for ever for what they share among threads.
+/// A calling thread that belongs to the pool meanwhile works for the pool: in a pool of one thread the others would
+/// otherwise wait for ever for what they share among threads.
 pub(crate) fn side_by_side<T: Send, R: Send>(
     items: Vec<T>,
     work: impl Fn(T) -> R + Sync,
@@ -237,7 +237,7 @@ mod tests {
 
     const SHORT: [&str; 3] = ["x + 1.5 * y", "2 * z", "sin(x) / (0.3 + z)"];
 
-    /// Tables of other lengths, losses, parameters and numbers of programs, one of them invalid.
+    /// Tables of different lengths, losses, parameters and numbers of programs, one of them invalid.
     #[test]
     fn gpu_requests_of_several_tables_are_one_launch_with_the_results_of_each_alone() {
         let Some(gpu) = crate::device::test_gpu() else { return };
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(launches, Launches { requests: 6, launches: 2 });
     }
 
-    /// Whoever leaves holds nobody up, and what is wrong is told before it is asked for.
+    /// A seat that is given up delays nobody, and invalid requests are rejected before the round.
     #[test]
     fn gpu_rounds_go_on_without_those_who_have_left() {
         let Some(gpu) = crate::device::test_gpu() else { return };

@@ -10,7 +10,7 @@ use crate::random::Random;
 const NAMES: [&str; 3] = ["x", "y", "z"];
 const ROWS: [usize; 6] = [1, 15, 17, 511, 1025, 2500];
 
-/// Every operator, values and constants at every place, short and long, in one population.
+/// Every operator, values and constants in every place, short and long, in one population.
 const VALID: [&str; 15] = [
     "z",
     "0.75",
@@ -26,11 +26,11 @@ const VALID: [&str; 15] = [
     "asin(0.9 * sin(x)) - acos(z / (z + 0.1)) + atan(1.5 * y)",
     "IF(x - 0.3, y * z, 1.25)",
     "((x + y) * (y + z)) / ((x - 3) * (y - 4) + (z + 20) * (x * x + 1))",
-    // Powers of two, so that the angles are those of the reference.
+    // Powers of two, so that the angles are exactly those of the reference.
     "sin(65536 * x) + cos(1152921504606846976 * z)",
 ];
 
-/// Not finite somewhere, though the value of the whole may be.
+/// Not finite somewhere, though the final value may be.
 const INVALID: [&str; 7] = [
     "1 / (1 / (x - x))",
     "IF(z, 1, log(-z))",
@@ -41,11 +41,11 @@ const INVALID: [&str; 7] = [
     "asin(z + 1)",
 ];
 
-/// What [`fit`] begins with, and what it shall find.
+/// What [`fit`] starts from, and what it must find.
 const FIT: (&str, &str) =
     ("(x + 1 * y) * (1 - 1 / (z + 1))", "1.7 * (x + 0.4 * y) * (0.9 - 1.3 / (z + 0.5)) - 0.25");
 
-/// Both losses of a mixed population, and a fit of known constants, on each number of rows.
+/// Both losses of a mixed population, and a fit of known constants, for each number of rows.
 pub fn checks(device: &Device) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     for rows in ROWS {
@@ -75,7 +75,7 @@ pub(super) fn table(rows: usize, seed: u64, target: impl Fn(f64, f64, f64) -> f6
     Rows::gather(&columns, &y, Some(&w), &all)
 }
 
-/// The worst relative error of a loss; infinite where validity differs.
+/// The largest relative error of a loss; infinite if validity differs.
 fn losses(device: &Device, rows: usize, loss: Loss) -> Result<Check> {
     let table = table(rows, rows as u64, |a, b, c| 10.0 + a * b + c);
     let parse = |text: &&str| Expression::parse(text, &NAMES);

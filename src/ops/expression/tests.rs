@@ -95,7 +95,7 @@ fn ulps(found: f32, exact: f64) -> f64 {
         return 0.0;
     }
     if !found.is_finite() || !rounded.is_finite() {
-        // The edge of overflow may fall on either side.
+        // Near overflow either side is allowed.
         let edge = exact.abs() > 3.402_81e38 && found.abs() > 3.402_81e38;
         return if edge { 0.0 } else { f64::INFINITY };
     }
@@ -141,7 +141,7 @@ fn functions_are_within_four_ulp() {
         worst[which] = worst[which].max(error);
     };
     for round in 0..20_000 {
-        // Bits at random reach every magnitude; normal numbers the usual ones.
+        // Random bits reach every magnitude; normal numbers the usual ones.
         let wild = round % 4 == 0;
         let mut draw = |spread: f64| -> [f32; 16] {
             std::array::from_fn(|_| {
@@ -209,7 +209,7 @@ fn functions_are_within_four_ulp() {
         );
         let mut powers = y;
         if round % 2 == 0 {
-            // Whole powers, for negative bases.
+            // Integer powers, for negative bases.
             powers = powers.map(|y| if y.abs() < 100.0 { y.round() } else { y });
             small = small.map(|x| if x.abs() < 0.1 { 0.0 } else { x });
         }
@@ -234,7 +234,7 @@ fn losses_agree_with_the_reference() {
         let e = random_expression(&mut random, size);
         for loss in [Loss::Mae, Loss::Mse] {
             let exact = reference(&rows, &e, 1.0, 0.0, loss);
-            // The same in f32 by plain Rust: its error is the measure (and its range the limit).
+            // The same in f32 with plain Rust: its error is the yardstick (and its range the limit).
             let naive = score(
                 &Device::Cpu(Cpu::with(Simd::Scalar).unwrap()),
                 &rows,
@@ -327,7 +327,7 @@ fn gradients_agree_with_differences() {
         let size = 2 + random.below(12);
         let mut e = random_expression(&mut random, size);
         if case == 0 {
-            // Arguments at random are rarely within the range of the first two.
+            // Random arguments are rarely within the range of the first two.
             e = parse("asin(0.6 * sin(x + 0.2)) - acos(0.5 * cos(1.5 * y)) * atan(0.7 * z)");
         }
         let constants = e.constants();
@@ -392,7 +392,7 @@ fn gpu_agrees_with_the_reference() {
     crate::ops::assert_gpu_passes(selftest::checks);
 }
 
-/// Whether this CPU computes the bits that a GPU gives, which it does with vectors of `lowest` and wider.
+/// Whether this CPU computes the same bits as a GPU, which it does with vectors of `lowest` and wider.
 fn has_the_bits_of_a_gpu(lowest: Simd) -> bool {
     let has = Simd::detect() >= lowest;
     if !has {
@@ -401,7 +401,7 @@ fn has_the_bits_of_a_gpu(lowest: Simd) -> bool {
     has
 }
 
-/// Each row of kernels/common/operators.cuh has the place, the name and the operands of the operator.
+/// Each row of kernels/common/operators.cuh has the operator's place, name and number of operands.
 #[test]
 fn kernels_have_a_row_for_every_operator() {
     let text = include_str!("../../../kernels/common/operators.cuh");
@@ -435,7 +435,7 @@ fn gpu_functions_are_within_four_ulp_and_those_of_the_processor() {
     let functions = [Op::Exp, Op::Log, Op::Sqrt, Op::Sin, Op::Cos, Op::Tanh, Op::Asin, Op::Acos];
     for op in functions.into_iter().chain([Op::Atan, Op::Pow, Op::Div]) {
         let mut draw = |round: usize, spread: f64| loop {
-            // Bits at random reach every magnitude; normal numbers the usual ones.
+            // Random bits reach every magnitude; normal numbers the usual ones.
             let x = match round % 4 {
                 0 => f32::from_bits(random.word()),
                 1 => (random.normal() * spread).round() as f32,
@@ -506,8 +506,8 @@ fn gpu_losses_of_mixed_populations_agree_with_the_reference() {
     assert!(valid > 250, "too few valid expressions to mean anything: {valid}");
 }
 
-/// After a few steps constants depend on every gradient: with AVX-512 they are the same; where all of
-/// the CPU's levels agree among themselves the GPU has to agree with them in any case.
+/// After a few steps constants depend on every gradient: with AVX-512 they are the same; if all of the CPU's levels
+/// agree with each other, the GPU must agree with them in any case.
 #[test]
 fn gpu_fits_take_the_steps_of_the_processor() {
     let Some(gpu) = crate::device::test_gpu() else { return };
@@ -521,7 +521,7 @@ fn gpu_fits_take_the_steps_of_the_processor() {
             let size = 2 + random.below(12);
             random_expression(&mut random, size)
         });
-        // Where functions have a kink, or none of their derivative.
+        // Where functions have a kink, or their derivative does not exist.
         let kinks = [
             "0.2 * z + (0.5 * (x > 0))^1.5",
             "sqrt(0.5 * (x > 0)) + y",

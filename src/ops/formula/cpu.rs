@@ -30,7 +30,7 @@ pub(super) fn sums(cpu: Cpu, edges: &Edges, programs: &[Program], gradient: bool
     valid.then_some(Sums { values, width })
 }
 
-/// A block of edges that fills up.
+/// A block of edges being filled.
 struct Gather<'a> {
     evaluators: Vec<Evaluator<'a>>,
     programs: &'a [Program],
@@ -62,8 +62,7 @@ impl<'a> Gather<'a> {
         }
     }
 
-    /// Takes the edges of a receiver, evaluating whenever the block is full; false where a value is
-    /// not finite.
+    /// Adds the edges of a receiver, evaluating whenever the block is full; false if a value is not finite.
     fn add(&mut self, edges: &Edges, row: usize, receiver: u32) -> bool {
         let features = |node: u32| -> &[f32; N_FEATURES] {
             let at = node as usize * N_FEATURES;
@@ -84,13 +83,13 @@ impl<'a> Gather<'a> {
         true
     }
 
-    /// Evaluates what has come together.
+    /// Evaluates the gathered edges.
     fn flush(&mut self) -> bool {
         let count = self.rows.len();
         if count == 0 {
             return true;
         }
-        // Values that are surely in the domain, and whose results nobody reads.
+        // Padding with values that are surely in the domain; their results are not read.
         for k in 0..VARIABLES.len() {
             let column = self.columns.of(k);
             let last = column[count - 1];

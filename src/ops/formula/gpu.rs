@@ -1,7 +1,7 @@
 //! Sums over edges on a CUDA device: `kernels/formula.cu`.
 //!
-//! Edges go in chunks of whole receivers. As many as half of the free memory holds stay on the device, so
-//! that a refit uploads them once; the others are uploaded at each call, from wherever they are mapped.
+//! Edges go in chunks of whole receivers. As many as fit into half of the free memory stay on the device, so that a
+//! refit uploads them once; the others are uploaded at each call, from wherever they are mapped.
 
 use std::ops::Range;
 
@@ -16,11 +16,11 @@ use crate::ops::expression::{Operand, Program};
 const VALUES: Kernel = Kernel { module: "formula", name: "formula_values" };
 const GRADIENTS: Kernel = Kernel { module: "formula", name: "formula_gradients" };
 const WARP: usize = 32;
-/// Of a block, unless their columns do not fit.
+/// Warps of a block, unless their columns do not fit.
 const WARPS: usize = 4;
 /// Elements from one column of a warp to the next, as in the kernel.
 const LENGTH: usize = 4 * WARP + 4;
-/// Edges of a warp, about.
+/// Approximate number of edges of a warp.
 const EDGES_EACH: usize = 1024;
 /// Bytes of a chunk, unless one receiver has more or memory is short.
 const CHUNK: usize = 1 << 24;
@@ -37,9 +37,9 @@ pub(crate) struct Loaded {
 
 /// Some receivers with all their edges.
 struct Chunk {
-    /// Of `Edges::receivers`.
+    /// The range in `Edges::receivers`.
     rows: Range<usize>,
-    /// Where they stay on the device.
+    /// The data, if they stay on the device.
     resident: Option<Rows>,
 }
 
@@ -69,7 +69,7 @@ impl Rows {
 }
 
 impl Loaded {
-    /// Uploads edges that were checked.
+    /// Uploads edges that have been checked.
     ///
     /// # Errors
     /// Too little memory.
@@ -77,7 +77,7 @@ impl Loaded {
         Self::within(gpu, edges, gpu.free_memory()?)
     }
 
-    /// With so many bytes of free memory.
+    /// With this many bytes of free memory.
     pub(super) fn within(gpu: Gpu, edges: &Edges, free: usize) -> Result<Self> {
         let of = |f: &[f32; N_FEATURES]| [f[0], f[1], f[2], f[3], f[4], f[5], f[6], speed(f)];
         let rows = edges.features.as_chunks::<N_FEATURES>().0;
@@ -133,13 +133,13 @@ impl Loaded {
     }
 }
 
-/// One or more programs on their way over the edges.
+/// One or more programs to run over the edges.
 pub(crate) struct Sweep<'a> {
     loaded: &'a Loaded,
     words: Buffer<u32>,
     invalid: Buffer<u32>,
     kernel: Kernel,
-    /// Without the addresses and what a chunk has.
+    /// Without the addresses and what depends on the chunk.
     args: FormulaArgs,
     warps: usize,
     shared: usize,
@@ -208,7 +208,7 @@ impl<'a> Sweep<'a> {
         self.loaded.gpu.buffer(most * self.args.width as usize)
     }
 
-    /// Enqueues the sums of all chunks that stay on the device, one over the other: for measurements.
+    /// Enqueues the sums of all chunks that stay on the device, each overwriting the last: for measurements.
     pub(crate) fn resident(&mut self, sums: &mut Buffer<f64>) -> Result<()> {
         let chunks = &self.loaded.chunks;
         chunks.iter().filter_map(|c| c.resident.as_ref()).try_for_each(|r| self.launch(r, sums))
@@ -232,13 +232,13 @@ impl<'a> Sweep<'a> {
         };
         let blocks = receivers.div_ceil(each).div_ceil(self.warps);
         let grid = Grid { shared: self.shared, ..Grid::new(blocks, (self.warps * WARP) as u32) };
-        // SAFETY: edges and variables were checked, programs are as `encode` makes them and within the
-        // shared memory, the buffers have the lengths that the kernel documents.
+        // SAFETY: edges and variables were checked, programs are as made by `encode` and fit into shared memory, the
+        // buffers have the lengths documented in the kernel.
         unsafe { self.loaded.gpu.launch(self.kernel, grid, &args) }
     }
 }
 
-/// The programs with the variables numbered among those of the bits of `used`.
+/// The programs with their variables renumbered among the set bits of `used`.
 fn numbered(programs: &[Program], used: u32) -> Vec<Program> {
     let mut programs = programs.to_vec();
     for program in &mut programs {

@@ -1,12 +1,11 @@
 //! Sums of expressions over the edges of a large graph, with their derivatives.
 //!
-//! For each receiver r and each program f with constants θ: S_r = Σ_s f(x_rs; θ) over its senders s,
-//! and ∂S_r/∂θ. This is what a formula in the place of φe needs: the gradient of a loss goes through
-//! the sum, and nothing of the size of the edges is ever stored.
+//! For each receiver r and each program f with constants θ: S_r = Σ_s f(x_rs; θ) over its senders s, and ∂S_r/∂θ. This
+//! is what a formula in place of φe needs: the gradient of a loss goes through the sum, and nothing of the size of the
+//! edges is ever stored.
 //!
-//! The variables x_rs of an edge are made as it is met, from scaled features (position, velocity,
-//! mass) of receiver 1 and sender 2; displacements are those to the nearest image in the periodic
-//! box.
+//! The variables x_rs of an edge are computed on the fly from scaled features (position, velocity, mass) of receiver 1
+//! and sender 2; displacements are to the nearest image in the periodic box.
 
 mod cpu;
 pub(crate) mod gpu;
@@ -36,7 +35,7 @@ pub struct Edges<'a> {
     pub row_start: &'a [u64],
     /// `[edge]`
     pub sender: &'a [u32],
-    /// The nodes whose sums are wanted.
+    /// The nodes whose sums are computed.
     pub receivers: &'a [u32],
     /// `[node, N_FEATURES]`
     pub features: &'a [f32],
@@ -47,10 +46,10 @@ pub struct Edges<'a> {
 /// The sums of some programs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sums {
-    /// `[receiver, width]`: for each program its sum and, if they were asked for, the sums of its
-    /// derivatives with respect to its constants.
+    /// `[receiver, width]`: for each program its sum and, if requested, the sums of its derivatives with respect to its
+    /// constants.
     pub values: Vec<f64>,
-    /// Numbers of a receiver.
+    /// Numbers for each receiver.
     pub width: usize,
 }
 
@@ -66,26 +65,26 @@ impl Edges<'_> {
         let nodes = row_start.len().saturating_sub(1);
         check_len("features", features.len(), nodes * N_FEATURES)?;
         if let Some(row) = receivers.iter().position(|&r| r as usize >= nodes) {
-            let message = format!("is node {} of {nodes}", receivers[row]);
+            let message = format!("names node {}, but there are {nodes}", receivers[row]);
             return Err(Error::input(message).field("receivers").row(row as u64 + 1));
         }
         let fits = |ends: &[u64]| ends[0] <= ends[1] && ends[1] <= sender.len() as u64;
         if let Some(row) = row_start.windows(2).position(|ends| !fits(ends)) {
             let [start, end] = [row_start[row], row_start[row + 1]];
-            let message = format!("goes from {start} to {end} of {} edges", sender.len());
+            let message = format!("spans edges {start} to {end}, but there are {}", sender.len());
             return Err(Error::input(message).field("row_start").row(row as u64 + 1));
         }
         let outside =
             |&receiver: &u32| self.span(receiver).find(|&edge| sender[edge] as usize >= nodes);
         if let Some(edge) = receivers.par_iter().find_map_first(outside) {
-            let message = format!("is node {} of {nodes}", sender[edge]);
+            let message = format!("names node {}, but there are {nodes}", sender[edge]);
             return Err(Error::input(message).field("sender").row(edge as u64 + 1));
         }
         Ok(())
     }
 }
 
-/// Edges where they are summed over.
+/// Edges on the device where they are summed.
 pub struct Loaded<'a> {
     edges: Edges<'a>,
     on: On,
@@ -97,11 +96,11 @@ enum On {
 }
 
 impl<'a> Loaded<'a> {
-    /// Brings edges to a device.
+    /// Moves edges to a device.
     ///
     /// # Errors
-    /// Features of another length, a receiver or sender that does not exist, rows that end before they
-    /// begin; on a GPU too little memory.
+    /// Features of the wrong length, a receiver or sender that does not exist, rows that end before they begin; on a
+    /// GPU too little memory.
     pub fn new(device: &Device, edges: Edges<'a>) -> Result<Self> {
         edges.check()?;
         let on = match device {
@@ -111,21 +110,20 @@ impl<'a> Loaded<'a> {
         Ok(Loaded { edges, on })
     }
 
-    /// What was loaded.
+    /// The edges.
     pub fn edges(&self) -> &Edges<'a> {
         &self.edges
     }
 
-    /// The sums of `programs` over the edges of each receiver; `None` if a value on some edge is not
-    /// finite. Arithmetic is f32 on each edge, sums are f64 in the order of the edges: the same bits on a
-    /// GPU and on a CPU with vectors.
+    /// The sums of `programs` over the edges of each receiver; `None` if a value on some edge is not finite. Arithmetic
+    /// is f32 on each edge, sums are f64 in the order of the edges: the same bits on a GPU and on a CPU with vectors.
     ///
     /// # Errors
     /// A variable that edges do not have; on a GPU programs that are too long, or too little memory.
     pub fn sums(&self, programs: &[Program], gradient: bool) -> Result<Option<Sums>> {
         let used = programs.iter().flat_map(Program::variables).max().unwrap_or(0);
         if usize::from(used) >= VARIABLES.len() {
-            let message = format!("has variable {used}, an edge has {}", VARIABLES.len());
+            let message = format!("uses variable {used}, but an edge has {}", VARIABLES.len());
             return Err(Error::input(message).field("expression"));
         }
         match &self.on {
@@ -178,8 +176,7 @@ fn speed(node: &[f32; N_FEATURES]) -> f32 {
     length(node[3], node[4], node[5])
 }
 
-/// [`Loaded::sums`] for `measure`, which takes them again and again: edges are on the device already, and on
-/// a GPU the sums stay there.
+/// [`Loaded::sums`] for `measure`, which repeats it: edges are already on the device, and on a GPU the sums stay there.
 pub(crate) fn repeat<T>(
     device: &Device,
     edges: Edges,

@@ -7,7 +7,7 @@ use crate::formula::expression::Expression;
 use crate::ops::{Check, relative_error};
 use crate::random::Random;
 
-/// Every variable, operators of each kind, constants at every place, and expressions without operators.
+/// Every variable, operators of each kind, constants in every place, and expressions without operators.
 pub(super) const TEXTS: [&str; 7] = [
     "(0.44 + m2) / (7.0 + (1.5 * r) ^ 3.3)",
     "IF(r < 0.6, m2 * dx, 0.25)",
@@ -18,10 +18,10 @@ pub(super) const TEXTS: [&str; 7] = [
     "square(dx - 0.2) + log(1.5 + r) * abs(dy + 0.1)",
 ];
 
-/// How far a derivative may be from the difference quotient of f64.
+/// Allowed distance of a derivative from the difference quotient in f64.
 const SLOPE: f64 = 1e-5;
 
-/// Each expression, and all at once.
+/// Each expression, and all together.
 pub fn checks(device: &Device) -> Result<Vec<Check>> {
     let case = Case::new(150, 40);
     let loaded = Loaded::new(device, case.edges())?;
@@ -58,7 +58,7 @@ pub(super) struct Case {
 }
 
 impl Case {
-    /// Nodes, and edges of most at most.
+    /// At most `most` edges for each node.
     pub(super) fn new(nodes: usize, most: usize) -> Self {
         let mut random = Random::new(11, 0);
         let (mut row_start, mut sender) = (vec![0], vec![]);

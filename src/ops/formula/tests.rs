@@ -63,7 +63,7 @@ fn an_edge_that_is_not_finite_makes_everything_invalid() {
     }
 }
 
-/// What fills up a block is none of a receiver behind the last edge, here at no distance from the sender.
+/// Padding of a block must not count for a receiver after the last edge, here at zero distance from the sender.
 #[test]
 fn receivers_without_edges_do_not_make_sums_invalid() {
     let features = [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.5, 0.0, 0.0, 0.0, 1.0, 0.0, 2.0];
@@ -105,8 +105,8 @@ fn edges_of_no_graph_are_refused() {
     assert!(error.contains("expression"), "{error}");
 }
 
-/// Receivers without edges at every place, ends of receivers at those of tiles, one edge alone; and parts
-/// that are brought to the device at every call.
+/// Receivers without edges in every place, receivers that end with a tile, a single edge; and parts that are uploaded
+/// at every call.
 #[test]
 fn gpu_sums_are_those_of_the_processor_bit_for_bit() {
     let Some(Device::Gpu(device)) = test_gpu() else { return };

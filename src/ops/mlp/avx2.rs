@@ -11,7 +11,7 @@ pub(crate) struct F32;
 /// Rows `first..first + M` of one vector of sixteen, `n`.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn half<const M: usize>(inner: &Inner, first: usize, n: usize, c: &mut Block) {
-    // SAFETY: as the caller of `Kernel::block` promises.
+    // SAFETY: as promised by the caller of `Kernel::block`.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; M];
         if inner.accumulate {

@@ -45,7 +45,7 @@ macro_rules! block {
     }};
 }
 
-/// What both precisions share.
+/// The operations that both precisions share.
 macro_rules! vector_operations {
     ($features:literal) => {
         type V = __m512;
@@ -181,7 +181,7 @@ const PAIRS: [[u16; COLUMNS]; 2] = {
 /// the lower row's later columns were, so the pair goes through a copy.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn pair_rows(first: *mut f32, rows: usize, row: usize) {
-    /// Words of a row that fit the copy; wider rows are none of ours (see `stride`).
+    /// Words of a row that fit the copy; wider rows do not occur (see `stride`).
     const WIDEST: usize = 2048;
     assert!(row <= WIDEST && row.is_multiple_of(LANES), "rows of {row} words");
     // SAFETY: as the caller promises; `copy` holds both rows.

@@ -1,18 +1,18 @@
-//! Memory of kernels: aligned to cache lines, grown but never shrunk, shared by threads that each
-//! write what only their piece of work owns.
+//! Memory of kernels: aligned to cache lines, grown but never shrunk, shared by threads that each write only their own
+//! piece of work.
 
 /// Sixteen f32 on a boundary of 64 bytes.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Line(#[expect(dead_code, reason = "read through pointers")] [f32; 16]);
 
-/// A growing buffer of f32 on a boundary of 64 bytes.
+/// A growing buffer of f32, aligned to 64 bytes.
 #[derive(Default)]
 pub(crate) struct Buffer(Vec<Line>);
 
 impl Buffer {
-    /// The buffer with room for at least `words`. What it holds does not matter to any kernel; it
-    /// starts as NaN, so that a word that is read before it is written shows.
+    /// The buffer with room for at least `words`. Its contents do not matter to any kernel; it starts as NaN, so that
+    /// reading a word before it is written shows.
     pub fn words(&mut self, words: usize) -> Shared<f32> {
         let lines = words.div_ceil(16);
         if self.0.len() < lines {
@@ -22,11 +22,11 @@ impl Buffer {
     }
 }
 
-/// A pointer that threads share.
+/// A pointer shared by threads.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<T>(pub *mut T);
 
-// SAFETY: every use derives ranges that are disjoint from those of other threads.
+// SAFETY: every use takes ranges that are disjoint from those of other threads.
 unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as for `Send`.
 unsafe impl<T> Sync for Shared<T> {}

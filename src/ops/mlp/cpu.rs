@@ -1,8 +1,8 @@
 //! The forward pass on the CPU: weights packed once, then tiles of rows in parallel, whose
 //! hidden layers stay in cache.
 //!
-//! The first layer works in f32 at every precision, as in training: inputs may be absolute
-//! coordinates, of which bf16 would keep two digits.
+//! The first layer works in f32 at every precision, as in training: inputs may be absolute coordinates, of which bf16
+//! would keep two digits.
 
 use rayon::prelude::*;
 
@@ -22,9 +22,9 @@ struct Network<'a> {
     parameters: &'a [f32],
     inputs: &'a [f32],
     packed: Shared<f32>,
-    /// Panels, then padded bias, of each layer.
+    /// Places of each layer's panels, followed by the padded bias.
     places: Vec<usize>,
-    /// f32 row, and operand row, of the widest layer.
+    /// Row lengths of the widest layer, in f32 and as operand.
     wide_row: usize,
     hidden_row: usize,
 }
@@ -61,7 +61,7 @@ pub(super) fn forward(
         wide_row: wide_stride(widest),
         hidden_row: stride(widest, per_word(precision)),
     };
-    // SAFETY: buffers are as long as the places say.
+    // SAFETY: buffers have the lengths given by the places.
     (0..layers.len())
         .into_par_iter()
         .for_each(|i| unsafe { run(cpu, precision, Pack(&network, i)) });
@@ -134,7 +134,7 @@ impl Task for Tile<'_> {
         let rows = self.outputs.len() / width;
         // SAFETY: as the caller promises.
         unsafe {
-            // First layer before rounding, then the output.
+            // The first layer before rounding, then the output.
             let wide = self.scratch.at(2 * ROWS_PER_TILE * hidden_row);
             let first = &inputs[self.first * layers[0].inputs..];
             let (mut a, mut a_row) = (first.as_ptr(), layers[0].inputs);
@@ -170,7 +170,7 @@ impl Task for Tile<'_> {
     }
 }
 
-/// The first layer: f32 operands, and what the precision asks for as result.
+/// The first layer: f32 operands, and results in the chosen precision.
 #[inline(always)]
 unsafe fn first_layer<K: Kernel>(product: &Product, wide: *mut f32, wide_row: usize) {
     // SAFETY: as the caller promises.

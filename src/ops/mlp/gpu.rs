@@ -1,5 +1,5 @@
-//! Layers on a CUDA device: `kernels/mlp.cu`. The launches serve stacks of networks, which `ops::tiny`
-//! trains; [`forward`] and [`gradient`] are for one network and rows in the host's memory.
+//! Layers on a CUDA device: `kernels/mlp.cu`. The launches serve stacks of networks, which `ops::tiny` trains;
+//! [`forward`] and [`gradient`] are for one network and rows in host memory.
 //!
 //! The first layer works in f32 at every precision, as on the CPU.
 
@@ -41,7 +41,7 @@ impl Variants {
     }
 }
 
-/// The [`Variants`] `module_name_f32`, ….
+/// Makes the [`Variants`] `module_name_f32`, ….
 macro_rules! variants {
     ($module:literal, $name:literal) => {
         $crate::ops::mlp::gpu::Variants {
@@ -62,7 +62,7 @@ const INPUT_GRADIENT: Variants = variants!("mlp", "input_gradient");
 const WEIGHT_GRADIENT: Variants = variants!("mlp", "weight_gradient");
 const SUM: Kernel = Kernel { module: "mlp", name: "mlp_sum" };
 
-/// Activations on the device: in bf16 where that is the precision, else in f32.
+/// Activations on the device: bf16 at that precision, else f32.
 pub(crate) enum Operands {
     F32(Buffer<f32>),
     Bf16(Buffer<bf16>),
@@ -86,7 +86,7 @@ impl Operands {
         }
     }
 
-    /// For a kernel that reads them.
+    /// The address for a kernel that reads them.
     pub(crate) fn read(&self) -> Pointer<u8> {
         match self {
             Operands::F32(buffer) => buffer.read(buffer.len()).cast(),
@@ -94,7 +94,7 @@ impl Operands {
         }
     }
 
-    /// For a kernel that writes either f32 or bf16: the other pointer is null.
+    /// The addresses for a kernel that writes either f32 or bf16: the other pointer is null.
     pub(crate) fn write(&mut self) -> (Pointer<f32>, Pointer<bf16>) {
         match self {
             Operands::F32(buffer) => (buffer.write(buffer.len()), Pointer::NULL),
@@ -109,8 +109,8 @@ pub(crate) fn tiles(rows: usize, columns: usize, runs: usize) -> Grid {
     Grid { blocks: [x as u32, y as u32, runs as u32], threads: THREADS, shared: SHARED }
 }
 
-/// Into how many sums over how many rows a weight gradient is split. It depends on the problem only,
-/// never on the device or on the number of runs.
+/// The number of sums that a weight gradient over `rows` rows is split into. It depends on the problem only, never on
+/// the device or on the number of runs.
 pub(crate) fn splits(rows: usize) -> usize {
     rows.div_ceil(ROWS_PER_SPLIT).clamp(1, MOST_SPLITS)
 }
@@ -118,8 +118,8 @@ pub(crate) fn splits(rows: usize) -> usize {
 /// Enqueues a layer of `runs` networks.
 ///
 /// # Safety
-/// The pointers of `args` are those of living buffers of the sizes that the kernel's struct names; what
-/// is written is borrowed mutably.
+/// The pointers of `args` belong to living buffers of the sizes given in the kernel's struct; what is written is
+/// borrowed mutably.
 pub(crate) unsafe fn layer(
     gpu: Gpu,
     precision: Precision,
@@ -134,7 +134,7 @@ pub(crate) unsafe fn layer(
 /// Enqueues the gradient of a layer's inputs.
 ///
 /// # Safety
-/// As [`layer`].
+/// As for [`layer`].
 pub(crate) unsafe fn input_gradient(
     gpu: Gpu,
     precision: Precision,
@@ -149,7 +149,7 @@ pub(crate) unsafe fn input_gradient(
 /// Enqueues the sums of `count` partial gradients.
 ///
 /// # Safety
-/// As [`layer`].
+/// As for [`layer`].
 pub(crate) unsafe fn sum(gpu: Gpu, runs: usize, args: &SumArgs) -> Result<()> {
     let mut grid = Grid::cover(args.len as usize, 256);
     grid.blocks[2] = runs as u32;
@@ -196,7 +196,7 @@ impl<'a> Network<'a> {
         if index == 0 { Precision::F32 } else { self.precision }
     }
 
-    /// What enters a layer.
+    /// The input of a layer.
     fn values(&self, index: usize) -> Pointer<u8> {
         match index {
             0 => self.inputs.read(self.inputs.len()).cast(),
@@ -204,7 +204,7 @@ impl<'a> Network<'a> {
         }
     }
 
-    /// Uploads the inputs of as many rows as there is room for, or fewer; how many there are.
+    /// Uploads inputs for at most as many rows as there is room for; returns how many.
     pub(crate) fn upload(&mut self, inputs: &[f32]) -> Result<usize> {
         self.inputs.upload(inputs)?;
         Ok(inputs.len() / self.layers[0].inputs)
@@ -232,7 +232,7 @@ impl<'a> Network<'a> {
                 out_width: at.outputs as u32,
                 relu: u64::from(index < self.hidden.len()),
             };
-            // SAFETY: the buffers are those of this network.
+            // SAFETY: the buffers belong to this network.
             unsafe { layer(self.gpu, self.precision_of(index), 1, &args)? };
         }
         Ok(())
@@ -263,8 +263,8 @@ pub(super) fn forward(
     Ok(())
 }
 
-/// The gradients of `inputs` `[rows, in]` and of the arena `parameters`, given those of the outputs
-/// `[rows, out]`. In bf16 the first layer takes its gradient in f32, as its inputs.
+/// The gradients with respect to `inputs` `[rows, in]` and to the arena `parameters`, given those with respect to the
+/// outputs, `[rows, out]`. In bf16 the first layer takes its gradient in f32, like its inputs.
 pub(super) fn gradient(
     gpu: Gpu,
     layers: &[Layer],
@@ -322,7 +322,7 @@ pub(super) fn gradient(
         // SAFETY: as above.
         unsafe { input_gradient(gpu, precision, 1, &args)? };
         if let Some(entering) = entering {
-            // What it replaces is freed in the order of the stream, after the kernels above.
+            // The old buffer is freed in stream order, after the kernels above.
             d = entering;
         }
     }
@@ -337,10 +337,10 @@ pub(super) fn gradient(
     Ok((d_inputs.to_vec()?, gradients.to_vec()?))
 }
 
-/// Adds the partial gradients of a layer's parameters to what `partials` holds, enqueued.
+/// Enqueues adding the partial gradients of a layer's parameters to the contents of `partials`.
 ///
 /// # Safety
-/// As [`layer`].
+/// As for [`layer`].
 pub(crate) unsafe fn weight_gradient(
     gpu: Gpu,
     precision: Precision,

@@ -1,5 +1,5 @@
-//! The inner loops of matrix products, one implementation for each level of vector instructions and
-//! each precision, behind one trait; everything above is written once on top of it.
+//! The inner loops of matrix products, one implementation for each level of vector instructions and each precision,
+//! behind one trait; everything above is written once on top of it.
 //!
 //! Operands are arrays of 32-bit *words*: one f32, or two bf16 that are neighbours along the summed
 //! index. In words, all products look alike: c[m, n] = Σ_k a[m, k] · b[k, n], with `a` read by
@@ -29,14 +29,14 @@ pub(crate) struct Inner {
     pub b: *const f32,
     pub b_step: usize,
     pub words: usize,
-    /// Add to what `c` holds.
+    /// Add to the contents of `c`.
     pub accumulate: bool,
 }
 
 /// One level of vector instructions at one precision.
 ///
-/// Every function may be called only where [`Kernel::run`] may: the CPU has the instructions.
-/// Pointers must be good for the elements that the descriptions name.
+/// Every function may be called only where [`Kernel::run`] may: the CPU has the instructions. Pointers must be valid
+/// for the elements that the descriptions name.
 pub(crate) trait Kernel: 'static {
     /// Sixteen f32.
     type V: Copy;
@@ -57,17 +57,17 @@ pub(crate) trait Kernel: 'static {
     unsafe fn relu(v: Self::V) -> Self::V;
     /// `v` where `mask` is positive, else zero.
     unsafe fn keep(v: Self::V, mask: Self::V) -> Self::V;
-    /// Sixteen values from `column` on of a row of operands, widened.
+    /// Sixteen values of a row of operands, starting at `column`, widened.
     unsafe fn get(row: *const f32, column: usize) -> Self::V;
-    /// Rounds sixteen values into a row of operands from `column` on.
+    /// Rounds sixteen values into a row of operands, starting at `column`.
     unsafe fn put(row: *mut f32, column: usize, v: Self::V);
-    /// Turns rows of operands `[rows, row]` into pairs along the rows, in place, so that a sum over
-    /// rows can be taken: `[rows/2, 2·row]` words. An odd last row gets a partner of zeros, for which
-    /// there must be room. With one value in a word there is nothing to do.
+    /// Turns rows of operands `[rows, row]` into pairs along the rows, in place, for sums over rows: `[rows/2, 2·row]`
+    /// words. An odd last row gets a partner of zeros, for which there must be room. With one value per word there is
+    /// nothing to do.
     unsafe fn pair_rows(first: *mut f32, rows: usize, row: usize);
     /// Transposes 16×16 words.
     unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
-    /// Runs a task that was compiled for these instructions.
+    /// Runs a task compiled for these instructions.
     unsafe fn run<T: Task>(task: T) -> T::Output;
     /// [`super::product::product`] compiled for these instructions, as a function of its own.
     unsafe fn product(product: &super::product::Product);
@@ -77,11 +77,11 @@ pub(crate) trait Kernel: 'static {
 pub(crate) trait Task {
     type Output;
     /// # Safety
-    /// The CPU has the instructions of `K`, and the task's pointers are good.
+    /// The CPU has the instructions of `K`, and the task's pointers are valid.
     unsafe fn run<K: Kernel>(self) -> Self::Output;
 }
 
-/// The error of a precision that the CPU lacks.
+/// The error for a precision that the CPU lacks.
 pub(crate) fn check_precision(cpu: &Cpu, precision: Precision) -> Result<()> {
     if matches!(precision, Precision::Tf32 | Precision::Bf16x3) {
         let message = "tf32 and bf16x3 need a GPU; use --precision f32 or bf16";
@@ -97,12 +97,12 @@ pub(crate) fn check_precision(cpu: &Cpu, precision: Precision) -> Result<()> {
     Ok(())
 }
 
-/// Runs the task with the kernel for `cpu` and `precision`, which [`check_precision`] has let pass.
+/// Runs the task with the kernel for `cpu` and `precision`, which [`check_precision`] has accepted.
 ///
 /// # Safety
-/// The task's pointers are good, as its own description says.
+/// The task's pointers are valid, as its own description says.
 pub(crate) unsafe fn run<T: Task>(cpu: &Cpu, precision: Precision, task: T) -> T::Output {
-    // SAFETY: `Simd::detect` found the instructions of the level before it was made.
+    // SAFETY: `Simd::detect` found the instructions of this level.
     unsafe {
         match (cpu.simd(), precision) {
             #[cfg(target_arch = "x86_64")]
@@ -142,8 +142,8 @@ pub(crate) unsafe fn block<K: Kernel>(rows: usize, vectors: usize, inner: &Inner
     pick!(1 2 3 4 5 6 7 8 9 10 11);
 }
 
-/// The vector operations of kernels without vectors of sixteen: arrays, which the compiler
-/// vectorises for the level's instructions. One f32 in a word.
+/// The vector operations of kernels without vectors of sixteen: arrays, which the compiler vectorises for the
+/// instruction level. One f32 per word.
 macro_rules! array_operations {
     () => {
         type V = [f32; LANES];

@@ -58,7 +58,7 @@ pub fn forward(
     }
 }
 
-/// [`forward`] for `measure`, which calls it again and again: the data are on the device already.
+/// [`forward`] for `measure`, which repeats it: the data are already on the device.
 pub(crate) fn repeat<T>(
     device: &Device,
     layers: &[Layer],

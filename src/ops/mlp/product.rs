@@ -5,8 +5,8 @@
 
 use super::kernel::{Block, COLUMNS, Inner, Kernel, LANES, ROWS, block};
 
-/// Words of a row of f32 activations of this width: whole vectors, and an odd number of them, since
-/// rows that are a power of two apart fall on the same lines of the cache.
+/// Words of a row of f32 activations of this width: whole vectors, and an odd number of them, since rows a power of two
+/// apart would fall on the same cache lines.
 pub(crate) fn wide_stride(width: usize) -> usize {
     (width.div_ceil(LANES) | 1) * LANES
 }
@@ -21,12 +21,12 @@ pub(crate) fn panel_words(columns: usize, terms: usize, per_word: usize) -> usiz
     columns.next_multiple_of(COLUMNS) * terms.div_ceil(per_word)
 }
 
-/// What becomes of a result.
+/// What happens to a result.
 #[derive(Clone, Copy)]
 pub(crate) enum Out {
-    /// Plus the addend, as f32.
+    /// The result plus the addend, as f32.
     Linear { to: *mut f32, row: usize },
-    /// Plus the addend, negative ones cut off, as operand.
+    /// The same with negative values set to 0, as operand.
     Relu { to: *mut f32, row: usize },
     /// Zero where `mask`, a row of operands, is not positive; as operand.
     Masked { mask: *const f32, mask_row: usize, to: *mut f32, row: usize },
@@ -43,7 +43,7 @@ pub(crate) struct Product {
     pub a: *const f32,
     pub a_row: usize,
     pub b: *const f32,
-    /// f32, added before the ReLU: a bias (`addend_row` = 0) or a row for each row.
+    /// f32, added before the ReLU: a bias (`addend_row` = 0), or one addend row for each row.
     pub addend: *const f32,
     pub addend_row: usize,
     pub out: Out,
@@ -52,7 +52,7 @@ pub(crate) struct Product {
 /// Computes the product; results are written in whole vectors.
 ///
 /// # Safety
-/// As [`Kernel`] says.
+/// As for [`Kernel`].
 #[inline(always)]
 pub(crate) unsafe fn product<K: Kernel>(p: &Product) {
     let mut c = Block([[0.0; COLUMNS]; ROWS]);
@@ -62,7 +62,7 @@ pub(crate) unsafe fn product<K: Kernel>(p: &Product) {
         let column = first * LANES;
         for row in (0..p.rows).step_by(ROWS) {
             let m = (p.rows - row).min(ROWS);
-            // SAFETY: as the caller promises; columns up to whole vectors are inside every row.
+            // SAFETY: as the caller promises; columns rounded up to whole vectors are inside every row.
             unsafe {
                 let inner = Inner {
                     a: p.a.add(row * p.a_row),
@@ -88,7 +88,7 @@ pub(crate) unsafe fn product<K: Kernel>(p: &Product) {
 /// Writes sixteen results.
 #[inline(always)]
 unsafe fn finish<K: Kernel>(p: &Product, m: usize, column: usize, value: K::V) {
-    // SAFETY: as the caller of `product` promises.
+    // SAFETY: as promised by the caller of `product`.
     unsafe {
         let addend = || K::load(p.addend.add(m * p.addend_row + column));
         match p.out {
@@ -123,7 +123,7 @@ impl Weights {
     /// Up to 16 weights of a row, zeros outside the matrix.
     #[inline(always)]
     unsafe fn read<K: Kernel>(&self, output: usize, input: usize) -> K::V {
-        // SAFETY: the matrix is good for its elements, and others are not touched.
+        // SAFETY: the matrix is valid for its elements, and others are not touched.
         unsafe {
             if output >= self.outputs || input >= self.inputs {
                 return K::zero();
@@ -141,7 +141,7 @@ impl Weights {
 
 /// Packs panel number `panel` of the forward product: columns are outputs, the sum is over inputs.
 ///
-/// # Safety
+/// As for [`Kernel`]; `to` has room for the panel.
 /// As [`Kernel`] says; `to` takes the panel.
 #[inline(always)]
 pub(crate) unsafe fn pack_forward<K: Kernel>(weights: &Weights, panel: usize, to: *mut f32) {
@@ -176,7 +176,7 @@ pub(crate) unsafe fn pack_forward<K: Kernel>(weights: &Weights, panel: usize, to
 /// Packs panel number `panel` of the backward product: columns are inputs, the sum is over outputs.
 ///
 /// # Safety
-/// As [`Kernel`] says; `to` takes the panel.
+/// As for [`Kernel`]; `to` has room for the panel.
 #[inline(always)]
 pub(crate) unsafe fn pack_backward<K: Kernel>(weights: &Weights, panel: usize, to: *mut f32) {
     let words = weights.outputs.div_ceil(K::PER_WORD);

@@ -1,27 +1,27 @@
-//! The network in f64, one number at a time: what every implementation is compared with.
+//! The network in f64, one number at a time: the reference for every implementation.
 //!
-//! Rounding after each operation turns it into the naive implementation in a lower precision, whose
-//! error says how much error an implementation may have.
+//! With rounding after each operation it becomes the naive implementation in a lower precision, whose error says how
+//! much error an implementation may have.
 
 use crate::model::{Layer, Precision};
 
 /// How numbers are rounded in [`reference`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
-    /// Not, but for f64's own rounding.
+    /// No rounding except that of f64.
     Exact,
-    /// As in the naive implementation: partial sums, and what is stored, to f32; factors of a product
-    /// inside a sum as the precision asks.
+    /// As in the naive implementation: partial sums and stored values to f32; factors of a product inside a sum as the
+    /// precision demands.
     Naive(Precision),
 }
 
 impl Rounding {
-    /// What a partial sum is stored as.
+    /// The stored value of a partial sum.
     pub fn sum(self, x: f64) -> f64 {
         if self == Rounding::Exact { x } else { to_f32(x) }
     }
 
-    /// The same with factors that are not rounded below f32.
+    /// The same, but factors are not rounded below f32.
     pub fn wide(self) -> Self {
         if self == Rounding::Exact { self } else { Rounding::Naive(Precision::F32) }
     }
@@ -48,8 +48,8 @@ fn bf16x3(x: f64) -> f64 {
     bf16(x) + bf16(x - bf16(x))
 }
 
-/// Calls a function with the roundings of operands and sums as its last arguments. Each call is compiled
-/// on its own: most of the time of the tests goes into these loops.
+/// Calls a function with the roundings of operands and sums as its last arguments. Each call is compiled separately:
+/// most of the time of the tests goes into these loops.
 macro_rules! with_rounding {
     ($rounding:expr, $function:ident($($argument:expr),*)) => {
         match $rounding {
@@ -80,7 +80,7 @@ pub fn reference(
     values
 }
 
-/// Units whose sums grow side by side: each of them waits for its own last addition.
+/// Units summed side by side: each waits only for its own last addition.
 const SIDE_BY_SIDE: usize = 8;
 
 fn layer_outputs(
@@ -104,8 +104,8 @@ fn layer_outputs(
     outputs
 }
 
-/// Adds the gradient of the parameters to `gradients`, given `values` of [`reference`] and the gradient
-/// of the output of one row; returns the gradient of its input.
+/// Adds the gradient of the parameters to `gradients`, given `values` from [`reference`] and the gradient of the output
+/// of one row; returns the gradient of its input.
 pub fn reference_gradient(
     layers: &[Layer],
     parameters: &[f64],

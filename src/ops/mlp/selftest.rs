@@ -17,7 +17,7 @@ const CASES: [[usize; 4]; 7] = [
     [2, 20, 3, 600],
 ];
 
-/// Each network at each precision of the device: error at most twice that of the naive implementation.
+/// Each network at each precision of the device: the error may be twice that of the naive implementation.
 pub fn checks(device: &Device) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     for case in CASES {
@@ -65,8 +65,8 @@ fn check_forward(device: &Device, case: [usize; 4], precision: Precision) -> Res
     })
 }
 
-/// Gradients of the inputs and of the parameters for random ones of the outputs. Biases keep the units
-/// away from zero, every other one off: rounding would switch units, and the error would be luck.
+/// Gradients of the inputs and of the parameters, for random gradients of the outputs. Biases keep the units away from
+/// zero, every other one off: otherwise rounding would switch units, and the error would be a matter of luck.
 fn check_gradient(gpu: Gpu, case: [usize; 4], precision: Precision) -> Result<Vec<Check>> {
     let [layers, hidden, messages, rows] = case;
     let (network, mut parameters, inputs) = network(case);

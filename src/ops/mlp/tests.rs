@@ -1,4 +1,4 @@
-//! Every level of instructions and both precisions against the reference, and wrong buffers.
+//! Every instruction level and both precisions against the reference, and wrong buffers.
 
 use super::*;
 use crate::device::{Cpu, Simd};
@@ -6,7 +6,7 @@ use crate::model::Shape;
 use crate::ops::relative_error;
 use crate::random::Random;
 
-/// The precisions and the lowest level that has them.
+/// The precisions and the lowest level that has each.
 const LOWEST: [(Precision, Simd); 2] =
     [(Precision::F32, Simd::Scalar), (Precision::Bf16, Simd::Avx512Bf16)];
 

@@ -1,5 +1,5 @@
-//! The radius graph on the CPU: nodes sorted by cell, blocks of candidates that the compiler
-//! vectorises for each level, rows in parallel.
+//! The radius graph on the CPU: nodes sorted by cell, blocks of candidates that the compiler vectorises for each level,
+//! rows in parallel.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ const LANES: usize = 16;
 /// Rows of a task.
 const ROWS: usize = 128;
 
-/// The nodes, cell after cell.
+/// The nodes, cell by cell.
 pub(super) struct Cells<'a> {
     simd: Simd,
     reach: Reach,
@@ -22,14 +22,14 @@ pub(super) struct Cells<'a> {
     positions: &'a [f32],
     /// `[cell + 1]`
     start: Vec<u32>,
-    /// x, y and z, `[node]` each, and NaN to fill the last block.
+    /// x, y and z, `[node]` each, with NaN to fill the last block.
     sorted: [Vec<f32>; 3],
-    /// `[node]`: which node it is.
+    /// `[node]`: the number of the node.
     node: Vec<u32>,
 }
 
 impl<'a> Cells<'a> {
-    /// Sorts by counting.
+    /// Makes the cells by a counting sort.
     pub(super) fn new(cpu: Cpu, positions: &'a [f32], reach: Reach, grid: Grid) -> Self {
         let nodes = positions.len() / 3;
         let mut start = vec![0u32; grid.cells() + 1];
@@ -60,7 +60,7 @@ impl<'a> Cells<'a> {
         let mut row_start = vec![0; nodes + 1];
         let tasks = row_start[1..].par_chunks_mut(ROWS).enumerate();
         tasks.for_each(|(task, counts)| match self.simd {
-            // SAFETY: a level is only made where `Simd::detect` found its instructions.
+            // SAFETY: a level exists only if `Simd::detect` found its instructions.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx512 | Simd::Avx512Bf16 => unsafe { count_avx512(self, task * ROWS, counts) },
             // SAFETY: as above.
@@ -74,7 +74,7 @@ impl<'a> Cells<'a> {
         row_start
     }
 
-    /// The senders of each row; `row_start` is that of this graph.
+    /// Writes the senders of each row; `row_start` is that of this graph.
     pub(super) fn write(&self, row_start: &[u64], mut senders: &mut [u32]) {
         let nodes = self.positions.len() / 3;
         let mut tasks = Vec::with_capacity(nodes.div_ceil(ROWS));
@@ -100,8 +100,8 @@ impl<'a> Cells<'a> {
         });
     }
 
-    /// Calls `each(first, len, squares)` for each block of candidates of node `i`: places
-    /// first..first + len of the sorted nodes, and their squared distances.
+    /// Calls `each(first, len, squares)` for each block of candidates of node `i`: places first..first + len of the
+    /// sorted nodes, and their squared distances.
     #[inline(always)]
     fn candidates(&self, i: usize, each: impl FnMut(usize, usize, &[f64; LANES])) {
         self.candidates_of(self.positions[3 * i..][..3].try_into().expect("three of three"), each);
@@ -163,7 +163,7 @@ fn count_avx2(cells: &Cells, first: usize, counts: &mut [u64]) {
     count(cells, first, counts);
 }
 
-/// The neighbours of nodes first, first + 1, …
+/// Counts the neighbours of nodes first, first + 1, …
 #[inline(always)]
 fn count(cells: &Cells, first: usize, counts: &mut [u64]) {
     let limit = cells.reach.radius * cells.reach.radius;
@@ -173,7 +173,7 @@ fn count(cells: &Cells, first: usize, counts: &mut [u64]) {
             let hits: u32 = (0..LANES).map(|k| u32::from((squares[k] <= limit) & (k < len))).sum();
             within += u64::from(hits);
         });
-        // The node is at no distance from itself.
+        // The node itself is at distance zero.
         *count = within - 1;
     }
 }
@@ -190,7 +190,7 @@ fn write_avx2(c: &Cells, first: usize, rows: &[u64], senders: &mut [u32], found:
     write(c, first, rows, senders, found);
 }
 
-/// The senders of nodes first, first + 1, …, whose rows begin at `rows[0]`; `found` is scratch.
+/// Writes the senders of nodes first, first + 1, …, whose rows begin at `rows[0]`; `found` is scratch.
 #[inline(always)]
 fn write(cells: &Cells, first: usize, rows: &[u64], mut senders: &mut [u32], found: &mut Vec<u32>) {
     let limit = cells.reach.radius * cells.reach.radius;

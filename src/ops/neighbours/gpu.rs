@@ -12,16 +12,16 @@ const SCAN: Kernel = Kernel { module: "neighbours", name: "neighbours_scan" };
 const SORT: Kernel = Kernel { module: "neighbours", name: "neighbours_sort" };
 const COUNT: Kernel = Kernel { module: "neighbours", name: "neighbours_count" };
 const WRITE: Kernel = Kernel { module: "neighbours", name: "neighbours_write" };
-/// A thread for each node.
+/// Threads of a block; one thread for each node.
 const THREADS: u32 = 256;
-/// Of the one block of a scan, which has a sum for each.
+/// Threads of the single block of a scan, with a sum for each.
 const SCAN_THREADS: u32 = 1024;
-/// A warp for each node.
+/// One warp for each node.
 const WARP: usize = 32;
 /// The longest row that a warp of `neighbours_write` sorts in shared memory.
 pub(super) const ROOM: usize = 512;
 
-/// The nodes, cell after cell, and the rows, on the device.
+/// The nodes, cell by cell, and the rows, on the device.
 pub(crate) struct Cells {
     gpu: Gpu,
     reach: Reach,
@@ -32,7 +32,7 @@ pub(crate) struct Cells {
     row_start: Buffer<u64>,
 }
 
-/// What only counting needs.
+/// Data needed for counting only.
 pub(crate) struct Nodes {
     positions: Buffer<f32>,
     cell_count: Buffer<u32>,
@@ -41,7 +41,7 @@ pub(crate) struct Nodes {
 }
 
 impl Cells {
-    /// Sorts by counting, and counts the neighbours.
+    /// A counting sort, then counts the neighbours.
     pub(super) fn new(gpu: Gpu, positions: &[f32], reach: Reach) -> Result<Self> {
         let (mut cells, mut nodes) = Self::load(gpu, positions, reach)?;
         cells.count(&mut nodes)?;
@@ -91,7 +91,7 @@ impl Cells {
         let cell_scan =
             ScanArgs { counts: args.cell_count, starts: args.cell_start, len: cells as u64 };
         let row_scan = ScanArgs { counts: args.degree, starts: args.row_start, len: count as u64 };
-        // SAFETY: the buffers are as long as the kernels expect, and freed in the order of the stream.
+        // SAFETY: the buffers are as long as the kernels expect, and are freed in stream order.
         unsafe {
             self.launch(PLACE, Blocks::cover(count, THREADS), &args)?;
             self.scan(&cell_scan)?;
@@ -106,7 +106,7 @@ impl Cells {
         self.row_start.to_vec()
     }
 
-    /// The senders of each row, one for each edge.
+    /// Writes the senders of each row, one for each edge.
     pub(super) fn write(&self, senders: &mut [u32]) -> Result<()> {
         let mut written = self.gpu.buffer(senders.len())?;
         // SAFETY: there is one for each edge.
@@ -117,7 +117,7 @@ impl Cells {
     /// Enqueues the list of senders.
     ///
     /// # Safety
-    /// There is room for one of each edge.
+    /// There is room for one for each edge.
     pub(crate) unsafe fn list(&self, senders: &mut Buffer<u32>) -> Result<()> {
         let args = NeighboursArgs { senders: senders.write(senders.len()), ..self.args() };
         let shared = THREADS as usize / WARP * ROOM * size_of::<u32>();
@@ -126,7 +126,7 @@ impl Cells {
         unsafe { self.launch(WRITE, grid, &args) }
     }
 
-    /// What is there in any case.
+    /// The arguments that are always given.
     fn args(&self) -> NeighboursArgs {
         NeighboursArgs {
             positions: Pointer::NULL,

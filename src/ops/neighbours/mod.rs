@@ -1,13 +1,13 @@
-//! The radius graph in a periodic box: who is at most `radius` away from whom, by cell list.
+//! The radius graph in a periodic box: all pairs at most `radius` apart, found with a cell list.
 //!
-//! d² = δx² + δy² + δz² with δ = min(|xᵢ − xⱼ|, edge − |xᵢ − xⱼ|), and i and j are joined, in both
-//! directions, where d² ≤ radius². All of it is in f64 on the stored f32 positions, each operation
-//! rounded on its own and the sum taken from left to right: what SciPy's periodic `cKDTree` evaluates,
-//! so that both decide alike about pairs exactly `radius` apart. CPU and GPU give the same bits.
+//! d² = δx² + δy² + δz² with δ = min(|xᵢ − xⱼ|, edge − |xᵢ − xⱼ|), and i and j are joined, in both directions, if d² ≤
+//! radius². Everything is in f64 on the stored f32 positions, each operation rounded separately and the sum taken from
+//! left to right, as in SciPy's periodic `cKDTree`, so that both decide alike about pairs exactly `radius` apart. CPU
+//! and GPU give the same bits.
 //!
-//! The box is cut into cells at least `radius` wide, so that the neighbours of a node are in its own
-//! cell and the 26 around it. Edges are counted first, so that the caller can make room for them, in
-//! memory or in a mapped file, and are computed a second time to be written.
+//! The box is divided into cells at least `radius` wide, so that the neighbours of a node are in its own cell and the
+//! 26 around it. Edges are counted first, so that the caller can make room for them, in memory or in a mapped file, and
+//! computed a second time to be written.
 
 mod cpu;
 pub(crate) mod gpu;
@@ -21,16 +21,16 @@ use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
 use crate::ops::Call;
 
-/// The box and how far a neighbour may be, in the unit of the positions.
+/// The box and the largest distance of a neighbour, in the unit of the positions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reach {
-    /// Edge of the cube; it repeats itself in all three directions.
+    /// Edge of the cube, which is periodic in all three directions.
     pub edge: f64,
     /// The largest distance of neighbours, at most half the edge.
     pub radius: f64,
 }
 
-/// A graph whose edges are counted and not written yet.
+/// A graph whose edges have been counted but not written.
 pub struct Graph<'a> {
     row_start: Vec<u64>,
     on: On<'a>,
@@ -42,12 +42,12 @@ enum On<'a> {
     Gpu(gpu::Cells),
 }
 
-/// Counts the neighbours of each node, positions `[node, 3]` in [0, edge).
+/// Counts the neighbours of each node; positions `[node, 3]` in [0, edge).
 ///
 /// # Errors
-/// A box or radius that is not positive and finite, a radius above half the box, positions that are
-/// no rows of three, a position outside the box or not finite (with its row), more nodes than a u32
-/// counts, and on a GPU too little memory.
+/// A box or radius that is not positive and finite, a radius above half the box, positions that are not rows of three,
+/// a position outside the box or not finite (with its row), more nodes than a u32 counts, and on a GPU too little
+/// memory.
 pub fn count<'a>(device: &Device, positions: &'a [f32], reach: Reach) -> Result<Graph<'a>> {
     check(positions, reach)?;
     let (row_start, on) = match device {
@@ -64,7 +64,7 @@ pub fn count<'a>(device: &Device, positions: &'a [f32], reach: Reach) -> Result<
     Ok(Graph { row_start, on })
 }
 
-/// The nodes of a periodic box, for asking which of them are near a point; on the CPU.
+/// The nodes of a periodic box, for finding those near a point; on the CPU.
 pub struct Nodes<'a>(cpu::Cells<'a>);
 
 impl<'a> Nodes<'a> {
@@ -115,7 +115,7 @@ impl Graph<'_> {
     /// Writes the senders of each node, `[edge]`, ascending in each row.
     ///
     /// # Errors
-    /// An array that has not one element for each edge, and on a GPU too little memory.
+    /// An array without exactly one element for each edge, and on a GPU too little memory.
     pub fn write_senders(&self, senders: &mut [u32]) -> Result<()> {
         if senders.len() != self.edges() {
             let message = format!("has {} elements for {} edges", senders.len(), self.edges());
@@ -146,7 +146,7 @@ impl Reach {
         Ok(())
     }
 
-    /// Whether two nodes are neighbours: the one expression that decides, see the top of the file.
+    /// Whether two nodes are neighbours: the only place where this is decided, see the top of the file.
     #[inline(always)]
     fn joins(self, a: [f64; 3], b: [f64; 3]) -> bool {
         self.square_distance(a, b) <= self.radius * self.radius
@@ -174,7 +174,7 @@ fn check_nodes(nodes: usize) -> Result<()> {
     }
 }
 
-/// The cells: `side` along each axis, numbered with z running fastest.
+/// The cells: `side` along each axis, numbered with z varying fastest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Grid {
     side: u32,
@@ -183,8 +183,8 @@ struct Grid {
 }
 
 impl Grid {
-    /// At least a hair wider than the radius, so that rounding never puts neighbours two cells apart;
-    /// not many more cells than nodes.
+    /// Cells slightly wider than the radius, so that rounding never puts neighbours two cells apart; not many more
+    /// cells than nodes.
     fn new(reach: Reach, nodes: usize) -> Self {
         let fitting = (reach.edge / reach.radius * (1.0 - 1e-9)).floor();
         let enough = (nodes as f64).cbrt().ceil();
@@ -207,8 +207,7 @@ impl Grid {
         row.iter().fold(0, |cell, &x| cell * side + self.along(x) as usize)
     }
 
-    /// The cells up to one step from `cell` along an axis, each once: two ranges, the second often
-    /// empty.
+    /// The cells up to one step from `cell` along an axis, each once: two ranges, the second often empty.
     #[inline(always)]
     fn around(self, cell: u32) -> [Range<u32>; 2] {
         let side = self.side;
@@ -224,7 +223,7 @@ impl Grid {
     }
 }
 
-/// Every pair in turn: what all implementations are compared with.
+/// Every pair in turn: the reference for all implementations.
 fn reference(positions: &[f32], reach: Reach) -> (Vec<u64>, Vec<u32>) {
     let rows: Vec<[f64; 3]> =
         positions.chunks_exact(3).map(|row| [0, 1, 2].map(|axis| row[axis].into())).collect();
@@ -237,8 +236,8 @@ fn reference(positions: &[f32], reach: Reach) -> (Vec<u64>, Vec<u32>) {
     (row_start, senders)
 }
 
-/// [`count`] and the list of the `edges` senders for `measure`, which makes them again and again: positions
-/// are on the device already.
+/// [`count`] and the list of the `edges` senders for `measure`, which repeats them: positions are already on the
+/// device.
 pub(crate) fn repeat<T>(
     device: &Device,
     positions: &[f32],

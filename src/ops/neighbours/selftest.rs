@@ -1,4 +1,4 @@
-//! Boxes of few and many cells against every pair in turn: the edges have to be the same, bit for bit.
+//! Boxes of few and many cells against every pair in turn: the edges must be identical.
 
 use super::gpu::ROOM;
 use super::{Reach, count, reference};
@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::ops::Check;
 use crate::random::Random;
 
-/// Nodes, the edge of the box, the radius: no node and more than a GPU scans at a time, one cell and
-/// many, rows of every length.
+/// Nodes, the edge of the box, the radius: no nodes and more than a GPU scans at a time, one cell and many, rows of
+/// every length.
 const BOXES: [(usize, f64, f64); 11] = [
     (0, 1.0, 0.5),
     (1, 1.0, 0.5),
@@ -23,7 +23,7 @@ const BOXES: [(usize, f64, f64); 11] = [
     (9000, 1.0, 0.02),
 ];
 
-/// Wrong elements of rows and senders, of which none is allowed.
+/// Number of wrong elements in rows and senders; none is allowed.
 pub fn checks(device: &Device) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     for (nodes, edge, radius) in BOXES {
@@ -34,7 +34,7 @@ pub fn checks(device: &Device) -> Result<Vec<Check>> {
     checks.push(check(device, "pairs exactly at the radius".into(), &points(8), lattice)?);
     let crowd = Reach { edge: 1e3, radius: 50.0 };
     checks.push(check(device, "clusters across the faces".into(), &clusters(600, 1e3), crowd)?);
-    // Every node beside every other: a row as long as a warp of a GPU sorts in shared memory, and a longer one.
+    // Every node near every other: a row as long as a warp of a GPU sorts in shared memory, and a longer one.
     for nodes in [ROOM + 1, ROOM + 2] {
         let case = format!("rows of {}", nodes - 1);
         let reach = Reach { edge: 1.0, radius: 0.2 };
@@ -44,8 +44,8 @@ pub fn checks(device: &Device) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// Pairs around the faces of the box, each with the smallest radius that joins it and with the next
-/// smaller one: an operation that is rounded otherwise, or not at all, decides otherwise.
+/// Pairs around the faces of the box, each with the smallest radius that joins it and the next smaller one: an
+/// implementation with other rounding decides differently.
 fn last_bits(device: &Device) -> Result<Check> {
     let (edge, pairs) = (0.8, 24);
     let mut random = Random::new(9, 0);
@@ -81,7 +81,7 @@ fn check(device: &Device, case: String, positions: &[f32], reach: Reach) -> Resu
     Ok(Check { operation: "neighbours", case, error: error as f64, limit: 0.0 })
 }
 
-/// Anywhere in the box; the first at its corner, the second just below the opposite one.
+/// Random positions in the box; the first at its corner, the second just below the opposite one.
 pub(super) fn uniform(nodes: usize, edge: f64) -> Vec<f32> {
     let last = below(edge);
     let mut random = Random::new(7, nodes as u64);

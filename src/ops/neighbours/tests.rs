@@ -1,4 +1,4 @@
-//! Every level of instructions and the GPU against every pair in turn; what is refused.
+//! Every instruction level and the GPU against every pair in turn; what is refused.
 
 use super::selftest::{below, points, uniform};
 use super::*;
@@ -35,7 +35,7 @@ fn edges_that_a_person_can_count() {
         assert_eq!(rows, expected, "radius {radius}");
         assert_eq!(senders.len() as u64, 216 * degree);
     }
-    // Half the box apart, both ways round at once: one edge in each direction.
+    // Half the box apart, both ways round: one edge in each direction.
     let pair = [1.0, 1.0, 1.0, 1.0, 4.0, 1.0];
     assert_eq!(graph(&Device::cpu(), &pair, reach(3.0)), (vec![0, 1, 2], vec![1, 0]));
     // Around the corner of the box.
@@ -46,8 +46,8 @@ fn edges_that_a_person_can_count() {
 
 #[test]
 fn rounding_does_not_put_neighbours_two_cells_apart() {
-    // Lattices whose spacing is the radius and a tenth of the box, at the faces of cells as wide: the
-    // reciprocal of the width is rounded, and 49 · (1 / 49) is below 1.
+    // Lattices whose spacing is the radius and a tenth of the box, at the faces of cells of that width: the reciprocal
+    // of the width is rounded, and 49 · (1 / 49) is below 1.
     for spacing in 1..=64u8 {
         let positions: Vec<f32> = points(10).iter().map(|x| x * f32::from(spacing)).collect();
         let radius = f64::from(spacing);

@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 use crate::law::{Law, Pair, laws};
 use crate::simd::f64s::{Lanes, MAX_WIDTH};
 
-/// Runs of one task: enough to keep lanes busy that finish early, few enough for many tasks.
+/// Runs of one task: enough to refill lanes that finish early, few enough for many tasks.
 const RUNS_PER_TASK: usize = 128;
 
-/// As [`super::integrate`].
+/// See [`super::integrate`].
 pub(super) fn integrate(
     cpu: &Cpu,
     batch: &Batch,
@@ -32,7 +32,7 @@ pub(super) fn integrate(
             let frames = Frames { positions, velocities, accelerations };
             let task = Task { batch, first, states, frames };
             match cpu.simd() {
-                // SAFETY: `Cpu` holds what was detected (or less).
+                // SAFETY: `Cpu` holds the detected level, or a lower one.
                 #[cfg(target_arch = "x86_64")]
                 Simd::Avx512 | Simd::Avx512Bf16 => unsafe { avx512::run(task) },
                 // SAFETY: as above.
@@ -43,10 +43,10 @@ pub(super) fn integrate(
         })
 }
 
-/// The runs that one thread integrates without asking anybody.
+/// The runs that one thread integrates on its own.
 struct Task<'a> {
     batch: &'a Batch<'a>,
-    /// The first run of the task, counted in the batch.
+    /// The first run of the task, counted within the batch.
     first: usize,
     states: &'a mut [f64],
     frames: Frames<'a>,
@@ -56,7 +56,7 @@ struct Task<'a> {
 pub(super) struct Systems<'a, V> {
     law: &'a Law,
     dim: usize,
-    /// Of all pairs of a body together.
+    /// The drag on a body from all its pairs.
     drag: V,
     mass: Vec<V>,
     inverse_mass: Vec<V>,
@@ -89,7 +89,7 @@ macro_rules! level {
             impl Level for $lanes {
                 #[inline(always)]
                 fn derivative(systems: &Systems<Self>, y: &[Self], k: &mut [Self]) {
-                    // SAFETY: only `run` above, which needs the same instructions, comes here.
+                    // SAFETY: called only from `run` above, which needs the same instructions.
                     unsafe { derivative(systems, y, k) }
                 }
             }
@@ -133,7 +133,7 @@ fn sized<V: Lanes>(law: &Law, systems: &Systems<V>, y: &[V], k: &mut [V]) {
     }
 }
 
-/// Velocities and accelerations: every pair once, action = reaction.
+/// Velocities and accelerations: each pair once, action = reaction.
 #[inline(always)]
 fn pairs<V: Lanes, const D: usize>(
     law: &Law,
@@ -150,7 +150,7 @@ fn pairs<V: Lanes, const D: usize>(
     for i in 0..bodies {
         for j in i + 1..bodies {
             let mut d = [V::splat(0.0); D];
-            // Not 0 where two bodies coincide: then 0 · (1 / r) is 0 and not NaN.
+            // Not 0 if two bodies coincide: then 0 · (1 / r) is 0, not NaN.
             let mut square = V::splat(f64::MIN_POSITIVE);
             for (c, d) in d.iter_mut().enumerate() {
                 *d = position[i * D + c] - position[j * D + c];
@@ -191,7 +191,7 @@ fn run<V: Level>(mut task: Task) -> Result<()> {
     }
 }
 
-/// Classical Runge–Kutta for one vector of systems after the other.
+/// Classical Runge–Kutta, one vector of systems after another.
 #[inline(always)]
 fn rk4<V: Level>(task: &mut Task, substeps: usize) -> Result<()> {
     let Batch { dim, bodies, dt, frames, .. } = *task.batch;
@@ -250,22 +250,22 @@ fn rk4<V: Level>(task: &mut Task, substeps: usize) -> Result<()> {
     Ok(())
 }
 
-/// What one lane is doing.
+/// The state of one lane.
 #[derive(Clone, Copy, Default)]
 struct Lane {
-    /// The run in it, counted in the task; `None` if there are no more.
+    /// The run in it, counted within the task; `None` if there are no more.
     run: Option<usize>,
-    /// The first frame that is not stored.
+    /// The first frame not yet stored.
     frame: usize,
     /// Time at the start of the step.
     time: f64,
     /// Size of the step.
     step: f64,
-    /// The step before was rejected: this one may not grow.
+    /// True if the previous step was rejected: this one may not grow.
     rejected: bool,
 }
 
-/// Error-controlled steps, of its own size in each lane; a lane that is done takes the next run.
+/// Error-controlled steps, with a separate step size in each lane; a lane that is done takes the next run.
 #[inline(always)]
 fn adaptive<V: Level>(task: &mut Task, tolerance: f64) -> Result<()> {
     let Batch { dim, bodies, dt, frames, .. } = *task.batch;
@@ -273,7 +273,7 @@ fn adaptive<V: Level>(task: &mut Task, tolerance: f64) -> Result<()> {
     let mut waiting = 0..task.states.len() / size;
     let end = (frames - 1) as f64 * dt;
     let mut lanes = vec![Lane::default(); V::WIDTH];
-    // The system of each lane in all lanes, for its frames.
+    // The system of each lane replicated in all lanes, for its frames.
     let first = task.first;
     let alone = |run: usize| systems::<V>(task.batch, |_| first + run);
     let mut alone_in: Vec<_> = lanes.iter().map(|_| alone(0)).collect();
@@ -286,7 +286,7 @@ fn adaptive<V: Level>(task: &mut Task, tolerance: f64) -> Result<()> {
             if lane.run.is_none()
                 && let Some(run) = waiting.next()
             {
-                // Frames are a fair first guess: too small costs a step, too large a rejection.
+                // The frame interval is a fair first guess: too small costs a step, too large a rejection.
                 *lane = Lane { run: Some(run), step: dt, ..Lane::default() };
                 stepper.fill(l, &task.states[run * size..][..size]);
                 alone_in[l] = alone(run);
@@ -311,7 +311,7 @@ fn adaptive<V: Level>(task: &mut Task, tolerance: f64) -> Result<()> {
         let error = stepper.attempt(&together, h, tolerance);
         let (mut errors, mut factors) = ([0.0; MAX_WIDTH], [0.0; MAX_WIDTH]);
         error.store(&mut errors);
-        // 0.9 error^(−1/8); 10 at the most, 0.2 at the least, and where the error is not finite.
+        // 0.9 error^(−1/8); at most 10, at least 0.2, also if the error is not finite.
         let factor = V::splat(0.9) * error.sqrt().sqrt().sqrt().inverse();
         factor.store(&mut factors);
 
@@ -366,7 +366,7 @@ fn adaptive<V: Level>(task: &mut Task, tolerance: f64) -> Result<()> {
     }
 }
 
-/// The systems in the lanes; `run` says which run of the batch is in lane l.
+/// The systems in the lanes; `run` gives the run of the batch in lane l.
 #[inline(always)]
 fn systems<'a, V: Lanes>(batch: &Batch<'a>, run: impl Fn(usize) -> usize) -> Systems<'a, V> {
     let Batch { law, dim, bodies, masses, charges, .. } = *batch;
@@ -383,7 +383,7 @@ fn systems<'a, V: Lanes>(batch: &Batch<'a>, run: impl Fn(usize) -> usize) -> Sys
     }
 }
 
-/// Lane l of `values` goes to `out[rows[l]..]`, as f32.
+/// Writes lane l of `values` to `out[rows[l]..]`, as f32.
 #[inline(always)]
 fn transpose<V: Lanes>(values: &[V], rows: &[usize], out: &mut [f32]) {
     const BLOCK: usize = 8;
@@ -411,7 +411,7 @@ fn gather<V: Lanes>(value: impl Fn(usize) -> f64) -> V {
 }
 
 impl Task<'_> {
-    /// Stores the states in the first `used` lanes; `place` says which run and frame each is.
+    /// Stores the states in the first `used` lanes; `place` gives run and frame of each.
     #[inline(always)]
     fn store<V: Lanes>(
         &mut self,

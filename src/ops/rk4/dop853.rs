@@ -1,5 +1,5 @@
-//! One step of the embedded pair of order 8 with estimates of order 5 and 3 and an interpolant of
-//! order 7, for a vector of systems that each have their own step size.
+//! One step of the embedded pair of order 8 with estimates of order 5 and 3 and an interpolant of order 7, for a vector
+//! of systems, each with its own step size.
 //!
 //! Dormand and Prince's method as published in Hairer, Nørsett, Wanner, "Solving Ordinary
 //! Differential Equations I", 2nd edition, II.5 and II.6 (the tables below are theirs).
@@ -13,17 +13,17 @@ type Row = &'static [(usize, f64)];
 /// Coefficients of the interpolant of one component: its value at the start, then seven more.
 const COEFFICIENTS: usize = 8;
 
-/// Components that are added up together: independent sums hide the latency of each other.
+/// Components that are summed together: independent sums hide each other's latency.
 const BLOCK: usize = 4;
 
-/// A vector of systems and room for one step of each. Rows of components are padded with zeros to a
-/// whole number of blocks.
+/// A vector of systems and work space for one step of each. Rows of components are padded with zeros to a whole number
+/// of blocks.
 pub(super) struct Stepper<V> {
     /// Components of y, without the padding.
     size: usize,
     /// y at the start of the step.
     y: Vec<V>,
-    /// y at its end.
+    /// y at the end of the step.
     end: Vec<V>,
     /// k of the 16 stages; the first is f(y), the 13th f(end).
     k: Vec<V>,
@@ -41,7 +41,7 @@ impl<V: Level> Stepper<V> {
         Stepper { size, y: room(1), end: room(1), k: room(16), stage: room(1), interpolant }
     }
 
-    /// y at the end of the step that was attempted last.
+    /// y at the end of the last attempted step.
     pub fn end(&self) -> &[V] {
         &self.end[..self.size]
     }
@@ -56,7 +56,7 @@ impl<V: Level> Stepper<V> {
         }
     }
 
-    /// To be called when lanes were filled.
+    /// To be called after lanes have been filled.
     #[inline(always)]
     pub fn begin(&mut self, systems: &Systems<V>) {
         V::derivative(systems, &self.y, &mut self.k[..self.size]);
@@ -85,13 +85,13 @@ impl<V: Level> Stepper<V> {
             }
         }
         let both = error_3.mul_add(V::splat(0.01), error_5) * V::splat(self.size as f64);
-        // Not 0 / 0 where nothing moves.
+        // Avoids 0 / 0 if nothing moves.
         let norm = h * error_5 * (both + V::splat(f64::MIN_POSITIVE)).inverse_sqrt();
         V::derivative(systems, &self.end, &mut self.k[12 * row..12 * row + self.size]);
         norm
     }
 
-    /// Prepares [`Stepper::at`] for the step that was attempted last.
+    /// Prepares [`Stepper::at`] for the last attempted step.
     #[inline(always)]
     pub fn interpolate(&mut self, systems: &Systems<V>, h: V) {
         for stage in 13..16 {
@@ -132,7 +132,7 @@ impl<V: Level> Stepper<V> {
         }
     }
 
-    /// Keeps the step in the lanes where `error` < 1.
+    /// Accepts the step in the lanes where `error` < 1.
     #[inline(always)]
     pub fn accept(&mut self, error: V) {
         let row = self.y.len();
@@ -158,7 +158,7 @@ impl<V: Level> Stepper<V> {
 
     /// Σ weight · k(stage) for one block of components.
     ///
-    /// Plain loops: closures are not always inlined, and then not compiled for the vectors.
+    /// Plain loops: closures are not always inlined, and then not compiled for the vector instructions.
     #[inline(always)]
     fn sums(&self, weights: Row, block: usize) -> [V; BLOCK] {
         let row = self.y.len();
@@ -174,7 +174,7 @@ impl<V: Level> Stepper<V> {
     }
 }
 
-/// Stages 1 to 15: what each adds up of the stages before it. Row 11 (stage 12) is the step itself.
+/// Stages 1 to 15: the combination of earlier stages for each. Row 11 (stage 12) is the step itself.
 const STAGES: [Row; 15] = [
     &[(0, 0.05260015195876773)],
     &[(0, 0.0197250569845379), (1, 0.0591751709536137)],

@@ -1,7 +1,7 @@
 //! Integration on a CUDA device: `kernels/rk4.cu`.
 //!
-//! All runs of a batch are integrated together, some frames at a time, and the frames of one launch
-//! stream back while the next goes on.
+//! All runs of a batch are integrated together, some frames at a time, and the frames of one launch stream back while
+//! the next runs.
 
 use rayon::prelude::*;
 
@@ -16,19 +16,19 @@ use crate::law::Law;
 use crate::law::potential::{Potential, small_integer};
 use crate::ops::expression::{Operand, Program, gpu as program};
 
-/// Threads of a block, a body each: bodies of a system are in one block.
+/// Threads of a block, one for each body; the bodies of a system are in one block.
 const THREADS: usize = 64;
-/// Of the embedded pair.
+/// Stages of the embedded pair.
 const STAGES: usize = 16;
-/// Bytes of frames of one launch, about.
+/// Approximate size of the frames of one launch, in bytes.
 const CHUNK: usize = 16 << 20;
-/// Steps of one launch, about: Ctrl-C waits for it.
+/// Approximate number of steps of one launch: Ctrl-C waits for it.
 const STEPS: usize = 20_000;
 
-/// A motion without failure.
+/// The value for a motion without failure.
 const FOLLOWED: u64 = u64::MAX;
 
-/// A user's law as the kernels read it.
+/// A user-defined law as the kernels read it.
 #[derive(Default)]
 struct Code {
     instructions: Vec<[u32; 4]>,
@@ -42,7 +42,7 @@ impl Code {
     fn new(potential: &Potential) -> Self {
         const WHOLE_POWER: u32 = Op::ALL.len() as u32;
         let derivative = potential.derivative();
-        // Its constants are f32; the expression has them in the same order.
+        // Its constants are f32; those of the expression are in the same order.
         let f = Program::new(derivative);
         let constants = derivative.constants();
         let mut instructions: Vec<[u32; 4]> = program::code(&f, false).collect();
@@ -73,7 +73,7 @@ fn kernel(integrator: Integrator, dim: usize, potential: bool) -> Kernel {
     Kernel { module: "rk4", name }
 }
 
-/// Frames of one launch: as many as fit a chunk, fewer where the device has no room for those.
+/// Frames of one launch: as many as fit a chunk, fewer if the device has no room for that many.
 pub(super) fn frames_at_once(batch: &Batch, free: usize) -> usize {
     let bytes = 3 * size_of::<f32>() * batch.runs() * batch.bodies * batch.dim;
     let steps = match batch.integrator {
@@ -84,7 +84,7 @@ pub(super) fn frames_at_once(batch: &Batch, free: usize) -> usize {
     (CHUNK.min(room) / bytes).min(STEPS / steps).clamp(1, batch.frames)
 }
 
-/// As [`super::integrate`].
+/// See [`super::integrate`].
 pub(super) fn integrate(gpu: Gpu, batch: &Batch, states: &mut [f64], frames: Frames) -> Result<()> {
     if batch.runs() == 0 || batch.frames == 0 {
         return Ok(());
@@ -93,7 +93,7 @@ pub(super) fn integrate(gpu: Gpu, batch: &Batch, states: &mut [f64], frames: Fra
     integrate_in_parts(gpu, batch, states, frames, at_once)
 }
 
-/// The same, `at_once` frames a launch.
+/// The same, with `at_once` frames per launch.
 pub(super) fn integrate_in_parts(
     gpu: Gpu,
     batch: &Batch,
@@ -126,11 +126,11 @@ pub(super) fn integrate_in_parts(
     motion.download(states)
 }
 
-/// The systems of a batch on the device, somewhere on their way.
+/// The systems of a batch on the device, at some point of their motion.
 pub(crate) struct Motion<'a> {
     gpu: Gpu,
     batch: &'a Batch<'a>,
-    /// The place of a built-in law in `Law::ALL`.
+    /// The index of a built-in law in `Law::ALL`.
     law: u32,
     code: Code,
     states: Buffer<f64>,
@@ -143,7 +143,7 @@ pub(crate) struct Motion<'a> {
 }
 
 impl<'a> Motion<'a> {
-    /// At the beginning.
+    /// At the start.
     ///
     /// # Errors
     /// More bodies than a block has threads; too little memory.
@@ -174,14 +174,14 @@ impl<'a> Motion<'a> {
         })
     }
 
-    /// Enqueues the step to where `other`, of the same batch, is.
+    /// Enqueues resetting to the state of `other`, of the same batch.
     pub(crate) fn return_to(&mut self, other: &Motion) -> Result<()> {
         self.states.copy_from(&other.states)?;
         self.progress.copy_from(&other.progress)?;
         self.failures.copy_from(&other.failures)
     }
 
-    /// Enqueues `count` frames, `first` being the next one, into `[3, run, count, body, dim]`.
+    /// Enqueues `count` frames, starting with `first`, into `[3, run, count, body, dim]`.
     pub(crate) fn launch(
         &mut self,
         first: usize,
@@ -225,12 +225,12 @@ impl<'a> Motion<'a> {
             ..Grid::new(runs.div_ceil(THREADS / bodies), THREADS as u32)
         };
         let kernel = kernel(integrator, dim, matches!(law, Law::Potential(_)));
-        // SAFETY: the lengths above are those that the kernel documents, and the caller keeps the
-        // frames, as everybody does who enqueues on a buffer of his own.
+        // SAFETY: the lengths above are those documented in the kernel, and the caller keeps the frames alive, like
+        // anyone who enqueues work on his own buffer.
         unsafe { self.gpu.launch(kernel, grid, &args) }
     }
 
-    /// Waits for the work; the states that it ended in.
+    /// Waits for the work; returns the final states.
     ///
     /// # Errors
     /// A motion that cannot be followed.
@@ -243,7 +243,7 @@ impl<'a> Motion<'a> {
     }
 }
 
-/// Bytes of shared memory of a block, as `enter` in the kernel takes them.
+/// Bytes of shared memory of a block, as `enter` in the kernel uses them.
 fn shared(batch: &Batch, code: &Code) -> usize {
     let Batch { integrator, dim, .. } = *batch;
     let column = THREADS * size_of::<f64>();
@@ -262,7 +262,7 @@ mod tests {
     use super::*;
     use crate::device::{Device, assert_traps, test_gpu};
 
-    /// What a launch of the first frames says after `change`.
+    /// The result of launching the first frames after `change`.
     fn launched(law: Law, change: impl FnOnce(&mut Motion)) -> Result<()> {
         let Some(Device::Gpu(gpu)) = test_gpu() else { unreachable!("asked for before") };
         let case = Case::new(law, 2, 3, 4, 1.0);

@@ -1,4 +1,4 @@
-//! Integration of many small systems of bodies at once: one lane of a vector each.
+//! Integration of many small systems of bodies at once, each in one lane of a vector.
 //!
 //! With y = (r, v) of all bodies of a system and y' = f(y) = (v, a),
 //! a_i = −(1/m_i) Σ_{j≠i} ∂U_ij/∂r_i:
@@ -6,8 +6,8 @@
 //! - `rk4`, h = dt / substeps: k1 = f(y), k2 = f(y + h/2 k1), k3 = f(y + h/2 k2), k4 = f(y + h k3),
 //!   y += h/6 (k1 + 2 k2 + 2 k3 + k4).
 //! - `adaptive`: the embedded pair of order 8 of Dormand and Prince with its interpolant of order 7
-//!   (`dop853.rs`). Each lane takes steps of its own size: |error| ≤ tolerance · (1 + |y|) in the root
-//!   mean square; frames are read off the interpolant, their accelerations are a(r) there.
+//!   (`dop853.rs`). Each lane has its own step size: |error| ≤ tolerance · (1 + |y|) in the root mean
+//!   square; frames are read off the interpolant, and their accelerations are a(r) there.
 //!
 //! Arithmetic is f64, frames are stored as f32. A system's trajectory depends neither on its
 //! neighbours in the vector nor on the number of threads.
@@ -66,7 +66,7 @@ pub struct Batch<'a> {
     pub charges: &'a [f64],
     /// Number of the first run, for error messages.
     pub first_run: usize,
-    /// Who may stop it.
+    /// Who may stop the integration.
     pub observer: &'a dyn Observer,
 }
 
@@ -76,7 +76,7 @@ impl Batch<'_> {
         self.masses.len() / self.bodies
     }
 
-    /// The error of a motion that is not finite; `run` counts in the batch.
+    /// The error for a motion that is not finite; `run` counts within the batch.
     fn lost(&self, run: usize, time: f64) -> Error {
         Error::usage(format!(
             "the motion of run {} cannot be followed beyond time {time}: \
@@ -96,11 +96,11 @@ pub struct Frames<'a> {
     pub accelerations: &'a mut [f32],
 }
 
-/// Integrates every system of the batch from `states` `[run, 2, body, dim]` (positions, then
-/// velocities), fills the frames and leaves the last state in `states`.
+/// Integrates every system of the batch from `states` `[run, 2, body, dim]` (positions, then velocities), fills the
+/// frames and leaves the last state in `states`.
 ///
-/// A motion that is not finite is an error that names run and time, a stop of the observer is one as
-/// well; frames are then incomplete.
+/// A motion that is not finite gives an error that names run and time; so does a stop by the observer. Frames are then
+/// incomplete.
 ///
 /// # Panics
 /// If the lengths of the buffers disagree: a programming error.
@@ -124,8 +124,8 @@ pub fn integrate(device: &Device, batch: &Batch, states: &mut [f64], frames: Fra
     }
 }
 
-/// [`integrate`] from `states` for `measure`, which does it again and again: the data are on the device
-/// already, and frames stay there. What the last time led to is in `states` then.
+/// [`integrate`] from `states` for `measure`, which repeats it: the data are already on the device, and frames stay
+/// there. Afterwards `states` holds the result of the last repetition.
 pub(crate) fn repeat<T>(
     device: &Device,
     batch: &Batch,

@@ -11,7 +11,7 @@ use crate::random::Random;
 const SIZES: [(usize, usize, usize); 6] =
     [(2, 2, 35), (2, 3, 7), (2, 4, 17), (3, 5, 13), (2, 33, 2), (3, 64, 2)];
 
-/// States to 1e-12 with fixed steps, to 1e-7 with error control; frames to f32.
+/// Accuracy: states to 1e-12 with fixed steps, to 1e-7 with error control; frames to f32.
 pub fn checks(device: &Device) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     for law in laws() {
@@ -30,7 +30,7 @@ pub fn checks(device: &Device) -> Result<Vec<Check>> {
                 Ok(())
             };
             compare(Integrator::Rk4 { substeps: 2 }, "fixed steps", 2, [1e-12, 1.2e-7])?;
-            // A jump of the force costs any integrator its order.
+            // A jump in the force costs any integrator its order.
             if law != Law::Discontinuous && bodies < 10 {
                 let integrator = Integrator::Adaptive { tolerance: TOLERANCE };
                 compare(integrator, "error control", 10, [1e-7, 2e-7])?;
@@ -40,7 +40,7 @@ pub fn checks(device: &Device) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// A few systems, and what came out of them.
+/// A few systems, and the results for them.
 #[derive(Clone)]
 pub(super) struct Case {
     pub law: Law,
@@ -61,14 +61,14 @@ pub(super) struct Out {
 }
 
 impl Case {
-    /// `runs` random systems, their bodies `spread` apart so that no encounter is close.
+    /// `runs` random systems, their bodies `spread` apart so that there is no close encounter.
     pub fn new(law: Law, dim: usize, bodies: usize, runs: usize, spread: f64) -> Case {
         let mut random = Random::new(3, (dim * 100 + bodies) as u64);
         let mut states = Vec::new();
         for _ in 0..runs {
             for body in 0..bodies {
                 for d in 0..dim {
-                    // A grid of side 4 in two or three dimensions, shaken.
+                    // A perturbed grid of side 4 in two or three dimensions.
                     let place = (body / 4usize.pow(d as u32)) % if d + 1 < dim { 4 } else { 64 };
                     states.push(spread * (place as f64 + 0.3 * (random.uniform() - 0.5)));
                 }
@@ -101,7 +101,7 @@ impl Case {
         }
     }
 
-    /// On `device`, into poisoned frames.
+    /// Integrates on `device`, into poisoned frames.
     pub fn integrate(&self, device: &Device, integrator: Integrator) -> Result<Out> {
         let poison = vec![f32::NAN; self.runs() * self.frames * self.bodies * self.dim];
         let mut out = Out {
@@ -139,8 +139,8 @@ impl Case {
         all
     }
 
-    /// The plain reference: classical Runge–Kutta, one system after the other. States of all frames
-    /// `[run, frame, 2, body, dim]`.
+    /// The plain reference: classical Runge–Kutta, one system after another. Returns the states of all frames, `[run,
+    /// frame, 2, body, dim]`.
     pub fn reference(&self, substeps: usize) -> Vec<f64> {
         let half = self.bodies * self.dim;
         let h = self.dt / substeps as f64;
@@ -175,8 +175,8 @@ impl Case {
         (0..self.runs()).flat_map(frames).collect()
     }
 
-    /// Largest difference of `out`'s states and frames from `[run, frame, 2, body, dim]`, relative to
-    /// the largest number among them; NaN where one is. (f64 for the states, f32 for the frames.)
+    /// Largest difference of `out`'s states and frames from `[run, frame, 2, body, dim]`, relative to the largest
+    /// number among them; NaN if there is one. (f64 for the states, f32 for the frames.)
     pub fn errors(&self, out: &Out, expected: &[f64]) -> (f64, f64) {
         let half = self.bodies * self.dim;
         let size = expected.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
@@ -205,13 +205,12 @@ impl Case {
     }
 }
 
-/// The larger one; NaN where one is.
+/// The larger one; NaN if either is.
 fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || a > b { a } else { b }
 }
 
-/// The built-in laws, and two of a user's: the second is not symmetric and goes through every kind of
-/// node.
+/// The built-in laws, and two user-defined ones: the second is not symmetric and uses every kind of node.
 pub(super) fn laws() -> Vec<Law> {
     let own = ["m1*m2*log(r)", "m1*exp(-r)*sqrt(r) + q1*q2/r^2 + IF(r - 50, r, r^1.5)"];
     let own = own.iter().filter_map(|text| Law::from_potential(text).ok());

@@ -12,7 +12,7 @@ fn cpu(simd: Simd) -> Device {
 const RK4: Integrator = Integrator::Rk4 { substeps: 2 };
 const ADAPTIVE: Integrator = Integrator::Adaptive { tolerance: TOLERANCE };
 
-/// Rounding of a frame to f32, with the rounding of a few hundred f64 operations.
+/// Rounding of a frame to f32, plus that of a few hundred f64 operations.
 const F32: f64 = 1.2e-7;
 
 #[test]
@@ -57,7 +57,7 @@ fn adaptive_agrees_with_fine_fixed_steps_at_every_level() {
 fn rk4_converges_at_order_four() {
     for law in [Law::Spring, Law::Inverse, Law::InverseSquare, Law::Charge] {
         let mut case = Case::new(law.clone(), 2, 4, 5, 1.5);
-        // Short enough that no two bodies meet: there the force has a kink.
+        // Short enough that no two bodies meet: the force has a kink there.
         case.dt = 0.04;
         case.frames = 6;
         let exact = case.integrate(&Device::cpu(), Integrator::Rk4 { substeps: 400 }).unwrap();
@@ -89,7 +89,7 @@ fn adaptive_converges_with_the_tolerance() {
         let tolerances = [1e-4, 1e-6, 1e-8, 1e-10];
         let errors = tolerances.map(error);
         for (error, tolerance) in errors.iter().zip(tolerances) {
-            // A hundred times for what steps add up to and forces amplify.
+            // A factor of a hundred for accumulated steps and amplification by forces.
             assert!(*error < 100.0 * tolerance, "{law:?}: {errors:?}");
         }
         assert!(errors[3] < 1e-2 * errors[0], "{law:?}: {errors:?}");
@@ -160,7 +160,7 @@ fn translated_and_permuted_systems_move_alike() {
             let (bodies, dim) = (case.bodies, case.dim);
             let size = 2 * bodies * dim;
             let mut other = case.clone();
-            // Bodies in reverse order, everything moved by (1, 1).
+            // Bodies in reverse order, everything shifted by (1, 1).
             for run in 0..case.runs() {
                 for b in 0..bodies {
                     let from = bodies - 1 - b;
@@ -216,7 +216,7 @@ fn neighbours_and_threads_change_no_bit() {
     }
 }
 
-/// Nine runs of which the seventh begins where the potential is not defined.
+/// Nine runs, of which the seventh starts where the potential is not defined.
 fn broken() -> Case {
     let mut case = Case::new(Law::from_potential("(r - 1)^1.5").unwrap(), 2, 2, 9, 3.0);
     case.states[6 * 8 + 2] = case.states[6 * 8] + 0.1;
@@ -235,7 +235,7 @@ fn what_cannot_be_followed_is_an_error_that_names_the_run() {
     }
 }
 
-/// Where two bodies coincide the laws that are finite there go on.
+/// If two bodies coincide, the laws that are finite there continue.
 #[test]
 fn coinciding_bodies_are_no_nan() {
     let mut case = Case::new(Law::Spring, 2, 3, 1, 1.5);
@@ -270,7 +270,7 @@ struct Witness {
     states: Vec<[Vec<Vec<f64>>; 2]>,
 }
 
-/// Each row of kernels/common/laws.cuh has the place and the name of the law.
+/// Each row of kernels/common/laws.cuh has the law's place and name.
 #[test]
 fn kernels_have_a_row_for_every_law() {
     let text = include_str!("../../../kernels/common/laws.cuh");
@@ -298,7 +298,7 @@ fn agrees_with_scipy() {
         for (integrator, tolerance) in
             [(ADAPTIVE, 1e-6), (tight, 1e-10), (Integrator::Rk4 { substeps: 200 }, 1e-9)]
         {
-            // A jump of the force costs any integrator its order.
+            // A jump in the force costs any integrator its order.
             let jump = case.law == Law::Discontinuous;
             let tolerance = if jump { 1e-4 } else { tolerance };
             let out = case.integrate(&Device::cpu(), integrator).unwrap();
@@ -334,7 +334,7 @@ fn gpu_conserves_energy_and_momentum() {
     check_conservation(&gpu);
 }
 
-/// The built-in laws use nothing but arithmetic and square roots, in the order of the CPU.
+/// The built-in laws use nothing but arithmetic and square roots, in the same order as on the CPU.
 #[test]
 fn gpu_is_the_avx2_level_bit_for_bit() {
     let Some(gpu) = crate::device::test_gpu() else { return };

@@ -1,13 +1,13 @@
-//! Sums over edges on the CPU. Memory sets the pace: values are read in their own order, each by
-//! the one thread that has its receiver, and the vectors that every CPU has will do.
+//! Sums over edges on the CPU. Memory bandwidth sets the pace: values are read in their own order, each by the one
+//! thread that owns its receiver, and baseline vector instructions are enough.
 
 use rayon::prelude::*;
 
 use super::Edges;
 
-/// Nodes of a task on rows.
+/// Nodes of a task for edges in rows.
 const NODES: usize = 64;
-/// Edges that a task on edges in any order looks at before it adds.
+/// For edges in any order, how many a task looks at before it adds.
 const BLOCK: usize = 256;
 
 pub(super) fn add(edges: Edges, width: usize, values: &[f32], out: &mut [f32]) {
@@ -22,8 +22,8 @@ pub(super) fn add(edges: Edges, width: usize, values: &[f32], out: &mut [f32]) {
                 }
             });
         }
-        // A part of the nodes for each thread, which passes over the edges of the others: after a sort
-        // by receiver values would be read out of their order, which takes twice as long.
+        // Each thread gets a part of the nodes and skips the edges of the others: after a sort by receiver values would
+        // be read out of order, which takes twice as long.
         Edges::Receivers(receivers) => {
             let part = nodes.div_ceil(rayon::current_num_threads()).max(1);
             out.par_chunks_mut(part * width).enumerate().for_each(|(task, sums)| {

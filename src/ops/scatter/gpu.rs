@@ -41,7 +41,7 @@ enum On {
 }
 
 impl Loaded {
-    /// Uploads what [`check`](super::check) has found to fit.
+    /// Uploads data that [`check`](super::check) has accepted.
     ///
     /// # Errors
     /// Too little memory.
@@ -79,7 +79,7 @@ impl Loaded {
             }
             On::Receivers(receivers) => {
                 let args = ScatterArgs { receivers: receivers.read(edges), ..args };
-                // As many lanes for an edge as the kernel takes.
+                // The number of lanes that the kernel uses for an edge.
                 (EDGES, args, edges * self.width.next_power_of_two().min(WARP))
             }
         };

@@ -1,9 +1,9 @@
 //! Sums over the edges of a graph: out[r, :] += Σ values[e, :] over the edges e whose receiver is r.
 //!
-//! The edges come in any order, with a receiver each, or sorted by receiver, as rows. On the CPU
-//! both are sums in the order of the edges, the same bits for any number of threads. On a GPU rows are
-//! summed without atomics, in an order that is fixed; edges in any order are added by atomics, whose
-//! order, and with it the last bits of a sum, differs from call to call.
+//! The edges come in any order, with a receiver each, or sorted by receiver, as rows. On the CPU both are summed in the
+//! order of the edges, with the same bits for any number of threads. On a GPU rows are summed without atomics, in a
+//! fixed order; edges in any order are added with atomics, whose order, and with it the last bits of a sum, differs
+//! from call to call.
 
 mod cpu;
 pub(crate) mod gpu;
@@ -15,7 +15,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::Call;
 
-/// Which edges go where.
+/// The edges and their receivers.
 #[derive(Clone, Copy, Debug)]
 pub enum Edges<'a> {
     /// `[edge]`: the receiver of each.
@@ -27,8 +27,8 @@ pub enum Edges<'a> {
 /// Adds `values [edge, width]` to `out [node, width]`.
 ///
 /// # Errors
-/// Arrays whose lengths do not fit, a receiver that is no node, a row that ends before it begins (each
-/// with its row), and on a GPU too little memory; nothing is added then.
+/// Arrays whose lengths do not fit, a receiver that is not a node, a row that ends before it begins (each with its
+/// row), and on a GPU too little memory; nothing is added then.
 pub fn add(
     device: &Device,
     edges: Edges,
@@ -90,7 +90,7 @@ fn check(edges: Edges, width: usize, values: usize, out: usize) -> Result<()> {
     }
 }
 
-/// [`add`] for `measure`, which calls it again and again: the data are on the device already.
+/// [`add`] for `measure`, which repeats it: the data are already on the device.
 pub(crate) fn repeat<T>(
     device: &Device,
     edges: Edges,

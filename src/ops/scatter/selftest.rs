@@ -1,4 +1,4 @@
-//! Both forms of edges, around the sizes of vectors and warps, against sums in f64.
+//! Both forms of edges, with sizes around those of vectors and warps, against sums in f64.
 
 use super::{Edges, add};
 use crate::device::Device;
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::ops::{Check, relative_error};
 use crate::random::Random;
 
-/// Edges, and elements of each.
+/// Numbers of edges, and of elements of each.
 pub(super) const SIZES: [usize; 8] = [1, 7, 8, 63, 64, 65, 128, 389];
 
 /// Every width, with few edges for the wide ones and many for the narrow ones.
@@ -45,8 +45,8 @@ pub(super) fn check(device: &Device, edges: usize, width: usize) -> Result<[Chec
     Ok([check("in any order", &sums), check("in rows", &of_rows)])
 }
 
-/// Edges whose receivers are 0, 2, 4, … of `nodes`, so that every other node has none, and the first
-/// has a third of all.
+/// Edges whose receivers are 0, 2, 4, … of `nodes`, so that every other node has none, and the first has a third of
+/// all.
 pub(super) struct Problem {
     pub(super) nodes: usize,
     pub(super) width: usize,

@@ -1,8 +1,8 @@
-//! The step on the CPU, in three parallel phases: pack the weights; forward and backward
-//! through tiles of whole graphs; weight gradients, in pieces of output units.
+//! The step on the CPU, in three parallel phases: packing the weights; forward and backward through tiles of whole
+//! graphs; weight gradients, in pieces of output units.
 //!
-//! Each piece of work has one owner that sums in a fixed order, so the result does not depend on the
-//! number of threads. Enough runs go one to a thread, the rest share all threads.
+//! Each piece of work has one owner that sums in a fixed order, so the result does not depend on the number of threads.
+//! If there are enough runs, each thread takes whole runs; the rest share all threads.
 
 use rayon::prelude::*;
 
@@ -19,11 +19,11 @@ pub(super) struct Buffers {
     plan: Option<Plan>,
     regions: Buffer,
     scratch: Buffer,
-    /// Per run: (prediction, penalty) of each tile, then Σw² of each unit.
+    /// For each run: (prediction, penalty) of each tile, then Σw² of each unit.
     sums: Vec<f64>,
 }
 
-/// One run of the stack: what its pieces of work see.
+/// One run of the stack, as seen by its pieces of work.
 #[derive(Clone, Copy)]
 pub(super) struct Run<'a> {
     pub batch: &'a Batch<'a>,
@@ -57,7 +57,7 @@ impl Task for Packing<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<K: Kernel>(self) {
-        // SAFETY: the buffers are as long as the plan says.
+        // SAFETY: the buffers have the planned lengths.
         unsafe { weights::pack::<K>(&self.0, self.0.plan.packs[self.1]) }
     }
 }
@@ -66,7 +66,7 @@ impl Task for Tile<'_> {
     type Output = [f64; 2];
     #[inline(always)]
     unsafe fn run<K: Kernel>(self) -> [f64; 2] {
-        // SAFETY: the buffers are as long as the plan says.
+        // SAFETY: the buffers have the planned lengths.
         unsafe { tile::step::<K>(&self.0, self.1) }
     }
 }
@@ -75,7 +75,7 @@ impl Task for Unit<'_> {
     type Output = f64;
     #[inline(always)]
     unsafe fn run<K: Kernel>(self) -> f64 {
-        // SAFETY: the buffers are as long as the plan says.
+        // SAFETY: the buffers have the planned lengths.
         unsafe { weights::gradient::<K>(&self.0, self.0.plan.units[self.1]) }
     }
 }
@@ -97,7 +97,7 @@ pub(super) fn gradient(
     };
     let len = plan.arena.len;
     let threads = rayon::current_num_threads();
-    // Runs of their own thread, and the rest, which are split over all threads.
+    // Runs with a thread of their own, and the rest, which are split over all threads.
     let whole = if batch.runs >= threads { batch.runs / threads * threads } else { 0 };
     let run_sums = 2 * plan.tiles + plan.units.len();
     sums.resize(batch.runs * run_sums, 0.0);
@@ -119,8 +119,7 @@ pub(super) fn gradient(
             sums: Shared(sums.at(index * run_sums)),
         }
     };
-    // One entry into the pool for the whole step: a caller outside of it would go to sleep and be
-    // woken for every phase.
+    // The pool is entered once for the whole step: a caller outside it would go to sleep and be woken for every phase.
     rayon::scope(|_| {
         (0..whole).into_par_iter().with_max_len(1).for_each(|index| {
             step(cpu, job(index, rayon::current_thread_index().unwrap_or(0)), false);
@@ -136,7 +135,7 @@ pub(super) fn gradient(
 /// The three phases of one run.
 fn step(cpu: &Cpu, job: Run, parallel: bool) {
     let precision = job.batch.precision;
-    // SAFETY: the buffers are as long as the plan says, and pieces write to places of their own.
+    // SAFETY: the buffers have the planned lengths, and each piece writes to its own places.
     unsafe {
         each(parallel, job.plan.packs.len(), |i| run(cpu, precision, Packing(job, i)));
         each(parallel, job.plan.tiles, |i| {

@@ -27,7 +27,7 @@ pub use session::Session;
 /// The penalty on messages (docs/design.md §3), already weighted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Penalty {
-    /// None.
+    /// No penalty.
     None,
     /// weight · (1/N_e) Σ over edges of the L1 norm of e_k.
     L1(f32),
@@ -54,7 +54,7 @@ pub struct Problem {
     pub bodies: usize,
 }
 
-/// What one step works on.
+/// The data of one step.
 pub struct Batch<'a> {
     /// Shape of every model of the stack.
     pub shape: Shape,
@@ -91,7 +91,7 @@ pub struct Loss {
     pub decay: f32,
 }
 
-/// Units of a layer in bf16: two rows of them go through a buffer of fixed size.
+/// Most units of a layer in bf16: two rows of them go through a buffer of fixed size.
 pub(super) const WIDEST_BF16: usize = 4000;
 
 /// Buffers that steps on the CPU reuse: nothing is allocated after the first step of a size.
@@ -102,13 +102,12 @@ pub struct Workspace {
 
 /// Loss and gradient of every run of the stack.
 ///
-/// `parameters` and `gradients` are `[runs, arena.len]` (the gradient is overwritten, gaps of the
-/// arena included, which become zero), `losses` is `[runs]`. A buffer of the wrong length, a batch
-/// without edges, a penalty that does not fit the shape, and bf16 on a CPU without it are
-/// errors; nothing is written then.
+/// `parameters` and `gradients` are `[runs, arena.len]` (the gradient is overwritten, gaps of the arena included, which
+/// become zero), `losses` is `[runs]`. A buffer of the wrong length, a batch without edges, a penalty that does not fit
+/// the shape, and bf16 on a CPU without it are errors; nothing is written then.
 ///
-/// Threads are those of the caller's rayon pool. Many steps in a row are fastest from inside the
-/// pool (the loop in one `rayon::scope`): entering it anew for each step costs some 20 µs.
+/// Threads are those of the caller's rayon pool. Many steps in a row are fastest from inside the pool (the loop in one
+/// `rayon::scope`): entering it for each step costs some 20 µs.
 pub fn gradient(
     device: &Device,
     batch: &Batch,
@@ -152,7 +151,7 @@ impl Batch<'_> {
             ))
             .field("precision"));
         }
-        // Kernels count a run's numbers in a hidden layer of φv with 32 bits.
+        // Kernels index a run's numbers in a hidden layer of φv with 32 bits.
         let nodes = self.graphs * self.bodies;
         if nodes.saturating_mul(shape.hidden) > u32::MAX as usize {
             return Err(Error::input(format!(
@@ -171,7 +170,7 @@ impl Batch<'_> {
     }
 }
 
-/// The gradient of a batch for `measure`, which takes it again and again: the data are on the device already.
+/// The gradient of a batch for `measure`, which repeats it: the data are already on the device.
 pub(crate) fn repeat<T>(
     device: &Device,
     batch: &Batch,

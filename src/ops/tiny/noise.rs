@@ -1,9 +1,9 @@
-//! The standard normal noise of sampled messages, by counter.
+//! The standard normal noise of sampled messages, counter-based.
 //!
-//! A number depends on (seed of the run, step, edge, unit) only, so it is the same for any number of
-//! threads, after a resume, and on a GPU. Units come in blocks of 64: Philox at counter
-//! (16 · block + lane, edge, step) gives four words, hence two Box–Muller pairs, hence the units
-//! 64 · block + lane + {0, 16, 32, 48}: sixteen lanes of a vector write sixteen neighbours.
+//! A number depends only on (seed of the run, step, edge, unit), so it is the same for any number of threads, after a
+//! resume, and on a GPU. Units come in blocks of 64: Philox at counter (16 · block + lane, edge, step) gives four
+//! words, hence two Box–Muller pairs, hence the units 64 · block + lane + {0, 16, 32, 48}: sixteen lanes of a vector
+//! write sixteen neighbours.
 
 use crate::random::{MULTIPLIER, WEYL, philox};
 
@@ -60,7 +60,7 @@ fn philox_lanes(seed: u64, step: u64, edge: u32, first: u32) -> [[u32; 16]; 4] {
 fn box_muller(radii: &[u32; 16], turns: &[u32; 16], to: &mut [f32]) {
     let (cosines, sines) = to.split_at_mut(16);
     for lane in 0..16 {
-        // Conversions of signed numbers are the ones that every level of instructions has.
+        // Only signed conversions exist at every instruction level.
         let u = ((radii[lane] >> 9) as i32 as f32 + 0.5) * (1.0 / (1 << 23) as f32);
         let turn = (turns[lane] >> 8) as i32 as f32 * (1.0 / (1 << 24) as f32);
         let radius = (-2.0 * ln(u)).sqrt();
@@ -78,7 +78,7 @@ const ROUND: f32 = 12_582_912.0;
 #[inline(always)]
 fn ln(u: f32) -> f32 {
     let bits = u.to_bits();
-    // Exponent with the mantissa's upper half counted to the next power of two.
+    // The exponent; mantissas in the upper half count towards the next power of two.
     let k = (bits.wrapping_sub(0x3f35_04f3) as i32) >> 23;
     let m = f32::from_bits(bits.wrapping_sub((k << 23) as u32));
     let s = (m - 1.0) / (m + 1.0);

@@ -1,7 +1,7 @@
-//! Where everything of a step lies: tiles of graphs, packed weights, activations, scratch.
+//! The layout of everything in a step: tiles of graphs, packed weights, activations, scratch.
 //!
-//! The plan depends on the problem only, never on the number of threads, and so do the order of all
-//! sums and hence the results.
+//! The plan depends on the problem only, never on the number of threads; so do the order of all sums and hence the
+//! results.
 
 use super::{Batch, Penalty};
 use crate::model::{Arena, Layer, Precision, Shape};
@@ -38,7 +38,7 @@ impl Key {
     }
 }
 
-/// A matrix of operands `[rows, row]`, from `at` on in the region of a run.
+/// A matrix of operands `[rows, row]`, starting at `at` in the region of a run.
 #[derive(Clone, Copy)]
 pub(super) struct Operand {
     pub at: usize,
@@ -47,7 +47,7 @@ pub(super) struct Operand {
     pub rows: usize,
 }
 
-/// A weight matrix that is multiplied in the chosen precision: every one but those of the features.
+/// A weight matrix multiplied in the chosen precision: every one except those of the features.
 #[derive(Clone)]
 pub(super) struct Matrix {
     /// First weight in the arena, and the distance of its rows there.
@@ -55,17 +55,16 @@ pub(super) struct Matrix {
     pub weight_row: usize,
     pub outputs: usize,
     pub inputs: usize,
-    /// Bias in the arena; none for the messages' part of φv's first layer, whose bias goes with the
-    /// features' part.
+    /// Bias in the arena; none for the messages' part of φv's first layer, whose bias goes with the features' part.
     pub bias: Option<usize>,
     /// Panels for both directions and the padded bias, in the region.
     pub forward: usize,
     pub backward: usize,
     pub padded_bias: usize,
-    /// The activations whose product over rows is the gradient: of the output, and the input.
+    /// The activations whose product, summed over rows, is the gradient: of the output, and the input.
     pub d_output: Operand,
     pub input: Operand,
-    /// What a row stands for: `bodies − 1` edges where a row is the sum over a receiver's edges.
+    /// Number of edges that a row stands for: `bodies − 1` if the row is the sum over a receiver's edges.
     pub edges_per_row: usize,
 }
 
@@ -107,13 +106,13 @@ pub(super) struct Plan {
     pub units: Vec<Unit>,
     /// Ranges of the arena between tensors.
     pub gaps: Vec<std::ops::Range<usize>>,
-    /// f32 row of one segment; a row of `feature_values` has three.
+    /// Row length of one segment in f32; a row of `feature_values` has three.
     pub hidden_row: usize,
-    /// f32 row of messages.
+    /// Row length of messages, in f32.
     pub message_row: usize,
-    /// f32 row of what φe gives.
+    /// Row length of φe's outputs, in f32.
     pub edge_row: usize,
-    /// f32 row of what φv gives.
+    /// Row length of φv's outputs, in f32.
     pub output_row: usize,
     pub feature_panels: usize,
     pub feature_bias: usize,
@@ -125,7 +124,7 @@ pub(super) struct Plan {
     pub edge_gradients: Vec<Operand>,
     /// Without a penalty: the last hidden layer summed at the receiver `[nodes, hidden]`.
     pub hidden_sums: Operand,
-    /// Gradient of what φe gives: `[edges, …]`, or `[nodes, …]` without a penalty.
+    /// Gradient of φe's outputs: `[edges, …]`, or `[nodes, …]` without a penalty.
     pub message_gradients: Operand,
     /// Operands: summed messages, hidden layers of φv with their gradients, gradient of the output.
     pub messages: Operand,
@@ -137,10 +136,10 @@ pub(super) struct Plan {
     pub scratch: Scratch,
 }
 
-/// Where a thread keeps what only one tile needs, in f32.
+/// Where a thread keeps data needed by one tile only, in f32.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Scratch {
-    /// `[edges of a tile, edge_row]`: what φe gives.
+    /// `[edges of a tile, edge_row]`: φe's outputs.
     pub edge_outputs: usize,
     /// `[edges of a tile, message_row]`: the random part of sampled messages.
     pub deviations: usize,
@@ -152,7 +151,7 @@ pub(super) struct Scratch {
     pub d_messages: usize,
     /// `[nodes of a tile, output_row]`.
     pub outputs: usize,
-    /// One row of what φe gives, padded to 64 for the noise.
+    /// One row of φe's outputs, padded to 64 for the noise.
     pub row: usize,
     /// Blocks of one unit's weight gradient.
     pub blocks: usize,
@@ -162,7 +161,7 @@ pub(super) struct Scratch {
     pub len: usize,
 }
 
-/// Hands out places, each on a boundary of 64 bytes.
+/// Hands out places at 64-byte boundaries.
 #[derive(Default)]
 struct Places(usize);
 
@@ -339,7 +338,7 @@ fn work(matrices: &[Matrix], feature_panels: usize) -> (Vec<Pack>, Vec<Unit>) {
     (packs, units)
 }
 
-/// What lies between the tensors of the arena, and after the last one.
+/// The gaps between the tensors of the arena, and after the last one.
 fn gaps(arena: &Arena) -> Vec<std::ops::Range<usize>> {
     let mut end = 0;
     let mut gaps = Vec::new();

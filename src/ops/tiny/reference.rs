@@ -1,7 +1,7 @@
-//! The same step in f64, one number at a time: what every implementation is compared with.
+//! The same step in f64, one number at a time: the reference for every implementation.
 //!
-//! Rounding after each operation turns it into the naive implementation in a lower precision, whose
-//! error says how much error an implementation may have.
+//! With rounding after each operation it becomes the naive implementation in a lower precision, whose error says how
+//! much error an implementation may have.
 
 use super::{Batch, Penalty, noise};
 use crate::model::Shape;
@@ -20,13 +20,13 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Before the first receiver.
+    /// The state before the first receiver.
     pub(crate) fn zero(shape: &Shape) -> Self {
         let gradients = vec![0.0; shape.arena().len];
         Reference { prediction: 0.0, penalty: 0.0, decay: 0.0, gradients }
     }
 
-    /// What the gradient is of.
+    /// The total loss, whose gradient this is.
     pub fn total(&self) -> f64 {
         self.prediction + self.penalty + self.decay
     }
@@ -67,7 +67,7 @@ pub fn gradient(batch: &Batch, run: usize, parameters: &[f64], rounding: Roundin
     step.finish(batch.weight_decay)
 }
 
-/// A step that goes from receiver to receiver.
+/// A step that proceeds receiver by receiver.
 pub(crate) struct Step<'a> {
     pub shape: Shape,
     pub penalty: Penalty,
@@ -76,14 +76,14 @@ pub(crate) struct Step<'a> {
     pub edges: f64,
     /// `[arena.len]`
     pub parameters: &'a [f64],
-    /// Of φe and φv.
+    /// Roundings of φe and φv.
     pub rounding: [Rounding; 2],
     pub found: Reference,
 }
 
 impl Step<'_> {
-    /// One receiver with its features, and for each of its edges the inputs of φe and the noise of the
-    /// messages (zeros where these are not sampled).
+    /// Adds one receiver with its features, and for each of its edges the inputs of φe and the noise of the messages
+    /// (zeros if these are not sampled).
     pub fn star(&mut self, own: Vec<f64>, edges: Vec<(Vec<f64>, Vec<f64>)>, targets: &[f32]) {
         let Step { shape, parameters, rounding, found, .. } = self;
         let Reference { prediction, penalty, gradients, .. } = found;
@@ -145,7 +145,7 @@ impl Step<'_> {
         }
     }
 
-    /// Adds the decay of the weights.
+    /// Adds the weight decay.
     pub fn finish(mut self, weight_decay: f32) -> Reference {
         let weight_decay = f64::from(weight_decay);
         for (_, _, range) in self.shape.arena().tensors() {

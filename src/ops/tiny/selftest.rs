@@ -1,4 +1,4 @@
-//! The step against the reference in f64, and the cases for it, of which the tests make more.
+//! The step against the reference in f64, and its cases; the tests make more of them.
 
 use super::reference::{self, Reference};
 use super::*;
@@ -8,8 +8,8 @@ use crate::random::Random;
 
 /// Each model at each precision of the device, on sizes around those of tiles, graphs and splits.
 pub fn checks(device: &Device) -> Result<Vec<Check>> {
-    // Hidden units, layers, messages; runs, graphs, bodies. Enough runs for the error of a few numbers
-    // to be no luck.
+    // Hidden units, layers, messages; runs, graphs, bodies. Enough runs that the error of a few numbers is not a matter
+    // of luck.
     let sizes = [
         ([1, 1, 1], [24, 1, 2]),
         ([7, 2, 5], [24, 3, 3]),
@@ -52,7 +52,7 @@ pub(super) struct Case {
     pub parameters: Vec<f32>,
 }
 
-/// What the reference says about a case: exactly, and with the rounding of the case's precision.
+/// What the reference gives for a case: exactly, and with the rounding of the case's precision.
 pub(super) struct Expected {
     exact: Vec<Reference>,
     naive: Vec<Reference>,
@@ -80,7 +80,7 @@ impl Case {
         let mut normals =
             |count: usize| (0..count).map(|_| random.normal() as f32).collect::<Vec<f32>>();
         let features = normals(nodes * 6);
-        // Far from the predictions, or else the sign of the difference would be luck.
+        // Far from the predictions, or the sign of the difference would be a matter of luck.
         let targets = normals(nodes * 2).iter().map(|x| x + 20.0 * x.signum()).collect();
         let mut parameters = vec![0.0; runs * arena.len];
         for run in 0..runs {
@@ -114,9 +114,8 @@ impl Case {
         }
     }
 
-    /// The case at a precision. Below f32 with parameters that keep every unit's value away from zero:
-    /// rounding would flip ReLUs and signs, and the error of a small case would be luck. Every other
-    /// unit is off.
+    /// The case at a precision. Below f32, parameters keep every unit's value away from zero: rounding would flip ReLUs
+    /// and signs, and the error of a small case would be a matter of luck. Every other unit is off.
     pub fn at(mut self, precision: Precision) -> Case {
         self.precision = precision;
         if precision == Precision::F32 {
@@ -204,7 +203,7 @@ impl Case {
         check("prediction", &part(|l| l.prediction), &|r| vec![r.prediction]);
         check("penalty", &part(|l| l.penalty), &|r| vec![r.penalty]);
         check("decay", &part(|l| l.decay), &|r| vec![r.decay]);
-        // What lies between the tensors has to be zero.
+        // Gaps between the tensors must be zero.
         let mut outside = gradients;
         for gradients in outside.chunks_exact_mut(arena.len) {
             arena.tensors().into_iter().for_each(|(_, _, range)| gradients[range].fill(0.0));

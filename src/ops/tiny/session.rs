@@ -1,7 +1,6 @@
-//! A training on its device: each step draws a batch, takes the gradient and moves the networks.
+//! A training on its device: each step draws a batch, takes the gradient and updates the networks.
 //!
-//! On a GPU networks, moments and data stay there, and steps run without the host until their losses are
-//! asked for.
+//! On a GPU networks, moments and data stay there, and steps run without the host until their losses are asked for.
 
 use super::source::{Graphs, Source};
 use super::{Batch, Loss, Problem, Workspace, gpu, gradient};
@@ -32,8 +31,8 @@ struct Host<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Takes a training to the device when `done` steps are done. `rates` are the learning rates of all its
-    /// steps, `arenas` parameters and both moments, `[runs, arena.len]` each.
+    /// Moves a training to the device after `done` steps. `rates` are the learning rates of all steps, `arenas` the
+    /// parameters and both moments, `[runs, arena.len]` each.
     ///
     /// # Errors
     /// Too little memory.
@@ -61,7 +60,7 @@ impl<'a> Session<'a> {
         }))
     }
 
-    /// Trains for `steps` steps, at most [`Training::most_steps`]; their losses, `[steps, runs]`.
+    /// Trains for `steps` steps, at most [`Training::most_steps`]; returns their losses, `[steps, runs]`.
     ///
     /// # Errors
     /// Those of [`gradient`].
@@ -76,7 +75,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Goes on with the first step's number, with the networks as they are.
+    /// Continues from the first step's number, with the networks as they are.
     ///
     /// # Errors
     /// Those of the device.

@@ -1,4 +1,4 @@
-//! What a training draws its graphs from: states of many runs of one system.
+//! The data from which a training draws its graphs: states of many runs of one system.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub struct States<'a> {
     pub dim: usize,
 }
 
-/// What is shown of states in the place of their own numbers.
+/// Replacements for the numbers that networks see of the states.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shown {
     /// `[run, frame, body, dim]`.
@@ -47,44 +47,44 @@ pub struct Graphs {
     pub targets: Vec<f32>,
 }
 
-/// Which frames are drawn, and how far each is moved.
+/// Which frames are drawn, and how far each graph is translated.
 #[derive(Clone, Copy)]
 pub struct Draw {
     /// The first frame.
     pub first_frame: usize,
-    /// How many there are, `stride` apart.
+    /// Their number; they are `stride` apart.
     pub frames: usize,
-    /// Between one frame and the next.
+    /// Distance from one drawn frame to the next.
     pub stride: usize,
     /// Standard deviation of the random translation of a graph.
     pub translation: f64,
 }
 
-/// What each training of a stack draws from.
+/// The data from which each training of a stack draws.
 pub struct Source<'a> {
     /// The states.
     pub states: States<'a>,
-    /// What is shown of them, where that is something else.
+    /// What is shown instead of them, if that differs.
     pub shown: Option<Arc<Shown>>,
-    /// Which of them.
+    /// Which frames to draw.
     pub draw: Draw,
     /// The data runs that each training draws from, `[runs, …]`.
     pub parts: Vec<u32>,
-    /// Of each training: the seed of its batches.
+    /// The seed of each training's batches.
     pub seeds: Vec<u64>,
-    /// And the key of its noise.
+    /// The key of each training's noise.
     pub noise_seeds: Vec<u64>,
 }
 
 impl Source<'_> {
-    /// The states as they are shown.
+    /// The states as shown.
     pub fn states(&self) -> States<'_> {
         self.states.with(self.shown.as_deref())
     }
 }
 
 impl States<'_> {
-    /// The same with what is shown in place of their own numbers.
+    /// The same states with `shown` in place of their own numbers.
     pub fn with<'b>(&'b self, shown: Option<&'b Shown>) -> States<'b> {
         let Some(Shown { positions, velocities, masses, charges }) = shown else { return *self };
         States { positions, velocities, masses, charges, ..*self }
@@ -104,8 +104,8 @@ impl States<'_> {
         out.targets.extend_from_slice(&self.accelerations[at..at + bodies * dim]);
     }
 
-    /// Appends `count` random graphs of `runs`, each translated as a whole at random. The kernel
-    /// `tiny_gather` draws the same words.
+    /// Appends `count` random graphs of `runs`, each with a random translation as a whole. The kernel `tiny_gather`
+    /// draws the same words.
     pub fn draw(
         &self,
         runs: &[u32],

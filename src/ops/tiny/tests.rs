@@ -1,6 +1,5 @@
-//! The reference against finite differences, every level of instructions and both precisions and the
-//! GPU against the reference, and what must not change the result: threads, stacking, old contents of
-//! buffers.
+//! The reference against finite differences, every instruction level, both precisions and the GPU against the
+//! reference, and what must not change the result: threads, stacking, old contents of buffers.
 
 use super::selftest::{Case, KINDS, Kind};
 use super::source::{Draw, Source, States};
@@ -30,7 +29,7 @@ fn reference_agrees_with_finite_differences() {
                         reference::gradient(&batch, 0, &w, Rounding::Exact).total()
                     };
                     let mut slope = |h: f64| (at(centre + h) - at(centre - h)) / (2.0 * h);
-                    // A step across a kink shows in the two differences; such places are not counted.
+                    // A step across a kink shows as a difference between the two; such places are not counted.
                     let (wide, narrow) = (slope(2e-6), slope(1e-6));
                     w[index] = centre;
                     if (wide - narrow).abs() > 1e-7 {
@@ -82,7 +81,7 @@ fn every_level_agrees_with_the_reference_on_every_width() {
         for hidden in [1, 7, 16, 33, 128] {
             for layers in [1, 2, 3] {
                 let what = format!("{kind:?}, {layers} layers of {hidden}");
-                // Enough runs for the error of a few numbers to be no luck.
+                // Enough runs that the error of a few numbers is not a matter of luck.
                 let runs = if hidden < 16 { 24 } else { 3 };
                 compare(Case::new(kind, [hidden, layers, 5], [runs, 3, 3]), &what);
             }

@@ -5,14 +5,14 @@ use super::plan::{Matrix, OUTPUTS_PER_UNIT, Operand, Pack, Unit};
 use crate::ops::mlp::kernel::{Block, COLUMNS, Inner, Kernel, LANES, ROWS, block};
 use crate::ops::mlp::product::{Weights, pack_backward, pack_forward};
 
-/// Words of a block of rows: with it, 32 columns of an activation stay in the L1 cache while several
-/// blocks of outputs read them.
+/// Words of a block of rows: with this, 32 columns of an activation stay in the L1 cache while several blocks of
+/// outputs read them.
 const WORDS_PER_PASS: usize = 256;
 
 /// Packs one piece.
 ///
 /// # Safety
-/// As [`Kernel`] says; the buffers of the run are as long as its plan says.
+/// As for [`Kernel`]; the buffers of the run have the planned lengths.
 #[inline(always)]
 pub(super) unsafe fn pack<K: Kernel>(job: &Run, piece: Pack) {
     let plan = job.plan;
@@ -40,7 +40,7 @@ pub(super) unsafe fn pack<K: Kernel>(job: &Run, piece: Pack) {
                 to.fill(0.0);
                 if let Some(bias) = matrix.bias {
                     let from = &job.parameters[bias..bias + matrix.outputs];
-                    // A row that is a sum over edges holds as many biases.
+                    // A row that is a sum over edges contains one bias for each.
                     for (to, from) in to.iter_mut().zip(from) {
                         *to = from * matrix.edges_per_row as f32;
                     }
@@ -65,7 +65,7 @@ unsafe fn pack_features(job: &Run, panel: usize) {
     for (index, column) in (panel * COLUMNS..(panel + 1) * COLUMNS).enumerate() {
         let (segment, unit) = (column / plan.hidden_row, column % plan.hidden_row);
         let source = plan.segments.get(segment).filter(|_| unit < shape.hidden);
-        // SAFETY: as the caller of `pack` promises.
+        // SAFETY: as promised by the caller of `pack`.
         unsafe {
             for feature in 0..shape.n_features {
                 let place = (panel * shape.n_features + feature) * COLUMNS + index;
@@ -81,7 +81,7 @@ unsafe fn pack_features(job: &Run, panel: usize) {
 /// Computes one piece of the gradient; returns Σw² of its parameters.
 ///
 /// # Safety
-/// As [`Kernel`] says; the buffers of the run are as long as its plan says.
+/// As for [`Kernel`]; the buffers of the run have the planned lengths.
 #[inline(always)]
 pub(super) unsafe fn gradient<K: Kernel>(job: &Run, unit: Unit) -> f64 {
     // SAFETY: as the caller promises.
@@ -172,7 +172,7 @@ unsafe fn row_sums<K: Kernel>(
     unsafe { block::<K>(1, width.div_ceil(LANES), &inner, c) }
 }
 
-/// Writes gradients from `at` of the arena on, weight decay included, and adds up squares.
+/// Writes gradients to the arena from `at` on, weight decay included, and adds up the squares of the parameters.
 #[inline(always)]
 unsafe fn write(job: &Run, at: usize, sums: &[f32], decay: f32, squares: &mut [f32; COLUMNS]) {
     let weights = &job.parameters[at..at + sums.len()];

@@ -12,10 +12,10 @@ pub(super) const MESSAGE_GRADIENTS: Variants = variants!("tiny", "message_gradie
 pub(super) const WEIGHTS: Variants = variants!("tiny", "weights");
 pub(super) const TOTALS: Kernel = Kernel { module: "tiny", name: "tiny_totals" };
 
-/// What the input of a [`WeightTask`](crate::device::args::WeightTask) is: `Source` of the kernel.
+/// The kind of input of a [`WeightTask`](crate::device::args::WeightTask): `Source` of the kernel.
 pub(super) const ROWS: u32 = 0;
 pub(super) const RECEIVED: u32 = 1;
 pub(super) const EDGE_FEATURES: u32 = 2;
 pub(super) const NODE_FEATURES: u32 = 3;
-/// The bias of a task that has none.
+/// The bias of a task without one.
 pub(super) const NO_BIAS: u64 = u64::MAX;

@@ -23,8 +23,8 @@ impl Step {
         self.weights()
     }
 
-    /// Records loss, gradient and totals of the batch; runs them once before, which loads the kernels: a
-    /// driver may refuse to do that while it records.
+    /// Records loss, gradient and totals of the batch; runs them once before, which loads the kernels: a driver may
+    /// refuse to do that while recording.
     pub(crate) fn record(&mut self) -> Result<Recording> {
         let gpu = self.gpu;
         let mut all = || {
@@ -72,8 +72,8 @@ impl Step {
             n_features: shape.n_features as u32,
             hidden: shape.hidden as u32,
         };
-        // SAFETY: here and below, the buffers are those of the step, made for its problem,
-        // and the grids cover what the kernels say.
+        // SAFETY: here and below, the buffers belong to the step, made for its problem, and the grids cover what the
+        // kernels require.
         unsafe { self.gpu.launch(EDGES, tiles(edges, shape.hidden, runs), &args)? };
         for index in 1..shape.layers {
             let inputs = self.edge.values[index - 1].read();
@@ -284,7 +284,7 @@ impl Step {
         unsafe { sum(self.gpu, runs, &args) }
     }
 
-    /// Enqueues the sums of the losses, after which the step is over.
+    /// Enqueues the sums of the losses, which complete the step.
     pub fn enqueue_totals(&mut self) -> Result<()> {
         let Problem { runs, weight_decay, .. } = self.problem;
         let args = TotalsArgs {

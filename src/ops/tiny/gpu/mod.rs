@@ -1,8 +1,8 @@
 //! The step on a CUDA device: `kernels/tiny.cu`, and the plain layers of `kernels/mlp.cu`.
 //!
-//! A step of two hidden layers is thirteen launches; with the draw of the batch, Adam and the totals, a
-//! training step is seventeen, recorded once and replayed without a word from the host. Weight gradients
-//! of all layers are one launch: nothing waits for them, and together they fill the device.
+//! A step with two hidden layers is thirteen launches; with the draw of the batch, Adam and the totals, a training step
+//! is seventeen, recorded once and replayed without the host. Weight gradients of all layers are one launch: nothing
+//! waits for them, and together they fill the device.
 
 mod kernels;
 mod launches;
@@ -32,8 +32,8 @@ impl Problem {
         self.nodes() * self.degree()
     }
 
-    /// Nodes or edges for which there are messages, rows of these that a node receives, and sums over
-    /// edges that φe's last layer takes: without a penalty it acts on the sum.
+    /// Number of nodes or edges with messages, number of rows of these for each node, and number of edges summed before
+    /// φe's last layer, which without a penalty acts on the sum.
     fn messages(&self) -> Messages {
         match self.penalty {
             Penalty::None => Messages { rows: self.nodes(), terms: 1, group: self.degree() },
@@ -65,7 +65,7 @@ fn all_mut<T: Pod>(buffer: &mut Buffer<T>) -> Pointer<T> {
     buffer.write(buffer.len())
 }
 
-/// The step of a batch, on the device.
+/// The step for a batch, on the device.
 pub(crate) fn load(gpu: Gpu, batch: &Batch, parameters: &[f32]) -> Result<Step> {
     let Batch { shape, penalty, weight_decay, precision, runs, graphs, bodies, .. } = *batch;
     let problem = Problem { shape, penalty, weight_decay, precision, runs, graphs, bodies };

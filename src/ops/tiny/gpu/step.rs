@@ -12,8 +12,7 @@ use crate::model::{Arena, Layer, Precision};
 use crate::ops::mlp::gpu::{Operands, TILE, splits, tiles};
 use crate::ops::tiny::{Loss, Penalty};
 
-/// Hidden layers of one of the two networks, `[runs, rows, hidden]` each, and their gradients before the
-/// ReLU.
+/// Hidden layers of one of the two networks, `[runs, rows, hidden]` each, and their gradients before the ReLU.
 pub(super) struct Hidden {
     pub values: Vec<Operands>,
     pub gradients: Vec<Operands>,
@@ -36,7 +35,7 @@ pub(crate) struct Step {
     pub(super) counter: Buffer<u64>,
     pub(super) edge: Hidden,
     pub(super) node: Hidden,
-    /// What φe gives, and the random part of sampled messages.
+    /// φe's outputs, and the random part of sampled messages.
     pub(super) messages: Buffer<f32>,
     pub(super) deviations: Option<Buffer<f32>>,
     pub(super) message_gradients: Operands,
@@ -56,7 +55,7 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// Room for a step, and for the losses of `ring` of them.
+    /// Room for a step, and for the losses of `ring` steps.
     pub fn new(gpu: Gpu, problem: Problem, ring: usize) -> Result<Self> {
         let Problem { shape, precision, runs, .. } = problem;
         let (nodes, edges) = (problem.nodes(), problem.edges());
@@ -69,7 +68,7 @@ impl Step {
             values: layers(edges).collect::<Result<_>>()?,
             gradients: layers(edges).skip(1).collect::<Result<_>>()?,
         };
-        // The first layer's is multiplied with features, in f32.
+        // The first layer's gradient is multiplied with features, in f32.
         let first = Operands::new(gpu, Precision::F32, runs * edges * shape.hidden)?;
         edge.gradients.insert(0, first);
         let node = Hidden {
@@ -115,7 +114,7 @@ impl Step {
         })
     }
 
-    /// Waits for the work; the losses of these steps, which are among the last `ring`: `[steps, runs]`.
+    /// Waits for the work; returns the losses of these steps, which must be among the last `ring`: `[steps, runs]`.
     pub fn losses(&self, steps: Range<u64>) -> Result<Vec<Loss>> {
         let totals = self.totals.to_vec()?;
         let entries = totals.chunks_exact(3 * self.problem.runs);
@@ -126,7 +125,7 @@ impl Step {
     }
 }
 
-/// The matrices of weights, those of φe first. `gradients` are those of messages and of outputs.
+/// The weight matrices, those of φe first. `gradients` are those of messages and of outputs.
 fn tasks(
     problem: &Problem,
     arena: &Arena,

@@ -13,7 +13,7 @@ use crate::ops::mlp::gpu::THREADS;
 use crate::ops::tiny::Loss;
 use crate::ops::tiny::source::{Draw, Source};
 
-/// The most steps that [`Training::advance`] takes at once: the losses of so many are kept.
+/// The most steps that [`Training::advance`] takes at once: this many losses are kept.
 pub(crate) const MOST_STEPS: usize = 512;
 
 /// A [`Source`] on the device.
@@ -30,10 +30,10 @@ struct Data {
     draw: Draw,
 }
 
-/// A training that stays on the device: data, networks, moments, learning rates, and the number of the
-/// step, which its last kernel advances.
+/// A training that stays on the device: data, networks, moments, learning rates, and the number of the step, which its
+/// last kernel advances.
 pub(crate) struct Training {
-    // First, so that it goes before the buffers that it was recorded with.
+    // First, so that it is dropped before the buffers it was recorded with.
     recording: Option<Recording>,
     gpu: Gpu,
     data: Data,
@@ -43,14 +43,14 @@ pub(crate) struct Training {
     /// Moments, `[runs, arena.len]`.
     m: Buffer<f32>,
     v: Buffer<f32>,
-    /// From which Adam has the norm of each run's gradient.
+    /// From these Adam gets the norm of each run's gradient.
     squares: Buffer<f64>,
     done: u64,
 }
 
 impl Training {
-    /// Moves a training to the device when `done` steps are done. `rates` are those of all its steps,
-    /// `arenas` parameters and both moments, `[runs, arena.len]` each.
+    /// Moves a training to the device after `done` steps. `rates` are those of all steps, `arenas` the parameters and
+    /// both moments, `[runs, arena.len]` each.
     ///
     /// # Errors
     /// Too little memory.
@@ -93,10 +93,10 @@ impl Training {
         Ok(training)
     }
 
-    /// Goes on with networks of another shape.
+    /// Continues with networks of another shape.
     ///
     /// # Errors
-    /// As [`Training::new`].
+    /// Those of [`Training::new`].
     pub fn reshape(&mut self, shape: Shape, arenas: [&[f32]; 3]) -> Result<()> {
         self.recording = None;
         let len = arenas[0].len();
@@ -119,11 +119,11 @@ impl Training {
         assert!(steps <= MOST_STEPS, "the losses of {steps} steps are asked for");
         for _ in 0..steps {
             match &self.recording {
-                // SAFETY: the recording goes when the buffers change, and is called on `&mut self`.
+                // SAFETY: the recording is dropped when the buffers change, and is replayed on `&mut self`.
                 Some(recording) => unsafe { recording.replay()? },
                 None => {
-                    // The first step runs as it is, which loads the kernels: a driver may refuse to do
-                    // that while it records.
+                    // The first step is not recorded; it loads the kernels, which a driver may refuse to do while
+                    // recording.
                     self.enqueue()?;
                     let gpu = self.gpu;
                     self.recording = Some(gpu.record(|| self.enqueue())?);
@@ -135,18 +135,18 @@ impl Training {
         self.step.losses(first..self.done)
     }
 
-    /// Goes on with the first step's number, with the networks as they are.
+    /// Continues from the first step's number, with the networks as they are.
     pub fn rewind(&mut self) -> Result<()> {
         self.done = 0;
         self.step.counter.upload(&[0])
     }
 
-    /// Copies the parameters back.
+    /// Copies the parameters to the host.
     pub fn parameters(&self, parameters: &mut [f32]) -> Result<()> {
         self.step.parameters.download(parameters)
     }
 
-    /// Copies the moments back.
+    /// Copies the moments to the host.
     pub fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()> {
         self.m.download(m)?;
         self.v.download(v)
@@ -168,7 +168,7 @@ impl Training {
             len: self.step.arena.len as u64,
             parts: adam::gpu::parts(self.step.arena.len) as u64,
         };
-        // SAFETY: the buffers are those of this training, and there is a rate for every step.
+        // SAFETY: the buffers belong to this training, and there is a rate for every step.
         unsafe { adam::gpu::enqueue(self.gpu, self.step.problem.runs, &args)? };
         self.step.enqueue_totals()
     }
@@ -200,7 +200,7 @@ impl Training {
         };
         let mut grid = Grid::cover(step.problem.nodes(), THREADS);
         grid.blocks[2] = runs as u32;
-        // SAFETY: parts and frames are those of the data, and the grid covers the nodes.
+        // SAFETY: parts and frames lie within the data, and the grid covers the nodes.
         unsafe { self.gpu.launch(GATHER, grid, &args) }
     }
 }

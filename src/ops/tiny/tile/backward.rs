@@ -99,7 +99,7 @@ impl Tile<'_> {
         }
     }
 
-    /// Without a penalty: what the last layer passes back is the same for all edges of a receiver.
+    /// Without a penalty: the gradient from the last layer is the same for all edges of a receiver.
     #[inline(always)]
     unsafe fn spread<K: Kernel>(&self, last: &Matrix, out: Out) {
         let (plan, shape) = (self.plan(), &self.plan().key.shape);
@@ -151,8 +151,8 @@ impl Tile<'_> {
                     for slot in 0..degree {
                         let edge = node * degree + slot;
                         received = K::add(received, K::load(row(edge).add(column)));
-                        // Receiver number `slot` among the others; this node is its sender number
-                        // `body`, or `body − 1` if the receiver comes before it.
+                        // Receiver number `slot` among the others; this node is its sender number `body`, or `body − 1`
+                        // if the receiver comes before it.
                         let other = slot + usize::from(slot >= body);
                         let place = body - usize::from(other < body);
                         let edge = (first + other) * degree + place;

@@ -7,8 +7,8 @@ use crate::ops::tiny::Penalty;
 use crate::ops::tiny::plan::{Matrix, Operand};
 
 impl Tile<'_> {
-    /// What the features alone give to the three first layers, per node; then φe's first hidden
-    /// layer per edge: relu(A v_r + b + B v_s).
+    /// The features' contribution to the three first layers, per node; then φe's first hidden layer per edge: relu(A
+    /// v_r + b + B v_s).
     #[inline(always)]
     pub(super) unsafe fn first_layers<K: Kernel>(&self) {
         let (plan, shape) = (self.plan(), &self.plan().key.shape);
@@ -126,7 +126,7 @@ impl Tile<'_> {
         }
     }
 
-    /// φv and the loss, with its gradient by the output as operand; returns the loss.
+    /// φv and the loss, with its gradient with respect to the output, as operand; returns the loss.
     #[inline(always)]
     pub(super) unsafe fn nodes_forward<K: Kernel>(&self) -> f64 {
         let (plan, shape, batch) = (self.plan(), &self.plan().key.shape, self.job.batch);

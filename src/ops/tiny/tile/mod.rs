@@ -1,7 +1,7 @@
 //! Forward and backward through one tile of whole graphs, while its activations are in cache.
 //!
-//! What the weight gradients need stays in the run's region: the input of every layer and the
-//! gradient of its output. Edges are sorted by receiver, each receiver's by sender.
+//! The run's region keeps what the weight gradients need: the input of every layer and the gradient of its output.
+//! Edges are sorted by receiver, those of a receiver by sender.
 
 mod backward;
 mod forward;
@@ -12,11 +12,11 @@ use super::plan::{Operand, Plan};
 use crate::ops::mlp::buffer::Shared;
 use crate::ops::mlp::kernel::{Kernel, LANES};
 
-/// The part of the batch that a tile is.
+/// The part of the batch in a tile.
 struct Tile<'a> {
     job: &'a Run<'a>,
     scratch: Shared<f32>,
-    /// First node and edge, and how many.
+    /// First node and edge, and their numbers.
     first_node: usize,
     nodes: usize,
     first_edge: usize,
@@ -26,7 +26,7 @@ struct Tile<'a> {
 /// One step on tile number `index`; returns the sums (|target − prediction|, penalty), weighted.
 ///
 /// # Safety
-/// As [`Kernel`] says; the buffers of the run are as long as its plan says.
+/// As for [`Kernel`]; the buffers of the run have the planned lengths.
 #[inline(always)]
 pub(super) unsafe fn step<K: Kernel>(job: &Run, index: usize) -> [f64; 2] {
     let plan = job.plan;
@@ -66,7 +66,7 @@ impl Tile<'_> {
         unsafe { self.scratch.at(at + row * width) }
     }
 
-    /// `width` values of such a row. The scratch outlives the tile, which alone uses it.
+    /// `width` values of such a row. The scratch outlives the tile, which is its only user.
     #[inline(always)]
     unsafe fn local_row<'s>(
         &self,
@@ -135,11 +135,11 @@ impl Tile<'_> {
         }
     }
 
-    /// Makes the operands ready for sums over rows.
+    /// Prepares the operands for sums over rows.
     #[inline(always)]
     unsafe fn pair_rows<K: Kernel>(&self) {
         let plan = self.plan();
-        // SAFETY: as the caller promises; a tile that is not the last one has an even number of rows.
+        // SAFETY: as the caller promises; every tile except the last has an even number of rows.
         unsafe {
             for operand in plan.edge_hidden.iter().chain(&plan.edge_gradients) {
                 K::pair_rows(self.edge_row(operand, 0), self.edges, operand.row);

@@ -80,7 +80,7 @@ impl Tile<'_> {
         total * f64::from(self.per_edge(weight))
     }
 
-    /// What φe gave for an edge, padded to whole vectors, and the gradient by its receiver's sum.
+    /// φe's outputs for an edge, padded to whole vectors, and the gradient with respect to the receiver's sum.
     #[inline(always)]
     unsafe fn output_and_gradient<'s>(&self, edge: usize) -> (&'s mut [f32], &'s [f32]) {
         let (plan, shape) = (self.plan(), &self.plan().key.shape);
