@@ -1,5 +1,5 @@
-//! `compose`: expressions into the place of φe and φv, and the joint refit of all their constants on the
-//! original data.
+//! `compose`: puts expressions in place of φe and φv, and refits all their constants together on the original
+//! data.
 
 use super::formula::Formula;
 use super::laws::{Found, NODE, Search, search};
@@ -11,26 +11,26 @@ use crate::network::model::Model;
 use crate::network::system::Measure;
 use crate::store::run::RunFolder;
 
-/// A composed formula and how good it is.
+/// A composed formula and its losses.
 #[derive(Clone, Debug)]
 pub struct Composed {
-    /// The formula, its constants refitted.
+    /// The formula, with its constants refitted.
     pub formula: Formula,
-    /// Its loss on the data that it was fitted to.
+    /// Its loss on the data it was fitted to.
     pub loss: f64,
-    /// Its losses on data that nothing was fitted to.
+    /// Its losses on data to which nothing was fitted.
     pub judgement: Judgement,
 }
 
-/// Puts laws in the place of a network: those of its kept messages, `found` in the order of the components of `messages`
-/// ([`Found::of`] a front, [`Found::only`] a law), and those of φv, which are searched as `how` says; then refits all
-/// constants together on the data that the network was trained on.
+/// Puts laws in place of a network: `found` holds those of its kept messages, in the order of `messages`
+/// ([`Found::of`] a front, [`Found::only`] a law); those of φv are searched according to `how`. Then refits all
+/// constants together on the data the network was trained on.
 ///
 /// # Errors
-/// A network of another system; laws that are undefined on the data; `interrupted`.
+/// A network trained on another system; laws that are undefined on the data; `interrupted`.
 ///
 /// # Panics
-/// Where there is not one law for each kept message.
+/// There is not one law for each kept message.
 ///
 /// ```no_run
 /// use lawsmith::distill::compose::compose;
@@ -43,7 +43,7 @@ pub struct Composed {
 /// # use lawsmith::network::model::Model;
 ///
 /// # fn example(model: &Model, data: &Dataset) -> Result<()> {
-/// // A network and the data that it was trained on; a law for each of its two messages, from `regress` or a guess.
+/// // A network and the data it was trained on; a law for each of its two messages, from `regress` or a guess.
 /// let at = Compute::default();
 /// let found = messages(at, model, data, Wanted::default())?;
 /// let names: Vec<&str> = found.kept.inputs.iter().map(String::as_str).collect();
@@ -67,7 +67,7 @@ pub fn compose(
     composed(at, None, &*system.physics(model)?, &messages.kept, found, how)
 }
 
-/// `compose` of a run, in its folder.
+/// `compose` for a run, in its folder.
 ///
 /// # Errors
 /// Files of the run that cannot be read; laws that are undefined on the data; `interrupted`.

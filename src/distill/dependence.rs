@@ -1,15 +1,15 @@
-//! What numbers depend on beyond what they were explained with: linear fits on one half of the rows that are
+//! Whether outputs depend on more than the variables that explain them: linear fits on one half of the rows,
 //! judged on the other half.
 
 use super::linear::fit;
 
-/// A velocity tells something where what is left over is smaller by this share with it, …
+/// Velocities matter if they reduce the unexplained variance by this fraction, …
 const TELLS: f64 = 0.1;
-/// … unless so little of the whole was left over anyway.
+/// … unless the unexplained fraction was this small already.
 const NOTHING: f64 = 1e-4;
 
-/// The share of the variance of `y` that a linear fit in the columns explains on rows that it was not fitted to,
-/// which can be negative; 0 where nothing varies.
+/// The fraction of the variance of `y` that a linear fit in the columns explains on rows it was not fitted to. It
+/// can be negative; 0 if `y` does not vary.
 pub fn explained(columns: &[Vec<f64>], y: &[f64]) -> f64 {
     let (fitted, judged): (Vec<usize>, Vec<usize>) = (0..y.len()).partition(|row| row % 2 == 0);
     let found = fit(columns, y, &fitted);
@@ -19,12 +19,12 @@ pub fn explained(columns: &[Vec<f64>], y: &[f64]) -> f64 {
     if total > 0.0 { 1.0 - left / total } else { 0.0 }
 }
 
-/// Whether the velocities among the columns of the nodes tell something about the outputs of φv that the sums of
-/// the messages, the mass and the charge do not.
+/// Whether the velocities among the node columns explain something about the outputs of φv that the summed
+/// messages, the mass and the charge do not.
 pub fn velocities_tell(names: &[String], columns: &[Vec<f32>], targets: &[Vec<f32>]) -> bool {
     let of = |name: &str| names.iter().position(|n| n == name).map(|k| &columns[k]);
     let wide = |column: &[f32]| column.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
-    // One that is the same everywhere is the constant of the fit once more, which would have no solution.
+    // A constant column duplicates the offset of the fit, which would have no unique solution.
     let varying = |name: &str| {
         let values = wide(of(name)?);
         values.iter().any(|value| *value != values[0]).then_some(values)
@@ -54,8 +54,8 @@ pub fn velocities_tell(names: &[String], columns: &[Vec<f32>], targets: &[Vec<f3
     })
 }
 
-/// Columns that tell the time, `[column][node]`, of graphs of so many bodies at these moments of their runs, from 0
-/// to 1: drifts, and waves of up to eight periods a run.
+/// Functions of time, `[column][node]`, for graphs of `bodies` bodies at these moments of their runs (0 to 1):
+/// drifts, and waves of up to eight periods per run.
 pub fn waves(moments: &[f64], bodies: usize) -> Vec<Vec<f64>> {
     let nodes = |of: &dyn Fn(f64) -> f64| -> Vec<f64> {
         moments.iter().flat_map(|&t| std::iter::repeat_n(of(t), bodies)).collect()
@@ -89,12 +89,12 @@ mod tests {
         let drag: Vec<f32> = pull.iter().zip(&v).map(|(a, v)| a - 0.4 * v).collect();
         assert!(velocities_tell(&names, &columns, &[drag]));
         assert!(!velocities_tell(&names, &columns, std::slice::from_ref(&pull)));
-        // Masses that are all the same, or are not among the variables.
+        // Masses that are all equal, or not among the variables.
         let drag: Vec<f32> = e.iter().zip(&v).map(|(e, v)| e - 0.4 * v).collect();
         let ones = vec![1.0; 2000];
         assert!(velocities_tell(&names, &[v.clone(), ones.clone(), e.clone()], &[drag]));
         assert!(!velocities_tell(&names, &[v.clone(), ones, e.clone()], std::slice::from_ref(&e)));
-        // What the messages explain, velocities need not, however much they have in common.
+        // Velocities are not needed for what the messages explain, however strongly they are correlated.
         let same = [e.clone(), m, e];
         assert!(!velocities_tell(&names, &same, &[pull]));
     }

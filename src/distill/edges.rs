@@ -1,4 +1,4 @@
-//! Random edges of a data set of small systems, and the variables that their laws are written in.
+//! Random edges of a data set of small systems, and the variables of their laws.
 
 use std::ops::Range;
 
@@ -30,7 +30,7 @@ pub fn sample(dataset: &Dataset, runs: &[usize], count: usize, seed: u64) -> Edg
     Edges { features, width: 2 * n_features }
 }
 
-/// Receiver and sender of each edge of a system in `dim` dimensions.
+/// The receiver and sender of each edge of a system in `dim` dimensions.
 pub fn pairs(edges: &Edges, dim: usize) -> impl Iterator<Item = (Body, Body)> {
     let layout = BodyLayout { dim };
     edges.features.chunks_exact(edges.width).map(move |row| {
@@ -41,7 +41,7 @@ pub fn pairs(edges: &Edges, dim: usize) -> impl Iterator<Item = (Body, Body)> {
 
 const EDGE_STREAM: u64 = 0xED6E;
 
-/// The body that a row of features (r, v, q, m) describes.
+/// The body described by a row of features (r, v, q, m).
 pub fn body(features: &[f32], layout: BodyLayout) -> Body {
     let vector = |at: Range<usize>| {
         let mut v = [0.0; 3];
@@ -56,22 +56,22 @@ pub fn body(features: &[f32], layout: BodyLayout) -> Body {
     }
 }
 
-/// Where names are among all; all of them are there.
+/// The indices of `names` in `all`, which must contain them.
 pub fn positions(names: &[String], all: &[String]) -> Vec<usize> {
     names.iter().filter_map(|name| all.iter().position(|other| other == name)).collect()
 }
 
 const AXES: [&str; 3] = ["x", "y", "z"];
 
-/// The variables of the laws of a system (docs/design.md §4): m1, m2, q1, q2, dx, dy, (dz), r, and those
-/// components of the velocities that the messages depend on.
+/// The variables of the laws of a system (docs/design.md §4): m1, m2, q1, q2, dx, dy, (dz), r, and the
+/// velocity components on which messages depend.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inputs {
     /// Dimensions of space.
     pub dim: usize,
-    /// Components of the velocities that join: index k < dim is the receiver's, k ≥ dim the sender's.
+    /// The velocity components: k < dim are the receiver's, k ≥ dim the sender's.
     pub velocities: Vec<usize>,
-    /// Edges of a periodic box, 0 for none: displacements are to the nearest image.
+    /// Edges of a periodic box, 0 for none; displacements are to the nearest image.
     pub period: [f64; 3],
 }
 
@@ -97,7 +97,7 @@ impl Inputs {
         }
     }
 
-    /// With these names, in any order.
+    /// The inputs with these names, which may be in any order.
     pub fn of(names: &[String]) -> Self {
         let dim = AXES.iter().filter(|axis| names.contains(&format!("d{axis}"))).count();
         let all = Inputs::all(dim);
@@ -105,7 +105,7 @@ impl Inputs {
         Inputs { velocities: all.velocities.iter().copied().filter(joins).collect(), ..all }
     }
 
-    /// All that there are, in open space.
+    /// All variables, in open space.
     pub fn all(dim: usize) -> Self {
         Inputs { dim, velocities: (0..2 * dim).collect(), period: [0.0; 3] }
     }
@@ -115,7 +115,7 @@ impl Inputs {
         Inputs { period, ..self }
     }
 
-    /// What formulas in these inputs are written in: a node has x, y, (z), vx, vy, (vz), q, m.
+    /// The variables of formulas with these inputs: a node has x, y, (z), vx, vy, (vz), q, m.
     pub fn terms(&self) -> Terms {
         let axes = &AXES[..self.dim];
         let mut node: Vec<String> = axes.iter().map(|axis| axis.to_string()).collect();

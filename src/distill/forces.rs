@@ -28,21 +28,21 @@ pub fn force_fit(forces: &[Vec<f64>], message: &[f64]) -> ForceFit {
     ForceFit { coefficients, r2: linear::fit(forces, message, &rows).r2, r2_trimmed: trimmed.r2 }
 }
 
-/// R² from which a law counts as recovered (docs/design.md §4).
+/// The smallest R² at which a law counts as recovered (docs/design.md §4).
 pub const RECOVERED_R2: f64 = 0.999;
 
-/// Fresh inputs on which a law is judged.
+/// Number of fresh inputs on which a law is judged.
 const JUDGED: usize = 10_000;
 const JUDGE_STREAM: u64 = 0x10D6E;
 
-/// How close a law comes to the truth on inputs that nobody trained on.
+/// How close a law comes to the truth on inputs not used in training.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Verdict {
     /// The best R² of the fits below.
     pub r2: f64,
     /// The factor g of the receiver in g·F: "1", "1/m1", "1/q1" or "1/(m1 q1)".
     pub factor: String,
-    /// True where the fit is to the force at r' = r instead of r' = r + 0.01.
+    /// True if the fit is to the force at r' = r instead of r' = r + 0.01.
     pub unsoftened: bool,
     /// `r2 >= RECOVERED_R2`.
     pub recovered: bool,
@@ -94,7 +94,7 @@ pub fn judge(
     }
     let rows: Vec<usize> = (0..JUDGED).collect();
     for unsoftened in [false, true] {
-        // The law adds the softening to the distance it is given: to judge it at r' = r, give it less.
+        // The law adds the softening to the distance: to judge at r' = r, subtract it first.
         let shift = if unsoftened { SOFTENING } else { 0.0 };
         let forces: Vec<[f64; 3]> = pairs
             .iter()

@@ -1,4 +1,4 @@
-//! The composed formula: expressions in the place of φe and φv (docs/design.md §4.4), and its entries in `laws.json`.
+//! The composed formula: expressions in place of φe and φv (docs/design.md §4.4), and its entries in `laws.json`.
 
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Weights};
@@ -11,16 +11,16 @@ use crate::symbolic::job::{self, LAWS};
 /// The stage in `laws.json`.
 const COMPOSED: &str = "composed";
 
-/// What the expressions of a formula are written in.
+/// The variables, outputs and units of a formula.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Terms {
     /// The variables of an edge.
     pub edge: Vec<String>,
-    /// Those of a node, before its summed messages.
+    /// The variables of a node, before its summed messages.
     pub node: Vec<String>,
-    /// What is predicted of a node.
+    /// The quantities predicted for a node.
     pub outputs: Vec<String>,
-    /// The units that they are in; `None` for the user's.
+    /// Their units; `None` for the user's.
     pub units: Option<Measures>,
     /// Edges of a periodic box, 0 for none.
     pub period: [f64; 3],
@@ -33,8 +33,8 @@ impl Terms {
         self.node.iter().cloned().chain(sums).collect()
     }
 
-    /// The user's units of a law of messages in these variables; `None` where it is in them already.
-    /// Messages have the unit of what is predicted.
+    /// The conversion to the user's units of a law in these variables; `None` if it is in them already.
+    /// Messages have the unit of the predicted quantity.
     pub fn units(&self, names: &[String]) -> Option<Rescaling> {
         let units = self.units?;
         let inputs = names.iter().map(|name| units.of(name)).collect();
@@ -42,10 +42,10 @@ impl Terms {
     }
 }
 
-/// What a value of 1 of each kind of variable is in the user's units.
+/// The unit of each kind of variable, in the user's units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measures {
-    /// Where positions are zero.
+    /// The point at which positions are zero.
     pub origin: [f64; 3],
     /// Positions, displacements and distances.
     pub length: f64,
@@ -55,19 +55,19 @@ pub struct Measures {
     pub mass: f64,
     /// Charges.
     pub charge: f64,
-    /// What is predicted, and messages.
+    /// Predicted quantities and messages.
     pub output: f64,
 }
 
 impl Measures {
-    /// Those of accelerations of small systems in units of their own; `None` where these are the user's.
+    /// For the accelerations of small systems in natural units; `None` if these are the user's units.
     pub fn of_bodies(scale: &Scale) -> Option<Self> {
         let Scale { origin, length, mass, charge, .. } = *scale;
         let (velocity, output) = (scale.velocity(), scale.acceleration());
         (!scale.is_none()).then_some(Measures { origin, length, velocity, mass, charge, output })
     }
 
-    /// Zero and unit of a variable.
+    /// The zero point and the unit of a variable.
     fn of(&self, name: &str) -> (f64, f64) {
         let axis = ["x", "y", "z"].iter().position(|axis| *axis == name);
         match (axis, name.as_bytes()) {
@@ -81,21 +81,21 @@ impl Measures {
     }
 }
 
-/// Outputs of each node in closed form: nodes[d](own variables, Σ over senders of messages).
+/// The outputs of each node in closed form: nodes[d](own variables, Σ over senders of messages).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Formula {
-    /// What it is written in.
+    /// Its variables, outputs and units.
     pub terms: Terms,
     /// The numbers of the message components.
     pub components: Vec<usize>,
-    /// One expression a component, in `terms.edge`.
+    /// One expression per component, in `terms.edge`.
     pub messages: Vec<Expression>,
-    /// One expression an output, in [`Terms::node_names`].
+    /// One expression per output, in [`Terms::node_names`].
     pub nodes: Vec<Expression>,
 }
 
 impl Formula {
-    /// The equations, for a person, in the user's units.
+    /// The equations as text, in the user's units.
     pub fn equations(&self) -> Vec<String> {
         let Formula { terms, components, messages, nodes } = self;
         let names = terms.node_names(components);
@@ -110,13 +110,13 @@ impl Formula {
         sums.chain(outputs.map(|(name, e)| format!("{name} = {}", text(e, &names)))).collect()
     }
 
-    /// Weighted number of nodes of all expressions.
+    /// Complexity of all expressions together.
     pub fn complexity(&self) -> u32 {
         let all = self.messages.iter().chain(&self.nodes);
         all.map(|e| e.complexity(&Weights::default())).sum()
     }
 
-    /// Adds it, with its loss on the data of the refit, to `laws.json`.
+    /// Adds it to `laws.json`, with its loss on the data of the refit.
     ///
     /// # Errors
     /// Those of reading and writing.
@@ -139,7 +139,7 @@ impl Formula {
         job::keep_laws(&folder.keeping(&()), &laws)
     }
 
-    /// Reads it from `laws.json`; `None` where there is none.
+    /// Reads it from `laws.json`; `None` if there is none.
     ///
     /// # Errors
     /// Equations that cannot be parsed.

@@ -23,9 +23,9 @@ pub(crate) const MESSAGE: &str = "message";
 pub(crate) const NODE: &str = "node";
 
 options! {
-    /// How a law is found.
+    /// How laws are searched for and chosen.
     pub struct LawOptions {
-        /// Rule that chooses a law from its Pareto front
+        /// Rule that chooses a law from the Pareto front
         select: Select = Select::Best;
         /// Formulas to consider for each law [default: depends on the preset]
         evaluations: Option<u64> = None => [.value("N")];
@@ -35,26 +35,26 @@ options! {
 /// How to search for the laws of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Search<'a> {
-    /// Candidates that are considered for each target.
+    /// Candidates considered for each target.
     pub evaluations: u64,
     /// The rule that chooses from a Pareto front.
     pub select: Select,
-    /// True to go on from what an interrupted search of the same messages remembers.
+    /// True to continue from the saved state of an interrupted search of the same messages.
     pub resume: bool,
-    /// Where it names a vector among the inputs, all messages have one factor in common, as a
-    /// [`Joint`] says.
+    /// If not empty, names a vector among the inputs; then all messages have one factor in common, see
+    /// [`Joint`].
     pub joint: &'a [String],
 }
 
 impl Default for Search<'_> {
-    /// As hard as the preset `quick`, with the rule `best`.
+    /// As many candidates as the preset `quick`, with the rule `best`.
     fn default() -> Self {
         Search::new(Preset::Quick, LawOptions::default())
     }
 }
 
 impl Search<'_> {
-    /// As hard as `preset` says, unless the options do.
+    /// As many candidates as given in the options, otherwise by `preset`.
     pub fn new(preset: Preset, LawOptions { select, evaluations }: LawOptions) -> Self {
         let of_preset = match preset {
             Preset::Quick => 400_000,
@@ -70,12 +70,12 @@ impl Search<'_> {
 pub struct Found {
     /// The chosen law.
     pub chosen: Entry,
-    /// All that are worth having.
+    /// The Pareto front.
     pub front: Front,
 }
 
 impl Found {
-    /// A law that was chosen already.
+    /// A given law, as the only choice.
     pub fn only(law: Expression) -> Self {
         let complexity = law.complexity(&Weights::default());
         let chosen = Entry { complexity, loss: f64::NAN, score: 0.0, expression: law };
@@ -83,14 +83,14 @@ impl Found {
         Found { chosen, front }
     }
 
-    /// A front, of which the rule `select` chooses; `None` where that is empty.
+    /// A front, from which the rule `select` chooses; `None` if it is empty.
     pub fn of(front: Front, select: Select) -> Option<Self> {
         let chosen = front.entries[front.select(select)?].clone();
         Some(Found { chosen, front })
     }
 }
 
-/// [`search_varying`] of those problems whose target varies; the law of the others is their constant.
+/// [`search_varying`] for problems whose target varies; the law of the others is a constant.
 #[expect(clippy::too_many_arguments, reason = "what is searched, how, and where it is kept")]
 pub(super) fn search(
     at: Compute,
@@ -135,8 +135,8 @@ pub(super) fn search(
     Ok(every)
 }
 
-/// Searches a law for each problem, or for all that are `joined`. In a run's folder it goes on from what is there,
-/// with `hall_of_fame.csv` live, into `laws.json`.
+/// Searches for a law for each problem, or for all `joined` ones together. In a run's folder it continues from what is
+/// there, updates `hall_of_fame.csv` as it goes, and writes `laws.json`.
 #[expect(clippy::too_many_arguments, reason = "what is searched, how, and where it is kept")]
 fn search_varying(
     at: Compute,
@@ -159,7 +159,7 @@ fn search_varying(
         let remembers = || job::remembers(&folder.file(memory), searched, &settings);
         labels.resume = how.resume && remembers()?;
         if stage == MESSAGE && !labels.resume {
-            // Laws of earlier messages, of φv and of the composed formula do not outlive new messages.
+            // New messages make the laws of earlier ones, of φv and of the composed formula invalid.
             for name in [job::LAWS, job::HALL_OF_FAME, MEMORY, NODE_MEMORY] {
                 folder.remove(name)?;
             }
@@ -180,7 +180,7 @@ fn search_varying(
         }
     };
     if outcomes.iter().any(|outcome| outcome.interrupted) {
-        // In laws.json they would pass for those of a search that had ended.
+        // In laws.json they would look like those of a finished search.
         job::keep_laws(observer, &rest)?;
         let place = folder.map_or(String::new(), |folder| {
             let path = folder.path().display();
@@ -191,7 +191,7 @@ fn search_varying(
     let found = |outcome: Outcome| {
         let front = outcome.front;
         let mut chosen = front.entries[front.select(select)?].clone();
-        // As the file has it, which a resumed run goes on from.
+        // As in the file, from which a resumed run continues.
         chosen.expression = chosen.expression.readable();
         Some(Found { chosen, front })
     };
@@ -208,7 +208,7 @@ fn search_varying(
 /// The front of a target in `hall_of_fame.csv`, in the variables `names`.
 ///
 /// # Errors
-/// A file without it.
+/// A file without this target.
 pub fn read_front(folder: &RunFolder, target: &str, names: &[String]) -> Result<Front> {
     let path = folder.file(job::HALL_OF_FAME);
     let bad = |e: csv::Error| Error::input(format!("is not a hall of fame: {e}")).file(&path);
@@ -226,7 +226,8 @@ pub fn read_front(folder: &RunFolder, target: &str, names: &[String]) -> Result<
         }
     }
     if entries.is_empty() {
-        let message = format!("has no law of {target}: run `lawsmith regress` on the folder first");
+        let message =
+            format!("has no law for {target}: run `lawsmith regress` on the folder first");
         return Err(Error::input(message).file(&path));
     }
     let front = Front::new(entries);
@@ -236,7 +237,7 @@ pub fn read_front(folder: &RunFolder, target: &str, names: &[String]) -> Result<
     Ok(front)
 }
 
-/// `regress`: searches a law for each kept message of a run.
+/// `regress`: searches for a law for each kept message of a run.
 ///
 /// # Errors
 /// Files of the run that cannot be read; `interrupted`.
@@ -246,7 +247,7 @@ pub fn regress(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     let problems = table.problems(&**physics, at.seed)?;
     let apart = |pair: &[Problem]| pair[0].columns != pair[1].columns;
     if !how.joint.is_empty() && problems.windows(2).any(apart) {
-        let message = "does not apply to messages on a graph, each of which has inputs of its own";
+        let message = "does not apply to messages on a graph, where each has its own inputs";
         return Err(Error::usage(message).field("--joint"));
     }
     let joint = (!how.joint.is_empty()).then(|| Joint::new(&problems, how.joint)).transpose()?;

@@ -1,7 +1,7 @@
 //! Linear least squares with a handful of unknowns.
 
-/// Solves the symmetric positive definite system `a x = b` by Cholesky; `None` where `a` is singular
-/// to working precision. `a` is `[n, n]` row-major.
+/// Solves the symmetric positive definite system `a x = b` by Cholesky; `None` if `a` is singular to
+/// working precision. `a` is `[n, n]`, row-major.
 pub fn solve_spd(a: &[f64], b: &[f64]) -> Option<Vec<f64>> {
     let n = b.len();
     let mut l = a.to_vec();
@@ -39,7 +39,7 @@ pub fn solve_spd(a: &[f64], b: &[f64]) -> Option<Vec<f64>> {
 /// A linear fit with offset: y ≈ Σ coefficients[k] · columns[k] + offset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearFit {
-    /// One coefficient a column.
+    /// One coefficient per column.
     pub coefficients: Vec<f64>,
     /// The offset.
     pub offset: f64,
@@ -54,10 +54,10 @@ impl LinearFit {
     }
 }
 
-/// How much larger the diagonal of a singular system is made.
+/// Relative increase of the diagonal of a singular system.
 const SHARED: f64 = 1e-9;
 
-/// Least squares over the given rows; columns that do not vary get the coefficient 0.
+/// Least squares over the given rows; constant columns get the coefficient 0.
 pub fn fit(columns: &[Vec<f64>], y: &[f64], rows: &[usize]) -> LinearFit {
     let count = rows.len().max(1) as f64;
     let mean = |x: &[f64]| rows.iter().map(|&row| x[row]).sum::<f64>() / count;
@@ -85,7 +85,7 @@ pub fn fit(columns: &[Vec<f64>], y: &[f64], rows: &[usize]) -> LinearFit {
         }
     }
     let coefficients = solve_spd(&a, &b).or_else(|| {
-        // Columns that say the same share what they explain.
+        // Collinear columns share what they explain.
         (0..n).for_each(|i| a[i * n + i] *= 1.0 + SHARED);
         solve_spd(&a, &b)
     });
@@ -100,8 +100,8 @@ pub fn fit(columns: &[Vec<f64>], y: &[f64], rows: &[usize]) -> LinearFit {
 /// Rounds of trimming; the set of kept rows settles in two or three.
 const TRIM_ROUNDS: usize = 6;
 
-/// The fit over the rows that are left when the worst tenth of the residuals is left out (least
-/// trimmed squares by concentration steps, from the plain fit), as the paper's analysis does for close encounters.
+/// The fit without the tenth of the rows with the largest residuals (least trimmed squares by concentration
+/// steps, starting from the plain fit), as in the paper's analysis, because of close encounters.
 pub fn fit_trimmed(columns: &[Vec<f64>], y: &[f64]) -> LinearFit {
     let mut rows: Vec<usize> = (0..y.len()).collect();
     let mut current = fit(columns, y, &rows);

@@ -1,4 +1,4 @@
-//! The messages of a trained network: which components carry it, and what they are made of;
+//! The messages of a trained network: which components matter, and what they depend on;
 //! `messages.safetensors` and `messages.json`.
 
 use std::path::Path;
@@ -27,36 +27,36 @@ pub const ROWS: usize = 5000;
 /// Components with less than this share of the largest significance do not survive (docs/design.md §4).
 const SURVIVES: f64 = 0.01;
 
-/// Edges on which dependences are probed.
+/// Edges on which dependences are tested.
 const PROBED: usize = 4000;
 
-/// A direction or a velocity joins the inputs of the laws if exchanging it for another edge's moves some
-/// kept message by more than this share of its standard deviation. A network trained on a law without
-/// velocities leaks a few per cent.
+/// A direction or velocity becomes an input of the laws if replacing it by another edge's changes some
+/// kept message by more than this fraction of its standard deviation. For a network trained on a law
+/// without velocities the change is a few per cent.
 const DEPENDS: f64 = 0.2;
 
 options! {
-    /// Which messages get laws, and what may be in them.
+    /// Which messages get laws, and what the laws may contain.
     #[derive(Copy, Eq)]
     pub struct Wanted {
-        /// Number of message components to keep [default: the number of dimensions where the law is known,
-        /// else all with more than 1 % of the largest significance]
+        /// Number of message components to keep [default: the number of dimensions if the law is known,
+        /// otherwise all with more than 1 % of the largest significance]
         components: Option<usize> = None;
-        /// Graphs of halos only: laws without masses, which the network saw all the same
+        /// Graphs of halos only: laws without masses, although the network sees them
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         without_mass: bool = false;
     }
 }
 
 impl Wanted {
-    /// An error where a system has nothing of the kind.
+    /// Checks that these options apply to the system.
     ///
     /// # Errors
-    /// Laws without masses of a system of bodies.
+    /// Laws without masses for a system of bodies.
     pub fn check(&self, on: &TrainedOn) -> Result<()> {
         match on {
             TrainedOn::Bodies(..) if self.without_mass => {
-                let message = "is of graphs of halos; this is a system of bodies";
+                let message = "applies only to graphs of halos; this is a system of bodies";
                 Err(Error::usage(message).field("without-mass"))
             }
             _ => Ok(()),
@@ -69,16 +69,16 @@ impl Wanted {
 pub struct Component {
     /// Column in `messages`.
     pub column: usize,
-    /// Its number among the messages that training began with.
+    /// Its number among the messages before pruning.
     pub index: usize,
     /// Standard deviation over the edges; for KL the mean of μ² + σ² − log σ².
     pub significance: f64,
-    /// Fit to the true forces, where the law is known.
+    /// Fit to the true forces, if the law is known.
     #[serde(default)]
     pub force: Option<ForceFit>,
 }
 
-/// What the kept messages depend on.
+/// Tests what the kept messages depend on.
 pub struct Probe<'a> {
     device: Device,
     model: &'a Model,
@@ -88,7 +88,8 @@ pub struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// Whether some kept message moves when each edge takes something of the one so many places behind it.
+    /// Whether some kept message changes when `exchange` gives each edge something of the edge `behind` places
+    /// after it.
     ///
     /// # Errors
     /// Those of the network.
@@ -120,31 +121,31 @@ fn deviation(values: &[f64]) -> f64 {
 
 /// The messages of a network on random edges of its system.
 pub struct Messages {
-    /// The kept ones, with the values of the variables of their laws.
+    /// The kept messages, with the values of the variables of their laws.
     pub kept: Table,
-    /// Of each kept one, the edges on which its law is searched, with their weights.
+    /// For each kept message, the edges on which its law is searched, with their weights.
     rows: Vec<(Vec<usize>, Option<Vec<f32>>)>,
     /// The edges.
     pub edges: Edges,
     /// All messages, `[edge, message_dim]`.
     pub values: Vec<f32>,
-    /// The true forces `[dim][edge]`, where the law is known.
+    /// The true forces `[dim][edge]`, if the law is known.
     pub forces: Option<Vec<Vec<f64>>>,
     /// Column and significance of each message, the most significant first.
     pub ranking: Vec<(usize, f64)>,
     /// Significances, fits to the forces, the variables of the laws, the losses of the network.
     pub summary: Summary,
-    /// The messages that training began with, of those that are left.
+    /// The original number of each message left after pruning.
     components: Vec<u32>,
-    /// What else the metadata say.
+    /// Further metadata.
     entry: Map<String, Value>,
 }
 
-/// Ranks the messages of a trained network on random edges of its system, which it has not seen where there are such;
-/// fits the kept ones to the true forces where these are known; settles which variables their laws may have.
+/// Ranks the messages of a trained network on random edges of its system, unseen in training if possible; fits the kept
+/// ones to the true forces, if known; determines which variables their laws may have.
 ///
 /// # Errors
-/// A network of another system; messages that are not finite.
+/// A network trained on another system; messages that are not finite.
 ///
 /// ```
 /// # use lawsmith::model::ModelKind;
@@ -178,8 +179,8 @@ pub fn messages(
     on_edges(at, &*system.physics(model)?, wanted, true)
 }
 
-/// `messages` of a run, into its folder. Velocities may be in the laws of data that were not simulated, where the messages
-/// depend on them, if `velocities` says so.
+/// `messages` for a run, written to its folder. For data that were not simulated, laws may contain the velocities on
+/// which messages depend only if `velocities` is true.
 ///
 /// # Errors
 /// Files of the run that cannot be read; messages that are not finite.
@@ -255,7 +256,7 @@ impl Messages {
     /// Writes `messages.safetensors`.
     ///
     /// # Errors
-    /// Those of writing.
+    /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let Messages { edges, values, forces, ranking, components, .. } = self;
         let Table { inputs, kept, values: of_inputs, .. } = &self.kept;
@@ -284,11 +285,11 @@ impl Messages {
         writer.finish()
     }
 
-    /// The kept message number `k` as a table to search its law in: a column for each variable of the laws, and one
-    /// named `message`; where edges have weights, one named `weight` as well.
+    /// Kept message number `k` as a table in which to search for its law: a column for each variable of the laws, one
+    /// named `message`, and, if edges have weights, one named `weight`.
     ///
     /// # Panics
-    /// Where so many are not kept.
+    /// Fewer messages are kept.
     pub fn table(&self, k: usize) -> store::table::Table {
         let Table { inputs, values, messages, .. } = &self.kept;
         let ((rows, weights), width) = (&self.rows[k], inputs.len());
@@ -304,7 +305,7 @@ impl Messages {
     }
 }
 
-/// What the stages behind need of the messages.
+/// The messages as later stages need them.
 pub struct Table {
     /// Variables of the laws.
     pub inputs: Vec<String>,
@@ -320,7 +321,7 @@ impl Table {
     /// Reads the messages of a run.
     ///
     /// # Errors
-    /// A file that is no whole messages file.
+    /// A file that is not a complete messages file.
     pub fn read(folder: &RunFolder) -> Result<Self> {
         #[derive(Deserialize)]
         struct Entry {
@@ -342,7 +343,7 @@ impl Table {
         Ok(Table::new(inputs, kept, values, messages, message_dim))
     }
 
-    /// Of all `messages`, `[edge, message_dim]`, those that are kept.
+    /// Picks the kept messages from all `messages`, `[edge, message_dim]`.
     fn new(
         inputs: Vec<String>,
         kept: Vec<Component>,
@@ -360,14 +361,14 @@ impl Table {
         self.kept.iter().map(|component| component.index).collect()
     }
 
-    /// The problem of finding the law of each kept message.
+    /// The regression problem for each kept message.
     ///
     /// # Errors
     /// Variables that the system does not have.
     pub fn problems(&self, physics: &dyn Physics, seed: u64) -> Result<Vec<Problem>> {
         let all = physics.terms().edge;
         if let Some(unknown) = self.inputs.iter().find(|name| !all.contains(name)) {
-            let message = format!("'{unknown}' is no variable of an edge");
+            let message = format!("'{unknown}' is not a variable of an edge");
             return Err(Error::input(message).field("inputs"));
         }
         let width = self.inputs.len();

@@ -1,9 +1,9 @@
 //! From a trained network to a law, and back onto the data (docs/design.md §4).
 //!
-//! `messages` ranks what the network sends and compares it with the true forces; `laws` searches an
-//! expression for each kept message and for φv; `compose` puts them in the network's place and refits
-//! all constants. All of them are written once, on the [`run::Physics`] of a run, and read and write the files
-//! of its folder; `bodies` is that of small systems.
+//! `messages` ranks the messages of the network and compares them with the true forces; `laws` searches for an
+//! expression for each kept message and for φv; `compose` puts them in the network's place and refits all
+//! constants. All of them are written once, on top of the [`run::Physics`] of a run, and read and write the files
+//! of its folder; `bodies` implements it for small systems.
 
 pub mod bodies;
 pub mod compose;

@@ -1,5 +1,5 @@
-//! Refitting the constants of composed formulas, whatever the system: Levenberg–Marquardt on the L1 loss,
-//! weights 1/|residual| renewed every round, with the gradient through the sum over the senders.
+//! Refitting the constants of composed formulas, for every system: Levenberg–Marquardt on the L1 loss, with
+//! weights 1/|residual| updated every round and the gradient through the sum over the senders.
 
 use super::formula::Formula;
 use super::linear::solve_spd;
@@ -9,13 +9,13 @@ use crate::observer::Observer;
 
 /// Rounds of a refit.
 const ROUNDS: usize = 60;
-/// Relative gain of a round below which refitting ends.
+/// Refitting ends when the relative gain of a round is below this.
 const GAIN: f64 = 1e-6;
 /// Damping of the first step.
 const DAMPING: f64 = 1e-3;
 /// Smallest |residual| in the weights, relative to the mean.
 const RESIDUAL_FLOOR: f64 = 1e-3;
-/// Steps, each five times as damped as the one before, that are tried.
+/// Number of steps tried, each five times as damped as the one before.
 const DAMPINGS: usize = 12;
 
 /// The weighted normal equations of one round.
@@ -27,7 +27,7 @@ pub(crate) struct Normal {
 }
 
 impl Normal {
-    /// Of no rows.
+    /// Normal equations of `count` constants, without rows yet.
     pub(crate) fn new(count: usize) -> Self {
         Normal { matrix: vec![0.0; count * count], gradient: vec![0.0; count] }
     }
@@ -58,18 +58,18 @@ impl Normal {
 }
 
 impl Formula {
-    /// All expressions, in the order in which the normal equations have their constants.
+    /// All expressions, in the order of their constants in the normal equations.
     fn expressions(&mut self) -> Vec<&mut Expression> {
         self.messages.iter_mut().chain(&mut self.nodes).collect()
     }
 
-    /// Refits all constants, one round after the other until none gains much, and drops what they have made
-    /// idle. `loss` is the mean absolute error, infinite where a formula is undefined; `equations` are the
-    /// normal equations of a formula with that loss, none where it is undefined. Returns the loss, which is
-    /// never larger than before but for the rounding of constants to the precision of the data.
+    /// Refits all constants in rounds until one gains too little, then drops terms that have become superfluous.
+    /// `loss` is the mean absolute error, infinite if a formula is undefined; `equations` are the normal equations
+    /// of a formula with that loss, `None` if it is undefined. Returns the loss, which is never larger than before
+    /// except for the rounding of constants to the precision of the data.
     ///
     /// # Errors
-    /// `interrupted` where the observer stops it, the constants being those of the last round; those of the closures.
+    /// `interrupted` if the observer stops it, leaving the constants of the last round; those of the closures.
     pub(crate) fn refit_by(
         &mut self,
         observer: &dyn Observer,
@@ -101,8 +101,8 @@ impl Formula {
         loss(self)
     }
 
-    /// The first of a series of ever more damped steps that lowers the loss, and the loss; leaves the
-    /// damping to begin the next round with.
+    /// The first of a series of ever more damped steps that lowers the loss, and the new loss; sets the
+    /// damping for the next round.
     ///
     /// # Errors
     /// Those of `judge`.
@@ -118,7 +118,7 @@ impl Formula {
             let mut matrix = system.matrix.clone();
             let largest = (0..count).map(|k| matrix[k * count + k]).fold(0.0, f64::max);
             for k in 0..count {
-                // The messages' scale and the nodes' cancel: a floor keeps such directions still.
+                // Scales of messages and nodes can cancel: a floor keeps the fit from moving along such directions.
                 matrix[k * count + k] +=
                     *damping * matrix[k * count + k] + 1e-12 * largest + 1e-300;
             }
@@ -137,7 +137,7 @@ impl Formula {
     }
 }
 
-/// Adds `step` to the constants of the expressions, one after the other.
+/// Adds `step` to the constants of the expressions, in order.
 fn move_constants(expressions: Vec<&mut Expression>, step: &[f64]) {
     let mut steps = step.iter();
     for expression in expressions {
@@ -147,13 +147,13 @@ fn move_constants(expressions: Vec<&mut Expression>, step: &[f64]) {
     }
 }
 
-/// The expression with constants as precise as the data, which are f32, and as short as that makes it:
-/// where a refit has made the branches of an IF equal, one of them is left.
+/// The expression with constants as precise as the data, which are f32, and simplified accordingly: if a
+/// refit has made the branches of an IF equal, only one is left.
 fn settled(expression: &Expression) -> Expression {
     let length = |e: &Expression| e.complexity(&Weights::default());
     let mut settled = rounded(expression);
     loop {
-        // Constants that are merged have more digits again.
+        // Merged constants have more digits again.
         let shorter = rounded(&settled.simplified());
         if length(&shorter) >= length(&settled) {
             return settled;
@@ -162,7 +162,7 @@ fn settled(expression: &Expression) -> Expression {
     }
 }
 
-/// The expression with constants of seven digits: no more than a person wants to read.
+/// The expression with constants rounded to seven digits, enough for a reader.
 fn rounded(expression: &Expression) -> Expression {
     let seven_digits = |value: &f64| format!("{value:.6e}").parse().unwrap_or(*value);
     let constants: Vec<f64> = expression.constants().iter().map(seven_digits).collect();
@@ -171,21 +171,21 @@ fn rounded(expression: &Expression) -> Expression {
     rounded
 }
 
-/// A formula with all the derivatives that its refit needs.
+/// A formula with all the derivatives its refit needs.
 pub(crate) struct Linearised {
-    /// Of each message.
+    /// For each message.
     pub(crate) messages: Vec<Parametric>,
     nodes: Vec<Parametric>,
     /// `[node][message]`: derivative of a node expression with respect to a summed message.
     by_sum: Vec<Vec<Expression>>,
-    /// All constants.
+    /// Number of all constants.
     pub(crate) count: usize,
     /// The smallest |residual| in the weights.
     floor: f64,
 }
 
 impl Linearised {
-    /// Of a formula with this loss.
+    /// Linearises a formula with this loss.
     pub(crate) fn new(formula: &Formula, loss: f64) -> Self {
         let Formula { terms, messages, nodes, .. } = formula;
         let (edge, own, k) = (terms.edge.len(), terms.node.len(), messages.len());
@@ -234,18 +234,18 @@ impl Linearised {
     }
 }
 
-/// An expression, its constants made variables behind the others, with its derivatives.
+/// An expression whose constants have become variables, after the others, with its derivatives.
 pub(crate) struct Parametric {
-    /// Their values.
+    /// Values of the constants.
     pub(crate) constants: Vec<f64>,
-    /// With the constants as variables.
+    /// The expression with the constants as variables.
     pub(crate) value: Expression,
-    /// Its derivatives, one a constant.
+    /// Its derivatives, one per constant.
     pub(crate) by_constant: Vec<Expression>,
 }
 
 impl Parametric {
-    /// Of an expression in so many variables.
+    /// From an expression in this many variables.
     fn new(expression: &Expression, variables: usize) -> Self {
         let mut constants = Vec::new();
         let nodes = expression.nodes().iter().map(|node| match *node {
@@ -277,7 +277,7 @@ mod tests {
             prop_assert!(settled.complexity(&Weights::default()) <= e.complexity(&Weights::default()));
             prop_assert_eq!(&rounded(&settled), &settled);
             let before = e.eval(&[x, y, z]);
-            // Only where the value does not hang on the eighth digit of a constant.
+            // Only if the value does not depend on the eighth digit of a constant.
             let mut spread = (0..24).map(|shaking| {
                 let h = [1e-6, -1e-6][shaking % 2];
                 let mut random = Random::new(1, shaking as u64);

@@ -1,5 +1,5 @@
-//! The rollouts of a run: the equations of motion integrated with what the run has learnt, from the
-//! initial states of data that it has not seen; `rollout.safetensors`.
+//! The roll-outs of a run: the equations of motion integrated with its network and formula, from initial
+//! states it has not seen; `rollout.safetensors`.
 
 use std::path::Path;
 
@@ -13,14 +13,14 @@ use crate::network::model::{Model, TrainedOn};
 use crate::observer::Observer;
 use crate::store::run::RunFolder;
 
-/// Runs, frames and steps of the integrator between two frames, where nobody asks for others.
+/// Default numbers of runs, of frames, and of integrator steps per frame.
 pub const RUNS: usize = 16;
 /// See [`RUNS`].
 pub const FRAMES: usize = 200;
 /// See [`RUNS`].
 pub const SUBSTEPS: usize = 2;
 
-/// A data set in the units that a network was trained in.
+/// Opens a data set in the units used to train a network.
 ///
 /// # Errors
 /// Those of [`Dataset::open_in`].
@@ -32,8 +32,8 @@ pub fn open_for(model: &Model, path: &Path) -> Result<Dataset> {
     Dataset::open_in(path, scale.map_or(Units::Users, Units::Of))
 }
 
-/// Data that the network has not seen, and which of their runs: `test.safetensors` of the folder, or
-/// the validation runs of what it was trained on.
+/// Data the network has not seen, and the numbers of the runs to use: `test.safetensors` of the folder,
+/// or the validation runs of the training data.
 pub fn unseen(folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)> {
     let test = folder.file("test.safetensors");
     if test.exists() {
@@ -43,7 +43,7 @@ pub fn unseen(folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)
     }
     let trained = &model.about.dataset;
     if !trained.exists() {
-        let message = "has no test.safetensors, and the data that it was trained on are gone: name \
+        let message = "has no test.safetensors, and its training data are gone: name \
                        a data set with --data";
         return Err(Error::usage(message).file(folder.path()));
     }
@@ -52,7 +52,7 @@ pub fn unseen(folder: &RunFolder, model: &Model) -> Result<(Dataset, Vec<usize>)
     Ok((data, runs))
 }
 
-/// The same of a network that was trained on `data`: fresh runs where they were simulated, else the validation runs.
+/// The same for a network trained on `data`: fresh runs if the data were simulated, otherwise the validation runs.
 pub fn unseen_of(data: &Dataset, model: &Model) -> Result<(Dataset, Vec<usize>)> {
     match data.fresh(&Device::cpu(), &())? {
         Some(fresh) => {
@@ -66,8 +66,8 @@ pub fn unseen_of(data: &Dataset, model: &Model) -> Result<(Dataset, Vec<usize>)>
     }
 }
 
-/// Integrates `runs` of `data` with the network and, where there is one, the composed formula, for so many
-/// frames with so many steps between them.
+/// Integrates `runs` of `data` with the network and, if there is one, the composed formula, for `frames`
+/// frames with `substeps` steps per frame.
 ///
 /// # Errors
 /// Those of the operations.

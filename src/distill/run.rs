@@ -1,5 +1,5 @@
-//! A trained run, and what the stages behind the training need to know of its system: edges, variables,
-//! the truth where it is known, nodes. The stages are written once, on this.
+//! A trained run, and what the stages after training need to know about its system: edges, variables, nodes,
+//! and the truth if it is known. The stages are written once, on top of this.
 
 use serde_json::{Map, Value};
 
@@ -19,19 +19,19 @@ use crate::store::run::RunFolder;
 use crate::symbolic::front::Select;
 use crate::symbolic::search::Problem;
 
-/// Where and how a stage runs.
+/// Device, seed and observer of a stage.
 #[derive(Clone, Copy)]
 pub struct Compute<'a> {
-    /// Where to compute.
+    /// The device to compute on.
     pub device: Device,
     /// Seed of everything random.
     pub seed: u64,
-    /// Who watches.
+    /// Is told about progress and files, and can stop the stage.
     pub observer: &'a dyn Observer,
 }
 
 impl Default for Compute<'_> {
-    /// On the CPU, with seed 0, and nobody watches.
+    /// The CPU, seed 0, no observer.
     fn default() -> Self {
         Compute { device: Device::cpu(), seed: 0, observer: &() }
     }
@@ -39,10 +39,10 @@ impl Default for Compute<'_> {
 
 /// A system whose networks can be distilled.
 pub trait Distilled: System {
-    /// What the stages behind the training need to know of it, for a network that was trained on it.
+    /// What the stages after training need to know about it, for a network trained on it.
     ///
     /// # Errors
-    /// A network of another system.
+    /// A network trained on another system.
     fn physics(&self, model: &Model) -> Result<Box<dyn Physics>>;
 }
 
@@ -56,20 +56,20 @@ pub struct Run {
 
 /// A sample of directed edges.
 pub struct Edges {
-    /// `[edge, width]`: what φe sees of the receiver, then of the sender.
+    /// `[edge, width]`: features of the receiver, then of the sender.
     pub features: Vec<f32>,
-    /// Twice the features of a node.
+    /// Twice the number of features of a node.
     pub width: usize,
 }
 
 impl Edges {
-    /// How many.
+    /// Number of edges.
     pub fn count(&self) -> usize {
         self.features.len() / self.width
     }
 }
 
-/// What is judged on the data of a system.
+/// What makes the predictions that are judged.
 #[derive(Clone, Copy)]
 pub enum Predictor<'a> {
     /// The network of the run.
@@ -81,35 +81,35 @@ pub enum Predictor<'a> {
 /// Mean over nodes of the L1 norm of the error, on the data of a system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Judgement {
-    /// On data that nothing was fitted to.
+    /// On data to which nothing was fitted.
     pub test: Option<Measure>,
-    /// Out of the distribution of the training, where there is something to compare with.
+    /// Outside the training distribution, if there is something to compare with.
     pub outside: Option<Measure>,
-    /// On the data that formulas are fitted to, where that is not known already.
+    /// On the data to which formulas are fitted, if that is not known already.
     pub fitted: Option<Measure>,
 }
 
-/// The laws of a kept message: the chosen one, and those that a formula may take.
+/// The laws of a kept message: the chosen one, and the candidates for a formula.
 pub struct Laws {
     /// The chosen one.
     pub chosen: Expression,
-    /// All, in the variables of the formula.
+    /// All candidates, in the variables of the formula.
     pub candidates: Vec<Expression>,
 }
 
-/// The system of a trained run. Errors are data that are gone, laws that are undefined on them, and those of
-/// the operations.
+/// The system of a trained run. Errors are missing data, laws that are undefined on the data, and those of the
+/// operations.
 pub trait Physics {
     /// Its network.
     fn model(&self) -> &Model;
 
-    /// What formulas are written in, whatever the messages depend on.
+    /// All variables of formulas, whatever the messages depend on.
     fn terms(&self) -> Terms;
 
-    /// Random edges that messages are measured on.
+    /// Random edges on which messages are measured.
     fn edges(&self, seed: u64) -> Result<Edges>;
 
-    /// The true forces on the receivers `[dim][edge]`, where the law is known.
+    /// The true forces on the receivers `[dim][edge]`, if the law is known.
     fn forces(&self, _: &Edges) -> Option<Vec<Vec<f64>>> {
         None
     }
@@ -119,13 +119,13 @@ pub trait Physics {
         None
     }
 
-    /// Variables of the laws of the messages, of those of [`Terms::edge`].
+    /// The variables of the laws of the messages, a subset of [`Terms::edge`].
     fn variables(&self, wanted: Wanted, velocities: bool, probe: &Probe) -> Result<Vec<String>>;
 
     /// Their values, `[edge, variables]`.
     fn values(&self, variables: &[String], edges: &Edges) -> Vec<f32>;
 
-    /// What else the metadata of the messages say.
+    /// Further metadata of the messages.
     fn entry(&self, _: &[String]) -> Map<String, Value> {
         Map::new()
     }
@@ -136,22 +136,21 @@ pub trait Physics {
     /// The edges on which the law of a message is searched, with their weights.
     fn rows(&self, message: &[f32], seed: u64) -> (Vec<usize>, Option<Vec<f32>>);
 
-    /// How close the law of a message comes to the truth, where that is known; `problem` is what it was
-    /// searched in.
+    /// How close the law of a message comes to the truth, if that is known; `problem` is the problem it solves.
     fn verdict(&self, _: &Expression, _: &Problem, _: u64) -> Option<Verdict> {
         None
     }
 
-    /// What was found for the kept messages of the table, from the files of the run.
+    /// Reads what was found for the kept messages of the table from the files of the run.
     fn found(&self, folder: &RunFolder, table: &Table, select: Select) -> Result<Vec<Found>>;
 
-    /// The laws of the kept messages of the table, of what was found for them.
+    /// The laws of the kept messages of the table, taken from what was found for them.
     fn laws(&self, table: &Table, found: &[Found]) -> Vec<Laws>;
 
-    /// What the laws of φv are searched in: one problem an output.
+    /// The regression problems for the laws of φv, one per output.
     fn node_problems(&self, at: Compute, table: &Table, laws: &[Laws]) -> Result<Vec<Problem>>;
 
-    /// The formula, its constants refitted on the data, and its loss there. `nodes` was found in `problems`.
+    /// The formula with its constants refitted on the data, and its loss there. `nodes` was found for `problems`.
     fn settle(
         &self,
         at: Compute,
@@ -161,10 +160,10 @@ pub trait Physics {
         nodes: Vec<Found>,
     ) -> Result<(Formula, f64)>;
 
-    /// How well something predicts.
+    /// How well network or formula predicts.
     fn judgement(&self, at: Compute, of: Predictor) -> Result<Judgement>;
 
-    /// Whether there is a law, and how good, on data that nothing was fitted to; `summary` says what was found.
+    /// Whether there is a law and how good it is, on data to which nothing was fitted; `summary` holds what was found.
     fn assess(
         &self,
         at: Compute,
@@ -172,24 +171,24 @@ pub trait Physics {
         summary: &Summary,
     ) -> Result<Option<Conclusion>>;
 
-    /// True where laws may be searched with velocities if they do not hold without.
+    /// True if laws may be searched again with velocities when they do not hold without.
     fn may_move(&self) -> bool {
         false
     }
 
-    /// Offers the observer what the report shows of a composed formula beside its losses.
+    /// Offers the observer what the report shows about a composed formula besides its losses.
     fn show(&self, _: Compute, _: &Formula) -> Result<()> {
         Ok(())
     }
 
-    /// Offers the observer where network and formula lead, for a system that moves.
+    /// Offers the observer the roll-outs of network and formula, for a system that moves.
     fn roll_out(&self, _: Compute, _: Option<&Formula>) -> Result<()> {
         Ok(())
     }
 }
 
 impl Run {
-    /// The composed formula; `None` where it was not composed yet.
+    /// The composed formula; `None` if there is none yet.
     ///
     /// # Errors
     /// Equations that cannot be parsed.

@@ -1,5 +1,5 @@
-//! `messages.json`: what a run has found so far; the document of `messages --json` and `distill --json`.
-//! One schema for every system; what one does not have is null or missing.
+//! `messages.json`: what a run has found so far; also the output of `messages --json` and `distill --json`.
+//! All systems share one schema; what a system does not have is null or missing.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,20 +27,20 @@ pub struct Summary {
     /// The equations of the composed formula.
     #[serde(default)]
     pub formula: Vec<String>,
-    /// Mean over nodes of the L1 norm of the error, on data that nothing was fitted to.
+    /// Mean over nodes of the L1 norm of the error, on data to which nothing was fitted.
     #[serde(default)]
     pub test_loss: Losses,
-    /// The same out of the distribution of the training: on random states twice as wide as its initial states,
-    /// where the law is known; on hidden overdensities.
+    /// The same outside the training distribution: on random states twice as wide as the initial states, if the law
+    /// is known; on hidden overdensities.
     #[serde(default)]
     pub outside_loss: Losses,
-    /// The same on the data that the formula was fitted to.
+    /// The same on the data to which the formula was fitted.
     #[serde(default)]
     pub fitted_loss: Losses,
     /// Whether there is a law, once that is known.
     #[serde(default)]
     pub verdict: Option<Conclusion>,
-    /// Wall-clock of the stages.
+    /// Wall-clock times of the stages.
     #[serde(default)]
     pub seconds: Seconds,
 }
@@ -48,7 +48,7 @@ pub struct Summary {
 /// One kept message component.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ComponentSummary {
-    /// Its number among the messages that training began with.
+    /// Its number among the messages before pruning.
     pub index: usize,
     /// Standard deviation; KL: mean of μ² + σ² − log σ².
     pub significance: f64,
@@ -60,7 +60,7 @@ pub struct ComponentSummary {
     pub force_fit: Option<Vec<f64>>,
     /// The chosen expression.
     pub law: Option<LawSummary>,
-    /// True where the law is the true one on fresh inputs (docs/design.md §4); `None` where the truth is not known.
+    /// True if the law is the true one on fresh inputs (docs/design.md §4); `None` if the truth is not known.
     pub recovered: Option<bool>,
     /// How it was judged.
     pub verdict: Option<Verdict>,
@@ -71,7 +71,7 @@ pub struct ComponentSummary {
 pub struct LawSummary {
     /// Infix.
     pub equation: String,
-    /// The same for a paper.
+    /// LaTeX.
     pub latex: String,
     /// Its complexity.
     pub complexity: u32,
@@ -80,7 +80,7 @@ pub struct LawSummary {
 }
 
 impl LawSummary {
-    /// The summary of an entry of a front, in the user's units where it is in others.
+    /// The summary of an entry of a front, converted from `units` to the user's, if given.
     pub fn of(entry: &Entry, names: &[String], units: Option<&Rescaling>) -> Self {
         let rescaled = units.map(|units| entry.expression.rescaled(units));
         let expression = rescaled.as_ref().unwrap_or(&entry.expression);
@@ -93,17 +93,17 @@ impl LawSummary {
     }
 }
 
-/// Losses of network and formula, on one large graph with their jackknife errors.
+/// Losses of network and formula, with jackknife errors on one large graph.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Losses {
-    /// Of the network.
+    /// Loss of the network.
     pub network: Option<f64>,
-    /// Of the composed formula; `None` where it is undefined on some of the data.
+    /// Loss of the composed formula; `None` if it is undefined on some of the data.
     pub formula: Option<f64>,
-    /// The jackknife error of the network's.
+    /// The jackknife error of the network's loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_jackknife: Option<f64>,
-    /// The jackknife error of the formula's.
+    /// The jackknife error of the formula's loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub formula_jackknife: Option<f64>,
 }
@@ -119,7 +119,7 @@ impl Losses {
         }
     }
 
-    /// For a person.
+    /// The losses as text.
     fn text(&self) -> String {
         let one = |loss: Option<f64>, jackknife: Option<f64>| match (loss, jackknife) {
             (Some(loss), Some(jackknife)) => format!("{loss:.5} ± {jackknife:.5}"),
@@ -134,7 +134,7 @@ impl Losses {
     }
 }
 
-/// Wall-clock of the stages.
+/// Wall-clock times of the stages.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Seconds {
@@ -142,14 +142,14 @@ pub struct Seconds {
     pub simulate: f64,
     /// Training the network.
     pub train: f64,
-    /// Searching the laws of messages and nodes.
+    /// Searching for the laws of messages and nodes.
     pub regress: f64,
-    /// Everything but the report.
+    /// Everything except the report.
     pub total: f64,
 }
 
 impl Summary {
-    /// What is known once the messages are measured.
+    /// The summary after the messages have been measured.
     pub fn new(kept: &[Component], survivors: usize, inputs: Vec<String>) -> Self {
         let component = |c: &Component| ComponentSummary {
             index: c.index,
@@ -165,7 +165,7 @@ impl Summary {
         Summary { components, survivors, inputs, ..Summary::default() }
     }
 
-    /// Notes how well something predicts.
+    /// Records how well network or formula predicts.
     pub fn judge(&mut self, found: &Judgement, of: Predictor) {
         self.test_loss.set(of, found.test);
         self.outside_loss.set(of, found.outside);

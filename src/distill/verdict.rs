@@ -1,84 +1,84 @@
-//! The verdict on a run, with or without a known law: how large the errors of network and formula are on data
-//! that nothing was fitted to, against those of no law at all, and one sentence that says whether there is a law,
-//! how good it is, and if not, why.
+//! The verdict on a run, with or without a known law: the errors of network and formula on data to which nothing
+//! was fitted, against those of having no law, and one sentence that says whether there is a law, how good it is,
+//! or why there is none.
 
 use serde::{Deserialize, Serialize};
 
 use crate::formula::print::short;
 use crate::nbody::derive::MEAN_OF_NORMAL;
 
-/// A formula explains the data where at least this share of the variance is explained, …
+/// A formula is a law if it explains at least this fraction of the variance, …
 const EXPLAINS: f64 = 0.9;
-/// (of data that no law could explain altogether, this share,)
+/// (this fraction for data that no law could explain entirely,)
 const EXPLAINS_SCATTER: f64 = 0.2;
-/// … and stands for the network where its error is at most this many times the network's, …
+/// … and if its error is at most this many times the network's, …
 const AS_GOOD: f64 = 1.5;
-/// … or where it is this small a part of the baseline's. (Planets: 4 % of it may be fifteen times what the network leaves over.)
+/// … or at most this fraction of the baseline's. (Planets: 4 % of it may be fifteen times the network's error.)
 const NEGLIGIBLE: f64 = 0.005;
-/// Errors below this part of the baseline's need no reason.
+/// Errors below this fraction of the baseline's need no reason.
 const SMALL: f64 = 0.05;
-/// A network whose error is more than this part of the baseline's has learned nothing.
+/// A network whose error is more than this fraction of the baseline's has learned nothing.
 const NOTHING: f64 = 0.9;
-/// What is left over depends on something that explains this share of it.
+/// Residuals depend on something if it explains this fraction of them.
 const DEPENDS: f64 = 0.2;
-/// One body is different where its error is so many times that of the others.
+/// A body is different if its error is more than this many times that of every other.
 const APART: f64 = 3.0;
-/// Errors up to so many times what noise alone makes are noise.
+/// Errors up to this many times those from noise alone are noise.
 const NOISE: f64 = 1.3;
 
 /// Whether there is a law.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conclusion {
-    /// True where the formula is a law.
+    /// True if the formula is a law.
     pub found: bool,
     /// The same in words, with the reason.
     pub sentence: String,
-    /// The error of what knows no law: the smaller one of those of zero and of the mean.
+    /// The error without a law: that of predicting zero or the mean, whichever is smaller.
     pub baseline: f64,
-    /// Of the network.
+    /// Score of the network.
     pub network: Score,
-    /// Of the formula.
+    /// Score of the formula.
     pub formula: Score,
 }
 
-/// How good something is, in the user's units.
+/// How well something predicts, in the user's units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// Mean over nodes of the L1 norm of (true − predicted); `None` where there is nothing, or where it is
+    /// Mean over nodes of the L1 norm of (true − predicted); `None` if there is no prediction, or if it is
     /// undefined on some of the data.
     pub error: Option<f64>,
     /// 1 − Σ (true − predicted)² / Σ (true − mean)².
     pub r2: Option<f64>,
 }
 
-/// What was predicted, beside the truth, in the user's units; `[node, outputs]` each.
+/// Predictions and the truth, in the user's units; `[node, outputs]` each.
 pub struct Predictions<'a> {
     /// Outputs of a node.
     pub outputs: usize,
     /// The truth.
     pub targets: &'a [f64],
-    /// By the network.
+    /// Predictions of the network.
     pub network: Option<&'a [f64]>,
-    /// By the formula.
+    /// Predictions of the formula.
     pub formula: Option<&'a [f64]>,
 }
 
-/// What is known of what the network leaves over.
+/// What is known about the network's residuals.
 #[derive(Clone, Debug, Default)]
 pub struct Leftover {
-    /// Standard deviation of the noise in a component of the targets, where it is known.
+    /// Standard deviation of the noise in a component of the targets, if known.
     pub noise: Option<f64>,
-    /// The share that the place explains, where the network could not see it.
+    /// The fraction explained by position, if the network could not see it.
     pub place: f64,
-    /// The share that the time explains.
+    /// The fraction explained by time.
     pub time: f64,
-    /// Errors of the bodies, where these are the same in all graphs.
+    /// Error of each body, if the bodies are the same in all graphs.
     pub bodies: Vec<f64>,
-    /// What the law of the worst message leaves over, in standard deviations of the message.
+    /// Residual of the law of the worst message, in standard deviations of the message.
     pub message: Option<f64>,
-    /// True where no law explains the data altogether.
+    /// True if no law can explain the data entirely.
     pub scatter: bool,
-    /// What the formula depends on and how far data reach: "distances of 0.3 to 4".
+    /// The range of the data in what the formula depends on: "distances of 0.3 to 4".
     pub range: String,
 }
 
@@ -104,7 +104,7 @@ impl Score {
 }
 
 impl Conclusion {
-    /// Judges a run on such data.
+    /// Judges a run by its predictions and residuals.
     pub fn new(data: &Predictions, left: &Leftover) -> Self {
         let Predictions { outputs, targets, network, formula } = *data;
         let nodes = (targets.len() / outputs) as f64;
@@ -122,13 +122,13 @@ impl Conclusion {
         Conclusion { found, sentence, baseline, network, formula }
     }
 
-    /// There is nothing to find: the reason in words.
+    /// The conclusion that there is nothing to find, with the reason in words.
     pub fn nothing(sentence: String, baseline: f64) -> Self {
         let none = Score::default();
         Conclusion { found: false, sentence, baseline, network: none, formula: none }
     }
 
-    /// The sentence and the figures, for a person.
+    /// The sentence and the figures, as text.
     pub fn text(&self) -> String {
         let Conclusion { sentence, baseline, network, formula, .. } = self;
         let number = |v: Option<f64>| v.map_or("-".to_string(), short);
@@ -196,27 +196,26 @@ fn judge(
     let matters = best > SMALL * baseline;
     let reason = if left.place > DEPENDS && matters {
         format!(
-            "the accelerations depend on the place, which explains {:.0} % of what the network leaves \
-             over: --external allows for a trap, a well or a wall",
+            "the accelerations depend on position, which explains {:.0} % of the network's residual: \
+             --external allows for a trap, a well or a wall",
             100.0 * left.place
         )
     } else if of_network > NOTHING * baseline {
         format!("the network learned nothing; its error on unseen data is {}", figures(of_network))
     } else if left.time > DEPENDS && matters {
         format!(
-            "the accelerations depend on the time, which explains {:.0} % of what the network leaves \
-             over",
+            "the accelerations depend on the time, which explains {:.0} % of the network's residual",
             100.0 * left.time
         )
     } else if let Some((body, most)) = apart.filter(|_| matters) {
         format!(
-            "body {} is different from the others: the network's error is {} on it, {} on all",
+            "body {} is different from the others: the network's error is {} for it, {} for all",
             body + 1,
             short(*most),
             short(of_network)
         )
     } else if formula.error.is_none() {
-        "there is no formula that is defined on all unseen data".to_string()
+        "no formula is defined on all unseen data".to_string()
     } else if as_good {
         format!(
             "neither network nor formula explains much; the formula's error is {}",
@@ -225,7 +224,7 @@ fn judge(
     } else {
         let message = match left.message {
             Some(share) if share > DEPENDS => format!(
-                "; the law of a message leaves over {:.0} % of it: messages are not functions of \
+                "; the law of a message leaves {:.0} % of it unexplained: messages are not functions of \
                  distances, masses and charges alone",
                 100.0 * share
             ),
@@ -246,7 +245,7 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    /// Targets, and predictions that are off by so much.
+    /// Judges predictions with normal errors of these sizes.
     fn judged(network: f64, formula: f64, left: &Leftover) -> Conclusion {
         let mut random = Random::new(2, 0);
         let mut some = |size: f64| (0..2000).map(|_| size * random.normal()).collect::<Vec<f64>>();
@@ -273,7 +272,7 @@ mod tests {
         );
         let nothing = judged(1.0, 1.0, &none);
         assert!(!nothing.found && nothing.sentence.contains("learned nothing"), "{nothing:?}");
-        // Small beside the baseline, and yet the network knows far more.
+        // Small compared with the baseline, but the network is far better.
         let poor = judged(0.002, 0.03, &none);
         assert!(!poor.found && poor.sentence.contains("times worse than the network"), "{poor:?}");
         let both = judged(0.6, 0.6, &none);
@@ -287,7 +286,7 @@ mod tests {
         assert!(said(Leftover { time: 0.7, ..Leftover::default() }).contains("the time"));
         let bodies = vec![0.1, 0.1, 2.0, 0.2];
         assert!(said(Leftover { bodies, ..Leftover::default() }).contains("body 3 is different"));
-        // What explains much of nearly nothing is no reason.
+        // Explaining much of almost nothing is no reason.
         let law = judged(0.01, 0.01, &Leftover { place: 0.9, ..Leftover::default() });
         assert!(law.found, "{law:?}");
     }
