@@ -44,9 +44,9 @@ pub struct Settings {
     pub particles: Option<PathBuf>,
     /// Radius of the ball in Mpc/h.
     pub smoothing: f64,
-    /// Lighter halos are left out, Msun/h.
+    /// Halos lighter than this are left out, Msun/h.
     pub min_mass: Option<f64>,
-    /// Halos with fewer particles are left out.
+    /// Halos with fewer particles than this are left out.
     pub min_particles: Option<u32>,
     /// Masses are multiplied by 1 − N^−0.6 for halos of N particles (Warren et al. 2006, eq. 2).
     pub warren: bool,

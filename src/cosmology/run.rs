@@ -1,7 +1,7 @@
 //! A run on a graph of halos, as the stages after training see it.
 //!
-//! Laws are searched for the network's surviving messages, in the variables of an edge, and for φv, in mass,
-//! speed and the summed messages; [`pairs`](super::pairs) makes one formula of them.
+//! The network's surviving messages get laws in the variables of an edge, φv gets one in mass, speed and the
+//! summed messages; [`pairs`](super::pairs) makes one formula of them.
 
 use std::cell::OnceCell;
 

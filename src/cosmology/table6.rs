@@ -23,7 +23,7 @@ use crate::symbolic::job::LAWS;
 /// Radius of the ball of the overdensity, Mpc/h.
 const BALL: f64 = 20.0;
 
-/// A formula of the paper.
+/// A formula from the paper.
 pub struct Published {
     /// Its name in the table.
     pub name: &'static str,

@@ -23,8 +23,8 @@ pub struct Composed {
 }
 
 /// Puts laws in place of a network: `found` holds those of its kept messages, in the order of `messages`
-/// ([`Found::of`] a front, [`Found::only`] a law); those of φv are searched according to `how`. Then refits all
-/// constants together on the data the network was trained on.
+/// ([`Found::of`] a front, [`Found::only`] a law); those of φv are found by a search with settings `how`. Then
+/// refits all constants together on the data the network was trained on.
 ///
 /// # Errors
 /// A network trained on another system; laws that are undefined on the data; `interrupted`.

@@ -123,7 +123,7 @@ fn deviation(values: &[f64]) -> f64 {
 pub struct Messages {
     /// The kept messages, with the values of the variables of their laws.
     pub kept: Table,
-    /// For each kept message, the edges on which its law is searched, with their weights.
+    /// For each kept message, the edges used in the search for its law, with their weights.
     rows: Vec<(Vec<usize>, Option<Vec<f32>>)>,
     /// The edges.
     pub edges: Edges,

@@ -133,7 +133,7 @@ pub trait Physics {
     /// The name of a message component in `hall_of_fame.csv` and `laws.json`.
     fn label(&self, component: usize) -> String;
 
-    /// The edges on which the law of a message is searched, with their weights.
+    /// The edges used in the search for the law of a message, with their weights.
     fn rows(&self, message: &[f32], seed: u64) -> (Vec<usize>, Option<Vec<f32>>);
 
     /// How close the law of a message comes to the truth, if that is known; `problem` is the problem it solves.
@@ -171,7 +171,7 @@ pub trait Physics {
         summary: &Summary,
     ) -> Result<Option<Conclusion>>;
 
-    /// True if laws may be searched again with velocities when they do not hold without.
+    /// True if the search for laws may be repeated with velocities when laws without them do not hold.
     fn may_move(&self) -> bool {
         false
     }

@@ -62,7 +62,7 @@ pub struct ComponentSummary {
     pub law: Option<LawSummary>,
     /// True if the law is the true one on fresh inputs (docs/design.md §4); `None` if the truth is not known.
     pub recovered: Option<bool>,
-    /// How it was judged.
+    /// Details of that judgement.
     pub verdict: Option<Verdict>,
 }
 

@@ -2,7 +2,7 @@
 //! 1964, for times that need not be equidistant).
 //!
 //! Around each frame a polynomial is fitted to the positions of a window of frames; its first and
-//! second derivatives there are linear in the positions, with weights that depend on the times only.
+//! second derivatives there are linear in the positions, with weights that depend only on the times.
 //! The residuals of the fit estimate the noise of the positions, and the weights propagate it.
 
 /// The fit around one frame, as weights of the positions in its window.

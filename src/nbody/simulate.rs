@@ -40,8 +40,7 @@ impl Value for Law {
 }
 
 options! {
-    /// Everything that makes a simulated data set; by default 10,000 runs of 1000 frames of four bodies on springs in
-    /// the plane.
+    /// Settings of a simulated data set; by default 10,000 runs of 1000 frames of four bodies on springs in the plane.
     pub struct Settings {
         /// Law of force between the bodies
         law: Law = Law::Spring;

@@ -174,7 +174,7 @@ fn longest_step(times: &[f64]) -> f64 {
     if 4 * regular >= 3 * steps.len() { 1.5 * usual } else { 4.0 * steps[steps.len() * 9 / 10] }
 }
 
-/// The numbers of a data set in memory.
+/// The arrays of a data set in memory.
 #[derive(Clone, Debug, Default)]
 pub struct Arrays {
     /// `[run, frame, body, dim]`
@@ -218,7 +218,7 @@ enum Numbers {
 /// The name of a data set without a file in error messages.
 const IN_MEMORY: &str = "(data set in memory)";
 
-/// A data set, in memory or mapped for reading. Copies share the numbers.
+/// A data set, in memory or mapped for reading. Clones share the data.
 #[derive(Clone)]
 pub struct Dataset {
     /// Its parameters.

@@ -34,7 +34,7 @@ pub enum Role {
 
 const AXES: [&str; 3] = ["x", "y", "z"];
 
-/// The other names of a role, in lower case. `#` stands for the axis: x, y, z or 0, 1, 2.
+/// Accepted names of each role, in lower case. `#` stands for the axis: x, y, z or 0, 1, 2.
 const NAMES: [(&str, &[&str]); 9] = [
     ("run", &["run", "trajectory", "traj", "simulation", "sim", "trial", "replica"]),
     ("time", &["time", "t", "times", "timestep", "time_step", "step", "frame", "jd", "mjd"]),

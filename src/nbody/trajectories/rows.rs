@@ -406,7 +406,7 @@ impl Clock {
         clock
     }
 
-    /// The frame of a time.
+    /// The index of the frame at this time.
     fn frame(&self, time: f64) -> usize {
         self.until.partition_point(|until| *until < time)
     }
