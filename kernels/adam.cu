@@ -1,5 +1,5 @@
-// One step of Adam on a stack of flat arenas, each with its gradient scaled to unit norm. Mathematics, processor twin and tests:
-// src/ops/adam/.
+// One step of Adam on a stack of flat arenas, each with its gradient scaled to unit norm. Mathematics, CPU twin and
+// tests: src/ops/adam/.
 #include "common/device.cuh"
 
 struct Rates {
@@ -25,8 +25,8 @@ struct AdamArgs {
 };
 LAYOUT(AdamArgs, parameters, m, v, gradients, operands, squares, rates, step, len, parts)
 
-// `sums[0]` becomes the sum over the threads of the block, of which there are a power of two, in a fixed order; thread
-// 0 may read it.
+// Sums over the threads of the block, a power of two in number, in a fixed order; the result is in `sums[0]`, which
+// thread 0 may read.
 DEVICE void add_up(Shared<double> sums, double own) {
     sums[threadIdx.x] = own;
     for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
@@ -43,7 +43,7 @@ KERNEL void adam_norm(AdamArgs args) {
     const float* gradients = args.gradients + blockIdx.y * args.len;
     double sum = 0;
     for (size_t first = begin + threadIdx.x; first < end; first += AT_ONCE * blockDim.x) {
-        // Loaded together: one after the other they would wait for each other's way from memory.
+        // Loaded together: one by one, each would wait for memory.
         float g[AT_ONCE];
         UNROLL for (unsigned k = 0; k < AT_ONCE; k++) {
             const size_t i = first + k * blockDim.x;
@@ -72,7 +72,7 @@ DEVICE bool aligned(const void* pointer, size_t bytes) {
 }
 
 // Any number of blocks along x, one run for each along y. All blocks of a run add up the same squares in the same
-// order: a kernel for that would take longer to start than they do.
+// order: a separate kernel for that would take longer to start than they do.
 KERNEL void adam_step(AdamArgs args) {
     const Rates rates = args.rates[args.step ? *args.step : 0];
     double sum = 0;
@@ -94,7 +94,7 @@ KERNEL void adam_step(AdamArgs args) {
     const float* gradients = args.gradients + first;
     unsigned short* operands = args.operands ? args.operands + first : nullptr;
 
-    // Four elements at a time where every array allows it, then the rest one by one.
+    // Four elements at a time if every array allows it, then the rest one by one.
     const bool wide = aligned(parameters, 16) && aligned(ms, 16) && aligned(vs, 16) &&
                       aligned(gradients, 16) && aligned(operands, 8);
     const size_t quads = wide ? args.len / 4 : 0;

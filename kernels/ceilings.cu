@@ -1,6 +1,5 @@
-// What a device can do at most: operations from registers, copies that stay in its cache; for sm_90a also products
-// from shared memory, and copies that arrive there. Argument structs in Rust, launches and tests:
-// src/bench/ceilings/gpu.rs.
+// The most that a device can do: operations on registers, copies that stay in its cache; for sm_90a also products from
+// shared memory, and copies into it. Argument structs in Rust, launches and tests: src/bench/ceilings/gpu.rs.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
 #include "common/hopper.cuh"
@@ -12,8 +11,8 @@ struct FlopArgs {
 };
 LAYOUT(FlopArgs, sums, rounds, factor, addend)
 
-// Chains of dependent operations that run side by side: enough to hide their latency. They begin
-// differently, so that no compiler makes one of them.
+// Chains of dependent operations that run side by side: enough to hide their latency. They start differently, so that
+// no compiler merges them.
 constexpr int CHAINS = 16;
 // Operations of a chain in a round: the loop itself should not count.
 constexpr int LINKS = 8;
@@ -68,7 +67,7 @@ struct CopyArgs {
 };
 LAYOUT(CopyArgs, from, to, len, rounds)
 
-// `rounds` copies one after the other, past the multiprocessors' own caches. Any grid.
+// `rounds` copies one after another, bypassing the multiprocessors' own caches. Any grid.
 KERNEL void ceilings_copy(CopyArgs args) {
     const size_t threads = size_t(gridDim.x) * blockDim.x;
     for (unsigned long long round = 0; round < args.rounds; round++)
@@ -82,7 +81,7 @@ EXPORT(ceilings_copy)
 
 constexpr int GROUPS = 2;  // warpgroups of a block, which take turns at the tensor cores
 constexpr int ROWS = 64, COLUMNS = 256;
-// Products of a warpgroup in a round: the wait for the round before should not count.
+// Products of a warpgroup in a round: the wait for the previous round should not count.
 constexpr int PRODUCTS = 16;
 
 struct WgmmaArgs {
@@ -92,8 +91,8 @@ struct WgmmaArgs {
 };
 LAYOUT(WgmmaArgs, operands, sums, rounds)
 
-// Both operands in shared memory, as in the kernels of φe. Their values are given, since tensor cores draw power,
-// and clocks fall, as bits change.
+// Both operands in shared memory, as in the kernels of φe. Their values are given, since toggling bits draw power,
+// which lowers the clocks.
 KERNEL void __launch_bounds__(GROUPS* WARPGROUP, 1) ceilings_wgmma(WgmmaArgs args) {
     constexpr int COUNT = (GROUPS * ROWS + COLUMNS) * SWIZZLED;
     const Shared<Bf16> operands = shared<Bf16>(0, COUNT);
@@ -125,7 +124,7 @@ KERNEL void __launch_bounds__(GROUPS* WARPGROUP, 1) ceilings_wgmma(WgmmaArgs arg
 }
 EXPORT(ceilings_wgmma)
 
-// Bulk copies that are under way at a time, and numbers of each: 128 KiB hide more than a microsecond.
+// Bulk copies in flight, and numbers in each: 128 KiB hide more than a microsecond.
 constexpr int STAGES = 8, PIECE = 4096;
 
 struct BulkArgs {
@@ -135,8 +134,8 @@ struct BulkArgs {
 };
 LAYOUT(BulkArgs, from, sums, pieces, rounds)
 
-// Pieces one after the other into a ring of stages, by one thread; block k begins at piece k. At least one round,
-// which is a copy into every stage.
+// Pieces one after another into a ring of stages, by one thread; block k starts at piece k. At least one round, which
+// is a copy into every stage.
 KERNEL void ceilings_bulk(BulkArgs args) {
     const Shared<float> ring = shared<float>(0, STAGES * PIECE);
     const Shared<uint64_t> arrived = shared<uint64_t>(STAGES * PIECE * sizeof(float), STAGES);

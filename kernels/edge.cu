@@ -1,8 +1,8 @@
-// A training step on stars of a large graph: what lies between the layers, which are those of mlp.cu.
-// Mathematics, processor twin and tests: src/ops/edge/.
+// A training step on stars of a large graph: everything between the layers, which are those of mlp.cu. Mathematics, CPU
+// twin and tests: src/ops/edge/.
 //
-// The edges of a chunk of receivers lie in order: those of receiver r are starts[r] … starts[r + 1].
-// Kernels with a block for each receiver have TILE_THREADS threads.
+// The edges of a chunk of receivers are in order: those of receiver r are starts[r] … starts[r + 1]. Kernels with a
+// block for each receiver have TILE_THREADS threads.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
 #include "common/large.cuh"
@@ -20,9 +20,8 @@ struct EdgeOperandsArgs {
 LAYOUT(EdgeOperandsArgs, parameters, bias, wide, rounded, padded_bias, out_width, in_width, padded_out,
        padded_in, n_features, dim)
 
-// A layer's parameters with zeros around them, so that products find whole pieces. In φe's first layer
-// A_x + B_x stands in the place of A_x: then the sender's coordinates are those relative to the
-// receiver. Any grid.
+// A layer's parameters padded with zeros, so that products find whole pieces. In φe's first layer A_x + B_x replaces
+// A_x: then the sender's coordinates are those relative to the receiver. Any grid.
 KERNEL void edge_operands(EdgeOperandsArgs args) {
     const size_t threads = size_t(gridDim.x) * blockDim.x, in = args.padded_in;
     for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < args.padded_out * in;
@@ -71,7 +70,7 @@ KERNEL void __launch_bounds__(TILE_THREADS) edge_gather(EdgeGatherArgs args) {
             value = args.features[size_t(args.senders[edge]) * width + k];
             if (k < args.dim) {
                 value -= own[k];
-                // A quotient of half a period rounds as on the processor: away from zero.
+                // A quotient of half a period rounds as on the CPU: away from zero.
                 if (args.period > 0) value -= args.period * roundf(value / args.period);
             }
         }
@@ -96,7 +95,7 @@ DEVICE void sum_hidden(const EdgeSumHiddenArgs& args) {
     const T* hidden = static_cast<const T*>(args.hidden);
     for (size_t unit = threadIdx.x; unit < width; unit += blockDim.x) {
         float sum = 0;
-        // In parts, or else the rounding of a sum of hundreds of terms of one sign would show.
+        // In parts, since the rounding of a sum of hundreds of terms of one sign would show.
         for (unsigned part = first; part < end; part += 32) {
             float terms = 0;
             const unsigned last = min(part + 32, end);
@@ -190,7 +189,7 @@ KERNEL void edge_node_inputs(EdgeNodeInputsArgs args) {
         } else {
             const unsigned unit = column - args.n_features;
             value = args.sums[row * args.message_dim + unit];
-            // The layer has added one bias; a sum over edges has as many.
+            // The layer has added one bias; a sum over edges needs one for each.
             const float degree = float(args.starts[row + 1] - args.starts[row]);
             if (args.bias) value += (degree - 1) * args.bias[unit];
         }
@@ -243,7 +242,7 @@ struct EdgeMessageGradientsArgs {
 LAYOUT(EdgeMessageGradientsArgs, d_inputs, starts, outputs, deviations, d_outputs, rounded, n_features,
        row, message_dim, weight, sampled, unused)
 
-// Gradients of φe's outputs where the messages have a penalty. Grid: receivers.
+// Gradients of φe's outputs if the messages have a penalty. Grid: receivers.
 KERNEL void __launch_bounds__(TILE_THREADS) edge_message_gradients(EdgeMessageGradientsArgs args) {
     const size_t dim = args.message_dim, outputs = args.sampled ? 2 * dim : dim;
     const unsigned first = args.starts[blockIdx.x], end = args.starts[blockIdx.x + 1];
@@ -280,8 +279,8 @@ struct EdgeLastArgs {
 };
 LAYOUT(EdgeLastArgs, d_inputs, starts, d_sums, bias, count, n_features, message_dim, unused)
 
-// Gradients of the summed messages, in rows of their own, and of the bias that each sum has as often
-// as the receiver has edges. Grid: messages.
+// Gradients of the summed messages, in their own rows, and of the bias, which each sum contains once for each edge of
+// the receiver. Grid: messages.
 KERNEL void __launch_bounds__(TILE_THREADS) edge_last(EdgeLastArgs args) {
     const unsigned unit = blockIdx.x;
     double bias = 0;
@@ -305,8 +304,7 @@ struct EdgeSpreadArgs {
 };
 LAYOUT(EdgeSpreadArgs, passed, starts, hidden, d_hidden, rounded, width)
 
-// What the last layer passes back to all edges of a receiver, through the ReLU before it. Grid:
-// receivers.
+// The gradient that the last layer passes back to all edges of a receiver, through the ReLU before it. Grid: receivers.
 template <class T>
 DEVICE void spread(const EdgeSpreadArgs& args) {
     const size_t width = args.width;
@@ -340,14 +338,14 @@ struct EdgeFinishArgs {
 LAYOUT(EdgeFinishArgs, partials, biases, parameters, bias, gradients, d_bias, stride, count,
        out_width, in_width, padded_in, n_features, dim, decay)
 
-// The gradient of a layer: the sum of its parts in order, for the plain coordinates again, and the
-// decay of the weights. Any grid.
+// The gradient of a layer: the sum of its parts in order, converted to the plain coordinates, plus the weight decay.
+// Any grid.
 KERNEL void edge_finish(EdgeFinishArgs args) {
     const size_t threads = size_t(gridDim.x) * blockDim.x;
     for (size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < size_t(args.out_width) * args.in_width;
          i += threads) {
         const size_t row = i / args.in_width, column = i % args.in_width;
-        // What the receiver's coordinates got belongs to A_x + B_x.
+        // The gradient for the receiver's coordinates belongs to A_x + B_x.
         const bool sender = column >= args.n_features && column < args.n_features + args.dim;
         float sum = 0, other = 0, bias = 0;
         for (size_t k = 0; k < args.count; k++) {

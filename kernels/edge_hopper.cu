@@ -1,12 +1,12 @@
-// The forward pass of edge_fused.cu for sm_90a, with products of whole warpgroups: φe from the features straight to
-// sums over the edges of each receiver, in bf16, for predictions and for the way forward of a training step, which
-// leaves what edge_fused_training leaves. Other architectures have none of this.
+// The forward pass of edge_fused.cu for sm_90a, with warpgroup products: φe from the features straight to sums over the
+// edges of each receiver, in bf16, for predictions and for the forward pass of a training step, which stores what
+// edge_fused_training stores. Other architectures have none of this.
 // Argument structs in Rust, launches and tests: src/ops/edge/; design: notes/hopper.md.
 //
-// A block has two warpgroups that multiply, each 64 edges, and one that brings what they need: a thread streams the
-// weights, in the order in which they are used, through a ring of stages; three warps make φe's inputs. Each of
-// the eight multiplying warps has receivers of its own, and in a tile 16 of their edges. So sums at receivers need
-// no other warp. What the penalty of messages adds to the last layer's gradient is summed over all edges of a tile.
+// A block has two warpgroups that multiply, each 64 edges, and one that feeds them: a thread streams the weights, in
+// the order in which they are used, through a ring of stages; three warps make φe's inputs. Each of the eight
+// multiplying warps has its own receivers, and in a tile 16 of their edges, so sums at receivers need no other warp.
+// The penalty's share of the last layer's gradient is summed over all edges of a tile.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
 #include "common/fused.cuh"
@@ -15,7 +15,7 @@
 #if HOPPER_ONLY
 #include "common/hopper_tiles.cuh"
 
-// Columns that are summed at a time.
+// Columns summed at a time.
 constexpr int HOPPER_SLICE = 64;
 // Units of a pass of the last layer. In a training step they are all messages, whose signs, of 64 edges, fill a
 // stage of the ring.
@@ -38,7 +38,7 @@ struct EdgeHopperWeightsArgs {
 LAYOUT(EdgeHopperWeightsArgs, parameters, bias, weights, padded_bias, rows, columns, row_step, column_step,
        parts, blocks, units, n_features, dim, split, mixed, scale)
 
-// A layer's parameters in the order of `edge_hopper_*`, with zeros around them. Any grid.
+// A layer's parameters in the order of `edge_hopper_*`, padded with zeros. Any grid.
 KERNEL void edge_hopper_weights(EdgeHopperWeightsArgs args) {
     const size_t threads = size_t(gridDim.x) * blockDim.x;
     const size_t count = size_t(args.parts) * args.blocks * args.units * SWIZZLED;
@@ -120,7 +120,7 @@ DEVICE const unsigned* hopper_range(const EdgeHopperArgs& args, unsigned warp) {
 
 // ---------------------------------------------------------------- bringing
 
-// Streams the weights of all tiles, and lends stages for signs. One thread.
+// Streams the weights of all tiles, and lends stages for signs. For one thread.
 template <int N>
 DEVICE void hopper_stream(const Hopper<N>& it) {
     const EdgeHopperArgs& args = it.args;
@@ -138,9 +138,9 @@ DEVICE void hopper_stream(const Hopper<N>& it) {
     }
 }
 
-// φe's inputs on edge `edge` as row `row` of a tile, as high and low parts: columns [high, low, high], each
-// of [receiver's features, sender's, whose coordinates are relative to the receiver]; zeros behind them, and
-// everywhere beyond `end`. `receiver` … `last`: those of the warp that multiplies the row.
+// φe's inputs on edge `edge` as row `row` of a tile, as high and low parts: columns [high, low, high], each of
+// [receiver's features, sender's, whose coordinates are relative to the receiver]; zeros after them, and everywhere
+// beyond `end`. `receiver` … `last`: those of the warp that multiplies the row.
 template <int N>
 DEVICE void hopper_input(const Hopper<N>& it, unsigned row, unsigned edge, unsigned end,
                          unsigned receiver, unsigned last) {
@@ -153,7 +153,7 @@ DEVICE void hopper_input(const Hopper<N>& it, unsigned row, unsigned edge, unsig
     const unsigned width = args.n_features, columns = args.first_blocks * SWIZZLED;
     const float *own_at = nullptr, *other_at = nullptr;
     if (edge < end) {
-        // The last receiver that starts at this edge or before it.
+        // The last receiver that starts at or before this edge.
         while (last - receiver > 1) {
             const unsigned middle = (receiver + last) / 2;
             if (args.starts[middle] <= edge)
@@ -176,7 +176,7 @@ DEVICE void hopper_input(const Hopper<N>& it, unsigned row, unsigned edge, unsig
     for (unsigned column = 6 * width; column < columns; column++) put(column, __float2bfloat16_rn(0));
 }
 
-// The inputs of all tiles. HOPPER_GATHERERS threads, `thread` of them this one.
+// Makes the inputs of all tiles. HOPPER_GATHERERS threads, of which this is number `thread`.
 template <int N>
 DEVICE void hopper_gather(const Hopper<N>& it, unsigned thread) {
     const EdgeHopperArgs& args = it.args;
@@ -206,7 +206,8 @@ DEVICE void hopper_add_slice(const EdgeHopperArgs& args, const float* sums, bool
         const int at = i / 2 * 4 + i % 2;
         value[i] = (upper_counts ? sums[at] : 0.0f) + (lower_counts ? sums[at + 2] : 0.0f);
     }
-    // Lanes with the same columns exchange half of what they have, then half of that: each ends with the sums of some.
+    // Lanes with the same columns exchange half of what they have, then half of that: each ends up with the sums of
+    // some.
     int left = HOPPER_SLICE / 4, first = 0;
     UNROLL
     for (int bit = 16; bit >= 4; bit /= 2) {
@@ -226,14 +227,14 @@ DEVICE void hopper_add_slice(const EdgeHopperArgs& args, const float* sums, bool
         const int pair = (first + i) / 2, odd = (first + i) % 2;
         const unsigned unit = column + 8 * pair + accumulator_element(lane, odd).column;
         if (unit >= args.width) continue;
-        // The same lane in each tile.
+        // It is the same lane in each tile.
         float& to = args.sums[size_t(receiver) * args.width + unit];
         to = fresh ? value[i] : to + value[i];
     }
 }
 
-// Adds this warp's results, of the edges from `begin` on, to the sums of their receivers from `receiver` on, in columns
-// `column` …. Returns the receiver that goes on in the next tile, or the one behind the last.
+// Adds this warp's results, for the edges from `begin` on, to the sums of their receivers from `receiver` on, in
+// columns `column` …. Returns the receiver that continues in the next tile, or the one after the last.
 template <int N>
 DEVICE unsigned hopper_add(const EdgeHopperArgs& args, unsigned begin, unsigned receiver,
                            const float (&sums)[N / 2], unsigned column) {
@@ -256,7 +257,7 @@ DEVICE unsigned hopper_add(const EdgeHopperArgs& args, unsigned begin, unsigned 
     return receiver;
 }
 
-// Which of this warp's results are positive, on the edges from `begin` on, units `column` ….
+// Which of this warp's results are positive, for the edges from `begin` on, units `column` ….
 template <int N>
 DEVICE void hopper_masks(const EdgeHopperArgs& args, unsigned begin, const float (&sums)[N / 2],
                          unsigned column) {
@@ -280,15 +281,15 @@ DEVICE void hopper_masks(const EdgeHopperArgs& args, unsigned begin, const float
     }
 }
 
-// A hidden layer: left × weights + bias. KEEP: as activations; SUM: to the sums of receivers, with its masks. Returns
-// the receiver that goes on. Every thread of the warpgroup.
+// A hidden layer: left × weights + bias. KEEP: stored as activations; SUM: added to the sums of receivers, with its
+// masks. Returns the receiver that continues. For every thread of the warpgroup.
 template <bool KEEP, bool SUM, int N>
 DEVICE unsigned hopper_layer(const Hopper<N>& it, HopperRing& ring, Shared<Bf16> left, unsigned blocks,
                              const float* bias, Shared<Bf16> activations, unsigned begin,
                              unsigned receiver) {
     const EdgeHopperArgs& args = it.args;
     unsigned next = receiver;
-    // Of the part before: the activations are needed as long as a part is missing.
+    // From the previous part: the activations are needed as long as a part is missing.
     uint32_t held[N / 4] = {};
     for (unsigned part = 0; part < args.parts; part++) {
         float sums[N / 2];
@@ -298,7 +299,7 @@ DEVICE unsigned hopper_layer(const Hopper<N>& it, HopperRing& ring, Shared<Bf16>
         if (SUM) {
             UNROLL
             for (int i = 0; i < N / 2; i++) {
-                // A NaN stays one: the comparison is false for it.
+                // NaN stays NaN: the comparison is false for it.
                 sums[i] = sums[i] <= 0 ? 0.0f : sums[i];
             }
             if (args.masks) hopper_masks<N>(args, begin, sums, part * N);
@@ -309,13 +310,13 @@ DEVICE unsigned hopper_layer(const Hopper<N>& it, HopperRing& ring, Shared<Bf16>
     if (KEEP) {
         hopper_store<N>(activations, (args.parts - 1) * N, held);
         proxy_fence();
-        // Everyone's activations are there.
+        // All activations are in place.
         named_barrier(1 + threadIdx.x / WARPGROUP, WARPGROUP);
     }
     return next;
 }
 
-// The signs of a tile of messages as bits, and as bf16 at `to`, in blocks as activations. Returns Σ |message| of this
+// The signs of a tile of messages as bits, and as bf16 at `to`, in blocks like activations. Returns Σ |message| of this
 // thread.
 DEVICE float hopper_signs(const EdgeHopperArgs& args, unsigned begin, const float (&messages)[HOPPER_PASS / 2],
                           Shared<Bf16> to) {
@@ -356,8 +357,8 @@ DEVICE float hopper_signs(const EdgeHopperArgs& args, unsigned begin, const floa
     return sum;
 }
 
-// What the messages of a tile leave for their penalty: adds to Σ |message| of this thread, and to Σ sign(message) of
-// its column. Every thread that multiplies calls.
+// What the messages of a tile contribute to their penalty: adds to Σ |message| of this thread, and to Σ sign(message)
+// of its column. For every multiplying thread.
 template <int N>
 DEVICE void hopper_penalty(const Hopper<N>& it, HopperRing& ring, unsigned begin,
                            const float (&messages)[HOPPER_PASS / 2], double& penalty, float& count) {
@@ -373,9 +374,9 @@ DEVICE void hopper_penalty(const Hopper<N>& it, HopperRing& ring, unsigned begin
     const Shared<Bf16> own = ring.place(group ? lent[1] : lent[0]);
     penalty += hopper_signs(args, begin, messages, own);
     proxy_fence();
-    // Everyone's signs are there.
+    // All signs are in place.
     named_barrier(1 + HOPPER_GROUPS, HOPPER_WARPS * 32);
-    // A warpgroup has every second 64 units, with the edges of both.
+    // Each warpgroup takes every second 64 units, with the edges of both.
     for (unsigned tile = group; tile < args.mask_row / 4; tile += HOPPER_GROUPS) {
         float sums[HOPPER_PASS / 2] = {};
         UNROLL
@@ -389,16 +390,16 @@ DEVICE void hopper_penalty(const Hopper<N>& it, HopperRing& ring, unsigned begin
     }
     for (int row = 0; row < HOPPER_ROWS; row++)
         count += widened(own[column / SWIZZLED * HOPPER_BLOCK + swizzled(row, int(column % SWIZZLED))]);
-    // Every lane has counted.
+    // All lanes have counted.
     __syncwarp();
     UNROLL
     for (int g = 0; g < HOPPER_GROUPS; g++)
         if (threadIdx.x % 32 == 0) mbarrier_arrive(ring.empty(lent[g]));
-    // Everyone is done with the activations of the other warpgroup.
+    // All are done with the activations of the other warpgroup.
     named_barrier(1 + HOPPER_GROUPS, HOPPER_WARPS * 32);
 }
 
-// All tiles of a warpgroup.
+// Processes all tiles of a warpgroup.
 template <int N>
 DEVICE void hopper_multiply(const Hopper<N>& it) {
     const EdgeHopperArgs& args = it.args;
@@ -457,7 +458,7 @@ DEVICE void hopper(const EdgeHopperArgs& args) {
     const unsigned inputs = HOPPER_GROUPS * args.first_blocks * HOPPER_BLOCK;
     constexpr unsigned STAGES = HOPPER_STAGES * HOPPER_STAGE;
     const size_t barriers = (count + inputs + STAGES) * sizeof(Bf16);
-    // At least one tile: receivers without edges have sums too.
+    // At least one tile: receivers without edges have sums, too.
     unsigned tiles = 1;
     for (unsigned warp = 0; warp < HOPPER_WARPS; warp++) {
         const unsigned* range = hopper_range(args, warp);

@@ -1,9 +1,9 @@
-// The way back through φe for sm_90a, with products of whole warpgroups: what edge_fused_backward.cu does, from and to
-// the same places in device memory. Other architectures have none of this.
+// The way back through φe for sm_90a, with warpgroup products: does the same as edge_fused_backward.cu, from and to the
+// same places in device memory. Other architectures have none of this.
 // Argument structs in Rust, launches and tests: src/ops/edge/; design: notes/hopper.md.
 //
-// A block has two warpgroups that multiply, each 64 edges of a tile, and one that brings what they need, as in
-// edge_hopper.cu. The two need nothing of each other: each has sums of its own.
+// A block has two warpgroups that multiply, each 64 edges of a tile, and one that feeds them, as in edge_hopper.cu. The
+// two are independent: each has its own sums.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
 #include "common/fused.cuh"
@@ -44,7 +44,7 @@ struct HopperFirst {
 
 // ---------------------------------------------------------------- bringing
 
-// Streams the weights of all tiles. One thread.
+// Streams the weights of all tiles. For one thread.
 template <int N>
 DEVICE void hopper_first_stream(const HopperFirst<N>& it) {
     const unsigned pieces = it.parts * (it.args.first_chunks + it.args.words + it.blocks);
@@ -54,8 +54,8 @@ DEVICE void hopper_first_stream(const HopperFirst<N>& it) {
             hopper_fill(ring, it.args.weights + size_t(piece) * N * SWIZZLED, N * SWIZZLED);
 }
 
-// φe's inputs on an edge as row `row` of a warpgroup's inputs `to`: [receiver's features, sender's, 1] with zeros behind
-// them, high and low parts as HOPPER_MIXED has them, then high parts again; zeros beyond the last edge.
+// φe's inputs on an edge as row `row` of a warpgroup's inputs `to`: [receiver's features, sender's, 1] followed by
+// zeros, high and low parts as in HOPPER_MIXED, then high parts again; zeros beyond the last edge.
 DEVICE void hopper_first_input(const EdgeFusedBackwardArgs& args, Shared<Bf16> to, int row, unsigned edge) {
     const auto put = [&](unsigned place, Bf16 value) {
         to[place / SWIZZLED * HOPPER_BLOCK + swizzled(row, int(place % SWIZZLED))] = value;
@@ -80,7 +80,7 @@ DEVICE void hopper_first_input(const EdgeFusedBackwardArgs& args, Shared<Bf16> t
         put(place, __float2bfloat16_rn(0));
 }
 
-// The inputs of all tiles. HOPPER_GATHERERS threads, `thread` of them this one.
+// Makes the inputs of all tiles. HOPPER_GATHERERS threads, of which this is number `thread`.
 template <int N>
 DEVICE void hopper_first_gather(const HopperFirst<N>& it, unsigned thread) {
     for (unsigned tile = 0; tile < it.tiles; tile++) {
@@ -96,7 +96,7 @@ DEVICE void hopper_first_gather(const HopperFirst<N>& it, unsigned thread) {
 
 // ---------------------------------------------------------------- multiplying
 
-// Both parts of a layer as activations, over those that they are made of: `make(part, sums)` has the results.
+// Both parts of a layer as activations, replacing those they are made from: `make(part, sums)` has the results.
 template <int N, class Make>
 DEVICE void hopper_parts(unsigned parts, Shared<Bf16> activations, Make make) {
     uint32_t held[N / 4] = {};
@@ -110,7 +110,7 @@ DEVICE void hopper_parts(unsigned parts, Shared<Bf16> activations, Make make) {
     hopper_written();
 }
 
-// Adds Σ dz1 xᵀ over 64 edges to the sums of a warpgroup, as fused_accumulate has them.
+// Adds Σ dz1 xᵀ over 64 edges to the sums of a warpgroup, in the layout of fused_accumulate.
 template <int N>
 DEVICE void hopper_first_sums(const HopperFirst<N>& it, Shared<Bf16> activations, Shared<Bf16> inputs,
                               float* sums) {
@@ -159,7 +159,7 @@ DEVICE void hopper_first_sums(const HopperFirst<N>& it, Shared<Bf16> activations
     }
 }
 
-// All tiles of a warpgroup.
+// Processes all tiles of a warpgroup.
 template <int N>
 DEVICE void hopper_first_multiply(const HopperFirst<N>& it) {
     const EdgeFusedBackwardArgs& args = it.args;
@@ -179,7 +179,7 @@ DEVICE void hopper_first_multiply(const HopperFirst<N>& it) {
             owners[half] = edge + 8 * half < args.edges ? args.owners[edge + 8 * half] : 0;
         mbarrier_wait(it.full(buffer), tile / HOPPER_BUFFERS % 2);
 
-        // Bits of the first hidden layer, of the last part and of the one before.
+        // Bits of the first hidden layer, for the latest part and the one before.
         uint32_t positive[N / 64] = {}, before[N / 64] = {};
         for (unsigned part = 0; part < it.parts; part++) {
             float layer[N / 2];
@@ -216,7 +216,7 @@ DEVICE void hopper_first_multiply(const HopperFirst<N>& it) {
         });
         hopper_first_sums(it, activations, inputs, sums);
         if (threadIdx.x % 32 == 0) mbarrier_arrive(it.empty(buffer));
-        // Everyone is done with dz1, should a wait speak for its own warp only.
+        // All are done with dz1, in case a wait covers its own warp only.
         named_barrier(1 + group, WARPGROUP);
     }
 }
@@ -266,8 +266,8 @@ DEVICE void hopper_first(const EdgeFusedBackwardArgs& args) {
     }
 }
 
-// Σ dz1 xᵀ, to which the bias adds a column: sums of each warpgroup that multiplies. Grid: blocks of `tiles` tiles of
-// edges; HOPPER_THREADS. By the units of a part of a hidden layer.
+// Σ dz1 xᵀ, with a column for the bias: sums of each warpgroup that multiplies. Grid: blocks of `tiles` tiles of edges;
+// HOPPER_THREADS. One kernel for each number of units of a part of a hidden layer.
 KERNEL void __launch_bounds__(HOPPER_THREADS, 1) edge_hopper_first_64(EdgeFusedBackwardArgs args) {
     hopper_first<64>(args);
 }

@@ -1,9 +1,10 @@
-// The way back through φe's second layer for sm_90a, with products of whole warpgroups: what edge_fused_second does,
-// from and to the same places in device memory. Other architectures have none of this.
+// The way back through φe's second layer for sm_90a, with warpgroup products: does the same as edge_fused_second, from
+// and to the same places in device memory. Other architectures have none of this.
 // Argument structs in Rust, launches and tests: src/ops/edge/; design: notes/hopper.md.
 //
 // A block has a slice of the gradient, 128 units of the second hidden layer × 256 of the first, in registers of two
-// warpgroups. Two others form the slices of h1 and dz2 that it is the sum of, each on every second tile of 64 edges.
+// warpgroups. Two others compute the slices of h1 and dz2 from which it is summed, each on every second tile of 64
+// edges.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
 #include "common/fused.cuh"
@@ -32,9 +33,8 @@ struct EdgeHopperInputsArgs {
 LAYOUT(EdgeHopperInputsArgs, features, receivers, senders, owners, inputs, shift, period, n_features, dim,
        edges, width, blocks, unused)
 
-// High and low parts of all edges: columns [high, low, high], each of [receiver's features, sender's, whose
-// coordinates are relative to the receiver]; zeros behind them, and for edges that are not there. Any grid; eight
-// columns a thread.
+// High and low parts of all edges: columns [high, low, high], each of [receiver's features, sender's, whose coordinates
+// are relative to the receiver]; zeros after them, and for missing edges. Any grid; eight columns per thread.
 KERNEL void edge_hopper_inputs(EdgeHopperInputsArgs args) {
     const size_t threads = size_t(gridDim.x) * blockDim.x;
     const size_t rows = size_t(args.edges + HOPPER_ROWS - 1) / HOPPER_ROWS * args.blocks * HOPPER_ROWS;
@@ -87,27 +87,28 @@ LAYOUT(EdgeHopperSecondArgs, inputs, owners, masks, signs, passed, first_weights
 // As in edge_fused_second: a slice, and the tiles whose sums stay in registers.
 constexpr int SLICE_OUT = 128, SLICE_IN = 256;
 constexpr unsigned SLICE_TILES = 64;
-// Units that a warpgroup forms at a time, and columns of a product: blocks of four warpgroups are compiled for 128
-// registers, which 256 columns do not fit.
+// Units that a warpgroup computes at a time, and columns of a product: blocks of four warpgroups are compiled for 128
+// registers, too few for 256 columns.
 constexpr int HOPPER_FORMED = 128;
 constexpr int HOPPER_SECOND_THREADS = 2 * HOPPER_GROUPS * WARPGROUP;
 
 struct HopperSecond {
     const EdgeHopperSecondArgs& args;
     Shared<uint64_t> barriers;
-    // Of each warpgroup that forms, blocks of its tile: h1 and dz2.
+    // For each computing warpgroup, blocks of its tile: h1 and dz2.
     Shared<Bf16> hidden;         // [2][SLICE_IN / SWIZZLED]
     Shared<Bf16> d_hidden;       // [2][SLICE_OUT / SWIZZLED]
     Shared<Bf16> first_weights;  // slices of the weights
     Shared<Bf16> last_weights;
-    // As above, what they are made of.
+    // Likewise, the data they are computed from.
     Shared<Bf16> inputs;         // [2][first_blocks]
     Shared<Bf16> signs;          // [2][words]
     unsigned in, out;            // the first units of the slice
     unsigned begin, tiles;       // the block's first edge
 
     __device__ __forceinline__ uint64_t* weights() const { return barriers.at(0, 1); }
-    // Of a warpgroup that forms: its inputs have arrived, its slices are there, those who sum are done with them.
+    // For a computing warpgroup: its inputs have arrived; its slices are ready; the summing warpgroups are done with
+    // them.
     __device__ __forceinline__ uint64_t* arrived(unsigned group) const { return barriers.at(1 + group, 1); }
     __device__ __forceinline__ uint64_t* formed(unsigned group) const {
         return barriers.at(1 + HOPPER_GROUPS + group, 1);
@@ -143,7 +144,7 @@ DEVICE void hopper_form(float (&sums)[HOPPER_FORMED / 2], Shared<Bf16> left, Sha
     wgmma_wait<0>(sums);
 }
 
-// Slices of every second tile. A warpgroup.
+// Slices of every second tile. For a warpgroup.
 DEVICE void hopper_second_form(const HopperSecond& it) {
     const EdgeHopperSecondArgs& args = it.args;
     const unsigned group = threadIdx.x / WARPGROUP - HOPPER_GROUPS, thread = threadIdx.x % WARPGROUP;
@@ -178,7 +179,7 @@ DEVICE void hopper_second_form(const HopperSecond& it) {
             hopper_pack<true, HOPPER_FORMED>(pairs, sums);
             hopper_store<HOPPER_FORMED>(hidden, unit, pairs);
         }
-        // Everyone is done with the inputs, and with the signs of the tile before.
+        // All are done with the inputs, and with the signs of the previous tile.
         named_barrier(1 + threadIdx.x / WARPGROUP, WARPGROUP);
         fetch(tile + HOPPER_GROUPS);
         // dz2.
@@ -200,7 +201,7 @@ DEVICE void hopper_second_form(const HopperSecond& it) {
 
 // ---------------------------------------------------------------- summing
 
-// Adds 64 units × HOPPER_FORMED columns to sums in tiles of 64 × 64, which begin at `to`.
+// Adds 64 units × HOPPER_FORMED columns to sums in tiles of 64 × 64, which start at `to`.
 DEVICE void hopper_second_add(const float (&sums)[HOPPER_FORMED / 2], float* to) {
     UNROLL
     for (int i = 0; i < HOPPER_FORMED / 64; i++) {
@@ -211,14 +212,14 @@ DEVICE void hopper_second_add(const float (&sums)[HOPPER_FORMED / 2], float* to)
     }
 }
 
-// Σ dz2 h1ᵀ of 64 of the slice's units over all tiles, and, in slices of the first layer's first units, Σ dz2. A
+// Σ dz2 h1ᵀ for 64 of the slice's units over all tiles, and, in slices of the first layer's first units, Σ dz2. For a
 // warpgroup.
 DEVICE void hopper_second_sum(const HopperSecond& it) {
     const EdgeHopperSecondArgs& args = it.args;
     const unsigned group = threadIdx.x / WARPGROUP, lane = threadIdx.x % 32;
     const size_t across = gridDim.x * (SLICE_IN / 64), down = gridDim.y * (SLICE_OUT / 64);
     float* const to = args.sums + ((blockIdx.z * down + it.out / 64 + group) * across + it.in / 64) * 64 * 64;
-    // A unit of the warpgroup's, of which this thread has every second edge.
+    // A unit of the warpgroup; this thread has every second edge of it.
     const unsigned unit = threadIdx.x / 32 % 4 * 16 + lane % 16, odd = lane / 16;
     for (unsigned first = 0; first < it.tiles; first += SLICE_TILES) {
         float left[HOPPER_FORMED / 2], right[HOPPER_FORMED / 2], bias = 0;
@@ -238,7 +239,7 @@ DEVICE void hopper_second_sum(const HopperSecond& it) {
                 UNROLL
                 for (int edge = 0; edge < HOPPER_ROWS; edge += 2)
                     bias += widened(block[swizzled(edge + int(odd), int(unit % SWIZZLED))]);
-                // Every lane has added its own.
+                // All lanes have added their own.
                 __syncwarp();
             }
             wgmma_wait<0>(left);
@@ -260,10 +261,10 @@ DEVICE void hopper_second_sum(const HopperSecond& it) {
 // HOPPER_SECOND_THREADS.
 KERNEL void __launch_bounds__(HOPPER_SECOND_THREADS, 1) edge_hopper_second(EdgeHopperSecondArgs args) {
     const unsigned begin = blockIdx.z * args.tiles * HOPPER_ROWS;
-    // All of the block.
+    // Holds for the whole block.
     if (begin >= args.edges) return;
     const unsigned left = (args.edges - begin + HOPPER_ROWS - 1) / HOPPER_ROWS;
-    // What has a fixed size first: constant addresses need no registers.
+    // Arrays of fixed size first: constant addresses need no registers.
     size_t at = 0;
     const auto numbers = [&](unsigned count) {
         const size_t from = at;

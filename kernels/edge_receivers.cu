@@ -1,6 +1,6 @@
-// Layers on many receivers, φv and φe's last one where it acts on sums over edges, in f32: as those of mlp.cu, with tiles
-// of 128 × 128 results, and with their bits, since the terms of a sum come in the same order.
-// Argument structs in Rust, launches and tests: src/ops/edge/.
+// Layers on many receivers (φv's, and φe's last one if it acts on sums over edges) in f32: like those of mlp.cu, but
+// with tiles of 128 × 128 results, and with the same bits, since the terms of a sum come in the same order. Argument
+// structs in Rust, launches and tests: src/ops/edge/.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
 
@@ -9,11 +9,11 @@
 constexpr int WIDE = 128, WIDE_DEPTH = 8, WIDE_THREADS = 256;
 // Tiles lie [summed index][result index]; 4 more words than columns spread the banks.
 constexpr int WIDE_ROW = WIDE + 4, WIDE_SIZE = WIDE_DEPTH * WIDE_ROW;
-// Dynamic shared memory: two buffers of both operands. As the Rust that launches it has it.
+// Dynamic shared memory: two buffers of both operands. Must match the Rust that launches it.
 constexpr size_t WIDE_SHARED = 16896;
 static_assert(2 * 2 * WIDE_SIZE * sizeof(float) == WIDE_SHARED);
 
-// Matrices have less than 2³² numbers: places in them are of 32 bits, or there would not be enough registers.
+// Matrices have less than 2³² numbers: indices have 32 bits, or there would not be enough registers.
 
 // An operand: element (index of the results, summed index) is at[index · row + sum] if its neighbours along the sum lie
 // side by side (Inner::sum), else at[sum · row + index].
@@ -23,7 +23,7 @@ struct WideOperand {
     int count;  // indices of the results
 };
 
-// What a thread fetches of a tile, and element number `i` of it.
+// What a thread fetches of a tile, and its element number `i`.
 constexpr int WIDE_FETCHED = WIDE * WIDE_DEPTH / WIDE_THREADS;
 template <Inner I>
 DEVICE Place wide_fetched(int i) {
@@ -45,7 +45,7 @@ DEVICE void wide_fetch(float (&held)[WIDE_FETCHED], const WideOperand& from, int
     }
 }
 
-// 8×8 results a thread, in groups of four rows and columns.
+// 8×8 results per thread, in groups of four rows and columns.
 struct WideTile {
     float results[8][8];
     float sums[8];  // of the first operand's rows, in threads of the first columns
@@ -57,7 +57,7 @@ struct WideTile {
     }
 };
 
-// The numbers of 8 rows or columns, the first of which is `first`.
+// The numbers of 8 rows or columns, starting at `first`.
 DEVICE void wide_load(float (&x)[8], Shared<float> from, int first, int k) {
     UNROLL
     for (int half = 0; half < 2; half++) {
@@ -67,8 +67,8 @@ DEVICE void wide_load(float (&x)[8], Shared<float> from, int first, int k) {
     }
 }
 
-// This thread's results of Σ a(row, k) · b(column, k) for k in begin … end, with SUMS also Σ a(row, k). Every thread of
-// the block calls.
+// This thread's results of Σ a(row, k) · b(column, k) for k in begin … end, with SUMS also Σ a(row, k). For every
+// thread of the block.
 template <Inner A, Inner B, bool SUMS>
 DEVICE WideTile wide_product(const WideOperand& a, const WideOperand& b, int row, int column, int begin,
                              int end) {
@@ -82,7 +82,7 @@ DEVICE WideTile wide_product(const WideOperand& a, const WideOperand& b, int row
         wide_fetch<B>(next_b, b, column, k, end);
     };
     fetch(begin);
-    // Two buffers and one barrier a round: what is overwritten was read before the last barrier.
+    // Two buffers and one barrier per round: what is overwritten was read before the last barrier.
     int buffer = 0;
     for (int k = begin; k < end; k += WIDE_DEPTH) {
         const Shared<float> a_now = a_at + buffer * WIDE_SIZE, b_now = b_at + buffer * WIDE_SIZE;
@@ -93,7 +93,7 @@ DEVICE WideTile wide_product(const WideOperand& a, const WideOperand& b, int row
             b_now[y.k * WIDE_ROW + y.outer] = next_b[i];
         }
         __syncthreads();
-        // On its way while the tile is multiplied.
+        // In flight while the tile is multiplied.
         if (k + WIDE_DEPTH < end) fetch(k + WIDE_DEPTH);
         UNROLL
         for (int s = 0; s < WIDE_DEPTH; s++) {
@@ -146,7 +146,7 @@ KERNEL void __launch_bounds__(WIDE_THREADS, 2) edge_receivers_layer(EdgeReceiver
     const WideTile tile = wide_product<Inner::sum, Inner::sum, false>(x, w, row, column, 0, in);
     wide_each(tile, row, rows, column, out, [&](int r, int c, float value) {
         value += args.bias[c];
-        // A NaN stays one.
+        // NaN stays NaN.
         if (args.relu && value < 0) value = 0;
         args.outputs[unsigned(r) * args.out_width + c] = value;
     });
@@ -188,7 +188,8 @@ struct EdgeReceiversWeightGradientArgs {
 LAYOUT(EdgeReceiversWeightGradientArgs, d_outputs, inputs, partials, biases, stride, rows, in_width, out_width,
        rows_per_split)
 
-// Adds d_outputsᵀ · inputs and Σ d_outputs, a sum for each range of rows. Grid: tiles of outputs, of inputs, splits.
+// Adds d_outputsᵀ · inputs and Σ d_outputs, with separate sums for each range of rows. Grid: tiles of outputs, of
+// inputs, splits.
 KERNEL void __launch_bounds__(WIDE_THREADS, 2)
     edge_receivers_weight_gradient(EdgeReceiversWeightGradientArgs args) {
     const int in = int(args.in_width), out = int(args.out_width);

@@ -1,6 +1,6 @@
-// What a training that stays on the device does beside a step of edge.cu: the senders of a batch from those of
-// the graph, weights that are turned like a cube and gradients that are turned back, the sums of the loss.
-// Mathematics, processor twin and tests: src/ops/edge/ (symmetry.rs, gpu/resident.rs).
+// What a training that stays on the device needs besides the step of edge.cu: the senders of a batch from those of the
+// graph, weights transformed by a symmetry of the cube and gradients transformed back, the sums of the loss.
+// Mathematics, CPU twin and tests: src/ops/edge/ (symmetry.rs, gpu/resident.rs).
 #include "common/device.cuh"
 #include "common/gemm.cuh"
 
@@ -61,7 +61,7 @@ DEVICE void put_back(const EdgeTurnArgs& args, float* at) {
     for (unsigned k = 0; k < DIM; k++) at[k] = vector.x[k];
 }
 
-// Weights that do to plain features what those of `from` do to turned ones; all else is in `to` already. Any grid.
+// Weights that do to plain features what those of `from` do to transformed ones; all else is already in `to`. Any grid.
 KERNEL void edge_turn(EdgeTurnArgs args) {
     const unsigned threads = gridDim.x * blockDim.x, n = args.n_features;
     for (size_t row = blockIdx.x * blockDim.x + threadIdx.x; row < args.rows; row += threads) {
@@ -75,7 +75,7 @@ KERNEL void edge_turn(EdgeTurnArgs args) {
 }
 EXPORT(edge_turn)
 
-// The reverse for gradients, and of them the part that leaves a network one of displacements. Any grid.
+// The inverse for gradients, projected so that the network keeps depending on displacements only. Any grid.
 KERNEL void edge_turn_back(EdgeTurnArgs args) {
     const unsigned threads = gridDim.x * blockDim.x, n = args.n_features;
     for (size_t row = blockIdx.x * blockDim.x + threadIdx.x; row < args.rows; row += threads) {

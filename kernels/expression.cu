@@ -1,25 +1,24 @@
-// Losses of a population of expressions on a table, and their constants fitted. Mathematics,
-// processor twin and tests: src/ops/expression/.
+// Losses of a population of expressions on a table, and their constants fitted. Mathematics, CPU twin and tests:
+// src/ops/expression/.
 //
-// A block works on one program, whose values come from common/evaluate.cuh. Columns of the table come
-// through the first-level cache, which blocks of one multiprocessor share, as they could not share a
-// copy in shared memory.
+// A block works on one program, whose values come from common/evaluate.cuh. Columns of the table come through the
+// first-level cache, which blocks of one multiprocessor share, as they could not share a copy in shared memory.
 //
-// The steps of the fit are those of normal.rs there, and sums are taken in the order of cpu.rs's vectors
-// of sixteen: f32 for each of sixteen lanes over the lines of a block of rows, then over the lanes, f64
-// over blocks. So a search takes the same path on a GPU as on a processor with AVX-512, bit for bit.
+// The steps of the fit are those of normal.rs there, and sums are taken in the order of cpu.rs's vectors of sixteen:
+// f32 for each of sixteen lanes over the lines of a block of rows, then over the lanes, f64 over blocks. So a search
+// takes the same path on a GPU as on a CPU with AVX-512, bit for bit.
 #include "common/device.cuh"
 #include "common/evaluate.cuh"
 
-// What is asked about some of the programs. One launch takes what several callers ask for, each of its own
-// table: a block reads the task of its program, and no block depends on another's.
+// A request about some of the programs. One launch serves several callers, each with its own table: a block reads the
+// task of its program, and no block depends on another's.
 struct ExpressionTask {
     const float* table;        // [variables + 2, rows]: the columns, the target, the weights
     unsigned rows;             // with the padding: whole lines of 16
     unsigned variables;
     unsigned tile;             // lines that a block takes at a time, at most 64; four threads each
     unsigned squared;          // the loss is MSE, not MAE
-    // Of fits only.
+    // For fits only.
     unsigned scaled;           // fits scale and offset too
     unsigned steps;
     double tolerance;
@@ -46,8 +45,8 @@ constexpr unsigned LINE = 16, SCORE_LINES = 32, FIT_LINES = 16;
 
 // ---------------------------------------------------------------- a program on a tile
 
-// A column in shared memory with four rows for each thread: [tile, LINE]. Blocks of lines that are
-// added up side by side are apart by half of the memory's banks.
+// A column in shared memory with four rows for each thread: [tile, LINE]. Blocks of lines that are summed side by side
+// are half the memory's banks apart.
 DEVICE unsigned place_of(unsigned row) { return row + row / (LINE * FIT_LINES) * LINE; }
 DEVICE unsigned length_of(unsigned tile) { return place_of(tile * LINE - 1) + 1; }
 
@@ -57,8 +56,8 @@ DEVICE bool is_finite(double x) { return fabs(x) <= 1.7976931348623157e308; }
 
 constexpr double INFINITE = INFINITY;
 
-// Adds to `total` what `add` gives for each element of a tile: add(row, sum) is the sum with the
-// element of a row of the tile. By one warp, two blocks of lines at a time.
+// Adds to `total` the value of `add` for each element of a tile: add(row, sum) is the sum plus the element in a row of
+// the tile. For one warp, two blocks of lines at a time.
 template <class F>
 DEVICE void add_up(double& total, unsigned lines, unsigned block, F add) {
     const unsigned thread = threadIdx.x % 32, lane = thread % LINE;
@@ -88,7 +87,7 @@ DEVICE Evaluator load(const ExpressionArgs& args, size_t& at, Shared<ExpressionT
     const uint4* words = reinterpret_cast<const uint4*>(args.programs);
     const uint4 first = words[2 * blockIdx.x], second = words[2 * blockIdx.x + 1];
     const Program program{first.x, first.y, first.z, first.w, second.x, second.y, {second.z, 0}};
-    // The word that is reserved elsewhere is the number of the task.
+    // The word that is otherwise reserved holds the number of the task.
     const ExpressionTask& asked = args.tasks[second.z];
     task = take<ExpressionTask>(at, 1);
     if (threadIdx.x == 0) task[0] = asked;
@@ -107,14 +106,14 @@ DEVICE Evaluator load(const ExpressionArgs& args, size_t& at, Shared<ExpressionT
 
 // ---------------------------------------------------------------- the fit
 
-// Reweighting for MAE: residuals below this part of the loss count as that large.
+// Reweighting for MAE: residuals below this fraction of the loss count as that large.
 constexpr double SMALL = 0.01;
 
-// The normal equations: row j has the lower half of Jᵀ Ω J up to the diagonal, then (Jᵀ Ω r)_j.
+// The normal equations: row j has the lower triangle of Jᵀ Ω J up to the diagonal, then (Jᵀ Ω r)_j.
 DEVICE unsigned row_of(unsigned j) { return j * (j + 3) / 2; }
 
-// The step s of (A + damping · diag A) s = g by Cholesky; `factor` has n (n + 1) / 2 elements. A
-// parameter without any effect keeps its value. False where A is not finite.
+// The step s of (A + damping · diag A) s = g by Cholesky; `factor` has n (n + 1) / 2 elements. A parameter without any
+// effect keeps its value. False if A is not finite.
 DEVICE bool solve(unsigned n, Shared<double> equations, double damping, Shared<double> factor,
                   Shared<double> s) {
     const auto l = [&](unsigned i, unsigned j) -> double& { return factor[i * (i + 1) / 2 + j]; };
@@ -123,7 +122,7 @@ DEVICE bool solve(unsigned n, Shared<double> equations, double damping, Shared<d
         double rest = diagonal;
         for (unsigned k = 0; k < j; k++) rest -= __dmul_rn(l(j, k), l(j, k));
         if (!is_finite(rest)) return false;
-        // Dependent on the parameters before it, to rounding: held where it is.
+        // Dependent on earlier parameters, to rounding: held at its value.
         const bool held = rest <= 1e-10 * diagonal;
         const double root = held ? 0.0 : sqrt(rest);
         l(j, j) = root;
@@ -146,16 +145,15 @@ DEVICE bool solve(unsigned n, Shared<double> equations, double damping, Shared<d
     return finite;
 }
 
-// What a fit has beside its program: [parameters] and [equations], the present ones and the best, and
-// in columns the adjoints, the Jacobian and what the rows count.
+// What a fit needs besides its program: [parameters] and [equations], the current ones and the best, and in columns the
+// adjoints, the Jacobian and the weights of the rows.
 struct Fit {
     unsigned thetas, parameters, equations;
     Shared<double> present, best, step, sums, kept, factor;
     Shared<float> adjoints, jacobian, omega, omega_r, size;
 };
 
-// The loss at e.constants, scale and offset, infinite where the program is invalid; the normal
-// equations in fit.sums.
+// The loss at e.constants, scale and offset, infinite if the program is invalid; the normal equations in fit.sums.
 DEVICE double evaluate(const ExpressionTask& task, Evaluator& e, const Fit& fit, float scale,
                        float offset, float smallest) {
     const float* target = task.table + size_t(task.variables) * task.rows;
@@ -188,7 +186,7 @@ DEVICE double evaluate(const ExpressionTask& task, Evaluator& e, const Fit& fit,
             reverse(e, fit.adjoints, fit.jacobian, scale);
         }
         if (__syncthreads_or(flag != 0.0f)) return INFINITE;
-        // Each warp adds up some of the sums over the tile.
+        // Each warp does some of the sums over the tile.
         unsigned sum = 0;
         for (unsigned j = 0; j < fit.parameters; j++) {
             const Shared<float> left = fit.jacobian + j * e.length;
@@ -259,8 +257,8 @@ KERNEL void __launch_bounds__(256, 4) expression_score(ExpressionArgs args) {
 }
 EXPORT(expression_score)
 
-// Levenberg–Marquardt from the program's constants, with a free scale from scale 0 and the median of
-// the target, so that the first step is a linear fit: results[program, ..].
+// Levenberg–Marquardt from the program's constants, with a free scale from scale 0 and the median of the target, so
+// that the first step is a linear fit: results[program, ..].
 KERNEL void __launch_bounds__(256, 2) expression_fit(ExpressionArgs args) {
     size_t at = 0;
     Shared<ExpressionTask> shared_task;
@@ -286,7 +284,7 @@ KERNEL void __launch_bounds__(256, 2) expression_fit(ExpressionArgs args) {
     const unsigned thread = threadIdx.x, threads = blockDim.x;
     for (unsigned i = thread; i < n; i += threads)
         fit.present[i] = i < thetas ? double(e.constants[i]) : i == thetas ? 0.0 : task.median;
-    // Every thread follows the fit; the first solves the equations.
+    // All threads follow the fit; the first solves the equations.
     double best_loss = INFINITE, damping = 1e-3, smallest = SMALL * fmax(task.deviation, 1e-30);
     unsigned evaluations = 0;
     for (;;) {

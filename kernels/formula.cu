@@ -1,10 +1,10 @@
-// Sums of expressions over the edges of a large graph, with their derivatives. Mathematics,
-// processor twin and tests: src/ops/formula/.
+// Sums of expressions over the edges of a large graph, with their derivatives. Mathematics, CPU twin and tests:
+// src/ops/formula/.
 //
-// A warp has some receivers of its own, and goes over their edges 128 at a time, four neighbouring edges a
-// lane, across the borders between receivers. It makes the variables of these edges, evaluates one
-// program after the other on them (common/evaluate.cuh), and then each lane adds up one column of one
-// receiver, edge after edge and in f64: no atomics, and the sums of the processor, bit for bit.
+// A warp has its own receivers, and goes over their edges 128 at a time, four neighbouring edges per lane, across the
+// borders between receivers. It computes the variables of these edges, evaluates one program after another on them
+// (common/evaluate.cuh), and then each lane adds up one column of one receiver, edge after edge and in f64: no atomics,
+// and the same sums as on the CPU, bit for bit.
 #include "common/device.cuh"
 #include "common/evaluate.cuh"
 
@@ -31,7 +31,7 @@ LAYOUT(FormulaArgs, row_start, receivers, sender, nodes, programs, sums, invalid
 namespace {
 
 constexpr unsigned WARP = 32, EDGES = 4 * WARP;
-// From one column to the next: lanes that add up different columns meet in different banks.
+// From one column to the next: lanes that add up different columns use different banks.
 constexpr unsigned LENGTH = EDGES + 4;
 constexpr unsigned VARIABLES = 9;
 
@@ -44,7 +44,7 @@ DEVICE Node node_at(const float* nodes, unsigned node) {
     return {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 }
 
-// As src/ops/formula/mod.rs has them: nothing is fused.
+// As in src/ops/formula/mod.rs: nothing is fused.
 DEVICE float length(float x, float y, float z) {
     return sqrtf(__fmul_rn(x, x) + __fmul_rn(y, y) + __fmul_rn(z, z));
 }
@@ -52,7 +52,7 @@ DEVICE float nearest(float d, float period) {
     return d > 0.5f * period ? d - period : d < -0.5f * period ? d + period : d;
 }
 
-// The last of rows `first` … `last` − 1 that begins at `edge` or before it.
+// The last of rows `first` … `last` − 1 that starts at or before `edge`.
 DEVICE unsigned row_of(const FormulaArgs& args, size_t edge, unsigned first, unsigned last) {
     while (last - first > 1) {
         const unsigned middle = first + (last - first) / 2;
@@ -64,7 +64,7 @@ DEVICE unsigned row_of(const FormulaArgs& args, size_t edge, unsigned first, uns
     return first;
 }
 
-// The variables of four edges from `edge` on, or of the last one before `end` again.
+// The variables of four edges from `edge` on, with the last one before `end` repeated.
 DEVICE void put_variables(const FormulaArgs& args, size_t edge, size_t end, unsigned row, unsigned last,
                           Shared<float> variables, unsigned place) {
     float v[VARIABLES][4];
@@ -119,7 +119,7 @@ DEVICE void add_up(const FormulaArgs& args) {
         for (unsigned p = 0; p < args.count; p++) {
             const uint4 head = words[2 * p], tail = words[2 * p + 1];
             const Program program{head.x, head.y, head.z, head.w, tail.x, tail.y, {0, 0}};
-            // The value and the derivatives, then what waits meanwhile.
+            // The value and the derivatives, then the waiting results.
             const unsigned wide = 1 + (GRADIENT ? program.constants : 0);
             const Shared<float> found = columns + variables * LENGTH, results = found + wide * LENGTH;
             const Shared<float> constants = shared<float>(program.constant * sizeof(float), program.constants);

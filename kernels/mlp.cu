@@ -1,8 +1,8 @@
-// Linear layers with ReLU, forward and backward, for a stack of networks (run = blockIdx.z). Mathematics,
-// processor twin and tests: src/ops/mlp/.
+// Linear layers with ReLU, forward and backward, for a stack of networks (run = blockIdx.z). Mathematics, CPU twin and
+// tests: src/ops/mlp/.
 //
-// A row of a layer's input may be the sum of `group` rows in memory: what is summed at a node before the
-// layer, since a linear layer may act on the sum. Its bias counts `group` times.
+// A row of a layer's input may be the sum of `group` rows in memory, summed at a node before the layer, since a linear
+// layer may act on the sum. Its bias then counts `group` times.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
 
@@ -31,7 +31,7 @@ DEVICE void layer(const LayerArgs& args) {
         [&](int n, int k) { return w[n * in + k]; });
     each(tile, part, [&](int m, int n, float value) {
         value += float(args.group) * bias[n];
-        // A NaN stays one.
+        // NaN stays NaN.
         if (args.relu && value < 0) value = 0;
         put(args.outputs, args.rounded, (run * args.rows + m) * args.out_width + n, value);
     });
@@ -83,8 +83,8 @@ struct WeightGradientArgs {
 LAYOUT(WeightGradientArgs, d_outputs, inputs, partials, arena, weight, bias, rows, in_width, out_width,
        rows_per_split)
 
-// dW += d_outputsᵀ · inputs and db += Σ d_outputs, a sum for each range of rows. Grid: tiles of outputs × tiles
-// of inputs, splits, runs.
+// dW += d_outputsᵀ · inputs and db += Σ d_outputs, with separate sums for each range of rows. Grid: tiles of outputs ×
+// tiles of inputs, splits, runs.
 template <class T>
 DEVICE void weight_gradient(const WeightGradientArgs& args) {
     const size_t run = blockIdx.z, in = args.in_width, out = args.out_width;

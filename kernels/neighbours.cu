@@ -1,5 +1,4 @@
-// The radius graph in a periodic box, by cell list. Mathematics, processor
-// twin and tests: src/ops/neighbours/.
+// The radius graph in a periodic box, with a cell list. Mathematics, CPU twin and tests: src/ops/neighbours/.
 #include "common/device.cuh"
 
 struct NeighboursArgs {
@@ -28,7 +27,7 @@ LAYOUT(ScanArgs, counts, starts, len)
 
 constexpr unsigned WARP = 32, ALL = 0xffffffffu;
 
-// The cell of a coordinate; the number of cells along an axis is that of the host.
+// The cell of a coordinate; the number of cells along an axis comes from the host.
 DEVICE unsigned along(const NeighboursArgs& args, float x) {
     return min(unsigned(double(x) * args.scale), args.side - 1);
 }
@@ -39,8 +38,8 @@ DEVICE size_t cell_of(const NeighboursArgs& args, const float* row) {
     return cell;
 }
 
-// The place of each node in its cell, a thread for each. Which of a cell's nodes is first depends
-// on the order of threads; the rows do not, since they are sorted.
+// The place of each node in its cell, one thread for each. Which of a cell's nodes is first depends on the order of
+// threads; the rows do not, since they are sorted.
 KERNEL void neighbours_place(NeighboursArgs args) {
     const unsigned node = blockIdx.x * blockDim.x + threadIdx.x;
     if (node >= args.nodes) return;
@@ -49,7 +48,7 @@ KERNEL void neighbours_place(NeighboursArgs args) {
 }
 EXPORT(neighbours_place)
 
-// Sums of what comes before, by one block of SCAN_THREADS, PER_THREAD at a time for each thread.
+// Prefix sums, by one block of SCAN_THREADS, PER_THREAD at a time for each thread.
 KERNEL void neighbours_scan(ScanArgs args) {
     constexpr unsigned SCAN_THREADS = 1024, PER_THREAD = 8;
     const unsigned thread = threadIdx.x;
@@ -87,7 +86,7 @@ KERNEL void neighbours_scan(ScanArgs args) {
 }
 EXPORT(neighbours_scan)
 
-// Puts each node where its cell has it, a thread for each.
+// Puts each node in its place in the cells, one thread for each.
 KERNEL void neighbours_sort(NeighboursArgs args) {
     const unsigned node = blockIdx.x * blockDim.x + threadIdx.x;
     if (node >= args.nodes) return;
@@ -97,14 +96,14 @@ KERNEL void neighbours_sort(NeighboursArgs args) {
 }
 EXPORT(neighbours_sort)
 
-// The square of the shorter way along an axis; each operation is rounded on its own.
+// The square of the shorter distance along an axis; each operation is rounded separately.
 DEVICE double square(const NeighboursArgs& args, float a, float b) {
     const double plain = fabs(double(a) - double(b)), around = args.edge - plain;
     const double distance = around < plain ? around : plain;
     return __dmul_rn(distance, distance);
 }
 
-// Cells begin … end - 1, up to a step from `cell` along an axis, each once: two ranges, the second often empty.
+// Cells begin … end - 1, up to one step from `cell` along an axis, each once: two ranges, the second often empty.
 struct Around {
     unsigned begin[2], end[2];
 };
@@ -117,8 +116,8 @@ DEVICE Around around(const NeighboursArgs& args, unsigned cell) {
     return {{cell - 1, 0}, {cell + 2, 0}};
 }
 
-// Calls `use(mask, number)` for 32 candidates of a node at a time: in which lanes there is a neighbour, and the number
-// of this lane's. All lanes of the warp call it.
+// Calls `use(mask, number)` for 32 candidates of a node at a time: the lanes with a neighbour, and the number of this
+// lane's. Called by all lanes of the warp.
 template <class Use>
 DEVICE void candidates(const NeighboursArgs& args, float4 centre, Use use) {
     const unsigned lane = threadIdx.x % WARP;
@@ -152,7 +151,7 @@ DEVICE void candidates(const NeighboursArgs& args, float4 centre, Use use) {
                     }
 }
 
-// The neighbours of each node, a warp for each.
+// The neighbours of each node, one warp for each.
 KERNEL void neighbours_count(NeighboursArgs args) {
     const size_t place = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
     if (place >= args.nodes) return;
@@ -163,12 +162,12 @@ KERNEL void neighbours_count(NeighboursArgs args) {
 }
 EXPORT(neighbours_count)
 
-// Sorts `len` numbers by one warp: a bitonic network in which the smaller number always moves down, so
-// that what is beyond the end, which would be larger than all, need not exist.
+// Sorts `len` numbers with one warp: a bitonic network in which the smaller number always moves down, so that elements
+// beyond the end, which would be larger than all, need not exist.
 template <class Numbers>
 DEVICE void sort(Numbers numbers, unsigned len) {
     const unsigned lane = threadIdx.x % WARP;
-    // Orders the numbers whose places differ by the bits of `mirror`, of which bit `top` is the highest.
+    // Orders the numbers whose places differ by the bits of `mirror`; bit `top` is the highest of these.
     const auto step = [&](unsigned top, unsigned mirror) {
         for (unsigned k = lane;; k += WARP) {
             // The k-th place without the bit.
@@ -189,10 +188,10 @@ DEVICE void sort(Numbers numbers, unsigned len) {
     }
 }
 
-// The longest row that is sorted in shared memory.
+// The longest row sorted in shared memory.
 constexpr unsigned ROOM = 512;
 
-// The senders of each node, ascending, a warp for each.
+// The senders of each node, ascending, one warp for each.
 KERNEL void neighbours_write(NeighboursArgs args) {
     const size_t place = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
     if (place >= args.nodes) return;

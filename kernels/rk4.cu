@@ -1,19 +1,16 @@
-// Integration of many small systems of bodies at once. Mathematics, processor
-// twin and tests: src/ops/rk4/.
+// Integration of many small systems of bodies at once. Mathematics, CPU twin and tests: src/ops/rk4/.
 //
-// A thread moves one body; the bodies of a system are neighbours in a block and tell each other their
-// positions through shared memory. A body adds up the forces of all others in their order, so that what
-// comes out is, bit for bit, what the processor computes with fused multiply-adds (its AVX2 level);
-// products that are not to be fused with a sum are __dmul_rn. exp, log, … of a user's potential differ
-// in the last place.
+// A thread moves one body; the bodies of a system are neighbours in a block and exchange positions through shared
+// memory. A body adds up the forces of all others in order, so that the result is, bit for bit, that of the CPU with
+// fused multiply-adds (its AVX2 level); products that must not be fused with a sum are __dmul_rn. exp, log, … in a
+// user-defined potential differ in the last place.
 //
-// A launch makes frames first … first + count - 1 of all runs and leaves the states from which the next
-// one goes on.
+// A launch makes frames first … first + count - 1 of all runs and leaves the states from which the next one continues.
 #include "common/device.cuh"
 #include "common/laws.cuh"
 #include "common/program.cuh"
 
-// Where an adaptive integration stands.
+// The state of an adaptive integration.
 struct Progress {
     double time, step;
     unsigned frame;     // the first that is not stored
@@ -51,7 +48,7 @@ constexpr unsigned THREADS = 64;
 constexpr unsigned STAGES = 16;  // of the embedded pair
 constexpr double SMALLEST = 2.2250738585072014e-308;
 
-// The body of this thread, and what it sees of its system.
+// The body of this thread, and its view of the system.
 struct Self {
     unsigned run, body;
     unsigned base;          // the system's first thread
@@ -61,10 +58,10 @@ struct Self {
     Shared<double> masses;     // [THREADS]
     Shared<double> charges;    // [THREADS]
     Shared<double> positions;  // [2, dim, THREADS]
-    // Of `adaptive`:
+    // For `adaptive`:
     Shared<double> errors;     // [2, 2, dim, THREADS]
     Shared<double> stages;     // [STAGES, 2, dim, THREADS]; a thread touches its own only
-    // Of a user's potential:
+    // For a user-defined potential:
     Shared<uint4> code;
     Shared<double> constants;
     Shared<double> results;    // [slots, THREADS]
@@ -88,7 +85,7 @@ DEVICE Self enter(const Rk4Args& args, unsigned dim, bool is_adaptive, bool pote
     const unsigned system = thread / args.bodies, run = blockIdx.x * systems + system;
     Self s;
     s.live = system < systems && run < args.runs;
-    // The others follow a body that exists, and store nothing.
+    // The others follow an existing body, and store nothing.
     s.run = min(run, args.runs - 1);
     s.body = thread % args.bodies;
     s.base = system < systems ? thread - s.body : 0;
@@ -110,7 +107,7 @@ DEVICE Self enter(const Rk4Args& args, unsigned dim, bool is_adaptive, bool pote
     for (unsigned i = thread; i < args.instructions; i += THREADS)
         s.code[i] = known(args.potential[i], WHOLE_POWER + 1);
     for (unsigned i = thread; i < args.n_constants; i += THREADS) s.constants[i] = args.constants[i];
-    // Whoever reads waits for the positions first.
+    // Readers wait for the positions first.
     return s;
 }
 
@@ -122,7 +119,7 @@ DEVICE double whole_power(double base, double exponent) {
     return exponent < 0.0 ? 1.0 / product : product;
 }
 
-// `pull` of a user's potential: an interpreter, its operands in a column of each thread.
+// `pull` of a user-defined potential: an interpreter, with its operands in a column for each thread.
 DEVICE double pull_of_potential(const Rk4Args& args, const Self& s, const Pair& p) {
     double v = 0.0;
     unsigned place = ~0u;
@@ -166,10 +163,10 @@ DEVICE double pull_of_potential(const Rk4Args& args, const Self& s, const Pair& 
 
 // ---------------------------------------------------------------- y' = f(y)
 
-// k = f(y) of this thread's body, both (r, v). All threads of the block call it.
+// k = f(y) of this thread's body, both (r, v). Called by all threads of the block.
 template <int D, bool POTENTIAL>
 DEVICE void derivative(const Rk4Args& args, Self& s, const double (&y)[2 * D], double (&k)[2 * D]) {
-    // Two buffers: who still reads the one before has not come to this barrier.
+    // Two buffers: threads still reading the previous one have not reached this barrier.
     const Shared<double> positions = s.positions + s.buffer * D * THREADS;
     s.buffer ^= 1;
     UNROLL
@@ -182,7 +179,7 @@ DEVICE void derivative(const Rk4Args& args, Self& s, const double (&y)[2 * D], d
     for (unsigned other = 0; other + 1 < args.bodies; other++) {
         const unsigned sender = other + (other >= s.body), at = s.base + sender;
         double d[D];
-        // Not 0 where two bodies coincide: then 0 · (1 / r) is 0 and not NaN.
+        // Not 0 if two bodies coincide: then 0 · (1 / r) is 0, not NaN.
         double square = SMALLEST;
         UNROLL
         for (int c = 0; c < D; c++) {
@@ -228,7 +225,7 @@ DEVICE void save(const Rk4Args& args, const Self& s, const double (&y)[2 * D]) {
 }
 
 DEVICE void fail(const Rk4Args& args, const Self& s, double time) {
-    // Times are not negative: their bits have their order.
+    // Times are not negative: their bits have the same order.
     atomicMin(&args.failures[s.run], (unsigned long long)__double_as_longlong(time));
 }
 
@@ -249,7 +246,7 @@ DEVICE void store(const Rk4Args& args, const Self& s, unsigned frame, const doub
             norm = fma(values[i], values[i], norm);
         }
     }
-    // The square of the largest f32; NaN is not less either.
+    // The square of the largest f32; the comparison is false for NaN, too.
     if (!(norm < 3.4028234663852886e38 * 3.4028234663852886e38)) fail(args, s, frame * args.dt);
 }
 
@@ -292,8 +289,8 @@ DEVICE void fixed(const Rk4Args& args) {
 
 // ---------------------------------------------------------------- the embedded pair
 
-// Rows of the table: what each stage from 1 on adds up of those before it (row 11 is the step itself),
-// the errors of order 5 and 3, the upper half of the interpolant. As in src/ops/rk4/dop853.rs.
+// Rows of the table: the combination of earlier stages for each stage from 1 on (row 11 is the step itself), the errors
+// of order 5 and 3, the upper half of the interpolant. As in src/ops/rk4/dop853.rs.
 constexpr unsigned ERROR_5 = 15, ERROR_3 = 16, INTERPOLANT = 17;
 
 DEVICE double weight(unsigned row, unsigned stage) {
@@ -365,7 +362,7 @@ DEVICE void sum_of(const Self& s, unsigned row, unsigned stages, double (&sum)[2
     }
 }
 
-// Makes the stages from `first` to `last`; `at` is the point of the last one.
+// Computes the stages from `first` to `last`; `at` is the point of the last one.
 template <int D, bool POTENTIAL>
 DEVICE void make_stages(const Rk4Args& args, Self& s, unsigned first, unsigned last, double h,
                         const double (&y)[2 * D], double (&at)[2 * D]) {
@@ -407,7 +404,7 @@ DEVICE double error_of(const Rk4Args& args, const Self& s, double h, const doubl
             }
         }
     const double both = __dmul_rn(fma(error_3, 0.01, error_5), double(2 * D * args.bodies));
-    // Not 0 / 0 where nothing moves.
+    // Avoids 0 / 0 if nothing moves.
     return h * error_5 * (1.0 / sqrt(both + SMALLEST));
 }
 
@@ -429,7 +426,7 @@ DEVICE void adaptive(const Rk4Args& args) {
         const double h = active ? now.step : 0.0;
         make_stages<D, POTENTIAL>(args, s, 1, 12, h, y, end);
         const double error = error_of<D>(args, s, h, y, end);
-        // 0.9 error^(−1/8); 10 at the most, 0.2 at the least, and where the error is not finite.
+        // 0.9 error^(−1/8); at most 10, at least 0.2, also if the error is not finite.
         const double ideal = 0.9 * (1.0 / sqrt(sqrt(sqrt(error))));
         const double factor = fmax(fmin(ideal, now.rejected ? 1.0 : 10.0), 0.2);
         const bool accepted = active && error < 1.0;
@@ -485,7 +482,7 @@ DEVICE void adaptive(const Rk4Args& args) {
         }
         if (!accepted) continue;
         if (until > stop) {
-            // The next launch takes the same step again, for the frames that have no room here.
+            // The next launch repeats this step, for the frames that have no room here.
             now.frame = stop;
             active = false;
             continue;

@@ -1,5 +1,4 @@
-// Sums over the edges of a graph. Mathematics, processor twin and tests:
-// src/ops/scatter/.
+// Sums over the edges of a graph. Mathematics, CPU twin and tests: src/ops/scatter/.
 #include "common/device.cuh"
 
 struct ScatterArgs {
@@ -13,14 +12,14 @@ LAYOUT(ScatterArgs, receivers, row_start, values, out, edges, nodes, width)
 
 constexpr unsigned WARP = 32, ALL = 0xffffffffu;
 
-// Lanes for the columns of an edge: a power of two, so that the others of a warp take other edges.
+// Lanes for the columns of an edge: a power of two, so that the other lanes of a warp take other edges.
 DEVICE unsigned lanes_across(unsigned long long width) {
     unsigned across = 1;
     while (across < width && across < WARP) across *= 2;
     return across;
 }
 
-// The edges of each node, a warp for each: no atomics, and an order that is fixed.
+// The edges of each node, one warp for each: no atomics, and a fixed order.
 KERNEL void scatter_rows(ScatterArgs args) {
     const size_t node = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
     if (node >= args.nodes) return;
@@ -39,7 +38,7 @@ KERNEL void scatter_rows(ScatterArgs args) {
 }
 EXPORT(scatter_rows)
 
-// Edges in any order, as many lanes for each as `lanes_across` says: atomic additions.
+// Edges in any order, each with the number of lanes given by `lanes_across`: atomic additions.
 KERNEL void scatter_edges(ScatterArgs args) {
     const size_t thread = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const unsigned across = lanes_across(args.width);

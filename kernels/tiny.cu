@@ -1,10 +1,10 @@
-// One training step of a stack of graph networks on small, fully connected graphs (run = blockIdx.z).
-// Mathematics, processor twin and tests: src/ops/tiny/. Plain layers are
-// those of mlp.cu; here is what is special about graphs, messages and the loss.
+// One training step of a stack of graph networks on small, fully connected graphs (run = blockIdx.z). Mathematics, CPU
+// twin and tests: src/ops/tiny/. Plain layers are those of mlp.cu; this file has what is specific to graphs, messages
+// and the loss.
 //
-// Edges are sorted by receiver, each receiver's by sender. Without a penalty on messages φe's last
-// layer acts on the sum over a receiver's edges; with one there is a message for each edge. A node
-// receives the sum of `terms` rows of messages: 1 where they are summed already, else bodies − 1.
+// Edges are sorted by receiver, those of a receiver by sender. Without a penalty on messages φe's last layer acts on
+// the sum over a receiver's edges; with one there is a message for each edge. A node receives the sum of `terms` rows
+// of messages: 1 if they are already summed, else bodies − 1.
 #include "common/device.cuh"
 #include "common/gemm.cuh"
 #include "common/noise.cuh"
@@ -84,8 +84,8 @@ struct EdgeArgs {
 LAYOUT(EdgeArgs, features, parameters, outputs, rounded, arena, weight, bias, nodes, bodies, n_features,
        hidden)
 
-// Blocks of a multiprocessor, for whose shared memory there is room on compute capability 8.0; the compiler, who does
-// not know of it, would have more at the price of spilled registers.
+// Blocks per multiprocessor for whose shared memory there is room on compute capability 8.0; the compiler, unaware of
+// that limit, would aim for more at the price of spilled registers.
 constexpr int TINY_BLOCKS = 5;
 
 // φe's first layer, in f32: features may be absolute coordinates. Grid: tiles of edges, of units, runs.
@@ -127,8 +127,8 @@ struct MessagesArgs {
 LAYOUT(MessagesArgs, hidden, parameters, messages, deviations, penalties, seeds, step, arena, weight,
        bias, edges, width, message_dim, sampled)
 
-// φe's last layer, the penalty on what it gives, and the random part of sampled messages. Grid: tiles
-// of edges, of outputs, runs.
+// φe's last layer, the penalty on its outputs, and the random part of sampled messages. Grid: tiles of edges, of
+// outputs, runs.
 template <class T>
 DEVICE void messages(const MessagesArgs& args) {
     const size_t run = blockIdx.z, width = args.width, dim = args.message_dim;
@@ -136,7 +136,7 @@ DEVICE void messages(const MessagesArgs& args) {
     const Stored<T>* x = static_cast<const Stored<T>*>(args.hidden) + run * args.edges * width;
     const float* w = args.parameters + run * args.arena + args.weight;
     const float* bias = args.parameters + run * args.arena + args.bias;
-    // Sampled: columns are mean and log-variance by turns, so that one thread has both.
+    // Sampled: mean and log-variance columns alternate, so that one thread has both.
     const auto output = [&](int n) { return args.sampled ? n % 2 * dim + n / 2 : size_t(n); };
     const Part part = tile_of(args.edges, unsigned(outputs), args.width);
     const Tile<T> tile = product<T, Inner::sum, Inner::sum>(
@@ -272,12 +272,12 @@ struct MessageGradientArgs {
 LAYOUT(MessageGradientArgs, d_hidden, parameters, messages, deviations, d_messages, rounded, arena,
        weight, penalty, nodes, terms, row, message_dim, n_features, hidden)
 
-// The gradient of the messages: what comes back through φv is the same for all that a node receives,
-// the penalty's part is not. Grid: tiles of nodes, of messages, runs.
+// The gradient of the messages: the part that comes back through φv is the same for all that a node receives, the
+// penalty's part is not. Grid: tiles of nodes, of messages, runs.
 template <class T>
 DEVICE void message_gradients(const MessageGradientArgs& args) {
     const size_t run = blockIdx.z, dim = args.message_dim;
-    // Of 32 bits, which saves registers; in bf16 the compiler then spills, unless the other one has 64.
+    // In 32 bits, which saves registers; in bf16 the compiler then spills, unless the other one has 64.
     const unsigned hidden = args.hidden;
     const std::conditional_t<std::is_same_v<T, Bf16>, size_t, unsigned> inputs = args.n_features + dim;
     const float penalty = float(args.penalty);
@@ -307,7 +307,7 @@ EACH_PRECISION(tiny_message_gradients, MessageGradientArgs, message_gradients, _
 
 // ---------------------------------------------------------------- gradients of all parameters
 
-// What a layer's, or part of a layer's, input is.
+// The kind of input of a layer, or of a part of one.
 enum class Source : unsigned {
     rows,      // sums of `group` rows of operands
     messages,  // what nodes receive
@@ -366,7 +366,7 @@ DEVICE void weight_tile(const WeightsArgs& args, const WeightTask& task, const W
         product<T, Inner::result, Inner::result>(part, with_bias, load_a, load_b);
     float* to = args.partials + (run * splits + split) * args.arena;
     const float* w = args.parameters + run * args.arena;
-    // The first split has the weight decay and its gradient.
+    // The first split includes the weight decay and its gradient.
     const float decay = split == 0 ? float(2 * args.weight_decay) : 0;
     float squares = 0;
     const auto write = [&](size_t index, float gradient) {
@@ -448,8 +448,8 @@ DEVICE double warp_sum(const double* from, size_t count) {
     return sum;
 }
 
-// The losses of all runs into the entry of this step, and the end of the step. One block: no other may
-// still read the step's number when it changes.
+// The losses of all runs go into the entry of this step, which then ends. One block: no other may still read the step's
+// number when it changes.
 KERNEL void tiny_totals(TotalsArgs args) {
     const size_t entry = *args.step % args.ring;
     for (size_t run = threadIdx.x / 32; run < args.runs; run += blockDim.x / 32) {

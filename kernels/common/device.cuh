@@ -1,6 +1,5 @@
-// The one header that a kernel file includes. nvcc sees CUDA's own headers; g++ sees
-// host/simt.h, which runs every CUDA thread as a fiber on the processor. ../README.md has the
-// rules for code that must build both ways.
+// The one header that a kernel file includes. nvcc sees CUDA's own headers; g++ sees host/simt.h, which runs every CUDA
+// thread as a fiber on the CPU. ../README.md has the rules for code that must build both ways.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -22,7 +21,7 @@
 #define DEVICE static __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
 
-// `count` elements of the block's one dynamic shared buffer. The stand-in checks every access.
+// `count` elements of the block's single dynamic shared buffer. The stand-in checks every access.
 template <class T>
 struct Shared {
     T* pointer;

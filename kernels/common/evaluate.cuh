@@ -1,16 +1,16 @@
-// A program on four rows a thread: values, and derivatives with respect to its constants. Every thread goes
-// through the instructions in the same order as all others, so control flow never diverges, and reading an
-// instruction costs once for four rows. Results wait in shared memory in a column for each thread; the one that
-// the next instruction takes stays in registers.
+// A program on four rows per thread: values, and derivatives with respect to its constants. All threads go through the
+// instructions in the same order, so control flow never diverges, and reading an instruction costs once for four rows.
+// Results wait in shared memory in a column for each thread; the one that the next instruction needs stays in
+// registers.
 //
-// Rules for infinities and NaN, functions and derivatives are those of src/ops/expression/{cpu,normal}.rs,
-// operation by operation: a row has the same bits as in a vector of the processor. Whole warps call.
+// Rules for infinities and NaN, functions and derivatives are those of src/ops/expression/{cpu,normal}.rs, operation by
+// operation: a row gives the same bits as in a vector of the CPU. Must be called by whole warps.
 #pragma once
 
 #include "functions.cuh"
 #include "program.cuh"
 
-// The first words of a program, as src/ops/expression/gpu.rs encodes it.
+// The first words of a program, as encoded by src/ops/expression/gpu.rs.
 struct Program {
     unsigned code;          // its first instruction, in units of four words of all programs
     unsigned instructions;
@@ -42,14 +42,14 @@ DEVICE float4 each(float4 d, float4 v, float4 x, float4 y, F f) {
 }
 DEVICE float4 all(float x) { return make_float4(x, x, x, x); }
 
-// NaN where one of four is not finite, else `flag`.
+// NaN if one of the four is not finite, else `flag`.
 DEVICE float tested(float flag, float4 x) {
     return fmaf(x.x, 0.0f, fmaf(x.y, 0.0f, fmaf(x.z, 0.0f, fmaf(x.w, 0.0f, flag))));
 }
 
 // ---------------------------------------------------------------- a program
 
-// The next `count` elements of shared memory, on 16 bytes.
+// The next `count` elements of shared memory, aligned to 16 bytes.
 template <class T>
 DEVICE Shared<T> take(size_t& at, size_t count) {
     const Shared<T> room = shared<T>(at, count);
@@ -61,7 +61,7 @@ DEVICE float4& quad_at(Shared<float> column, unsigned place) {
     return *reinterpret_cast<float4*>(column.at(place, 4));
 }
 
-// A program, and where the operands of this thread are.
+// A program, and the places of this thread's operands.
 struct Evaluator {
     Program program;
     Shared<uint4> code;         // [instructions]
@@ -83,7 +83,7 @@ struct Evaluator {
     }
 };
 
-// sin(x + quarters · π/2). One large angle in a line takes all of it through f64.
+// sin(x + quarters · π/2). One large angle in a line sends all of it through f64.
 DEVICE float4 sines(float4 x, int quarters) {
     const bool large = is_large_angle(x.x) || is_large_angle(x.y) || is_large_angle(x.z) ||
                        is_large_angle(x.w);
@@ -92,7 +92,7 @@ DEVICE float4 sines(float4 x, int quarters) {
     return each(x, [=](float a) { return sine(a, quarters); });
 }
 
-// The columns of operators.cuh: lambdas take what an expression does not use, too.
+// The columns of operators.cuh: the lambdas also take variables that an expression does not use.
 #define EACH(VALUE)                                                                                       \
     each(x, y, z, []([[maybe_unused]] float x, [[maybe_unused]] float y, [[maybe_unused]] float z) {      \
         return VALUE;                                                                                     \
@@ -102,8 +102,8 @@ DEVICE float4 sines(float4 x, int quarters) {
                         [[maybe_unused]] float y) { return VALUE; })
 #define FLAT all(0.0f)
 
-// The value. Turns `flag` into NaN where something not finite was swallowed. On a tape every
-// instruction has a place of its own for its result, else there is one for each slot.
+// The value. Sets `flag` to NaN where something not finite was hidden. On a tape every instruction has its own place
+// for the result, otherwise each slot has one.
 template <bool TAPE>
 DEVICE float4 forward(const Evaluator& e, float& flag) {
     [[maybe_unused]] constexpr unsigned NONE = 0, X = 1, Y = 2, Z = 4;

@@ -1,10 +1,10 @@
-// exp, log, pow, sin, cos, tanh, asin, acos and atan as src/ops/expression/math.rs has them, operation by operation, so
-// that a value on the GPU is, bit for bit, the one of the processor's vectors. Products that must not be
-// fused with a sum that follows are __fmul_rn.
+// exp, log, pow, sin, cos, tanh, asin, acos and atan as in src/simd/functions.rs, operation by operation, so that a
+// value on the GPU is, bit for bit, that of the CPU's vectors. Products that must not be fused with a following sum are
+// __fmul_rn.
 #pragma once
 
-// The second where they are equal, as 0 and −0 are, or one is NaN: what x86 has as min and max. CUDA's take −0 for
-// the smaller, and of a NaN and a number the number.
+// The second if they are equal, as 0 and −0 are, or if one is NaN: the min and max of x86. CUDA's consider −0 smaller,
+// and prefer the number to a NaN.
 DEVICE float smaller(float a, float b) { return a < b ? a : b; }
 DEVICE float larger(float a, float b) { return a > b ? a : b; }
 
@@ -70,7 +70,7 @@ DEVICE float logarithm(float x) {
 }
 
 DEVICE float power(float x, float b) {
-    // log2 of the mantissa by its atanh series in s = (m − 1) / (m + 1), as high + low.
+    // log2 of the mantissa from its atanh series in s = (m − 1) / (m + 1), as high + low.
     const Split parts = split(x);
     const float m = parts.mantissa, e = parts.exponent;
     const float f = m - 1.0f, d = m + 1.0f;
@@ -96,7 +96,7 @@ DEVICE float power(float x, float b) {
     if (b == 0) return 1.0f;
     if (x > 0) return size;
     if (x == 0) return b > 0 ? 0.0f : __uint_as_float(0x7f800000u);
-    // A negative base: the sign of an odd power, NaN for a power that is no integer.
+    // For a negative base: the sign of an odd power, NaN for a non-integer power.
     if (b != rintf(b)) return __uint_as_float(0x7fc00000u);
     return b * 0.5f != rintf(b * 0.5f) ? -size : size;
 }
@@ -106,7 +106,7 @@ struct LargeQuadrant {
     int number;
 };
 
-// By x · 2/π in integers, as Payne and Hanek (1983) do.
+// With x · 2/π in integers, as in Payne and Hanek (1983).
 DEVICE LargeQuadrant quadrant_of_large(float x) {
     if (fabsf(x) < 0.75f) return {x, 0};
     static constexpr uint32_t TWO_OVER_PI[] = {0,          0xa2f9836e, 0x4e441529, 0xfc2757d1,
@@ -131,7 +131,7 @@ DEVICE LargeQuadrant quadrant_of_large(float x) {
     return bits >> 31 ? LargeQuadrant{-angle, -number} : LargeQuadrant{angle, number};
 }
 
-// sin(x + quarters · π/2) by way of f64, for any x: rounded correctly but for one in millions.
+// sin(x + quarters · π/2) via f64, for any x: correctly rounded except for one in millions.
 DEVICE float sine_of_large(float x, int quarters) {
     const LargeQuadrant q = quadrant_of_large(x);
     const double r = q.angle, z = r * r;
@@ -149,7 +149,7 @@ DEVICE float sine_of_large(float x, int quarters) {
     return float((q.number + quarters) & 2 ? -value : value);
 }
 
-// The bound from which on the reduction of `sine` loses digits; NaN is beyond.
+// True beyond the range in which the reduction of `sine` keeps its digits, and for NaN.
 DEVICE bool is_large_angle(float x) { return !(fabsf(x) <= 1e4f); }
 
 // sin(x + quarters · π/2), not for large angles.
@@ -181,7 +181,7 @@ DEVICE float hyperbolic_tangent(float x) {
     return fmaf(__fmul_rn(polynomial(z, c), z), x, x);
 }
 
-// asin |x| for |x| up to ½; above asin √((1 − |x|)/2), half of what asin |x| lacks to π/2 (NaN above 1).
+// asin |x| for |x| up to ½; above asin √((1 − |x|)/2), half the difference between π/2 and asin |x| (NaN above 1).
 DEVICE float arcsine_part(float x) {
     const float size = fabsf(x);
     const bool far = size > 0.5f;
@@ -206,7 +206,7 @@ DEVICE float arccosine(float x) {
 }
 
 DEVICE float arctangent(float x) {
-    // Beyond tan 67.5° from π/2 down, beyond tan 22.5° from π/4.
+    // Above tan 67.5° counting down from π/2, above tan 22.5° from π/4.
     const float size = fabsf(x);
     const bool middle = size > 0.41421357f, far = size > 2.4142137f;
     const float r = (far ? -1.0f : middle ? size - 1.0f : size) / (far ? size : middle ? size + 1.0f : 1.0f);

@@ -1,14 +1,14 @@
-// Instructions of sm_90a: barriers in shared memory, bulk copies, products of a warpgroup. Wrappers and twins as
-// in ptx.cuh, which is everything else; the twins are in ../host/async.cpp. Sections of the PTX ISA that they
-// rest on: ../../notes/hopper.md.
+// Instructions of sm_90a: barriers in shared memory, bulk copies, warpgroup products. Wrappers and twins as in ptx.cuh,
+// which has everything else; the twins are in ../host/async.cpp. The sections of the PTX ISA behind them:
+// ../../notes/hopper.md.
 #pragma once
 
 #if defined(__CUDACC__)
 #define WHERE
 #define NOWHERE
-// Before a loop that would take too many registers of a warpgroup with few of them if the compiler unrolled it.
+// Put before a loop that would need too many registers if unrolled, in a warpgroup with few of them.
 #define ROLLED _Pragma("unroll 1")
-// Of code that other architectures do not have.
+// For code that other architectures do not have.
 #define HOPPER_ONLY (!defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL))
 #else
 #include "../host/async.h"
@@ -26,9 +26,9 @@ FRAGMENT Element wgmma_element(int thread, int i) {
     return {thread / 32 * 16 + e.row, i / 4 * 8 + e.column};
 }
 
-// Operands in shared memory: rows of 32 bf16, 64 bytes, in patterns of eight rows. The four 16-byte pieces of a
-// row are permuted, so that the same piece of eight rows lies in different banks ("64-byte swizzle"). An operand
-// begins at a multiple of SWIZZLED_PATTERN bytes.
+// Operands in shared memory: rows of 32 bf16, 64 bytes, in patterns of eight rows. The four 16-byte pieces of a row are
+// permuted, so that the same piece of eight rows lies in different banks ("64-byte swizzle"). An operand starts at a
+// multiple of SWIZZLED_PATTERN bytes.
 constexpr int SWIZZLED = 32, SWIZZLED_PATTERN = 512;
 // Index of an element of such an operand.
 FRAGMENT int swizzled(int row, int column) {
@@ -43,16 +43,16 @@ DEVICE uint32_t shared_address(const void* pointer) {
 #endif
 }
 
-// The matrix descriptor of such an operand from its columns 16 `k` … on.
+// The matrix descriptor of such an operand, starting at its columns 16 `k` ….
 DEVICE uint64_t swizzled_operand(const void* pointer, int k) {
     constexpr uint64_t SWIZZLE_64 = 2;
-    // In units of 16 bytes. The leading dimension is within the rows: its offset is not used, and 1.
+    // In units of 16 bytes. The leading dimension is within the rows: its offset is not used, and set to 1.
     const uint64_t start = (shared_address(pointer) + 32 * k) >> 4;
     return start | uint64_t(1) << 16 | uint64_t(SWIZZLED_PATTERN >> 4) << 32 | SWIZZLE_64 << 62;
 }
 
-// The same of an operand whose rows lie across the sum, rows 16 `k` …: it has as many columns as the product asks
-// for, in blocks of SWIZZLED columns that are `block` bytes apart.
+// The same for an operand whose rows lie across the sum, starting at rows 16 `k` …: it has as many columns as the
+// product needs, in blocks of SWIZZLED columns that are `block` bytes apart.
 DEVICE uint64_t transposed_operand(const void* pointer, int block, int k) {
     const uint64_t operand = swizzled_operand(pointer, 0) + (2 * SWIZZLED_PATTERN * k >> 4);
     return (operand & ~(uint64_t(0x3fff) << 16)) | uint64_t(block >> 4) << 16;
@@ -78,7 +78,7 @@ DEVICE void mbarrier_arrive(uint64_t* barrier WHERE) {
 #endif
 }
 
-// An arrival that makes the phase wait for `bytes` of bulk copies too.
+// An arrival that also makes the phase wait for `bytes` of bulk copies.
 DEVICE void mbarrier_expect(uint64_t* barrier, unsigned bytes WHERE) {
 #if defined(__CUDACC__)
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(shared_address(barrier)),
@@ -89,13 +89,13 @@ DEVICE void mbarrier_expect(uint64_t* barrier, unsigned bytes WHERE) {
 #endif
 }
 
-// Waits for the end of the phase of parity `parity`, of which the first is 0. Before the first phase has ended, that
-// of parity 1 counts as ended. With LAWSMITH_BOUNDED_WAITS (build.rs: GPU_TRAP_WAITS) one that takes too long ends the
-// launch with an error.
+// Waits for the end of the phase of parity `parity`; the first phase has parity 0. Before the first phase has ended,
+// that of parity 1 counts as ended. With LAWSMITH_BOUNDED_WAITS (build.rs: GPU_TRAP_WAITS) a wait that takes too long
+// ends the launch with an error.
 DEVICE void mbarrier_wait(uint64_t* barrier, unsigned parity WHERE) {
 #if defined(__CUDACC__)
 #if defined(LAWSMITH_BOUNDED_WAITS)
-    // By the clock, not by the number of polls: how long a poll may take is the device's affair.
+    // By the clock, not by the number of polls: the device decides how long a poll takes.
     const uint32_t begin = uint32_t(clock64());
 #endif
     uint32_t done = 0;
@@ -110,7 +110,8 @@ DEVICE void mbarrier_wait(uint64_t* barrier, unsigned parity WHERE) {
             : "r"(shared_address(barrier)), "r"(parity)
             : "memory");
 #if defined(LAWSMITH_BOUNDED_WAITS)
-        // 1.2 s at 1.75 GHz. The instruction is that of __trap(), behind which the compiler sees an end, and spills.
+        // 1.2 s at 1.75 GHz. The instruction is that of __trap(), but after __trap() the compiler assumes an end, and
+        // spills.
         if (uint32_t(clock64()) - begin > 1u << 31) __brkpt();
 #endif
     }
@@ -119,7 +120,7 @@ DEVICE void mbarrier_wait(uint64_t* barrier, unsigned parity WHERE) {
 #endif
 }
 
-// From global to shared memory, all on 16 bytes; completes `bytes` of the barrier's phase.
+// From global to shared memory, all aligned to 16 bytes; completes `bytes` of the barrier's phase.
 DEVICE void bulk_copy(void* target, const void* source, unsigned bytes, uint64_t* barrier WHERE) {
 #if defined(__CUDACC__)
     asm volatile(
@@ -132,7 +133,7 @@ DEVICE void bulk_copy(void* target, const void* source, unsigned bytes, uint64_t
 #endif
 }
 
-// What this thread has written to shared memory, for bulk copies and wgmma of those that it meets afterwards.
+// Makes what this thread has written to shared memory visible to bulk copies and wgmma of threads it meets afterwards.
 DEVICE void proxy_fence() {
 #if defined(__CUDACC__)
     asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
@@ -152,7 +153,7 @@ DEVICE void named_barrier(unsigned id, unsigned count WHERE) {
 
 // ---------------------------------------------------------------- registers of a warpgroup
 
-// From so many registers a thread down or up to COUNT; all threads of the warpgroup.
+// Changes the registers per thread, down or up, to COUNT; for all threads of the warpgroup.
 template <int COUNT>
 DEVICE void give_registers(NOWHERE) {
     static_assert(COUNT % 8 == 0 && COUNT >= 24 && COUNT <= 256);
@@ -183,8 +184,8 @@ DEVICE void wgmma_fence() {
 #endif
 }
 
-// The compiler must have these ready before what follows: it would put them off to the product that they are for,
-// behind the fence.
+// The compiler must have these ready before what follows: otherwise it would delay them to the product that needs them,
+// after the fence.
 template <int COUNT>
 DEVICE void accumulators(float (&d)[COUNT]) {
 #if defined(__CUDACC__)
@@ -204,8 +205,8 @@ DEVICE void wgmma_commit() {
 #endif
 }
 
-// Waits until at most N of the youngest groups are still under way. `d`: the accumulators, which the compiler
-// must not use before.
+// Waits until at most N of the latest groups are still in flight. `d`: the accumulators, which the compiler must not
+// use before.
 template <int N, int COUNT>
 DEVICE void wgmma_wait(float (&d)[COUNT] WHERE) {
 #if defined(__CUDACC__)
@@ -218,7 +219,7 @@ DEVICE void wgmma_wait(float (&d)[COUNT] WHERE) {
 }
 
 // d[64 × N] += a[64 × 16] · b[N × 16]ᵀ, bf16 operands in shared memory, described by swizzled_operand, f32 sums; or
-// TRANSPOSED a[16 × 64]ᵀ · b[16 × N], described by transposed_operand. `wgmma_wait` says when d may be used and the
+// with TRANSPOSED a[16 × 64]ᵀ · b[16 × N], described by transposed_operand. After `wgmma_wait` d may be used and the
 // operands overwritten.
 template <int N, bool TRANSPOSED = false>
 DEVICE void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b WHERE) {

@@ -1,4 +1,4 @@
-// What kernels of sm_90a share that take tiles of edges through layers: HOPPER_GROUPS warpgroups multiply, each
+// Shared by the sm_90a kernels that take tiles of edges through layers: HOPPER_GROUPS warpgroups multiply, each
 // HOPPER_ROWS edges, whose activations lie in shared memory as swizzled operands; weights arrive through a ring of
 // stages, in the order in which they are used.
 #pragma once
@@ -8,19 +8,19 @@ constexpr int HOPPER_WARPS = 4 * HOPPER_GROUPS;
 constexpr int HOPPER_THREADS = WARPGROUP * (HOPPER_GROUPS + 1);
 constexpr int HOPPER_ROWS = 64, HOPPER_STRIP = 16;     // edges of a warpgroup, of a warp
 constexpr int HOPPER_TILE = HOPPER_GROUPS * HOPPER_ROWS;
-// Activations of a warpgroup are blocks of SWIZZLED columns, of so many numbers and bytes.
+// Activations of a warpgroup are blocks of SWIZZLED columns, with this many numbers and bytes.
 constexpr int HOPPER_BLOCK = HOPPER_ROWS * SWIZZLED, HOPPER_BLOCK_BYTES = HOPPER_BLOCK * 2;
 constexpr int HOPPER_STAGES = 4, HOPPER_STAGE = 256 * SWIZZLED;
 // Barriers of a ring.
 constexpr int HOPPER_RING = 2 * HOPPER_STAGES;
-// Threads that make inputs: of the warpgroup that brings all but the first warp.
+// Threads that make inputs: the warpgroup that feeds the others, except its first warp.
 constexpr int HOPPER_GATHERERS = WARPGROUP - 32;
-// On the way back high and low parts of inputs lie in turn, so many columns of each: a block has both parts of some.
+// On the way back high and low parts of inputs alternate, this many columns of each: a block has both parts of some.
 constexpr int HOPPER_MIXED = SWIZZLED / 2;
 
 // ---------------------------------------------------------------- weights on their way
 
-// A ring of stages as one of its users sees it: the stage that is next, and the parity of its phase.
+// A ring of stages as seen by one of its users: the next stage, and the parity of its phase.
 struct HopperRing {
     Shared<Bf16> stages;        // [HOPPER_STAGES][HOPPER_STAGE]
     Shared<uint64_t> barriers;  // of each stage: its weights have arrived; then: its users are done
@@ -36,7 +36,7 @@ struct HopperRing {
     }
 };
 
-// One thread; a proxy fence and a barrier follow.
+// For one thread; a proxy fence and a barrier must follow.
 DEVICE void hopper_init(const HopperRing& ring) {
     for (unsigned stage = 0; stage < HOPPER_STAGES; stage++) {
         mbarrier_init(ring.barriers.at(stage, 1), 1);
@@ -44,7 +44,7 @@ DEVICE void hopper_init(const HopperRing& ring) {
     }
 }
 
-// Fills the next stage with `count` numbers, once it is empty. One thread.
+// Fills the next stage with `count` numbers, once it is empty. For one thread.
 DEVICE void hopper_fill(HopperRing& ring, const Bf16* from, unsigned count) {
     const unsigned bytes = count * sizeof(Bf16);
     mbarrier_wait(ring.empty(ring.stage), ring.parity ^ 1);
@@ -53,7 +53,7 @@ DEVICE void hopper_fill(HopperRing& ring, const Bf16* from, unsigned count) {
     ring.advance();
 }
 
-// Leaves the next stage to those who multiply, once it is empty. The same thread.
+// Lends the next stage to the multiplying threads, once it is empty. For the same thread.
 DEVICE void hopper_lend(HopperRing& ring) {
     mbarrier_wait(ring.empty(ring.stage), ring.parity ^ 1);
     mbarrier_arrive(ring.full());
@@ -62,7 +62,7 @@ DEVICE void hopper_lend(HopperRing& ring) {
 
 // ---------------------------------------------------------------- inputs
 
-// Column `column` of an edge's [receiver's features, sender's, whose coordinates are relative to the receiver]. 0 where
+// Column `column` of an edge's [receiver's features, sender's, whose coordinates are relative to the receiver]. 0 if
 // there is no receiver.
 template <class Args>
 DEVICE float hopper_feature(const Args& args, const float* receiver, const float* sender, unsigned column) {
@@ -96,7 +96,7 @@ DEVICE void hopper_bias(float (&sums)[COUNT / 2], const float* bias) {
     }
 }
 
-// sums += left × the next `blocks` stages, where a stage has COUNT units. Every thread of the warpgroup.
+// sums += left × the next `blocks` stages, where a stage has COUNT units. For every thread of the warpgroup.
 template <int COUNT>
 DEVICE void hopper_product(float (&sums)[COUNT / 2], HopperRing& ring, Shared<Bf16> left, unsigned blocks) {
     const int lane = int(threadIdx.x) % 32;
@@ -109,7 +109,7 @@ DEVICE void hopper_product(float (&sums)[COUNT / 2], HopperRing& ring, Shared<Bf
         wgmma<COUNT>(sums, swizzled_operand(a, 0), swizzled_operand(b, 0));
         wgmma<COUNT>(sums, swizzled_operand(a, 1), swizzled_operand(b, 1));
         wgmma_commit();
-        // The stage before is done with.
+        // The previous stage is no longer needed.
         wgmma_wait<1>(sums);
         if (block > 0 && lane == 0) mbarrier_arrive(ring.empty(before));
         before = ring.stage;
@@ -119,7 +119,7 @@ DEVICE void hopper_product(float (&sums)[COUNT / 2], HopperRing& ring, Shared<Bf
     if (lane == 0) mbarrier_arrive(ring.empty(before));
 }
 
-// Pairs of neighbours in a row of the results, as bf16; RELU: zeros for what is negative.
+// Pairs of neighbours in a row of the results, as bf16; with RELU negative values become zero.
 template <bool RELU, int N>
 DEVICE void hopper_pack(uint32_t (&pairs)[N / 4], const float (&sums)[N / 2]) {
     UNROLL
@@ -127,7 +127,7 @@ DEVICE void hopper_pack(uint32_t (&pairs)[N / 4], const float (&sums)[N / 2]) {
         pairs[i] = RELU ? relu_bf16x2(sums[2 * i], sums[2 * i + 1]) : bf16x2(sums[2 * i], sums[2 * i + 1]);
 }
 
-// These as activations, from column `column` on, a multiple of SWIZZLED.
+// Stores these as activations, from column `column` on, a multiple of SWIZZLED.
 template <int N>
 DEVICE void hopper_store(Shared<Bf16> to, unsigned column, const uint32_t (&pairs)[N / 4]) {
     const Element e = wgmma_element(int(threadIdx.x) % WARPGROUP, 0);
@@ -158,8 +158,9 @@ DEVICE void hopper_outer(float (&sums)[COUNT / 2], Shared<Bf16> left, Shared<Bf1
     wgmma_commit();
 }
 
-// Adds 64 units × 8 `fragments` columns, at most COUNT, to sums that begin at `to` and lie as fused_accumulate has
-// them. L2 adds: nothing waits for what was there. Each sum belongs to one thread, so the order is that of its tiles.
+// Adds 64 units × 8 `fragments` columns, at most COUNT, to sums that start at `to`, in the layout of fused_accumulate.
+// L2 does the addition, so nothing waits for the old values. Each sum belongs to one thread, so the order is that of
+// its tiles.
 template <int COUNT>
 DEVICE void hopper_accumulate(const float (&sums)[COUNT / 2], float* to, unsigned fragments) {
     float4* const at = reinterpret_cast<float4*>(to) + threadIdx.x / 32 % 4 * fragments * 32 + threadIdx.x % 32;

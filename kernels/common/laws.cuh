@@ -1,5 +1,5 @@
-// The built-in laws of motion, a row each, in the order of src/law/mod.rs (a test compares the names). A law that
-// has no row traps, in `enter` of rk4.cu.
+// The built-in laws of motion, a row each, in the order of src/law/mod.rs (a test compares the names). A law without a
+// row traps, in `enter` of rk4.cu.
 //
 //   LAW(NAME, U12'(r) / |r1 − r2|)    of the softened distance r and the pair p; the force on the receiver is
 //                                     minus that times r1 − r2, drag aside
@@ -22,7 +22,7 @@ enum Law : unsigned {
 
 constexpr double SOFTENING = 0.01;
 
-// What the force between a receiver 1 and a sender 2 depends on.
+// The quantities on which the force between a receiver 1 and a sender 2 depends.
 struct Pair {
     double r, inverse_r, m1, m2, q1, q2;  // |r1 − r2|, and 1 by it
 };

@@ -1,8 +1,8 @@
-// The standard normal noise of sampled messages, by counter, as src/ops/tiny/noise.rs has it.
+// The standard normal noise of sampled messages, counter-based, as in src/ops/tiny/noise.rs.
 #pragma once
 
-// Sine and cosine of an angle in turns, in [0, 1): reduced to an
-// eighth of a turn around the nearest quarter, then Taylor.
+// Sine and cosine of an angle in turns, in [0, 1): reduced to an eighth of a turn around the nearest quarter, then
+// Taylor.
 DEVICE float2 sin_cos_turns(float turn) {
     const float rounded = rintf(4 * turn);
     const int quarter = int(rounded);

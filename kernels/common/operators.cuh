@@ -1,5 +1,5 @@
-// The operators of formulas, a row each, in the order of src/formula/operator.rs (a test compares the names and
-// numbers of operands): what a kernel does for each it takes from here, and an operator that has no row traps (program.cuh).
+// The operators of formulas, a row each, in the order of src/formula/operator.rs (a test compares the names and numbers
+// of operands). Kernels take everything about an operator from here; an operator without a row traps (program.cuh).
 //
 //   UNARY(NAME, TESTS, VALUE, VALUE_IN_F64, BY_X)
 //   BINARY(NAME, TESTS, VALUE, VALUE_IN_F64, BY_X, BY_Y)
@@ -7,7 +7,7 @@
 //
 // NAME            as a number, the place of the row
 // TESTS           the operands whose infinity or NaN the value may hide: NONE, or X | Y | Z
-// VALUE           of four rows at a time (evaluate.cuh), bit for bit what a vector of the processor has:
+// VALUE           of four rows at a time (evaluate.cuh), bit for bit what a vector of the CPU has:
 //                 EACH(…) is an expression in the x, y, z of each row
 // VALUE_IN_F64    of x, y, z, for a user's potential (rk4.cu)
 // BY_X, BY_Y, …   the adjoint times the derivative by an operand, of four rows: SLOPE(…) is an expression in the
@@ -46,7 +46,7 @@
     TERNARY(IF, X | Y | Z, EACH(x > 0 ? y : z), x > 0.0 ? y : z, FLAT, SLOPE(x > 0 ? d : 0.0f),                \
             SLOPE(x > 0 ? 0.0f : d))
 
-// Their numbers, and a power with a small whole number as exponent, in f64 only.
+// The operators' numbers, and a power with a small whole exponent, in f64 only.
 enum Op : unsigned {
 #define NUMBER(NAME, ...) NAME,
     OPERATORS(NUMBER, NUMBER, NUMBER)
@@ -55,7 +55,7 @@ enum Op : unsigned {
 };
 static_assert(WHOLE_POWER < 32, "a bit for each");
 
-// Whether a second operand is one, and a third.
+// True if there is a second operand; and a third.
 DEVICE bool is_binary(unsigned op) {
 #define NONE_OF(...)
 #define BIT(NAME, ...) | 1u << NAME

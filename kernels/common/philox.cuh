@@ -1,6 +1,6 @@
-// Random numbers by counter: Philox 4x32-10 exactly as src/random.rs has it, so that a number
-// depends on (seed, stream, counter) and on nothing else. Words and uniforms are the same bits as
-// there; normals differ in the last places, because log and cos do.
+// Counter-based random numbers: Philox 4x32-10 exactly as in src/random.rs, so that a number depends only on (seed,
+// stream, counter). Words and uniforms are the same bits as there; normals differ in the last places, because log and
+// cos do.
 #pragma once
 
 struct Philox {
@@ -37,8 +37,7 @@ DEVICE uint32_t random_word(Random& random) {
                               uint32_t(random.seed), uint32_t(random.seed >> 32));
         random.used = 0;
     }
-    // Selected and not indexed: an index that the compiler does not know would put the words into
-    // local memory.
+    // Selected rather than indexed: an index unknown to the compiler would put the words into local memory.
     const uint32_t* word = random.words.word;
     const uint32_t low = random.used & 1 ? word[1] : word[0];
     const uint32_t high = random.used & 1 ? word[3] : word[2];

@@ -1,8 +1,8 @@
-// Every PTX instruction that kernels use, each as a thin wrapper: inline assembly on the GPU, a
-// twin with the documented effect on the host. Kernels contain no assembly of their own.
+// Every PTX instruction that kernels use, each as a thin wrapper: inline assembly on the GPU, a twin with the
+// documented effect on the host. Kernels contain no other assembly.
 //
-// Collective instructions need all 32 lanes of the warp. In the twins the last lane to arrive does
-// the work for all, straight from and into the registers (stack slots) of the lanes that wait.
+// Collective instructions need all 32 lanes of the warp. In the twins the last lane to arrive does the work for all,
+// directly on the registers (stack slots) of the waiting lanes.
 #pragma once
 
 // ---------------------------------------------------------------- which lane holds which element
@@ -146,7 +146,7 @@ DEVICE uint32_t relu_bf16x2(float low, float high) {
     asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;\n" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
 #else
-    // A NaN stays one: the comparison is false for it.
+    // NaN stays NaN: the comparison is false for it.
     const auto relu = [](float x) { return simt::bf16_of_float(x <= 0 ? 0.0f : x); };
     return uint32_t(relu(low)) | uint32_t(relu(high)) << 16;
 #endif
@@ -216,7 +216,7 @@ DEVICE void cp_async_commit() {
 #endif
 }
 
-// Waits until at most N of this thread's youngest groups are still under way.
+// Waits until at most N of this thread's latest groups are still in flight.
 template <int N>
 DEVICE void cp_async_wait() {
 #if defined(__CUDACC__)

@@ -1,4 +1,4 @@
-// CUDA device code on the processor, for g++ with -std=c++20: the part of the language that kernels
+// CUDA device code on the CPU, for g++ with -std=c++20: the part of the language that kernels
 // use, and the interface to simt.cpp, which runs the threads of a block as fibers of one OS thread,
 // switched only in barriers and warp collectives. For correctness, not for speed.
 //

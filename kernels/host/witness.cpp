@@ -1,6 +1,6 @@
 // An independent witness for what kernels and the stand-in both take from the PTX ISA (notes/hopper.md): which thread
 // holds what, where operands lie, and their descriptors, against the layouts of CuTe, NVIDIA's own library, which are
-// functions that a processor can call. Run by scripts/witness.
+// functions that a CPU can call. Run by scripts/witness.
 #include <cstddef>
 #include <cstdint>
 
