@@ -51,7 +51,7 @@ struct Named {
     races::Clock coming, passed;  // of those that wait, and of those that have met
 };
 
-// Accumulators of a warpgroup that are on their way through some operations.
+// Accumulators of a warpgroup that take part in some operations.
 struct Sums {
     unsigned n;
     std::vector<float> values;            // [64, n]
@@ -116,7 +116,7 @@ size_t place_of(const volatile void* pointer) {
 Barrier& barrier_at(const void* pointer, const char* what, const Where& where) {
     const auto found = mine().barriers.find(place_of(pointer));
     if (found == mine().barriers.end()) fail(where, "%s on what is no mbarrier", what);
-    // Who uses a barrier must know that it has been made; in this sense users only read it.
+    // Users of a barrier must know that it has been made; in this sense they only read it.
     races::read(pointer, 8, where);
     return found->second;
 }
@@ -258,12 +258,12 @@ void named_barrier(unsigned id, unsigned count, const Where& where) {
 
 namespace {
 
-// A matrix of `width` × 16 elements, the latter along the sum, as PTX ISA, "Matrix Descriptor Format" and "Shared
-// Memory Matrix Layout" have it, in a swizzled mode: rows as long as the swizzle, eight of them a pattern. Rows lie
+// A matrix of `width` × 16 elements, the latter along the sum, laid out as in PTX ISA, "Matrix Descriptor Format" and
+// "Shared Memory Matrix Layout", in a swizzled mode: rows as long as the swizzle, eight of them a pattern. Rows lie
 // along the sum ("K-major"), and patterns are a stride apart; or across it ("MN-major"), and patterns are a stride
-// apart along the sum, and the leading offset across it.
-// Calls `use(first, second, at)` for each eight elements that lie side by side, at byte `at` of shared memory: in row
-// `first` from `second` along the sum on; with rows across the sum, of eight rows from `first` on.
+// apart along the sum, and the leading offset across it. Calls `use(first, second, at)` for each eight adjacent
+// elements, at byte `at` of shared memory: in row `first` from `second` along the sum on; with rows across the sum, for
+// eight rows from `first` on.
 template <class Use>
 void each_piece(unsigned width, uint64_t descriptor, bool transposed, const Where& where, Use use) {
     const auto field = [&](int bit) { return size_t(descriptor >> bit & 0x3fff) << 4; };
@@ -339,7 +339,7 @@ void compute(Product& product) {
     product.right.clear();
 }
 
-// The sums that the accumulators `d` of this thread belong to; null where they are at rest.
+// The sums that the accumulators `d` of this thread belong to; null if no operation is pending.
 std::shared_ptr<Sums> sums_of(const Group& group, unsigned number, const float* d) {
     for (const auto& sums : group.sums)
         if (sums->of[number] == d && !sums->back[number]) return sums;
@@ -416,14 +416,14 @@ void wgmma_wait(unsigned youngest, const Where& where) {
     if (commits.size() <= youngest) return;
     const size_t end = commits[commits.size() - 1 - youngest];
     for (size_t i = group.first; i < end; i++) {
-        // The front may go while this thread sleeps.
+        // The front may be removed while this thread sleeps.
         while (i >= group.first && group.products[i - group.first].joined < GROUP)
             sleep_among(group.waiters, "wgmma.wait_group", where);
         if (i >= group.first && !group.products[i - group.first].done)
             compute(group.products[i - group.first]);
     }
     races::have_read(thread->linear / GROUP, end);
-    // Accumulators that nothing of this thread's is under way to.
+    // Accumulators with no pending operation of this thread.
     for (const auto& sums : group.sums) {
         if (!sums->of[number] || sums->back[number]) continue;
         bool busy = false;

@@ -1,11 +1,11 @@
 // Kernels with one defect each, and some with none, on which `scripts/sass --selfcheck` tries its checks of code for
-// sm_90a. Nothing runs them.
+// sm_90a. They are never run.
 #include "../common/device.cuh"
 #include "../common/ptx.cuh"
 
 #include "../common/hopper.cuh"
 
-// More values at once than a thread of so large a block has registers.
+// More live values than a thread of such a large block has registers.
 KERNEL void __launch_bounds__(1024) defect_spill(float* values) {
     float kept[96];
     UNROLL for (int i = 0; i < 96; i++) kept[i] = values[i * 1024 + threadIdx.x];

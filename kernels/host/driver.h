@@ -1,4 +1,4 @@
-// The types and result codes of the driver API that the stand-in answers.
+// The types and result codes of the driver API that the stand-in implements.
 #pragma once
 #include <cstddef>
 
@@ -39,7 +39,7 @@ enum CUresult : int {
     CUDA_ERROR_UNKNOWN = 999,
 };
 
-// What selfcheck.cpp calls; the rest of libcuda*.cpp is declared by its definition.
+// The functions that selfcheck.cpp calls; the rest of libcuda*.cpp is declared by its definition.
 extern "C" {
 CUresult cuInit(unsigned flags);
 CUresult cuDriverGetVersion(int* version);

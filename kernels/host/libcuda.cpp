@@ -1,16 +1,15 @@
-// A libcuda.so.1 without a GPU: the part of the driver API that lawsmith uses through cudarc, on
-// device memory of memory.cpp and kernels that simt.cpp runs. Signatures and results as in NVIDIA's
-// driver API reference; what differs is said where it differs. A function that is not here is
-// missing, and cudarc panics with its name.
+// A libcuda.so.1 without a GPU: the part of the driver API that lawsmith uses through cudarc, with device memory from
+// memory.cpp and kernels run by simt.cpp. Signatures and results as in NVIDIA's driver API reference; differences are
+// noted where they occur. Functions not implemented here are missing, and cudarc panics with their name.
 //
-// An operation (kernel, copy, fill, free, host function, event) goes into the queue of its stream.
-// With LAWSMITH_EMULATED_STREAMS=eager the call performs it, with `late` it is performed when
-// something waits for it. Errors of a call are returned by the call, with a text; errors of an
-// operation kill the context as on a GPU: from then on every call returns that error, until the
-// last owner of the primary context releases it (a GPU would want a new process).
+// An operation (kernel, copy, fill, free, host function, event) goes into the queue of its stream. With
+// LAWSMITH_EMULATED_STREAMS=eager the call performs it; with `late` it is performed when something waits for it. Errors
+// of a call are returned by the call, with a text; errors of an operation kill the context as on a GPU: from then on
+// every call returns that error, until the last owner of the primary context releases it (a GPU would need a new
+// process).
 //
-// Here: errors, the device, the context. Memory, streams and launches have files of their own; what they
-// share is in libcuda.h.
+// This file: errors, the device, the context. Memory, streams and launches have their own files; what they share is in
+// libcuda.h.
 #include "libcuda.h"
 
 #include <cstdlib>
@@ -72,7 +71,7 @@ constexpr Description DESCRIPTIONS[] = {
      "attempt to terminate a thread-local capture sequence from another thread"},
 };
 
-// Sets `into` where the variable is there.
+// Sets `into` if the variable exists.
 template <class T>
 CUresult number(const char* name, unsigned long long from, T& into) {
     const char* text = getenv(name);
@@ -88,8 +87,8 @@ CUresult number(const char* name, unsigned long long from, T& into) {
 
 int version = 13000;
 
-// How many devices of a list a program sees: those before the first that is not there. A name that
-// is not a number is that of a device (GPU-…, MIG-…).
+// How many devices of a list a program sees: those before the first that does not exist. A name that is not a number
+// identifies a device (GPU-…, MIG-…).
 int visible(const char* list, int there) {
     int count = 0;
     while (*list) {
@@ -116,7 +115,7 @@ constexpr Fault FAULTS[] = {
     {"old-ptx", CUDA_ERROR_UNSUPPORTED_PTX_VERSION, Fault::LOAD},
 };
 
-// What the environment says; read when it is first asked for, which is before cuInit.
+// The settings in the environment; read on first use, which is before cuInit.
 CUresult set_up() {
     static bool done = false;
     if (done) return CUDA_SUCCESS;
@@ -183,7 +182,7 @@ API cuGetErrorName(CUresult code, const char** name) {
     return CUDA_ERROR_INVALID_VALUE;
 }
 
-// The text is that of the last such error in this thread, or of the last context's death.
+// The text of the last such error in this thread, or of the last context's death.
 API cuGetErrorString(CUresult code, const char** text) {
     const Lock lock(mutex);
     if (code && code == last_death) {
@@ -284,7 +283,7 @@ API cuDevicePrimaryCtxRetain(void** handle, CUdevice device) {
     return CUDA_SUCCESS;
 }
 
-// The last one takes everything with it, a death as well.
+// The last release destroys everything, and also clears a death.
 API cuDevicePrimaryCtxRelease_v2(CUdevice device) {
     Lock lock(mutex);
     if (device < 0 || device >= devices) return CUDA_ERROR_INVALID_DEVICE;

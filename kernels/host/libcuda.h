@@ -1,5 +1,5 @@
-// What the files of the stand-in's driver share (libcuda*.cpp): its objects, its state under one lock, and
-// how operations get into streams and out of them.
+// Shared by the files of the stand-in's driver (libcuda*.cpp): its objects, its state under one lock, and how
+// operations get into streams and out of them.
 #pragma once
 #include "driver.h"
 #include "memory.h"
@@ -51,12 +51,12 @@ struct Event {
     bool timed = true;
     Point recorded;  // none before the first record
     double seconds = 0;
-    // Where it was recorded in a capture, else null.
+    // The capture in which it was recorded, or null.
     std::shared_ptr<Capture> capture;
     size_t lane = 0, number = 0;
 };
 
-// What a stream captured; after the lane and number of another node, where it waits for one.
+// What a stream captured; it follows the lane and number of another node, if it waits for one.
 struct Node {
     std::function<void(Lock&)> perform;
     size_t after_lane = 0, after_number = 0;
@@ -86,8 +86,8 @@ struct Module {
     DeviceMemory::Buffer* code;
 };
 
-// Memory that stream-ordered allocations come from. What nobody uses of it goes when the pool is
-// trimmed, and beyond the threshold whenever somebody waits for the device.
+// Memory for stream-ordered allocations. Its unused part is released when the pool is trimmed, and beyond the threshold
+// whenever somebody waits for the device.
 struct Pool {
     size_t threshold = 0, reserved = 0, used = 0;
 
@@ -96,7 +96,7 @@ struct Pool {
     void settle() { keep(threshold); }
 };
 
-// A fault of the driver, which LAWSMITH_EMULATED_DRIVER names, and the call that has it.
+// A fault of the driver, named by LAWSMITH_EMULATED_DRIVER, and the call that has it.
 struct Fault {
     enum Call { NONE, VERSION, INIT, RETAIN, LOAD };
     const char* name;
@@ -152,7 +152,7 @@ extern thread_local bool in_host_function;
 
 // ---------------------------------------------------------------- errors
 
-// `text` for good: nobody says when a text that was handed out is read.
+// Keeps `text` for good: nobody says when a returned text has been read.
 const char* kept(const std::string& text);
 
 // `code`, with a text for cuGetErrorString. Under the lock.
@@ -172,7 +172,7 @@ void run_until(Lock& lock, const std::shared_ptr<Stream>& stream, uint64_t numbe
 void run_all(Lock& lock);
 
 void enqueue(const std::shared_ptr<Stream>& stream, Operation operation);
-// What is added to a stream next comes after what the null stream has, and the other way round.
+// What is added to a stream next comes after what the null stream has, and vice versa.
 void order_with_null(const std::shared_ptr<Stream>& stream);
 // Adds work to a stream, or to what it captures.
 CUresult submit(Lock& lock, const std::shared_ptr<Stream>& stream,
@@ -180,19 +180,19 @@ CUresult submit(Lock& lock, const std::shared_ptr<Stream>& stream,
 
 // ---------------------------------------------------------------- checks of a call
 
-// What nearly every call asks first.
+// The checks that nearly every call starts with.
 CUresult ready();
 std::shared_ptr<Stream> stream_of(const void* handle);
-// Calls that would wait for a stream that captures are errors and end the capture.
+// Calls that would wait for a capturing stream are errors and end the capture.
 CUresult no_capture(const char* what);
-// Calls that may wait for the device are errors under a capture that is not relaxed.
+// Calls that may wait for the device are errors during a capture that is not relaxed.
 CUresult no_strict_capture(const char* what);
 CUresult check_range(const char* what, CUdeviceptr address, size_t size);
 // Whether the bytes still exist when an operation is performed.
 bool exists(const char* what, CUdeviceptr address, size_t size);
 bool is_pinned(const void* pointer, size_t size);
 
-// Device memory, from the pool or beside it.
+// Device memory, from the pool or outside it.
 CUresult allocate(Lock& lock, DeviceMemory::Buffer** buffer, size_t size, bool pooled);
 void release(DeviceMemory::Buffer* buffer);
 inline unsigned char* bytes(CUdeviceptr address) { return reinterpret_cast<unsigned char*>(address); }

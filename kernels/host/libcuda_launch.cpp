@@ -9,7 +9,7 @@ using namespace driver;
 
 // ---------------------------------------------------------------- modules and kernels
 
-// Any image: the kernels are in this library. The memory that code takes lies beside the pool.
+// Accepts any image: the kernels are in this library. The memory for code is outside the pool.
 API cuModuleLoadData(void** handle, const void* image) {
     READY
     if (!image) return error(CUDA_ERROR_INVALID_VALUE, "a module image that is null");
@@ -102,7 +102,7 @@ API cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void* handle, int t
 }
 
 namespace {
-// A launch with its arguments, which the call copies.
+// A launch with its arguments, copied by the call.
 struct Launch {
     std::shared_ptr<Function> function;
     dim3 grid, block;
@@ -111,9 +111,8 @@ struct Launch {
 
     const char* name() const { return function->code->name; }
 
-    // A pointer among the arguments to device memory that is not there, "" where there is none.
-    // Every word that has a device address counts; nothing else has such bits but by a rare
-    // accident.
+    // A pointer among the arguments to device memory that does not exist, "" if there is none. Every word that is a
+    // device address counts; other data have such bits only by a rare accident.
     std::string stray_pointer(bool freed_counts) const {
         for (unsigned i = 0; i < function->code->arguments; i++)
             for (size_t word = 0; word < function->code->argument_sizes[i] / 8; word++) {

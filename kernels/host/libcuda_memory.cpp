@@ -12,7 +12,7 @@ API cuMemGetInfo_v2(size_t* free, size_t* total) {
     return CUDA_SUCCESS;
 }
 
-// Null where there is no room; what the pool holds is room only for its own.
+// Null if there is no room; what the pool holds is available only to the pool.
 static DeviceMemory::Buffer* allocate(size_t size, bool pooled) {
     const size_t held = pooled ? 0 : pool.unused();
     if (size > memory.limit - memory.used() - held) return nullptr;
@@ -47,7 +47,7 @@ void driver::release(DeviceMemory::Buffer* buffer) {
     memory.release(buffer);
 }
 
-// The buffer that begins at `pointer`, null (with an error) where there is none or it was freed.
+// The buffer that starts at `pointer`, or null (with an error) if there is none or it has been freed.
 static DeviceMemory::Buffer* freeable(CUdeviceptr pointer) {
     DeviceMemory::Buffer* buffer = memory.find(pointer);
     if (buffer && buffer->begin == pointer && !buffer->freed) return buffer;
@@ -80,7 +80,7 @@ API cuMemFree_v2(CUdeviceptr pointer) {
     return CUDA_SUCCESS;
 }
 
-// The buffer exists from now on; that its contents are undefined until the stream gets here shows.
+// The buffer exists from now on; until the stream gets here its contents are undefined, and that shows.
 API cuMemAllocAsync(CUdeviceptr* pointer, size_t size, void* handle) {
     READY
     STREAM(handle)
@@ -172,7 +172,7 @@ API cuMemFreeHost(void* pointer) {
 
 // ---------------------------------------------------------------- copies and fills
 
-// In a capture only from and to pinned memory, which a graph can read and write later.
+// During a capture only from and to pinned memory, which a graph can read and write later.
 static CUresult check_host(const std::shared_ptr<Stream>& stream, const void* pointer,
                            size_t size) {
     if (!pointer) return error(CUDA_ERROR_INVALID_VALUE, "a copy with a null pointer");
@@ -205,7 +205,7 @@ static CUresult copy_to_host(Lock& lock, const std::shared_ptr<Stream>& stream, 
     CHECK(submit(lock, stream, [=](Lock&) {
         if (exists("a copy from the device was", source, size)) memcpy(target, bytes(source), size);
     }));
-    // Into pageable memory the call itself copies.
+    // For pageable memory the call itself copies.
     if (!is_pinned(target, size)) run_until(lock, stream, stream->submitted);
     return dead;
 }

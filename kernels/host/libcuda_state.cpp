@@ -101,7 +101,7 @@ void run_all(Lock& lock) {
     });
 }
 
-// The queue of a stream on a GPU is finite too: a call waits when it is full.
+// The queue of a stream on a GPU is finite, too: a call waits when it is full.
 constexpr uint64_t QUEUE = 1024;
 
 void enqueue(const std::shared_ptr<Stream>& stream, Operation operation) {

@@ -1,4 +1,4 @@
-// Streams and events of the stand-in's driver, and what a stream captures.
+// Streams and events of the stand-in's driver, and captures of streams.
 #include "libcuda.h"
 
 #include <algorithm>
@@ -26,7 +26,7 @@ API cuStreamCreateWithPriority(void** handle, unsigned flags, int) {
     return create_stream(handle, flags);
 }
 
-// Its work is still done.
+// Its work is still completed.
 API cuStreamDestroy_v2(void* handle) {
     READY
     if (!stream_handles.objects.erase(handle))
@@ -89,7 +89,7 @@ API cuEventSynchronize(void* handle) {
     return dead;
 }
 
-// A late stream makes one step for each question, so that a loop that asks comes to an end.
+// A late stream makes one step for each query, so that a polling loop terminates.
 API cuEventQuery(void* handle) {
     READY
     EVENT(handle)
@@ -251,7 +251,7 @@ API cuGraphUpload(void* handle, void* stream_handle) {
     return CUDA_SUCCESS;
 }
 
-// The first lane goes into the stream, every other into a stream that lives for this launch.
+// The first lane goes into the stream, every other into a stream that lives for this launch only.
 API cuGraphLaunch(void* handle, void* stream_handle) {
     READY
     STREAM(stream_handle)

@@ -1,10 +1,9 @@
 // Device memory of the stand-in driver.
 //
-// Every allocation lies at the end of pages of its own, between pages that cannot be touched, at
-// addresses that are never used again: a kernel that reads or writes far beside a buffer, or in a
-// freed one, faults. The bytes of those pages that belong to no buffer carry a pattern, by which a
-// write close to a buffer is found (AddressSanitizer finds the reads too). Contents begin as 0xff
-// bytes: NaN, -1.
+// Every allocation lies at the end of its own pages, between pages that cannot be accessed, at addresses that are never
+// reused: a kernel that reads or writes far outside a buffer, or in a freed one, faults. The bytes of those pages that
+// belong to no buffer carry a pattern, by which a write close to a buffer is detected (AddressSanitizer also detects
+// reads). Memory initially holds 0xff bytes: NaN, -1.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -21,27 +20,27 @@ public:
         bool pooled;
     };
 
-    // Bytes that can be allocated in all.
+    // Total bytes that can be allocated.
     size_t limit = size_t(4) << 30;
     size_t used() const { return used_; }
 
-    // Null where the limit or the machine does not allow it.
+    // Null if the limit or the machine does not allow it.
     Buffer* allocate(size_t size);
     void release(Buffer* buffer);
     void release_all();
 
-    // The buffer that holds `address` or ends there, null where there is none.
+    // The buffer that holds `address` or ends there, null if there is none.
     Buffer* find(uintptr_t address);
-    // Whether `address` is one that device memory could have.
+    // Whether `address` could be device memory.
     bool is_device(uintptr_t address) const { return address - region_ < SIZE; }
-    // Whether `size` bytes at `address` lie in one buffer that is not freed.
+    // Whether `size` bytes at `address` lie in one buffer that has not been freed.
     bool holds(uintptr_t address, size_t size);
-    // What was written beside a buffer, "" where nothing was; repairs the pattern.
+    // Describes what was written outside a buffer, "" if nothing was; repairs the pattern.
     std::string overrun();
-    // Where `address` is, for reports.
+    // Describes the place of `address`, for reports.
     std::string describe(uintptr_t address);
 
-    // The addresses that it could have.
+    // The size of the address range.
     static constexpr size_t SIZE = size_t(1) << 40;
     uintptr_t region() const { return region_; }
 

@@ -1,7 +1,7 @@
-// What races.h declares, and what g++ calls under -fsanitize=thread. As in ThreadSanitizer, each word of memory
-// remembers its last few accesses, and each thread up to when it knows what each other one has done (vector
-// clocks); an access that conflicts with one that its thread does not know of is a race, whatever the order in
-// which the threads happened to run. Only what the threads of one block do is compared.
+// The functions declared in races.h, and those that g++ calls under -fsanitize=thread. As in ThreadSanitizer, each word
+// of memory remembers its last few accesses, and each thread remembers up to when it knows what each other thread has
+// done (vector clocks); an access that conflicts with one unknown to its thread is a race, whatever the order in which
+// the threads happened to run. Only the threads of one block are compared.
 #include "races.h"
 
 #include <dlfcn.h>
@@ -29,7 +29,7 @@ struct Access {
     Kind kind;
 };
 
-// Behind the threads of a block, warpgroups with what their products read.
+// After the threads of a block, warpgroups with what their products read.
 constexpr unsigned GROUPS = 8;
 constexpr size_t WORD = 4, PAGE_WORDS = 1024, KEPT_PAGES = 1024;
 
@@ -58,7 +58,7 @@ State& state() {
 
 unsigned threads() { return block.size.x * block.size.y * block.size.z; }
 
-// A clock of the present interval; those from before it know nothing that matters now.
+// The clock, reset if it is from an earlier interval, whose knowledge no longer matters.
 Clock& present(Clock& clock) {
     if (clock.interval == state().interval) return clock;
     clock.interval = state().interval;
@@ -138,7 +138,7 @@ int32_t code_of(const void* code) {
     return int32_t(static_cast<const char*>(code) - reinterpret_cast<const char*>(&on));
 }
 
-// By the running thread, or by a product that it asks for.
+// An access by the running thread, or by a product that it starts.
 template <class Code>
 void access(const volatile void* pointer, size_t bytes, Kind kind, const Code& code, unsigned group = GROUPS,
             size_t product = 0) {
@@ -172,12 +172,12 @@ void access(const volatile void* pointer, size_t bytes, Kind kind, const Code& c
             } else if (clock.of[before.thread] < before.clock) {
                 if (before.bytes & now.bytes && (before.kind != kind || kind == WRITE)) report(before, now, address);
             } else if (!slot && !(before.bytes & ~now.bytes) && (before.kind == READ || kind != READ)) {
-                // Who knows of this access knows of that one.
+                // Whoever knows of this access knows of that one.
                 slot = &before;
             }
         }
         if (known) continue;
-        // Or else a read rather than a write makes room.
+        // Otherwise a read rather than a write makes room.
         Access* any = nullptr;
         for (unsigned i = 0; !slot && i < 4; i++) {
             any = &word.accesses[s.turn++ % 4];
@@ -269,7 +269,7 @@ HOOK __tsan_read_range(void* at, size_t bytes) { access(at, bytes, READ, __built
 HOOK __tsan_write_range(void* at, size_t bytes) { access(at, bytes, WRITE, __builtin_return_address(0)); }
 HOOK __tsan_init() { on = true; }
 
-// Of the atomic operations those that simt.h uses, and that guards of static variables are read by.
+// Those atomic operations that simt.h uses, and those that read guards of static variables.
 #define ATOMICS(bits)                                                                                             \
     extern "C" __attribute__((visibility("default"))) uint##bits##_t __tsan_atomic##bits##_load(                  \
         const volatile uint##bits##_t* at, int) {                                                                 \

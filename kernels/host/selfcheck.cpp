@@ -1,7 +1,7 @@
-// Checks the stand-in driver through its own interface: that good kernels compute what they should
-// under every order of threads, that each mistake of a bad one is reported, and that memory,
-// streams, events and graphs behave like a driver's. Run by `scripts/emulated --selfcheck`, once
-// with eager and once with late streams; with `--races` only good kernels and what orders threads.
+// Checks the stand-in driver through its own interface: that good kernels compute what they should under every order of
+// threads, that every mistake of a bad one is reported, and that memory, streams, events and graphs behave like a
+// driver's. Run by `scripts/emulated --selfcheck`, once with eager and once with late streams; with `--races` only good
+// kernels and what orders threads.
 #include "driver.h"
 #include "races.h"
 #include "simt.h"
@@ -219,7 +219,7 @@ void good_kernels() {
             "to tf32");
     }
     {
-        // Of equal numbers, and beside a NaN, the second: as x86 has it.
+        // Of equal numbers, and if one is NaN, the second: as on x86.
         const float nan = __builtin_bit_cast(float, 0x7fffffff);
         const Buffer<float> from(Floats{0.0f, -0.0f, -0.0f, 0.0f, nan, 1, 1, nan, 2, 1, -3, -2});
         const Buffer<uint32_t> words(12);
@@ -240,7 +240,7 @@ void good_kernels() {
             for (int l = 0; l < k; l++) {
                 const uint16_t bits = simt::bf16_of_float(b[unit * k + l]);
                 transposed[l * n + unit] = simt::float_of_bf16(bits);
-                // [block][piece][unit of the block][32], of which the 16-byte pieces are permuted.
+                // [block][piece][unit of the block][32], with the 16-byte pieces permuted.
                 const size_t row = size_t(unit / 64 * (k / 32) + l / 32) * 64 + unit % 64;
                 right[row * 32 + size_t(l % 32 / 8 ^ (unit >> 1 & 3)) * 8 + l % 8] = bits;
             }
@@ -333,8 +333,8 @@ void good_kernels() {
 
 // ---------------------------------------------------------------- bad kernels
 
-// That `launch`, in a context of its own, ends with `code` and a text that contains all of `words`;
-// then the context is dead, and the next one is not.
+// Checks that `launch`, in its own context, ends with `code` and a text that contains all of `words`; then the context
+// is dead, and the next one is not.
 void reported(const char* name, CUresult code, std::vector<const char*> words,
               const std::function<CUresult(const Context&)>& launch) {
     const auto context = std::make_unique<Context>();
@@ -379,7 +379,7 @@ void orders() {
 // Numbers as in selfcheck.cu.
 void bad_products() {
     enum { NONE, NO_WAIT, NO_FENCE, NO_PROXY_FENCE, NO_BARRIER, EARLY, UNEQUAL, MISALIGNED, UNDONE };
-    // 64 × 16 products of ones, of which a thread has the sums of 32 results.
+    // 64 × 16 products of ones; a thread has the sums of 32 results.
     const Floats right(128, 32 * 16);
     const auto found = [](int mistake) {
         const Context context;
@@ -391,7 +391,8 @@ void bad_products() {
     check(found(NONE) == right, "a product");
     check(std::isnan(found(NO_WAIT)[0]), "results are not there before the wait");
     check(std::isnan(found(NO_PROXY_FENCE)[0]), "what was not fenced is not there");
-    // Under other orders the operands are read late, by the wait at the latest, and these arrive in time, or too late.
+    // Under other orders the operands are read late, at the latest by the wait, so these may arrive in time, or too
+    // late.
     if (random) {
         bool wrong[2] = {};
         const simt::Options before = simt::options;
@@ -444,7 +445,7 @@ void bad_copies() {
     bad(NO_INIT_FENCE, {"no fence has made visible"});
     bad(NO_EXPECT, {"deadlock", "mbarrier.try_wait"});
     bad(WRONG_BYTES, {"deadlock", "mbarrier.try_wait"});
-    // A copy that is made at once ends the phase; then these are arrivals of later ones.
+    // A copy that is made at once ends the phase; then these are arrivals of later phases.
     if (simt::options.policy != simt::Policy::random) bad(TWO_ARRIVALS, {"more arrivals"});
     bad(NO_INIT, {"no mbarrier"});
 }
@@ -490,7 +491,7 @@ void bad_kernels() {
     check(race(simt::Policy::forward) != race(simt::Policy::reverse),
           "bad_race differs between orders");
     simt::options = before;
-    // What is not there yet is NaN.
+    // What has not arrived yet is NaN.
     {
         const Context context;
         const Buffer<float> x(normals(8, 1)), y(4);
@@ -666,7 +667,7 @@ void two_streams(bool late) {
     wait(second);
     check(pinned[0] == 1, "with both waits everything is in order");
 
-    // Into pageable memory the call waits.
+    // For pageable memory the call waits.
     float pageable[8];
     add(first, 2);
     check(!cuMemcpyDtoHAsync_v2(pageable, x.address, 32, first) && pageable[7] == 3,
@@ -678,7 +679,7 @@ void two_streams(bool late) {
     wait(first);
     check(x.values()[0] == (late ? 20 : 10), "pinned memory is read late");
 
-    // An event that nobody waits for still comes, for a loop that asks.
+    // An event that nobody waits for still arrives, for a polling loop.
     add(first, 1);
     check(!cuEventRecord(event, first), "record");
     check(cuEventQuery(event) == (late ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS), "not ready at once");
@@ -686,7 +687,7 @@ void two_streams(bool late) {
     while (cuEventQuery(event) == CUDA_ERROR_NOT_READY) asked++;
     check(asked < 10, "ready in the end");
 
-    // Host functions, in the order of the stream; the driver may not be called from them.
+    // Host functions, in stream order; they must not call the driver.
     static std::vector<int> order;
     order.clear();
     check(!cuLaunchHostFunc(
@@ -752,7 +753,7 @@ void recorded_graphs(bool late) {
     };
     int status;
 
-    // Two branches that come together: x += 1; then x += 2 beside y += 4; then x += y.
+    // Two branches that join: x += 1; then x += 2 beside y += 4; then x += y.
     check(!cuStreamBeginCapture_v2(first, 1) && !cuStreamIsCapturing(first, &status) && status == 1,
           "capture");
     check(!add(first, x, 1) && !cuEventRecord(fork, first) && !cuStreamWaitEvent(second, fork, 0),
@@ -769,13 +770,13 @@ void recorded_graphs(bool late) {
     for (int i = 0; i < 3; i++)
         check(!cuGraphLaunch(executable, i == 1 ? second : first), "launch");
     if (late) check(x.values()[1] == 0, "launches are late");
-    // Launches of one graph follow each other, in different streams too.
+    // Launches of one graph follow each other, even in different streams.
     check(!cuStreamSynchronize(first) && x.values()[1] == 9 && x.values()[0] == 12 &&
               y.values()[3] == 12,
           "three launches");
     check(!cuGraphExecDestroy(executable), "destroy");
 
-    // What cannot be recorded.
+    // Calls that cannot be recorded.
     const auto refused = [&](const char* what, CUresult code, CUresult end,
                              const std::function<CUresult()>& call) {
         check(!cuStreamBeginCapture_v2(first, 1), what);
@@ -808,7 +809,7 @@ void recorded_graphs(bool late) {
     check(!add(first, x, 1) && !cuStreamSynchronize(first), "usable afterwards");
 }
 
-// Threads of the program side by side, each with a stream of its own.
+// Several threads of the program, each with its own stream.
 void threads() {
     const Context context;
     std::vector<std::thread> threads;
@@ -838,7 +839,7 @@ void threads() {
     for (const bool result : good) check(result, "threads side by side");
 }
 
-// What the pool of stream-ordered memory holds, and who may have it.
+// What the pool of stream-ordered memory holds, and who may use it.
 void pools() {
     setting = "pools";
     const Context context;
@@ -889,7 +890,7 @@ void pools() {
           "code beside the pool");
 }
 
-// Drivers that have no device for us, each in a process of its own, whose environment is read once.
+// Drivers without a device for us, each in its own process, whose environment is read once.
 void drivers() {
     setting = "drivers";
     using Settings = std::vector<std::pair<const char*, const char*>>;

@@ -1,12 +1,11 @@
-// Kernels by which the stand-in driver checks itself: good ones, whose results selfcheck.cpp knows,
-// and bad ones, each with one mistake that must be reported. They are in no build but that of
-// `scripts/emulated --selfcheck`.
+// Kernels for the self-check of the stand-in driver: good ones, whose results selfcheck.cpp knows, and bad ones, each
+// with one mistake that must be reported. They are built only by `scripts/emulated --selfcheck`.
 #include "../common/device.cuh"
 #include "../common/functions.cuh"
 #include "../common/hopper.cuh"
 
-// Literals from the figures of the PTX ISA: kernels and twins use the same maps, and would agree on
-// wrong ones. Lane 5 is thread 1 of group 1, lane 30 thread 2 of group 7.
+// Literals from the figures of the PTX ISA: kernels and twins use the same maps, and would agree on wrong ones. Lane 5
+// is thread 1 of group 1, lane 30 thread 2 of group 7.
 constexpr bool at(Element element, int row, int column) {
     return element.row == row && element.column == column;
 }
@@ -75,7 +74,7 @@ KERNEL void check_matmul(const float* a, const float* b, float* c, int m, int n,
 }
 EXPORT(check_matmul)
 
-// sums[segment[i]] += x[i], segments ascending: a scan within each warp, then one atomic a segment.
+// sums[segment[i]] += x[i], segments ascending: a scan within each warp, then one atomic per segment.
 KERNEL void check_segments(const float* x, const int* segment, float* sums, int n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x, lane = threadIdx.x % 32;
     const int mine = i < n ? segment[i] : -1;
@@ -191,7 +190,7 @@ KERNEL void check_conversions(const float* x, uint32_t* pairs, uint32_t* words) 
 }
 EXPORT(check_conversions)
 
-// Of each pair of x the smaller and the larger, as bits.
+// The smaller and the larger of each pair of x, as bits.
 KERNEL void check_extremes(const float* x, uint32_t* words) {
     const int i = threadIdx.x;
     words[2 * i] = __float_as_uint(smaller(x[2 * i], x[2 * i + 1]));
@@ -211,7 +210,7 @@ KERNEL void check_votes(int* results) {
     row[5] = __syncthreads_count(thread % 5 == 0);
     row[6] = __syncthreads_or(thread == 40);
     row[7] = __syncthreads_and(thread != 40);
-    // The two halves of a warp by themselves, in different numbers of rounds.
+    // The two halves of a warp separately, for different numbers of rounds.
     const unsigned half = lane < 16 ? 0x0000ffffu : 0xffff0000u;
     int sum = 0;
     for (int i = 0; i < (lane < 16 ? 2 : 3); i++)
@@ -287,9 +286,9 @@ KERNEL void check_struct(CheckArgs args) {
 }
 EXPORT(check_struct)
 
-// c[64,n] = a[64,k] b[n,k]ᵀ, bf16, k a multiple of 32, n = 64 units a block; 256 threads. The first warpgroup
-// multiplies, the second brings: one thread b, by bulk copies of pieces [64,32] that are swizzled already; all others
-// a, a piece at a time. Two stages; 16384 + 64 bytes of shared memory.
+// c[64,n] = a[64,k] b[n,k]ᵀ, bf16, k a multiple of 32, n = 64 units per block; 256 threads. The first warpgroup
+// multiplies, the second feeds it: one thread copies b, with bulk copies of pieces [64,32] that are already swizzled;
+// all others copy a, a piece at a time. Two stages; 16384 + 64 bytes of shared memory.
 KERNEL void __launch_bounds__(256)
     check_warpgroup(const __nv_bfloat16* a, const __nv_bfloat16* b, float* c, int k) {
     constexpr int PIECE = 64 * SWIZZLED;
@@ -318,7 +317,7 @@ KERNEL void __launch_bounds__(256)
             wgmma<64>(sums, swizzled_operand(x, 1), swizzled_operand(y, 1));
             wgmma_commit();
             if (p + 1 < pieces) {
-                // The piece before may be overwritten.
+                // The previous piece may be overwritten.
                 wgmma_wait<1>(sums);
                 if (p > 0 && thread % 32 == 0) mbarrier_arrive(empty.at((p + 1) % 2, 1));
             }
@@ -356,7 +355,7 @@ KERNEL void check_warpgroup_transposed(const __nv_bfloat16* a, const __nv_bfloat
     const Shared<__nv_bfloat16> right = shared<__nv_bfloat16>(4 * BLOCK, 4 * BLOCK);
     const Shared<uint64_t> barrier = shared<uint64_t>(12 * BLOCK, 1);
     const int thread = threadIdx.x;
-    // From here on the stand-in knows what is fenced.
+    // From here on the stand-in tracks what is fenced.
     if (thread == 0) mbarrier_init(barrier.at(0, 1), 1);
     __syncthreads();
     const auto put = [&](Shared<__nv_bfloat16> to, const __nv_bfloat16* from, int columns) {
@@ -383,7 +382,7 @@ KERNEL void check_warpgroup_transposed(const __nv_bfloat16* a, const __nv_bfloat
 }
 EXPORT(check_warpgroup_transposed)
 
-// Two halves of a block, each by itself, pass a value on by a barrier of its own.
+// Each half of a block passes a value on with its own barrier.
 KERNEL void check_named(int* results) {
     const Shared<int> s = shared<int>(0, blockDim.x);
     const int thread = threadIdx.x, half = int(blockDim.x) / 2;
@@ -484,7 +483,7 @@ KERNEL void bad_alignment(uint32_t* y) {
 }
 EXPORT(bad_alignment)
 
-// Two groups of copies, of which only the first is waited for; y: one from each.
+// Two groups of copies, of which only the first is waited for; y: one value from each.
 KERNEL void bad_wait(const float* x, float* y) {
     const Shared<float> s = shared<float>(0, 8);
     for (int i = 0; i < 8; i += 4) {
@@ -497,7 +496,7 @@ KERNEL void bad_wait(const float* x, float* y) {
 }
 EXPORT(bad_wait)
 
-// Reads shared memory that it has not written, though the block before it may have.
+// Reads shared memory that it has not written, though an earlier block may have.
 KERNEL void bad_start(float* y) {
     const Shared<float> s = shared<float>(0, 1);
     y[blockIdx.x] = s[0];
@@ -578,7 +577,7 @@ KERNEL void bad_product(float* y, int mistake) {
 }
 EXPORT(bad_product)
 
-// Copies 64 floats to y by way of shared memory, with one mistake. 32 threads, 256 + 8 bytes.
+// Copies 64 floats to y via shared memory, with one mistake. 32 threads, 256 + 8 bytes.
 enum Slip { NO_SLIP, NO_INIT_FENCE, NO_TRY_WAIT, NO_EXPECT, WRONG_BYTES, TWO_ARRIVALS, NO_INIT };
 KERNEL void bad_bulk(const float* x, float* y, int slip) {
     const Shared<float> s = shared<float>(0, 64);

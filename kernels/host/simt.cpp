@@ -55,8 +55,8 @@ bool parse_schedule(const char* text, Options& options) {
 
 // ---------------------------------------------------------------- context switch
 
-// Saves the registers that a call preserves on the present stack, its pointer in *save, and goes on
-// where `load` was saved.
+// Saves the registers that a call preserves on the current stack, its pointer in *save, and continues where `load` was
+// saved.
 extern "C" void simt_switch(void** save, void* load);
 #if defined(__x86_64__)
 asm(R"(
@@ -81,7 +81,7 @@ simt_switch:
     .size simt_switch,.-simt_switch
 )");
 static void* fresh_stack(char* top, void (*entry)()) {
-    // A function is entered with its stack 8 bytes off a multiple of 16.
+    // On entry to a function the stack is 8 bytes off a multiple of 16.
     void** sp = reinterpret_cast<void**>(top) - 1;
     *sp = nullptr;
     *--sp = reinterpret_cast<void*>(entry);
@@ -140,7 +140,7 @@ static constexpr size_t STACK = 512 << 10;  // of a CUDA thread; frames are larg
 #else
 static constexpr size_t STACK = 128 << 10;
 #endif
-// A kernel in which threads did nothing but yield this often in a row hangs.
+// A kernel in which threads only yield this often in a row is considered hung.
 static constexpr unsigned MAX_YIELDS = 200'000;
 
 struct Warp {
@@ -201,7 +201,7 @@ struct Worker {
     ~Worker() {
         for (const Stack& s : stacks) {
 #if defined(__SANITIZE_ADDRESS__)
-            // What is mapped here next would seem to have the frames that never returned.
+            // Whatever is mapped here next would seem to have the frames that never returned.
             __asan_unpoison_memory_region(s.memory, STACK + PAGE);
 #endif
             munmap(s.memory, STACK + PAGE);
@@ -289,7 +289,7 @@ static unsigned next_thread() {
 
 static void set_ready(unsigned t) { worker->warps[t / 32].ready |= 1u << (t % 32); }
 
-// Makes `t` the running thread; true where it had not begun.
+// Makes `t` the running thread; true if it had not started.
 static bool take(unsigned t) {
     Worker& w = *worker;
     Warp& warp = w.warps[t / 32];
@@ -306,8 +306,8 @@ static bool take(unsigned t) {
 
 static void fiber();
 
-// Leaves the present stack, whose pointer goes to *save, for stack pointer `load` on stack number
-// `stack` (NONE: the OS thread's own). A stack that is never returned to says so by `dead`.
+// Leaves the current stack, whose pointer goes to *save, for stack pointer `load` on stack number `stack` (NONE: the OS
+// thread's own). `dead` says that the stack is never returned to.
 static void switch_to(void** save, void* load, unsigned stack, bool dead) {
     Worker& w = *worker;
     w.stack = stack;
@@ -341,7 +341,7 @@ static void start(void** save, unsigned t, bool dead) {
     switch_to(save, fresh_stack(w.stacks[stack].top, fiber), stack, dead);
 }
 
-// The running thread cannot go on: runs others until it can.
+// The running thread cannot continue: runs others until it can.
 static void suspend(unsigned next) {
     Thread& self = *thread;
     if (next == NONE) {
@@ -407,7 +407,7 @@ void fail(const char* format, ...) {
     va_end(arguments);
 }
 
-// Nobody can run and not everybody has ended.
+// No thread can run and not all have ended.
 static void report_deadlock() {
     Worker& w = *worker;
     struct Group {
@@ -461,7 +461,7 @@ void wake(const Thread& sleeper) {
 
 bool chance() { return options.policy == Policy::random && worker->next_random() & 1; }
 
-// Everybody has come: does the work and lets all but `self` (a lane, or -1) go on.
+// All lanes have arrived: does the work and lets all but `self` (a lane, or -1) continue.
 static void hold_meeting(Warp& warp, unsigned i, int self) {
     worker->yields = 0;
     Warp::Meeting meeting = warp.meeting[i];
@@ -496,7 +496,7 @@ void collective(unsigned mask, void* mine, const char* what, const Where& where,
     meet(mask, false, mine, what, where, perform);
 }
 
-// The lanes bring themselves.
+// The lanes pass themselves.
 void sync_warp(unsigned mask, const Where& where) {
     meet(mask, false, nullptr, "__syncwarp", where, races::meet);
 }
@@ -540,7 +540,7 @@ int block_barrier(bool predicate, Vote vote, const char* what, const Where& wher
 void yield() {
     if (++worker->yields > MAX_YIELDS) fail(Where::current(), "every thread waits for a flag");
     set_ready(thread->linear);
-    // In turn under the greedy policies too: they would come back here at once.
+    // In turn under the greedy policies, too: they would come back here at once.
     suspend(options.policy == Policy::random ? next_thread() : next_in_turn(thread->linear, false));
 }
 
@@ -553,7 +553,7 @@ static void end_thread() {
     w.n_live--;
     if (w.n_waiting) fail(w.barrier_at, "a thread of the block ends while others wait here");
     if (const char* wrong = end_of_thread()) fail(Where::current(), "%s", wrong);
-    // Lanes that have ended do not hold the others back.
+    // Lanes that have ended do not block the others.
     for (unsigned i = 0; i < warp.meetings;)
         if (warp.meeting[i].whole) {
             fail(Where::current(), "a lane ends while others wait in %s", warp.meeting[i].what);
@@ -602,8 +602,8 @@ void copy_wait(unsigned youngest) {
 
 // ---------------------------------------------------------------- a block
 
-// The code of a fiber: threads from their begin, one after another on this stack until one has to
-// wait, so that a kernel without barriers is a plain loop without a switch.
+// The code of a fiber: runs threads from their start, one after another on this stack until one has to wait, so that a
+// kernel without barriers is a plain loop without a switch.
 static void fiber() {
 #if defined(__SANITIZE_ADDRESS__)
     const void* bottom;
@@ -669,7 +669,7 @@ static bool run_block(uint64_t number) {
     begin_units();
     races::next_interval();
 
-    // The round-robin orders go on after the last thread, that is with the first (or last) one.
+    // The round-robin orders continue after the last thread, that is with the first (or last) one.
     w.last = options.policy == Policy::reverse ? 0 : w.n_threads - 1;
     const unsigned first = next_thread();
     take(first);
@@ -691,8 +691,8 @@ static bool run_block(uint64_t number) {
 }
 
 // ---------------------------------------------------------------- faults
-// An invalid address in a kernel is CUDA_ERROR_ILLEGAL_ADDRESS with its place, not the end of the
-// process. AddressSanitizer has a report of its own.
+// An invalid address in a kernel is CUDA_ERROR_ILLEGAL_ADDRESS with its place, not the end of the process.
+// AddressSanitizer has its own report.
 
 static constexpr size_t EMERGENCY = 64 << 10;
 #if !defined(__SANITIZE_ADDRESS__)
@@ -719,7 +719,7 @@ static void on_signal(int signal, siginfo_t* info, void* machine) {
     }
     worker->fault_address = info->si_addr;
     worker->fault_signal = signal;
-    // Goes on in `fault`, on a stack that is intact.
+    // Continues in `fault`, on an intact stack.
     auto& context = static_cast<ucontext_t*>(machine)->uc_mcontext;
     const uintptr_t top =
         reinterpret_cast<uintptr_t>(worker->emergency + EMERGENCY) & ~uintptr_t(63);
@@ -732,7 +732,7 @@ static void on_signal(int signal, siginfo_t* info, void* machine) {
 #endif
 }
 
-// Signals are taken on a stack of their own, since a stack may have overflowed.
+// Signals have their own stack, since a stack may have overflowed.
 struct SignalStack {
     stack_t before{};
     char* memory = nullptr;

@@ -1,10 +1,9 @@
-// CUDA device code on the CPU, for g++ with -std=c++20: the part of the language that kernels
-// use, and the interface to simt.cpp, which runs the threads of a block as fibers of one OS thread,
-// switched only in barriers and warp collectives. For correctness, not for speed.
+// CUDA device code on the CPU, for g++ with -std=c++20: the part of the language that kernels use, and the interface to
+// simt.cpp, which runs the threads of a block as fibers of one OS thread, switched only in barriers and warp
+// collectives. Made for correctness, not for speed.
 //
-// What is not here does not compile, on purpose: static __shared__ arrays (they could not be
-// poisoned between blocks; `shared<T>()` of device.cuh is the one way), __activemask,
-// half-precision arithmetic.
+// Anything missing here does not compile, on purpose: static __shared__ arrays (they could not be poisoned between
+// blocks; use `shared<T>()` of device.cuh), __activemask, half-precision arithmetic.
 #pragma once
 #include <cmath>
 #include <concepts>
@@ -51,7 +50,7 @@ using Where = std::source_location;
 
 struct Warp;
 
-// An asynchronous copy that has been asked for and not yet been made.
+// An asynchronous copy that has been started but not yet made.
 struct Copy {
     void* target;
     const void* source;
@@ -86,8 +85,8 @@ extern thread_local constinit Block block;
 [[noreturn, gnu::format(printf, 2, 3)]] void fail(const Where& where, const char* format, ...);
 [[noreturn, gnu::format(printf, 1, 2)]] void fail(const char* format, ...);
 
-// Blocks until every live lane of `mask` has called; the last one runs `perform` on what all
-// brought (indexed by lane, null for lanes that are not in it).
+// Blocks until every live lane of `mask` has called; the last one runs `perform` on what all passed (indexed by lane,
+// null for lanes that are not in it).
 using Perform = void (*)(void** lanes);
 void collective(unsigned mask, void* mine, const char* what, const Where& where, Perform perform);
 void sync_warp(unsigned mask, const Where& where);
@@ -98,32 +97,32 @@ void warp_collective(void* mine, const char* what, const Where& where, Perform p
 enum class Vote { count, any, all };
 int block_barrier(bool predicate, Vote vote, const char* what, const Where& where);
 
-// Lets other threads run, for loops that wait for a flag in shared memory.
+// Lets other threads run, for loops that poll a flag in shared memory.
 void yield();
 
 // Blocks until another thread calls `wake`.
 void sleep(const char* what, const Where& where);
 void wake(const Thread& sleeper);
 
-// By the seed: sometimes true under the random order, false under the others.
+// Depends on the seed: sometimes true under the random order, false under the others.
 bool chance();
 
 // ---- async.cpp, by simt.cpp
 
 void begin_units();
-// Something that was asked for happens at last, since no thread can go on; false where there is nothing.
+// Makes one pending operation happen, since no thread can continue; false if there is none.
 bool finish_something();
-// What is wrong with the end of this thread, of this block; null where nothing is.
+// What is wrong with the end of this thread, or of this block; null if nothing is.
 const char* end_of_thread();
 const char* end_of_block();
-// The running thread addresses a piece of shared memory.
+// Records that the running thread addresses a piece of shared memory.
 void touched(const volatile void* pointer, size_t bytes);
 
-// That `bytes` at `pointer` are within the shared buffer and aligned to `bytes`.
+// Checks that `bytes` at `pointer` are within the shared buffer and aligned to `bytes`.
 void check_shared(const void* pointer, size_t bytes, const char* what, const Where& where);
 
-// cp.async. The target is poisoned at once and filled by a wait at the latest (under a seed perhaps
-// at once), so that a missing wait and a buffer that is refilled too early both show up.
+// cp.async. The target is poisoned at once and filled by a wait at the latest (under a seed perhaps at once), so that a
+// missing wait and a buffer that is refilled too early both show up.
 void copy_async(void* target, const void* source, size_t bytes, const Where& where);
 inline void copy_commit() { thread->open_group++; }
 void copy_wait(unsigned youngest);
@@ -193,7 +192,7 @@ constexpr int warpSize = 32;
 // ---------------------------------------------------------------- shared memory
 
 namespace simt {
-// An index that knows where it was written down.
+// An index that knows where in the source it was written.
 struct Index {
     size_t value;  // a negative index is huge
     Where where;
@@ -428,7 +427,7 @@ auto max(T a, U b) {
 #define rsqrt(x) (1.0 / sqrt(x))
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float x) { return 1.0f / x; }
-// Rounded on their own: g++ fuses a product with a sum that follows, as nvcc does.
+// Rounded separately: g++ fuses a product with a following sum, as nvcc does.
 inline float __fmul_rn(float a, float b) {
     float product = a * b;
     asm("" : "+m"(product));
@@ -451,9 +450,8 @@ inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
 
-// ---------------------------------------------------------------- bf16
-// A type for storage: without arithmetic and with explicit conversions only, since a GPU rounds
-// each operation on it and this would not. Kernels convert to float, compute, convert back.
+// A type for storage: without arithmetic and with explicit conversions only, since a GPU rounds each operation on it
+// and this would not. Kernels convert to float, compute, convert back.
 
 namespace simt {
 inline float float_of_bf16(uint16_t bits) { return __uint_as_float(uint32_t(bits) << 16); }
@@ -484,9 +482,8 @@ inline float2 __bfloat1622float2(__nv_bfloat162 x) {
 
 namespace simt {
 
-// The order in which threads run. A round-robin order gives each ready thread its turn; a greedy
-// one lets a warp run as far as it can before the next, which finds missing barriers that turns
-// hide.
+// The order in which threads run. A round-robin order gives each ready thread its turn; a greedy one lets a warp run as
+// far as it can before the next, which finds missing barriers that turns hide.
 enum class Policy { forward, reverse, random, greedy, greedy_reverse, greedy_random };
 
 struct Options {
@@ -495,7 +492,7 @@ struct Options {
     unsigned workers = 1;  // OS threads that share the blocks
 };
 extern Options options;
-// Reads `policy:seed` or `policy`; false where there is no such policy.
+// Reads `policy:seed` or `policy`; false if there is no such policy.
 bool parse_schedule(const char* text, Options& options);
 
 struct Failure {
@@ -503,7 +500,7 @@ struct Failure {
     uintptr_t address;  // with CUDA_ERROR_ILLEGAL_ADDRESS
     char text[2000];
 };
-// Runs all blocks of a launch; false where one failed.
+// Runs all blocks of a launch; false if one failed.
 bool run(const Function& function, dim3 grid, dim3 block, size_t shared_bytes,
          void* const* arguments, Failure& failure);
 

@@ -1,10 +1,10 @@
-// An independent witness for what kernels and the stand-in both take from the PTX ISA (notes/hopper.md): which thread
+// An independent check of what kernels and the stand-in both take from the PTX ISA (notes/hopper.md): which thread
 // holds what, where operands lie, and their descriptors, against the layouts of CuTe, NVIDIA's own library, which are
 // functions that a CPU can call. Run by scripts/witness.
 #include <cstddef>
 #include <cstdint>
 
-// Shared memory, as CuTe addresses it. Its descriptors are made on a GPU only; with these two lines also here.
+// Shared memory as addressed by CuTe. Its descriptors are normally made on a GPU only; with these two lines also here.
 alignas(1024) static unsigned char memory[96 << 10];
 #define CUTE_CVTA_GENERIC_TO_SHARED_ACTIVATED 1
 static size_t __cvta_generic_to_shared(const void* pointer) {
@@ -29,7 +29,7 @@ using Number = bfloat16_t;
 
 namespace {
 
-// How many values were compared for each fact, and how many of them differ.
+// How many values were compared for each fact, and how many differ.
 struct Total {
     const char* what;
     size_t compared, wrong;
@@ -70,7 +70,7 @@ PRODUCT(32) PRODUCT(64) PRODUCT(128) PRODUCT(192) PRODUCT(256)
 
 // ---------------------------------------------------------------- mma.sync and ldmatrix
 
-// A map of CuTe is from (lane, i) to row + rows · column; `swapped`: ours has them the other way round.
+// A map of CuTe goes from (lane, i) to row + rows · column; `swapped`: ours has them the other way round.
 template <class Layout>
 void map(const char* what, Layout layout, int rows, bool swapped, ours::Place (*own)(int, int)) {
     Fact fact{what, 0};
@@ -93,7 +93,7 @@ void fragments() {
     map("B of mma.m16n8k8", Tf32::BLayout{}, 8, true, ours::b8);
 }
 
-// Copies of CuTe are maps to bits from (lane, bit) of what is read and of what arrives.
+// Copies of CuTe are maps from (lane, bit) to bits, for what is read and for what arrives.
 template <class Copy>
 void ldmatrix(const char* what, bool transposed) {
     Fact fact{what, 0};
@@ -120,14 +120,14 @@ int chosen(unsigned& state) {
     return int(state >> 24) % 5 - 2;
 }
 
-// Bytes from the begin of shared memory to an element.
+// Bytes from the start of shared memory to an element.
 template <class Tensor>
 unsigned byte_of(Tensor const& tensor, int i, int j) {
     return unsigned(reinterpret_cast<unsigned char*>(&tensor(i, j)) - memory);
 }
 
-// Small numbers in both operands at their places, through the stand-in's product with CuTe's descriptors, against the
-// product in plain loops.
+// Small numbers in both operands, multiplied by the stand-in's product with CuTe's descriptors, against the product in
+// plain loops.
 template <int N, Major MAJOR, class A, class B>
 void product(const char* what, A const& a, B const& b, const std::vector<ours::Operands>& steps) {
     Fact fact{what, N};
@@ -223,7 +223,7 @@ void across(unsigned at) {
     const std::vector<ours::Operands> steps = descriptors<N, Major::MN>(a, b);
     {
         Fact fact{"descriptors of operands across the sum", N};
-        // With N = 32 there is one pattern across the sum, and no use for an offset to the next.
+        // With N = 32 there is one pattern across the sum, and the offset to the next is not used.
         const uint64_t b_counts = N == 32 ? ~(uint64_t(0x3fff) << 16) : ~uint64_t(0);
         for (int k = 0; k < int(steps.size()); k++) {
             fact.expect(ours::across(at, k), steps[size_t(k)].a, 0, k);
@@ -234,7 +234,7 @@ void across(unsigned at) {
     product<N, Major::MN>("the stand-in's product across the sum", a, b, steps);
 }
 
-// What a warpgroup stores of its accumulators are activations again.
+// The accumulators stored by a warpgroup are activations again.
 template <int N>
 void stored() {
     const typename MMA_Traits<typename Product<N, Major::K>::Type>::CLayout accumulators;
@@ -263,7 +263,7 @@ void stored() {
 template <int N>
 void shape() {
     stored<N>();
-    // Where a pattern of 512 bytes begins, and not always one of the 128-byte swizzle.
+    // Starts of patterns of 512 bytes, which are not always starts of the 128-byte swizzle's.
     for (const unsigned at : {0u, 512u, 5u << 9}) along<N>(at), across<N>(at);
 }
 

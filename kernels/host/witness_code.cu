@@ -1,5 +1,5 @@
-// Instructions of common/hopper.cuh beside those of CUTLASS, NVIDIA's own library, in pairs of kernels that must be
-// the same code on sm_90a. Compiled and compared by scripts/witness; nothing runs them.
+// Instructions of common/hopper.cuh next to those of CUTLASS, NVIDIA's own library, in pairs of kernels that must
+// compile to the same code on sm_90a. Compiled and compared by scripts/witness; never run.
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <cute/arch/mma_sm90_gmma.hpp>
 #include <cute/numeric/integer_sequence.hpp>

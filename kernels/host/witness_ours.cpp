@@ -1,5 +1,5 @@
-// Our side of scripts/witness: what kernels say of fragments, operands and descriptors, and what the stand-in makes
-// of them.
+// Our side of scripts/witness: fragments, operands and descriptors according to the kernels, and the stand-in's results
+// for them.
 #include "../common/device.cuh"
 #include "../common/gemm.cuh"
 #include "../common/fused.cuh"
@@ -34,7 +34,7 @@ void run(unsigned threads, size_t shared_bytes, const std::function<void()>& bod
     exit(1);
 }
 
-// Calls `body` with the constant `n`, one of the shapes that there are.
+// Calls `body` with the constant `n`, one of the existing shapes.
 template <class Body>
 auto with(int n, Body body) {
     switch (n) {
@@ -107,7 +107,7 @@ std::vector<float> product(int n, bool transposed, const std::vector<uint16_t>& 
         const size_t bytes = memory.size() * sizeof(Bf16);
         run(WARPGROUP, bytes + sizeof(uint64_t), [&] {
             const Shared<Bf16> to = shared<Bf16>(0, memory.size());
-            // The stand-in notes who writes what from the first one on.
+            // The stand-in records who writes what from the first one on.
             if (threadIdx.x == 0) mbarrier_init(shared<uint64_t>(bytes, 1).at(0, 1), 1);
             __syncthreads();
             for (size_t i = threadIdx.x; i < memory.size(); i += WARPGROUP)
