@@ -15,8 +15,8 @@ from scipy.integrate import solve_ivp
 
 SOFTENING = 0.01
 TOLERANCE = 1e-12
-# Chosen by seed, and kept only where no two bodies pass within this distance: beyond a close
-# encounter, or where the discontinuous law jumps, two correct integrators drift apart.
+# Chosen by seed, and kept only if no two bodies come within this distance: after a close
+# encounter, or a jump of the discontinuous law, two correct integrators drift apart.
 CLOSEST = 0.15
 
 # dU/dr' of each law.
@@ -70,7 +70,7 @@ def main():
         for dim, bodies in [(2, 4), (3, 3)]:
             dt, frames = 0.02, 26
             times = np.arange(frames) * dt
-            # Steps no longer than this see every jump of the discontinuous law.
+            # Steps of at most this size see every jump of the discontinuous law.
             max_step = 1e-4 if law == "discontinuous" else np.inf
             for seed in range(1000):
                 random = np.random.default_rng(seed)
