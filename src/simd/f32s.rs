@@ -2,7 +2,7 @@
 //!
 //! The kernels of `ops::expression` are written once over [`Lanes`] and compiled three times. All methods are inlined
 //! into a function with the target features enabled; calling them anywhere else would be undefined behaviour, which is
-//! why the trait is unsafe to implement and private to this operation.
+//! why the trait is unsafe to implement and private to the crate.
 
 use super::functions;
 

@@ -1,7 +1,7 @@
 //! Vectors of f64, one system per lane: the arithmetic for laws and integrators.
 //!
 //! `f64` itself is the scalar level. The vector types may only be used inside functions compiled for their instructions
-//! (`cpu.rs` makes them); every method is `inline(always)` to ensure this.
+//! (`ops/rk4/cpu.rs` has them); every method is `inline(always)` to ensure this.
 
 use std::ops::{Add, Mul, Sub};
 
