@@ -10,7 +10,7 @@ use super::forces::{self, Verdict};
 use super::formula::{Formula, Measures, Terms};
 use super::laws::{Found, MESSAGE};
 use super::messages::{EDGES, Probe, ROWS, Table, Wanted};
-use super::nodes::{Graphs, node_table};
+use super::nodes::{Graphs, network_sums, node_table};
 use super::rollout;
 use super::run::{Compute, Distilled, Edges, Judgement, Laws, Physics, Predictor};
 use super::summary::{ComponentSummary, Summary};
@@ -24,7 +24,7 @@ use crate::nbody::derive::MEAN_OF_NORMAL;
 use crate::network::batches::split;
 use crate::network::model::{DataSet, Model, TrainedOn};
 use crate::network::system::{Measure, System};
-use crate::network::tails;
+use crate::network::tails::{self, Tails};
 use crate::network::view::Quantity;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Select;
@@ -194,6 +194,31 @@ impl Bodies {
         }
     }
 
+    /// Graphs of the training data, and on these the sums of the laws of the kept messages, which are defined
+    /// there; `None` where accelerations have no heavy tail.
+    fn encounters(
+        &self,
+        table: &Table,
+        laws: &[Laws],
+        count: usize,
+        seed: u64,
+    ) -> Result<Option<(Graphs, Vec<f32>)>> {
+        let data = self.trained()?;
+        if Tails::of(&data).is_none() {
+            return Ok(None);
+        }
+        let (trained, _) = split(&data, self.model.about.settings.seed)?;
+        let graphs = Graphs::sample(&data, &trained.runs, count, seed);
+        let messages = laws.iter().map(|law| law.chosen.clone()).collect();
+        let sums = self.formula(table, messages, vec![]).sums(&graphs.features, graphs.bodies);
+        Ok(sums.iter().all(|sum| sum.is_finite()).then_some((graphs, sums)))
+    }
+
+    /// A formula of these expressions for the kept messages and for φv.
+    fn formula(&self, table: &Table, messages: Vec<Expression>, nodes: Vec<Expression>) -> Formula {
+        Formula { terms: self.terms(), components: table.components(), messages, nodes }
+    }
+
     /// How many graphs make about as much work as `graphs` of up to eight bodies.
     fn graphs(&self, graphs: usize) -> usize {
         let pairs = self.data.bodies * (self.data.bodies - 1);
@@ -348,14 +373,27 @@ impl Physics for Bodies {
         found.iter().map(law).collect()
     }
 
-    /// Features and kept summed messages of one node of each graph, outputs of the network.
-    fn node_problems(&self, at: Compute, table: &Table, _: &[Laws]) -> Result<Vec<Problem>> {
-        let (data, runs) = self.unseen()?;
+    /// Features and kept summed messages of one node of each graph, outputs of the network. Where accelerations
+    /// have a heavy tail, networks saturate in close encounters, which laws of φv would make up for: they are searched
+    /// on true accelerations and sums of the messages' laws then.
+    fn node_problems(&self, at: Compute, table: &Table, laws: &[Laws]) -> Result<Vec<Problem>> {
         let graphs = self.graphs(ROWS);
         let nodes = ROWS.div_ceil(graphs).min(self.data.bodies);
-        let graphs = Graphs::sample(data, runs, graphs, at.seed.wrapping_add(1));
-        let [columns, targets] =
-            node_table(&at.device, &self.model, &graphs, &table.kept, nodes, at.seed)?;
+        let seed = at.seed.wrapping_add(1);
+        let (graphs, sums, outputs) = match self.encounters(table, laws, graphs, seed)? {
+            Some((graphs, sums)) => {
+                let outputs = graphs.targets.clone();
+                (graphs, sums, outputs)
+            }
+            None => {
+                let (data, runs) = self.unseen()?;
+                let graphs = Graphs::sample(data, runs, graphs, seed);
+                let sums = network_sums(&at.device, &self.model, &graphs, &table.kept)?;
+                let outputs = graphs.network_accelerations(&at.device, &self.model)?;
+                (graphs, sums, outputs)
+            }
+        };
+        let [columns, targets] = node_table(&graphs, &sums, &outputs, nodes, at.seed);
         let names = self.terms().node_names(&table.components());
         let kept = self.node_variables(&names, &columns, &targets)?;
         let still = self.still()?;
@@ -378,17 +416,13 @@ impl Physics for Bodies {
         problems: &[Problem],
         nodes: Vec<Found>,
     ) -> Result<(Formula, f64)> {
-        let terms = self.terms();
-        let names = terms.node_names(&table.components());
+        let names = self.terms().node_names(&table.components());
         let node = |(found, problem): (Found, &Problem)| {
             in_all(&found.chosen.expression, &problem.names, &names)
         };
-        let mut formula = Formula {
-            components: table.components(),
-            messages: laws.into_iter().map(|law| law.chosen).collect(),
-            nodes: nodes.into_iter().zip(problems).map(node).collect(),
-            terms,
-        };
+        let messages = laws.into_iter().map(|law| law.chosen).collect();
+        let nodes = nodes.into_iter().zip(problems).map(node).collect();
+        let mut formula = self.formula(table, messages, nodes);
         let data = self.trained()?;
         let (trained, _) = split(&data, self.model.about.settings.seed)?;
         let graphs = self.graphs(REFIT_GRAPHS);

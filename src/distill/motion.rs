@@ -7,6 +7,7 @@ use super::edges::{Inputs, body};
 use super::formula::Formula;
 use super::refit::{Linearised, Normal};
 use crate::error::Result;
+use crate::formula::expression::Expression;
 use crate::model::layout::BodyLayout;
 use crate::network::forward::l1;
 use crate::observer::Observer;
@@ -18,6 +19,14 @@ impl Formula {
         let width = bodies * self.terms.node.len();
         let graphs = features.par_chunks(width);
         graphs.flat_map_iter(|graph| self.graph(&inputs, graph)).collect()
+    }
+
+    /// The messages alone, summed over the senders, `[graphs, bodies, components]`.
+    pub fn sums(&self, features: &[f32], bodies: usize) -> Vec<f32> {
+        let first = self.terms.node.len();
+        let sum = |k: usize| Expression::variable((first + k) as u16);
+        let nodes = (0..self.messages.len()).map(sum).collect();
+        Formula { nodes, ..self.clone() }.accelerations(features, bodies)
     }
 
     fn graph(&self, inputs: &Inputs, features: &[f32]) -> Vec<f32> {
@@ -138,7 +147,7 @@ fn add_graph(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::formula::expression::{Expression, Node};
+    use crate::formula::expression::Node;
     use crate::random::Random;
 
     /// States of `graphs` systems of four bodies, with masses of 0.5 to 1.5.

@@ -150,37 +150,50 @@ impl Graphs {
     }
 }
 
-/// The table of φv's regression on so many nodes of each graph, at random: features and kept summed messages
-/// `[variable][node]`, outputs of the network `[output][node]`.
-pub fn node_table(
+/// The kept messages of a network, summed over the senders, `[graph, body, kept]`.
+pub fn network_sums(
     device: &Device,
     model: &Model,
     graphs: &Graphs,
     kept: &[Component],
+) -> Result<Vec<f32>> {
+    let Graphs { count, bodies, dim, .. } = *graphs;
+    let message_dim = model.shape.message_dim;
+    let inputs = edge_inputs(&graphs.features, count, bodies, BodyLayout { dim }.width());
+    let messages = model.messages(device, &inputs)?.values;
+    let mut sums = Vec::with_capacity(count * bodies * kept.len());
+    for received in messages.chunks_exact((bodies - 1) * message_dim) {
+        let sum = |c: &Component| received.iter().skip(c.column).step_by(message_dim).sum::<f32>();
+        sums.extend(kept.iter().map(sum));
+    }
+    Ok(sums)
+}
+
+/// The table of φv's regression on so many nodes of each graph, at random: features and summed messages
+/// `[variable][node]`, outputs `[output][node]`, of sums `[graph, body, kept]` and outputs `[graph, body, dim]`.
+pub fn node_table(
+    graphs: &Graphs,
+    sums: &[f32],
+    outputs: &[f32],
     nodes: usize,
     seed: u64,
-) -> Result<[Vec<Vec<f32>>; 2]> {
+) -> [Vec<Vec<f32>>; 2] {
     let Graphs { count, bodies, dim, .. } = *graphs;
     let n_features = BodyLayout { dim }.width();
-    let message_dim = model.shape.message_dim;
-    let inputs = edge_inputs(&graphs.features, count, bodies, n_features);
-    let messages = model.messages(device, &inputs)?.values;
-    let outputs = model.accelerations(device, &graphs.features, count, bodies)?;
-    let mut columns = vec![Vec::with_capacity(count); n_features + kept.len()];
+    let kept = sums.len() / (count * bodies);
+    let mut columns = vec![Vec::with_capacity(count); n_features + kept];
     let mut targets = vec![Vec::with_capacity(count); dim];
     let mut random = Random::new(seed, GRAPH_STREAM + 1);
     for graph in (0..count).flat_map(|graph| std::iter::repeat_n(graph, nodes)) {
         let node = graph * bodies + random.below(bodies);
-        for (k, column) in columns[..n_features].iter_mut().enumerate() {
-            column.push(graphs.features[node * n_features + k]);
+        let own = &graphs.features[node * n_features..][..n_features];
+        let received = &sums[node * kept..][..kept];
+        for (column, value) in columns.iter_mut().zip(own.iter().chain(received)) {
+            column.push(*value);
         }
-        let received = &messages[node * (bodies - 1) * message_dim..][..(bodies - 1) * message_dim];
-        for (component, column) in kept.iter().zip(&mut columns[n_features..]) {
-            column.push(received.iter().skip(component.column).step_by(message_dim).sum());
-        }
-        for (d, target) in targets.iter_mut().enumerate() {
-            target.push(outputs[node * dim + d]);
+        for (target, value) in targets.iter_mut().zip(&outputs[node * dim..]) {
+            target.push(*value);
         }
     }
-    Ok([columns, targets])
+    [columns, targets]
 }
