@@ -1,9 +1,9 @@
 //! CUDA devices: their properties, launches, recorded graphs. Only this file, `memory.rs`, `driver.rs` and `ring.rs`
 //! call the driver.
+//!
 //! The driver library is loaded at run time. All work of a device goes through one stream, so a kernel sees what was
 //! enqueued before it; calls return before the work is done, and [`Buffer::download`] and [`Gpu::synchronize`] wait for
 //! it.
-//! [`Buffer::download`] and [`Gpu::synchronize`] wait for it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -53,7 +53,7 @@ fn number(value: f64) -> Term {
     Term(constant(value))
 }
 
-/// An operator of one operand, folded if that is a number.
+/// `op` on one operand.
 fn of(op: Op, a: impl Borrow<Term>) -> Term {
     Term(E::apply(op, std::slice::from_ref(&a.borrow().0)))
 }

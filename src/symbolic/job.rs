@@ -477,7 +477,7 @@ pub fn problem_of_table(
         return Err(error(target, format!("is {} in every row: there is no law to find", y[0])));
     }
     if inputs.is_empty() {
-        return Err(Error::input("has no input column beside the target").file(&table.path));
+        return Err(Error::input("has no input column besides the target").file(&table.path));
     }
     for (index, name) in inputs.iter().enumerate() {
         let alone = Expression::parse(name, &[name.as_str()]).ok();

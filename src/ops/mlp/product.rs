@@ -141,8 +141,8 @@ impl Weights {
 
 /// Packs panel number `panel` of the forward product: columns are outputs, the sum is over inputs.
 ///
+/// # Safety
 /// As for [`Kernel`]; `to` has room for the panel.
-/// As [`Kernel`] says; `to` takes the panel.
 #[inline(always)]
 pub(crate) unsafe fn pack_forward<K: Kernel>(weights: &Weights, panel: usize, to: *mut f32) {
     let words = weights.inputs.div_ceil(K::PER_WORD);
