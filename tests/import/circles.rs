@@ -343,7 +343,12 @@ fn values_that_disagree_are_warned_of() {
         (1.0, 1.0, 1.0, ""),
         (1.02, 1.0, 1.0, ""),
         (4.74, 1.0, 1.0, "velocities are 4.74 times"),
-        (1.0, -1.0, 1.0, "accelerations are -1 times what the positions say: is the sign reversed?"),
+        (
+            1.0,
+            -1.0,
+            1.0,
+            "accelerations are -1 times what the positions say: is the sign reversed?",
+        ),
         (1.0, 1.0, 86400.0, "the times are 86400 times what velocities and accelerations say"),
     ] {
         let (document, data) = imported("t.csv", &table(v, a, clock), &[]);
