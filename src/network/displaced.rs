@@ -54,7 +54,7 @@ impl<'a> Displaced<'a> {
         for run in networks.parameters.chunks_exact_mut(arena.len) {
             symmetry::displacements(&arena, run, dim);
             if !place {
-                symmetry::forget_place(&arena, run, dim);
+                symmetry::drop_position(&arena, run, dim);
             }
         }
         Displaced {
@@ -120,7 +120,7 @@ impl<'a> Displaced<'a> {
         let loss = edge::gradient(&self.device, &batch, targets, parameters, gradients, workspace)?;
         symmetry::project_displacements(&arena, gradients, shape.outputs);
         if !self.place {
-            symmetry::forget_place(&arena, gradients, shape.outputs);
+            symmetry::drop_position(&arena, gradients, shape.outputs);
         }
         Ok(loss)
     }

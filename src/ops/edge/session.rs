@@ -16,10 +16,10 @@ pub struct Session {
     device: Device,
     /// What the device keeps of the graph.
     workspace: Workspace,
-    on: On,
+    backend: Backend,
 }
 
-enum On {
+enum Backend {
     /// With the losses since the last call of `losses`.
     Processor(Networks, Vec<Loss>),
     Gpu(Box<gpu::Resident>),
@@ -41,14 +41,14 @@ impl Session {
     ) -> Result<Self> {
         let mut workspace = Workspace::default();
         workspace.keep(device, features, targets, senders)?;
-        let on = match device {
-            Device::Cpu(_) => On::Processor(Networks::new(rates, arenas), Vec::new()),
+        let backend = match device {
+            Device::Cpu(_) => Backend::Processor(Networks::new(rates, arenas), Vec::new()),
             Device::Gpu(gpu) => {
                 let rates = adam::schedule(&rates);
-                On::Gpu(Box::new(gpu::Resident::new(*gpu, &rates, arenas)?))
+                Backend::Gpu(Box::new(gpu::Resident::new(*gpu, &rates, arenas)?))
             }
         };
-        Ok(Session { device: *device, workspace, on })
+        Ok(Session { device: *device, workspace, backend })
     }
 
     /// The device it runs on.
@@ -61,10 +61,10 @@ impl Session {
     /// # Errors
     /// Those of [`gradient`].
     pub fn step(&mut self, batch: &Batch, targets: &[f32], turn: &Turn) -> Result<()> {
-        let Session { device, workspace, on } = self;
-        let (networks, losses) = match on {
-            On::Processor(networks, losses) => (networks, losses),
-            On::Gpu(resident) => return resident.step(workspace, batch, targets, turn),
+        let Session { device, workspace, backend } = self;
+        let (networks, losses) = match backend {
+            Backend::Processor(networks, losses) => (networks, losses),
+            Backend::Gpu(resident) => return resident.step(workspace, batch, targets, turn),
         };
         let arena = batch.shape.arena();
         let mut turned = networks.parameters.clone();
@@ -81,9 +81,9 @@ impl Session {
     /// # Errors
     /// Those of the device.
     pub fn losses(&mut self) -> Result<Vec<Loss>> {
-        match &mut self.on {
-            On::Processor(_, losses) => Ok(std::mem::take(losses)),
-            On::Gpu(resident) => {
+        match &mut self.backend {
+            Backend::Processor(_, losses) => Ok(std::mem::take(losses)),
+            Backend::Gpu(resident) => {
                 let loss =
                     |[prediction, penalty]: [f32; 2]| Loss { prediction, penalty, decay: 0.0 };
                 Ok(resident.losses()?.into_iter().map(loss).collect())
@@ -107,33 +107,33 @@ impl Session {
 
 impl Training for Session {
     fn most_steps(&self) -> u64 {
-        match self.on {
-            On::Processor(..) => 1,
-            On::Gpu(_) => gpu::MOST_STEPS as u64,
+        match self.backend {
+            Backend::Processor(..) => 1,
+            Backend::Gpu(_) => gpu::MOST_STEPS as u64,
         }
     }
 
     fn parameters(&self, parameters: &mut [f32]) -> Result<()> {
-        match &self.on {
-            On::Processor(networks, _) => networks.parameters(parameters),
-            On::Gpu(resident) => resident.parameters(parameters),
+        match &self.backend {
+            Backend::Processor(networks, _) => networks.parameters(parameters),
+            Backend::Gpu(resident) => resident.parameters(parameters),
         }
     }
 
     fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()> {
-        match &self.on {
-            On::Processor(networks, _) => networks.moments(m, v),
-            On::Gpu(resident) => resident.moments(m, v),
+        match &self.backend {
+            Backend::Processor(networks, _) => networks.moments(m, v),
+            Backend::Gpu(resident) => resident.moments(m, v),
         }
     }
 
     fn replace(&mut self, _: Shape, arenas: [&[f32]; 3]) -> Result<()> {
-        match &mut self.on {
-            On::Processor(networks, _) => {
+        match &mut self.backend {
+            Backend::Processor(networks, _) => {
                 networks.replace(arenas);
                 Ok(())
             }
-            On::Gpu(resident) => resident.replace(arenas),
+            Backend::Gpu(resident) => resident.replace(arenas),
         }
     }
 }

@@ -83,13 +83,13 @@ impl Turn {
 /// Makes a network depend on displacements only.
 pub fn centre(arena: &Arena, parameters: &mut [f32]) {
     displacements(arena, parameters, DIM);
-    forget_place(arena, parameters, DIM);
+    drop_position(arena, parameters, DIM);
 }
 
 /// Projects a gradient so that the network keeps depending on displacements only.
 pub fn project(arena: &Arena, gradients: &mut [f32]) {
     project_displacements(arena, gradients, DIM);
-    forget_place(arena, gradients, DIM);
+    drop_position(arena, gradients, DIM);
 }
 
 /// Makes φe depend on displacements only, where the first `axes` features are a position.
@@ -120,7 +120,7 @@ fn features(arena: &Arena) -> usize {
 }
 
 /// Makes φv (or a gradient of it) independent of the position, which is the first `axes` features.
-pub fn forget_place(arena: &Arena, values: &mut [f32], axes: usize) {
+pub fn drop_position(arena: &Arena, values: &mut [f32], axes: usize) {
     let layer = &arena.node[0];
     for row in values[layer.weight.clone()].chunks_exact_mut(layer.inputs) {
         row[..axes].fill(0.0);

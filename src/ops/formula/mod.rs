@@ -87,10 +87,10 @@ impl Edges<'_> {
 /// Edges on the device where they are summed.
 pub struct Loaded<'a> {
     edges: Edges<'a>,
-    on: On,
+    backend: Backend,
 }
 
-enum On {
+enum Backend {
     Cpu(Cpu),
     Gpu(gpu::Loaded),
 }
@@ -103,11 +103,11 @@ impl<'a> Loaded<'a> {
     /// GPU too little memory.
     pub fn new(device: &Device, edges: Edges<'a>) -> Result<Self> {
         edges.check()?;
-        let on = match device {
-            Device::Cpu(cpu) => On::Cpu(*cpu),
-            Device::Gpu(gpu) => On::Gpu(gpu::Loaded::new(*gpu, &edges)?),
+        let backend = match device {
+            Device::Cpu(cpu) => Backend::Cpu(*cpu),
+            Device::Gpu(gpu) => Backend::Gpu(gpu::Loaded::new(*gpu, &edges)?),
         };
-        Ok(Loaded { edges, on })
+        Ok(Loaded { edges, backend })
     }
 
     /// The edges.
@@ -126,9 +126,9 @@ impl<'a> Loaded<'a> {
             let message = format!("uses variable {used}, but an edge has {}", VARIABLES.len());
             return Err(Error::input(message).field("expression"));
         }
-        match &self.on {
-            On::Cpu(cpu) => Ok(cpu::sums(*cpu, &self.edges, programs, gradient)),
-            On::Gpu(loaded) => loaded.sums(&self.edges, programs, gradient),
+        match &self.backend {
+            Backend::Cpu(cpu) => Ok(cpu::sums(*cpu, &self.edges, programs, gradient)),
+            Backend::Gpu(loaded) => loaded.sums(&self.edges, programs, gradient),
         }
     }
 }
@@ -185,10 +185,10 @@ pub(crate) fn repeat<T>(
     measure: impl FnOnce(Call) -> Result<T>,
 ) -> Result<T> {
     let loaded = Loaded::new(device, edges)?;
-    match &loaded.on {
-        On::Cpu(_) => measure(&mut || loaded.sums(programs, gradient).map(drop)),
-        On::Gpu(on) => {
-            let mut sweep = gpu::Sweep::new(on, loaded.edges.period, programs, gradient)?;
+    match &loaded.backend {
+        Backend::Cpu(_) => measure(&mut || loaded.sums(programs, gradient).map(drop)),
+        Backend::Gpu(uploaded) => {
+            let mut sweep = gpu::Sweep::new(uploaded, loaded.edges.period, programs, gradient)?;
             let mut sums = sweep.room()?;
             measure(&mut || sweep.resident(&mut sums))
         }

@@ -33,11 +33,11 @@ pub struct Reach {
 /// A graph whose edges have been counted but not written.
 pub struct Graph<'a> {
     row_start: Vec<u64>,
-    on: On<'a>,
+    cells: DeviceCells<'a>,
 }
 
 /// What the device keeps between counting and writing.
-enum On<'a> {
+enum DeviceCells<'a> {
     Cpu(cpu::Cells<'a>),
     Gpu(gpu::Cells),
 }
@@ -50,18 +50,18 @@ enum On<'a> {
 /// memory.
 pub fn count<'a>(device: &Device, positions: &'a [f32], reach: Reach) -> Result<Graph<'a>> {
     check(positions, reach)?;
-    let (row_start, on) = match device {
+    let (row_start, cells) = match device {
         Device::Cpu(cpu) => {
             let grid = Grid::new(reach, positions.len() / 3);
             let cells = cpu::Cells::new(*cpu, positions, reach, grid);
-            (cells.row_start(), On::Cpu(cells))
+            (cells.row_start(), DeviceCells::Cpu(cells))
         }
         Device::Gpu(gpu) => {
             let cells = gpu::Cells::new(*gpu, positions, reach)?;
-            (cells.row_start()?, On::Gpu(cells))
+            (cells.row_start()?, DeviceCells::Gpu(cells))
         }
     };
-    Ok(Graph { row_start, on })
+    Ok(Graph { row_start, cells })
 }
 
 /// The nodes of a periodic box, for finding those near a point; on the CPU.
@@ -121,9 +121,9 @@ impl Graph<'_> {
             let message = format!("has {} elements for {} edges", senders.len(), self.edges());
             return Err(Error::input(message).field("sender"));
         }
-        match &self.on {
-            On::Cpu(cells) => cells.write(&self.row_start, senders),
-            On::Gpu(cells) => cells.write(senders)?,
+        match &self.cells {
+            DeviceCells::Cpu(cells) => cells.write(&self.row_start, senders),
+            DeviceCells::Gpu(cells) => cells.write(senders)?,
         }
         Ok(())
     }

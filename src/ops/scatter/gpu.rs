@@ -29,13 +29,13 @@ pub(super) fn add(
 /// Edges, values and sums on the device.
 pub(crate) struct Loaded {
     gpu: Gpu,
-    edges: On,
+    edges: DeviceEdges,
     width: usize,
     values: Buffer<f32>,
     out: Buffer<f32>,
 }
 
-enum On {
+enum DeviceEdges {
     Receivers(Buffer<u32>),
     Rows(Buffer<u64>),
 }
@@ -54,8 +54,8 @@ impl Loaded {
     ) -> Result<Self> {
         let (values, out) = (gpu.upload(values)?, gpu.upload(out)?);
         let edges = match edges {
-            Edges::Receivers(receivers) => On::Receivers(gpu.upload(receivers)?),
-            Edges::Rows(row_start) => On::Rows(gpu.upload(row_start)?),
+            Edges::Receivers(receivers) => DeviceEdges::Receivers(gpu.upload(receivers)?),
+            Edges::Rows(row_start) => DeviceEdges::Rows(gpu.upload(row_start)?),
         };
         Ok(Loaded { gpu, edges, width, values, out })
     }
@@ -73,11 +73,11 @@ impl Loaded {
             width: self.width as u64,
         };
         let (kernel, args, threads) = match &self.edges {
-            On::Rows(rows) => {
+            DeviceEdges::Rows(rows) => {
                 let args = ScatterArgs { row_start: rows.read(nodes + 1), ..args };
                 (ROWS, args, nodes * WARP)
             }
-            On::Receivers(receivers) => {
+            DeviceEdges::Receivers(receivers) => {
                 let args = ScatterArgs { receivers: receivers.read(edges), ..args };
                 // The number of lanes that the kernel uses for an edge.
                 (EDGES, args, edges * self.width.next_power_of_two().min(WARP))

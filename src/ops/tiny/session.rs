@@ -12,9 +12,9 @@ use crate::ops::adam::{self, Networks};
 use crate::random::Random;
 
 /// A stack of trainings on a device.
-pub struct Session<'a>(On<'a>);
+pub struct Session<'a>(Backend<'a>);
 
-enum On<'a> {
+enum Backend<'a> {
     Processor(Box<Host<'a>>),
     Gpu(Box<gpu::Training>),
 }
@@ -50,12 +50,12 @@ impl<'a> Session<'a> {
                 let networks = Networks::new(rates, arenas);
                 let (batch, workspace) = (Graphs::default(), Workspace::default());
                 let host = Host { device, problem, source, networks, batch, workspace, done };
-                On::Processor(Box::new(host))
+                Backend::Processor(Box::new(host))
             }
             Device::Gpu(gpu) => {
                 let rates = adam::schedule(&rates);
                 let training = gpu::Training::new(gpu, problem, &source, &rates, arenas, done)?;
-                On::Gpu(Box::new(training))
+                Backend::Gpu(Box::new(training))
             }
         }))
     }
@@ -66,12 +66,12 @@ impl<'a> Session<'a> {
     /// Those of [`gradient`].
     pub fn advance(&mut self, steps: usize) -> Result<Vec<Loss>> {
         match &mut self.0 {
-            On::Processor(host) => {
+            Backend::Processor(host) => {
                 let mut losses = vec![Loss::default(); steps * host.problem.runs];
                 losses.chunks_exact_mut(host.problem.runs).try_for_each(|out| host.step(out))?;
                 Ok(losses)
             }
-            On::Gpu(training) => training.advance(steps),
+            Backend::Gpu(training) => training.advance(steps),
         }
     }
 
@@ -81,8 +81,8 @@ impl<'a> Session<'a> {
     /// Those of the device.
     pub(crate) fn rewind(&mut self) -> Result<()> {
         match &mut self.0 {
-            On::Processor(host) => host.done = 0,
-            On::Gpu(training) => training.rewind()?,
+            Backend::Processor(host) => host.done = 0,
+            Backend::Gpu(training) => training.rewind()?,
         }
         Ok(())
     }
@@ -91,33 +91,33 @@ impl<'a> Session<'a> {
 impl Training for Session<'_> {
     fn most_steps(&self) -> u64 {
         match self.0 {
-            On::Processor(_) => 1,
-            On::Gpu(_) => gpu::MOST_STEPS as u64,
+            Backend::Processor(_) => 1,
+            Backend::Gpu(_) => gpu::MOST_STEPS as u64,
         }
     }
 
     fn parameters(&self, parameters: &mut [f32]) -> Result<()> {
         match &self.0 {
-            On::Processor(host) => host.networks.parameters(parameters),
-            On::Gpu(training) => training.parameters(parameters),
+            Backend::Processor(host) => host.networks.parameters(parameters),
+            Backend::Gpu(training) => training.parameters(parameters),
         }
     }
 
     fn moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()> {
         match &self.0 {
-            On::Processor(host) => host.networks.moments(m, v),
-            On::Gpu(training) => training.moments(m, v),
+            Backend::Processor(host) => host.networks.moments(m, v),
+            Backend::Gpu(training) => training.moments(m, v),
         }
     }
 
     fn replace(&mut self, shape: Shape, arenas: [&[f32]; 3]) -> Result<()> {
         match &mut self.0 {
-            On::Processor(host) => {
+            Backend::Processor(host) => {
                 host.problem.shape = shape;
                 host.networks.replace(arenas);
                 Ok(())
             }
-            On::Gpu(training) => training.reshape(shape, arenas),
+            Backend::Gpu(training) => training.reshape(shape, arenas),
         }
     }
 }

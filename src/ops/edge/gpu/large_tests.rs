@@ -42,12 +42,12 @@ fn agree_and_repeat(kind: Kind) {
     let degrees: Vec<usize> = (0..edges / 128).map(|k| [128, 0, 255, 129][k % 4]).collect();
     let mut cases = [case(kind, network, &degrees, 1)];
     cases[0].precision = Precision::F32;
-    let exact = found((gpu, Way::Layers, CHUNK_EDGES), &cases[0]);
+    let exact = found((gpu, EdgePath::Layers, CHUNK_EDGES), &cases[0]);
     cases[0].precision = Precision::Bf16;
     let case = &cases[0];
     let mut results = vec![(wide(&exact), "f32".to_string())];
     let ways = [
-        Some((Way::Layers, "layers")),
+        Some((EdgePath::Layers, "layers")),
         Some((fused(plan(gpu, case)), "fused")),
         hopper(gpu, case).map(|way| (way, "warpgroups")),
     ];

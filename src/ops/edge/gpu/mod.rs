@@ -45,7 +45,7 @@ const SAMPLED_EDGES: usize = 1 << 20;
 /// How φe processes the edges.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one a step")]
-enum Way {
+enum EdgePath {
     /// Layer by layer through memory.
     Layers,
     /// In one kernel, without a gradient.
@@ -54,49 +54,49 @@ enum Way {
     Training(TrainingPlan, Plan),
 }
 
-impl Way {
+impl EdgePath {
     /// For a training step on a device.
-    fn of(gpu: Gpu, batch: &Batch) -> Result<Way> {
-        let Some(plan) = TrainingPlan::new(gpu, batch)? else { return Ok(Way::Layers) };
+    fn of(gpu: Gpu, batch: &Batch) -> Result<EdgePath> {
+        let Some(plan) = TrainingPlan::new(gpu, batch)? else { return Ok(EdgePath::Layers) };
         // There are no warpgroup kernels for sampled messages.
         let hopper = if plan.sampled { None } else { hopper::Plan::of(gpu, batch)? };
         Ok(match hopper {
             Some(hopper) => {
                 let plan = plan.by_warpgroups(&gpu.properties()?, batch.shape.n_features);
-                Way::Training(plan, Plan::Hopper(hopper))
+                EdgePath::Training(plan, Plan::Hopper(hopper))
             }
-            None => Way::Training(plan, Plan::Fused(plan.forward)),
+            None => EdgePath::Training(plan, Plan::Fused(plan.forward)),
         })
     }
 
     /// Edges of a chunk.
     fn edges(&self) -> usize {
         match self {
-            Way::Layers => CHUNK_EDGES,
-            Way::Training(plan, _) if plan.sampled => SAMPLED_EDGES,
-            Way::Predictions(_) | Way::Training(..) => FUSED_EDGES,
+            EdgePath::Layers => CHUNK_EDGES,
+            EdgePath::Training(plan, _) if plan.sampled => SAMPLED_EDGES,
+            EdgePath::Predictions(_) | EdgePath::Training(..) => FUSED_EDGES,
         }
     }
 
     /// True if messages are formed edge by edge, from φe's outputs in memory.
     fn keeps_outputs(&self, batch: &Batch) -> bool {
         match self {
-            Way::Layers => batch.penalty != Penalty::None,
-            Way::Predictions(_) => false,
-            Way::Training(plan, _) => plan.sampled,
+            EdgePath::Layers => batch.penalty != Penalty::None,
+            EdgePath::Predictions(_) => false,
+            EdgePath::Training(plan, _) => plan.sampled,
         }
     }
 
     /// Most memory for one edge.
     fn edge_bytes(&self, shape: &Shape) -> usize {
         match self {
-            Way::Layers => {
+            EdgePath::Layers => {
                 let hidden = 2 * shape.layers * shape.hidden;
                 (shape.edge_inputs() + hidden + 3 * shape.edge_outputs()) * size_of::<f32>()
             }
             // Its sender and its number.
-            Way::Predictions(_) => 2 * size_of::<u32>(),
-            Way::Training(plan, _) => plan.edge_bytes(),
+            EdgePath::Predictions(_) => 2 * size_of::<u32>(),
+            EdgePath::Training(plan, _) => plan.edge_bytes(),
         }
     }
 }
@@ -146,14 +146,14 @@ pub(super) fn gradient(
     parameters: &[f32],
     gradients: &mut [f32],
 ) -> Result<Loss> {
-    let way = Way::of(gpu, batch)?;
+    let way = EdgePath::of(gpu, batch)?;
     let how = (gpu, way, way.edges());
     gradient_by(how, kept, batch, edges, targets, parameters, gradients)
 }
 
 /// The gradient, computed in a given way, in chunks of up to `most` edges.
 fn gradient_by(
-    how: (Gpu, Way, usize),
+    how: (Gpu, EdgePath, usize),
     kept: Option<&Kept>,
     batch: &Batch,
     edges: usize,
@@ -194,14 +194,14 @@ impl<'a> Loaded<'a> {
         targets: &[f32],
         parameters: &[f32],
     ) -> Result<Self> {
-        let way = Way::of(gpu, batch)?;
+        let way = EdgePath::of(gpu, batch)?;
         let kept = Kept::new(gpu, batch.features, targets, batch.sender)?;
         Loaded::by((gpu, way, way.edges()), Some(&kept), batch, edges, targets, parameters)
     }
 
     /// The same in a given way, in chunks of up to `most` edges.
     fn by(
-        (gpu, way, most): (Gpu, Way, usize),
+        (gpu, way, most): (Gpu, EdgePath, usize),
         kept: Option<&Kept>,
         batch: &'a Batch<'a>,
         edges: usize,
@@ -237,12 +237,12 @@ pub(super) fn predict(
     parameters: &[f32],
     predictions: &mut [f32],
 ) -> Result<()> {
-    let way = Plan::new(gpu, batch)?.map_or(Way::Layers, Way::Predictions);
+    let way = Plan::new(gpu, batch)?.map_or(EdgePath::Layers, EdgePath::Predictions);
     predict_by((gpu, way), kept, batch, parameters, predictions)
 }
 
 fn predict_by(
-    (gpu, way): (Gpu, Way),
+    (gpu, way): (Gpu, EdgePath),
     kept: Option<&Kept>,
     batch: &Batch,
     parameters: &[f32],
@@ -285,25 +285,25 @@ impl Plan {
 }
 
 /// All of φe in one kernel.
-enum Whole {
+enum EdgeKernel {
     Fused(Fused),
     Hopper(Hopper),
 }
 
-impl Whole {
+impl EdgeKernel {
     /// Makes the weights from `parameters` `[arena.len]`.
     fn new(gpu: Gpu, batch: &Batch, plan: Plan, parameters: &Buffer<f32>) -> Result<Self> {
         Ok(match plan {
-            Plan::Fused(plan) => Whole::Fused(Fused::new(gpu, batch, plan, parameters)?),
-            Plan::Hopper(plan) => Whole::Hopper(Hopper::new(gpu, batch, plan, parameters)?),
+            Plan::Fused(plan) => EdgeKernel::Fused(Fused::new(gpu, batch, plan, parameters)?),
+            Plan::Hopper(plan) => EdgeKernel::Hopper(Hopper::new(gpu, batch, plan, parameters)?),
         })
     }
 
     /// Deals the receivers of a chunk.
     fn deal(&mut self, starts: &[u32]) -> Result<()> {
         match self {
-            Whole::Fused(fused) => fused.deal(starts),
-            Whole::Hopper(hopper) => hopper.deal(starts),
+            EdgeKernel::Fused(fused) => fused.deal(starts),
+            EdgeKernel::Hopper(hopper) => hopper.deal(starts),
         }
     }
 
@@ -321,9 +321,9 @@ impl Whole {
         // SAFETY: as the caller promises.
         match self {
             // SAFETY: as the caller promises.
-            Whole::Fused(fused) => unsafe { fused.sums(gpu, batch, graph, to) },
+            EdgeKernel::Fused(fused) => unsafe { fused.sums(gpu, batch, graph, to) },
             // SAFETY: as the caller promises.
-            Whole::Hopper(hopper) => unsafe { hopper.sums(gpu, batch, graph, to) },
+            EdgeKernel::Hopper(hopper) => unsafe { hopper.sums(gpu, batch, graph, to) },
         }
     }
 
@@ -343,24 +343,24 @@ impl Whole {
         unsafe { training.backward(gpu, batch, graph, from)? };
         match self {
             // SAFETY: as the caller promises.
-            Whole::Fused(fused) => unsafe { fused.last(gpu, batch, graph, from.1) },
-            Whole::Hopper(_) => Ok(()),
+            EdgeKernel::Fused(fused) => unsafe { fused.last(gpu, batch, graph, from.1) },
+            EdgeKernel::Hopper(_) => Ok(()),
         }
     }
 
     /// What a training step keeps.
     fn training(&mut self) -> Option<&mut Training> {
         match self {
-            Whole::Fused(fused) => fused.training.as_deref_mut(),
-            Whole::Hopper(hopper) => hopper.training.as_deref_mut(),
+            EdgeKernel::Fused(fused) => fused.training.as_deref_mut(),
+            EdgeKernel::Hopper(hopper) => hopper.training.as_deref_mut(),
         }
     }
 
     /// Makes it keep what a training step needs.
     fn prepare(&mut self, training: Training) {
         match self {
-            Whole::Fused(fused) => fused.training = Some(Box::new(training)),
-            Whole::Hopper(hopper) => hopper.training = Some(Box::new(training)),
+            EdgeKernel::Fused(fused) => fused.training = Some(Box::new(training)),
+            EdgeKernel::Hopper(hopper) => hopper.training = Some(Box::new(training)),
         }
     }
 }

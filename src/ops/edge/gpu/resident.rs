@@ -2,7 +2,7 @@
 //! receivers to the device; only the losses come back, for many steps at once.
 
 use super::step::Step;
-use super::{Way, chunks, room};
+use super::{EdgePath, chunks, room};
 use crate::device::Gpu;
 use crate::device::args::EdgeTurnArgs;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer, Shelf};
@@ -97,7 +97,7 @@ impl Resident {
         let len = self.arenas.parameters.len();
         let edges = batch.check_step(len, targets)?;
         let (gpu, kept) = (self.gpu, workspace.kept(batch, Some(targets.len()))?);
-        let way = Way::of(gpu, batch)?;
+        let way = EdgePath::of(gpu, batch)?;
         let chunks = chunks(self.room, batch, way.edges(), way.edge_bytes(shape));
         let mut turned = gpu.buffer(len)?;
         turned.copy_from(&self.arenas.parameters)?;

@@ -8,7 +8,7 @@ use crate::model::Precision;
 use crate::ops::edge::selftest::{Case, Kind};
 
 /// With its own kernel, on the whole device and on one block.
-fn ways(gpu: Gpu, case: &Case) -> Vec<(Way, &'static str)> {
+fn ways(gpu: Gpu, case: &Case) -> Vec<(EdgePath, &'static str)> {
     let plan = plan(gpu, case);
     vec![(fused(plan), "fused"), (fused(plan.alone()), "one block")]
 }
@@ -84,9 +84,9 @@ fn gpu_fused_sampled_step_is_for_shapes_that_fit() {
         let case = Case::of_features(features, Kind::Kl, network, &[2], 0).at(precision);
         let plan = TrainingPlan::new(gpu, &case.batch()).unwrap();
         // These kernels are used at every compute capability.
-        match Way::of(gpu, &case.batch()).unwrap() {
-            Way::Layers => assert!(plan.is_none(), "{network:?}"),
-            way => assert!(matches!(way, Way::Training(_, Plan::Fused(_))), "{way:?}"),
+        match EdgePath::of(gpu, &case.batch()).unwrap() {
+            EdgePath::Layers => assert!(plan.is_none(), "{network:?}"),
+            way => assert!(matches!(way, EdgePath::Training(_, Plan::Fused(_))), "{way:?}"),
         }
         plan
     };

@@ -11,7 +11,7 @@ use crate::ops::{Check, relative_error};
 /// Predictions of a case into poisoned buffers.
 fn found_by(gpu: Gpu, case: &Case, plan: Option<Plan>) -> Vec<f32> {
     let mut found = vec![f32::NAN; case.receivers.len() * case.shape.outputs];
-    let way = plan.map_or(Way::Layers, Way::Predictions);
+    let way = plan.map_or(EdgePath::Layers, EdgePath::Predictions);
     predict_by((gpu, way), None, &case.batch(), &case.parameters, &mut found).unwrap();
     found
 }

@@ -11,7 +11,7 @@ use crate::ops::mlp::Rounding;
 use crate::ops::relative_error;
 
 /// The step of a case into poisoned buffers.
-fn step(how: (Gpu, Way, usize), case: &Case, batch: &Batch) -> (Vec<f32>, Loss) {
+fn step(how: (Gpu, EdgePath, usize), case: &Case, batch: &Batch) -> (Vec<f32>, Loss) {
     let mut gradients = vec![f32::NAN; case.parameters.len()];
     let edges = batch.check(case.parameters.len()).unwrap();
     let (targets, parameters) = (&case.targets, &case.parameters);
@@ -20,7 +20,7 @@ fn step(how: (Gpu, Way, usize), case: &Case, batch: &Batch) -> (Vec<f32>, Loss) 
 }
 
 /// The same, and predictions, in the order of the reference.
-pub(super) fn found(how: (Gpu, Way, usize), case: &Case) -> Vec<f32> {
+pub(super) fn found(how: (Gpu, EdgePath, usize), case: &Case) -> Vec<f32> {
     let batch = case.batch();
     let mut found = vec![f32::NAN; case.receivers.len() * case.shape.outputs];
     predict((how.0, None), &batch, &case.parameters, &mut found).unwrap();
@@ -36,8 +36,8 @@ pub(super) fn plan(gpu: Gpu, case: &Case) -> TrainingPlan {
 }
 
 /// With its own kernel forward.
-pub(super) fn fused(plan: TrainingPlan) -> Way {
-    Way::Training(plan, Plan::Fused(plan.forward))
+pub(super) fn fused(plan: TrainingPlan) -> EdgePath {
+    EdgePath::Training(plan, Plan::Fused(plan.forward))
 }
 
 /// With warpgroups on the way back, and the plan of the forward pass, where the device has them.
@@ -50,8 +50,8 @@ fn warpgroups(gpu: Gpu, case: &Case) -> Option<(TrainingPlan, Plan)> {
 }
 
 /// With warpgroups in both directions.
-pub(super) fn hopper(gpu: Gpu, case: &Case) -> Option<Way> {
-    warpgroups(gpu, case).map(|(plan, forward)| Way::Training(plan, forward))
+pub(super) fn hopper(gpu: Gpu, case: &Case) -> Option<EdgePath> {
+    warpgroups(gpu, case).map(|(plan, forward)| EdgePath::Training(plan, forward))
 }
 
 /// Several cases of one size, layer by layer and in other ways: every gradient, the predictions and the parts of the
@@ -61,7 +61,7 @@ pub(super) fn compare(
     kind: Kind,
     network: [usize; 2],
     (degrees, most): (&[usize], usize),
-    ways: impl Fn(&Case) -> Vec<(Way, &'static str)>,
+    ways: impl Fn(&Case) -> Vec<(EdgePath, &'static str)>,
 ) {
     compare_changed(gpu, kind, network, (degrees, most), |_| (), ways);
 }
@@ -73,7 +73,7 @@ pub(super) fn compare_changed(
     network: [usize; 2],
     (degrees, most): (&[usize], usize),
     change: impl Fn(&mut Case),
-    ways: impl Fn(&Case) -> Vec<(Way, &'static str)>,
+    ways: impl Fn(&Case) -> Vec<(EdgePath, &'static str)>,
 ) {
     let network = [network[0], 2, network[1]];
     // Several cases of small networks: the error of a few numbers would be a matter of luck.
@@ -84,7 +84,7 @@ pub(super) fn compare_changed(
     cases.iter_mut().for_each(change);
     let expected = expected(&cases);
     let mut before: Vec<Vec<Vec<f64>>> = Vec::new();
-    for (way, how) in [vec![(Way::Layers, "layers")], ways(&cases[0])].concat() {
+    for (way, how) in [vec![(EdgePath::Layers, "layers")], ways(&cases[0])].concat() {
         let what = format!("{kind:?}, {network:?}, stars {degrees:?}, chunks of {most}, {how}");
         let found: Vec<Vec<f32>> = cases.iter().map(|case| found((gpu, way, most), case)).collect();
         let checks = each(&cases, &found, &expected, &what);
@@ -156,7 +156,7 @@ fn eighths(mut case: Case) -> Case {
 }
 
 /// A step in some ways against the reference, exactly; in chunks of up to `most` edges.
-pub(super) fn exact(gpu: Gpu, case: &Case, ways: &[Way], most: usize) {
+pub(super) fn exact(gpu: Gpu, case: &Case, ways: &[EdgePath], most: usize) {
     let batch = Batch { weight_decay: 0.0, ..case.batch() };
     let parameters = wide(&case.parameters);
     let exact = reference::gradient(&batch, &case.targets, &parameters, Rounding::Exact);
@@ -196,7 +196,7 @@ fn gpu_chunks_give_what_the_whole_gives() {
             let batch = case.batch();
             let exact = case.reference(Rounding::Exact);
             let limit = if precision == Precision::F32 { 2e-6 } else { 5e-3 };
-            let mut ways = vec![Way::Layers];
+            let mut ways = vec![EdgePath::Layers];
             ways.extend(TrainingPlan::new(gpu, &batch).unwrap().map(fused));
             // Chunks of several stars, of one that is larger than a chunk, of stars without edges.
             for (most, way) in
@@ -220,7 +220,7 @@ fn gpu_steps_on_many_receivers_are_exact_where_nothing_is_rounded() {
     let Some(Device::Gpu(gpu)) = test_gpu() else { return };
     let degrees: Vec<usize> = (0..MANY_RECEIVERS).map(|k| [1, 0, 0, 0][k % 4]).collect();
     let case = integers_with(Kind::None, [16, 2, 3], &degrees);
-    exact(gpu, &case, &[Way::Layers, fused(plan(gpu, &case))], usize::MAX);
+    exact(gpu, &case, &[EdgePath::Layers, fused(plan(gpu, &case))], usize::MAX);
 }
 
 #[test]
@@ -403,7 +403,7 @@ fn gpu_hopper_way_back_is_chosen_where_it_fits() {
     let planned = |features: usize| {
         let case = Case::of_features(features, Kind::L1, [512, 2, 128], &[2], 0);
         let case = case.at(Precision::Bf16);
-        let Way::Training(plan, forward) = Way::of(gpu, &case.batch()).unwrap() else {
+        let EdgePath::Training(plan, forward) = EdgePath::of(gpu, &case.batch()).unwrap() else {
             panic!("{:?} is not fused", case.shape);
         };
         let back = [plan.hopper.is_some(), plan.hopper_second.is_some()];

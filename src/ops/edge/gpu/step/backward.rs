@@ -15,7 +15,7 @@ const WEIGHT_GRADIENT: Kernel = Kernel { module: "edge", name: "edge_weight_grad
 impl Step<'_> {
     /// Starts a new gradient.
     pub(super) fn begin(&mut self) -> Result<()> {
-        if let Some(training) = self.fused.as_mut().and_then(Whole::training) {
+        if let Some(training) = self.fused.as_mut().and_then(EdgeKernel::training) {
             training.begin()?;
         }
         self.backward.as_mut().map_or(Ok(()), |to| to.partials.clear())
@@ -270,7 +270,7 @@ impl Step<'_> {
     }
 
     fn finish_into(&mut self, from: &mut Backward, gradients: &mut Buffer<f32>) -> Result<()> {
-        if let Some(training) = self.fused.as_mut().and_then(Whole::training) {
+        if let Some(training) = self.fused.as_mut().and_then(EdgeKernel::training) {
             let first = from.partials.write(from.stride);
             // SAFETY: the first of the partial sums has the whole arena.
             unsafe { training.collect(self.gpu, self.batch, &self.padded.edge, first)? };

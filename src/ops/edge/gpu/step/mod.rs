@@ -11,7 +11,7 @@ use half::bf16;
 
 use super::fused::Graph;
 use super::fused::training::Training;
-use super::{Kept, Way, Whole};
+use super::{EdgeKernel, EdgePath, Kept};
 use crate::device::Gpu;
 use crate::device::args::*;
 use crate::device::cuda::{Buffer, Grid, Kernel, Pointer};
@@ -38,7 +38,7 @@ const BLOCK_SUM: usize = THREADS as usize / 32 * size_of::<f64>();
 pub(super) struct Step<'a> {
     gpu: Gpu,
     batch: &'a Batch<'a>,
-    way: Way,
+    way: EdgePath,
     arena: Arena,
     /// True if messages are formed edge by edge and then summed; else φe's last layer acts on sums over edges.
     by_message: bool,
@@ -66,7 +66,7 @@ pub(super) struct Step<'a> {
     node_hidden: Vec<Buffer<f32>>,
     predictions: Buffer<f32>,
     /// Replaces φe's separate layers, whose activation buffers are then empty.
-    fused: Option<Whole>,
+    fused: Option<EdgeKernel>,
     backward: Option<Backward>,
 }
 
@@ -78,14 +78,14 @@ struct Padded {
 }
 
 impl Padded {
-    fn new(arena: &Arena, batch: &Batch, way: &Way, by_message: bool) -> Self {
+    fn new(arena: &Arena, batch: &Batch, way: &EdgePath, by_message: bool) -> Self {
         let Shape { layers, message_dim, .. } = batch.shape;
         let width = |width: usize| match batch.precision {
             Precision::Bf16 => width.next_multiple_of(LARGE_DEPTH),
             _ => width,
         };
         let hidden = match way {
-            Way::Training(plan, _) => plan.hidden(),
+            EdgePath::Training(plan, _) => plan.hidden(),
             _ => width(batch.shape.hidden),
         };
         let mut len = 0;
@@ -106,7 +106,7 @@ impl Padded {
                 (false, _) => hidden,
                 (true, false) => message_dim,
                 (true, true) => match way {
-                    Way::Training(plan, _) => plan.outputs(),
+                    EdgePath::Training(plan, _) => plan.outputs(),
                     _ => width(layer.outputs),
                 },
             };
@@ -165,7 +165,7 @@ impl<'a> Step<'a> {
         batch: &'a Batch<'a>,
         parameters: Buffer<f32>,
         chunks: &[Range<usize>],
-        way: Way,
+        way: EdgePath,
     ) -> Result<Self> {
         let shape = &batch.shape;
         let receivers = chunks.iter().map(|chunk| chunk.len()).max().unwrap_or(0);
@@ -174,13 +174,13 @@ impl<'a> Step<'a> {
         };
         let edges = chunks.iter().map(count).max().unwrap_or(0);
         let plan = match way {
-            Way::Layers => None,
-            Way::Predictions(plan) | Way::Training(_, plan) => Some(plan),
+            EdgePath::Layers => None,
+            EdgePath::Predictions(plan) | EdgePath::Training(_, plan) => Some(plan),
         };
         let keeps_outputs = way.keeps_outputs(batch);
         let by_message = match way {
-            Way::Predictions(_) => batch.penalty != Penalty::None,
-            Way::Layers | Way::Training(..) => keeps_outputs,
+            EdgePath::Predictions(_) => batch.penalty != Penalty::None,
+            EdgePath::Layers | EdgePath::Training(..) => keeps_outputs,
         };
         let only = |condition: bool, len: usize| if condition { len } else { 0 };
         let arena = shape.arena();
@@ -194,7 +194,7 @@ impl<'a> Step<'a> {
             Some(all) => all.features.clone(),
             None => Arc::new(gpu.upload(batch.features)?),
         };
-        let fused = plan.map(|plan| Whole::new(gpu, batch, plan, &parameters)).transpose()?;
+        let fused = plan.map(|plan| EdgeKernel::new(gpu, batch, plan, &parameters)).transpose()?;
         let mut step = Step {
             gpu,
             batch,
@@ -325,7 +325,7 @@ impl<'a> Step<'a> {
             Penalty::None => 0.0,
             Penalty::L1(weight) | Penalty::Kl(weight) => weight / edges as f32,
         };
-        if let (Some(fused), Way::Training(plan, forward)) = (&mut self.fused, self.way) {
+        if let (Some(fused), EdgePath::Training(plan, forward)) = (&mut self.fused, self.way) {
             let most = (self.chunk.senders.len(), forward.blocks(), self.per_edge);
             fused.prepare(Training::new(gpu, batch, plan, &self.parameters, most)?);
         }
@@ -372,7 +372,7 @@ impl<'a> Step<'a> {
 
     fn totals(&mut self, totals: Pointer<f64>) -> Result<()> {
         let Some(backward) = &self.backward else { return Ok(()) };
-        let penalties = match self.fused.as_mut().and_then(Whole::training) {
+        let penalties = match self.fused.as_mut().and_then(EdgeKernel::training) {
             Some(training) if !training.sampled() => training.penalties(),
             _ => &self.penalties,
         };
