@@ -5,7 +5,7 @@
 
 use super::definition::Definition;
 use super::expression::{Expression, Node, Op};
-use super::pi::OfPi;
+use super::pi::PiMultiple;
 use super::print::PI;
 use crate::error::{Error, Result};
 
@@ -192,7 +192,7 @@ impl Parser<'_> {
         };
         let Some(first) = last.checked_sub(operands) else { return };
         let values: Vec<f64> = self.nodes[first..last].iter().map_while(constant).collect();
-        let of_pi = values.iter().any(|value| OfPi::of(*value).is_some());
+        let of_pi = values.iter().any(|value| PiMultiple::of(*value).is_some());
         if let (Node::Op(op), true) = (self.nodes[last], of_pi && values.len() == operands) {
             self.nodes.truncate(first);
             self.nodes.push(Node::Constant(op.apply(&values)));

@@ -6,7 +6,7 @@
 
 use super::expression::{Expression, Node, Op, start};
 use super::operator::{ATOM, MINUS, POWER, PRODUCT, Row, SUM, Spelling};
-use super::pi::OfPi;
+use super::pi::PiMultiple;
 
 type Text = (String, u8);
 
@@ -109,7 +109,7 @@ impl Expression {
         // In the other languages π is a constant of a library.
         let has_pi = language != Language::Text || names.iter().all(|name| name.as_ref() != PI);
         let write = |node, operands: &[Text]| match node {
-            Node::Constant(value) => match OfPi::of(value) {
+            Node::Constant(value) => match PiMultiple::of(value) {
                 Some(multiple) if has_pi => language.of_pi(multiple),
                 _ => language.number(value),
             },
@@ -159,7 +159,7 @@ impl Language {
         (text, if value.is_sign_negative() { MINUS } else { ATOM })
     }
 
-    fn of_pi(self, OfPi { above, below, inverse }: OfPi) -> Text {
+    fn of_pi(self, PiMultiple { above, below, inverse }: PiMultiple) -> Text {
         let pi = match self {
             Language::Text => PI,
             Language::Latex => r"\pi",

@@ -4,7 +4,7 @@
 use super::rules::Rules;
 use super::threshold;
 use crate::formula::expression::Expression;
-use crate::formula::pi::OfPi;
+use crate::formula::pi::PiMultiple;
 use crate::ops::expression::exact::Exact;
 
 /// A constant may move by this fraction of itself.
@@ -53,7 +53,7 @@ fn simple(value: f64) -> Vec<Simple> {
         found.push(Simple { value: 1.0 / inverse, of_many });
     }
     found.extend(
-        OfPi::all()
+        PiMultiple::all()
             .map(|multiple| Simple { value: multiple.value().copysign(value), of_many: true }),
     );
     found.retain(|f| f.value == 0.0 || (f.value - value).abs() <= NEAR * value.abs());
