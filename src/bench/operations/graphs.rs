@@ -25,7 +25,7 @@ pub fn receivers(harness: &Harness) -> Vec<usize> {
 
 /// Loss and gradient on some receivers of a graph of halos, with seven features of which three are
 /// coordinates, and the networks of the paper's section 4.3.
-pub fn stars(
+pub fn edge_step(
     harness: &Harness,
     count: usize,
     penalty: edge::Penalty,

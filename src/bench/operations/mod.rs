@@ -80,7 +80,7 @@ pub fn measure(
             for receivers in graphs::receivers(harness) {
                 for penalty in [edge::Penalty::L1(1e-2), edge::Penalty::None] {
                     for precision in precisions.clone() {
-                        graphs::stars(harness, receivers, penalty, precision, report)?;
+                        graphs::edge_step(harness, receivers, penalty, precision, report)?;
                     }
                 }
             }
