@@ -1,7 +1,7 @@
 //! The numbers of a formula whose form is given, fitted from many starting points: a single fit ends in the valley
 //! where it began.
 
-use super::enumerate::Late;
+use super::enumerate::StopCheck;
 use super::island::Member;
 use super::rules::size;
 use super::search::Problem;
@@ -33,7 +33,7 @@ impl State<'_> {
         &mut self,
         template: &Template,
         evaluator: &Evaluator,
-        late: &Late,
+        late: &StopCheck,
     ) -> Result<()> {
         let drawn = self.some_rows();
         let scales = Scales::new(self.problem);

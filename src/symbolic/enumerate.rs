@@ -47,7 +47,7 @@ struct Outer {
 }
 
 /// True when the search is to end.
-pub(super) type Late<'a> = dyn Fn() -> bool + Sync + 'a;
+pub(super) type StopCheck<'a> = dyn Fn() -> bool + Sync + 'a;
 
 type Wrap = Box<dyn Fn(Expression) -> Expression>;
 
@@ -66,7 +66,7 @@ pub(super) fn seeds(
     problem: &Problem,
     settings: &Settings,
     random: &mut Random,
-    late: &Late,
+    late: &StopCheck,
 ) -> Vec<Expression> {
     if !settings.scaled() || problem.template.is_some() {
         return Vec::new();
@@ -130,7 +130,7 @@ fn seeds_of(
     settings: &Settings,
     parts: usize,
     random: &mut Random,
-    late: &Late,
+    late: &StopCheck,
 ) -> Vec<Vec<Expression>> {
     let chosen = typical_rows(&problem.target, random);
     let outers = outers(&problem.target, &chosen, settings);

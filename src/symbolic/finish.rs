@@ -147,10 +147,10 @@ impl Hall {
 
 /// This many rows of a longer table, spread evenly.
 fn thinned(all: &Exact, most: usize) -> Option<Exact> {
-    let weighty: Vec<u32> =
+    let rows_with_weight: Vec<u32> =
         (0..all.rows() as u32).filter(|&row| all.weights()[row as usize] > 0.0).collect();
-    let every = weighty.len().div_ceil(most);
-    let rows: Vec<u32> = weighty.iter().copied().step_by(every.max(1)).collect();
+    let every = rows_with_weight.len().div_ceil(most);
+    let rows: Vec<u32> = rows_with_weight.iter().copied().step_by(every.max(1)).collect();
     (rows.len() < all.rows()).then(|| all.gather(&rows))
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::enumerate::Late;
+use super::enumerate::StopCheck;
 use super::front::Front;
 use super::island::Member;
 use super::round;
@@ -23,11 +23,11 @@ const TOGETHER: usize = 16;
 const FEW_TOGETHER: usize = 2;
 /// Steps and tolerance of the fit on all rows: for a member, and for what enters the hall of fame.
 pub(super) const MEMBER_STEPS: (u32, f64) = (12, 1e-4);
-const FAMOUS_STEPS: (u32, f64) = (30, 1e-5);
+const HALL_STEPS: (u32, f64) = (30, 1e-5);
 
 /// A formula of the hall of fame.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Famous {
+pub(super) struct HallEntry {
     pub(super) loss: f64,
     /// The candidate with its scale and offset.
     pub(super) expression: Expression,
@@ -45,7 +45,7 @@ impl State<'_> {
     pub(super) fn front(&self) -> Front {
         let given = self.problem.given.as_ref();
         let best = self.memory.hall.iter().filter_map(|(&c, famous)| Some((c, famous.first()?)));
-        let entry = |(c, famous): (u32, &Famous)| {
+        let entry = |(c, famous): (u32, &HallEntry)| {
             let formula = self.rules.formula(&famous.expression);
             match given {
                 Some(given) => {
@@ -58,7 +58,7 @@ impl State<'_> {
     }
 
     /// Puts a candidate into the hall of fame if it is among the best of its complexity.
-    pub(super) fn honour(&mut self, famous: Famous) {
+    pub(super) fn insert_into_hall(&mut self, famous: HallEntry) {
         if !(famous.loss.is_finite() && famous.member.loss.is_finite()) {
             return;
         }
@@ -66,7 +66,7 @@ impl State<'_> {
         let all = self.memory.hall.entry(famous.member.complexity).or_default();
         // Only the best of each structure; the same loss means the same formula in another form.
         let key = self.rules.structure(&famous.expression);
-        let same = |f: &Famous| {
+        let same = |f: &HallEntry| {
             let agrees = (f.loss - famous.loss).abs() <= 1e-6 * famous.loss;
             agrees || self.rules.structure(&f.expression) == key
         };
@@ -87,7 +87,7 @@ impl State<'_> {
         &mut self,
         evaluator: &Evaluator,
         mut found: Vec<Member>,
-        late: &Late,
+        late: &StopCheck,
     ) -> Result<()> {
         found.sort_by(|a, b| a.loss.total_cmp(&b.loss).then(a.complexity.cmp(&b.complexity)));
         let together = if self.rows.rows() > LONG { FEW_TOGETHER } else { TOGETHER };
@@ -128,7 +128,7 @@ impl State<'_> {
             }
         }
         let mut candidates: Vec<Expression> = entering.iter().map(|e| e.0.clone()).collect();
-        let (steps, tolerance) = FAMOUS_STEPS;
+        let (steps, tolerance) = HALL_STEPS;
         let fitted = self.fit(evaluator, &candidates, (steps, false, tolerance))?;
         for (candidate, fitted) in candidates.iter_mut().zip(&fitted) {
             let rounded: Vec<f64> = fitted.constants.iter().map(|&c| round::digits(c)).collect();
@@ -140,7 +140,7 @@ impl State<'_> {
         let losses = self.rules.score(evaluator, &self.rows, &candidates)?;
         for ((expression, (_, member)), loss) in candidates.into_iter().zip(entering).zip(losses) {
             let member = Member { complexity: self.rules.complexity(&expression), ..member };
-            self.honour(Famous { loss, expression, member });
+            self.insert_into_hall(HallEntry { loss, expression, member });
         }
         Ok(())
     }

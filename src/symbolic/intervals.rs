@@ -212,7 +212,7 @@ pub fn intervals(
             (false, true) => known[k] = Known::Exact,
             (false, false) => {
                 known[k] = Known::Undetermined;
-                shared.extend(cholesky.made_of(place).into_iter().map(|other| order[other]));
+                shared.extend(cholesky.dependencies(place).into_iter().map(|other| order[other]));
             }
         }
     }

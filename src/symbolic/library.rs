@@ -129,7 +129,7 @@ fn above_levels(variable: &Expression, values: &[f64], weights: &Weights) -> Vec
 }
 
 /// True for functions of pure numbers such as exp, log and sin: these are not nested in a library.
-fn bends(op: Op) -> bool {
+fn needs_pure_number(op: Op) -> bool {
     op.row().units == Rule::Number
 }
 
@@ -141,7 +141,7 @@ struct Building {
     levels: Vec<Vec<usize>>,
     /// `[feature][row]`, unscaled.
     raw: Vec<Vec<f64>>,
-    /// True if a function that `bends` occurs.
+    /// True if a function that `needs_pure_number` occurs.
     curved: Vec<bool>,
 }
 
@@ -210,7 +210,7 @@ impl Building {
             if left == 0 {
                 break;
             }
-            if bends(op) && self.curved[f] {
+            if needs_pure_number(op) && self.curved[f] {
                 continue;
             }
             let values: Vec<f64> = self.raw[f]
@@ -220,7 +220,7 @@ impl Building {
                 .collect();
             let operands = [f, g].map(|i| self.library.features[i].clone());
             let e = Expression::apply(op, &operands[..op.arity()]);
-            let curved = bends(op) || self.curved[f] || self.curved[g];
+            let curved = needs_pure_number(op) || self.curved[f] || self.curved[g];
             let feature = Feature::new(e, &settings.weights, values, curved);
             left -= usize::from(self.add(feature, true));
         }
@@ -230,7 +230,8 @@ impl Building {
     /// these starting values.
     fn numbered(&self, settings: &Settings) -> Vec<Feature> {
         let weights = &settings.weights;
-        let functions = settings.operators.iter().filter(|op| bends(**op) && **op != Op::Log);
+        let functions =
+            settings.operators.iter().filter(|op| needs_pure_number(**op) && **op != Op::Log);
         let functions: Vec<Op> = functions.copied().collect();
         let simple = self.levels.iter().take(SIMPLE + 1).flatten().skip(1);
         let mut found = Vec::new();

@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use super::enumerate::Late;
+use super::enumerate::StopCheck;
 use super::powers::power;
 use super::search::Problem;
 use super::settings::Settings;
@@ -295,7 +295,7 @@ impl Logs {
     }
 
     /// The guess with the powers of N half a step away, as long as that is better.
-    fn climbed(&self, guess: &Guess, late: &Late) -> Guess {
+    fn climbed(&self, guess: &Guess, late: &StopCheck) -> Guess {
         let mut best = guess.clone();
         for _ in 0..STEPS {
             let neighbours = (0..2 * best.powers.len()).map(|k| {
@@ -351,7 +351,7 @@ fn all_powers(variables: usize, most: usize) -> Vec<Vec<f64>> {
 }
 
 /// Laws of two products of powers that explain much of the target; none where it is to end before.
-pub(super) fn seeds(problem: &Problem, settings: &Settings, late: &Late) -> Vec<Expression> {
+pub(super) fn seeds(problem: &Problem, settings: &Settings, late: &StopCheck) -> Vec<Expression> {
     let has = |op: &Op| settings.operators.contains(op);
     if !settings.scaled()
         || !has(&Op::Div)

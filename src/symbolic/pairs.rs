@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::enumerate::Late;
+use super::enumerate::StopCheck;
 use super::library::Library;
 use super::settings::Settings;
 use crate::device::Simd;
@@ -207,7 +207,7 @@ pub(super) fn best(
     library: &Library,
     target: &[f32],
     settings: &Settings,
-    late: &Late,
+    late: &StopCheck,
 ) -> Vec<Pair> {
     let Some(table) = Table::new(library, target) else { return Vec::new() };
     let simd = Simd::detect();

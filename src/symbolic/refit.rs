@@ -378,7 +378,7 @@ impl Cholesky {
     }
 
     /// The rows of which row j, which is left out, is a combination.
-    pub fn made_of(&self, j: usize) -> Vec<usize> {
+    pub fn dependencies(&self, j: usize) -> Vec<usize> {
         let kept: Vec<usize> = (0..j).filter(|&k| self.kept[k]).collect();
         let mut x = self.factor[j].clone();
         self.back(&mut x, &kept);
@@ -408,7 +408,7 @@ mod tests {
         }
         let cholesky = Cholesky::new(&matrix);
         assert_eq!(cholesky.kept, [true, true, false, true]);
-        assert_eq!(cholesky.made_of(2), [0, 1]);
+        assert_eq!(cholesky.dependencies(2), [0, 1]);
         let right: Vec<f64> =
             matrix.iter().map(|line| line[0] - 2.0 * line[1] + 3.0 * line[3]).collect();
         let x = cholesky.solve(&right);

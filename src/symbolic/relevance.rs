@@ -28,11 +28,11 @@ pub fn relevance(
     weights: Option<&[f32]>,
     seed: u64,
 ) -> Vec<f64> {
-    let urn = Urn::new(target.len(), weights);
+    let sampler = RowSampler::new(target.len(), weights);
     let tree = |index: u64| -> Vec<f64> {
         let mut random = Random::new(seed, (7 << 40) + index);
         let count = ROWS.min(target.len());
-        let mut rows: Vec<usize> = (0..count).map(|_| urn.draw(&mut random)).collect();
+        let mut rows: Vec<usize> = (0..count).map(|_| sampler.draw(&mut random)).collect();
         let mut gains = vec![0.0; columns.len()];
         split(columns, target, &mut rows, DEPTH, &mut gains, &mut random);
         gains
@@ -47,20 +47,20 @@ pub fn relevance(
 }
 
 /// Rows to be drawn by their weights.
-struct Urn {
+struct RowSampler {
     rows: usize,
     /// Cumulative sums of the weights.
     sums: Option<Vec<f64>>,
 }
 
-impl Urn {
+impl RowSampler {
     fn new(rows: usize, weights: Option<&[f32]>) -> Self {
         let mut sum = 0.0;
         let upto = |w: &f32| {
             sum += f64::from(*w);
             sum
         };
-        Urn { rows, sums: weights.map(|weights| weights.iter().map(upto).collect()) }
+        RowSampler { rows, sums: weights.map(|weights| weights.iter().map(upto).collect()) }
     }
 
     fn draw(&self, random: &mut Random) -> usize {
@@ -87,8 +87,8 @@ pub fn relevance_of_pairs(
     let rows: Vec<usize> = if weights.is_none() && target.len() <= ROWS {
         (0..target.len()).collect()
     } else {
-        let urn = Urn::new(target.len(), weights);
-        (0..ROWS).map(|_| urn.draw(&mut random)).collect()
+        let sampler = RowSampler::new(target.len(), weights);
+        (0..ROWS).map(|_| sampler.draw(&mut random)).collect()
     };
     let centred = |column: &[f32]| -> Vec<f64> {
         let values = rows.iter().map(|&row| f64::from(column[row]));

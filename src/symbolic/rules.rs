@@ -39,7 +39,7 @@ pub(super) struct Rules<'a> {
     /// Complexities within each searched part of the template.
     weights_of_parts: Vec<Weights>,
     /// The rows with a weight, if some have none.
-    weighty: Option<Vec<u32>>,
+    rows_with_weight: Option<Vec<u32>>,
     columns: Cow<'a, [Vec<f32>]>,
     target: Cow<'a, [f32]>,
     weights: Option<&'a [f32]>,
@@ -83,7 +83,7 @@ impl<'a> Rules<'a> {
             problem,
             grammars: Vec::new(),
             weights_of_parts: Vec::new(),
-            weighty: None,
+            rows_with_weight: None,
             columns: Cow::Borrowed(&problem.columns),
             target: Cow::Borrowed(&problem.target),
             weights: problem.weights.as_deref(),
@@ -104,7 +104,8 @@ impl<'a> Rules<'a> {
         // Zero weights drop rows, unless a user-defined loss reads the weights itself.
         if let Some(weights) = rules.weights.filter(|weights| weights.contains(&0.0)) {
             let rows = 0..weights.len() as u32;
-            rules.weighty = Some(rows.filter(|&row| weights[row as usize] > 0.0).collect());
+            rules.rows_with_weight =
+                Some(rows.filter(|&row| weights[row as usize] > 0.0).collect());
         }
         Ok(rules)
     }
@@ -279,13 +280,13 @@ impl<'a> Rules<'a> {
 
     /// Number of rows with a weight.
     pub fn row_count(&self) -> usize {
-        self.weighty.as_ref().map_or(self.problem.target.len(), Vec::len)
+        self.rows_with_weight.as_ref().map_or(self.problem.target.len(), Vec::len)
     }
 
     /// A random one of those rows.
     pub fn draw_row(&self, random: &mut Random) -> u32 {
         let k = random.below(self.row_count());
-        self.weighty.as_ref().map_or(k as u32, |rows| rows[k])
+        self.rows_with_weight.as_ref().map_or(k as u32, |rows| rows[k])
     }
 
     /// True if candidates are the parts of a template.

@@ -5,7 +5,7 @@ use crate::device::{Device, Simd};
 use crate::formula::expression::Op;
 use crate::ops::expression::Loss;
 use crate::random::Random;
-use crate::symbolic::enumerate::Late;
+use crate::symbolic::enumerate::StopCheck;
 use crate::symbolic::front::Select;
 use crate::symbolic::island::Member;
 
@@ -110,7 +110,7 @@ fn members_enter_until_the_deadline() {
         let f = Expression::apply(Op::Mul, &[k / 7, k % 7].map(Expression::variable));
         Member { f, scale: 1.0, offset: 0.0, loss: 1.0, complexity: 3 }
     };
-    let work = |late: &Late| {
+    let work = |late: &StopCheck| {
         let mut state = State::new(0, &problem, &settings).unwrap();
         state.enter(&Evaluator::cpu(), (0..49).map(product).collect(), late).unwrap();
         state.memory.node_evaluations

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::dimensional;
-use super::enumerate::{self, Late};
-use super::hall::{Famous, MEMBER_STEPS};
+use super::enumerate::{self, StopCheck};
+use super::hall::{HallEntry, MEMBER_STEPS};
 use super::island::{self, Island, Member, Task};
 use super::monomials;
 use super::rules::Rules;
@@ -41,7 +41,7 @@ const FORGET_EVERY: u64 = 12;
 pub(super) struct Memory {
     pub(super) islands: Vec<Island>,
     /// The best of each complexity, the best first.
-    pub(super) hall: BTreeMap<u32, Vec<Famous>>,
+    pub(super) hall: BTreeMap<u32, Vec<HallEntry>>,
     /// Structures recently fitted on all rows.
     pub(super) tried: HashSet<u64>,
     pub(super) epochs: u64,
@@ -120,7 +120,7 @@ impl<'a> State<'a> {
     }
 
     /// Puts the simplest formulas into the hall of fame, in no time: a constant, and each column.
-    pub(super) fn begin(&mut self, evaluator: &Evaluator, late: &Late) -> Result<()> {
+    pub(super) fn begin(&mut self, evaluator: &Evaluator, late: &StopCheck) -> Result<()> {
         if self.rules.is_template() {
             return Ok(());
         }
@@ -134,7 +134,7 @@ impl<'a> State<'a> {
             let complexity = self.rules.complexity(&constant);
             let member = Member::fitted(constant, &fitted, complexity);
             let expression = member.f.clone();
-            self.honour(Famous { loss: member.loss, expression, member });
+            self.insert_into_hall(HallEntry { loss: member.loss, expression, member });
         }
         let columns = (0..self.problem.columns.len().min(COLUMNS)).map(|v| v as u16);
         let column = |f: Expression| {
@@ -147,7 +147,7 @@ impl<'a> State<'a> {
 
     /// Puts the problem's seeds into the hall of fame, as they are and refitted, and the results of the enumeration, as
     /// far as it gets before it is `late`.
-    pub(super) fn plant(&mut self, evaluator: &Evaluator, late: &Late) -> Result<()> {
+    pub(super) fn plant(&mut self, evaluator: &Evaluator, late: &StopCheck) -> Result<()> {
         let seeds = self.problem.seeds.iter().filter(|seed| self.rules.admits(seed));
         let given = self.problem.given.as_ref();
         let seeds = seeds.map(|e| given.map_or_else(|| e.clone(), |given| given.inward(e)));
@@ -166,7 +166,7 @@ impl<'a> State<'a> {
             candidates.into_iter().zip(losses).zip(shapes).zip(fitted)
         {
             let member = Member::fitted(f, &fitted, self.rules.complexity(&expression));
-            self.honour(Famous { loss, expression, member: member.clone() });
+            self.insert_into_hall(HallEntry { loss, expression, member: member.clone() });
             members.push(member);
         }
         self.enter(&seated, members, late)?;
@@ -180,7 +180,7 @@ impl<'a> State<'a> {
 
     /// Puts small expressions and pairs of them that explain much into the hall of fame, and keeps the best of each
     /// complexity for the islands to start with.
-    fn enumerate(&mut self, evaluator: &Evaluator, late: &Late) -> Result<()> {
+    fn enumerate(&mut self, evaluator: &Evaluator, late: &StopCheck) -> Result<()> {
         let settings = self.rules.settings;
         let mut found = dimensional::seeds(self.problem, settings);
         found.extend(monomials::seeds(self.problem, settings, late));
