@@ -17,7 +17,7 @@
 //!    test loss.
 //!
 //! An [`Observer`](observer::Observer) is told how far they are, may stop them, and is offered checkpoints; `&()`
-//! ignores all of it. A [run folder](store::run::RunFolder::keeping) is an observer, and the command line is one user
+//! ignores all of it. A [run folder](store::run::RunFolder::observer) is an observer, and the command line is one user
 //! of the calls. `examples/` has three programs.
 //!
 //! The map of the crate, in the order of the pipeline:

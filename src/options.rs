@@ -1,5 +1,5 @@
 //! Options, each declared once: as a field of a struct, with its default and one sentence of help. Serde turns the
-//! struct into TOML and JSON, and the command line turns [`Declared::described`] into flags.
+//! struct into TOML and JSON, and the command line turns [`OptionSet::specs`] into flags.
 
 use std::path::PathBuf;
 
@@ -7,14 +7,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// A struct of options; declared with [`options!`](crate::options!).
-pub trait Declared: Clone + Default + Serialize + DeserializeOwned {
+pub trait OptionSet: Clone + Default + Serialize + DeserializeOwned {
     /// The options, in the order of the fields.
-    fn described() -> Vec<Described>;
+    fn specs() -> Vec<OptionSpec>;
 }
 
 /// One option.
 #[derive(Clone, Debug)]
-pub struct Described {
+pub struct OptionSpec {
     /// The field, as in TOML; the flag has - instead of _.
     pub name: &'static str,
     /// The help text.
@@ -51,23 +51,23 @@ pub enum Kind {
     /// Strings that may contain commas; on the command line the flag is repeated for each.
     Repeated,
     /// One of a few names.
-    Choice(&'static [Named]),
+    Choice(&'static [NamedValue]),
     /// Some of a few names, separated by commas on the command line.
-    Choices(&'static [Named]),
+    Choices(&'static [NamedValue]),
     /// Something that has no flag.
     Other,
 }
 
 /// A value that has a name.
 #[derive(Clone, Copy, Debug)]
-pub struct Named {
+pub struct NamedValue {
     /// The name.
     pub name: &'static str,
     /// What it means, as the lines of a doc comment.
     pub help: &'static [&'static str],
 }
 
-impl Named {
+impl NamedValue {
     /// What it means, as one sentence for the help.
     pub fn help(&self) -> String {
         sentence(self.help)
@@ -80,11 +80,11 @@ fn sentence(lines: &[&str]) -> String {
     lines.join(" ").trim_end_matches('.').to_string()
 }
 
-impl Described {
+impl OptionSpec {
     /// An option with values of this kind.
     pub fn new(name: &'static str, help: &[&str], kind: Kind) -> Self {
         let (value, help) = (None, sentence(help));
-        Described { name, help, value, kind, hyphens: false, requires: None, conflicts: None }
+        OptionSpec { name, help, value, kind, hyphens: false, requires: None, conflicts: None }
     }
 
     /// The flag, without --.
@@ -94,32 +94,32 @@ impl Described {
 
     /// Sets the placeholder for its value in the help.
     pub fn value(self, value: &'static str) -> Self {
-        Described { value: Some(value), ..self }
+        OptionSpec { value: Some(value), ..self }
     }
 
     /// Sets the help text, where it has to be computed.
     pub fn help(self, help: String) -> Self {
-        Described { help, ..self }
+        OptionSpec { help, ..self }
     }
 
     /// Allows values to begin with -.
     pub fn hyphens(self) -> Self {
-        Described { hyphens: true, ..self }
+        OptionSpec { hyphens: true, ..self }
     }
 
     /// Makes the flag repeatable, since its values may contain commas.
     pub fn repeated(self) -> Self {
-        Described { kind: Kind::Repeated, ..self }
+        OptionSpec { kind: Kind::Repeated, ..self }
     }
 
     /// Requires `option` to be given with it.
     pub fn requires(self, option: &'static str) -> Self {
-        Described { requires: Some(option), ..self }
+        OptionSpec { requires: Some(option), ..self }
     }
 
     /// Forbids giving `option` with it.
     pub fn conflicts(self, option: &'static str) -> Self {
-        Described { conflicts: Some(option), ..self }
+        OptionSpec { conflicts: Some(option), ..self }
     }
 }
 
@@ -157,7 +157,7 @@ pub trait Choice: Copy + Send + Sync + 'static {
     /// The values, in the order of the help.
     const VALUES: &'static [Self];
     /// Their names.
-    const NAMES: &'static [Named];
+    const NAMES: &'static [NamedValue];
 
     /// The value with this name.
     fn of_name(name: &str) -> Option<Self> {
@@ -171,7 +171,7 @@ impl<T: Choice> Value for Vec<T> {
 }
 
 /// Declares a struct of options: fields with doc comments, types and defaults, each followed by optional calls of
-/// the methods of [`Described`].
+/// the methods of [`OptionSpec`].
 #[macro_export]
 macro_rules! options {
     (
@@ -202,14 +202,14 @@ macro_rules! options {
             }
         }
 
-        impl $crate::options::Declared for $name {
-            fn described() -> Vec<$crate::options::Described> {
-                use $crate::options::{Described, Value};
+        impl $crate::options::OptionSet for $name {
+            fn specs() -> Vec<$crate::options::OptionSpec> {
+                use $crate::options::{OptionSpec, Value};
                 vec![$({
-                    let described =
-                        Described::new(stringify!($field), &[$($doc),+], <$type as Value>::KIND);
-                    $(let described = described $($more)+;)?
-                    described
+                    let spec =
+                        OptionSpec::new(stringify!($field), &[$($doc),+], <$type as Value>::KIND);
+                    $(let spec = spec $($more)+;)?
+                    spec
                 }),+]
             }
         }
@@ -255,8 +255,8 @@ macro_rules! choice {
 
         impl $crate::options::Choice for $name {
             const VALUES: &'static [Self] = &[$($name::$variant),+];
-            const NAMES: &'static [$crate::options::Named] =
-                &[$($crate::options::Named { name: $text, help: &[$($doc),+] }),+];
+            const NAMES: &'static [$crate::options::NamedValue] =
+                &[$($crate::options::NamedValue { name: $text, help: &[$($doc),+] }),+];
         }
 
         impl $crate::options::Value for $name {

@@ -79,7 +79,7 @@ fn is_graph(path: &Path) -> bool {
 }
 
 /// The default kind of model for the file at `path`, or for a simulated system.
-pub fn usual_model(path: Option<&Path>) -> ModelKind {
+pub fn default_model(path: Option<&Path>) -> ModelKind {
     if path.is_some_and(is_graph) { ModelKind::L1 } else { ModelKind::Bottleneck }
 }
 
@@ -188,7 +188,7 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
     let system = open(&path, settings.work.hide_above, &settings.training)?;
     let simulated = begun.elapsed().as_secs_f64();
 
-    if let Some((sentence, baseline)) = system.nothing() {
+    if let Some((sentence, baseline)) = system.nothing_to_learn() {
         let verdict = Some(Conclusion::nothing(sentence, baseline));
         let summary = Summary { verdict, ..Summary::default() };
         summary.write(folder)?;
@@ -208,7 +208,7 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
     let stage = Instant::now();
     measure(at, &run, settings.wanted, false)?;
     let mut summary = laws(at, &run, search)?;
-    if run.physics.may_move() && lacks(&summary) {
+    if run.physics.may_retry_with_velocities() && lacks_law(&summary) {
         // Velocities are tried only if there is no law without them.
         let kept = keep(folder)?;
         let mut with = measure(at, &run, settings.wanted, true)?;
@@ -224,8 +224,8 @@ pub fn distill(at: Compute, folder: &RunFolder, settings: &Settings) -> Result<S
     summary.seconds.simulate = simulated;
     summary.seconds.train = trained;
     let regressed = stage.elapsed().as_secs_f64();
-    let keeping = folder.keeping(at.observer);
-    run.physics.roll_out(Compute { observer: &keeping, ..at }, run.formula()?.as_ref())?;
+    let observer = folder.observer(at.observer);
+    run.physics.roll_out(Compute { observer: &observer, ..at }, run.formula()?.as_ref())?;
     summary.seconds.regress = regressed;
     summary.seconds.total = begun.elapsed().as_secs_f64();
     summary.write(folder)?;
@@ -239,7 +239,7 @@ fn laws(at: Compute, run: &Run, search: Search) -> Result<Summary> {
 }
 
 /// True if there is no law and the network is better than the formula.
-fn lacks(summary: &Summary) -> bool {
+fn lacks_law(summary: &Summary) -> bool {
     let better = match (summary.test_loss.network, summary.test_loss.formula) {
         (Some(network), Some(formula)) => network < WORTH_VELOCITIES * formula,
         (network, _) => network.is_some(),

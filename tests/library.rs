@@ -18,7 +18,7 @@ use lawsmith::network::settings::{Preset, Settings};
 use lawsmith::network::train::{Checkpoint, train_into};
 use lawsmith::observer::{Observer, Progress};
 use lawsmith::pipeline;
-use lawsmith::store::run::{Existing, RunFolder};
+use lawsmith::store::run::{IfExists, RunFolder};
 use lawsmith::store::table::Table;
 use lawsmith::symbolic::front::Select;
 use lawsmith::symbolic::options::Options;
@@ -78,7 +78,7 @@ fn memory_and_folders_have_the_same_bits() {
     assert!(read(path("data.safetensors")) == read(path("saved.safetensors")), "data sets");
     let mapped = Dataset::open(&path("data.safetensors")).unwrap();
 
-    let run = RunFolder::create(&path("run"), Existing::default()).unwrap();
+    let run = RunFolder::create(&path("run"), IfExists::default()).unwrap();
     let here = lawsmith::train(device, &data, &training(60), None, &()).unwrap();
     let there = train_into(&run, device, &mapped, &training(60), false, &()).unwrap();
     assert_eq!(here.model.parameters, there.model.parameters);

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::network::settings::{Changes, Work};
 use crate::pipeline::{self, Settings};
 use crate::report;
-use crate::store::run::{Existing, RunFolder};
+use crate::store::run::{IfExists, RunFolder};
 
 /// Simulates a system, trains a network, distils its messages into a law and writes a report
 #[derive(Args)]
@@ -38,7 +38,7 @@ pub struct Distill {
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    existing: Flags<Existing>,
+    existing: Flags<IfExists>,
 }
 
 impl Distill {
@@ -46,7 +46,7 @@ impl Distill {
     pub fn run(self, context: &Context) -> Result<()> {
         let dataset = self.dataset.as_deref();
         let mut work = self.work.0;
-        let kind = *work.model.get_or_insert_with(|| pipeline::usual_model(dataset));
+        let kind = *work.model.get_or_insert_with(|| pipeline::default_model(dataset));
         let (simulate, name) = match dataset {
             Some(path) => (None, path.file_stem().unwrap_or_default().to_string_lossy().into()),
             None => {

@@ -207,7 +207,7 @@ impl Law {
             Some(words) => {
                 let words: Vec<String> =
                     words.iter().filter_map(|word| word.as_str()).map(String::from).collect();
-                Ok(table.cells(name)?.among(&words).into())
+                Ok(table.cells(name)?.indices_in(&words).into())
             }
             None => table.with_gaps(name).map(Cow::from),
         }

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
-use crate::options::{Choice, Declared, Described, Kind, Named};
+use crate::options::{Choice, Kind, NamedValue, OptionSet, OptionSpec};
 
 /// Options that are read from the command line.
 pub struct Flags<T>(pub T);
@@ -17,36 +17,38 @@ pub fn choice<T: Choice>() -> impl TypedValueParser<Value = T> {
     names(T::NAMES).map(|name| T::of_name(&name).expect("one of the names"))
 }
 
-fn names(names: &[Named]) -> PossibleValuesParser {
+fn names(names: &[NamedValue]) -> PossibleValuesParser {
     PossibleValuesParser::new(
         names.iter().map(|named| PossibleValue::new(named.name).help(named.help())),
     )
 }
 
 /// The options of a struct that a command offers.
-pub trait Part {
+pub trait OptionSubset {
     /// The struct.
-    type Of: Declared;
+    type Of: OptionSet;
     /// Its fields; the others keep their defaults.
     const FIELDS: &'static [&'static str];
 }
 
 /// Some options of a struct, read from the command line.
-pub struct PartOf<P: Part>(pub P::Of);
+pub struct SubsetFlags<P: OptionSubset>(pub P::Of);
 
 /// The options with these names, or all, that can be flags.
-fn flags<T: Declared>(fields: Option<&'static [&'static str]>) -> impl Iterator<Item = Described> {
+fn flags<T: OptionSet>(
+    fields: Option<&'static [&'static str]>,
+) -> impl Iterator<Item = OptionSpec> {
     let wanted = move |name| fields.is_none_or(|fields| fields.contains(&name));
-    let options = T::described().into_iter();
+    let options = T::specs().into_iter();
     options.filter(move |option| !matches!(option.kind, Kind::Other) && wanted(option.name))
 }
 
-fn augmented<T: Declared>(fields: Option<&'static [&'static str]>, command: Command) -> Command {
+fn augmented<T: OptionSet>(fields: Option<&'static [&'static str]>, command: Command) -> Command {
     let defaults = serde_json::to_value(T::default()).expect("plain data");
     command.args(flags::<T>(fields).map(|option| arg(&option, &defaults[option.name])))
 }
 
-impl<T: Declared> clap::Args for Flags<T> {
+impl<T: OptionSet> clap::Args for Flags<T> {
     fn augment_args(command: Command) -> Command {
         augmented::<T>(None, command)
     }
@@ -56,7 +58,7 @@ impl<T: Declared> clap::Args for Flags<T> {
     }
 }
 
-impl<P: Part> clap::Args for PartOf<P> {
+impl<P: OptionSubset> clap::Args for SubsetFlags<P> {
     fn augment_args(command: Command) -> Command {
         augmented::<P::Of>(Some(P::FIELDS), command)
     }
@@ -67,7 +69,7 @@ impl<P: Part> clap::Args for PartOf<P> {
 }
 
 /// The flag of an option.
-fn arg(option: &Described, default: &Value) -> Arg {
+fn arg(option: &OptionSpec, default: &Value) -> Arg {
     let value = option.value.map_or_else(|| option.name.to_uppercase(), String::from);
     let arg = Arg::new(option.name)
         .long(option.flag())
@@ -108,7 +110,7 @@ fn arg(option: &Described, default: &Value) -> Arg {
 }
 
 /// The struct with these options as given; the others keep their defaults.
-fn read<T: Declared>(
+fn read<T: OptionSet>(
     fields: Option<&'static [&'static str]>,
     matches: &ArgMatches,
 ) -> Result<T, clap::Error> {
@@ -137,7 +139,7 @@ fn read<T: Declared>(
         .map_err(|e| clap::Error::raw(clap::error::ErrorKind::ValueValidation, e))
 }
 
-impl<T: Declared> clap::FromArgMatches for Flags<T> {
+impl<T: OptionSet> clap::FromArgMatches for Flags<T> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         read(None, matches).map(Flags)
     }
@@ -148,9 +150,9 @@ impl<T: Declared> clap::FromArgMatches for Flags<T> {
     }
 }
 
-impl<P: Part> clap::FromArgMatches for PartOf<P> {
+impl<P: OptionSubset> clap::FromArgMatches for SubsetFlags<P> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        read(Some(P::FIELDS), matches).map(PartOf)
+        read(Some(P::FIELDS), matches).map(SubsetFlags)
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::flags::{Part, PartOf};
+use super::flags::{OptionSubset, SubsetFlags};
 use super::system::System;
 use super::{Context, OutputFile};
 use crate::error::Result;
@@ -14,7 +14,7 @@ pub struct Simulate {
     #[command(flatten)]
     system: System,
     #[command(flatten)]
-    how: PartOf<How>,
+    how: SubsetFlags<How>,
     #[command(flatten)]
     output: OutputFile,
 }
@@ -22,7 +22,7 @@ pub struct Simulate {
 /// The options of `simulate` besides the system.
 enum How {}
 
-impl Part for How {
+impl OptionSubset for How {
     type Of = Settings;
     const FIELDS: &'static [&'static str] = &["runs", "integrator", "substeps"];
 }

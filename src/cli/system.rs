@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Context;
-use super::flags::{Part, PartOf};
+use super::flags::{OptionSubset, SubsetFlags};
 use crate::error::Result;
 use crate::law::Law;
 use crate::nbody::simulate::Settings;
@@ -17,13 +17,13 @@ pub struct System {
     #[arg(long, value_name = "EXPRESSION", conflicts_with = "law")]
     potential: Option<String>,
     #[command(flatten)]
-    shape: PartOf<Shape>,
+    shape: SubsetFlags<Shape>,
 }
 
 /// The options that `simulate` and `distill` share.
 enum Shape {}
 
-impl Part for Shape {
+impl OptionSubset for Shape {
     type Of = Settings;
     const FIELDS: &'static [&'static str] = &["dim", "bodies", "frames", "dt"];
 }

@@ -12,7 +12,7 @@ use crate::network::settings::{Changes, Work};
 use crate::network::train::{Trained, check, train_into, train_replicas};
 use crate::observer::Observer;
 use crate::pipeline;
-use crate::store::run::{Existing, RunFolder};
+use crate::store::run::{IfExists, RunFolder};
 
 /// Trains a graph network on a data set or on a graph of halos.
 #[derive(Args)]
@@ -30,7 +30,7 @@ pub struct Train {
     #[arg(short, long)]
     output: PathBuf,
     #[command(flatten)]
-    existing: Flags<Existing>,
+    existing: Flags<IfExists>,
 }
 
 impl Train {

@@ -120,7 +120,7 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
             "{wrapped} coordinates were outside the box by rounding and have been wrapped"
         ));
     }
-    notes.extend(doubts(&halos, edge));
+    notes.extend(plausibility_warnings(&halos, edge));
     let delta = add_delta(&mut halos, edge, source, settings)?;
     if settings.warren {
         correct(&mut halos, &row_number).map_err(|e| e.file(source))?;
@@ -152,8 +152,8 @@ pub fn import(source: &Path, output: &Path, settings: &Settings) -> Result<About
 }
 
 /// Warnings about values that are probably wrong.
-fn doubts(halos: &Halos, edge: f64) -> Vec<String> {
-    let mut doubts = Vec::new();
+fn plausibility_warnings(halos: &Halos, edge: f64) -> Vec<String> {
+    let mut warnings = Vec::new();
     let median = |values: &mut Vec<f64>| {
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
@@ -161,27 +161,28 @@ fn doubts(halos: &Halos, edge: f64) -> Vec<String> {
     let mut masses: Vec<f64> = halos.masses.iter().map(|&m| m.into()).collect();
     let mass = median(&mut masses);
     if masses[0] >= 7.0 && masses[masses.len() - 1] <= 17.0 {
-        doubts.push(
+        warnings.push(
             "warning: all masses are between 7 and 17: are they logarithms? Msun/h is needed"
                 .into(),
         );
     } else if !(1e6..1e17).contains(&mass) {
-        doubts.push(format!("warning: half of the masses are above {mass:.1e}, but Msun/h is needed: is this another unit?"));
+        warnings.push(format!("warning: half of the masses are above {mass:.1e}, but Msun/h is needed: is this another unit?"));
     }
     let speed = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
     let speed = median(&mut halos.velocities.chunks(3).map(speed).collect());
     if speed > 0.0 && !(3.0..2e4).contains(&speed) {
-        doubts.push(format!("warning: half of the speeds are above {speed:.1e}, but km/s is needed: is this another unit?"));
+        warnings.push(format!("warning: half of the speeds are above {speed:.1e}, but km/s is needed: is this another unit?"));
     }
     let reach = f64::from(halos.positions.iter().fold(0.0f32, |most, x| most.max(*x)));
     if reach < 0.05 * edge {
-        doubts.push(format!(
+        warnings.push(format!(
             "warning: no coordinate is above {reach}, in a box of {edge} Mpc/h: are they in another unit?"
         ));
     } else if edge > 2e4 {
-        doubts.push(format!("warning: the edge of the box is {edge} Mpc/h: are lengths in kpc/h?"));
+        warnings
+            .push(format!("warning: the edge of the box is {edge} Mpc/h: are lengths in kpc/h?"));
     }
-    doubts
+    warnings
 }
 
 /// Checks every number. A coordinate equal to the edge of the box becomes 0, one outside by rounding is wrapped;

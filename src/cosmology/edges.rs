@@ -64,7 +64,7 @@ pub(super) fn values(edges: &[f32], names: &[String]) -> Vec<f32> {
 }
 
 /// Turns the displacement of an edge into the direction of another edge's, keeping its length.
-pub(super) fn turned(row: &mut [f32], other: &[f32]) {
+pub(super) fn align_displacement(row: &mut [f32], other: &[f32]) {
     let length = |d: &[f32]| d.iter().map(|x| x * x).sum::<f32>().sqrt();
     let (from, to) = (&other[N_FEATURES..N_FEATURES + 3], length(&row[N_FEATURES..N_FEATURES + 3]));
     let scale = to / length(from).max(f32::MIN_POSITIVE);

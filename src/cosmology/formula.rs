@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::graph::Graph;
 use crate::device::Device;
-use crate::distill::formula::{Formula, Measures, Terms};
+use crate::distill::formula::{Formula, Terms, VariableUnits};
 use crate::distill::refit::{Linearised, Normal};
 use crate::error::Result;
 use crate::formula::expression::{Expression, Node};
@@ -36,7 +36,10 @@ pub fn terms() -> Terms {
 pub fn terms_in(scales: &Scales) -> Terms {
     let Scales { length, velocity, mass } = *scales;
     let (origin, charge, output) = ([0.0; 3], 1.0, 1.0);
-    Terms { units: Some(Measures { origin, length, velocity, mass, charge, output }), ..terms() }
+    Terms {
+        units: Some(VariableUnits { origin, length, velocity, mass, charge, output }),
+        ..terms()
+    }
 }
 
 /// The indices of the names among all variables.

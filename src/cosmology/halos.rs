@@ -116,7 +116,7 @@ impl System for Halos {
         parameters
     }
 
-    fn received(&self) -> f64 {
+    fn mean_degree(&self) -> f64 {
         self.graph.about.edges as f64 / self.graph.about.nodes as f64
     }
 

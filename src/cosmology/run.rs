@@ -17,7 +17,7 @@ use crate::distill::laws::{Found, read_front};
 use crate::distill::messages::{EDGES, Probe, ROWS, Table, Wanted};
 use crate::distill::run::{Compute, Distilled, Edges, Judgement, Laws, Physics, Predictor};
 use crate::distill::summary::Summary;
-use crate::distill::verdict::{Conclusion, Leftover, Predictions};
+use crate::distill::verdict::{Conclusion, Predictions, ResidualSummary};
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::network::model::Model;
@@ -104,7 +104,7 @@ impl Physics for HalosRun {
     fn variables(&self, wanted: Wanted, _: bool, probe: &Probe) -> Result<Vec<String>> {
         let without_mass = wanted.without_mass;
         let mut names = if without_mass { vec![] } else { vec!["m1", "m2"] };
-        if probe.depends(-1, edges::turned)? {
+        if probe.depends(-1, edges::align_displacement)? {
             names.extend(["dx", "dy", "dz"]);
         }
         names.push("r");
@@ -238,7 +238,7 @@ impl Physics for HalosRun {
             formula: formula.map(|_| &of_formula[..]),
         };
         // Halos follow no law of motion: their surroundings explain only part of the overdensity.
-        let left = Leftover { scatter: true, ..Leftover::default() };
+        let left = ResidualSummary { scatter: true, ..ResidualSummary::default() };
         Ok(Some(Conclusion::new(&data, &left)))
     }
 

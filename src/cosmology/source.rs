@@ -264,7 +264,8 @@ impl<'a> Columns<'a> {
 
     fn needed(&self, role: &str) -> Result<String> {
         self.find(role).ok_or_else(|| {
-            let message = format!("{}; name it with --columns", self.table.lacks());
+            let message =
+                format!("{}; name it with --columns", self.table.missing_column_message());
             Error::input(message).file(&self.table.path).field(role)
         })
     }

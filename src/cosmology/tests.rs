@@ -15,7 +15,7 @@ use crate::network::train::train_into;
 use crate::network::trainer::Trainer;
 use crate::ops::relative_error;
 use crate::random::Random;
-use crate::store::run::{Existing, Keeping, RunFolder};
+use crate::store::run::{FolderObserver, IfExists, RunFolder};
 
 /// 300 halos in a box of 60 Mpc/h, each with some ten neighbours, and an overdensity that depends on mass and
 /// position.
@@ -46,14 +46,14 @@ fn settings(model: ModelKind, precision: Precision, steps: u64) -> Settings {
 }
 
 fn fresh(path: &Path) -> RunFolder {
-    RunFolder::create(path, Existing::default()).unwrap()
+    RunFolder::create(path, IfExists::default()).unwrap()
 }
 
 fn start<'a>(
     device: &Device,
     halos: &'a Halos,
     settings: &Settings,
-    run: &'a Keeping<'a>,
+    run: &'a FolderObserver<'a>,
 ) -> Result<Trainer<'a>> {
     Trainer::new(device, halos, std::slice::from_ref(settings), Vec::new(), &[run])
 }
@@ -81,8 +81,8 @@ fn gpu_trains_on_a_graph_like_the_processor() {
                 Settings { prune: false, metrics_every: 20, ..settings(model, precision, 20) };
             let [here, there] = [("cpu", Device::cpu()), ("gpu", gpu)].map(|(name, device)| {
                 let run = fresh(&folder.path().join(format!("{model:?}-{precision:?}-{name}")));
-                let keeping = run.keeping(&());
-                let mut trainer = start(&device, &halos, &settings, &keeping).unwrap();
+                let observer = run.observer(&());
+                let mut trainer = start(&device, &halos, &settings, &observer).unwrap();
                 advance(&mut trainer, 20);
                 trainer.save().unwrap();
                 trainer.model(0)
@@ -111,8 +111,8 @@ fn gpu_steps_on_a_graph_copy_receivers_and_losses() {
         for precision in [Precision::F32, Precision::Bf16] {
             let settings = Settings { metrics_every: 10, ..settings(model, precision, 100) };
             let run = fresh(&folder.path().join(format!("{model:?}-{precision:?}")));
-            let keeping = run.keeping(&());
-            let mut trainer = start(&device, &halos, &settings, &keeping).unwrap();
+            let observer = run.observer(&());
+            let mut trainer = start(&device, &halos, &settings, &observer).unwrap();
             advance(&mut trainer, 1);
             let before = copied::bytes();
             advance(&mut trainer, 9);
@@ -154,8 +154,8 @@ fn gpu_resume_on_a_graph_is_bit_identical() {
         train_into(&whole, &gpu, &halos, &settings, false, &()).unwrap();
         for &stop in stops {
             let part = fresh(&name(&stop.to_string()));
-            let keeping = part.keeping(&());
-            let mut trainer = start(&gpu, &halos, &settings, &keeping).unwrap();
+            let observer = part.observer(&());
+            let mut trainer = start(&gpu, &halos, &settings, &observer).unwrap();
             advance(&mut trainer, stop);
             trainer.save().unwrap();
             // Rows after the checkpoint, as after a kill.

@@ -7,14 +7,14 @@ use serde_json::{Map, Value, json};
 use super::dependence::{explained, velocities_tell, waves};
 use super::edges::{self, Inputs, pairs, sample};
 use super::forces::{self, Verdict};
-use super::formula::{Formula, Measures, Terms};
+use super::formula::{Formula, Terms, VariableUnits};
 use super::laws::{Found, MESSAGE};
 use super::messages::{EDGES, Probe, ROWS, Table, Wanted};
 use super::nodes::{Graphs, network_sums, node_table};
 use super::rollout;
 use super::run::{Compute, Distilled, Edges, Judgement, Laws, Physics, Predictor};
 use super::summary::{ComponentSummary, Summary};
-use super::verdict::{Conclusion, Leftover, Predictions};
+use super::verdict::{Conclusion, Predictions, ResidualSummary};
 use crate::error::{Error, Result};
 use crate::formula::expression::Expression;
 use crate::formula::print::short;
@@ -157,7 +157,7 @@ impl Bodies {
         moments: &[f64],
         network: &[f32],
         summary: &Summary,
-    ) -> Leftover {
+    ) -> ResidualSummary {
         let DataSet { dim, bodies, .. } = self.data;
         let unit = self.unit();
         let left: Vec<f64> =
@@ -179,7 +179,7 @@ impl Bodies {
         };
         let (near, far) = graphs.distances(&self.inputs());
         let length = self.data.units().length;
-        Leftover {
+        ResidualSummary {
             noise: data.about.origin["acceleration_error"]["median"].as_f64(),
             place,
             time: share(&waves(moments, bodies)),
@@ -256,7 +256,7 @@ impl Physics for Bodies {
     }
 
     fn terms(&self) -> Terms {
-        let units = self.data.scale.as_ref().and_then(Measures::of_bodies);
+        let units = self.data.scale.as_ref().and_then(VariableUnits::of_bodies);
         Terms { units, ..self.inputs().terms() }
     }
 
@@ -276,7 +276,7 @@ impl Physics for Bodies {
         Some(forces)
     }
 
-    fn may_move(&self) -> bool {
+    fn may_retry_with_velocities(&self) -> bool {
         let blind = self.model.about.settings.unseen.contains(&Quantity::V);
         self.foreign() && !blind
     }

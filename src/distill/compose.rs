@@ -81,7 +81,7 @@ pub fn compose_run(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     let mut summary = Summary::read(folder)?;
     summary.formula = formula.equations();
     summary.judge(&judgement, Predictor::Formula(&formula));
-    let observer = &folder.keeping(at.observer);
+    let observer = &folder.observer(at.observer);
     physics.show(Compute { observer, ..at }, &formula)?;
     summary.verdict = physics.assess(at, Some(&formula), &summary)?;
     summary.write(folder)?;

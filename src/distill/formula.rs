@@ -21,7 +21,7 @@ pub struct Terms {
     /// The quantities predicted for a node.
     pub outputs: Vec<String>,
     /// Their units; `None` for the user's.
-    pub units: Option<Measures>,
+    pub units: Option<VariableUnits>,
     /// Edges of a periodic box, 0 for none.
     pub period: [f64; 3],
 }
@@ -44,7 +44,7 @@ impl Terms {
 
 /// The unit of each kind of variable, in the user's units.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Measures {
+pub struct VariableUnits {
     /// The point at which positions are zero.
     pub origin: [f64; 3],
     /// Positions, displacements and distances.
@@ -59,12 +59,19 @@ pub struct Measures {
     pub output: f64,
 }
 
-impl Measures {
+impl VariableUnits {
     /// For the accelerations of small systems in natural units; `None` if these are the user's units.
     pub fn of_bodies(scale: &Scale) -> Option<Self> {
         let Scale { origin, length, mass, charge, .. } = *scale;
         let (velocity, output) = (scale.velocity(), scale.acceleration());
-        (!scale.is_none()).then_some(Measures { origin, length, velocity, mass, charge, output })
+        (!scale.is_none()).then_some(VariableUnits {
+            origin,
+            length,
+            velocity,
+            mass,
+            charge,
+            output,
+        })
     }
 
     /// The zero point and the unit of a variable.
@@ -136,7 +143,7 @@ impl Formula {
         for (name, node) in self.terms.outputs.iter().zip(&self.nodes) {
             add(name, node, &names);
         }
-        job::keep_laws(&folder.keeping(&()), &laws)
+        job::keep_laws(&folder.observer(&()), &laws)
     }
 
     /// Reads it from `laws.json`; `None` if there is none.

@@ -130,7 +130,7 @@ pub(super) fn search(
         every.push(Found { front: Front::new(vec![(1, 0.0, chosen.expression.clone())]), chosen });
     }
     if let Some(folder) = folder {
-        job::keep_laws(&folder.keeping(&()), &laws)?;
+        job::keep_laws(&folder.observer(&()), &laws)?;
     }
     Ok(every)
 }
@@ -171,8 +171,8 @@ fn search_varying(
     let labels = Labels { units, ..labels };
     let rest = job::other_laws(earlier.laws_but(stage), &labels.targets);
     let (evaluator, settings) = (&Evaluator::new(&at.device), &settings);
-    let keeping = folder.map(|folder| folder.keeping(at.observer));
-    let observer = keeping.as_ref().map_or(at.observer, |keeping| keeping);
+    let writer = folder.map(|folder| folder.observer(at.observer));
+    let observer = writer.as_ref().map_or(at.observer, |writer| writer);
     let outcomes = match &joined {
         None => job::run(evaluator, &problems, &labels, settings, select, earlier, observer)?,
         Some(joined) => {

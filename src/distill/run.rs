@@ -172,7 +172,7 @@ pub trait Physics {
     ) -> Result<Option<Conclusion>>;
 
     /// True if the search for laws may be repeated with velocities when laws without them do not hold.
-    fn may_move(&self) -> bool {
+    fn may_retry_with_velocities(&self) -> bool {
         false
     }
 

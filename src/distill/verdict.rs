@@ -65,7 +65,7 @@ pub struct Predictions<'a> {
 
 /// What is known about the network's residuals.
 #[derive(Clone, Debug, Default)]
-pub struct Leftover {
+pub struct ResidualSummary {
     /// Standard deviation of the noise in a component of the targets, if known.
     pub noise: Option<f64>,
     /// The fraction explained by position, if the network could not see it.
@@ -105,7 +105,7 @@ impl Score {
 
 impl Conclusion {
     /// Judges a run by its predictions and residuals.
-    pub fn new(data: &Predictions, left: &Leftover) -> Self {
+    pub fn new(data: &Predictions, left: &ResidualSummary) -> Self {
         let Predictions { outputs, targets, network, formula } = *data;
         let nodes = (targets.len() / outputs) as f64;
         let means: Vec<f64> = (0..outputs)
@@ -147,7 +147,7 @@ fn judge(
     network: Score,
     formula: Score,
     outputs: usize,
-    left: &Leftover,
+    left: &ResidualSummary,
 ) -> (bool, String) {
     let noise = left.noise.map(|sigma| sigma * MEAN_OF_NORMAL * outputs as f64);
     let infinite = f64::INFINITY;
@@ -246,7 +246,7 @@ mod tests {
     use crate::random::Random;
 
     /// Judges predictions with normal errors of these sizes.
-    fn judged(network: f64, formula: f64, left: &Leftover) -> Conclusion {
+    fn judged(network: f64, formula: f64, left: &ResidualSummary) -> Conclusion {
         let mut random = Random::new(2, 0);
         let mut some = |size: f64| (0..2000).map(|_| size * random.normal()).collect::<Vec<f64>>();
         let targets = some(1.0);
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_good_formula_is_a_law_and_a_bad_one_says_why() {
-        let none = Leftover::default();
+        let none = ResidualSummary::default();
         let law = judged(0.02, 0.001, &none);
         assert!(law.found && law.sentence.starts_with("A law"), "{law:?}");
         assert!(law.formula.r2.unwrap() > 0.9999 && law.baseline > 1.5, "{law:?}");
@@ -281,22 +281,31 @@ mod tests {
 
     #[test]
     fn what_is_left_over_is_explained() {
-        let said = |left: Leftover| judged(0.5, 0.5, &left).sentence;
-        assert!(said(Leftover { place: 0.7, ..Leftover::default() }).contains("--external"));
-        assert!(said(Leftover { time: 0.7, ..Leftover::default() }).contains("the time"));
+        let said = |left: ResidualSummary| judged(0.5, 0.5, &left).sentence;
+        assert!(
+            said(ResidualSummary { place: 0.7, ..ResidualSummary::default() })
+                .contains("--external")
+        );
+        assert!(
+            said(ResidualSummary { time: 0.7, ..ResidualSummary::default() }).contains("the time")
+        );
         let bodies = vec![0.1, 0.1, 2.0, 0.2];
-        assert!(said(Leftover { bodies, ..Leftover::default() }).contains("body 3 is different"));
+        assert!(
+            said(ResidualSummary { bodies, ..ResidualSummary::default() })
+                .contains("body 3 is different")
+        );
         // Explaining much of almost nothing is no reason.
-        let law = judged(0.01, 0.01, &Leftover { place: 0.9, ..Leftover::default() });
+        let law = judged(0.01, 0.01, &ResidualSummary { place: 0.9, ..ResidualSummary::default() });
         assert!(law.found, "{law:?}");
     }
 
     #[test]
     fn noise_is_no_force_and_no_reason_against_a_law() {
-        let noisy = Leftover { noise: Some(0.5), ..Leftover::default() };
+        let noisy = ResidualSummary { noise: Some(0.5), ..ResidualSummary::default() };
         let law = judged(0.5, 0.5, &noisy);
         assert!(law.found && law.sentence.contains("the noise of the accelerations"), "{law:?}");
-        let free = judged(1.0, 1.0, &Leftover { noise: Some(1.0), ..Leftover::default() });
+        let free =
+            judged(1.0, 1.0, &ResidualSummary { noise: Some(1.0), ..ResidualSummary::default() });
         assert!(!free.found && free.sentence.contains("no force within the error bar"), "{free:?}");
     }
 

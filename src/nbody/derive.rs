@@ -186,7 +186,7 @@ struct Derivatives {
     /// no degrees of freedom.
     left: Vec<f64>,
     /// Degrees of freedom it leaves.
-    freedom: usize,
+    degrees_of_freedom: usize,
     /// Noise of the fit around each frame.
     frames: Vec<OfFrame>,
 }
@@ -212,7 +212,7 @@ impl Derivatives {
             velocities_more: Vec::new(),
             accelerations_more: Vec::new(),
             left: Vec::new(),
-            freedom: 0,
+            degrees_of_freedom: 0,
             frames: Vec::new(),
         };
         let norm = |weights: &[f64]| dot(weights, weights).sqrt();
@@ -229,7 +229,7 @@ impl Derivatives {
                     noise_more: norm(&fit.acceleration_more),
                     class: (window, middle.abs_diff(frame - segment.start)),
                 });
-                made.freedom = made.freedom.max(fit.freedom());
+                made.degrees_of_freedom = made.degrees_of_freedom.max(fit.degrees_of_freedom());
                 for c in 0..stride {
                     for (i, value) in inside.iter_mut().enumerate() {
                         *value = run.positions[(first + i) * stride + c];
@@ -238,8 +238,8 @@ impl Derivatives {
                     made.accelerations.push(dot(&fit.acceleration, &inside));
                     made.velocities_more.push(dot(&fit.velocity_more, &inside));
                     made.accelerations_more.push(dot(&fit.acceleration_more, &inside));
-                    if fit.freedom() > 0 {
-                        let left = fit.residual(&inside) / (fit.freedom() * dim) as f64;
+                    if fit.degrees_of_freedom() > 0 {
+                        let left = fit.residual(&inside) / (fit.degrees_of_freedom() * dim) as f64;
                         match made.left.last_mut() {
                             Some(of_body) if c % dim > 0 => *of_body += left,
                             _ => made.left.push(left),
@@ -260,7 +260,7 @@ fn position_noise(fits: &[Derivatives], dim: usize) -> f64 {
         return 0.0;
     }
     left.sort_by(f64::total_cmp);
-    let freedom = fits.iter().map(|fit| fit.freedom).max().unwrap_or(1).max(1) * dim;
+    let freedom = fits.iter().map(|fit| fit.degrees_of_freedom).max().unwrap_or(1).max(1) * dim;
     // The median of χ² over its mean (Wilson and Hilferty 1931).
     let median = (1.0 - 2.0 / (9.0 * freedom as f64)).powi(3);
     (left[left.len() / 2] / median).sqrt()

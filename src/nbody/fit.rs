@@ -62,7 +62,7 @@ impl Fit {
     }
 
     /// Degrees of freedom that the second polynomial leaves.
-    pub fn freedom(&self) -> usize {
+    pub fn degrees_of_freedom(&self) -> usize {
         self.velocity.len() - self.basis.len()
     }
 
@@ -101,7 +101,7 @@ mod tests {
             assert!((dot(&fit.acceleration, &window) - (6.0 - 3.0 * t)).abs() < 1e-9);
             assert!(fit.residual(&window) < 1e-24);
             assert!(dot(&fit.acceleration_more, &window).abs() < 1e-9);
-            assert_eq!(fit.freedom(), 2);
+            assert_eq!(fit.degrees_of_freedom(), 2);
             // The second polynomial supplies the part of t⁶ that the quartic misses.
             let fit = Fit::new(&times, frame, 4, 9);
             let window: Vec<f64> =

@@ -58,7 +58,7 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
     .into_iter()
     .flatten()
     .collect();
-    wrap(&mut read);
+    unwrap_paths(&mut read);
     compare(&mut read);
     let fitted = fill(&mut read, settings)?;
     let summary = Summary {
@@ -91,7 +91,7 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
 
 /// Unwraps the paths in a periodic box, so that fits see no jumps at its edges. Jumps that suggest another box are
 /// noted.
-fn wrap(read: &mut Trajectories) {
+fn unwrap_paths(read: &mut Trajectories) {
     let (dim, period) = (read.dim, read.period());
     let stride = |run: &Run| run.bodies.len() * dim;
     let found: Vec<Jumps> = match read.runs.first() {

@@ -112,19 +112,19 @@ impl Scale {
 /// How networks see a column of masses or charges: as values, or as logarithms if the values have one sign and
 /// span more than two decades.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ColumnEncoding {
     /// True for the decimal logarithm of the absolute value.
     pub logarithm: bool,
 }
 
-impl Seen {
+impl ColumnEncoding {
     /// The better way to show a column to a network.
-    pub fn of(values: &[f32]) -> Seen {
+    pub fn of(values: &[f32]) -> ColumnEncoding {
         let range = values.iter().fold((f32::INFINITY, 0f32), |(least, most), v| {
             (least.min(v.abs()), most.max(v.abs()))
         });
         let one_sign = values.iter().all(|&v| v > 0.0) || values.iter().all(|&v| v < 0.0);
-        Seen { logarithm: one_sign && f64::from(range.1) > WIDE * f64::from(range.0) }
+        ColumnEncoding { logarithm: one_sign && f64::from(range.1) > WIDE * f64::from(range.0) }
     }
 
     /// The network's input for a value.
@@ -298,9 +298,12 @@ mod tests {
 
     #[test]
     fn logarithms_are_for_wide_positive_numbers() {
-        assert!(Seen::of(&[1.0, 3e-6, 9.5e-4]).logarithm);
-        assert!(!Seen::of(&[0.1, 9.0]).logarithm && !Seen::of(&[0.0, 1e-6, 1.0]).logarithm);
-        assert!(!Seen::of(&[-1.0, 1000.0]).logarithm);
-        assert_eq!(Seen { logarithm: true }.apply(100.0), 2.0);
+        assert!(ColumnEncoding::of(&[1.0, 3e-6, 9.5e-4]).logarithm);
+        assert!(
+            !ColumnEncoding::of(&[0.1, 9.0]).logarithm
+                && !ColumnEncoding::of(&[0.0, 1e-6, 1.0]).logarithm
+        );
+        assert!(!ColumnEncoding::of(&[-1.0, 1000.0]).logarithm);
+        assert_eq!(ColumnEncoding { logarithm: true }.apply(100.0), 2.0);
     }
 }

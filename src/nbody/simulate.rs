@@ -221,7 +221,7 @@ pub(crate) fn energy(
 pub fn simulate(device: &Device, settings: &Settings, observer: &dyn Observer) -> Result<Dataset> {
     settings.check()?;
     let about = settings.about()?;
-    let mut arrays = Arrays::room(&about);
+    let mut arrays = Arrays::zeros(&about);
     let Arrays { positions, velocities, accelerations, masses, charges, .. } = &mut arrays;
     let frames = Frames { positions, velocities, accelerations };
     fill(device, settings, frames, [masses, charges], observer)?;

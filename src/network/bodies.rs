@@ -43,14 +43,14 @@ struct OnBodies<'a> {
     /// For each run of the stack.
     validation: Vec<Graphs>,
     view: View,
-    session: On<'a>,
+    session: BodySession<'a>,
     /// Edges of a step.
     edges_of_step: u64,
     edges: u64,
 }
 
 /// How a network is kept from learning positions: graphs are translated at random, or it sees only displacements.
-enum On<'a> {
+enum BodySession<'a> {
     Moved(tiny::Session<'a>),
     Displacements(Box<Displaced<'a>>),
 }
@@ -78,7 +78,7 @@ impl System for Dataset {
         settings.shape(self.about.dim)
     }
 
-    fn received(&self) -> f64 {
+    fn mean_degree(&self) -> f64 {
         (self.about.bodies - 1) as f64
     }
 
@@ -114,7 +114,7 @@ impl System for Dataset {
     }
 
     /// The reason, if no body accelerates or accelerations are within the noise.
-    fn nothing(&self) -> Option<(String, f64)> {
+    fn nothing_to_learn(&self) -> Option<(String, f64)> {
         let (values, scale) = (self.accelerations(), self.about.units());
         let size = values.iter().map(|a| f64::from(a.abs())).sum::<f64>() / values.len() as f64;
         let size = size * self.unit();
@@ -171,11 +171,11 @@ impl System for Dataset {
         let view = View::of(self, settings);
         let (period, place) = (view.period(), settings.external());
         let session = if period > 0.0 || place {
-            On::Displacements(Box::new(Displaced::new(
+            BodySession::Displacements(Box::new(Displaced::new(
                 device, problem, source, period, place, rates, arenas,
             )))
         } else {
-            On::Moved(tiny::Session::new(&device, problem, source, rates, arenas, done)?)
+            BodySession::Moved(tiny::Session::new(&device, problem, source, rates, arenas, done)?)
         };
         let edges_of_step = (runs * settings.batch * bodies * (bodies - 1)) as u64;
         Ok(Box::new(OnBodies {
@@ -229,8 +229,8 @@ impl Dataset {
 impl Session for OnBodies<'_> {
     fn training(&mut self) -> &mut dyn Training {
         match &mut self.session {
-            On::Moved(session) => session,
-            On::Displacements(session) => &mut **session,
+            BodySession::Moved(session) => session,
+            BodySession::Displacements(session) => &mut **session,
         }
     }
 
@@ -238,8 +238,8 @@ impl Session for OnBodies<'_> {
         let count = steps.end - steps.start;
         self.edges += count * self.edges_of_step;
         match &mut self.session {
-            On::Moved(session) => session.advance(count as usize),
-            On::Displacements(session) => session.advance(shape, steps),
+            BodySession::Moved(session) => session.advance(count as usize),
+            BodySession::Displacements(session) => session.advance(shape, steps),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::law::Law;
 use crate::model::{ModelKind, Shape};
 use crate::nbody::dataset::{self, Dataset};
-use crate::nbody::scale::{Scale, Seen};
+use crate::nbody::scale::{ColumnEncoding, Scale};
 use crate::store::tensors::{TensorFile, TensorSpec, TensorWriter};
 
 /// How, on what and how far a model was trained.
@@ -63,14 +63,14 @@ pub struct DataSet {
     pub period: Option<[f64; 3]>,
     /// How the network sees masses.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub mass: Seen,
+    pub mass: ColumnEncoding,
     /// How the network sees charges.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub charge: Seen,
+    pub charge: ColumnEncoding,
 }
 
-fn is_default(seen: &Seen) -> bool {
-    *seen == Seen::default()
+fn is_default(seen: &ColumnEncoding) -> bool {
+    *seen == ColumnEncoding::default()
 }
 
 impl DataSet {
@@ -78,7 +78,9 @@ impl DataSet {
     pub fn of(data: &Dataset) -> Self {
         let dataset::About { dim, bodies, runs, frames, seed, ref law, .. } = data.about;
         let foreign = law.is_none();
-        let seen = |values: &[f32]| if foreign { Seen::of(values) } else { Seen::default() };
+        let seen = |values: &[f32]| {
+            if foreign { ColumnEncoding::of(values) } else { ColumnEncoding::default() }
+        };
         DataSet {
             dim,
             bodies,
@@ -455,8 +457,8 @@ mod tests {
             dataset_seed: 3,
             scale: None,
             period: None,
-            mass: Seen::default(),
-            charge: Seen::default(),
+            mass: ColumnEncoding::default(),
+            charge: ColumnEncoding::default(),
         };
         let bodies = about(TrainedOn::Bodies(data, None));
         let file = serde_json::to_value(&bodies).unwrap();

@@ -50,12 +50,12 @@ pub trait System {
     }
 
     /// If there is nothing to learn: a sentence that says why, and the error of predicting zero.
-    fn nothing(&self) -> Option<(String, f64)> {
+    fn nothing_to_learn(&self) -> Option<(String, f64)> {
         None
     }
 
     /// The mean number of messages a node receives.
-    fn received(&self) -> f64;
+    fn mean_degree(&self) -> f64;
 
     /// Sets up trainings with these settings (equal except for the seed) on the device, after `done` steps: networks of
     /// one shape, `arenas` holds parameters and both moments, `[run, arena.len]` each.

@@ -14,7 +14,7 @@ use crate::nbody::dataset::{About, Dataset};
 use crate::observer::Observer;
 use crate::ops::{relative_error, tiny};
 use crate::random::Random;
-use crate::store::run::{Existing, RunFolder};
+use crate::store::run::{IfExists, RunFolder};
 
 /// Bodies at random positions; the acceleration of each is the sum over the others of
 /// `force(displacement)`. Frames are independent: nothing here depends on trajectories.
@@ -64,7 +64,7 @@ fn settings(model: ModelKind, steps: u64) -> Settings {
 }
 
 fn fresh(path: &Path) -> RunFolder {
-    RunFolder::create(path, Existing::default()).unwrap()
+    RunFolder::create(path, IfExists::default()).unwrap()
 }
 
 fn spring([x, y]: [f64; 2]) -> [f64; 2] {
@@ -82,8 +82,8 @@ fn assert_resumes(device: &Device, settings: &Settings, stops: &[u64]) {
     for &stop in stops {
         let part = fresh(&folder.path().join(stop.to_string()));
         let slice = std::slice::from_ref(settings);
-        let keeping = part.keeping(&());
-        let mut trainer = Trainer::new(device, &data, slice, Vec::new(), &[&keeping]).unwrap();
+        let observer = part.observer(&());
+        let mut trainer = Trainer::new(device, &data, slice, Vec::new(), &[&observer]).unwrap();
         while trainer.step() < stop {
             trainer.advance(stop).unwrap();
         }

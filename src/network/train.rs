@@ -187,8 +187,8 @@ pub fn train_replicas(
     for (_, stack) in stacks {
         let settings: Vec<Settings> = stack.iter().map(|&k| replicas[k].0.clone()).collect();
         let begun = stack.iter().filter_map(|&k| starts[k].take()).collect();
-        let keeping: Vec<_> = stack.iter().map(|&k| replicas[k].1.keeping(observer)).collect();
-        let observers: Vec<&dyn Observer> = keeping.iter().map(|k| k as &dyn Observer).collect();
+        let writers: Vec<_> = stack.iter().map(|&k| replicas[k].1.observer(observer)).collect();
+        let observers: Vec<&dyn Observer> = writers.iter().map(|k| k as &dyn Observer).collect();
         let trained = train_stack(device, system, &settings, begun, &observers);
         let first = replicas[stack[0]].1.path();
         let place = |e: Error| if e.kind == Kind::Interrupted { e.file(first) } else { e };

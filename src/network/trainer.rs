@@ -186,7 +186,7 @@ impl<'a> Trainer<'a> {
             evaluation = self.evaluate(0)?;
         }
         let steps = self.settings[0].steps;
-        let cut = self.state.cut(&evaluation, self.system.received(), self.step, steps);
+        let cut = self.state.cut(&evaluation, self.system.mean_degree(), self.step, steps);
         if taken_back || cut {
             self.session.training().replace(self.state.shape, self.state.arenas())?;
         }

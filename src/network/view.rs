@@ -6,7 +6,7 @@ use super::settings::Settings;
 use crate::choice;
 use crate::model::layout::BodyLayout;
 use crate::nbody::dataset::Dataset;
-use crate::nbody::scale::{Seen, nearest};
+use crate::nbody::scale::{ColumnEncoding, nearest};
 use crate::ops::tiny::source::Shown;
 
 choice! {
@@ -29,8 +29,8 @@ pub struct View {
     layout: BodyLayout,
     /// Positions are relative to the mean of the bodies, as the law does not depend on position.
     centred: bool,
-    mass: Seen,
-    charge: Seen,
+    mass: ColumnEncoding,
+    charge: ColumnEncoding,
     /// Whether velocities, masses and charges are hidden, that is, set to 0.
     hidden: [bool; 3],
     /// Edge of the periodic box in the positions the network sees; 0 for open space.
@@ -40,8 +40,8 @@ pub struct View {
 }
 
 /// Open axes of a partly periodic box are scaled by this factor, so that they do not wrap while bodies
-/// are less than 0.5 / ENDLESS edges of the box apart.
-const ENDLESS: f64 = 1.0 / 16.0;
+/// are less than 0.5 / OPEN_AXIS_SCALE edges of the box apart.
+const OPEN_AXIS_SCALE: f64 = 1.0 / 16.0;
 
 impl View {
     /// How a network with these settings sees this data set.
@@ -49,7 +49,7 @@ impl View {
         let hides = |quantity| settings.unseen.contains(&quantity);
         let periods = data.period.unwrap_or_default();
         let period = periods.into_iter().find(|&l| l > 0.0).unwrap_or(0.0);
-        let stretch = |l: f64| if l > 0.0 { period / l } else { ENDLESS };
+        let stretch = |l: f64| if l > 0.0 { period / l } else { OPEN_AXIS_SCALE };
         View {
             layout: BodyLayout { dim: data.dim },
             centred: data.scale.is_some() && !settings.external() && period == 0.0,
@@ -71,7 +71,7 @@ impl View {
         !self.centred
             && self.period == 0.0
             && self.hidden == [false; 3]
-            && [self.mass, self.charge] == [Seen::default(); 2]
+            && [self.mass, self.charge] == [ColumnEncoding::default(); 2]
     }
 
     /// Edge of the periodic box in the positions the network sees; 0 for open space.
@@ -86,7 +86,7 @@ impl View {
 
     /// The same, but a copy if that is the data set itself.
     pub fn show_all(&self, data: &Dataset) -> Shown {
-        let matter = |values: &[f32], seen: Seen, hidden: bool| -> Vec<f32> {
+        let matter = |values: &[f32], seen: ColumnEncoding, hidden: bool| -> Vec<f32> {
             values.iter().map(|&v| if hidden { 0.0 } else { seen.apply(v) }).collect()
         };
         let [no_velocities, no_masses, no_charges] = self.hidden;

@@ -13,7 +13,7 @@ use crate::options;
 options! {
     /// What to do with a folder that is not empty.
     #[derive(Copy, Eq)]
-    pub struct Existing {
+    pub struct IfExists {
         /// Continue an interrupted run.
         resume: bool = false;
         /// Delete the earlier run in the output folder.
@@ -32,7 +32,7 @@ impl RunFolder {
     ///
     /// A folder that is not empty is refused without `--resume` or `--overwrite`; `--overwrite`
     /// removes only the files that a run writes, and `--resume` needs a `config.toml`.
-    pub fn create(path: &Path, existing: Existing) -> Result<Self> {
+    pub fn create(path: &Path, existing: IfExists) -> Result<Self> {
         if path.is_file() {
             return Err(Error::usage("is a file; a folder is needed").file(path));
         }
@@ -155,8 +155,8 @@ impl RunFolder {
     }
 
     /// An observer that writes every file offered to it and passes everything else on to `observer`.
-    pub fn keeping<'a>(&'a self, observer: &'a dyn Observer) -> Keeping<'a> {
-        Keeping { folder: self, observer }
+    pub fn observer<'a>(&'a self, observer: &'a dyn Observer) -> FolderObserver<'a> {
+        FolderObserver { folder: self, observer }
     }
 
     fn config(&self) -> Result<toml::Table> {
@@ -171,12 +171,12 @@ impl RunFolder {
 
 /// A run folder as an observer.
 #[derive(Clone, Copy)]
-pub struct Keeping<'a> {
+pub struct FolderObserver<'a> {
     folder: &'a RunFolder,
     observer: &'a dyn Observer,
 }
 
-impl Observer for Keeping<'_> {
+impl Observer for FolderObserver<'_> {
     fn progress(&self, progress: &Progress) {
         self.observer.progress(progress);
     }
@@ -227,15 +227,15 @@ mod tests {
     fn a_folder_that_is_not_empty_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
-        let run = RunFolder::create(&path, Existing::default()).unwrap();
+        let run = RunFolder::create(&path, IfExists::default()).unwrap();
         run.write_config("train", &toml::toml! { steps = 3 }).unwrap();
         run.write_config("regress", &toml::toml! { seed = 1 }).unwrap();
-        assert!(RunFolder::create(&path, Existing::default()).is_err());
-        let run = RunFolder::create(&path, Existing { resume: true, overwrite: false }).unwrap();
+        assert!(RunFolder::create(&path, IfExists::default()).is_err());
+        let run = RunFolder::create(&path, IfExists { resume: true, overwrite: false }).unwrap();
         let train: toml::Table = run.read_config("train").unwrap().unwrap();
         assert_eq!(train["steps"].as_integer(), Some(3));
         std::fs::write(run.file("mine.txt"), "kept").unwrap();
-        let run = RunFolder::create(&path, Existing { resume: false, overwrite: true }).unwrap();
+        let run = RunFolder::create(&path, IfExists { resume: false, overwrite: true }).unwrap();
         assert!(!run.file("config.toml").exists());
         assert!(run.file("mine.txt").exists(), "files that are not ours stay");
     }
@@ -247,11 +247,11 @@ mod tests {
         for file in &left {
             std::fs::write(file, "[regr").unwrap();
         }
-        let run = RunFolder::create(folder.path(), Existing::default()).unwrap();
+        let run = RunFolder::create(folder.path(), IfExists::default()).unwrap();
         assert!(left.iter().all(|file| !file.exists()));
         for other in ["config.toml.tmp", "config.toml.tmp1x", "mine.txt.tmp1", "config.toml"] {
             std::fs::write(run.file(other), "").unwrap();
-            assert!(RunFolder::create(folder.path(), Existing::default()).is_err(), "{other}");
+            assert!(RunFolder::create(folder.path(), IfExists::default()).is_err(), "{other}");
             std::fs::remove_file(run.file(other)).unwrap();
         }
     }

@@ -72,7 +72,7 @@ impl Columns {
         let mut columns = Columns { table, options, inputs, renamed, words, notes };
         // A missing column is worse than a gap in another one: the code that asks for it reports it.
         if needed.iter().all(|name| columns.table.find(name).is_some()) {
-            columns.whole_rows(&needed).map_err(|e| columns.in_the_files_words(e))?;
+            columns.whole_rows(&needed).map_err(|e| columns.with_original_name(e))?;
         }
         let rows = columns.table.rows();
         if rows < FEW_ROWS {
@@ -111,7 +111,7 @@ impl Columns {
     }
 
     /// The same error with the file's name for the column.
-    pub fn in_the_files_words(&self, mut error: Error) -> Error {
+    pub fn with_original_name(&self, mut error: Error) -> Error {
         if let Some(field) = &mut error.field
             && let Some((_, original)) = self.renamed.iter().find(|(safe, _)| safe == field)
         {
@@ -177,7 +177,7 @@ fn groups(table: &mut Table, name: &str) -> Option<Vec<String>> {
     let mut words: Vec<String> = there.map(|row| column.word(row).into_owned()).collect();
     words.sort();
     words.dedup();
-    let numbers = column.among(&words);
+    let numbers = column.indices_in(&words);
     let index = table.find(name)?;
     table.columns[index] = Column::Numbers(numbers);
     Some(words)

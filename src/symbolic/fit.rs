@@ -7,10 +7,10 @@ use super::columns::Columns;
 use super::denoise::denoised;
 use super::evidence::Evidence;
 use super::front::{Entry, Front, Select};
-use super::given::Given;
+use super::given::OriginalData;
 use super::job::{self, Earlier, Labels, MEMORY};
 use super::joint::{self, Joint};
-use super::null::Again;
+use super::null::RepeatableSearch;
 use super::options::Options;
 use super::prepare;
 use super::refit::Data;
@@ -175,9 +175,9 @@ impl Fit {
         let problem =
             |target: &String| job::problem_of_table(table, target, inputs, weights, own_units);
         let problems: Result<Vec<Problem>> = options.target.iter().map(problem).collect();
-        let mut problems = problems.map_err(|e| ready.in_the_files_words(e))?;
+        let mut problems = problems.map_err(|e| ready.with_original_name(e))?;
         let weights =
-            prepare::weights_of_errors(&ready).map_err(|e| ready.in_the_files_words(e))?;
+            prepare::weights_of_errors(&ready).map_err(|e| ready.with_original_name(e))?;
         if weights.is_some() {
             problems.iter_mut().for_each(|problem| problem.weights.clone_from(&weights));
         }
@@ -202,7 +202,7 @@ impl Fit {
             if options.denoise {
                 let Problem { columns, target, weights, .. } = &*problem;
                 problem.target = denoised(columns, target, weights.as_deref(), seed);
-                if let Some(Given { target, units, .. }) = &mut problem.given {
+                if let Some(OriginalData { target, units, .. }) = &mut problem.given {
                     let (zero, unit) = units.output;
                     *target = problem.target.iter().map(|&y| zero + unit * f64::from(y)).collect();
                 }
@@ -264,8 +264,8 @@ impl Fit {
             Some((folder, _)) => Earlier::read(folder, problems, labels, settings),
             None => Ok(Earlier::default()),
         };
-        let keeping = folder.map(|(folder, _)| folder.keeping(observer));
-        let observer = keeping.as_ref().map_or(observer, |keeping| keeping);
+        let writer = folder.map(|(folder, _)| folder.observer(observer));
+        let observer = writer.as_ref().map_or(observer, |writer| writer);
         let mut outcomes = match &self.joint {
             None => {
                 let earlier = earlier(problems, &labels)?;
@@ -284,7 +284,8 @@ impl Fit {
             false => self.evidence(&outcomes, select),
         };
         if let Some((count, problems)) = begun.filter(|_| !interrupted) {
-            let again = Again { evaluator, problems, options, settings, labels: &labels };
+            let again =
+                RepeatableSearch { evaluator, problems, options, settings, labels: &labels };
             let nulls = again.null(count, select, &outcomes, observer)?;
             let whole = nulls.iter().flatten().all(|null| null.shuffled == count);
             outcomes.iter_mut().for_each(|outcome| outcome.interrupted |= !whole);

@@ -17,7 +17,7 @@ const NEAR: f64 = 4.0;
 
 /// Columns and target in double precision.
 #[derive(Clone, Debug)]
-pub struct Given {
+pub struct OriginalData {
     /// `[column][row]`
     pub columns: Vec<Vec<f64>>,
     /// `[row]`
@@ -26,7 +26,7 @@ pub struct Given {
     pub units: Rescaling,
 }
 
-impl Given {
+impl OriginalData {
     /// With units chosen from the data if `own_units`, else unchanged.
     pub fn new(columns: Vec<Vec<f64>>, target: Vec<f64>, own_units: bool) -> Self {
         let mut units = Rescaling { inputs: vec![(0.0, 1.0); columns.len()], output: (0.0, 1.0) };
@@ -35,7 +35,7 @@ impl Given {
             units.output = found.pop().expect("one for the target");
             units.inputs = found;
         }
-        Given { columns, target, units }
+        OriginalData { columns, target, units }
     }
 
     /// A column as the search sees it; the error is the row of a value that single precision cannot hold.
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn formulas_go_in_and_out() {
-        let given = Given {
+        let given = OriginalData {
             columns: vec![vec![1e9 + 5.0, 1e9 - 3.0, 1e9 + 4.0]],
             target: vec![2e-50, 3e-50, 7e-50],
             units: Rescaling { inputs: vec![(1e9, 10.0)], output: (1e-49, 1e-50) },
@@ -172,9 +172,9 @@ mod tests {
             assert!((back - value).abs() < 1e-9 * value.abs(), "{back} {value}");
         }
         assert_eq!(given.column(0).unwrap(), [0.5, -0.3, 0.4]);
-        let wide = Given::new(vec![vec![1.0, 1e-60, 1e60]], vec![1.0, 2.0, 3.0], true);
+        let wide = OriginalData::new(vec![vec![1.0, 1e-60, 1e60]], vec![1.0, 2.0, 3.0], true);
         assert_eq!(wide.column(0), Err(1));
-        let tail = Given::new(vec![vec![1.0, 2.0, 3.0]], vec![1.0, 0.1, 1e-87], true);
+        let tail = OriginalData::new(vec![vec![1.0, 2.0, 3.0]], vec![1.0, 0.1, 1e-87], true);
         assert_eq!(tail.seen_target().unwrap()[2], 0.0);
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::front::{Entry, Front, Select};
-use super::given::Given;
+use super::given::OriginalData;
 use super::search::{self, Memories, Moment, Outcome, Problem, Settings};
 use crate::error::{Error, Result};
 use crate::formula::export;
@@ -463,7 +463,7 @@ pub fn problem_of_table(
     let asked = |field: &str, message: String| Error::usage(message).file(&table.path).field(field);
     let column = |name: &str| -> Result<Vec<f64>> {
         if table.find(name).is_none() && !table.unreadable.iter().any(|(other, _)| other == name) {
-            return Err(asked(name, table.lacks()));
+            return Err(asked(name, table.missing_column_message()));
         }
         table.column(name).map(<[f64]>::to_vec)
     };
@@ -505,7 +505,7 @@ pub fn problem_of_table(
     let largest = w.iter().flatten().copied().fold(0.0, f64::max);
     let unit = if (1e-6..1e6).contains(&largest) { 1.0 } else { largest };
     let columns = inputs.iter().map(|name| column(name)).collect::<Result<_>>()?;
-    let given = Given::new(columns, y, own_units);
+    let given = OriginalData::new(columns, y, own_units);
     let lost = |name: &str, row: usize| {
         let message = if own_units {
             "and others of its column are too many decades apart for single precision: take the \

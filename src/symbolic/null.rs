@@ -35,7 +35,7 @@ impl Null {
 }
 
 /// A search that can be repeated.
-pub(super) struct Again<'a> {
+pub(super) struct RepeatableSearch<'a> {
     pub evaluator: &'a Evaluator,
     /// As the search received them.
     pub problems: Vec<Problem>,
@@ -44,7 +44,7 @@ pub(super) struct Again<'a> {
     pub labels: &'a Labels,
 }
 
-impl Again<'_> {
+impl RepeatableSearch<'_> {
     /// Shuffles and searches `count` times, and compares with the laws of `outcomes`; one result for each outcome with
     /// a law. Fewer times if the observer stops it.
     ///
@@ -92,8 +92,8 @@ impl Again<'_> {
     fn shuffled(&self, index: u64) -> Vec<Problem> {
         let mut problems = self.problems.clone();
         let Problem { weights, target, .. } = &self.problems[0];
-        let weighty = |row: &usize| weights.as_ref().is_none_or(|weights| weights[*row] > 0.0);
-        let rows: Vec<usize> = (0..target.len()).filter(weighty).collect();
+        let has_weight = |row: &usize| weights.as_ref().is_none_or(|weights| weights[*row] > 0.0);
+        let rows: Vec<usize> = (0..target.len()).filter(has_weight).collect();
         let mut order = rows.clone();
         let mut random = Random::new(self.settings.seed, (10 << 40) + index);
         for at in 1..order.len() {
@@ -116,7 +116,7 @@ impl Again<'_> {
         select: Select,
         observer: &dyn Observer,
     ) -> Result<Vec<Outcome>> {
-        let Again { evaluator, options, settings, labels, .. } = self;
+        let RepeatableSearch { evaluator, options, settings, labels, .. } = self;
         let labels = Labels { resume: false, ..(*labels).clone() };
         let earlier = Earlier::default();
         match prepare::joined(problems, options)? {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::columns::Columns;
-use super::given::Given;
+use super::given::OriginalData;
 use super::job;
 use super::joint::Joint;
 use super::options::Options;
@@ -24,7 +24,7 @@ pub(super) fn weights_of_errors(ready: &Columns) -> Result<Option<Vec<f32>>> {
     let Columns { table, options, .. } = ready;
     let Some(name) = &options.sigma else { return Ok(None) };
     if table.find(name).is_none() && !table.unreadable.iter().any(|(other, _)| other == name) {
-        return Err(Error::usage(table.lacks()).file(&table.path).field(name));
+        return Err(Error::usage(table.missing_column_message()).file(&table.path).field(name));
     }
     let errors = table.column(name)?;
     if let Some(row) = errors.iter().position(|&error| error <= 0.0) {
@@ -91,7 +91,7 @@ pub(super) fn select_features(
         let columns = std::mem::take(&mut problem.columns);
         let kept = columns.into_iter().enumerate().filter(|(index, _)| order.contains(index));
         problem.columns = kept.map(|(_, column)| column).collect();
-        if let Some(Given { columns, units, .. }) = &mut problem.given {
+        if let Some(OriginalData { columns, units, .. }) = &mut problem.given {
             *columns = order.iter().map(|&index| std::mem::take(&mut columns[index])).collect();
             units.inputs = order.iter().map(|&index| units.inputs[index]).collect();
         }
@@ -216,7 +216,7 @@ fn keep_rows(problem: &mut Problem, wanted: &[bool]) {
     }
     let Problem { columns, target, weights, given, .. } = problem;
     columns.iter_mut().chain([target]).chain(weights).for_each(|column| keep(column, wanted));
-    if let Some(Given { columns, target, .. }) = given {
+    if let Some(OriginalData { columns, target, .. }) = given {
         columns.iter_mut().chain([target]).for_each(|column| keep(column, wanted));
     }
 }

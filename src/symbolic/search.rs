@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::finish::Finished;
 use super::front::Front;
-use super::given::Given;
+use super::given::OriginalData;
 use super::island::{BATCH, POPULATION};
 pub use super::rules::{check, losses};
 pub use super::settings::Settings;
@@ -46,7 +46,7 @@ pub struct Problem {
     /// The units in which formulas must make sense.
     pub units: Option<Units>,
     /// The same rows as the user gave them, if they hold more than columns and target do.
-    pub given: Option<Given>,
+    pub given: Option<OriginalData>,
     /// Rows that the search does not see: their losses choose the law.
     pub rest: Option<Box<Problem>>,
 }

@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clap::Parser;
 use serde_json::{Value, json};
 
-use super::fit::{self, Config, Ready};
+use super::fit::{self, Config, PreparedFit};
 use crate::cli::flags::Flags;
 use crate::cli::{Context, usage_error};
 use crate::error::{Error, Kind, Result};
 use crate::observer::{Observer, Quiet};
 use crate::ops::expression::{Evaluator, side_by_side};
-use crate::store::run::{Existing, RunFolder};
+use crate::store::run::{IfExists, RunFolder};
 use crate::store::{tidy, write_atomic};
 use crate::symbolic::job;
 use crate::symbolic::options::Options;
@@ -55,7 +55,7 @@ pub fn run(
     jobs: &Path,
     options: &Options,
     output: &Path,
-    existing: Existing,
+    existing: IfExists,
     context: &Context,
 ) -> Result<()> {
     let jobs = if jobs.is_dir() {
@@ -149,9 +149,9 @@ fn one(
         return serde_json::from_str(&text)
             .map_err(|e| Error::input(format!("is not the result of a fit: {e}")).file(&done));
     }
-    let ready = Ready::new(job.config.clone())?;
+    let ready = PreparedFit::new(job.config.clone())?;
     let resume = !overwrite && path.join("config.toml").exists();
-    let folder = RunFolder::create(path, Existing { resume, overwrite })?;
+    let folder = RunFolder::create(path, IfExists { resume, overwrite })?;
     Ok(ready.run(evaluator, &folder, resume, &Quiet(observer))?.document())
 }
 

@@ -55,13 +55,13 @@ pub fn fingerprint(table: &Path) -> Result<String> {
 }
 
 /// A fit that is ready to run.
-pub struct Ready {
+pub struct PreparedFit {
     config: Config,
     fit: Fit,
 }
 
 /// The result of a fit.
-pub struct Done {
+pub struct FitResult {
     fitted: Fitted,
     /// The inputs kept by `--select-features`, if it was given.
     inputs: Option<Vec<String>>,
@@ -69,7 +69,7 @@ pub struct Done {
     units: bool,
 }
 
-impl Ready {
+impl PreparedFit {
     /// Reads the table and checks every option.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Ready {
         let table = Table::read(&config.table)?;
         config.data = fingerprint(&config.table)?;
         let fit = Fit::new(table, config.options.clone(), config.seed)?;
-        Ok(Ready { config, fit })
+        Ok(PreparedFit { config, fit })
     }
 
     /// Searches, and writes everything into the folder; `resume` continues from what is there.
@@ -93,13 +93,13 @@ impl Ready {
         folder: &RunFolder,
         resume: bool,
         observer: &dyn Observer,
-    ) -> Result<Done> {
+    ) -> Result<FitResult> {
         folder.write_config("regress", &self.config)?;
         let fitted = self.fit.run(evaluator, Some((folder, resume)), observer)?;
         complete_laws(folder, &fitted)?;
         let options = &self.config.options;
         let inputs = options.select_features.map(|_| fitted.names.clone());
-        let done = Done { fitted, inputs, units: options.units.is_some() };
+        let done = FitResult { fitted, inputs, units: options.units.is_some() };
         for (name, text) in export::files(&done.fitted.laws()) {
             folder.write(name, text.as_bytes())?;
         }
@@ -151,10 +151,10 @@ fn complete_laws(folder: &RunFolder, fitted: &Fitted) -> Result<()> {
             law["words"] = Value::Object(words);
         }
     }
-    job::keep_laws(&folder.keeping(&()), &laws)
+    job::keep_laws(&folder.observer(&()), &laws)
 }
 
-impl Done {
+impl FitResult {
     /// Why a front is empty.
     fn empty(&self) -> &'static str {
         match self.units {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::network::settings::Preset;
 use crate::ops::expression::Evaluator;
 use crate::pipeline::open_run;
-use crate::store::run::{Existing, RunFolder};
+use crate::store::run::{IfExists, RunFolder};
 use crate::symbolic::front::{Front, Select};
 use crate::symbolic::options::Options;
 use crate::symbolic::search::Outcome;
@@ -21,7 +21,7 @@ use crate::symbolic::search::Outcome;
 mod batch;
 mod fit;
 
-use fit::{Config, Ready};
+use fit::{Config, PreparedFit};
 
 /// Finds the formula behind a column of a table.
 #[derive(Args)]
@@ -43,7 +43,7 @@ pub struct Regress {
     #[arg(short, long)]
     output: Option<PathBuf>,
     #[command(flatten)]
-    existing: Flags<Existing>,
+    existing: Flags<IfExists>,
 }
 
 impl Regress {
@@ -67,7 +67,7 @@ impl Regress {
         }
         let output = self.output.clone().unwrap_or_else(|| default(&table));
         let config = Config::new(table, self.options.0, context.seed);
-        let fit = Ready::new(config)?;
+        let fit = PreparedFit::new(config)?;
         let folder = RunFolder::create(&output, self.existing.0)?;
         let evaluator = Evaluator::new(&context.device);
         let fitted = fit.run(&evaluator, &folder, self.existing.0.resume, &context.terminal)?;

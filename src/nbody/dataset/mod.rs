@@ -195,7 +195,7 @@ pub struct Arrays {
 
 impl Arrays {
     /// Zero-filled arrays for a data set of this size.
-    pub(crate) fn room(about: &About) -> Self {
+    pub(crate) fn zeros(about: &About) -> Self {
         let (frames, matter) = (vec![0.0; about.len()], vec![0.0; about.runs * about.bodies]);
         Arrays {
             positions: frames.clone(),

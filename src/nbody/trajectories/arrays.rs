@@ -131,7 +131,7 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
         let by = if masses.is_some() { "the masses" } else { "masses of 1" };
         notes.push(format!("accelerations are the forces over {by}"));
     }
-    notes.extend(turned(&positions.values, shape));
+    notes.extend(axis_order_warning(&positions.values, shape));
     let size = frames * bodies * dim;
     let run = |run: usize| -> Result<Run> {
         let length = lengths.map_or(frames, |array| array.values[run] as usize);
@@ -175,7 +175,10 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
 
 /// A warning if positions change more smoothly from run to run than from frame to frame: the axes may be
 /// in another order.
-fn turned(positions: &[f64], [runs, frames, bodies, dim]: [usize; 4]) -> Option<String> {
+fn axis_order_warning(
+    positions: &[f64],
+    [runs, frames, bodies, dim]: [usize; 4],
+) -> Option<String> {
     let size = bodies * dim;
     let step = |from: usize, to: usize| -> f64 {
         let pairs = positions[from * size..][..size].iter().zip(&positions[to * size..][..size]);

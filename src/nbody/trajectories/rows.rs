@@ -96,7 +96,8 @@ impl<'a> Source<'a> {
         match self.name(role) {
             Some(name) => self.table.cells(name),
             None => {
-                let message = format!("{}; name it with --columns", self.table.lacks());
+                let message =
+                    format!("{}; name it with --columns", self.table.missing_column_message());
                 Err(Error::input(message).file(&self.table.path).field(role.name()))
             }
         }

@@ -156,16 +156,19 @@ mod enabled {
             Err(e) => return arrays.push(Array::new(&name, shape, false, nothing(unread(&e)))),
         };
         let Datatype::Compound { size, members } = kind else {
-            let every = Every { bytes: &bytes, size: kind.type_size() as usize, offset: 0 };
-            return arrays.push(every.array(&name, shape, &kind));
+            let field = FieldView { bytes: &bytes, size: kind.type_size() as usize, offset: 0 };
+            return arrays.push(field.array(&name, shape, &kind));
         };
         // pandas keeps the index of a frame in a field of its table.
         let index = |field: &str| field == "index" && name.ends_with("/table");
         for member in members.iter().filter(|member| !index(&member.name)) {
-            let every =
-                Every { bytes: &bytes, size: size as usize, offset: member.byte_offset as usize };
+            let field = FieldView {
+                bytes: &bytes,
+                size: size as usize,
+                offset: member.byte_offset as usize,
+            };
             let name = format!("{name}/{}", member.name);
-            arrays.push(every.array(&name, shape.clone(), &member.datatype));
+            arrays.push(field.array(&name, shape.clone(), &member.datatype));
         }
     }
 
@@ -176,7 +179,7 @@ mod enabled {
     }
 
     /// The elements of one field in the bytes of a dataset.
-    struct Every<'a> {
+    struct FieldView<'a> {
         bytes: &'a [u8],
         /// Bytes from one element to the next.
         size: usize,
@@ -184,7 +187,7 @@ mod enabled {
         offset: usize,
     }
 
-    impl Every<'_> {
+    impl FieldView<'_> {
         fn array(&self, name: &str, mut shape: Vec<usize>, kind: &Datatype) -> Array {
             let (kind, each) = match kind {
                 Datatype::Array { base_type, dimensions } => {

@@ -172,7 +172,7 @@ impl Column {
     }
 
     /// The index of each cell in `words`, which are sorted; NaN if it is not among them.
-    pub fn among(&self, words: &[String]) -> Vec<f64> {
+    pub fn indices_in(&self, words: &[String]) -> Vec<f64> {
         let place = |row| match words.binary_search_by(|word| word.as_str().cmp(&self.word(row))) {
             Ok(place) => place as f64,
             Err(_) => f64::NAN,
@@ -278,7 +278,7 @@ impl Table {
             Kind::Binary => return Err(Error::input(kind::BINARY).file(path)),
         };
         table.path = path.to_path_buf();
-        table.even()?;
+        table.check_lengths()?;
         Ok(table)
     }
 
@@ -288,12 +288,12 @@ impl Table {
     /// Arrays with more than two axes, without rows or of different lengths.
     pub fn of_arrays(path: &Path, arrays: &[Array]) -> Result<Self> {
         let table = Table { path: path.to_path_buf(), ..arrays::table(path, arrays)? };
-        table.even()?;
+        table.check_lengths()?;
         Ok(table)
     }
 
     /// An error if there are no rows or the columns differ in length.
-    fn even(&self) -> Result<()> {
+    fn check_lengths(&self) -> Result<()> {
         if self.rows() == 0 {
             return Err(Error::input("the table has no rows").file(&self.path));
         }
@@ -335,7 +335,7 @@ impl Table {
     }
 
     /// The error message for a missing column.
-    pub(crate) fn lacks(&self) -> String {
+    pub(crate) fn missing_column_message(&self) -> String {
         const MOST: usize = 40;
         let more = match self.names.len().saturating_sub(MOST) {
             0 => String::new(),
@@ -352,7 +352,7 @@ impl Table {
         if let Some((_, why)) = unreadable {
             return Err(error(why.clone()));
         }
-        let index = self.find(name).ok_or_else(|| error(self.lacks()))?;
+        let index = self.find(name).ok_or_else(|| error(self.missing_column_message()))?;
         let twice = self.names[index + 1..].contains(&self.names[index]);
         if twice {
             return Err(error("the column occurs twice".into()).row(1));
