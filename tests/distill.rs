@@ -157,7 +157,8 @@ fn distill_resumes_where_it_was_killed_and_ends_in_the_same_files() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
     let arguments = |run: &Path| -> Vec<String> {
-        let settings = "distill --runs 100 --frames 50 --steps 4000 --hidden 32 --evaluations 10000 -o";
+        let settings =
+            "distill --runs 100 --frames 50 --steps 4000 --hidden 32 --evaluations 10000 -o";
         settings.split(' ').map(String::from).chain([text(run).to_string()]).collect()
     };
     fn borrowed(arguments: &[String]) -> Vec<&str> {
