@@ -11,8 +11,8 @@ use crate::error::Result;
 /// Makes a catalogue of halos, in Mpc/h, km/s and Msun/h, from a table or a friends-of-friends file
 #[derive(Args)]
 pub struct Catalog {
-    /// Gadget's group_tab_*, the text of Rockstar or AHF, or a table (text, .npz, .parquet, .safetensors) with pos or
-    /// x,y,z, vel or vx,vy,vz, mass, and optionally npart, delta, box_size
+    /// Gadget's group_tab_*, Subfind's HDF5, the text of Rockstar or AHF, or a table (text, .npz, HDF5, .parquet,
+    /// .safetensors) with pos or x,y,z, vel or vx,vy,vz, mass, and optionally npart, delta, box_size
     source: PathBuf,
     /// Meaning of columns whose names do not tell, such as "m500=mass,halo_xoff=x"
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -23,7 +23,7 @@ pub struct Catalog {
     /// Edge of the periodic box in Mpc/h [default: from the file]
     #[arg(long = "box", value_name = "LENGTH")]
     edge: Option<f64>,
-    /// Redshift of the snapshot: velocities of friends-of-friends files are multiplied by 1 + z
+    /// Redshift of the snapshot, for friends-of-friends files only: their velocities are multiplied by 1 + z
     #[arg(long, default_value_t = 0.0, value_name = "Z")]
     redshift: f64,
     /// Overdensity around each halo: a table with a column delta, or with a single column

@@ -34,7 +34,7 @@ pub struct Distill {
     wanted: Flags<Wanted>,
     #[command(flatten)]
     laws: Flags<LawOptions>,
-    /// The run folder [default: runs/LAW-DIMd-MODEL]
+    /// The run folder [default: runs/LAW-DIMd-MODEL, or runs/NAME-MODEL of a data set]
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
     #[command(flatten)]

@@ -22,7 +22,7 @@ use crate::store::tidy;
 pub struct Eval {
     /// laws.json of a run, or its folder
     laws: PathBuf,
-    /// The table (text with any separator, also .gz; .npz, .npy, .safetensors or .parquet)
+    /// The table (text with any separator, also .gz; .npz, .npy, HDF5, .safetensors or .parquet)
     table: PathBuf,
     /// Leave out rows with missing inputs [default: their predictions are empty]
     #[arg(long)]

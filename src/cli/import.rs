@@ -15,7 +15,7 @@ use crate::nbody::trajectories::{Columns, Options};
 /// extended XYZ.
 #[derive(Args)]
 pub struct Import {
-    /// The file: text (any separator, also .gz), .npz, .npy, .safetensors, .parquet, LAMMPS dump or XYZ; rows in
+    /// The file: text (any separator, also .gz), .npz, .npy, HDF5, .safetensors, .parquet, LAMMPS dump or XYZ; rows in
     /// any order
     table: PathBuf,
     /// Meaning of columns whose names do not tell, such as "epoch=time,label=body,type=charge"; "m=ignore" leaves

@@ -64,7 +64,7 @@ struct Common {
     /// Show no progress on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Say on stderr which device is used
+    /// Say on stderr which device computes, also where --device names it
     #[arg(short, long, global = true)]
     verbose: bool,
 }

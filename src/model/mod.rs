@@ -20,7 +20,7 @@ choice! {
     pub enum ModelKind {
         /// 100 messages, no penalty.
         Standard = "standard",
-        /// As many messages as dimensions.
+        /// As many messages as dimensions; one on a graph of halos.
         Bottleneck = "bottleneck",
         /// 100 messages, L1 penalty.
         L1 = "l1",

@@ -27,7 +27,7 @@ choice! {
         Quick = "quick",
         /// In between: minutes to an hour.
         Standard = "standard",
-        /// As in the paper: a million steps.
+        /// As in the paper: a million steps; 100,000 on halos.
         Paper = "paper",
     }
 }

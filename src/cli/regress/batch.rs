@@ -31,8 +31,8 @@ const SUMMARY: &str = "summary.csv";
 const ON_GPU: usize = 16;
 
 /// File extensions that count as tables in a folder.
-const TABLES: [&str; 9] =
-    ["csv", "tsv", "txt", "dat", "gz", "npz", "npy", "safetensors", "parquet"];
+const TABLES: [&str; 11] =
+    ["csv", "tsv", "txt", "dat", "gz", "npz", "npy", "h5", "hdf5", "safetensors", "parquet"];
 
 /// A job, parsed like a command line.
 #[derive(Parser)]
@@ -191,7 +191,7 @@ fn tables(folder: &Path, options: &Options, seed: u64) -> Result<Vec<Job>> {
     paths.sort();
     if paths.is_empty() {
         return Err(Error::input(
-            "contains no table (.csv, .tsv, .txt, .dat, .gz, .npz, .npy, .safetensors or .parquet)",
+            "contains no table (.csv, .tsv, .txt, .dat, .gz, .npz, .npy, .h5, .hdf5, .safetensors or .parquet)",
         )
         .file(folder));
     }

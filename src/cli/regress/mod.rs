@@ -26,7 +26,7 @@ use fit::{Config, PreparedFit};
 /// Finds the formula behind a column of a table.
 #[derive(Args)]
 pub struct Regress {
-    /// The table (text with any separator, also .gz; .npz, .npy, .safetensors or .parquet), or the folder of a run
+    /// The table (text with any separator, also .gz; .npz, .npy, HDF5, .safetensors, .parquet), or the folder of a run
     /// with messages
     #[arg(required_unless_present = "batch")]
     table: Option<PathBuf>,
