@@ -214,6 +214,11 @@ impl Sum {
                 (Node::Op(Op::Mul), [c, b]) if c.as_constant().is_some() => {
                     sum.terms.push((sign * c.as_constant().unwrap_or(1.0), b.clone()));
                 }
+                (Node::Op(Op::Mul | Op::Div), _) if e.leading() == Some(-1.0) => {
+                    let positive = Product::of(&e).map(|p| Product { constant: -p.constant, ..p });
+                    let positive = positive.and_then(|p| p.write(Allowed::of(&e)));
+                    sum.terms.push(positive.map_or((sign, e), |positive| (-sign, positive)));
+                }
                 _ => sum.terms.push((sign, e)),
             }
         }
@@ -392,6 +397,9 @@ mod tests {
         assert_eq!(simple("0 * x + y"), "y");
         assert_eq!(simple("x / y / z * (1 * x)"), "x * x / (y * z)");
         assert_eq!(simple("2 / x * 3"), "6 / x");
+        assert_eq!(simple("x + -1 * y / z^6"), "x - y / z^6");
+        assert_eq!(simple("x - y / (-1 * z)"), "x + y / z");
+        assert_eq!(simple("x - 2 * y / z^6"), "x - 2 * y / z^6");
         assert_eq!(simple("-(x - y)"), "y - x");
     }
 

@@ -325,6 +325,14 @@ mod tests {
         errors.fold(f64::INFINITY, f64::min)
     }
 
+    /// Too long for the library of small expressions.
+    #[test]
+    fn sums_of_two_terms_of_physics() {
+        let operators = [Op::Add, Op::Sub, Op::Mul, Op::Div, Op::Pow, Op::Exp];
+        assert!(best_error(&operators, |x, y| 5.0 * (-2.0 * x).exp() - 0.3 * y / x.powi(6)) < 0.05);
+        assert!(best_error(&operators, |x, y| x * (y / x).exp() - y / x.powi(4)) < 1e-4);
+    }
+
     /// Without the weights it would find the law of the other rows.
     #[test]
     fn rows_count_by_their_weights() {

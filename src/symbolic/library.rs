@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::search::Problem;
 use super::settings::Settings;
+use super::terms::terms;
 use crate::formula::expression::{Expression, Op, Weights};
 use crate::formula::operator::Rule;
 use crate::random::Random;
@@ -17,6 +18,8 @@ const NUMBERS: [f64; 5] = [0.25, 0.5, 1.0, 2.0, 4.0];
 /// such features.
 const SIMPLE: usize = 2;
 const NUMBERED: usize = 8;
+/// The same share for the terms of physics.
+const TERMS: usize = 8;
 
 /// Features, the simplest first.
 pub(super) struct Library {
@@ -65,6 +68,11 @@ impl Library {
             }
             building.add(Feature::new(e, weights, values, false), true);
         }
+        let term = |(e, values)| Feature::new(e, weights, values, true);
+        let mut terms: Vec<Feature> =
+            terms(problem, chosen, settings).into_iter().map(term).collect();
+        terms.sort_by_key(|feature| feature.complexity);
+        terms.truncate(most / TERMS);
         let mut numbered: Option<Vec<Feature>> = None;
         for complexity in 2..=settings.max_complexity as usize {
             if complexity > SIMPLE && numbered.is_none() {
@@ -73,13 +81,13 @@ impl Library {
                 all.sort_by_key(|feature| feature.complexity);
                 numbered = Some(all);
             }
-            let waiting = numbered.as_ref().map_or(0, Vec::len);
+            let waiting = terms.len() + numbered.as_ref().map_or(0, Vec::len);
             let left = most.saturating_sub(building.library.features.len() + waiting);
             if left == 0 {
                 break;
             }
             let now = |feature: &Feature| feature.complexity as usize <= complexity;
-            // Comparisons are parts of further features; features with numbers are not.
+            // Comparisons are parts of further features; features with numbers and the terms of physics are not.
             for feature in levels.extract_if(.., |f| now(f)) {
                 building.add(feature, true);
             }
@@ -87,8 +95,14 @@ impl Library {
                 building.add(feature, false);
             }
             building.level(complexity, left, settings, random);
+            // Behind the level, which has some of the terms as parts.
+            for feature in terms.extract_if(.., |f| now(f)) {
+                building.add(feature, false);
+            }
         }
-        for feature in numbered.into_iter().flatten() {
+        terms.extend(numbered.into_iter().flatten());
+        terms.sort_by_key(|feature| feature.complexity);
+        for feature in terms {
             building.add(feature, false);
         }
         building.library

@@ -35,4 +35,5 @@ pub mod search;
 pub mod settings;
 mod state;
 pub mod template;
+mod terms;
 mod threshold;
