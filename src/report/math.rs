@@ -210,8 +210,6 @@ fn fence(tokens: &mut Tokens) -> Option<String> {
             "{" => '{',
             "}" => '}',
             "lvert" | "rvert" | "vert" => '|',
-            "lfloor" => '⌊',
-            "rfloor" => '⌋',
             _ => return None,
         },
         _ => return None,
