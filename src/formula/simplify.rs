@@ -243,7 +243,12 @@ impl Sum {
         }
         let times = |k: f64, term: Expression| match k {
             1.0 => term,
-            _ => Expression::apply(Op::Mul, &[Expression::constant(k), term]),
+            _ => {
+                let product = Expression::apply(Op::Mul, &[Expression::constant(k), term]);
+                // −1 · (y / z) is (−1 · y) / z, as a product has it.
+                let whole = || Product::of(&product)?.write(allowed);
+                if k == -1.0 { whole().unwrap_or(product) } else { product }
+            }
         };
         let mut terms = merged.into_iter();
         let mut constant = self.constant;
@@ -397,8 +402,9 @@ mod tests {
         assert_eq!(simple("0 * x + y"), "y");
         assert_eq!(simple("x / y / z * (1 * x)"), "x * x / (y * z)");
         assert_eq!(simple("2 / x * 3"), "6 / x");
-        assert_eq!(simple("x + -1 * y / z^6"), "x - y / z^6");
-        assert_eq!(simple("x - y / (-1 * z)"), "x + y / z");
+        assert_eq!(simple("y - x + -1 * y / z^6"), "y - x - y / z^6");
+        assert_eq!(simple("x + y - y / (-1 * z)"), "x + y + y / z");
+        assert_eq!(simple("x + -1 * y / z"), "x - 1 * y / z", "no operator is introduced");
         assert_eq!(simple("x - 2 * y / z^6"), "x - 2 * y / z^6");
         assert_eq!(simple("-(x - y)"), "y - x");
     }
