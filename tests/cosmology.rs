@@ -235,7 +235,7 @@ fn an_interrupted_training_goes_on_to_the_same_network() {
     }
     let other = train("killed", &["--resume", "--seed", "3"]);
     let message = fails(at, &other.iter().map(String::as_str).collect::<Vec<_>>());
-    assert!(message.contains("seed") && message.contains("says 3"), "{message}");
+    assert!(message.contains("seed") && message.contains("this command has 3"), "{message}");
 }
 
 #[test]

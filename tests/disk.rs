@@ -117,7 +117,14 @@ fn regress_leaves_whole_files_and_goes_on_when_there_is_room() {
     let run = folder.join("run");
 
     let command = "regress table.csv --target y --evaluations 3000 -o run";
-    for (limit, file) in [(20, "config.toml"), (450, "hall_of_fame.csv")] {
+    // Room for the settings, and none for the hall of fame.
+    succeed(folder, "regress table.csv --target y --evaluations 3000 -o whole");
+    let whole = files(&folder.join("whole"));
+    let size = |name: &str| whole[name].len() as u64;
+    let (settings, hall) = (size("config.toml"), size("hall_of_fame.csv"));
+    assert!(settings + 20 < hall, "{settings} {hall}");
+    let between = (settings + hall) / 2;
+    for (limit, file) in [(20, "config.toml"), (between, "hall_of_fame.csv")] {
         let overwrite = format!("{command} --overwrite");
         assert_eq!(refused(folder, limit, &overwrite), Path::new("run").join(file));
         files(&run);
