@@ -168,6 +168,13 @@ fn a_graph_goes_through_every_stage() {
         assert!(report.contains(&format!("id=\"{id}\"")), "{id}");
     }
     assert!(fails(at, &["predict", "run"]).contains("graph"));
+    // Laws in scaled units, as they once were written, are not taken for laws in the user's.
+    let mut old = laws.clone();
+    for law in old.as_array_mut().unwrap() {
+        law.as_object_mut().unwrap().remove("natural");
+    }
+    std::fs::write(at.join("run/laws.json"), old.to_string()).unwrap();
+    assert!(fails(at, &["compose", "run"]).contains("regress` on the folder again"));
     // The same without masses.
     let measured = run(at, &["messages", "run", "--without-mass"]);
     let inputs = measured["inputs"].as_array().unwrap();

@@ -1,8 +1,8 @@
 // The built-in laws of motion, a row each, in the order of src/law/mod.rs (a test compares the names). A law without a
 // row traps, in `enter` of rk4.cu.
 //
-//   LAW(NAME, U12'(r) / |r1 − r2|)    of the softened distance r and the pair p; the force on the receiver is
-//                                     minus that times r1 − r2, drag aside
+//   LAW(NAME, U12'(r) / |r1 − r2|)    at the softened distance r, for the pair p; the force on the receiver is
+//                                     −LAW · (r1 − r2), without drag
 #pragma once
 
 #define LAWS(LAW)                                                                       \
@@ -24,7 +24,7 @@ constexpr double SOFTENING = 0.01;
 
 // The quantities on which the force between a receiver 1 and a sender 2 depends.
 struct Pair {
-    double r, inverse_r, m1, m2, q1, q2;  // |r1 − r2|, and 1 by it
+    double r, inverse_r, m1, m2, q1, q2;  // |r1 − r2| and its inverse
 };
 
 DEVICE double inverse(double r) { return 1.0 / r; }

@@ -5,6 +5,8 @@
 
 use std::cell::OnceCell;
 
+use serde_json::Value;
+
 use super::edges::{self, sample};
 use super::formula::{Nodes, in_all, measure, terms, terms_in};
 use super::graph::{Graph, N_FEATURES};
@@ -13,7 +15,7 @@ use super::slab::Slab;
 use super::split::Split;
 use super::{pairs, slab};
 use crate::distill::formula::{Formula, Terms};
-use crate::distill::laws::{Found, read_front};
+use crate::distill::laws::{Found, MESSAGE, read_front};
 use crate::distill::messages::{EDGES, Probe, ROWS, Table, Wanted};
 use crate::distill::run::{Compute, Distilled, Edges, Judgement, Laws, Physics, Predictor};
 use crate::distill::summary::Summary;
@@ -24,6 +26,7 @@ use crate::network::model::Model;
 use crate::ops::edge;
 use crate::store::run::RunFolder;
 use crate::symbolic::front::Select;
+use crate::symbolic::job;
 use crate::symbolic::search::Problem;
 
 /// A run on a graph of halos.
@@ -129,8 +132,16 @@ impl Physics for HalosRun {
 
     fn found(&self, folder: &RunFolder, table: &Table, select: Select) -> Result<Vec<Found>> {
         let units = self.terms().units(&table.inputs).map(|units| units.inverse());
+        let laws = job::read_laws(folder)?;
         let found = |component: usize| {
-            let mut front = read_front(folder, &self.label(component), &table.inputs)?;
+            let target = self.label(component);
+            let is = |law: &&Value| law["stage"] == MESSAGE && law["target"] == target.as_str();
+            if units.is_some() && laws.iter().find(is).is_some_and(|law| !job::is_converted(law)) {
+                let message = "was written by an earlier version, in scaled units: run `lawsmith regress` on the \
+                               folder again";
+                return Err(Error::input(message).file(folder.file(job::HALL_OF_FAME)));
+            }
+            let mut front = read_front(folder, &target, &table.inputs)?;
             // The file is in the user's units.
             for (entry, units) in front.entries.iter_mut().zip(units.iter().cycle()) {
                 entry.expression = entry.expression.rescaled(units);

@@ -68,9 +68,9 @@ fn gpu_buffers_can_be_freed_by_any_thread() {
     assert_eq!(gpu.upload(&[3u8]).unwrap().to_vec().unwrap(), [3]);
 }
 
-/// Not a test: with it `scripts/on-gpu --inject` checks that it can tell a device fault from a wrong result.
+/// Reads an invalid address: with it `scripts/on-gpu --inject` checks that it can tell a device fault from a wrong result.
 #[test]
-#[ignore = "reads an invalid address, and fails"]
+#[ignore = "not a test: a fault for scripts/on-gpu --inject, which expects it to fail"]
 fn faults_for_on_gpu() {
     use crate::ops::mlp::gpu::sum;
     let Some(gpu) = gpu() else { return };

@@ -307,6 +307,11 @@ pub fn own_equation(law: &Value) -> Option<&str> {
     law[NATURAL].as_str().or_else(|| law["equation"].as_str())
 }
 
+/// True if an entry of `laws.json` is in the user's units, and those of its problem are others.
+pub fn is_converted(law: &Value) -> bool {
+    law[NATURAL].is_string()
+}
+
 /// The entries of `laws.json`; none if there is no such file.
 pub fn read_laws(folder: &RunFolder) -> Result<Vec<Value>> {
     let path = folder.file(LAWS);

@@ -120,6 +120,8 @@ fn a_batch_of_a_folder_and_its_errors() {
         place.table(&format!("data/{name}.csv"), 200, &[("y", &|a, b, _, _, _| a + b)]);
     }
     place.write("data/bad.csv", "a,y\n1,2\n");
+    let fixture = format!("{}/tests/data/frame.h5", env!("CARGO_MANIFEST_DIR"));
+    std::fs::copy(fixture, place.path("data/frame.h5")).unwrap();
     let batch =
         ["regress", "--batch", "data", "--target", "y", "--evaluations", "1000", "-o", "out"];
     // One bad table stops none of the others.
@@ -133,6 +135,7 @@ fn a_batch_of_a_folder_and_its_errors() {
         summary.lines().any(|l| l.starts_with("bad,y,") && l.contains("at least 3")),
         "{summary}"
     );
+    assert!(summary.lines().any(|l| l.starts_with("frame,y,")), "HDF5 is a table too: {summary}");
     let error = |jobs: &str| {
         place.write("jobs.toml", jobs);
         place.error(&["regress", "--batch", "jobs.toml", "-o", "bad"])
