@@ -5,10 +5,11 @@ use std::cell::OnceCell;
 use serde_json::{Map, Value, json};
 
 use super::dependence::{explained, velocities_tell, waves};
+use super::direct::Accelerations;
 use super::edges::{self, Inputs, pairs, sample};
 use super::forces::{self, Verdict};
 use super::formula::{Formula, Terms, VariableUnits};
-use super::laws::{Found, MESSAGE};
+use super::laws::{Found, MESSAGE, Search};
 use super::messages::{EDGES, Probe, ROWS, Table, Wanted};
 use super::nodes::{Graphs, network_sums, node_table};
 use super::rollout;
@@ -35,6 +36,8 @@ use crate::symbolic::search::Problem;
 const LOSS_GRAPHS: usize = 4000;
 /// Graphs of the training data on which the composed formula is refitted.
 const REFIT_GRAPHS: usize = 4000;
+/// Graphs of the training data to which a pair force is fitted directly, and as many on which it is judged.
+const DIRECT_GRAPHS: usize = 1000;
 /// Edges of eight bodies: larger systems are judged and fitted on fewer graphs, …
 const LARGEST_PAIRS: usize = 56;
 /// … but no fewer than these.
@@ -434,6 +437,34 @@ impl Physics for Bodies {
                 Source::Memory(_) => e,
             })?;
         Ok((formula, loss * self.unit()))
+    }
+
+    /// A pair force, of data that were not simulated.
+    fn direct(&self, at: Compute, how: Search) -> Result<Option<(Formula, f64)>> {
+        if !self.foreign() {
+            return Ok(None);
+        }
+        let data = self.trained()?;
+        let (trained, _) = split(&data, self.model.about.settings.seed)?;
+        let sample = |count: usize, seed: u64| {
+            Graphs::sample(&data, &trained.runs, self.graphs(count), at.seed.wrapping_add(seed))
+        };
+        let settings = &self.model.about.settings;
+        let gone = self.constant()?;
+        let allowed = |name: &str| match name.as_bytes() {
+            [b'x' | b'y' | b'z'] => settings.external(),
+            [b'v', ..] => !settings.unseen.contains(&Quantity::V),
+            _ => !gone.contains(&name),
+        };
+        let first = self.model.shape.message_dim;
+        let components = (first..first + self.data.dim).collect();
+        let formula = Formula { terms: self.terms(), components, messages: vec![], nodes: vec![] };
+        let [fitting, judging] = [4, 5].map(|seed| sample(DIRECT_GRAPHS, seed));
+        let (inputs, allowed) = (&self.inputs(), &allowed);
+        let accelerations =
+            Accelerations { inputs, formula, allowed, fitting: &fitting, judging: &judging };
+        let found = accelerations.law(at, how, &sample(REFIT_GRAPHS, 2))?;
+        Ok(found.map(|(formula, loss)| (formula, loss * self.unit())))
     }
 
     /// Out of the distribution are random states twice as wide as initial states, where the law is known.

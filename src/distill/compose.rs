@@ -75,15 +75,23 @@ pub fn compose_run(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     let Run { folder, physics } = run;
     let table = Table::read(folder)?;
     let found = physics.found(folder, &table, how.select)?;
-    let Composed { formula, loss, judgement } =
-        composed(at, Some(folder), &**physics, &table, &found, how)?;
-    formula.write(folder, loss)?;
+    let mut composed = composed(at, Some(folder), &**physics, &table, &found, how)?;
     let mut summary = Summary::read(folder)?;
+    summary.verdict = physics.assess(at, Some(&composed.formula), &summary)?;
+    if summary.verdict.as_ref().is_some_and(|verdict| !verdict.found)
+        && let Some((formula, loss)) = physics.direct(at, how)?
+        && let Some(verdict) = physics.assess(at, Some(&formula), &summary)?
+        && verdict.found
+    {
+        summary.verdict = Some(verdict.of_direct());
+        composed = judged(at, &**physics, formula, loss)?;
+    }
+    let Composed { formula, loss, judgement } = composed;
+    formula.write(folder, loss)?;
     summary.formula = formula.equations();
     summary.judge(&judgement, Predictor::Formula(&formula));
     let observer = &folder.observer(at.observer);
     physics.show(Compute { observer, ..at }, &formula)?;
-    summary.verdict = physics.assess(at, Some(&formula), &summary)?;
     summary.write(folder)?;
     Ok(summary)
 }
@@ -102,6 +110,10 @@ fn composed(
     let targets = terms.outputs.clone();
     let nodes = search(at, folder, &terms, how, NODE, targets, problems.clone(), None)?;
     let (formula, loss) = physics.settle(at, table, laws, &problems, nodes)?;
+    judged(at, physics, formula, loss)
+}
+
+fn judged(at: Compute, physics: &dyn Physics, formula: Formula, loss: f64) -> Result<Composed> {
     let mut judgement = physics.judgement(at, Predictor::Formula(&formula))?;
     judgement.fitted = judgement.fitted.or(Some(Measure::plain(loss)));
     Ok(Composed { formula, loss, judgement })

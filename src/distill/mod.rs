@@ -8,6 +8,7 @@
 pub mod bodies;
 pub mod compose;
 pub mod dependence;
+pub mod direct;
 pub mod edges;
 pub mod forces;
 pub mod formula;

@@ -79,6 +79,36 @@ impl Formula {
         )
     }
 
+    /// The same for messages that are the components of one central force along the axes: their constants stay
+    /// equal.
+    ///
+    /// # Errors
+    /// As for [`Formula::refit`].
+    pub fn refit_alike(
+        &mut self,
+        features: &[f32],
+        targets: &[f32],
+        bodies: usize,
+        observer: &dyn Observer,
+    ) -> Result<f64> {
+        let axes = self.messages.len();
+        self.refit_by(
+            observer,
+            |formula| Ok(formula.loss(features, targets, bodies)),
+            |formula, loss| {
+                let each = formula.messages[0].constants().len();
+                let equations = formula.normal_equations(features, targets, bodies, loss);
+                Ok(Some(if each > 0 { equations.alike(axes, each) } else { equations }))
+            },
+        )?;
+        // Equal up to the order of the sums.
+        let constants = self.messages[0].constants();
+        for message in &mut self.messages[1..] {
+            message.set_constants(&constants);
+        }
+        Ok(self.loss(features, targets, bodies))
+    }
+
     fn normal_equations(
         &self,
         features: &[f32],

@@ -46,6 +46,35 @@ impl Normal {
         }
     }
 
+    /// The equations of `copies` messages with `each` constants, of which each depends on an equation of its own,
+    /// such that all copies take the same step: the sum of theirs, once for every copy.
+    pub(crate) fn alike(&self, copies: usize, each: usize) -> Self {
+        let count = self.gradient.len();
+        let shared = copies * each;
+        let part = |k: usize| if k < shared { k % each } else { k };
+        let mut sum = Normal::new(count);
+        for i in 0..count {
+            sum.gradient[part(i)] += self.gradient[i];
+            for j in 0..count {
+                sum.matrix[part(i) * count + part(j)] += self.matrix[i * count + j];
+            }
+        }
+        let mut out = Normal::new(count);
+        for i in 0..count {
+            // The other constants meet every copy.
+            let times = if i < shared { 1.0 } else { copies as f64 };
+            out.gradient[i] = times * sum.gradient[part(i)];
+            for j in 0..count {
+                let copy = |k: usize| (k < shared).then_some(k / each);
+                let apart = copy(i).zip(copy(j)).is_some_and(|(a, b)| a != b);
+                let times = if i < shared || j < shared { 1.0 } else { copies as f64 };
+                let value = times * sum.matrix[part(i) * count + part(j)];
+                out.matrix[i * count + j] = if apart { 0.0 } else { value };
+            }
+        }
+        out
+    }
+
     /// The sum of the parts, in their order.
     pub(crate) fn sum(count: usize, parts: &[Normal]) -> Self {
         let mut total = Normal::new(count);
@@ -268,6 +297,26 @@ mod tests {
     use crate::formula::expression::tests::{any_expression, cases};
     use crate::random::Random;
     use proptest::prelude::*;
+
+    /// Two messages of two constants each and a constant of both nodes: the step of the copies is that of shared ones.
+    #[test]
+    fn copies_take_the_step_of_shared_constants() {
+        let mut random = Random::new(4, 0);
+        let (mut apart, mut shared) = (Normal::new(5), Normal::new(3));
+        for row in 0..40 {
+            let [a, b, c, residual] = [0; 4].map(|_| random.normal());
+            let weight = random.uniform();
+            let rows = [[a, b, 0.0, 0.0, c], [0.0, 0.0, a, b, c]];
+            apart.add(&rows[row % 2], residual, weight);
+            shared.add(&[a, b, c], residual, weight);
+        }
+        let alike = apart.alike(2, 2);
+        let step = solve_spd(&alike.matrix, &alike.gradient).unwrap();
+        let expected = solve_spd(&shared.matrix, &shared.gradient).unwrap();
+        for (k, of) in [0, 1, 0, 1, 2].into_iter().enumerate() {
+            assert!((step[k] - expected[of]).abs() < 1e-12, "{step:?} {expected:?}");
+        }
+    }
 
     proptest! {
         #![proptest_config(cases(5000))]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::forces::Verdict;
 use super::formula::{Formula, Terms};
-use super::laws::Found;
+use super::laws::{Found, Search};
 use super::messages::{Probe, Table, Wanted};
 use super::summary::Summary;
 use super::verdict::Conclusion;
@@ -159,6 +159,12 @@ pub trait Physics {
         problems: &[Problem],
         nodes: Vec<Found>,
     ) -> Result<(Formula, f64)>;
+
+    /// A formula that was fitted to the data without the network, for data whose messages have no law, and its loss;
+    /// `None` if there is none.
+    fn direct(&self, _: Compute, _: Search) -> Result<Option<(Formula, f64)>> {
+        Ok(None)
+    }
 
     /// How well network or formula predicts.
     fn judgement(&self, at: Compute, of: Predictor) -> Result<Judgement>;

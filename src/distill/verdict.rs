@@ -128,6 +128,12 @@ impl Conclusion {
         Conclusion { found: false, sentence, baseline, network: none, formula: none }
     }
 
+    /// The conclusion on a formula that was fitted to the accelerations without the messages.
+    pub fn of_direct(mut self) -> Self {
+        self.sentence += " The laws of the messages do not hold: this pair force was fitted to the accelerations directly.";
+        self
+    }
+
     /// The sentence and the figures, as text.
     pub fn text(&self) -> String {
         let Conclusion { sentence, baseline, network, formula, .. } = self;
