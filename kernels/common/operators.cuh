@@ -44,7 +44,11 @@
     UNARY(ATAN, X, EACH(arctangent(x)), atan(x), SLOPE(d / fmaf(x, x, 1.0f)))                                  \
     UNARY(TANH, X, EACH(hyperbolic_tangent(x)), tanh(x), SLOPE(d * (1.0f - __fmul_rn(v, v))))                  \
     TERNARY(IF, X | Y | Z, EACH(x > 0 ? y : z), x > 0.0 ? y : z, FLAT, SLOPE(x > 0 ? d : 0.0f),                \
-            SLOPE(x > 0 ? 0.0f : d))
+            SLOPE(x > 0 ? 0.0f : d))                                                                           \
+    UNARY(FLOOR, NONE, EACH(floorf(x)), floor(x), FLAT)                                                        \
+    UNARY(ROUND, NONE, EACH(floorf(x + 0.5f)), floor(x + 0.5), FLAT)                                           \
+    BINARY(MOD, NONE, EACH(x - __fmul_rn(y, floorf(x / y))), x - y * floor(x / y), d,                          \
+           SLOPE(0.0f - d * ((x - v) / y)))
 
 // The operators' numbers, and a power with a small whole exponent, in f64 only.
 enum Op : unsigned {

@@ -202,6 +202,13 @@ mod tests {
             let size = at(x).abs().max(1.0);
             let value = |root: usize| e.subtree(root).eval(&[x, y, z]);
             let moderate = (0..e.nodes().len()).all(|root| value(root).abs() < 1e4);
+            // Nor many teeth of a remainder, over which the differences are a mean.
+            let teeth = |x: f64| -> Vec<f64> {
+                let remainder = |&root: &usize| e.nodes()[root] == Node::Op(Op::Mod);
+                let operands = (0..e.nodes().len()).filter(remainder).map(|root| e.subtree(root).operands());
+                operands.map(|ab| (ab[0].eval(&[x, y, z]) / ab[1].eval(&[x, y, z])).floor()).collect()
+            };
+            let moderate = moderate && teeth(x - 2e-5) == teeth(x + 2e-5);
             let smooth = moderate && (coarse - fine).abs() < 1e-6 * (fine.abs() + size) && fine.abs() < 1e6;
             if smooth && size < 1e6 && found.is_finite() {
                 prop_assert!((found - fine).abs() < 1e-4 * (fine.abs() + size), "{found} {fine}");

@@ -308,6 +308,47 @@ macro_rules! operators {
                     1 => x.where_greater(L::splat(0.0), d, L::splat(0.0)),
                     _ => x.where_greater(L::splat(0.0), L::splat(0.0), d)
                 }
+            /// the largest whole number not above a
+            Floor {
+                latex: Form(r"\left\lfloor #a\right\rfloor", ATOM),
+                rust: Form("#a..floor()", ATOM),
+                ..call("floor")
+            }
+                value(a) { a.floor() }
+                derivative(_ _) { number(0.0) }
+                vector(x) tests() { x.lane_by_lane(f64::floor) }
+                partial(d, x, y, v) { _ => L::splat(0.0) }
+            /// the nearest whole number; halves go up
+            Round {
+                latex: Form(r"\left\lfloor #a+ + 0.5\right\rfloor", ATOM),
+                // Their own round takes halves to even numbers, or away from zero.
+                numpy: Form("np.floor(#a+ + 0.5)", ATOM),
+                sympy: Form("sp.floor(#a+ + 0.5)", ATOM),
+                rust: Form("(#a+ + 0.5).floor()", ATOM),
+                c: Form("floor(#a+ + 0.5)", ATOM),
+                ..call("round")
+            }
+                value(a) { (a + 0.5).floor() }
+                derivative(_ _) { number(0.0) }
+                vector(x) tests() { x.add(L::splat(0.5)).lane_by_lane(f64::floor) }
+                partial(d, x, y, v) { _ => L::splat(0.0) }
+            /// the remainder a − b ⌊a/b⌋, with the sign of b
+            Mod {
+                units: Rule::Equal,
+                latex: Form(r"\left(#a* \,\mathrm{mod}\, #b-\right)", ATOM),
+                sympy: Call("Mod"),
+                rust: Form("(#a+ - #b^ * (#a* / #b-).floor())", ATOM),
+                c: Form("(#a+ - #b^ * floor(#a* / #b-))", ATOM),
+                ..call("mod")
+            }
+                value(a, b) { a - b * (a / b).floor() }
+                derivative(a da, b db) { da - of(Op::Floor, a / b) * db }
+                vector(x, y) tests() { x.sub(y.mul(x.div(y).lane_by_lane(f64::floor))) }
+                partial(d, x, y, v) {
+                    0 => d,
+                    // ⌊x/y⌋ = (x − v)/y.
+                    _ => L::splat(0.0).sub(d.mul(x.sub(v).div(y)))
+                }
         }
     };
 }

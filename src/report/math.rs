@@ -210,6 +210,8 @@ fn fence(tokens: &mut Tokens) -> Option<String> {
             "{" => '{',
             "}" => '}',
             "lvert" | "rvert" | "vert" => '|',
+            "lfloor" => '⌊',
+            "rfloor" => '⌋',
             _ => return None,
         },
         _ => return None,

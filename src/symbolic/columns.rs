@@ -226,6 +226,8 @@ fn rename(table: &mut Table, options: &mut Options) -> Vec<(String, String)> {
         if let Some(units) = &mut options.units {
             *units = units.split(',').map(pair).collect::<Vec<_>>().join(",");
         }
+        let (within, safe_within) = (format!("({original})"), format!("({safe})"));
+        options.shape.iter_mut().for_each(|text| *text = text.replace(&within, &safe_within));
         let quoted = format!("`{original}`");
         options
             .guess

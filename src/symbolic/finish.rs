@@ -186,7 +186,8 @@ impl<'a> Judge<'a> {
     /// A candidate with its loss, if it is allowed on the front.
     fn found(&self, candidate: Expression, loss: f64) -> Option<Found> {
         let complexity = self.rules.complexity(&candidate);
-        let admitted = loss.is_finite() && self.rules.admits(&candidate);
+        let admitted =
+            loss.is_finite() && self.rules.admits(&candidate) && self.rules.has_shape(&candidate);
         admitted.then_some(Found { complexity, loss, candidate })
     }
 

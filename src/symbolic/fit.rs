@@ -146,7 +146,7 @@ impl Options {
         }
         match self.settings(&[], &[], seed) {
             // These may name columns.
-            Err(e) if e.field.as_deref() != Some("complexity") => Err(e),
+            Err(e) if !matches!(e.field.as_deref(), Some("complexity" | "shape")) => Err(e),
             _ => Ok(()),
         }
     }

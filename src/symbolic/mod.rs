@@ -33,6 +33,7 @@ mod round;
 mod rules;
 pub mod search;
 pub mod settings;
+pub mod shape;
 mod state;
 pub mod template;
 mod terms;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::front::Select;
 use super::mutate::{KINDS, Kind};
 use super::settings::{Constraints, Settings};
+use super::shape::Shape;
 use crate::error::{Error, Result};
 use crate::formula::definition::Definition;
 use crate::formula::expression::{Expression, Op, Weights};
@@ -49,6 +50,10 @@ options! {
         limit_operands: Vec<String> = Vec::new() => [.value("LIST").hyphens()];
         /// How often operators may occur inside others, such as "exp:exp=0,sin:cos=1"
         limit_nesting: Vec<String> = Vec::new() => [.value("LIST").hyphens()];
+        /// What is known of the law: positive, negative, increasing(COLUMN), decreasing(COLUMN), convex(COLUMN),
+        /// concave(COLUMN); formulas that are not so within the range of the data are not considered
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        shape: Vec<String> = Vec::new() => [.value("LIST")];
         /// Share of the search during which formulas grow to --max-complexity
         warm_up: f64 = 0.0 => [.value("SHARE")];
         /// Weights of the mutations, such as "grow=2,delete=1" (docs/regress.md lists them)
@@ -208,6 +213,11 @@ impl Options {
             max_complexity: self.max_complexity,
             warm_up: self.warm_up,
             constraints: self.constraints()?,
+            shapes: self
+                .shape
+                .iter()
+                .map(|text| Shape::parse(text, inputs))
+                .collect::<Result<_>>()?,
             mutations: self.mutations()?,
             batch_rows: self.batch_rows,
             keep: self.keep,

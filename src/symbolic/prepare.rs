@@ -54,10 +54,10 @@ pub(super) fn joined(problems: &[Problem], options: &Options) -> Result<Option<(
         && options.units.is_none()
         && options.validation.is_none()
         && options.guess.is_empty()
+        && options.shape.is_empty()
         && options.warm_start.is_none();
     if !alone {
-        let message =
-            "cannot be combined with --template, --units, --validation, --guess or --warm-start";
+        let message = "cannot be combined with --template, --units, --validation, --guess, --shape or --warm-start";
         return Err(Error::usage(message).field("joint"));
     }
     Joint::new(problems, &options.joint).map(Some)

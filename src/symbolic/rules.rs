@@ -7,11 +7,14 @@
 
 use std::borrow::Cow;
 
+use rayon::prelude::*;
+
 use super::island;
 use super::mutate::{Grammar, crossover};
 use super::precision;
 use super::search::Problem;
 use super::settings::Settings;
+use super::shape::Requirements;
 use super::template::{Part, Template};
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Node, Op, Weights};
@@ -49,6 +52,10 @@ pub(super) struct Rules<'a> {
     frozen: Vec<(f64, u16)>,
     /// The contents of the columns beyond the table's.
     added: Vec<Added>,
+    /// What the law must be as a function of the problem's columns, …
+    shape: Option<Requirements>,
+    /// … and of the table's.
+    shape_outward: Option<Requirements>,
     /// Starting values for a fit, besides those that a candidate has, see [`Template::starts`].
     starts: Vec<Vec<(usize, f64)>>,
     median: f64,
@@ -90,10 +97,13 @@ impl<'a> Rules<'a> {
             row_loss: None,
             frozen: Vec::new(),
             added: Vec::new(),
+            shape: None,
+            shape_outward: None,
             starts: Vec::new(),
             median: rows.median(),
         };
         drop(rows);
+        rules.require_shapes();
         rules.grammars = rules.grammars(random);
         if let Some(template) = &problem.template {
             let sizes: Vec<f64> = problem.columns.iter().map(|column| size(column)).collect();
@@ -108,6 +118,31 @@ impl<'a> Rules<'a> {
                 Some(rows.filter(|&row| weights[row as usize] > 0.0).collect());
         }
         Ok(rules)
+    }
+
+    fn require_shapes(&mut self) {
+        let (problem, shapes) = (self.problem, &self.settings.shapes);
+        if shapes.is_empty() {
+            return;
+        }
+        let wide = |column: &Vec<f32>| column.iter().map(|&v| f64::from(v)).collect();
+        let seen: Vec<Vec<f64>> = problem.columns.iter().map(wide).collect();
+        let given = problem.given.as_ref();
+        let output = given.map_or((0.0, 1.0), |given| given.units.output);
+        self.shape = Some(Requirements::new(shapes, &seen, output));
+        let outward = given.map_or(&seen, |given| &given.columns);
+        self.shape_outward = Some(Requirements::new(shapes, outward, (0.0, 1.0)));
+    }
+
+    /// True if a candidate in the table's units has the shape that the law must have.
+    pub fn has_shape(&self, candidate: &Expression) -> bool {
+        let shape = self.shape_outward.as_ref();
+        shape.is_none_or(|shape| shape.hold(&self.formula(candidate)))
+    }
+
+    /// The same in the problem's own units.
+    fn has_shape_within(&self, candidate: &Expression) -> bool {
+        self.shape.as_ref().is_none_or(|shape| shape.hold(&self.formula(candidate)))
     }
 
     /// Variable k of a part costs what the column costs that it stands for in the part's first call.
@@ -471,7 +506,15 @@ impl<'a> Rules<'a> {
         candidates: &[Expression],
     ) -> Result<Vec<f64>> {
         let programs: Vec<Program> = candidates.iter().map(|e| self.program(e, false)).collect();
-        self.evaluator(evaluator).score(rows, &programs, self.loss())
+        let mut losses = self.evaluator(evaluator).score(rows, &programs, self.loss())?;
+        if self.shape.is_some() {
+            losses.par_iter_mut().zip(candidates).for_each(|(loss, e)| {
+                if loss.is_finite() && !self.has_shape_within(e) {
+                    *loss = f64::INFINITY;
+                }
+            });
+        }
+        Ok(losses)
     }
 
     /// Fits the constants of candidates, with scale and offset if `scaled`.
@@ -505,15 +548,30 @@ impl<'a> Rules<'a> {
                 fitted.scale = fitted.constants.pop().unwrap_or(1.0);
             }
         }
-        if self.starts.is_empty() {
-            return Ok(fitted);
+        if !self.starts.is_empty() {
+            fitted = self.best_starts(&fitted);
         }
+        if self.shape.is_some() {
+            fitted.par_iter_mut().zip(candidates).for_each(|(fitted, e)| {
+                let mut e = e.clone();
+                e.set_constants(&fitted.constants);
+                let e = if scaled { e.scaled(fitted.scale, fitted.offset) } else { e };
+                if fitted.loss.is_finite() && !self.has_shape_within(&e) {
+                    fitted.loss = f64::INFINITY;
+                }
+            });
+        }
+        Ok(fitted)
+    }
+
+    /// The best of the fits of each candidate from all its starts.
+    fn best_starts(&self, fitted: &[Fitted]) -> Vec<Fitted> {
         let best = |tried: &[Fitted]| {
             let evaluations = tried.iter().map(|fitted| fitted.evaluations).sum();
             let least = tried.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).cloned();
             least.map(|fitted| Fitted { evaluations, ..fitted })
         };
-        Ok(fitted.chunks(1 + self.starts.len()).filter_map(best).collect())
+        fitted.chunks(1 + self.starts.len()).filter_map(best).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::mutate::KINDS;
+use super::shape::Shape;
 use crate::formula::definition::Definition;
 use crate::formula::expression::{Expression, Node, Op, Weights};
 use crate::ops::expression::Loss;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub warm_up: f64,
     /// What formulas may not contain.
     pub constraints: Constraints,
+    /// What is known of the law as a function.
+    pub shapes: Vec<Shape>,
     /// Weight of each kind of mutation, in the order of [`KINDS`].
     pub mutations: [f64; KINDS.len()],
     /// Rows that the islands see between two synchronisations.
@@ -57,6 +60,7 @@ impl Default for Settings {
             max_complexity: 30,
             warm_up: 0.0,
             constraints: Constraints::default(),
+            shapes: Vec::new(),
             mutations: KINDS.map(|k| k.1),
             batch_rows: 512,
             keep: 1,

@@ -273,3 +273,24 @@ fn joint_targets_are_judged_by_the_loss() {
         assert!((loss - expected).abs() < 1e-3 * expected, "{loss} {expected}");
     }
 }
+
+/// Laws with jumps: whole parts, rounding, remainders.
+#[test]
+fn whole_numbers_and_remainders() {
+    let place = Place::new();
+    type OfInputs = fn(f64, f64, f64) -> f64;
+    let laws: [(&str, OfInputs); 3] = [
+        ("floor", |a, b, c| 3.0 * (2.0 * c).floor() - a * b),
+        ("round", |a, b, _| (a + b + 0.5).floor() * b),
+        ("mod", |a, b, c| 0.5 * b + a.rem_euclid(c)),
+    ];
+    for (name, law) in laws {
+        place.table("table.csv", 300, &[("y", &|a, b, c, _, _| law(a, b, c))]);
+        let operators = format!("+,-,*,{name}");
+        let arguments = ["regress", "table.csv", "--target", "y", "--operators", &operators];
+        let more = ["--evaluations", "60000", "--target-loss", "1e-6", "--overwrite", "-o", "run"];
+        let document = place.document(&[&arguments[..], &more].concat());
+        let found = exact(&document);
+        assert!(found.contains(&format!("{name}(")), "{found}");
+    }
+}

@@ -1,6 +1,7 @@
 //! What keeps formulas short, and what their names stand for.
 
 use lawsmith::formula::expression::{Expression, Node, Op};
+use lawsmith::random::Random;
 use serde_json::Value;
 
 use crate::{Place, chosen, exact, exact_entry, search};
@@ -106,4 +107,43 @@ fn definitions_are_read_in_templates_and_guesses() {
     assert!(chosen(&document, "accuracy")["loss"].as_f64().unwrap() < 1e-3, "{document}");
     let document = with(&["--guess", "bell(a) * b + 0.1 * a"], "guess");
     assert!(chosen(&document, "accuracy")["loss"].as_f64().unwrap() < 1e-5, "{document}");
+}
+
+/// True if the formula never falls as c grows, nor gets steeper, on a fine grid of the data's range.
+fn saturates(e: &Expression) -> bool {
+    let values: Vec<f64> =
+        (0..60).map(|k| e.eval(&[0.0, 0.0, 0.35 + 0.04 * f64::from(k)])).collect();
+    let rises = values.windows(2).all(|v| v[1] - v[0] >= -1e-6);
+    rises && values.windows(3).all(|v| v[2] - 2.0 * v[1] + v[0] <= 1e-6)
+}
+
+#[test]
+fn laws_have_the_shape_that_is_known() {
+    let place = Place::new();
+    let law = |c: f64, random: &mut Random| 3.0 * c / (1.0 + c) + 0.3 * random.normal();
+    place.table("table.csv", 40, &[("y", &|_, _, c, _, random| law(c, random))]);
+    let run = |more: &[&str]| {
+        let fixed = [
+            "--target",
+            "y",
+            "--inputs",
+            "c",
+            "--evaluations",
+            "30000",
+            "-o",
+            "run",
+            "--overwrite",
+        ];
+        let document = place.document(&search(&[&fixed[..], more].concat()));
+        let front = document["front"].as_array().unwrap().clone();
+        let parse =
+            |e: &Value| Expression::parse(e["equation"].as_str().unwrap(), &["a", "b", "c"]);
+        front.iter().map(|e| parse(e).unwrap()).collect::<Vec<_>>()
+    };
+    assert!(!run(&[]).iter().all(saturates), "the requirement has work to do");
+    let shaped = run(&["--shape", "increasing(c),concave(c),positive"]);
+    assert!(shaped.len() > 2 && shaped.iter().all(saturates), "{shaped:?}");
+    let refused = place.lawsmith(&search(&["--target", "y", "--shape", "increasing(d)"])).output();
+    let message = String::from_utf8(refused.unwrap().stderr).unwrap();
+    assert!(message.contains("shape: 'd' is not a column that formulas may use"), "{message}");
 }

@@ -67,6 +67,7 @@ pub struct FitResult {
     inputs: Option<Vec<String>>,
     /// True if formulas had to be consistent in units.
     units: bool,
+    shape: bool,
 }
 
 impl PreparedFit {
@@ -99,7 +100,12 @@ impl PreparedFit {
         complete_laws(folder, &fitted)?;
         let options = &self.config.options;
         let inputs = options.select_features.map(|_| fitted.names.clone());
-        let done = FitResult { fitted, inputs, units: options.units.is_some() };
+        let done = FitResult {
+            fitted,
+            inputs,
+            units: options.units.is_some(),
+            shape: !options.shape.is_empty(),
+        };
         for (name, text) in export::files(&done.fitted.laws()) {
             folder.write(name, text.as_bytes())?;
         }
@@ -158,6 +164,9 @@ impl FitResult {
     /// Why a front is empty.
     fn empty(&self) -> &'static str {
         match self.units {
+            _ if self.shape => {
+                "no formula found by the search has the shape of --shape on all rows"
+            }
             true => "no formula fits the units and is valid on all rows",
             false => "no formula found by the search is valid on all rows",
         }
