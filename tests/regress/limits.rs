@@ -145,5 +145,5 @@ fn laws_have_the_shape_that_is_known() {
     assert!(shaped.len() > 2 && shaped.iter().all(saturates), "{shaped:?}");
     let refused = place.lawsmith(&search(&["--target", "y", "--shape", "increasing(d)"])).output();
     let message = String::from_utf8(refused.unwrap().stderr).unwrap();
-    assert!(message.contains("shape: 'd' is not a column that formulas may use"), "{message}");
+    assert!(message.contains("'shape': 'd' is not a column that formulas may use"), "{message}");
 }
