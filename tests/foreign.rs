@@ -87,6 +87,10 @@ fn laws_come_back_in_the_units_of_the_data() {
     let baseline = of(&plain, "/verdict/baseline");
     assert!(of(&plain, "/verdict/network/error") < 0.7 * baseline, "{plain}");
     assert!(of(&micro, "/verdict/network/r2") > 0.3, "{micro}");
+    for (found, name) in [(&plain, "plain"), (&micro, "micro")] {
+        let share = of(found, "/verdict/formula/error") / of(found, "/verdict/baseline");
+        assert!(found["verdict"]["found"] == true && share < 1e-3, "{name}: {}", found["verdict"]);
+    }
     let laws = std::fs::read_to_string(folder.path().join("micro/laws.json")).unwrap();
     let laws: Vec<Value> = serde_json::from_str(&laws).unwrap();
     let composed: Vec<&Value> = laws.iter().filter(|law| law["stage"] == "composed").collect();
@@ -112,6 +116,67 @@ fn snapshots_are_distilled_without_a_roll_out() {
     assert_eq!(names, ["dx", "dy", "r"]);
     let formula = found["formula"].to_string();
     assert!(!formula.contains("= x") && !formula.contains(" m"), "{formula}");
+}
+
+/// A star and three planets in the plane, by leapfrog with short steps; AU, years and solar masses.
+fn planets(path: &Path) {
+    let gravity = 4.0 * std::f64::consts::PI.powi(2);
+    let masses = [1.0, 3e-6, 9.5e-4, 2.9e-4];
+    let mut x = [[0.0; 2]; 4];
+    let mut v = [[0.0; 2]; 4];
+    for (body, (radius, angle)) in [(1.0, 0.3), (1.9, 2.0), (3.4, 4.1)].into_iter().enumerate() {
+        let (sin, cos) = f64::sin_cos(angle);
+        let speed = 1.03 * f64::sqrt(gravity / radius);
+        x[body + 1] = [radius * cos, radius * sin];
+        v[body + 1] = [-speed * sin, speed * cos];
+    }
+    let pull = |x: &[[f64; 2]; 4]| {
+        let mut a = [[0.0; 2]; 4];
+        for i in 0..4 {
+            for j in (0..4).filter(|&j| j != i) {
+                let d = [x[j][0] - x[i][0], x[j][1] - x[i][1]];
+                let r = d[0].hypot(d[1]);
+                (0..2).for_each(|k| a[i][k] += gravity * masses[j] * d[k] / r.powi(3));
+            }
+        }
+        a
+    };
+    let mut table = "t,name,x,y,vx,vy,ax,ay,mass\n".to_string();
+    let (step, names) = (1e-3, ["star", "b", "c", "d"]);
+    for frame in 0..600 {
+        let a = pull(&x);
+        for i in 0..4 {
+            let t = 0.02 * f64::from(frame);
+            let _ = write!(table, "{t},{}", names[i]);
+            [x[i], v[i], a[i]].concat().iter().for_each(|value| _ = write!(table, ",{value}"));
+            let _ = writeln!(table, ",{}", masses[i]);
+        }
+        for _ in 0..20 {
+            let before = pull(&x);
+            (0..4).for_each(|i| (0..2).for_each(|k| v[i][k] += 0.5 * step * before[i][k]));
+            (0..4).for_each(|i| (0..2).for_each(|k| x[i][k] += step * v[i][k]));
+            let after = pull(&x);
+            (0..4).for_each(|i| (0..2).for_each(|k| v[i][k] += 0.5 * step * after[i][k]));
+        }
+    }
+    std::fs::write(path, table).unwrap();
+}
+
+/// In one run of planets messages need not be forces; the pair force is found all the same, and how is said.
+#[test]
+fn planets_have_the_law_of_gravity() {
+    let folder = tempfile::tempdir().unwrap();
+    planets(&folder.path().join("planets.csv"));
+    let found = distilled(folder.path(), "planets", &[]);
+    let (verdict, formula) = (&found["verdict"], found["formula"].to_string());
+    assert_eq!(verdict["found"], true, "{verdict} {formula}");
+    assert!(verdict["sentence"].as_str().unwrap().contains("directly"), "{verdict}");
+    let of = |path: &str| verdict.pointer(path).unwrap().as_f64().unwrap();
+    assert!(of("/formula/error") < 1e-4 * of("/baseline"), "{verdict} {formula}");
+    assert!(
+        formula.contains("39.4") && formula.contains("m2") && !formula.contains("m1"),
+        "{formula}"
+    );
 }
 
 /// One long run is split into blocks of time.

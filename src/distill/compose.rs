@@ -78,12 +78,12 @@ pub fn compose_run(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     let mut composed = composed(at, Some(folder), &**physics, &table, &found, how)?;
     let mut summary = Summary::read(folder)?;
     summary.verdict = physics.assess(at, Some(&composed.formula), &summary)?;
-    if summary.verdict.as_ref().is_some_and(|verdict| !verdict.found)
+    if let Some(verdict) = summary.verdict.as_ref().filter(|verdict| !verdict.is_settled())
         && let Some((formula, loss)) = physics.direct(at, how)?
-        && let Some(verdict) = physics.assess(at, Some(&formula), &summary)?
-        && verdict.found
+        && let Some(direct) = physics.assess(at, Some(&formula), &summary)?
+        && direct.is_better(verdict)
     {
-        summary.verdict = Some(verdict.of_direct());
+        summary.verdict = Some(direct.of_direct());
         composed = judged(at, &**physics, formula, loss)?;
     }
     let Composed { formula, loss, judgement } = composed;

@@ -19,7 +19,6 @@ use crate::error::Result;
 use crate::formula::expression::Expression;
 use crate::law::Body;
 use crate::model::layout::BodyLayout;
-use crate::random::Random;
 use crate::symbolic::search::Problem;
 
 /// Intervals of the spline.
@@ -36,15 +35,14 @@ const WORTH: f64 = 1.05;
 const NO_FORCE: f64 = 0.5;
 /// Points of the profile in the search for its law.
 const POINTS: usize = 500;
-/// Error of the spline itself, relative to the force.
+/// Error of the spline itself, relative to the largest force …
 const SPLINE_ERROR: f64 = 2e-3;
-/// The same where the force crosses zero, relative to its mean.
-const CROSSING_ERROR: f64 = 1e-4;
+/// … within so many points.
+const NEARBY: usize = 3 * POINTS / (2 * INTERVALS);
 /// The simplest law whose error is at most this many times the smallest is taken, …
-const AS_GOOD: f64 = 1.1;
+const AS_GOOD: f64 = 1.5;
 /// … or smaller than this fraction of the accelerations, where only rounding is left.
 const ROUNDING: f64 = 1e-5;
-const POINTS_STREAM: u64 = 0xD1;
 
 /// What a force between two bodies may be proportional to, divided by the mass that is accelerated.
 const FACTORS: [&str; 12] = [
@@ -112,7 +110,7 @@ impl Accelerations<'_> {
     pub fn law(&self, at: Compute, how: Search, last: &Graphs) -> Result<Option<(Formula, f64)>> {
         let Some(range) = self.range() else { return Ok(None) };
         let Some(profile) = self.profile(range) else { return Ok(None) };
-        let problem = self.problem(&profile, range, at.seed);
+        let problem = self.problem(&profile, range);
         let targets = vec!["force".to_string()];
         let found = search(at, None, &self.formula.terms, how, NODE, targets, vec![problem], None)?;
         let mut fitted = Vec::new();
@@ -271,34 +269,35 @@ impl Accelerations<'_> {
     }
 
     /// The search for the law of the spline.
-    fn problem(&self, profile: &Profile, [low, high]: [f64; 2], seed: u64) -> Problem {
-        let mut random = Random::new(seed, POINTS_STREAM);
+    fn problem(&self, profile: &Profile, [low, high]: [f64; 2]) -> Problem {
         let n = profile.coefficients.len();
-        let points: Vec<[f64; 3]> = (0..POINTS)
-            .map(|_| {
-                let place = random.uniform();
-                let (first, basis) = splines(place);
-                let force = (0..4).map(|k| basis[k] * profile.coefficients[first + k]).sum();
-                let mut variance = 0.0;
-                for i in 0..4 {
-                    for j in 0..4 {
-                        let at = (first + i) * n + first + j;
-                        variance += basis[i] * basis[j] * profile.covariance[at];
-                    }
+        let point = |k: usize| {
+            let place = (k as f64 + 0.5) / POINTS as f64;
+            let (first, basis) = splines(place);
+            let force: f64 = (0..4).map(|k| basis[k] * profile.coefficients[first + k]).sum();
+            let mut variance = 0.0;
+            for i in 0..4 {
+                for j in 0..4 {
+                    let at = (first + i) * n + first + j;
+                    variance += basis[i] * basis[j] * profile.covariance[at];
                 }
-                [(low + place * (high - low)).exp(), force, variance.max(0.0)]
+            }
+            ((low + place * (high - low)).exp(), force, variance.max(0.0))
+        };
+        let points: Vec<(f64, f64, f64)> = (0..POINTS).map(point).collect();
+        let errors: Vec<f64> = (0..POINTS)
+            .map(|k| {
+                // Of the size nearby, since a force may cross zero.
+                let nearby = &points[k.saturating_sub(NEARBY)..(k + NEARBY + 1).min(POINTS)];
+                let size = nearby.iter().map(|(_, force, _)| force.abs()).fold(0.0, f64::max);
+                (points[k].2 + (SPLINE_ERROR * size).powi(2)).sqrt()
             })
             .collect();
-        let mean = points.iter().map(|[_, force, _]| force.abs()).sum::<f64>() / POINTS as f64;
-        let uncertainty = |[_, force, variance]: &[f64; 3]| {
-            (variance + (SPLINE_ERROR * force).powi(2) + (CROSSING_ERROR * mean).powi(2)).sqrt()
-        };
-        let errors: Vec<f64> = points.iter().map(uncertainty).collect();
         let least = errors.iter().copied().fold(f64::INFINITY, f64::min);
         Problem {
             names: vec!["r".into()],
-            columns: vec![points.iter().map(|[r, ..]| *r as f32).collect()],
-            target: points.iter().map(|[_, force, _]| *force as f32).collect(),
+            columns: vec![points.iter().map(|point| point.0 as f32).collect()],
+            target: points.iter().map(|point| point.1 as f32).collect(),
             weights: Some(errors.iter().map(|error| (least / error) as f32).collect()),
             ..Problem::default()
         }
@@ -427,6 +426,7 @@ fn fitted(factor: usize, fitting: &[Row], judging: &[Row], own: &[usize]) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     /// Random states of systems of four bodies in the plane, with these accelerations by pair and by node.
     fn states(

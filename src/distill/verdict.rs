@@ -15,6 +15,8 @@ const EXPLAINS_SCATTER: f64 = 0.2;
 const AS_GOOD: f64 = 1.5;
 /// … or at most this fraction of the baseline's. (Planets: 4 % of it may be fifteen times the network's error.)
 const NEGLIGIBLE: f64 = 0.005;
+/// Of two laws the second is taken only if its error is less than this many times that of the first.
+const BETTER: f64 = 0.8;
 /// Errors below this fraction of the baseline's need no reason.
 const SMALL: f64 = 0.05;
 /// A network whose error is more than this fraction of the baseline's has learned nothing.
@@ -128,9 +130,21 @@ impl Conclusion {
         Conclusion { found: false, sentence, baseline, network: none, formula: none }
     }
 
+    /// True if nothing better needs to be looked for.
+    pub fn is_settled(&self) -> bool {
+        let small = |error: f64| error <= NEGLIGIBLE * self.baseline;
+        self.found && self.formula.error.is_some_and(small)
+    }
+
+    /// True if this formula is a law with a much smaller error than the other.
+    pub fn is_better(&self, other: &Conclusion) -> bool {
+        let error = |of: &Conclusion| of.formula.error.unwrap_or(f64::INFINITY);
+        self.found && (!other.found || error(self) < BETTER * error(other))
+    }
+
     /// The conclusion on a formula that was fitted to the accelerations without the messages.
     pub fn of_direct(mut self) -> Self {
-        self.sentence += " The laws of the messages do not hold: this pair force was fitted to the accelerations directly.";
+        self.sentence += " This pair force was fitted to the accelerations directly, because the laws of the messages hold less well.";
         self
     }
 

@@ -68,7 +68,8 @@ impl Columns {
             }
         }
         let others = options.target.iter().chain(&options.weights).chain(&options.sigma);
-        let needed: Vec<String> = inputs.iter().chain(others).cloned().collect();
+        let mut needed: Vec<String> = inputs.iter().chain(others).cloned().collect();
+        needed.extend(options.errors_of_inputs()?.into_iter().map(|(_, error)| error));
         let mut columns = Columns { table, options, inputs, renamed, words, notes };
         // A missing column is worse than a gap in another one: the code that asks for it reports it.
         if needed.iter().all(|name| columns.table.find(name).is_some()) {
@@ -143,8 +144,10 @@ fn indexed(options: &Options, name: &str) -> bool {
 fn numeric(table: &Table, options: &Options) -> (Vec<String>, Vec<(String, String)>) {
     let (mut found, mut left_out) = (Vec::new(), Vec::new());
     let rows = table.rows();
+    let errors = options.errors_of_inputs().unwrap_or_default();
     for (name, column) in table.names.iter().zip(&table.columns) {
-        let weighs = options.weights.iter().chain(&options.sigma).any(|other| other == name);
+        let weighs = options.weights.iter().chain(&options.sigma).any(|other| other == name)
+            || errors.iter().any(|(_, other)| other == name);
         if options.target.contains(name) || weighs {
             continue;
         }
@@ -216,6 +219,11 @@ fn rename(table: &mut Table, options: &mut Options) -> Vec<(String, String)> {
     };
     let Options { target, inputs, weights, sigma, .. } = options;
     target.iter_mut().chain(inputs).chain(weights).chain(sigma).for_each(safe);
+    for item in &mut options.x_sigma {
+        let mut names: Vec<String> = item.split('=').map(|name| name.trim().to_string()).collect();
+        names.iter_mut().for_each(safe);
+        *item = names.join("=");
+    }
     // In lists and formulas a name is followed by a sign, or stands between backquotes.
     for (safe, original) in &renamed {
         let pair = |item: &str| match item.trim_start().strip_prefix(original.as_str()) {

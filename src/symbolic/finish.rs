@@ -37,6 +37,9 @@ const ROUNDS: usize = 2;
 /// A loss of up to this many times that of rounding counts as rounding.
 const EXACT: f64 = 1.6;
 
+/// A loss of up to this fraction of the target is that of a law whose constants are fitted in double precision.
+const NEAR_ZERO: f64 = 1e-9;
+
 /// The result.
 pub(super) struct Finished {
     pub front: Front,
@@ -68,12 +71,8 @@ impl State<'_> {
     /// The final hall of fame; if time is short, without the steps that shorten formulas.
     pub(super) fn finished_hall(&self, hurried: bool) -> Finished {
         let judge = Judge::new(&self.rules);
-        let outward = |e: &Expression| match &self.problem.given {
-            Some(given) => given.outward(e),
-            None => e.clone(),
-        };
         let famous: Vec<Expression> =
-            self.memory.hall.values().flatten().map(|f| outward(&f.expression)).collect();
+            self.memory.hall.values().flatten().map(|f| self.outward(&f.expression)).collect();
         let steps = if hurried { LAST } else { FAMOUS };
         let fitted = famous.par_iter().filter_map(|e| judge.fitted(e, steps));
         let mut hall = Hall { keep: self.rules.settings.keep.max(1), best: BTreeMap::new() };
@@ -104,6 +103,34 @@ impl State<'_> {
             |found: &Found| (found.complexity, found.loss, self.rules.formula(&found.candidate));
         let kept = hall.best.values().flatten().map(formula).collect();
         Finished { front, kept, parts }
+    }
+}
+
+impl State<'_> {
+    /// True if the best formula, whose loss single precision cannot tell from zero, is as good in double precision: else
+    /// a series may have come that close.
+    pub(super) fn is_exact(&self) -> bool {
+        if self.rules.row_count() > SOME || self.rules.has_own_loss() {
+            return true;
+        }
+        let best = self.memory.hall.values().filter_map(|all| all.first());
+        let Some(best) = best.min_by(|a, b| a.loss.total_cmp(&b.loss)) else { return false };
+        let judge = Judge::new(&self.rules);
+        let best = self.outward(&best.expression);
+        let Some(found) = judge.fitted(&best, FAMOUS) else { return false };
+        let inputs = sensitivity(&self.rules, judge.few(), &found.candidate);
+        let sizes = judge.all.target().iter().map(|y| y.abs());
+        let size = NEAR_ZERO * sizes.sum::<f64>() / judge.all.rows() as f64;
+        let near = if self.rules.loss() == Loss::Mse { size * size } else { size };
+        found.loss <= near.max(EXACT * (judge.floor + inputs))
+    }
+
+    /// A candidate in the units of the table.
+    fn outward(&self, candidate: &Expression) -> Expression {
+        match &self.problem.given {
+            Some(given) => given.outward(candidate),
+            None => candidate.clone(),
+        }
     }
 }
 

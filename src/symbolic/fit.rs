@@ -5,6 +5,7 @@ use std::slice;
 
 use super::columns::Columns;
 use super::denoise::denoised;
+use super::errors::Errors;
 use super::evidence::Evidence;
 use super::front::{Entry, Front, Select};
 use super::given::OriginalData;
@@ -21,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::formula::export::Law;
 use crate::formula::expression::Expression;
 use crate::observer::Observer;
-use crate::ops::expression::Evaluator;
+use crate::ops::expression::{Evaluator, Loss};
 use crate::store::run::RunFolder;
 use crate::store::table::Table;
 
@@ -69,6 +70,8 @@ pub struct Fit {
     problems: Vec<Problem>,
     /// The table's own numbers.
     data: Data,
+    /// Standard errors of target and inputs.
+    errors: Option<Errors>,
     settings: Settings,
     /// Number of formulas of an earlier run that break the rules of this one.
     refused: usize,
@@ -176,8 +179,10 @@ impl Fit {
             |target: &String| job::problem_of_table(table, target, inputs, weights, own_units);
         let problems: Result<Vec<Problem>> = options.target.iter().map(problem).collect();
         let mut problems = problems.map_err(|e| ready.with_original_name(e))?;
-        let weights =
-            prepare::weights_of_errors(&ready).map_err(|e| ready.with_original_name(e))?;
+        let loss = if options.loss.trim() == "mse" { Loss::Mse } else { Loss::Mae };
+        let errors = Errors::new(&ready, inputs).map_err(|e| ready.with_original_name(e))?;
+        let weights = errors.as_ref().map(|errors| errors.weights(&ready, loss)).transpose();
+        let weights = weights.map_err(|e| ready.with_original_name(e))?;
         if weights.is_some() {
             problems.iter_mut().for_each(|problem| problem.weights.clone_from(&weights));
         }
@@ -220,7 +225,7 @@ impl Fit {
                 }
             }
         }
-        Ok(Fit { columns: ready, problems, data, settings, refused, joint })
+        Ok(Fit { columns: ready, problems, data, errors, settings, refused, joint })
     }
 
     /// Searches. In a run folder the laws of other targets are kept, and with `true` the search continues from what is
@@ -239,6 +244,10 @@ impl Fit {
         let resume = folder.is_some_and(|(_, resume)| resume);
         let labels = Labels { targets, stage: "table", memory: MEMORY, resume, units: Vec::new() };
         let null = options.null.filter(|count| *count > 0);
+        if let Some(errors) = &self.errors {
+            let problem = &mut self.problems[0];
+            errors.reweigh(evaluator, problem, &mut self.data, &self.settings, select, observer)?;
+        }
         // Without what an earlier run found for the actual target.
         let begun = null.map(|count| (count, self.problems.clone()));
         if let Some((folder, true)) = folder

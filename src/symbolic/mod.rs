@@ -5,6 +5,7 @@ mod constants;
 pub mod denoise;
 mod dimensional;
 mod enumerate;
+mod errors;
 pub mod evidence;
 mod finish;
 pub mod fit;

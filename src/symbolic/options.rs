@@ -67,6 +67,9 @@ options! {
         /// Column with the standard errors of the target: rows weigh 1/error^2 under mse and 1/error under mae
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sigma: Option<String> = None => [.value("COLUMN")];
+        /// With --sigma: columns with the standard errors of inputs, such as "x=dx,t=dt"; they count by the slope of the law
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        x_sigma: Vec<String> = Vec::new() => [.value("LIST").requires("sigma")];
         /// Leave out rows that lack a value in one of the columns used
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         drop_missing: bool = false;
@@ -143,6 +146,13 @@ impl Options {
         Ok(writes && row_loss.is_none() && self.template.is_none() && self.joint.is_empty())
     }
 
+    /// The inputs with standard errors, and the columns of these.
+    pub(super) fn errors_of_inputs(&self) -> Result<Vec<(String, String)>> {
+        let read =
+            |item: &String| pair(item, "x-sigma").map(|(a, b)| (a.to_string(), b.to_string()));
+        self.x_sigma.iter().map(read).collect()
+    }
+
     /// The user-defined operators.
     pub fn definitions(&self) -> Result<Vec<Definition>> {
         let define = |text: &String| Definition::parse(text).map_err(|e| e.field("define"));
@@ -189,6 +199,11 @@ impl Options {
             return Err(Error::usage("at least one operator is needed").field("operators"));
         }
         let (loss, row_loss) = loss(&self.loss, &definitions)?;
+        self.errors_of_inputs()?;
+        if self.sigma.is_none() && !self.x_sigma.is_empty() {
+            let message = "needs --sigma, the standard errors of the target";
+            return Err(Error::usage(message).field("x-sigma"));
+        }
         if self.sigma.is_some() {
             let message = match (&self.weights, &row_loss) {
                 (Some(_), _) => "cannot be combined with --weights: both weight the rows",

@@ -16,35 +16,6 @@ use crate::formula::units::Units;
 use crate::random::Random;
 use crate::store::run::RunFolder;
 
-/// Weights from the standard errors of the target, if the table has any.
-///
-/// # Errors
-/// A missing column; an error of 0 or less.
-pub(super) fn weights_of_errors(ready: &Columns) -> Result<Option<Vec<f32>>> {
-    let Columns { table, options, .. } = ready;
-    let Some(name) = &options.sigma else { return Ok(None) };
-    if table.find(name).is_none() && !table.unreadable.iter().any(|(other, _)| other == name) {
-        return Err(Error::usage(table.missing_column_message()).file(&table.path).field(name));
-    }
-    let errors = table.column(name)?;
-    if let Some(row) = errors.iter().position(|&error| error <= 0.0) {
-        let message = format!("a standard error must be larger than 0, not {}", errors[row]);
-        let error = Error::input(message).file(&table.path).field(name);
-        return Err(error.row(table.row_number(row)));
-    }
-    // Only ratios count: relative to their geometric mean they are within single precision.
-    let mean = errors.iter().map(|error| error.ln()).sum::<f64>() / errors.len() as f64;
-    let power = if options.loss.trim() == "mse" { 2.0 } else { 1.0 };
-    let weight = |error: &f64| (power * (mean - error.ln())).exp() as f32;
-    let weights: Vec<f32> = errors.iter().map(weight).collect();
-    if let Some(row) = weights.iter().position(|w| !w.is_finite()) {
-        let message = "is too far from the other standard errors for single precision";
-        let error = Error::input(message).file(&table.path).field(name);
-        return Err(error.row(table.row_number(row)));
-    }
-    Ok(Some(weights))
-}
-
 /// The targets as one problem, with `--joint`.
 pub(super) fn joined(problems: &[Problem], options: &Options) -> Result<Option<(Joint, Problem)>> {
     if options.joint.is_empty() {

@@ -5,9 +5,11 @@ use crate::device::{Device, Simd};
 use crate::formula::expression::Op;
 use crate::ops::expression::Loss;
 use crate::random::Random;
+use crate::store::table::{Column, Table};
 use crate::symbolic::enumerate::StopCheck;
 use crate::symbolic::front::Select;
 use crate::symbolic::island::Member;
+use crate::symbolic::job::problem_of_table;
 
 /// Rows of pairs of bodies: masses, charges, a distance vector and its length.
 fn pairs(n: usize, seed: u64, target: impl Fn(&[f64; 7]) -> f64) -> Problem {
@@ -182,4 +184,25 @@ fn gpu_searches_side_by_side_share_launches_and_find_what_each_finds_alone() {
     let took = evaluator.launches().unwrap();
     assert_eq!(took.requests, requests);
     assert!(took.launches < launches && launches < requests, "{took:?} {launches}");
+}
+
+/// What single precision cannot tell from a law is none while double precision can: the search goes on.
+#[test]
+fn exact_means_exact_in_double_precision() {
+    let evaluations = |ripple: f64| {
+        let x: Vec<f64> = (0..300).map(|k| 0.5 + 0.01 * f64::from(k)).collect();
+        let y: Vec<f64> = x.iter().map(|x| 2.0 * x + 1.0 + ripple * (40.0 * x).sin()).collect();
+        let table = Table {
+            names: vec!["x".into(), "y".into()],
+            columns: [x, y].map(Column::Numbers).to_vec(),
+            ..Table::default()
+        };
+        let problem = problem_of_table(&table, "y", &["x".into()], None, true).unwrap();
+        let settings = Settings { target_loss: None, ..settings(40_000) };
+        let outcome = run(&[problem], &settings).remove(0);
+        assert!(outcome.front.entries.last().unwrap().loss < 2e-7);
+        outcome.evaluations
+    };
+    let (exact, rippled) = (evaluations(0.0), evaluations(1e-7));
+    assert!(exact < 30_000 && rippled >= 40_000, "{exact} {rippled}");
 }

@@ -278,8 +278,8 @@ impl<'a> State<'a> {
                 *count += 1.0;
             }
         }
-        if self.least() <= self.resolution {
-            self.memory.exact.get_or_insert(self.memory.epochs);
+        if self.memory.exact.is_none() && self.least() <= self.resolution && self.is_exact() {
+            self.memory.exact = Some(self.memory.epochs);
         }
         self.memory.done = self.finished();
         Ok(())

@@ -187,3 +187,35 @@ fn standard_errors_weigh_the_rows() {
     let negative = refused(&["a"]);
     assert!(negative["message"].as_str().unwrap().contains("larger than 0"), "{negative}");
 }
+
+/// Where an input is uncertain the target says less, by the slope of the law.
+#[test]
+fn standard_errors_of_inputs_weigh_the_rows() {
+    let place = Place::new();
+    let error = |row: usize| [0.0, 0.6][row % 2];
+    let laws: [(&str, &crate::Law); 4] = [
+        ("y", &|_, _, c, _, random| 2.0 * c + 0.05 * random.normal()),
+        ("measured x", &|_, _, c, row, random| c + error(row) * random.normal()),
+        ("s", &|_, _, _, _, _| 0.05),
+        ("x error", &|_, _, _, row, _| error(row)),
+    ];
+    place.table("table.csv", 200, &laws);
+    let slope = |more: &[&str]| {
+        let fixed = ["--target", "y", "--inputs", "measured x", "--template", "k * `measured x`"];
+        let more = [&fixed[..], &["--loss", "mse", "-o", "run", "--overwrite"], more].concat();
+        place.document(&search(&more))["front"][0]["numbers"]["k"].as_f64().unwrap()
+    };
+    let plain = slope(&["--sigma", "s"]);
+    assert!(plain < 1.95, "uncertain rows flatten the slope: {plain}");
+    let weighed = slope(&["--sigma", "s", "--x-sigma", "measured x=x error"]);
+    assert!((weighed - 2.0).abs() < 0.02, "{weighed}");
+    let held = slope(&["--sigma", "s", "--x-sigma", "measured x=x error", "--validation", "0.2"]);
+    assert!((held - 2.0).abs() < 0.03, "{held}");
+    let refused = |more: &[&str]| {
+        place.error(&search(&[&["--target", "y", "--inputs", "measured x"][..], more].concat()))
+    };
+    let other = refused(&["--sigma", "s", "--x-sigma", "a=x error"]);
+    assert!(other["message"].as_str().unwrap().contains("'a' is not a column"), "{other}");
+    assert_eq!(refused(&["--sigma", "s", "--x-sigma", "measured x"])["field"], "x-sigma");
+    assert_eq!(refused(&["--sigma", "s", "--x-sigma", "measured x=b"])["field"], "b");
+}
