@@ -81,7 +81,7 @@ pub fn compose_run(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     if let Some(verdict) = summary.verdict.as_ref().filter(|verdict| !verdict.is_settled())
         && let Some((formula, loss)) = physics.direct(at, how)?
         && let Some(direct) = physics.assess(at, Some(&formula), &summary)?
-        && direct.is_better(verdict)
+        && direct.is_better(verdict, formula.complexity() < composed.formula.complexity())
     {
         summary.verdict = Some(direct.of_direct());
         composed = judged(at, &**physics, formula, loss)?;

@@ -15,8 +15,10 @@ const EXPLAINS_SCATTER: f64 = 0.2;
 const AS_GOOD: f64 = 1.5;
 /// … or at most this fraction of the baseline's. (Planets: 4 % of it may be fifteen times the network's error.)
 const NEGLIGIBLE: f64 = 0.005;
-/// Of two laws the second is taken only if its error is less than this many times that of the first.
+/// Of two laws the second is taken only if its error is less than this many times that of the first, …
 const BETTER: f64 = 0.8;
+/// … or than this many times, if it is simpler.
+const AS_CLOSE: f64 = 1.02;
 /// Errors below this fraction of the baseline's need no reason.
 const SMALL: f64 = 0.05;
 /// A network whose error is more than this fraction of the baseline's has learned nothing.
@@ -136,15 +138,16 @@ impl Conclusion {
         self.found && self.formula.error.is_some_and(small)
     }
 
-    /// True if this formula is a law with a much smaller error than the other.
-    pub fn is_better(&self, other: &Conclusion) -> bool {
+    /// True if this formula is a law with a much smaller error than the other, or with about the same if it is simpler.
+    pub fn is_better(&self, other: &Conclusion, simpler: bool) -> bool {
         let error = |of: &Conclusion| of.formula.error.unwrap_or(f64::INFINITY);
-        self.found && (!other.found || error(self) < BETTER * error(other))
+        let limit = if simpler { AS_CLOSE } else { BETTER };
+        self.found && (!other.found || error(self) < limit * error(other))
     }
 
     /// The conclusion on a formula that was fitted to the accelerations without the messages.
     pub fn of_direct(mut self) -> Self {
-        self.sentence += " This pair force was fitted to the accelerations directly, because the laws of the messages hold less well.";
+        self.sentence += " This pair force was fitted to the accelerations directly; the laws of the messages hold less well or are longer.";
         self
     }
 
@@ -317,6 +320,17 @@ mod tests {
         // Explaining much of almost nothing is no reason.
         let law = judged(0.01, 0.01, &ResidualSummary { place: 0.9, ..ResidualSummary::default() });
         assert!(law.found, "{law:?}");
+    }
+
+    #[test]
+    fn the_better_or_the_simpler_of_two_laws_is_taken() {
+        let none = ResidualSummary::default();
+        let [poor, good, same] = [0.1, 0.05, 0.101].map(|error| judged(0.1, error, &none));
+        assert!(poor.found && !poor.is_settled() && judged(0.1, 1e-3, &none).is_settled());
+        assert!(good.is_better(&poor, false) && !poor.is_better(&good, true));
+        assert!(same.is_better(&poor, true) && !same.is_better(&poor, false));
+        let wrong = judged(0.01, 0.4, &none);
+        assert!(!wrong.found && good.is_better(&wrong, false) && !wrong.is_better(&wrong, true));
     }
 
     #[test]
