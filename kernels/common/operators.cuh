@@ -47,8 +47,8 @@
             SLOPE(x > 0 ? 0.0f : d))                                                                           \
     UNARY(FLOOR, NONE, EACH(floorf(x)), floor(x), FLAT)                                                        \
     UNARY(ROUND, NONE, EACH(floorf(x + 0.5f)), floor(x + 0.5), FLAT)                                           \
-    BINARY(MOD, NONE, EACH(x - __fmul_rn(y, floorf(x / y))), x - y * floor(x / y), d,                          \
-           SLOPE(0.0f - d * ((x - v) / y)))
+    BINARY(MOD, NONE, EACH(x - __fmul_rn(y, floorf(x / y))), x - __dmul_rn(y, floor(x / y)), d,                \
+           SLOPE(0.0f - __fmul_rn(d, (x - v) / y)))
 
 // The operators' numbers, and a power with a small whole exponent, in f64 only.
 enum Op : unsigned {
