@@ -506,8 +506,18 @@ fn gpu_losses_of_mixed_populations_agree_with_the_reference() {
     assert!(valid > 250, "too few valid expressions to mean anything: {valid}");
 }
 
+/// The same rows from the last to the first.
+fn backward(rows: &Rows) -> Rows {
+    let flat = |lines: &[Line]| -> Vec<f32> {
+        lines.iter().flat_map(|line| line.0).take(rows.rows).collect()
+    };
+    let columns: Vec<Vec<f32>> = rows.columns.chunks(rows.lines).map(flat).collect();
+    let all: Vec<u32> = (0..rows.rows as u32).rev().collect();
+    Rows::gather(&columns, &flat(&rows.target), Some(&flat(&rows.weights)), &all)
+}
+
 /// After a few steps constants depend on every gradient: with AVX-512 they are the same; if all of the CPU's levels
-/// agree with each other, the GPU must agree with them in any case.
+/// agree with each other, in sums from either end, the GPU must agree with them in any case.
 #[test]
 fn gpu_fits_take_the_steps_of_the_processor() {
     let Some(gpu) = crate::device::test_gpu() else { return };
@@ -534,10 +544,11 @@ fn gpu_fits_take_the_steps_of_the_processor() {
         for (loss, scaled) in [(Loss::Mae, true), (Loss::Mse, false)] {
             let settings = Fit { loss, steps: 3, scaled, tolerance: 1e-3 };
             let found = fit(&gpu, &rows, &programs, settings).unwrap();
-            let others: Vec<Vec<Fitted>> = levels
-                .iter()
-                .map(|level| fit(level, &rows, &programs, settings).unwrap())
-                .collect();
+            let on = |rows: &Rows| -> Vec<Vec<Fitted>> {
+                let fits = levels.iter().map(|level| fit(level, rows, &programs, settings));
+                fits.collect::<Result<_>>().unwrap()
+            };
+            let (others, turned) = (on(&rows), on(&backward(&rows)));
             for (k, (e, found)) in expressions.iter().zip(&found).enumerate() {
                 let twins: Vec<&Fitted> = others.iter().map(|o| &o[k]).collect();
                 let what = format!("{} on {n} rows: {found:?} {twins:?}", e.text(&NAMES));
@@ -551,8 +562,9 @@ fn gpu_fits_take_the_steps_of_the_processor() {
                     let constants = constants.map(|(a, b)| pair(*a, *b)).fold(0.0, f64::max);
                     constants.max(pair(a.scale, b.scale)).max(pair(a.loss, b.loss))
                 };
-                let same = twins.iter().all(|t| t.evaluations == twins[0].evaluations);
-                let spread = twins.iter().map(|t| far(t, twins[0])).fold(0.0, f64::max);
+                let all = || twins.iter().copied().chain(turned.iter().map(|t| &t[k]));
+                let same = all().all(|t| t.evaluations == twins[0].evaluations);
+                let spread = all().map(|t| far(t, twins[0])).fold(0.0, f64::max);
                 if !found.loss.is_finite() || !same || spread > 1e-4 {
                     continue;
                 }
