@@ -175,6 +175,7 @@ fn laws_of_nodes_are_of_the_data_where_close_encounters_outweigh_all_else() {
     let [network, formula] =
         [found.summary.test_loss.network.unwrap(), composed.judgement.test.unwrap().error];
     assert!(network > 0.3 * mean, "{network} {mean}");
+    assert_eq!(composed.formula.components, found.kept.components(), "nothing was fitted directly");
     let equations = composed.formula.equations();
     assert!(formula < 1e-4 * mean, "{formula} {mean} {equations:?}");
 }

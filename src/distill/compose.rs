@@ -6,6 +6,7 @@ use super::laws::{Found, NODE, Search, search};
 use super::messages::{Messages, Table};
 use super::run::{Compute, Distilled, Judgement, Physics, Predictor, Run};
 use super::summary::Summary;
+use super::verdict::Conclusion;
 use crate::error::Result;
 use crate::network::model::Model;
 use crate::network::system::Measure;
@@ -20,11 +21,14 @@ pub struct Composed {
     pub loss: f64,
     /// Its losses on data to which nothing was fitted.
     pub judgement: Judgement,
+    /// Whether it is a law.
+    pub verdict: Option<Conclusion>,
 }
 
 /// Puts laws in place of a network: `found` holds those of its kept messages, in the order of `messages`
 /// ([`Found::of`] a front, [`Found::only`] a law); those of φv are found by a search with settings `how`. Then
-/// refits all constants together on the data the network was trained on.
+/// refits all constants together on the data the network was trained on. Data that were not simulated may get a pair
+/// force instead that is fitted to their accelerations directly (docs/design.md §4).
 ///
 /// # Errors
 /// A network trained on another system; laws that are undefined on the data; `interrupted`.
@@ -64,7 +68,7 @@ pub fn compose(
     how: Search,
 ) -> Result<Composed> {
     assert_eq!(found.len(), messages.kept.kept.len(), "a law for each kept message");
-    composed(at, None, &*system.physics(model)?, &messages.kept, found, how)
+    composed(at, None, &*system.physics(model)?, &messages.kept, found, how, &messages.summary)
 }
 
 /// `compose` for a run, in its folder.
@@ -75,21 +79,13 @@ pub fn compose_run(at: Compute, run: &Run, how: Search) -> Result<Summary> {
     let Run { folder, physics } = run;
     let table = Table::read(folder)?;
     let found = physics.found(folder, &table, how.select)?;
-    let mut composed = composed(at, Some(folder), &**physics, &table, &found, how)?;
     let mut summary = Summary::read(folder)?;
-    summary.verdict = physics.assess(at, Some(&composed.formula), &summary)?;
-    if let Some(verdict) = summary.verdict.as_ref().filter(|verdict| !verdict.is_settled())
-        && let Some((formula, loss)) = physics.direct(at, how)?
-        && let Some(direct) = physics.assess(at, Some(&formula), &summary)?
-        && direct.is_better(verdict, formula.complexity() < composed.formula.complexity())
-    {
-        summary.verdict = Some(direct.of_direct());
-        composed = judged(at, &**physics, formula, loss)?;
-    }
-    let Composed { formula, loss, judgement } = composed;
+    let Composed { formula, loss, judgement, verdict } =
+        composed(at, Some(folder), &**physics, &table, &found, how, &summary)?;
     formula.write(folder, loss)?;
     summary.formula = formula.equations();
     summary.judge(&judgement, Predictor::Formula(&formula));
+    summary.verdict = verdict;
     let observer = &folder.observer(at.observer);
     physics.show(Compute { observer, ..at }, &formula)?;
     summary.write(folder)?;
@@ -103,18 +99,24 @@ fn composed(
     table: &Table,
     found: &[Found],
     how: Search,
+    summary: &Summary,
 ) -> Result<Composed> {
     let laws = physics.laws(table, found);
     let problems = physics.node_problems(at, table, &laws)?;
     let terms = physics.terms();
     let targets = terms.outputs.clone();
     let nodes = search(at, folder, &terms, how, NODE, targets, problems.clone(), None)?;
-    let (formula, loss) = physics.settle(at, table, laws, &problems, nodes)?;
-    judged(at, physics, formula, loss)
-}
-
-fn judged(at: Compute, physics: &dyn Physics, formula: Formula, loss: f64) -> Result<Composed> {
+    let (mut formula, mut loss) = physics.settle(at, table, laws, &problems, nodes)?;
+    let mut verdict = physics.assess(at, Some(&formula), summary)?;
+    if let Some(of_messages) = verdict.as_ref().filter(|verdict| !verdict.is_settled())
+        && let Some(direct) = physics.direct(at, how)?
+        && let Some(of_direct) = physics.assess(at, Some(&direct.0), summary)?
+        && of_direct.is_better(of_messages, direct.0.complexity() < formula.complexity())
+    {
+        (formula, loss) = direct;
+        verdict = Some(of_direct.of_direct());
+    }
     let mut judgement = physics.judgement(at, Predictor::Formula(&formula))?;
     judgement.fitted = judgement.fitted.or(Some(Measure::plain(loss)));
-    Ok(Composed { formula, loss, judgement })
+    Ok(Composed { formula, loss, judgement, verdict })
 }

@@ -1,6 +1,6 @@
 //! A pair force fitted to accelerations directly, for data whose messages have no law.
 //!
-//! A network can predict well with messages that are no forces. In one run of planets the masses tell the bodies
+//! A network can predict well with messages that are not forces. In one run of planets the masses tell the bodies
 //! apart and the velocities tell the forces; in close encounters messages saturate. Where the composed formula is no
 //! law, the accelerations are fitted by
 //!
@@ -15,7 +15,7 @@ use super::laws::{NODE, Search, search};
 use super::linear::solve_spd;
 use super::nodes::Graphs;
 use super::run::Compute;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::formula::expression::Expression;
 use crate::law::Body;
 use crate::model::layout::BodyLayout;
@@ -44,6 +44,9 @@ const AS_GOOD: f64 = 1.5;
 /// … or smaller than this fraction of the accelerations, where only rounding is left.
 const ROUNDING: f64 = 1e-5;
 
+const STOPPED: &str = "stopped while fitting a pair force; the laws are kept: distill --resume continues from there, \
+                       compose starts again";
+
 /// What a force between two bodies may be proportional to, divided by the mass that is accelerated.
 const FACTORS: [&str; 12] = [
     "1",
@@ -60,7 +63,7 @@ const FACTORS: [&str; 12] = [
     "q1*q2*m2/m1",
 ];
 
-/// Own terms of a node, by axis `k`; the coefficient of each is fitted, once for every axis.
+/// Own terms of a node along the axis `K`; each has a coefficient for every axis.
 const OWN: [&str; 5] = ["1", "vK", "vK / m", "K", "K / m"];
 
 /// The data and the variables that the formula may have.
@@ -89,7 +92,7 @@ struct Profile {
     own: Vec<usize>,
     /// The spline's coefficients, then those of the own terms.
     coefficients: Vec<f64>,
-    /// The standard errors' matrix, `[coefficients, coefficients]`.
+    /// Of the coefficients, `[coefficients, coefficients]`.
     covariance: Vec<f64>,
     /// Weighted error on the states for judging, relative to the accelerations.
     error: f64,
@@ -110,9 +113,14 @@ impl Accelerations<'_> {
     pub fn law(&self, at: Compute, how: Search, last: &Graphs) -> Result<Option<(Formula, f64)>> {
         let Some(range) = self.range() else { return Ok(None) };
         let Some(profile) = self.profile(range) else { return Ok(None) };
+        at.observer.note("fitting a pair force to the accelerations directly");
         let problem = self.problem(&profile, range);
         let targets = vec!["force".to_string()];
-        let found = search(at, None, &self.formula.terms, how, NODE, targets, vec![problem], None)?;
+        let found = search(at, None, &self.formula.terms, how, NODE, targets, vec![problem], None);
+        let found = found.map_err(|e| match e.kind {
+            Kind::Interrupted => Error::interrupted(STOPPED),
+            _ => e,
+        })?;
         let mut fitted = Vec::new();
         for entry in &found[0].front.entries {
             let mut formula = self.compose(&profile, &entry.expression);
@@ -245,7 +253,17 @@ impl Accelerations<'_> {
                 best = Some(profile);
             }
         }
-        best.filter(|profile| profile.error < NO_FORCE)
+        let best = best.filter(|profile| profile.error < NO_FORCE)?;
+        // Where own terms explain as much there is no pair force.
+        let without_pairs = |graphs: &Graphs| {
+            let mut rows = self.rows(graphs, &factors[best.factor], &own, range);
+            rows.iter_mut().for_each(|row| row.values[..SPLINE].fill(0.0));
+            rows
+        };
+        let all: Vec<usize> = (0..own.len()).collect();
+        let [fitting, judging] = [self.fitting, self.judging].map(without_pairs);
+        let alone = fitted(best.factor, &fitting, &judging, &all)?;
+        (alone.error > WORTH * best.error).then_some(best)
     }
 
     /// The factors whose variables are allowed.
@@ -521,6 +539,8 @@ mod tests {
     fn what_is_no_pair_force_has_no_law() {
         let none = law(|_, _, _| 0.0, |a, axis| (9.0 * a.position[axis]).sin());
         assert!(none.is_none());
+        let alone = law(|_, _, _| 0.0, |a, axis| 0.3 - 0.4 * a.velocity[axis]);
+        assert!(alone.is_none(), "{:?}", alone.map(|(formula, _)| formula.equations()));
     }
 
     #[test]

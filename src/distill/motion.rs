@@ -72,11 +72,7 @@ impl Formula {
         bodies: usize,
         observer: &dyn Observer,
     ) -> Result<f64> {
-        self.refit_by(
-            observer,
-            |formula| Ok(formula.loss(features, targets, bodies)),
-            |formula, loss| Ok(Some(formula.normal_equations(features, targets, bodies, loss))),
-        )
+        self.refit_as(features, targets, bodies, observer, |_, equations| equations)
     }
 
     /// The same for messages that are the components of one central force along the axes: their constants stay
@@ -91,22 +87,34 @@ impl Formula {
         bodies: usize,
         observer: &dyn Observer,
     ) -> Result<f64> {
-        let axes = self.messages.len();
-        self.refit_by(
-            observer,
-            |formula| Ok(formula.loss(features, targets, bodies)),
-            |formula, loss| {
-                let each = formula.messages[0].constants().len();
-                let equations = formula.normal_equations(features, targets, bodies, loss);
-                Ok(Some(if each > 0 { equations.alike(axes, each) } else { equations }))
-            },
-        )?;
+        self.refit_as(features, targets, bodies, observer, |formula, equations| {
+            equations.alike(formula.messages.len(), formula.messages[0].constants().len())
+        })?;
         // Equal up to the order of the sums.
         let constants = self.messages[0].constants();
         for message in &mut self.messages[1..] {
             message.set_constants(&constants);
         }
         Ok(self.loss(features, targets, bodies))
+    }
+
+    /// Refits with `adapted` equations.
+    fn refit_as(
+        &mut self,
+        features: &[f32],
+        targets: &[f32],
+        bodies: usize,
+        observer: &dyn Observer,
+        adapted: impl Fn(&Self, Normal) -> Normal,
+    ) -> Result<f64> {
+        self.refit_by(
+            observer,
+            |formula| Ok(formula.loss(features, targets, bodies)),
+            |formula, loss| {
+                let equations = formula.normal_equations(features, targets, bodies, loss);
+                Ok(Some(adapted(formula, equations)))
+            },
+        )
     }
 
     fn normal_equations(

@@ -147,7 +147,8 @@ impl Conclusion {
 
     /// The conclusion on a formula that was fitted to the accelerations without the messages.
     pub fn of_direct(mut self) -> Self {
-        self.sentence += " This pair force was fitted to the accelerations directly; the laws of the messages hold less well or are longer.";
+        self.sentence += " This pair force was fitted to the accelerations directly; the laws of the messages \
+                          hold less well or are longer.";
         self
     }
 

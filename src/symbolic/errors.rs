@@ -20,14 +20,14 @@ use crate::store::table::Table;
 const FIRST_LAW: u64 = 20_000;
 
 /// Standard errors of a table with a single target.
-pub(super) struct Errors {
+pub(super) struct StandardErrors {
     /// `[row]`
     target: Vec<f64>,
     /// Of inputs, by name: `[row]` each.
     inputs: Vec<(String, Vec<f64>)>,
 }
 
-impl Errors {
+impl StandardErrors {
     /// Those that the options name, for the inputs `names`; `None` if they name none.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Errors {
             }
             inputs.push((input, column(table, &name, |error| error >= 0.0, "0 or more")?));
         }
-        Ok(Some(Errors { target, inputs }))
+        Ok(Some(StandardErrors { target, inputs }))
     }
 
     /// Weights from the errors of the target alone.
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn errors_of_inputs_count_by_the_slope() {
         let law = Expression::parse("3 * x + y ^ 2", &["x", "y"]).unwrap();
-        let errors = Errors {
+        let errors = StandardErrors {
             target: vec![0.3, 0.4],
             inputs: vec![("x".into(), vec![0.1, 0.1]), ("y".into(), vec![0.0, 0.2])],
         };

@@ -5,7 +5,7 @@ use std::slice;
 
 use super::columns::Columns;
 use super::denoise::denoised;
-use super::errors::Errors;
+use super::errors::StandardErrors;
 use super::evidence::Evidence;
 use super::front::{Entry, Front, Select};
 use super::given::OriginalData;
@@ -71,7 +71,7 @@ pub struct Fit {
     /// The table's own numbers.
     data: Data,
     /// Standard errors of target and inputs.
-    errors: Option<Errors>,
+    errors: Option<StandardErrors>,
     settings: Settings,
     /// Number of formulas of an earlier run that break the rules of this one.
     refused: usize,
@@ -180,7 +180,8 @@ impl Fit {
         let problems: Result<Vec<Problem>> = options.target.iter().map(problem).collect();
         let mut problems = problems.map_err(|e| ready.with_original_name(e))?;
         let loss = if options.loss.trim() == "mse" { Loss::Mse } else { Loss::Mae };
-        let errors = Errors::new(&ready, inputs).map_err(|e| ready.with_original_name(e))?;
+        let errors =
+            StandardErrors::new(&ready, inputs).map_err(|e| ready.with_original_name(e))?;
         let weights = errors.as_ref().map(|errors| errors.weights(&ready, loss)).transpose();
         let weights = weights.map_err(|e| ready.with_original_name(e))?;
         if weights.is_some() {

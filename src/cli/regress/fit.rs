@@ -67,6 +67,7 @@ pub struct FitResult {
     inputs: Option<Vec<String>>,
     /// True if formulas had to be consistent in units.
     units: bool,
+    /// True if formulas had to have a known shape.
     shape: bool,
 }
 
