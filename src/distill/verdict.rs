@@ -15,6 +15,8 @@ const EXPLAINS_SCATTER: f64 = 0.2;
 const AS_GOOD: f64 = 1.5;
 /// … or at most this fraction of the baseline's. (Planets: 4 % of it may be fifteen times the network's error.)
 const NEGLIGIBLE: f64 = 0.005;
+/// A formula with an error above this fraction of the baseline's may be an approximation, however good the network is.
+const ROUGH: f64 = 0.02;
 /// Of two laws the second is taken only if its error is less than this many times that of the first, …
 const BETTER: f64 = 0.8;
 /// … or than this many times, if it is simpler.
@@ -198,7 +200,9 @@ fn judge(
         };
         let r2 = formula.r2.map_or(String::new(), |r2| format!(" (R² {r2:.4})"));
         let error = figures(of_formula);
-        let text = format!("A law: its error on unseen data is {error}{r2}{noise}{range}.");
+        let rough = of_formula > ROUGH * baseline && !is_noise && !left.scatter;
+        let what = if rough { "A law, or an approximation of one" } else { "A law" };
+        let text = format!("{what}: its error on unseen data is {error}{r2}{noise}{range}.");
         return (true, text);
     }
     if let Some(noise) = noise
@@ -287,8 +291,13 @@ mod tests {
     fn a_good_formula_is_a_law_and_a_bad_one_says_why() {
         let none = ResidualSummary::default();
         let law = judged(0.02, 0.001, &none);
-        assert!(law.found && law.sentence.starts_with("A law"), "{law:?}");
+        assert!(law.found && law.sentence.starts_with("A law: "), "{law:?}");
         assert!(law.formula.r2.unwrap() > 0.9999 && law.baseline > 1.5, "{law:?}");
+        let rough = judged(0.1, 0.1, &none);
+        assert!(
+            rough.found && rough.sentence.starts_with("A law, or an approximation"),
+            "{rough:?}"
+        );
         let worse = judged(0.01, 0.32, &none);
         assert!(
             !worse.found && worse.sentence.contains("times worse than the network"),
