@@ -44,6 +44,7 @@ pub mod distill;
 pub mod error;
 pub mod formula;
 pub mod law;
+mod linear;
 pub mod model;
 pub mod nbody;
 pub mod network;

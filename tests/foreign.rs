@@ -102,6 +102,33 @@ fn laws_come_back_in_the_units_of_the_data() {
     assert!(report.contains(begin), "the report has no verdict");
 }
 
+/// Runs of three, four and five bodies in one table, and as arrays in which bodies that are not there are NaN, give the
+/// law of them all.
+#[test]
+fn runs_of_different_numbers_of_bodies_have_one_law() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(format!("{name}.csv"));
+    let mut all = String::new();
+    for (part, bodies) in [3, 4, 5].into_iter().enumerate() {
+        springs(&path("part"), [14, 20, bodies], 1.0, [1.0; 3]);
+        let table = std::fs::read_to_string(path("part")).unwrap();
+        for (row, line) in table.lines().enumerate().filter(|(row, _)| *row > 0 || part == 0) {
+            let number = if row > 0 { part.to_string() } else { String::new() };
+            let _ = writeln!(all, "{number}{line}");
+        }
+    }
+    std::fs::write(path("several"), all).unwrap();
+    let found = distilled(folder.path(), "several", &[]);
+    let of = |path: &str| found["verdict"].pointer(path).unwrap().as_f64().unwrap();
+    assert!(found["verdict"]["found"] == true, "{found}");
+    assert!(of("/formula/error") < 1e-3 * of("/baseline"), "{found}");
+    assert!(of("/network/r2") > 0.3, "{found}");
+    let run = folder.path().join("several");
+    let predicted = lawsmith(&["predict", text(&run), "--rollout", "--frames", "5"]);
+    let loss = predicted["test_loss"]["formula"].as_f64().unwrap();
+    assert!(loss < 1e-3 * of("/baseline"), "{predicted}");
+}
+
 /// Snapshots lead nowhere: the work ends without a roll-out, and masses that are the same are in no law.
 #[test]
 fn snapshots_are_distilled_without_a_roll_out() {
@@ -177,6 +204,53 @@ fn planets_have_the_law_of_gravity() {
         formula.contains("39.4") && formula.contains("m2") && !formula.contains("m1"),
         "{formula}"
     );
+}
+
+/// Masses that nobody gave are noticed, and inferred from positions alone.
+#[test]
+fn masses_of_planets_are_inferred_from_their_motion() {
+    let folder = tempfile::tempdir().unwrap();
+    let (given, data) = (folder.path().join("given.csv"), folder.path().join("data.safetensors"));
+    planets(&given);
+    // Times, names and positions.
+    let table = std::fs::read_to_string(&given).unwrap();
+    let rows = table.lines().map(|row| row.split(',').take(4).collect::<Vec<_>>().join(","));
+    let alone = folder.path().join("alone.csv");
+    std::fs::write(&alone, rows.collect::<Vec<_>>().join("\n")).unwrap();
+    let import = ["import", text(&alone), "-o", text(&data), "--overwrite"];
+    let plain = lawsmith(&import);
+    assert!(plain["notes"].to_string().contains("--infer-masses finds them"), "{plain}");
+    assert!(plain["inferred"].is_null());
+    let found = lawsmith(&[&import[..], &["--infer-masses"]].concat());
+    assert_eq!(found["inferred"]["differs"], "pull", "{found}");
+    let bodies = found["inferred"]["bodies"].as_array().unwrap();
+    for (of, (name, mass)) in
+        bodies.iter().zip([("star", 1.0), ("b", 3e-6), ("c", 9.5e-4), ("d", 2.9e-4)])
+    {
+        assert_eq!(of["body"], name);
+        let [found, error] = ["mass", "error"].map(|key| of[key].as_f64().unwrap());
+        assert!((found - mass).abs() < 0.05 * mass, "{of}");
+        assert!((found - mass).abs() < 6.0 * error + 1e-3 * mass, "{of}");
+    }
+    let kept = lawsmith::nbody::dataset::Dataset::open(&data).unwrap();
+    let ratio = kept.masses()[2] / kept.masses()[0];
+    assert!((ratio / 9.5e-4 - 1.0).abs() < 0.05, "{ratio}");
+
+    let refused = |path: &Path| {
+        let options = ["--json", "-q", "import", text(path), "-o", text(&data), "--overwrite"];
+        let mut command = Command::cargo_bin("lawsmith").unwrap();
+        let output = command.args(options).arg("--infer-masses").output().unwrap();
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), document["error"]["message"].as_str().unwrap().to_string())
+    };
+    let (code, message) = refused(&given);
+    assert!(code == Some(2) && message.contains("they are in the file"), "{message}");
+    springs(&alone, [20, 10, 3], 0.0, [1.0; 3]);
+    let rows = std::fs::read_to_string(&alone).unwrap();
+    let rows = rows.lines().map(|row| row.rsplit_once(',').unwrap().0);
+    std::fs::write(&alone, rows.collect::<Vec<_>>().join("\n")).unwrap();
+    let (code, message) = refused(&alone);
+    assert!(code == Some(1) && message.contains("cannot be inferred"), "{message}");
 }
 
 /// One long run is split into blocks of time.

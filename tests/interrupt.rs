@@ -35,8 +35,8 @@ fn a_refit_stops_at_the_next_round() {
     let targets = [1.0, 0.5, -2.0, 0.3];
 
     let mut whole = formula.clone();
-    let before = whole.loss(&features, &targets, 2);
-    assert!(whole.refit(&features, &targets, 2, &Keyboard).unwrap() < before);
+    let before = whole.loss(&features, &targets, &[2]);
+    assert!(whole.refit(&features, &targets, &[2], &Keyboard).unwrap() < before);
 
     interrupt::install();
     // SAFETY: the signal has a handler that sets a flag.
@@ -46,8 +46,8 @@ fn a_refit_stops_at_the_next_round() {
         assert!(begun.elapsed() < Duration::from_secs(60), "no handler");
         std::thread::sleep(Duration::from_millis(1));
     }
-    let error = formula.refit(&features, &targets, 2, &Keyboard).unwrap_err();
+    let error = formula.refit(&features, &targets, &[2], &Keyboard).unwrap_err();
     assert_eq!((error.kind, error.exit_code()), (Kind::Interrupted, 130));
     assert!(error.message.contains("--resume continues from there"), "{error}");
-    assert_eq!(formula.loss(&features, &targets, 2), before, "no round was begun");
+    assert_eq!(formula.loss(&features, &targets, &[2]), before, "no round was begun");
 }

@@ -161,6 +161,7 @@ fn laws_of_nodes_are_of_the_data_where_close_encounters_outweigh_all_else() {
         charges: vec![0.0; runs * bodies],
         times: (0..frames).map(|k| k as f64).collect(),
         lengths: vec![],
+        counts: vec![],
     };
     let data = Dataset::new(about(runs, frames, bodies), arrays).unwrap();
     assert!(Tails::of(&data).is_some());
@@ -251,6 +252,7 @@ fn what_makes_no_sense_in_memory_is_named() {
         charges: vec![1.0; about.runs * about.bodies],
         times: (0..about.frames).map(|k| k as f64).collect(),
         lengths: vec![],
+        counts: vec![],
     };
     let about = |bodies| about(2, 3, bodies);
     let error = |about: About, change: fn(&mut Arrays)| {

@@ -37,6 +37,10 @@ pub struct Import {
     /// Number of frames that the polynomial is fitted to [default: the one with the smallest error]
     #[arg(long, value_name = "N")]
     window: Option<usize>,
+    /// Infer the masses, which the file does not have, from the motion: up to a common factor, for bodies with one force
+    /// between each pair; and charges if there are none either
+    #[arg(long)]
+    infer_masses: bool,
     #[command(flatten)]
     output: OutputFile,
 }
@@ -52,16 +56,17 @@ impl Import {
             bodies: self.bodies,
             edges: self.edges,
         };
-        let summary = import::import(&self.table, output, &options, settings)?;
-        let frames = match summary.fewest_frames {
-            fewest if fewest < summary.frames => format!("{fewest} to {}", summary.frames),
-            _ => summary.frames.to_string(),
+        let summary = import::import(&self.table, output, &options, settings, self.infer_masses)?;
+        let range = |fewest: usize, most: usize| match fewest < most {
+            true => format!("{fewest} to {most}"),
+            false => most.to_string(),
         };
+        let frames = range(summary.fewest_frames, summary.frames);
+        let bodies = range(summary.fewest_bodies, summary.bodies);
         let mut text = format!(
-            "{}: {} runs of {frames} frames of {} bodies in {} dimensions",
+            "{}: {} runs of {frames} frames of {bodies} bodies in {} dimensions",
             output.display(),
             summary.runs,
-            summary.bodies,
             summary.dim,
         );
         if !summary.made.is_empty() {

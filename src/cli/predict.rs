@@ -61,17 +61,16 @@ impl Predict {
             .file(folder.path()));
         }
         let (data, runs) = self.data(&folder, model)?;
-        let bodies = data.about.bodies;
-        let network = |features: &[f32]| {
-            let graphs = features.len() / (bodies * model.shape.n_features);
-            model.accelerations(&context.device, features, graphs, bodies)
+        let network = |features: &[f32], bodies: &[u32]| {
+            model.accelerations(&context.device, features, bodies)
         };
         let formula = run.formula()?;
         // The user's units of a loss of 1.
         let unit = data.about.units().acceleration();
         let of_formula = match &formula {
             Some(formula) => {
-                let of = |features: &[f32]| Ok(formula.accelerations(features, bodies));
+                let of =
+                    |features: &[f32], bodies: &[u32]| Ok(formula.accelerations(features, bodies));
                 Some(unit * loss(&data, &runs, of)?)
             }
             None => None,
@@ -126,19 +125,20 @@ impl Predict {
 fn loss(
     data: &Dataset,
     runs: &[usize],
-    mut accelerate: impl FnMut(&[f32]) -> Result<Vec<f32>>,
+    accelerate: impl Fn(&[f32], &[u32]) -> Result<Vec<f32>>,
 ) -> Result<f64> {
     let all = runs.len() * data.about.frames;
     let graphs: Vec<usize> = (0..all.min(GRAPHS)).map(|k| k * all / all.min(GRAPHS)).collect();
     let (mut sum, mut nodes) = (0.0, 0);
     for graphs in graphs.chunks(256) {
-        let (mut features, mut targets) = (Vec::new(), Vec::new());
+        let (mut features, mut targets, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
         for graph in graphs {
             let (run, frame) = (runs[graph / data.about.frames], graph % data.about.frames);
             data.features(run, frame, &mut features);
             targets.extend_from_slice(data.targets(run, frame));
+            bodies.push(data.bodies(run) as u32);
         }
-        let found = accelerate(&features)?;
+        let found = accelerate(&features, &bodies)?;
         sum += l1(&targets, &found);
         nodes += targets.len() / data.about.dim;
     }

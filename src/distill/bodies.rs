@@ -172,9 +172,12 @@ impl Bodies {
         };
         let external = self.model.about.settings.external();
         let place = if external { 0.0 } else { share(&graphs.places()) };
-        let mut errors = vec![0.0; bodies];
-        for (node, left) in left.chunks_exact(dim).enumerate() {
-            errors[node % bodies] += left.iter().map(|l| l.abs()).sum::<f64>();
+        // Where runs have different numbers of bodies, the same number means different bodies.
+        let mut errors = vec![0.0; if data.is_ragged() { 0 } else { bodies }];
+        if !errors.is_empty() {
+            for (node, left) in left.chunks_exact(dim).enumerate() {
+                errors[node % bodies] += left.iter().map(|l| l.abs()).sum::<f64>();
+            }
         }
         let message = |c: &ComponentSummary| {
             let law = c.law.as_ref()?;
@@ -185,8 +188,8 @@ impl Bodies {
         ResidualSummary {
             noise: data.about.origin["acceleration_error"]["median"].as_f64(),
             place,
-            time: share(&waves(moments, bodies)),
-            bodies: errors.iter().map(|e| unit * e / graphs.count as f64).collect(),
+            time: share(&waves(moments, &graphs.bodies)),
+            bodies: errors.iter().map(|e| unit * e / graphs.count() as f64).collect(),
             message: summary.components.iter().filter_map(message).reduce(f64::max),
             scatter: false,
             range: format!(
@@ -213,7 +216,7 @@ impl Bodies {
         let (trained, _) = split(&data, self.model.about.settings.seed)?;
         let graphs = Graphs::sample(&data, &trained.runs, count, seed);
         let messages = laws.iter().map(|law| law.chosen.clone()).collect();
-        let sums = self.formula(table, messages, vec![]).sums(&graphs.features, graphs.bodies);
+        let sums = self.formula(table, messages, vec![]).sums(&graphs.features, &graphs.bodies);
         Ok(sums.iter().all(|sum| sum.is_finite()).then_some((graphs, sums)))
     }
 
@@ -431,7 +434,7 @@ impl Physics for Bodies {
         let graphs = self.graphs(REFIT_GRAPHS);
         let train = Graphs::sample(&data, &trained.runs, graphs, at.seed.wrapping_add(2));
         let loss = formula
-            .refit(&train.features, &train.targets, train.bodies, at.observer)
+            .refit(&train.features, &train.targets, &train.bodies, at.observer)
             .map_err(|e| match &self.source {
                 Source::Folder(folder) => e.file(folder.path()),
                 Source::Memory(_) => e,
@@ -498,7 +501,7 @@ impl Physics for Bodies {
         let (graphs, moments) =
             Graphs::dated(data, runs, self.graphs(LOSS_GRAPHS), at.seed.wrapping_add(3));
         let network = graphs.network_accelerations(&at.device, &self.model)?;
-        let formula = formula.map(|f| f.accelerations(&graphs.features, graphs.bodies));
+        let formula = formula.map(|f| f.accelerations(&graphs.features, &graphs.bodies));
         let leftover = self.leftover(data, &graphs, &moments, &network, summary);
         let unit = self.unit();
         let users = |a: &[f32]| a.iter().map(|&a| unit * f64::from(a)).collect::<Vec<f64>>();

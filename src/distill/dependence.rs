@@ -1,7 +1,7 @@
 //! Whether outputs depend on more than the variables that explain them: linear fits on one half of the rows,
 //! judged on the other half.
 
-use super::linear::fit;
+use crate::linear::fit;
 
 /// Velocities matter if they reduce the unexplained variance by this fraction, …
 const TELLS: f64 = 0.1;
@@ -56,9 +56,13 @@ pub fn velocities_tell(names: &[String], columns: &[Vec<f32>], targets: &[Vec<f3
 
 /// Functions of time, `[column][node]`, for graphs of `bodies` bodies at these moments of their runs (0 to 1):
 /// drifts, and waves of up to eight periods per run.
-pub fn waves(moments: &[f64], bodies: usize) -> Vec<Vec<f64>> {
+pub fn waves(moments: &[f64], bodies: &[u32]) -> Vec<Vec<f64>> {
     let nodes = |of: &dyn Fn(f64) -> f64| -> Vec<f64> {
-        moments.iter().flat_map(|&t| std::iter::repeat_n(of(t), bodies)).collect()
+        moments
+            .iter()
+            .zip(bodies)
+            .flat_map(|(&t, &n)| std::iter::repeat_n(of(t), n as usize))
+            .collect()
     };
     let mut columns = vec![nodes(&|t| t), nodes(&|t| t * t)];
     for periods in 1..=8 {

@@ -9,24 +9,18 @@
 //! with a factor w of masses and charges, f a cubic spline in ln r (linear least squares), and constants, drag and
 //! place. Symbolic regression then finds f, and all constants are refitted on accelerations through the sums.
 
-use super::edges::{Inputs, body};
+use super::edges::Inputs;
 use super::formula::Formula;
 use super::laws::{NODE, Search, search};
-use super::linear::solve_spd;
 use super::nodes::Graphs;
 use super::run::Compute;
 use crate::error::{Error, Kind, Result};
-use crate::formula::expression::Expression;
-use crate::law::Body;
+use crate::formula::expression::{Expression, Node, Op};
+use crate::linear::Normal;
 use crate::model::layout::BodyLayout;
+use crate::nbody::spline::{INTERVALS, SPLINE, range, splines};
 use crate::symbolic::search::Problem;
 
-/// Intervals of the spline.
-const INTERVALS: usize = 24;
-/// Coefficients of the spline.
-const SPLINE: usize = INTERVALS + 3;
-/// The spline covers all distances but this share of the smallest and of the largest; rows with others are left out.
-const OUTLYING: f64 = 0.002;
 /// Ridge of the least squares, relative to the diagonal.
 const RIDGE: f64 = 1e-9;
 /// Own terms stay if the error without them is this many times larger.
@@ -43,6 +37,9 @@ const NEARBY: usize = 3 * POINTS / (2 * INTERVALS);
 const AS_GOOD: f64 = 1.5;
 /// … or smaller than this fraction of the accelerations, where only rounding is left.
 const ROUNDING: f64 = 1e-5;
+
+/// Exponents this near to whole numbers are tried as these.
+const NEAR_WHOLE: f64 = 0.35;
 
 const STOPPED: &str = "stopped while fitting a pair force; the laws are kept: distill --resume continues from there, \
                        compose starts again";
@@ -122,10 +119,14 @@ impl Accelerations<'_> {
             _ => e,
         })?;
         let mut fitted = Vec::new();
-        for entry in &found[0].front.entries {
-            let mut formula = self.compose(&profile, &entry.expression);
+        let laws = found[0].front.entries.iter().flat_map(|entry| {
+            let whole = with_whole_exponents(&entry.expression);
+            whole.into_iter().chain([entry.expression.clone()])
+        });
+        for law in laws {
+            let mut formula = self.compose(&profile, &law);
             let Graphs { features, targets, bodies, .. } = self.fitting;
-            formula.refit_alike(features, targets, *bodies, at.observer)?;
+            formula.refit_alike(features, targets, bodies, at.observer)?;
             let error = self.error(&formula);
             if error.is_finite() {
                 fitted.push((error, formula));
@@ -134,22 +135,18 @@ impl Accelerations<'_> {
         let Some(least) = fitted.iter().map(|(error, _)| *error).reduce(f64::min) else {
             return Ok(None);
         };
-        // Fronts begin with the simplest.
+        // Fronts begin with the simplest, and whole exponents are simpler than others.
         let good = fitted.into_iter().find(|(error, _)| *error <= (AS_GOOD * least).max(ROUNDING));
         let (_, mut formula) = good.expect("the best is as good as the best");
-        let loss = formula.refit_alike(&last.features, &last.targets, last.bodies, at.observer)?;
+        let loss = formula.refit_alike(&last.features, &last.targets, &last.bodies, at.observer)?;
         Ok(loss.is_finite().then_some((formula, loss)))
     }
 
     /// Logarithms of the smallest and the largest distance of the spline.
     fn range(&self) -> Option<[f64; 2]> {
-        let mut distances = Vec::new();
-        self.pairs(self.fitting, |_, values| distances.push(values[self.distance()]));
-        distances.sort_by(f64::total_cmp);
-        let last = distances.len().checked_sub(1)? as f64;
-        let at = |share: f64| distances[(share * last).round() as usize].ln();
-        let [low, high] = [at(OUTLYING), at(1.0 - OUTLYING)];
-        (low.is_finite() && high - low > 1e-3).then_some([low, high])
+        let mut places = Vec::new();
+        self.pairs(self.fitting, |_, values| places.push(values[self.distance()].ln()));
+        range(places)
     }
 
     /// Where the distance is among the variables of a pair.
@@ -159,19 +156,17 @@ impl Accelerations<'_> {
 
     /// Calls `each` for every pair of `graphs`, with the number of the receiver among all nodes and the variables.
     fn pairs(&self, graphs: &Graphs, mut each: impl FnMut(usize, &[f64])) {
-        let layout = BodyLayout { dim: graphs.dim };
         let mut values = Vec::new();
-        for (graph, features) in graphs.features.chunks(graphs.bodies * layout.width()).enumerate()
-        {
-            let all: Vec<Body> =
-                features.chunks(layout.width()).map(|own| body(own, layout)).collect();
-            for receiver in 0..graphs.bodies {
-                for sender in (0..graphs.bodies).filter(|sender| *sender != receiver) {
+        let mut first = 0;
+        for all in graphs.systems() {
+            for receiver in 0..all.len() {
+                for sender in (0..all.len()).filter(|sender| *sender != receiver) {
                     values.clear();
                     self.inputs.values(&all[receiver], &all[sender], &mut values);
-                    each(graph * graphs.bodies + receiver, &values);
+                    each(first + receiver, &values);
                 }
             }
+            first += all.len();
         }
     }
 
@@ -186,7 +181,7 @@ impl Accelerations<'_> {
         let dim = graphs.dim;
         let width = SPLINE + own.len();
         let mut sums = vec![0.0; graphs.targets.len() * SPLINE];
-        let mut inside = vec![true; graphs.count * graphs.bodies];
+        let mut inside = vec![true; graphs.nodes()];
         self.pairs(graphs, |node, values| {
             let r = values[self.distance()];
             let place = (r.ln() - low) / (high - low);
@@ -347,7 +342,7 @@ impl Accelerations<'_> {
     /// Weighted error of a formula on the states for judging, relative to the accelerations.
     fn error(&self, formula: &Formula) -> f64 {
         let Graphs { features, targets, bodies, dim, .. } = self.judging;
-        let found = formula.accelerations(features, *bodies);
+        let found = formula.accelerations(features, bodies);
         let sizes: Vec<f64> = targets.chunks(*dim).map(length).collect();
         let scale = usual(&sizes);
         let rows = targets.iter().zip(&found).enumerate().map(|(row, (target, found))| {
@@ -356,6 +351,24 @@ impl Accelerations<'_> {
         });
         relative(rows)
     }
+}
+
+/// The law with whole numbers for exponents that are near them, if there are any.
+fn with_whole_exponents(law: &Expression) -> Option<Expression> {
+    let mut constants = law.constants();
+    let mut changed = false;
+    let nodes = law.nodes();
+    let at = (0..nodes.len()).filter(|&at| matches!(nodes[at], Node::Constant(_)));
+    for (constant, at) in constants.iter_mut().zip(at) {
+        let whole = constant.round();
+        let near = whole != 0.0 && (*constant - whole).abs() <= NEAR_WHOLE;
+        if near && whole != *constant && nodes.get(at + 1) == Some(&Node::Op(Op::Pow)) {
+            (*constant, changed) = (whole, true);
+        }
+    }
+    let mut other = law.clone();
+    other.set_constants(&constants);
+    changed.then_some(other)
 }
 
 fn term(text: String, names: &[&str]) -> Term {
@@ -387,21 +400,6 @@ fn relative(rows: impl Iterator<Item = (f64, f64, f64)>) -> f64 {
     error / size
 }
 
-/// Cubic B-splines at `place` from 0 to 1 of the range: the first of four that are not zero, and their values.
-fn splines(place: f64) -> (usize, [f64; 4]) {
-    let scaled = place * INTERVALS as f64;
-    let first = (scaled as usize).min(INTERVALS - 1);
-    let t = scaled - first as f64;
-    let u = 1.0 - t;
-    let basis = [
-        u * u * u,
-        3.0 * t * t * t - 6.0 * t * t + 4.0,
-        3.0 * u * u * u - 6.0 * u * u + 4.0,
-        t * t * t,
-    ];
-    (first, basis.map(|b| b / 6.0))
-}
-
 /// Weighted least squares of the spline and these own terms.
 fn fitted(factor: usize, fitting: &[Row], judging: &[Row], own: &[usize]) -> Option<Profile> {
     let n = SPLINE + own.len();
@@ -409,33 +407,18 @@ fn fitted(factor: usize, fitting: &[Row], judging: &[Row], own: &[usize]) -> Opt
         let own = own.iter().map(|&k| row.values[SPLINE + k]);
         row.values[..SPLINE].iter().copied().chain(own).collect()
     };
-    let (mut matrix, mut right) = (vec![0.0; n * n], vec![0.0; n]);
+    let mut normal = Normal::new(n);
     for row in fitting {
-        let values = at(row);
-        for i in (0..n).filter(|&i| values[i] != 0.0) {
-            right[i] += row.weight * values[i] * row.target;
-            for j in 0..n {
-                matrix[i * n + j] += row.weight * values[i] * values[j];
-            }
-        }
+        normal.add(&at(row), row.target, row.weight);
     }
     // Where there are no distances the spline is zero.
-    let largest = (0..n).map(|k| matrix[k * n + k]).fold(0.0, f64::max);
-    for k in 0..n {
-        let floor = if matrix[k * n + k] > 0.0 { RIDGE * RIDGE * largest } else { 1.0 };
-        matrix[k * n + k] += RIDGE * matrix[k * n + k] + floor;
-    }
-    let coefficients = solve_spd(&matrix, &right)?;
+    let normal = normal.ridged(RIDGE);
+    let coefficients = normal.solve()?;
     let predict =
         |row: &Row| -> f64 { at(row).iter().zip(&coefficients).map(|(v, c)| v * c).sum() };
     let squares = fitting.iter().map(|row| row.weight * (row.target - predict(row)).powi(2));
     let variance = squares.sum::<f64>() / fitting.len() as f64;
-    let mut covariance = Vec::with_capacity(n * n);
-    for k in 0..n {
-        let mut unit = vec![0.0; n];
-        unit[k] = variance;
-        covariance.extend(solve_spd(&matrix, &unit)?);
-    }
+    let covariance = normal.covariance(variance)?;
     let error = relative(judging.iter().map(|row| (row.target, predict(row), row.weight)));
     let own = own.to_vec();
     error.is_finite().then_some(Profile { factor, own, coefficients, covariance, error })
@@ -443,7 +426,9 @@ fn fitted(factor: usize, fitting: &[Row], judging: &[Row], own: &[usize]) -> Opt
 
 #[cfg(test)]
 mod tests {
+    use super::super::edges::body;
     use super::*;
+    use crate::law::Body;
     use crate::random::Random;
 
     /// Random states of systems of four bodies in the plane, with these accelerations by pair and by node.
@@ -476,7 +461,7 @@ mod tests {
                 }
             }
         }
-        Graphs { features, targets, count, bodies, dim }
+        Graphs { features, targets, bodies: vec![bodies as u32; count], dim }
     }
 
     fn law(
@@ -536,23 +521,22 @@ mod tests {
     }
 
     #[test]
+    fn exponents_that_are_nearly_whole_become_so() {
+        let parse = |text: &str| Expression::parse(text, &["r"]).unwrap();
+        let whole = with_whole_exponents(&parse("49.5 / r^12.8 - 25.7 / r^7.1 + 2.1 * r^0.5"));
+        assert_eq!(whole, Some(parse("49.5 / r^13 - 25.7 / r^7 + 2.1 * r^0.5")));
+        assert_eq!(with_whole_exponents(&parse("1.9 / r^2 + 0.9 * r")), None);
+        // They are no longer fitted, the other constants are.
+        let (formula, loss) = law(|_, b, r| 2.5 * b.mass / r.powi(5), |_, _| 0.0).unwrap();
+        let ratio = force(&formula, 0.2) / force(&formula, 2.0);
+        assert!((ratio / 1e5 - 1.0).abs() < 1e-4, "{ratio} {loss} {:?}", formula.equations());
+    }
+
+    #[test]
     fn what_is_no_pair_force_has_no_law() {
         let none = law(|_, _, _| 0.0, |a, axis| (9.0 * a.position[axis]).sin());
         assert!(none.is_none());
         let alone = law(|_, _, _| 0.0, |a, axis| 0.3 - 0.4 * a.velocity[axis]);
         assert!(alone.is_none(), "{:?}", alone.map(|(formula, _)| formula.equations()));
-    }
-
-    #[test]
-    fn splines_hold_constants_and_cubics() {
-        for place in [0.0, 0.013, 0.5, 0.999, 1.0] {
-            let (first, basis) = splines(place);
-            assert!(first + 4 <= SPLINE);
-            assert!((basis.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-            // The mean of the three knots within the support of each spline gives back the place.
-            let knot = |k: usize| (first + k) as f64 - 1.0;
-            let linear: f64 = (0..4).map(|k| basis[k] * knot(k)).sum();
-            assert!((linear - place * INTERVALS as f64).abs() < 1e-9, "{linear} {place}");
-        }
     }
 }

@@ -20,9 +20,10 @@ pub fn sample(dataset: &Dataset, runs: &[usize], count: usize, seed: u64) -> Edg
     for _ in 0..count {
         frame.clear();
         let run = runs[random.below(runs.len())];
+        let bodies = dataset.bodies(run);
         dataset.features(run, random.below(about.frames), &mut frame);
-        let receiver = random.below(about.bodies);
-        let sender = (receiver + 1 + random.below(about.bodies - 1)) % about.bodies;
+        let receiver = random.below(bodies);
+        let sender = (receiver + 1 + random.below(bodies - 1)) % bodies;
         for body in [receiver, sender] {
             features.extend_from_slice(&frame[body * n_features..(body + 1) * n_features]);
         }

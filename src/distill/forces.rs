@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::edges::Inputs;
-use super::linear;
 use crate::formula::expression::Expression;
 use crate::law::{Body, Law, SOFTENING};
+use crate::linear;
 use crate::random::Random;
 
 /// How well one message component is a linear combination of the true force components.

@@ -13,7 +13,6 @@ pub mod edges;
 pub mod forces;
 pub mod formula;
 pub mod laws;
-pub mod linear;
 pub mod messages;
 pub mod motion;
 pub mod nodes;

@@ -5,24 +5,24 @@ use rayon::prelude::*;
 
 use super::edges::{Inputs, body};
 use super::formula::Formula;
-use super::refit::{Linearised, Normal};
+use super::refit::Linearised;
 use crate::error::Result;
-use crate::formula::expression::Expression;
-use crate::model::layout::BodyLayout;
+use crate::formula::expression::{Expression, Node, Op};
+use crate::linear::Normal;
+use crate::model::layout::{BodyLayout, by_graph};
 use crate::network::forward::l1;
 use crate::observer::Observer;
 
 impl Formula {
-    /// Accelerations `[graphs, bodies, dim]` for features `[graphs, bodies, n_features]`.
-    pub fn accelerations(&self, features: &[f32], bodies: usize) -> Vec<f32> {
+    /// Accelerations `[node, dim]` for features `[node, n_features]` of graphs with these numbers of bodies.
+    pub fn accelerations(&self, features: &[f32], bodies: &[u32]) -> Vec<f32> {
         let inputs = Inputs::of(&self.terms.edge).within(self.terms.period);
-        let width = bodies * self.terms.node.len();
-        let graphs = features.par_chunks(width);
-        graphs.flat_map_iter(|graph| self.graph(&inputs, graph)).collect()
+        let graphs: Vec<&[f32]> = by_graph(features, self.terms.node.len(), bodies).collect();
+        graphs.par_iter().flat_map_iter(|graph| self.graph(&inputs, graph)).collect()
     }
 
-    /// The messages alone, summed over the senders, `[graphs, bodies, components]`.
-    pub fn sums(&self, features: &[f32], bodies: usize) -> Vec<f32> {
+    /// The messages alone, summed over the senders, `[node, components]`.
+    pub fn sums(&self, features: &[f32], bodies: &[u32]) -> Vec<f32> {
         let first = self.terms.node.len();
         let sum = |k: usize| Expression::variable((first + k) as u16);
         let nodes = (0..self.messages.len()).map(sum).collect();
@@ -52,13 +52,13 @@ impl Formula {
 
     /// Mean over nodes of the L1 norm of (target − formula), the loss of training. Infinite where the
     /// formula is undefined somewhere.
-    pub fn loss(&self, features: &[f32], targets: &[f32], bodies: usize) -> f64 {
+    pub fn loss(&self, features: &[f32], targets: &[f32], bodies: &[u32]) -> f64 {
         let found = self.accelerations(features, bodies);
         let loss = l1(targets, &found) * self.nodes.len() as f64 / targets.len() as f64;
         if loss.is_finite() { loss } else { f64::INFINITY }
     }
 
-    /// Refits all constants to `targets [graphs, bodies, dim]` by Levenberg–Marquardt on the L1 loss
+    /// Refits all constants to `targets [node, dim]` by Levenberg–Marquardt on the L1 loss
     /// (weights 1/|residual|, renewed every round), and drops what they have made idle. The result is
     /// never worse on these data but for the rounding of its constants to the precision of the data;
     /// returns its loss.
@@ -69,14 +69,14 @@ impl Formula {
         &mut self,
         features: &[f32],
         targets: &[f32],
-        bodies: usize,
+        bodies: &[u32],
         observer: &dyn Observer,
     ) -> Result<f64> {
         self.refit_as(features, targets, bodies, observer, |_, equations| equations)
     }
 
     /// The same for messages that are the components of one central force along the axes: their constants stay
-    /// equal.
+    /// equal, and exponents that are whole numbers stay as they are.
     ///
     /// # Errors
     /// As for [`Formula::refit`].
@@ -84,11 +84,15 @@ impl Formula {
         &mut self,
         features: &[f32],
         targets: &[f32],
-        bodies: usize,
+        bodies: &[u32],
         observer: &dyn Observer,
     ) -> Result<f64> {
         self.refit_as(features, targets, bodies, observer, |formula, equations| {
-            equations.alike(formula.messages.len(), formula.messages[0].constants().len())
+            let alike = formula.messages[0].constants().len();
+            let mut equations = equations.alike(formula.messages.len(), alike);
+            let all = formula.messages.iter().chain(&formula.nodes);
+            equations.hold(&all.flat_map(whole_exponents).collect::<Vec<bool>>());
+            equations
         })?;
         // Equal up to the order of the sums.
         let constants = self.messages[0].constants();
@@ -103,7 +107,7 @@ impl Formula {
         &mut self,
         features: &[f32],
         targets: &[f32],
-        bodies: usize,
+        bodies: &[u32],
         observer: &dyn Observer,
         adapted: impl Fn(&Self, Normal) -> Normal,
     ) -> Result<f64> {
@@ -121,19 +125,18 @@ impl Formula {
         &self,
         features: &[f32],
         targets: &[f32],
-        bodies: usize,
+        bodies: &[u32],
         loss: f64,
     ) -> Normal {
         let inputs = Inputs::of(&self.terms.edge).within(self.terms.period);
         let linearised = Linearised::new(self, loss);
         let (n_features, dim) = (self.terms.node.len(), self.nodes.len());
-        let tasks = features.par_chunks(GRAPHS_PER_TASK * bodies * n_features);
-        let goals = targets.par_chunks(GRAPHS_PER_TASK * bodies * dim);
-        let parts: Vec<Normal> = tasks
-            .zip(goals)
-            .map(|(features, targets)| {
+        let goals = by_graph(targets, dim, bodies);
+        let graphs: Vec<_> = by_graph(features, n_features, bodies).zip(goals).collect();
+        let parts: Vec<Normal> = graphs
+            .par_chunks(GRAPHS_PER_TASK)
+            .map(|graphs| {
                 let mut normal = Normal::new(linearised.count);
-                let graphs = features.chunks(bodies * n_features).zip(targets.chunks(bodies * dim));
                 for (graph, goal) in graphs {
                     add_graph(&linearised, &inputs, graph, goal, &mut normal);
                 }
@@ -142,6 +145,16 @@ impl Formula {
             .collect();
         Normal::sum(linearised.count, &parts)
     }
+}
+
+/// Which constants of an expression are exponents and whole numbers.
+fn whole_exponents(e: &Expression) -> Vec<bool> {
+    let nodes = e.nodes();
+    let of = |at: usize| match nodes[at] {
+        Node::Constant(c) => Some(nodes.get(at + 1) == Some(&Node::Op(Op::Pow)) && c == c.round()),
+        _ => None,
+    };
+    (0..nodes.len()).filter_map(of).collect()
 }
 
 /// Graphs that one task accumulates: fixed, so that sums do not depend on the number of threads.
@@ -185,7 +198,6 @@ fn add_graph(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::formula::expression::Node;
     use crate::random::Random;
 
     /// States of `graphs` systems of four bodies, with masses of 0.5 to 1.5.
@@ -223,9 +235,9 @@ mod tests {
             ["(0.35 * e3 + 0.7 * e7 + 0.2) / m", "(1.0 * e3 - 0.3 * e7) / m"],
         );
         let features = states(100);
-        let targets = truth.accelerations(&features, 4);
-        let before = start.loss(&features, &targets, 4);
-        let after = start.refit(&features, &targets, 4, &()).unwrap();
+        let targets = truth.accelerations(&features, &[4; 100]);
+        let before = start.loss(&features, &targets, &[4; 100]);
+        let after = start.refit(&features, &targets, &[4; 100], &()).unwrap();
         assert!(before > 0.1, "{before}");
         // f32 accelerations of order 1: the floor is about 1e-7.
         assert!(after < 1e-5, "{after}");
@@ -234,10 +246,24 @@ mod tests {
     }
 
     #[test]
+    fn systems_of_different_sizes_do_not_mix() {
+        let law = formula(["(r - 1.0) * dx / r", "dy / r^3"], ["e3 / m", "e3 + 0.5 * e7"]);
+        let (features, bodies) = (states(5), [3, 2, 6, 4, 5]);
+        let together = law.accelerations(&features, &bodies);
+        let alone = by_graph(&features, 6, &bodies).zip(bodies);
+        let alone: Vec<f32> = alone.flat_map(|(f, n)| law.accelerations(f, &[n])).collect();
+        assert_eq!(together, alone);
+        let mut start =
+            formula(["(r - 1.2) * dx / r", "0.9 * dy / r^3"], ["e3 / m", "e3 + 0.6 * e7"]);
+        let loss = start.refit(&features, &together, &bodies, &()).unwrap();
+        assert!(loss < 1e-5, "{loss}");
+    }
+
+    #[test]
     fn an_undefined_formula_has_infinite_loss() {
         let bad = formula(["log(0 - r)", "r"], ["e3", "e7"]);
         let features = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0];
-        assert_eq!(bad.loss(&features, &[0.0; 4], 2), f64::INFINITY);
+        assert_eq!(bad.loss(&features, &[0.0; 4], &[2]), f64::INFINITY);
     }
     #[test]
     fn refit_drops_branches_that_it_made_equal() {
@@ -247,9 +273,9 @@ mod tests {
             ["1.0 * e3 / m^1.01", "1.0 * e3 + 0.4 * e7"],
         );
         let features = states(400);
-        let targets = truth.accelerations(&features, 4);
-        let loss = start.refit(&features, &targets, 4, &()).unwrap();
-        assert_eq!(loss, start.loss(&features, &targets, 4));
+        let targets = truth.accelerations(&features, &[4; 400]);
+        let loss = start.refit(&features, &targets, &[4; 400], &()).unwrap();
+        assert_eq!(loss, start.loss(&features, &targets, &[4; 400]));
         assert!(loss < 1e-6, "{loss}");
         let equations = start.equations();
         assert!(equations.iter().all(|e| !e.contains("IF") && !e.contains('^')), "{equations:?}");

@@ -6,10 +6,10 @@ use super::formula::Formula;
 use super::messages::Component;
 use crate::device::Device;
 use crate::error::Result;
-use crate::law::Law;
-use crate::model::layout::BodyLayout;
+use crate::law::{Body, Law};
+use crate::model::layout::{BodyLayout, by_graph};
 use crate::nbody::dataset::Dataset;
-use crate::network::forward::{edge_inputs, l1};
+use crate::network::forward::{edge_inputs, l1, received};
 use crate::network::model::Model;
 use crate::random::Random;
 
@@ -18,14 +18,12 @@ const OUTSIDE_STREAM: u64 = 0x0DD;
 
 /// States of whole systems, with their true accelerations.
 pub struct Graphs {
-    /// `[graph, body, n_features]`.
+    /// `[node, n_features]`, graph by graph.
     pub features: Vec<f32>,
-    /// `[graph, body, dim]`.
+    /// `[node, dim]`.
     pub targets: Vec<f32>,
-    /// Number of graphs.
-    pub count: usize,
-    /// Bodies of each.
-    pub bodies: usize,
+    /// Bodies of each graph.
+    pub bodies: Vec<u32>,
     /// Dimensions of space.
     pub dim: usize,
 }
@@ -41,24 +39,48 @@ impl Graphs {
         let about = &dataset.about;
         let mut random = Random::new(seed, GRAPH_STREAM);
         let (mut features, mut targets) = (Vec::new(), Vec::new());
-        let mut moments = Vec::with_capacity(count);
+        let (mut bodies, mut moments) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for _ in 0..count {
             let run = runs[random.below(runs.len())];
             let frame = random.below(about.frames);
             dataset.features(run, frame, &mut features);
             targets.extend_from_slice(dataset.targets(run, frame));
+            bodies.push(dataset.bodies(run) as u32);
             moments.push(dataset.moment(run, frame));
         }
-        (Graphs { features, targets, count, bodies: about.bodies, dim: about.dim }, moments)
+        (Graphs { features, targets, bodies, dim: about.dim }, moments)
+    }
+
+    /// Number of graphs.
+    pub fn count(&self) -> usize {
+        self.bodies.len()
+    }
+
+    /// Number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.targets.len() / self.dim
+    }
+
+    /// The features of each graph.
+    fn each(&self) -> impl Iterator<Item = &[f32]> {
+        by_graph(&self.features, BodyLayout { dim: self.dim }.width(), &self.bodies)
+    }
+
+    /// The bodies of each graph.
+    pub fn systems(&self) -> impl Iterator<Item = Vec<Body>> {
+        let layout = BodyLayout { dim: self.dim };
+        self.each()
+            .map(move |graph| graph.chunks(layout.width()).map(|f| body(f, layout)).collect())
     }
 
     /// Columns that tell where a node is, `[column][node]`: its place and that of the middle of the bodies, as they
     /// are, as their direction and as their inverse square.
     pub fn places(&self) -> Vec<Vec<f64>> {
-        let Graphs { bodies, dim, .. } = *self;
+        let dim = self.dim;
         let width = BodyLayout { dim }.width();
-        let mut columns = vec![Vec::with_capacity(self.count * bodies); 6 * dim];
-        for graph in self.features.chunks_exact(bodies * width) {
+        let mut columns = vec![Vec::with_capacity(self.nodes()); 6 * dim];
+        for graph in self.each() {
+            let bodies = graph.len() / width;
             let at = |body: usize, axis: usize| f64::from(graph[body * width + axis]);
             let middle =
                 |axis: usize| (0..bodies).map(|body| at(body, axis)).sum::<f64>() / bodies as f64;
@@ -80,11 +102,9 @@ impl Graphs {
 
     /// Between which distances 98 % of the pairs are.
     pub fn distances(&self, inputs: &Inputs) -> (f64, f64) {
-        let layout = BodyLayout { dim: self.dim };
         let mut found = Vec::new();
         let mut values = Vec::new();
-        for graph in self.features.chunks_exact(self.bodies * layout.width()) {
-            let all: Vec<_> = graph.chunks(layout.width()).map(|f| body(f, layout)).collect();
+        for all in self.systems() {
             for (index, receiver) in all.iter().enumerate() {
                 for sender in &all[..index] {
                     values.clear();
@@ -101,7 +121,7 @@ impl Graphs {
 
     /// The accelerations that the network predicts.
     pub fn network_accelerations(&self, device: &Device, model: &Model) -> Result<Vec<f32>> {
-        model.accelerations(device, &self.features, self.count, self.bodies)
+        model.accelerations(device, &self.features, &self.bodies)
     }
 
     /// `count` states `width` times as wide in positions and velocities as initial states are, with the
@@ -135,34 +155,34 @@ impl Graphs {
                 targets.extend(sum[..dim].iter().map(|f| (f / receiver.mass) as f32));
             }
         }
-        Graphs { features, targets, count, bodies, dim }
+        Graphs { features, targets, bodies: vec![bodies as u32; count], dim }
     }
 
     /// The network's loss: mean over nodes of the L1 norm of the error of the acceleration.
     pub fn network_loss(&self, device: &Device, model: &Model) -> Result<f64> {
         let found = self.network_accelerations(device, model)?;
-        Ok(l1(&self.targets, &found) / (self.count * self.bodies) as f64)
+        Ok(l1(&self.targets, &found) / self.nodes() as f64)
     }
 
     /// The formula's loss; infinite where it is undefined on some state.
     pub fn formula_loss(&self, formula: &Formula) -> f64 {
-        formula.loss(&self.features, &self.targets, self.bodies)
+        formula.loss(&self.features, &self.targets, &self.bodies)
     }
 }
 
-/// The kept messages of a network, summed over the senders, `[graph, body, kept]`.
+/// The kept messages of a network, summed over the senders, `[node, kept]`.
 pub fn network_sums(
     device: &Device,
     model: &Model,
     graphs: &Graphs,
     kept: &[Component],
 ) -> Result<Vec<f32>> {
-    let Graphs { count, bodies, dim, .. } = *graphs;
+    let Graphs { features, bodies, dim, .. } = graphs;
     let message_dim = model.shape.message_dim;
-    let inputs = edge_inputs(&graphs.features, count, bodies, BodyLayout { dim }.width());
+    let inputs = edge_inputs(features, bodies, BodyLayout { dim: *dim }.width());
     let messages = model.messages(device, &inputs)?.values;
-    let mut sums = Vec::with_capacity(count * bodies * kept.len());
-    for received in messages.chunks_exact((bodies - 1) * message_dim) {
+    let mut sums = Vec::with_capacity(graphs.nodes() * kept.len());
+    for received in received(&messages, bodies, message_dim) {
         let sum = |c: &Component| received.iter().skip(c.column).step_by(message_dim).sum::<f32>();
         sums.extend(kept.iter().map(sum));
     }
@@ -170,7 +190,7 @@ pub fn network_sums(
 }
 
 /// The table of φv's regression on so many nodes of each graph, at random: features and summed messages
-/// `[variable][node]`, outputs `[output][node]`, of sums `[graph, body, kept]` and outputs `[graph, body, dim]`.
+/// `[variable][node]`, outputs `[output][node]`, of sums `[node, kept]` and outputs `[node, dim]`.
 pub fn node_table(
     graphs: &Graphs,
     sums: &[f32],
@@ -178,14 +198,20 @@ pub fn node_table(
     nodes: usize,
     seed: u64,
 ) -> [Vec<Vec<f32>>; 2] {
-    let Graphs { count, bodies, dim, .. } = *graphs;
+    let dim = graphs.dim;
     let n_features = BodyLayout { dim }.width();
-    let kept = sums.len() / (count * bodies);
-    let mut columns = vec![Vec::with_capacity(count); n_features + kept];
-    let mut targets = vec![Vec::with_capacity(count); dim];
+    let kept = sums.len() / graphs.nodes();
+    let mut columns = vec![Vec::with_capacity(graphs.count()); n_features + kept];
+    let mut targets = vec![Vec::with_capacity(graphs.count()); dim];
     let mut random = Random::new(seed, GRAPH_STREAM + 1);
-    for graph in (0..count).flat_map(|graph| std::iter::repeat_n(graph, nodes)) {
-        let node = graph * bodies + random.below(bodies);
+    let mut first = 0;
+    let each = graphs.bodies.iter().flat_map(|&bodies| {
+        let begin = first;
+        first += bodies as usize;
+        std::iter::repeat_n((begin, bodies as usize), nodes)
+    });
+    for (first, bodies) in each {
+        let node = first + random.below(bodies);
         let own = &graphs.features[node * n_features..][..n_features];
         let received = &sums[node * kept..][..kept];
         for (column, value) in columns.iter_mut().zip(own.iter().chain(received)) {

@@ -2,9 +2,9 @@
 //! weights 1/|residual| updated every round and the gradient through the sum over the senders.
 
 use super::formula::Formula;
-use super::linear::solve_spd;
 use crate::error::{Error, Result};
 use crate::formula::expression::{Expression, Node, Weights};
+use crate::linear::{Normal, solve_spd};
 use crate::observer::Observer;
 
 /// Rounds of a refit.
@@ -18,43 +18,16 @@ const RESIDUAL_FLOOR: f64 = 1e-3;
 /// Number of steps tried, each five times as damped as the one before.
 const DAMPINGS: usize = 12;
 
-/// The weighted normal equations of one round.
-pub(crate) struct Normal {
-    /// Jᵀ W J, `[constants, constants]`.
-    matrix: Vec<f64>,
-    /// Jᵀ W residual.
-    gradient: Vec<f64>,
-}
-
 impl Normal {
-    /// Normal equations of `count` constants, without rows yet.
-    pub(crate) fn new(count: usize) -> Self {
-        Normal { matrix: vec![0.0; count * count], gradient: vec![0.0; count] }
-    }
-
-    /// Adds a row of the Jacobian.
-    fn add(&mut self, row: &[f64], residual: f64, weight: f64) {
-        let count = row.len();
-        for i in 0..count {
-            if row[i] == 0.0 {
-                continue;
-            }
-            self.gradient[i] += weight * row[i] * residual;
-            for j in 0..count {
-                self.matrix[i * count + j] += weight * row[i] * row[j];
-            }
-        }
-    }
-
     /// The equations of `copies` messages with `each` constants, of which each depends on an equation of its own,
     /// such that all copies take the same step: the sum of theirs, once for every copy.
     pub(crate) fn alike(&self, copies: usize, each: usize) -> Self {
-        let count = self.gradient.len();
+        let count = self.right.len();
         let shared = copies * each;
         let part = |k: usize| if k < shared { k % each } else { k };
         let mut sum = Normal::new(count);
         for i in 0..count {
-            sum.gradient[part(i)] += self.gradient[i];
+            sum.right[part(i)] += self.right[i];
             for j in 0..count {
                 sum.matrix[part(i) * count + part(j)] += self.matrix[i * count + j];
             }
@@ -63,7 +36,7 @@ impl Normal {
         for i in 0..count {
             // The other constants meet every copy.
             let times = if i < shared { 1.0 } else { copies as f64 };
-            out.gradient[i] = times * sum.gradient[part(i)];
+            out.right[i] = times * sum.right[part(i)];
             for j in 0..count {
                 let copy = |k: usize| (k < shared).then_some(k / each);
                 let apart = copy(i).zip(copy(j)).is_some_and(|(a, b)| a != b);
@@ -80,7 +53,7 @@ impl Normal {
         let mut total = Normal::new(count);
         for part in parts {
             total.matrix.iter_mut().zip(&part.matrix).for_each(|(a, b)| *a += b);
-            total.gradient.iter_mut().zip(&part.gradient).for_each(|(a, b)| *a += b);
+            total.right.iter_mut().zip(&part.right).for_each(|(a, b)| *a += b);
         }
         total
     }
@@ -142,7 +115,7 @@ impl Formula {
         damping: &mut f64,
         judge: impl Fn(&Self) -> Result<f64>,
     ) -> Result<Option<(Self, f64)>> {
-        let count = system.gradient.len();
+        let count = system.right.len();
         for _ in 0..DAMPINGS {
             let mut matrix = system.matrix.clone();
             let largest = (0..count).map(|k| matrix[k * count + k]).fold(0.0, f64::max);
@@ -151,7 +124,7 @@ impl Formula {
                 matrix[k * count + k] +=
                     *damping * matrix[k * count + k] + 1e-12 * largest + 1e-300;
             }
-            if let Some(step) = solve_spd(&matrix, &system.gradient) {
+            if let Some(step) = solve_spd(&matrix, &system.right) {
                 let mut next = self.clone();
                 move_constants(next.expressions(), &step);
                 let lower = judge(&next)?;
@@ -311,8 +284,8 @@ mod tests {
             shared.add(&[a, b, c], residual, weight);
         }
         let alike = apart.alike(2, 2);
-        let step = solve_spd(&alike.matrix, &alike.gradient).unwrap();
-        let expected = solve_spd(&shared.matrix, &shared.gradient).unwrap();
+        let step = solve_spd(&alike.matrix, &alike.right).unwrap();
+        let expected = solve_spd(&shared.matrix, &shared.right).unwrap();
         for (k, of) in [0, 1, 0, 1, 2].into_iter().enumerate() {
             assert!((step[k] - expected[of]).abs() < 1e-12, "{step:?} {expected:?}");
         }

@@ -81,14 +81,13 @@ pub fn integrate(
     observer: &dyn Observer,
 ) -> Result<Rollouts> {
     let mut rollouts = Rollouts::new(data, runs, frames)?;
-    let bodies = data.about.bodies;
+    let bodies = vec![rollouts.about.bodies as u32; rollouts.about.runs.len()];
     rollouts.predict("network", data, substeps, observer, |features| {
-        let graphs = features.len() / (bodies * model.shape.n_features);
-        model.accelerations(device, features, graphs, bodies)
+        model.accelerations(device, features, &bodies)
     })?;
     if let Some(formula) = formula {
         rollouts.predict("formula", data, substeps, observer, |features| {
-            Ok(formula.accelerations(features, bodies))
+            Ok(formula.accelerations(features, &bodies))
         })?;
     }
     rollouts.to_users_units(data);

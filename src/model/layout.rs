@@ -36,3 +36,17 @@ impl BodyLayout {
         self.charge() + 1
     }
 }
+
+/// The values of each graph in turn, of `values` `[node, width]` of graphs with these numbers of bodies.
+pub fn by_graph<'a, T>(
+    values: &'a [T],
+    width: usize,
+    bodies: &'a [u32],
+) -> impl Iterator<Item = &'a [T]> {
+    let mut rest = values;
+    bodies.iter().map(move |&bodies| {
+        let (graph, others) = rest.split_at(bodies as usize * width);
+        rest = others;
+        graph
+    })
+}

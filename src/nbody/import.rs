@@ -1,8 +1,8 @@
 //! Data sets from trajectories that lawsmith did not simulate.
 //!
 //! The trajectories are read (`trajectories/`), missing values are filled in (`derive.rs`), and the file is written
-//! (`dataset/`). Missing velocities and accelerations come from local polynomials, missing masses are 1, missing
-//! charges 0; the summary lists what was filled in.
+//! (`dataset/`). Missing velocities and accelerations come from local polynomials, missing masses are 1 or inferred from
+//! the motion (`masses.rs`), missing charges 0; the summary lists what was filled in.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::dataset::About;
 use super::derive::{ErrorBar, Settings, check, compare, fill};
+use super::masses::{self, Inferred};
 use super::periodic::{self, Jumps};
 use super::scale::{Sample, Scale};
 use super::trajectories::{Options, Run, Trajectories};
@@ -25,8 +26,10 @@ pub struct Summary {
     pub frames: usize,
     /// Frames of the shortest run.
     pub fewest_frames: usize,
-    /// Bodies of each run.
+    /// Bodies of the largest run.
     pub bodies: usize,
+    /// Bodies of the smallest run.
+    pub fewest_bodies: usize,
     /// Dimensions of space.
     pub dim: usize,
     /// What the file lacked and was filled in: velocities, accelerations, mass, charge.
@@ -37,15 +40,25 @@ pub struct Summary {
     pub position_noise: Option<f64>,
     /// Errors of the accelerations, if they were fitted.
     pub acceleration_error: Option<ErrorBar>,
+    /// Masses and charges inferred from the motion.
+    pub inferred: Option<Inferred>,
     /// What was guessed, used or left out, and what looks wrong; one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Reads the file at `from` and writes a data set to `to`; after an error there is no file.
+/// Reads the file at `from` and writes a data set to `to`; after an error there is no file. Missing masses are inferred
+/// if `infer_masses`.
 ///
 /// # Errors
-/// Those of [`Trajectories::read`], of [`fill`] and of [`write`].
-pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> Result<Summary> {
+/// Those of [`Trajectories::read`], of [`fill`] and of [`write`]; masses that are to be inferred and are in the file, or
+/// cannot be.
+pub fn import(
+    from: &Path,
+    to: &Path,
+    options: &Options,
+    settings: Settings,
+    infer_masses: bool,
+) -> Result<Summary> {
     check(settings)?;
     let mut read = Trajectories::read(from, options)?;
     let lacks = |of: fn(&Run) -> bool, what| read.runs.iter().any(of).then_some(what);
@@ -61,11 +74,21 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
     unwrap_paths(&mut read);
     compare(&mut read);
     let fitted = fill(&mut read, settings)?;
+    let noise = fitted.as_ref().map_or(0.0, |fit| fit.error.median);
+    let inferred = match made.contains(&"mass") {
+        true => inferred(&mut read, noise, infer_masses)?,
+        false if infer_masses => {
+            let message = "masses cannot be inferred: they are in the file";
+            return Err(Error::usage(message).file(from).field("infer-masses"));
+        }
+        false => None,
+    };
     let summary = Summary {
         runs: read.runs.len(),
         frames: read.runs.iter().map(Run::frames).max().unwrap_or(0),
         fewest_frames: read.runs.iter().map(Run::frames).min().unwrap_or(0),
-        bodies: read.runs[0].bodies.len(),
+        bodies: most_bodies(&read),
+        fewest_bodies: read.runs.iter().map(|run| run.bodies.len()).min().unwrap_or(0),
         dim: read.dim,
         window: fitted.as_ref().map(|fit| fit.window),
         position_noise: fitted.as_ref().map(|fit| fit.position_noise),
@@ -73,6 +96,7 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
             .as_ref()
             .filter(|_| made.contains(&"accelerations"))
             .map(|fit| fit.error),
+        inferred,
         made,
         notes: read.notes.clone(),
     };
@@ -82,6 +106,7 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
         "fit": fitted.as_ref().map(|fit| serde_json::json!({ "order": settings.order, "window": fit.window })),
         "position_noise": summary.position_noise,
         "acceleration_error": summary.acceleration_error,
+        "inferred": summary.inferred,
         "units": read.units.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "notes": summary.notes,
     });
@@ -89,18 +114,44 @@ pub fn import(from: &Path, to: &Path, options: &Options, settings: Settings) -> 
     Ok(summary)
 }
 
+/// Takes masses, and charges, from the motion if they are `wanted`; otherwise notes that this can be done.
+fn inferred(read: &mut Trajectories, noise: f64, wanted: bool) -> Result<Option<Inferred>> {
+    let found = masses::infer(read, noise);
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    match (found, wanted) {
+        (Some(found), true) => {
+            read.notes.push(found.note());
+            for run in &mut read.runs {
+                let charges = found.charges(run);
+                (run.masses, run.charges) =
+                    (Some(found.masses(run)), charges.or(run.charges.take()));
+            }
+            Ok(Some(found))
+        }
+        (Some(found), false) => {
+            let (equal, own) = (percent(found.unexplained_if_equal), percent(found.unexplained));
+            read.notes.push(format!(
+                "all masses are 1, but the bodies differ: a pair force leaves {equal} of the accelerations unexplained \
+                 with equal masses, {own} with different ones; --infer-masses finds them"
+            ));
+            Ok(None)
+        }
+        (None, true) => {
+            let message = "masses cannot be inferred: no pair force with different masses explains the accelerations \
+                           clearly better than one with equal masses";
+            Err(Error::input(message).file(&read.path).field("infer-masses"))
+        }
+        (None, false) => Ok(None),
+    }
+}
+
 /// Unwraps the paths in a periodic box, so that fits see no jumps at its edges. Jumps that suggest another box are
 /// noted.
 fn unwrap_paths(read: &mut Trajectories) {
     let (dim, period) = (read.dim, read.period());
     let stride = |run: &Run| run.bodies.len() * dim;
-    let found: Vec<Jumps> = match read.runs.first() {
-        Some(first) => {
-            let runs = read.runs.iter().map(|run| &run.positions[..]);
-            periodic::jumps(runs, stride(first), dim)
-        }
-        None => Vec::new(),
-    };
+    let runs = read.runs.iter().map(|run| (&run.positions[..], stride(run)));
+    let found = periodic::jumps(runs, dim);
     for Jumps { axis, count, length } in found {
         let (edge, axis) = (period[axis], ["x", "y", "z"][axis]);
         let jumps = format!(
@@ -130,13 +181,14 @@ const WRONG_EDGE: f64 = 0.25;
 /// metadata.
 ///
 /// The file is rectangular: runs shorter than the longest repeat their frames from the first on, and `lengths` holds
-/// the true number of frames of each.
+/// the true number of frames of each; frames with fewer bodies than the largest repeat their first body, and `counts`
+/// holds the true number.
 ///
 /// # Errors
 /// A number that f32 cannot hold; a file that cannot be written.
 pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Result<()> {
     let Trajectories { dim, runs, .. } = read;
-    let (dim, bodies) = (*dim, runs[0].bodies.len());
+    let (dim, bodies) = (*dim, most_bodies(read));
     let frames = runs.iter().map(Run::frames).max().unwrap_or(0);
     let period = read.period();
     let own = natural(read, period);
@@ -154,15 +206,18 @@ pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Resul
         scale: (!held).then_some(scale),
         period: (period != [0.0; 3]).then(edges),
     };
-    let same_clock = runs.iter().all(|run| same_times(&run.times, &runs[0].times));
-    let mut file = if same_clock { about.create(to)? } else { about.create_with_clocks(to)? };
-    if same_clock {
+    let same = |run: &Run| run.bodies.len() == bodies && same_times(&run.times, &runs[0].times);
+    let alike = runs.iter().all(same);
+    let mut file = if alike { about.create(to)? } else { about.create_ragged(to)? };
+    if alike {
         repeat(&runs[0].times, file.slice::<f64>("times"), |t| t / scale.time);
     } else {
         let times = file.slice::<f64>("times").chunks_mut(frames);
         times.zip(runs).for_each(|(out, run)| repeat(&run.times, out, |t| t / scale.time));
         let lengths = file.slice::<u32>("lengths").iter_mut();
         lengths.zip(runs).for_each(|(out, run)| *out = run.frames() as u32);
+        let counts = file.slice::<u32>("counts").iter_mut();
+        counts.zip(runs).for_each(|(out, run)| *out = run.bodies.len() as u32);
     }
     type Values = fn(&Run) -> &Vec<f64>;
     let tensors: [(&str, f64, Values); 3] = [
@@ -193,6 +248,7 @@ pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Resul
             let values = of(run).iter().enumerate();
             let stored: Vec<f64> =
                 values.map(|(at, value)| (value - origin[at % dim]) / unit).collect();
+            let stored = filled(&stored, run.bodies.len() * dim, bodies * dim, dim);
             repeat(&stored, out, |v| v as f32);
         }
     }
@@ -206,7 +262,8 @@ pub fn write(read: &Trajectories, origin: serde_json::Value, to: &Path) -> Resul
             match of(run) {
                 Some(values) => {
                     single(name, run, values, unit)?;
-                    repeat(values, out, |v| (v / unit) as f32);
+                    let values = filled(values, values.len(), bodies, 1);
+                    repeat(&values, out, |v| (v / unit) as f32);
                 }
                 None => out.fill((otherwise / unit) as f32),
             }
@@ -232,15 +289,39 @@ fn natural(read: &Trajectories, period: [f64; 3]) -> Scale {
     let all = |of: fn(&Run) -> Option<&Vec<f64>>| -> Vec<f64> {
         read.runs.iter().filter_map(of).flatten().copied().collect()
     };
+    let bodies = most_bodies(read);
+    // Bodies that are not there are not numbers, and left out.
+    let positions = read.runs.iter().flat_map(|run| {
+        let there = run.bodies.len() * read.dim;
+        run.positions.chunks(there).flat_map(move |frame| {
+            let missing = std::iter::repeat_n(f64::NAN, bodies * read.dim - there);
+            frame.iter().copied().chain(missing)
+        })
+    });
+    let positions: Vec<f64> = positions.collect();
     Scale::natural(&Sample {
-        positions: &all(|run| Some(&run.positions)),
+        positions: &positions,
         accelerations: &all(|run| run.accelerations.as_ref()),
         masses: &all(|run| run.masses.as_ref()),
         charges: &all(|run| run.charges.as_ref()),
-        bodies: read.runs[0].bodies.len(),
+        bodies,
         dim: read.dim,
         period,
     })
+}
+
+/// Bodies of the largest run.
+fn most_bodies(read: &Trajectories) -> usize {
+    read.runs.iter().map(|run| run.bodies.len()).max().unwrap_or(0)
+}
+
+/// Rows of `width` values made as long as `most`, with their first `dim` values again and again.
+fn filled(values: &[f64], width: usize, most: usize, dim: usize) -> Vec<f64> {
+    let longer = |row: &[f64]| {
+        let first = row[..dim].iter().cycle().take(most - width);
+        row.iter().chain(first).copied().collect::<Vec<f64>>()
+    };
+    values.chunks_exact(width).flat_map(longer).collect()
 }
 
 /// Fills `out` with the values, cycling through them.

@@ -34,22 +34,18 @@ pub fn unwrap(positions: &mut [f64], stride: usize, dim: usize, period: [f64; 3]
     }
 }
 
-/// Jumps that look like crossings of the edges of a periodic box, in runs of positions `[frame, bodies · dim]`: one
-/// entry for each axis that has any.
-pub fn jumps<'a>(
-    runs: impl Iterator<Item = &'a [f64]> + Clone,
-    stride: usize,
-    dim: usize,
-) -> Vec<Jumps> {
+/// Jumps that look like crossings of the edges of a periodic box, in runs of positions `[frame, bodies · dim]`, each
+/// with its bodies · dim: one entry for each axis that has any.
+pub fn jumps<'a>(runs: impl Iterator<Item = (&'a [f64], usize)> + Clone, dim: usize) -> Vec<Jumps> {
     let of_axis = |axis: usize| {
-        let values = runs.clone().flat_map(|run| run.iter().skip(axis).step_by(dim));
+        let values = runs.clone().flat_map(|(run, _)| run.iter().skip(axis).step_by(dim));
         let finite = values.filter(|x| x.is_finite());
         let (least, most) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), &x| {
             (least.min(x), most.max(x))
         });
         let extent = most - least;
         let (mut far, mut fast) = (Vec::new(), 0);
-        for run in runs.clone() {
+        for (run, stride) in runs.clone() {
             for (now, next) in run.iter().zip(run.iter().skip(stride)).skip(axis).step_by(dim) {
                 let step = (next - now).abs();
                 if step > JUMP * extent {
@@ -85,7 +81,7 @@ mod tests {
     #[test]
     fn paths_have_no_jumps_once_they_are_unwrapped() {
         let mut positions = wrapped(100);
-        let found = jumps(std::iter::once(&positions[..]), 4, 2);
+        let found = jumps(std::iter::once((&positions[..], 4)), 2);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].axis == 0 && found[0].count >= 3, "{found:?}");
         assert!((found[0].length - 3.9).abs() < 0.1, "{found:?}");
@@ -95,7 +91,7 @@ mod tests {
         assert!((positions[4 * 99] - (3.0 + 9.9)).abs() < 1e-12);
         assert!((positions[4 * 99 + 2] - (1.0 - 0.7 * 9.9)).abs() < 1e-12);
         positions[4 * 50] = 8.0;
-        assert_eq!(jumps(std::iter::once(&positions[..]), 4, 2), []);
+        assert_eq!(jumps(std::iter::once((&positions[..], 4)), 2), []);
     }
 
     #[test]
@@ -103,6 +99,6 @@ mod tests {
         let frame =
             |k: usize| [(1.3 * k as f64).sin(), (1.7 * k as f64).cos(), 0.0, 0.1 * k as f64];
         let positions: Vec<f64> = (0..200).flat_map(frame).collect();
-        assert_eq!(jumps(std::iter::once(&positions[..]), 4, 2), []);
+        assert_eq!(jumps(std::iter::once((&positions[..], 4)), 2), []);
     }
 }

@@ -68,8 +68,8 @@ pub struct Errors {
 }
 
 impl Rollouts {
-    /// The truth alone: frames `0..frames` of `runs`, stopping at the first gap in time. Runs whose times differ
-    /// from those of the first run are left out.
+    /// The truth alone: frames `0..frames` of `runs`, stopping at the first gap in time. Runs whose times or number of
+    /// bodies differ from those of the first run are left out.
     pub fn new(data: &Dataset, runs: &[usize], frames: usize) -> Result<Self> {
         let about = &data.about;
         if let Some(run) = runs.iter().find(|&&run| run >= about.runs) {
@@ -81,7 +81,9 @@ impl Rollouts {
         let first = runs.first().copied().unwrap_or(0);
         let alike = |run: &usize| {
             let near = |(a, b): (f64, f64)| (a - b).abs() <= 1e-3 * step(first);
-            data.unbroken(*run) > 1 && steps(*run).zip(steps(first)).all(near)
+            data.unbroken(*run) > 1
+                && data.bodies(*run) == data.bodies(first)
+                && steps(*run).zip(steps(first)).all(near)
         };
         let runs: Vec<usize> = runs.iter().copied().filter(alike).collect();
         let shortest = runs.iter().map(|&run| data.unbroken(run)).min().unwrap_or(0);
@@ -89,17 +91,18 @@ impl Rollouts {
         if frames < 2 {
             return Err(Error::usage("at least 2 frames are needed").file(data.path()));
         }
-        let stride = about.bodies * about.dim;
-        let mut truth = Vec::with_capacity(runs.len() * frames * stride);
+        let bodies = data.bodies(runs[0]);
+        let (stride, there) = (about.bodies * about.dim, bodies * about.dim);
+        let mut truth = Vec::with_capacity(runs.len() * frames * there);
         for run in &runs {
-            let at = run * about.frames * stride;
-            truth.extend_from_slice(&data.positions()[at..at + frames * stride]);
+            let positions = data.positions()[run * about.frames * stride..].chunks(stride);
+            positions.take(frames).for_each(|frame| truth.extend_from_slice(&frame[..there]));
         }
         let times = data.times_of(runs[0])[..frames].to_vec();
         let about = About {
             runs,
             frames,
-            bodies: about.bodies,
+            bodies,
             dim: about.dim,
             predictions: Vec::new(),
             origin: data.about.units().origin,

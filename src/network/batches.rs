@@ -94,6 +94,10 @@ impl<'a> Sampler<'a> {
                     let runs = values.chunks_exact(about.bodies);
                     *values = runs.flat_map(|run| run.repeat(about.frames)).collect();
                 }
+                if let Some(counts) = &mut shown.counts {
+                    let runs = counts.iter();
+                    *counts = runs.flat_map(|&n| std::iter::repeat_n(n, about.frames)).collect();
+                }
                 Some(shown)
             }
         };

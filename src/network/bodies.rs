@@ -39,7 +39,6 @@ const PLENTY: usize = 1_000_000;
 /// Trainings on a data set.
 struct OnBodies<'a> {
     device: Device,
-    dataset: &'a Dataset,
     /// For each run of the stack.
     validation: Vec<Graphs>,
     view: View,
@@ -79,7 +78,10 @@ impl System for Dataset {
     }
 
     fn mean_degree(&self) -> f64 {
-        (self.about.bodies - 1) as f64
+        let counts = (0..self.about.runs).map(|run| self.bodies(run) as f64);
+        let (nodes, edges) =
+            counts.fold((0.0, 0.0), |(nodes, edges), n| (nodes + n, edges + n * (n - 1.0)));
+        edges / nodes
     }
 
     fn unit(&self) -> f64 {
@@ -116,7 +118,11 @@ impl System for Dataset {
     /// The reason, if no body accelerates or accelerations are within the noise.
     fn nothing_to_learn(&self) -> Option<(String, f64)> {
         let (values, scale) = (self.accelerations(), self.about.units());
-        let size = values.iter().map(|a| f64::from(a.abs())).sum::<f64>() / values.len() as f64;
+        let (sum, count) = self
+            .frames(values)
+            .flatten()
+            .fold((0.0, 0), |(sum, count), a| (sum + f64::from(a.abs()), count + 1));
+        let size = sum / f64::from(count);
         let size = size * self.unit();
         let error = size * self.about.dim as f64;
         if size == 0.0 {
@@ -170,23 +176,17 @@ impl System for Dataset {
         let rates = settings.rates();
         let view = View::of(self, settings);
         let (period, place) = (view.period(), settings.external());
-        let session = if period > 0.0 || place {
+        let session = if period > 0.0 || place || self.is_ragged() {
             BodySession::Displacements(Box::new(Displaced::new(
                 device, problem, source, period, place, rates, arenas,
             )))
         } else {
             BodySession::Moved(tiny::Session::new(&device, problem, source, rates, arenas, done)?)
         };
-        let edges_of_step = (runs * settings.batch * bodies * (bodies - 1)) as u64;
-        Ok(Box::new(OnBodies {
-            device,
-            dataset: self,
-            validation,
-            view,
-            session,
-            edges_of_step,
-            edges: 0,
-        }))
+        let pairs = |run: usize| self.bodies(run) * (self.bodies(run) - 1);
+        let pairs = (0..self.about.runs).map(pairs).sum::<usize>() as f64 / self.about.runs as f64;
+        let edges_of_step = (pairs * (runs * settings.batch) as f64) as u64;
+        Ok(Box::new(OnBodies { device, validation, view, session, edges_of_step, edges: 0 }))
     }
 
     /// The loss on fresh runs, `test.safetensors`, or on the validation graphs if the data were not simulated.
@@ -199,8 +199,7 @@ impl System for Dataset {
         observer.keep("test.safetensors", &mut |path| fresh.save(path))?;
         let graphs = Sampler::new(&fresh, &model.about.settings).all();
         let Model { shape, parameters, .. } = model;
-        let found =
-            forward::evaluate(&device, shape, parameters, &graphs, self.about.bodies, None)?;
+        let found = forward::evaluate(&device, shape, parameters, &graphs, None)?;
         Ok(tested(found.loss, format!("{TEST_RUNS} fresh runs, seed {}", fresh.about.seed)))
     }
 }
@@ -244,15 +243,8 @@ impl Session for OnBodies<'_> {
     }
 
     fn evaluate(&mut self, run: usize, shape: &Shape, parameters: &[f32]) -> Result<Evaluation> {
-        let bodies = self.dataset.about.bodies;
-        forward::evaluate(
-            &self.device,
-            shape,
-            parameters,
-            &self.validation[run],
-            bodies,
-            Some(&self.view),
-        )
+        let graphs = &self.validation[run];
+        forward::evaluate(&self.device, shape, parameters, graphs, Some(&self.view))
     }
 
     fn edges(&self) -> u64 {

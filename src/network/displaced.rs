@@ -1,5 +1,5 @@
-//! Training on displacements: in a periodic box, or if position matters for bodies but not for the forces between
-//! them. The bodies of a batch form one graph of [`edge`], which uses the nearest image of each sender. φe depends on
+//! Training on displacements: in a periodic box, if position matters for bodies but not for the forces between
+//! them, or if runs have different numbers of bodies. The bodies of a batch form one graph of [`edge`], which uses the nearest image of each sender. φe depends on
 //! displacements alone, exactly; φv sees the position only if it matters.
 
 use std::ops::Range;
@@ -24,11 +24,39 @@ pub(super) struct Displaced<'a> {
     place: bool,
     networks: Networks,
     batch: Graphs,
-    /// The complete graphs of a batch.
+    edges: Complete,
+    workspace: edge::Workspace,
+}
+
+/// The edges of a batch: every ordered pair of each graph.
+#[derive(Default)]
+struct Complete {
+    /// Bodies of each graph.
+    bodies: Vec<u32>,
     row_start: Vec<u64>,
     sender: Vec<u32>,
     receivers: Vec<u32>,
-    workspace: edge::Workspace,
+}
+
+impl Complete {
+    /// Connects graphs with these numbers of bodies.
+    fn connect(&mut self, bodies: &[u32]) {
+        if self.bodies == bodies {
+            return;
+        }
+        self.bodies = bodies.to_vec();
+        self.sender.clear();
+        self.row_start = vec![0];
+        let mut first = 0;
+        for &n in bodies {
+            for node in first..first + n {
+                self.sender.extend((first..first + n).filter(|other| *other != node));
+                self.row_start.push(self.sender.len() as u64);
+            }
+            first += n;
+        }
+        self.receivers = (0..first).collect();
+    }
 }
 
 impl<'a> Displaced<'a> {
@@ -43,12 +71,6 @@ impl<'a> Displaced<'a> {
         rates: Vec<f32>,
         arenas: [&[f32]; 3],
     ) -> Self {
-        let bodies = problem.bodies as u32;
-        let nodes = problem.graphs as u32 * bodies;
-        let senders = |node: u32| {
-            let first = node / bodies * bodies;
-            (first..first + bodies).filter(move |&other| other != node)
-        };
         let mut networks = Networks::new(rates, arenas);
         let (arena, dim) = (problem.shape.arena(), problem.shape.outputs);
         for run in networks.parameters.chunks_exact_mut(arena.len) {
@@ -65,9 +87,7 @@ impl<'a> Displaced<'a> {
             place,
             networks,
             batch: Graphs::default(),
-            row_start: (0..=u64::from(nodes)).map(|n| n * u64::from(bodies - 1)).collect(),
-            sender: (0..nodes).flat_map(senders).collect(),
-            receivers: (0..nodes).collect(),
+            edges: Complete::default(),
             workspace: edge::Workspace::default(),
         }
     }
@@ -92,12 +112,12 @@ impl<'a> Displaced<'a> {
         let Problem { penalty, weight_decay, precision, runs, graphs, .. } = self.problem;
         let Source { parts, seeds, noise_seeds, draw, .. } = &self.source;
         let part = &parts[run * (parts.len() / runs)..][..parts.len() / runs];
-        self.batch.features.clear();
-        self.batch.targets.clear();
+        self.batch.clear();
         let mut random = Random::new(seeds[run], step);
         // Displacements need no random translation.
         let draw = Draw { translation: 0.0, ..*draw };
         self.source.states().draw(part, draw, graphs, &mut random, &mut self.batch);
+        self.edges.connect(&self.batch.bodies);
         let arena = shape.arena();
         let of_run = run * arena.len..(run + 1) * arena.len;
         let batch = edge::Batch {
@@ -105,9 +125,9 @@ impl<'a> Displaced<'a> {
             penalty,
             weight_decay,
             precision,
-            row_start: &self.row_start,
-            sender: &self.sender,
-            receivers: &self.receivers,
+            row_start: &self.edges.row_start,
+            sender: &self.edges.sender,
+            receivers: &self.edges.receivers,
             features: &self.batch.features,
             coordinates: Coordinates { dim: shape.outputs, period: self.period, shift: [0.0; 3] },
             noise_seed: noise_seeds[run],
@@ -142,5 +162,20 @@ impl Training for Displaced<'_> {
     fn replace(&mut self, _: Shape, arenas: [&[f32]; 3]) -> Result<()> {
         self.networks.replace(arenas);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_of_a_graph_is_connected() {
+        let mut edges = Complete::default();
+        edges.connect(&[4]);
+        edges.connect(&[2, 3]);
+        assert_eq!(edges.row_start, [0, 1, 2, 4, 6, 8]);
+        assert_eq!(edges.sender, [1, 0, 3, 4, 2, 4, 2, 3]);
+        assert_eq!(edges.receivers, [0, 1, 2, 3, 4]);
     }
 }

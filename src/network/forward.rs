@@ -4,6 +4,7 @@
 use super::view::View;
 use crate::device::Device;
 use crate::error::Result;
+use crate::model::layout::by_graph;
 use crate::model::{Precision, Shape};
 use crate::ops::mlp;
 use crate::ops::tiny::source::Graphs;
@@ -20,10 +21,11 @@ pub struct Messages {
 }
 
 /// The inputs of φe for every ordered pair of bodies, `[edges, 2·n_features]`: features of the
-/// receiver, then of the sender; ordered by graph, receiver, sender.
-pub fn edge_inputs(features: &[f32], graphs: usize, bodies: usize, n_features: usize) -> Vec<f32> {
-    let mut inputs = Vec::with_capacity(graphs * bodies * (bodies - 1) * 2 * n_features);
-    for graph in features.chunks_exact(bodies * n_features) {
+/// receiver, then of the sender; ordered by graph, receiver, sender. `bodies` has the number of each graph.
+pub fn edge_inputs(features: &[f32], bodies: &[u32], n_features: usize) -> Vec<f32> {
+    let edges: usize = bodies.iter().map(|&n| n as usize * (n as usize - 1)).sum();
+    let mut inputs = Vec::with_capacity(edges * 2 * n_features);
+    for graph in by_graph(features, n_features, bodies) {
         for (receiver, of_receiver) in graph.chunks_exact(n_features).enumerate() {
             for (sender, of_sender) in graph.chunks_exact(n_features).enumerate() {
                 if sender != receiver {
@@ -36,14 +38,28 @@ pub fn edge_inputs(features: &[f32], graphs: usize, bodies: usize, n_features: u
     inputs
 }
 
-/// The inputs of φv, `[graphs · bodies, n_features + message_dim]`: features, then the sum of the
+/// The messages `[edges, message_dim]`, as ordered in [`edge_inputs`], that each node receives.
+pub fn received<'a>(
+    messages: &'a [f32],
+    bodies: &'a [u32],
+    message_dim: usize,
+) -> impl Iterator<Item = &'a [f32]> {
+    let mut rest = messages;
+    bodies.iter().flat_map(|&n| std::iter::repeat_n(n as usize - 1, n as usize)).map(move |n| {
+        let (of_node, others) = rest.split_at(n * message_dim);
+        rest = others;
+        of_node
+    })
+}
+
+/// The inputs of φv, `[node, n_features + message_dim]`: features, then the sum of the
 /// messages the body receives.
-fn node_inputs(features: &[f32], messages: &[f32], bodies: usize, shape: &Shape) -> Vec<f32> {
+fn node_inputs(features: &[f32], messages: &[f32], bodies: &[u32], shape: &Shape) -> Vec<f32> {
     let Shape { n_features, message_dim, .. } = *shape;
     let nodes = features.len() / n_features;
     let mut inputs = vec![0.0; nodes * (n_features + message_dim)];
     let rows = inputs.chunks_exact_mut(n_features + message_dim);
-    let received = messages.chunks_exact((bodies - 1) * message_dim);
+    let received = received(messages, bodies, message_dim);
     for ((row, own), received) in rows.zip(features.chunks_exact(n_features)).zip(received) {
         let (first, sums) = row.split_at_mut(n_features);
         first.copy_from_slice(own);
@@ -95,28 +111,56 @@ pub fn node_outputs(
     Ok(outputs)
 }
 
-/// Predictions `[graphs, bodies, outputs]` for `features` `[graphs, bodies, n_features]`; KL: from the
-/// means of the messages. Features are as the network sees them; `view` moves senders to their nearest image.
+/// Predictions `[node, outputs]` for `features` `[node, n_features]` of graphs with these numbers of bodies; KL: from
+/// the means of the messages. Features are as the network sees them; `view` moves senders to their nearest image.
 pub fn accelerations(
     device: &Device,
     shape: &Shape,
     parameters: &[f32],
     features: &[f32],
-    bodies: usize,
+    bodies: &[u32],
     view: Option<&View>,
 ) -> Result<Vec<f32>> {
     let mut outputs = Vec::with_capacity(features.len() / shape.n_features * shape.outputs);
-    for part in features.chunks(GRAPHS_AT_ONCE * bodies * shape.n_features) {
-        let graphs = part.len() / (bodies * shape.n_features);
-        let mut edges = edge_inputs(part, graphs, bodies, shape.n_features);
-        if let Some(view) = view {
-            view.nearest(&mut edges);
-        }
-        let sent = messages(device, shape, parameters, &edges)?;
-        let inputs = node_inputs(part, &sent.values, bodies, shape);
-        outputs.extend(node_outputs(device, shape, parameters, &inputs)?);
+    for (part, bodies) in parts(features, bodies, shape.n_features) {
+        let (_, predictions) = predictions(device, shape, parameters, part, bodies, view)?;
+        outputs.extend(predictions);
     }
     Ok(outputs)
+}
+
+/// Features and numbers of bodies of [`GRAPHS_AT_ONCE`] graphs at a time.
+fn parts<'a>(
+    features: &'a [f32],
+    bodies: &'a [u32],
+    n_features: usize,
+) -> impl Iterator<Item = (&'a [f32], &'a [u32])> {
+    let mut rest = features;
+    bodies.chunks(GRAPHS_AT_ONCE).map(move |bodies| {
+        let nodes: usize = bodies.iter().map(|&n| n as usize).sum();
+        let (part, others) = rest.split_at(nodes * n_features);
+        rest = others;
+        (part, bodies)
+    })
+}
+
+/// The messages in these graphs, and the predictions.
+fn predictions(
+    device: &Device,
+    shape: &Shape,
+    parameters: &[f32],
+    features: &[f32],
+    bodies: &[u32],
+    view: Option<&View>,
+) -> Result<(Messages, Vec<f32>)> {
+    let mut edges = edge_inputs(features, bodies, shape.n_features);
+    if let Some(view) = view {
+        view.nearest(&mut edges);
+    }
+    let sent = messages(device, shape, parameters, &edges)?;
+    let inputs = node_inputs(features, &sent.values, bodies, shape);
+    let outputs = node_outputs(device, shape, parameters, &inputs)?;
+    Ok((sent, outputs))
 }
 
 /// Sum over nodes of the L1 norm of (target − prediction): the loss before division by the number of
@@ -198,30 +242,67 @@ pub fn spread(
     Ok(sums.spread(shape.sampled))
 }
 
-/// Evaluates a model on graphs of `bodies` bodies each.
+/// Evaluates a model on graphs.
 pub fn evaluate(
     device: &Device,
     shape: &Shape,
     parameters: &[f32],
-    Graphs { features, targets }: &Graphs,
-    bodies: usize,
+    Graphs { features, targets, bodies }: &Graphs,
     view: Option<&View>,
 ) -> Result<Evaluation> {
     let nodes = features.len() / shape.n_features;
     let mut loss = 0.0;
     let mut sums = Sums::new(shape.message_dim);
-    let parts = features.chunks(GRAPHS_AT_ONCE * bodies * shape.n_features);
-    for (part, truth) in parts.zip(targets.chunks(GRAPHS_AT_ONCE * bodies * shape.outputs)) {
-        let graphs = part.len() / (bodies * shape.n_features);
-        let mut inputs = edge_inputs(part, graphs, bodies, shape.n_features);
-        if let Some(view) = view {
-            view.nearest(&mut inputs);
-        }
-        let sent = messages(device, shape, parameters, &inputs)?;
+    let mut targets = &targets[..];
+    for (part, bodies) in parts(features, bodies, shape.n_features) {
+        let (sent, predictions) = predictions(device, shape, parameters, part, bodies, view)?;
         sums.add(&sent);
-        let inputs = node_inputs(part, &sent.values, bodies, shape);
-        let predictions = node_outputs(device, shape, parameters, &inputs)?;
+        let (truth, others) = targets.split_at(predictions.len());
         loss += l1(truth, &predictions);
+        targets = others;
     }
     Ok(Evaluation { loss: loss / nodes as f64, spread: sums.spread(shape.sampled) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    /// Graphs of different sizes are predicted as each by itself, in whatever parts.
+    #[test]
+    fn graphs_of_different_sizes_do_not_mix() {
+        let shape = Shape {
+            n_features: 6,
+            message_dim: 3,
+            outputs: 2,
+            hidden: 8,
+            layers: 2,
+            sampled: false,
+        };
+        let mut random = Random::new(4, 0);
+        let mut numbers =
+            |count: usize| (0..count).map(|_| random.normal() as f32).collect::<Vec<f32>>();
+        let parameters = numbers(shape.arena().len);
+        let bodies: Vec<u32> = (0..GRAPHS_AT_ONCE + 5).map(|k| 2 + (k * 7 % 4) as u32).collect();
+        let nodes: usize = bodies.iter().map(|&n| n as usize).sum();
+        let (features, targets) = (numbers(nodes * 6), numbers(nodes * 2));
+        let device = Device::cpu();
+        let run = |features: &[f32], bodies: &[u32]| {
+            accelerations(&device, &shape, &parameters, features, bodies, None).unwrap()
+        };
+        let together = run(&features, &bodies);
+        let alone: Vec<f32> = by_graph(&features, 6, &bodies)
+            .zip(&bodies)
+            .flat_map(|(graph, &n)| run(graph, &[n]))
+            .collect();
+        assert_eq!(together.len(), alone.len());
+        for (a, b) in together.iter().zip(&alone) {
+            assert!((a - b).abs() <= 1e-5 * (1.0 + b.abs()), "{a} {b}");
+        }
+        let graphs = Graphs { features, targets, bodies };
+        let found = evaluate(&device, &shape, &parameters, &graphs, None).unwrap();
+        let expected = l1(&graphs.targets, &alone) / nodes as f64;
+        assert!((found.loss / expected - 1.0).abs() < 1e-5, "{} {expected}", found.loss);
+    }
 }

@@ -47,7 +47,7 @@ pub enum TrainedOn {
 pub struct DataSet {
     /// Dimensions of space.
     pub dim: usize,
-    /// Bodies of each graph.
+    /// Bodies of the largest graph.
     pub bodies: usize,
     /// Runs.
     pub runs: usize,
@@ -367,7 +367,7 @@ impl Model {
             let Shape { message_dim, outputs, .. } = self.shape;
             let edges = inputs.len() / self.shape.edge_inputs();
             // The two ends of an edge form a graph.
-            let found = self.accelerations(device, inputs, edges, 2)?;
+            let found = self.accelerations(device, inputs, &vec![2; edges])?;
             let mut values = vec![0.0; edges * message_dim];
             let rows = values.chunks_exact_mut(message_dim).zip(found.chunks_exact(2 * outputs));
             rows.for_each(|(row, both)| row[..outputs].copy_from_slice(&both[..outputs]));
@@ -387,18 +387,19 @@ impl Model {
         forward::node_outputs(device, &self.shape, &self.parameters, inputs)
     }
 
-    /// Accelerations `[graphs, bodies, dim]` for `features` `[graphs, bodies, n_features]`; KL: from
-    /// the means of the messages.
+    /// Accelerations `[node, dim]` for `features` `[node, n_features]` of graphs with these numbers of bodies; KL:
+    /// from the means of the messages.
     pub fn accelerations(
         &self,
         device: &Device,
         features: &[f32],
-        graphs: usize,
-        bodies: usize,
+        bodies: &[u32],
     ) -> Result<Vec<f32>> {
-        let needed = graphs * bodies * self.shape.n_features;
-        if features.len() != needed || bodies < 2 {
-            let message = format!("{} features of {graphs} graphs of {bodies}", features.len());
+        let n_features = self.shape.n_features;
+        let nodes: usize = bodies.iter().map(|&n| n as usize).sum();
+        if features.len() != nodes * n_features || bodies.iter().any(|n| *n < 2) {
+            let message =
+                format!("{} features of {nodes} bodies in {} graphs", features.len(), bodies.len());
             return Err(Error::usage(message).field("features"));
         }
         let Some(view) = self.view() else {
@@ -412,7 +413,12 @@ impl Model {
             );
         };
         let mut seen = features.to_vec();
-        seen.chunks_exact_mut(bodies * self.shape.n_features).for_each(|graph| view.show(graph));
+        let mut rest = &mut seen[..];
+        for n in bodies {
+            let (graph, others) = rest.split_at_mut(*n as usize * n_features);
+            view.show(graph);
+            rest = others;
+        }
         let view = Some(&view);
         forward::accelerations(device, &self.shape, &self.parameters, &seen, bodies, view)
     }

@@ -227,11 +227,12 @@ mod tests {
                 parameters[last.weight.clone()][gone * last.inputs..][..last.inputs].fill(0.0);
             }
             let features = random(6 * bodies * n_features, 1);
-            let graphs = Graphs { features, targets: vec![0.0; 6 * bodies * 2] };
+            let targets = vec![0.0; 6 * bodies * 2];
+            let graphs = Graphs { features, targets, bodies: vec![bodies as u32; 6] };
             let run = |shape: &Shape, parameters: &[f32]| {
                 let device = Device::cpu();
-                let found = forward::evaluate(&device, shape, parameters, &graphs, bodies, None);
-                let features = &graphs.features;
+                let found = forward::evaluate(&device, shape, parameters, &graphs, None);
+                let Graphs { features, bodies, .. } = &graphs;
                 let predictions =
                     forward::accelerations(&device, shape, parameters, features, bodies, None);
                 (found.unwrap().spread, predictions.unwrap())

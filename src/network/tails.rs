@@ -60,11 +60,11 @@ impl Tails {
         if data.about.law.is_some() {
             return None;
         }
-        let bodies = data.about.bodies;
-        let frames = data.accelerations().chunks_exact(bodies * data.about.dim);
-        let size =
-            |frame: &[f32]| frame.iter().map(|a| f64::from(a.abs())).sum::<f64>() / bodies as f64;
-        Tails::of_sizes(&frames.map(size).collect::<Vec<f64>>())
+        let size = |frame: &[f32]| {
+            let bodies = (frame.len() / data.about.dim) as f64;
+            frame.iter().map(|a| f64::from(a.abs())).sum::<f64>() / bodies
+        };
+        Tails::of_sizes(&data.frames(data.accelerations()).map(size).collect::<Vec<f64>>())
     }
 
     fn of_sizes(sizes: &[f64]) -> Option<Self> {

@@ -244,7 +244,7 @@ fn evaluation_agrees_with_training() {
     let mut workspace = tiny::Workspace::default();
     tiny::gradient(&device, &batch, &model.parameters, &mut gradients, &mut losses, &mut workspace)
         .unwrap();
-    let found = forward::evaluate(&device, &model.shape, &model.parameters, &graphs, 5, None);
+    let found = forward::evaluate(&device, &model.shape, &model.parameters, &graphs, None);
     let (found, expected) = (found.unwrap().loss, f64::from(losses[0].prediction));
     assert!((found / expected - 1.0).abs() < 1e-5, "{found}, not {expected}");
 }

@@ -92,8 +92,9 @@ impl View {
         let [no_velocities, no_masses, no_charges] = self.hidden;
         let dim = self.layout.dim;
         let mut positions = data.positions().to_vec();
-        for frame in positions.chunks_exact_mut(data.about.bodies * dim) {
-            self.place(frame, dim);
+        let all = positions.chunks_exact_mut(data.about.bodies * dim);
+        for (frame, real) in all.zip(data.frames(data.positions())) {
+            self.place(&mut frame[..real.len()], dim);
         }
         let mut velocities = data.velocities().to_vec();
         if no_velocities {
@@ -104,6 +105,7 @@ impl View {
             velocities,
             masses: matter(data.masses(), self.mass, no_masses),
             charges: matter(data.charges(), self.charge, no_charges),
+            counts: data.counts().map(<[u32]>::to_vec),
         }
     }
 

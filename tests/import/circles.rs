@@ -151,15 +151,31 @@ fn runs_are_read_with_what_is_there() {
     assert_eq!((data.about.frames, data.times().len()), (40, 40));
     assert_eq!(data.times_of(0).as_ptr(), data.times_of(2).as_ptr(), "one clock");
 
-    // Other numbers of bodies: each kind by itself.
+    // Other numbers of bodies, or each kind by itself.
     let fewer = table(&|run, _, t, body, x, y| {
         let third = if run == 1 { line(run, t, 2, 3.0, t) } else { String::new() };
         line(run, t, body, x, y) + if body == 1 { &third } else { "" }
     });
-    let (document, _) = imported("t.csv", &fewer, &[]);
-    assert!(document["error"]["message"].as_str().unwrap().contains("--bodies 2 and --bodies 3"));
+    let (document, data) = imported("t.csv", &fewer, &[]);
+    assert_eq!((&document["fewest_bodies"], &document["bodies"]), (&2.into(), &3.into()));
+    let data = data.unwrap_or_else(|| panic!("{document}"));
+    assert_eq!([0, 1, 2].map(|run| data.bodies(run)), [2, 3, 2]);
+    assert_eq!([0, 1, 2].map(|run| data.targets(run, 7).len()), [4, 6, 4]);
+    let mut third = Vec::new();
+    data.features(1, 7, &mut third);
+    assert_eq!((third.len(), third[2 * 6]), (3 * 6, 3.0));
     let (document, data) = imported("t.csv", &fewer, &["--bodies", "2"]);
     assert!(notes(&document).contains("1 of 3 runs do not have 2 bodies"), "{document}");
+    assert_eq!(data.unwrap().about.runs, 2);
+    let (document, _) = imported("t.csv", &fewer, &["--bodies", "4"]);
+    assert!(document["error"]["message"].as_str().unwrap().contains("no run has 4 bodies"));
+    // A body alone.
+    let alone = table(&|run, _, t, body, x, y| match (run, body) {
+        (0, 1) => String::new(),
+        _ => line(run, t, body, x, y),
+    });
+    let (document, data) = imported("t.csv", &alone, &[]);
+    assert!(notes(&document).contains("1 of 3 runs have a single body"), "{document}");
     assert_eq!(data.unwrap().about.runs, 2);
 }
 

@@ -193,3 +193,48 @@ fn a_build_without_parquet_says_how_to_get_it() {
     assert!(message.ends_with("build with --features parquet"), "{message}");
     assert!(!out.exists());
 }
+
+/// Arrays padded with NaN: bodies that a run does not have, and frames in which one of its bodies was not seen.
+#[test]
+fn bodies_that_are_not_numbers_are_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("t.npy"), folder.path().join("t.safetensors"));
+    let (runs, frames, bodies) = (2, 30, 3);
+    let write = |unseen: &dyn Fn(usize, usize, usize, usize) -> bool| {
+        use npyz::WriterBuilder;
+        let mut bytes = Vec::new();
+        let shape = [runs, frames, bodies, 2].map(|n| n as u64);
+        let array = npyz::WriteOptions::new().default_dtype().shape(&shape);
+        let mut array = array.writer(&mut bytes).begin_nd().unwrap();
+        for at in 0..runs * frames * bodies * 2 {
+            let (run, frame) = (at / (2 * bodies * frames), at / (2 * bodies) % frames);
+            let (body, axis) = (at / 2 % bodies, at % 2);
+            let angle = 0.1 * frame as f64 + 2.0 * (body + run) as f64;
+            let value = if axis == 0 { angle.cos() } else { angle.sin() };
+            let nan = unseen(run, frame, body, axis);
+            array.push(&if nan { f64::NAN } else { value }).unwrap();
+        }
+        array.finish().unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        lawsmith(&["import", path.to_str().unwrap(), "-o", out.to_str().unwrap(), "--overwrite"])
+    };
+    // The second run lacks its middle body, and its last one in the last four frames.
+    let (code, document) =
+        write(&|run, frame, body, _| run == 1 && (body == 1 || body == 2 && frame > 25));
+    assert_eq!(code, Some(0), "{document}");
+    assert!(document["notes"].to_string().contains("4 of 60 frames lack a body"), "{document}");
+    let data = Dataset::open_in(&out, Units::Stored).unwrap();
+    assert_eq!([0, 1].map(|run| data.bodies(run)), [3, 2]);
+    assert_eq!([0, 1].map(|run| data.length(run)), [30, 26]);
+    let mut features = Vec::new();
+    data.features(1, 3, &mut features);
+    for (row, body) in features.chunks(6).zip([0, 2]) {
+        let angle = 0.1 * 3.0 + 2.0 * f64::from(body + 1);
+        assert!((f64::from(row[0]) - angle.cos()).abs() < 1e-6, "{row:?}");
+    }
+    // Half a position is none.
+    let (code, document) =
+        write(&|run, frame, body, axis| (run, frame, body, axis) == (0, 2, 1, 1));
+    assert_eq!(code, Some(1), "{document}");
+    assert!(document["error"]["message"].as_str().unwrap().contains("NaN at element 15"));
+}

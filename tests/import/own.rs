@@ -110,7 +110,7 @@ fn bad_tables_are_refused_with_field_and_row() {
             Some(6),
             "no time at which all of its 2 bodies are there; body 0 is at 1 of 2 times",
         ),
-        (with(&format!("{good}1,0,2,1,2\n")), Some("body"), None, "--bodies 2 and --bodies 1"),
+        (with(&format!("{good}1,0,2,1,2\n")), Some("time"), None, "too few"),
         (with(good), Some("time"), None, "too few"),
         (velocities("\n0,0,0,1,2,0,0,0\n"), None, Some(2), "CSV"),
         ("run,time,body,x,y,vx\n0,0,0,1,2,0\n0,0,1,3,4,0\n".into(), Some("vy"), None, "no such"),

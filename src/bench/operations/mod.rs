@@ -356,6 +356,7 @@ fn optimizing(
         ([1, 2, 3].map(vectors), [4, 5].map(scalars));
     let source = Source {
         states: States {
+            counts: None,
             positions: &positions,
             velocities: &velocities,
             accelerations: &accelerations,

@@ -4,8 +4,9 @@
 //! `masses [run, body] f32`, `charges [run, body] f32`, `times [frame] f64`. A value in the user's units is
 //! origin + unit · stored value if the file has a [`Scale`], otherwise the stored value.
 //!
-//! If runs have their own times or lengths: `times [run, frame] f64` and `lengths [run] u32`. Beyond its length a run
-//! repeats its frames from the first on, so that random draws only ever see real frames.
+//! If runs have their own times, lengths or numbers of bodies: `times [run, frame] f64`, `lengths [run] u32` and
+//! `counts [run] u32`. Beyond its length a run repeats its frames from the first on, so that random draws only ever see
+//! real frames; beyond its number of bodies a frame repeats its first body, and nothing draws these.
 
 mod prepare;
 
@@ -29,7 +30,7 @@ pub struct About {
     pub runs: usize,
     /// Frames of the longest run; frame 0 is the initial state.
     pub frames: usize,
-    /// Bodies of each run.
+    /// Bodies of the largest run.
     pub bodies: usize,
     /// Dimensions of space: 2 or 3.
     pub dim: usize,
@@ -118,14 +119,15 @@ impl About {
         TensorWriter::create(path, "dataset", entry, &self.specs())
     }
 
-    /// The same for runs with their own times and lengths: `times` is `[run, frame]`, and `lengths` is a seventh
-    /// tensor.
-    pub fn create_with_clocks(&self, path: &Path) -> Result<TensorWriter> {
+    /// The same for runs with their own times, lengths and numbers of bodies: `times` is `[run, frame]`, `lengths` and
+    /// `counts` are two more tensors.
+    pub fn create_ragged(&self, path: &Path) -> Result<TensorWriter> {
         let entry = serde_json::to_value(self).expect("the entry is plain data");
         let mut specs: Vec<TensorSpec> = self.specs().into();
         specs.retain(|spec| spec.name != "times");
         specs.push(TensorSpec::f64("times", &[self.runs, self.frames]));
         specs.push(TensorSpec::u32("lengths", &[self.runs]));
+        specs.push(TensorSpec::u32("counts", &[self.runs]));
         TensorWriter::create(path, "dataset", entry, &specs)
     }
 }
@@ -191,6 +193,8 @@ pub struct Arrays {
     pub times: Vec<f64>,
     /// `[run]`: frames of each run; empty if all runs have the same number.
     pub lengths: Vec<u32>,
+    /// `[run]`: bodies of each run; empty if all runs have the same number.
+    pub counts: Vec<u32>,
 }
 
 impl Arrays {
@@ -205,6 +209,7 @@ impl Arrays {
             charges: matter,
             times: vec![0.0; about.frames],
             lengths: Vec::new(),
+            counts: Vec::new(),
         }
     }
 }
@@ -260,11 +265,11 @@ impl Dataset {
                 format!("has shape {shape:?}; [{frames}] or [{runs}, {frames}] is needed");
             return Err(Error::input(message).file(path).field("times"));
         }
-        if file.has("lengths") {
-            let (_, shape) = file.tensor::<u32>("lengths", Dtype::U32)?;
+        for name in ["lengths", "counts"].into_iter().filter(|name| file.has(name)) {
+            let (_, shape) = file.tensor::<u32>(name, Dtype::U32)?;
             if shape != [runs] {
                 let message = format!("has shape {shape:?}; [{runs}] is needed");
-                return Err(Error::input(message).file(path).field("lengths"));
+                return Err(Error::input(message).file(path).field(name));
             }
         }
         let numbers = Arc::new(Numbers::Mapped(file));
@@ -302,6 +307,7 @@ impl Dataset {
     ///     charges: vec![0.0; 2],
     ///     times: vec![0.0, 1.0, 2.0],
     ///     lengths: vec![],
+    ///     counts: vec![],
     /// };
     /// let data = Dataset::new(about, arrays)?;
     /// // Accelerations are near 1 in natural units, which record the conversion to yours.
@@ -318,8 +324,8 @@ impl Dataset {
     /// # Errors
     /// Also values that f32 cannot hold in these units.
     pub fn new_in(about: About, arrays: Arrays, units: Units) -> Result<Self> {
-        let Arrays { positions, velocities, accelerations, masses, charges, times, lengths } =
-            &arrays;
+        let Arrays { positions, velocities, accelerations, masses, charges, .. } = &arrays;
+        let Arrays { times, lengths, counts, .. } = &arrays;
         let found = [positions, velocities, accelerations, masses, charges].map(Vec::len);
         let wrong = |name: &str, found: usize, shape: &[usize]| {
             let message = format!("has {found} numbers, which do not fill its shape {shape:?}");
@@ -334,8 +340,10 @@ impl Dataset {
         if times.len() != frames && times.len() != runs * frames {
             return wrong("times", times.len(), &[frames]);
         }
-        if !lengths.is_empty() && lengths.len() != runs {
-            return wrong("lengths", lengths.len(), &[runs]);
+        for (name, values) in [("lengths", lengths), ("counts", counts)] {
+            if !values.is_empty() && values.len() != runs {
+                return wrong(name, values.len(), &[runs]);
+            }
         }
         let numbers = Arc::new(Numbers::Owned(arrays));
         let data = Dataset { about, numbers, path: IN_MEMORY.into(), blocks: false };
@@ -358,13 +366,16 @@ impl Dataset {
                 return Err(Error::input(message).file(path).field(&spec.name));
             }
         }
-        let there = |n: &u32| (1..=about.frames).contains(&(*n as usize));
-        if let Some(bad) = self.lengths().iter().flat_map(|l| l.iter()).find(|n| !there(n)) {
-            let message = format!("{bad} where a number from 1 to {} is needed", about.frames);
-            return Err(Error::input(message).file(path).field("lengths"));
-        }
         if about.bodies < 2 {
             return Err(Error::input("has fewer than two bodies: nothing interacts").file(path));
+        }
+        for (name, least, most) in [("lengths", 1, about.frames), ("counts", 2, about.bodies)] {
+            let there = |n: &u32| (least..=most).contains(&(*n as usize));
+            if let Some(bad) = self.of_runs(name).iter().flat_map(|l| l.iter()).find(|n| !there(n))
+            {
+                let message = format!("{bad} where a number from {least} to {most} is needed");
+                return Err(Error::input(message).file(path).field(name));
+            }
         }
         if about.is_empty() {
             return Err(Error::input("contains no frames").file(path));
@@ -388,19 +399,21 @@ impl Dataset {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let (times, lengths) = (self.clocks(), self.lengths());
-        let own = lengths.is_some() || times.len() != self.about.frames;
+        let (times, lengths, counts) = (self.clocks(), self.lengths(), self.counts());
+        let own = lengths.is_some() || counts.is_some() || times.len() != self.about.frames;
         let mut file = match own {
-            true => self.about.create_with_clocks(path)?,
+            true => self.about.create_ragged(path)?,
             false => self.about.create(path)?,
         };
         for spec in self.about.specs().iter().filter(|spec| spec.name != "times") {
             file.slice::<f32>(&spec.name).copy_from_slice(self.frames_of(&spec.name));
         }
         if own {
-            let Self { about: About { runs, frames, .. }, .. } = *self;
-            let whole = vec![frames as u32; runs];
-            file.slice::<u32>("lengths").copy_from_slice(lengths.unwrap_or(&whole));
+            let Self { about: About { runs, frames, bodies, .. }, .. } = *self;
+            for (name, values, most) in [("lengths", lengths, frames), ("counts", counts, bodies)] {
+                let all = vec![most as u32; runs];
+                file.slice::<u32>(name).copy_from_slice(values.unwrap_or(&all));
+            }
             let times = if times.len() == frames { times.repeat(runs) } else { times.to_vec() };
             file.slice::<f64>("times").copy_from_slice(&times);
         } else {
@@ -480,13 +493,43 @@ impl Dataset {
 
     /// Frames of each run, `[run]`; `None` if all have the same number.
     fn lengths(&self) -> Option<&[u32]> {
+        self.of_runs("lengths")
+    }
+
+    /// Bodies of each run, `[run]`; `None` if all have the same number.
+    pub fn counts(&self) -> Option<&[u32]> {
+        self.of_runs("counts")
+    }
+
+    /// The values of `lengths` or `counts`, if there are any.
+    fn of_runs(&self, name: &str) -> Option<&[u32]> {
         match &*self.numbers {
-            Numbers::Mapped(file) if file.has("lengths") => {
-                Some(file.tensor("lengths", Dtype::U32).expect("checked in open").0)
+            Numbers::Mapped(file) if file.has(name) => {
+                Some(file.tensor(name, Dtype::U32).expect("checked in open").0)
             }
             Numbers::Mapped(_) => None,
-            Numbers::Owned(arrays) => Some(&*arrays.lengths).filter(|lengths| !lengths.is_empty()),
+            Numbers::Owned(Arrays { lengths, counts, .. }) => {
+                let values = if name == "lengths" { lengths } else { counts };
+                Some(&**values).filter(|values| !values.is_empty())
+            }
         }
+    }
+
+    /// Bodies of a run.
+    pub fn bodies(&self, run: usize) -> usize {
+        self.counts().map_or(self.about.bodies, |counts| counts[run] as usize)
+    }
+
+    /// True if runs have different numbers of bodies.
+    pub fn is_ragged(&self) -> bool {
+        self.counts().is_some_and(|counts| counts.iter().any(|n| *n as usize != self.about.bodies))
+    }
+
+    /// The values of every frame, `[body, dim]` of the bodies that are there, of values `[run, frame, body, dim]`.
+    pub fn frames<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
+        let About { frames, bodies, dim, .. } = self.about;
+        let of_frame = values.chunks_exact(bodies * dim).enumerate();
+        of_frame.map(move |(at, frame)| &frame[..self.bodies(at / frames) * dim])
     }
 
     /// Frames of a run; the arrays repeat them if they hold more.
@@ -508,6 +551,7 @@ impl Dataset {
             accelerations: self.accelerations(),
             masses: self.masses(),
             charges: self.charges(),
+            counts: self.counts(),
             frames,
             bodies,
             dim,
@@ -534,7 +578,7 @@ impl Dataset {
     pub fn targets(&self, run: usize, frame: usize) -> &[f32] {
         let About { frames, bodies, dim, .. } = self.about;
         let at = (run * frames + frame) * bodies * dim;
-        &self.accelerations()[at..at + bodies * dim]
+        &self.accelerations()[at..at + self.bodies(run) * dim]
     }
 }
 

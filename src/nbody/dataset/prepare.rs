@@ -38,6 +38,7 @@ impl Dataset {
         }
         own.times.truncate(blocks * frames);
         own.lengths.clear();
+        own.counts = own.counts.repeat(blocks);
         (own.masses, own.charges) = (own.masses.repeat(blocks), own.charges.repeat(blocks));
         self.numbers = Arc::new(Numbers::Owned(own));
         Ok(())
@@ -47,9 +48,18 @@ impl Dataset {
     fn natural(&self) -> Scale {
         let About { bodies, dim, .. } = self.about;
         let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+        // Bodies that are not there are not numbers, and left out.
+        let of_frames = |values: &[f32]| -> Vec<f64> {
+            let mut all = vec![f64::NAN; values.len()];
+            let frames = all.chunks_exact_mut(bodies * dim).zip(self.frames(values));
+            frames.for_each(|(all, there)| {
+                all.iter_mut().zip(there).for_each(|(v, &value)| *v = f64::from(value));
+            });
+            all
+        };
         Scale::natural(&Sample {
-            positions: &wide(self.positions()),
-            accelerations: &wide(self.accelerations()),
+            positions: &of_frames(self.positions()),
+            accelerations: &of_frames(self.accelerations()),
             masses: &wide(self.masses()),
             charges: &wide(self.charges()),
             bodies,
@@ -92,6 +102,7 @@ impl Dataset {
             charges: values("charges", self.charges(), from.charge / to.charge)?,
             times: self.clocks().iter().map(|t| t * time).collect(),
             lengths: self.lengths().unwrap_or_default().to_vec(),
+            counts: self.counts().unwrap_or_default().to_vec(),
         })
     }
 

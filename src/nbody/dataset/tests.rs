@@ -91,3 +91,51 @@ fn a_box_has_an_edge_for_each_axis() {
     let error = Dataset::open(&path).err().unwrap();
     assert_eq!(error.field.as_deref(), Some("box"));
 }
+
+/// Runs of two and of three bodies, in a file and in memory: each frame has the bodies that are there.
+#[test]
+fn runs_may_have_different_numbers_of_bodies() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.safetensors");
+    let about = About {
+        bodies: 3,
+        runs: 2,
+        frames: 4,
+        period: None,
+        ..written(&path, 2, 4, [1.0; 3]).about.clone()
+    };
+    let about = About { scale: None, ..about };
+    let mut arrays = Arrays { counts: vec![2, 3], ..Arrays::zeros(&about) };
+    let number = |k: usize| ((k * 7919) % 1013) as f32 / 200.0 - 2.5;
+    for values in [&mut arrays.positions, &mut arrays.velocities, &mut arrays.accelerations] {
+        values.iter_mut().enumerate().for_each(|(k, v)| *v = number(k));
+        // The third body of the first run.
+        values.chunks_mut(6).take(4).for_each(|frame| frame[4..].fill(1e6));
+    }
+    arrays.masses = vec![1.0, 2.0, 1.0, 3.0, 4.0, 5.0];
+    arrays.times = (0..4).map(f64::from).collect();
+    let data = Dataset::new(about.clone(), arrays.clone()).unwrap();
+    assert!(data.is_ragged());
+    // What is not there is in no unit.
+    assert_eq!(data.about.units().length, 1.0);
+    data.save(&path).unwrap();
+    let kept = Dataset::open(&path).unwrap();
+    for data in [&data, &kept] {
+        assert_eq!([0, 1].map(|run| data.bodies(run)), [2, 3]);
+        assert_eq!([0, 1].map(|run| data.targets(run, 1).len()), [4, 6]);
+        let sizes: Vec<usize> = data.frames(data.positions()).map(<[f32]>::len).collect();
+        assert_eq!(sizes, [4, 4, 4, 4, 6, 6, 6, 6]);
+        let mut graphs = Graphs::default();
+        data.states().push(0, 1, &mut graphs);
+        data.states().push(1, 3, &mut graphs);
+        assert_eq!((graphs.bodies, graphs.features.len()), (vec![2, 3], 5 * 6));
+        let masses: Vec<f32> = graphs.features.iter().skip(5).step_by(6).copied().collect();
+        let ratio = 3.0 / masses[2];
+        let users: Vec<f32> = masses.iter().map(|m| m * ratio).collect();
+        assert_eq!(users, [1.0, 2.0, 3.0, 4.0, 5.0]);
+    }
+    for counts in [vec![1, 3], vec![2, 4]] {
+        let error = Dataset::new(about.clone(), Arrays { counts, ..arrays.clone() }).err().unwrap();
+        assert_eq!(error.field.as_deref(), Some("counts"));
+    }
+}

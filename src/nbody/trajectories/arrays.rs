@@ -1,4 +1,5 @@
-//! Trajectories from arrays: positions `[run, frame, body, dim]` or `[frame, body, dim]`.
+//! Trajectories from arrays: positions `[run, frame, body, dim]` or `[frame, body, dim]`. Bodies without positions in a
+//! run (NaN) are not in it.
 
 use std::path::Path;
 
@@ -34,14 +35,15 @@ impl<'a> Arrays<'a> {
             let message = format!("{message}; save plain arrays of numbers");
             return Err(Error::input(message).file(self.path).field(&array.name));
         }
-        match array.values.iter().position(|v| !v.is_finite()) {
-            Some(at) => {
-                let message =
-                    format!("{} at element {at} where a number is needed", array.values[at]);
-                Err(Error::input(message).file(self.path).field(&array.name))
-            }
-            None => Ok(Some(array)),
-        }
+        Ok(Some(array))
+    }
+
+    /// An array of numbers only.
+    fn finite(&mut self, names: &[&str]) -> Result<Option<&'a Array>> {
+        let Some(array) = self.find(names)? else { return Ok(None) };
+        let all = 0..array.values.len();
+        gathered(self.path, array, all)?;
+        Ok(Some(array))
     }
 
     /// An array of this shape (that of the positions), or without the first axis if there is one run.
@@ -88,7 +90,7 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
     let velocities = arrays.like(&VELOCITIES, &shape)?;
     let given = arrays.like(&ACCELERATIONS, &shape)?;
     let forces = if given.is_none() { arrays.like(&FORCES, &shape)? } else { None };
-    let times = arrays.find(&TIMES)?;
+    let times = arrays.finite(&TIMES)?;
     let own_times = match times {
         None => {
             notes.push(match options.time_step {
@@ -113,7 +115,7 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
         }
     };
     let (masses, charges) = (matter(&MASSES)?, matter(&CHARGES)?);
-    let lengths = arrays.find(&LENGTHS)?;
+    let lengths = arrays.finite(&LENGTHS)?;
     if let Some(array) = lengths
         && (array.shape[..] != [runs]
             || array.values.iter().any(|n| !(*n >= 1.0 && *n <= frames as f64)))
@@ -132,45 +134,78 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
         notes.push(format!("accelerations are the forces over {by}"));
     }
     notes.extend(axis_order_warning(&positions.values, shape));
-    let size = frames * bodies * dim;
-    let run = |run: usize| -> Result<Run> {
+    let run = |run: usize| -> Result<(Run, usize)> {
         let length = lengths.map_or(frames, |array| array.values[run] as usize);
-        let part = |array: &Array| array.values[run * size..][..length * bodies * dim].to_vec();
-        let of_bodies = |array: &Array| match array.shape.len() {
-            1 => array.values.clone(),
-            _ => array.values[run * bodies..][..bodies].to_vec(),
+        let first = |frame: usize, body: usize| ((run * frames + frame) * bodies + body) * dim;
+        let missing = |frame: usize, body: usize| {
+            positions.values[first(frame, body)..][..dim].iter().all(|x| x.is_nan())
         };
-        let mut times: Vec<f64> = match times {
-            Some(array) if own_times => array.values[run * frames..][..frames].to_vec(),
-            Some(array) => array.values.clone(),
-            None => (0..frames).map(|k| k as f64).collect(),
+        let there: Vec<usize> =
+            (0..bodies).filter(|&body| (0..length).any(|frame| !missing(frame, body))).collect();
+        let whole = |frame: &usize| there.iter().all(|&body| !missing(*frame, body));
+        let kept: Vec<usize> = (0..length).filter(whole).collect();
+        if kept.is_empty() {
+            let message = format!("run {run} has no frame in which all of its bodies are there");
+            return Err(Error::input(message).file(path).field(&positions.name));
+        }
+        let part = |array: &Array| {
+            let at = kept.iter().flat_map(|&frame| there.iter().map(move |&b| first(frame, b)));
+            gathered(path, array, at.flat_map(|at| at..at + dim))
         };
-        times.truncate(length);
+        let of_bodies = |array: &Array| {
+            let first = if array.shape.len() == 1 { 0 } else { run * bodies };
+            gathered(path, array, there.iter().map(|body| first + body))
+        };
+        let times: Vec<f64> = match times {
+            Some(array) if own_times => array.values[run * frames..][..length].to_vec(),
+            Some(array) => array.values[..length].to_vec(),
+            None => (0..length).map(|k| k as f64).collect(),
+        };
         if times.windows(2).any(|pair| pair[1] <= pair[0]) {
             let message = format!("must increase from frame to frame; those of run {run} do not");
             return Err(Error::input(message).file(path).field("times"));
         }
-        let masses = masses.map(of_bodies);
+        let masses = masses.map(of_bodies).transpose()?;
         let over_mass = |array: &Array| {
-            let mut forces = part(array);
+            let mut forces = part(array)?;
             for (at, force) in forces.iter_mut().enumerate() {
-                *force /= masses.as_ref().map_or(1.0, |masses| masses[at / dim % bodies]);
+                *force /= masses.as_ref().map_or(1.0, |masses| masses[at / dim % there.len()]);
             }
-            forces
+            Ok(forces)
         };
-        Ok(Run {
+        let accelerations = given.map(part).or_else(|| forces.map(over_mass)).transpose()?;
+        let read = Run {
             name: run.to_string(),
-            times,
-            bodies: (0..bodies).map(|b| b.to_string()).collect(),
-            positions: part(positions),
-            velocities: velocities.map(part),
-            accelerations: given.map(part).or_else(|| forces.map(over_mass)),
-            charges: charges.map(of_bodies),
+            times: kept.iter().map(|&frame| times[frame]).collect(),
+            bodies: there.iter().map(|b| b.to_string()).collect(),
+            positions: part(positions)?,
+            velocities: velocities.map(part).transpose()?,
+            accelerations,
+            charges: charges.map(of_bodies).transpose()?,
             masses,
-        })
+        };
+        Ok((read, length - kept.len()))
     };
-    let runs = (0..runs).map(run).collect::<Result<_>>()?;
+    let all = (0..runs).map(run).collect::<Result<Vec<_>>>()?;
+    let partial: usize = all.iter().map(|(_, partial)| partial).sum();
+    let runs: Vec<Run> = all.into_iter().map(|(run, _)| run).collect();
+    if partial > 0 {
+        let all = partial + runs.iter().map(Run::frames).sum::<usize>();
+        notes.push(format!("{partial} of {all} frames lack a body and are left out"));
+    }
     Ok(Trajectories { path: path.to_path_buf(), dim, runs, notes, ..Trajectories::default() })
+}
+
+/// These elements of an array, which must be numbers.
+fn gathered(path: &Path, array: &Array, at: impl Iterator<Item = usize>) -> Result<Vec<f64>> {
+    let number = |at: usize| match array.values[at] {
+        value if value.is_finite() => Ok(value),
+        value => {
+            let message = format!("{value} at element {at} where a number is needed");
+            Err(Error::input(message).file(path).field(&array.name))
+        }
+    };
+    at.map(number).collect()
 }
 
 /// A warning if positions change more smoothly from run to run than from frame to frame: the axes may be
@@ -182,7 +217,7 @@ fn axis_order_warning(
     let size = bodies * dim;
     let step = |from: usize, to: usize| -> f64 {
         let pairs = positions[from * size..][..size].iter().zip(&positions[to * size..][..size]);
-        pairs.map(|(a, b)| (a - b) * (a - b)).sum()
+        pairs.map(|(a, b)| (a - b) * (a - b)).filter(|square| !square.is_nan()).sum()
     };
     if runs < 3 || frames < 3 {
         return None;

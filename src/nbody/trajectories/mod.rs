@@ -70,7 +70,7 @@ pub struct Trajectories {
     pub path: PathBuf,
     /// Dimensions of space: 2 or 3.
     pub dim: usize,
-    /// The runs; all have the same number of bodies, and velocities, … are present in all or in none.
+    /// The runs; velocities, … are present in all or in none.
     pub runs: Vec<Run>,
     /// Units of positions, times, …, as far as the file gives them.
     pub units: Vec<(String, String)>,
@@ -136,7 +136,7 @@ impl Trajectories {
         if let Some(step) = options.time_step {
             read.runs.iter_mut().flat_map(|run| &mut run.times).for_each(|time| *time *= step);
         }
-        read.same_bodies(options.bodies)?;
+        read.keep_bodies(options.bodies)?;
         read.flatten();
         read.masses()?;
         read.periods.resize(read.dim, None);
@@ -146,32 +146,31 @@ impl Trajectories {
         Ok(read)
     }
 
-    /// Keeps only runs with the requested number of bodies; without a request, an error if the numbers differ.
-    fn same_bodies(&mut self, asked: Option<usize>) -> Result<()> {
+    /// Keeps only runs with the requested number of bodies; without a request, those of at least two.
+    fn keep_bodies(&mut self, asked: Option<usize>) -> Result<()> {
         let error = |message: String| Error::input(message).file(&self.path).field("body");
-        let all = self.runs.len();
-        let (first, n) = (self.runs[0].name.clone(), self.runs[0].bodies.len());
-        if let Some(n) = asked {
-            if !self.runs.iter().any(|run| run.bodies.len() == n) {
-                return Err(error(format!("no run has {n} bodies")));
-            }
-            self.runs.retain(|run| run.bodies.len() == n);
-            if self.runs.len() < all {
-                let left = all - self.runs.len();
-                self.notes
-                    .push(format!("{left} of {all} runs do not have {n} bodies and are left out"));
-            }
-        } else if let Some(other) = self.runs.iter().find(|run| run.bodies.len() != n) {
-            return Err(error(format!(
-                "run {first} has {n} bodies, run {} has {}: all runs of a data set must have the same number; \
-                 import each kind separately, with --bodies {n} and --bodies {}",
-                other.name,
-                other.bodies.len(),
-                other.bodies.len()
-            )));
+        let kept = |run: &Run| match asked {
+            Some(n) => run.bodies.len() == n,
+            None => run.bodies.len() >= 2,
+        };
+        if !self.runs.iter().any(kept) {
+            return Err(match asked {
+                Some(n) => error(format!("no run has {n} bodies")),
+                None => error("there is only one body, so nothing interacts".into()).row(2),
+            });
         }
-        if self.runs[0].bodies.len() < 2 {
-            return Err(error("there is only one body, so nothing interacts".into()).row(2));
+        if asked == Some(1) {
+            return Err(error("a single body interacts with nothing".into()));
+        }
+        let all = self.runs.len();
+        self.runs.retain(kept);
+        let left = all - self.runs.len();
+        if left > 0 {
+            let why = match asked {
+                Some(n) => format!("do not have {n} bodies"),
+                None => "have a single body, which interacts with nothing,".to_string(),
+            };
+            self.notes.push(format!("{left} of {all} runs {why} and are left out"));
         }
         Ok(())
     }
@@ -179,7 +178,7 @@ impl Trajectories {
     /// Reduces to two dimensions if z never changes; adds y = 0 if there is only one.
     fn flatten(&mut self) {
         let Trajectories { runs, dim, notes, .. } = self;
-        let (old, bodies) = (*dim, runs[0].bodies.len());
+        let old = *dim;
         let constant =
             |values: &Vec<f64>| values.iter().skip(2).step_by(3).all(|v| *v == values[2]);
         let still = |run: &Run| {
@@ -201,7 +200,7 @@ impl Trajectories {
                 let of = |v: &[f64]| [v[0], if old == 1 { 0.0 } else { v[1] }];
                 values.chunks(old).flat_map(of).collect()
             };
-            debug_assert_eq!(run.positions.len(), run.times.len() * bodies * old);
+            debug_assert_eq!(run.positions.len(), run.times.len() * run.bodies.len() * old);
             run.positions = plane(&run.positions);
             run.velocities = run.velocities.as_ref().map(plane);
             run.accelerations = run.accelerations.as_ref().map(plane);

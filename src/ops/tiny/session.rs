@@ -126,8 +126,7 @@ impl Host<'_> {
     fn step(&mut self, losses: &mut [Loss]) -> Result<()> {
         let Host { device, problem, source, networks, batch, workspace, done } = self;
         let Problem { shape, penalty, weight_decay, precision, runs, graphs, bodies } = *problem;
-        batch.features.clear();
-        batch.targets.clear();
+        batch.clear();
         let parts = source.parts.chunks_exact(source.parts.len() / runs);
         for (part, &seed) in parts.zip(&source.seeds) {
             let mut random = Random::new(seed, *done);

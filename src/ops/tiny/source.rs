@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::model::layout::BodyLayout;
 use crate::random::Random;
 
 /// The states of many runs of one system.
@@ -17,9 +18,11 @@ pub struct States<'a> {
     pub masses: &'a [f32],
     /// The same.
     pub charges: &'a [f32],
+    /// Bodies that a run really has, `[run]`; `None` if all have `bodies`.
+    pub counts: Option<&'a [u32]>,
     /// Frames of a run.
     pub frames: usize,
-    /// Bodies of a run.
+    /// Bodies of a run: places in the arrays.
     pub bodies: usize,
     /// Dimensions of space.
     pub dim: usize,
@@ -36,15 +39,29 @@ pub struct Shown {
     pub masses: Vec<f32>,
     /// The same.
     pub charges: Vec<f32>,
+    /// As in [`States`].
+    pub counts: Option<Vec<u32>>,
 }
 
 /// Graphs with their targets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graphs {
-    /// `[graphs, bodies, n_features]`.
+    /// `[node, n_features]`, graph by graph.
     pub features: Vec<f32>,
-    /// `[graphs, bodies, dim]`.
+    /// `[node, dim]`.
     pub targets: Vec<f32>,
+    /// Bodies of each graph.
+    pub bodies: Vec<u32>,
+}
+
+impl Graphs {
+    /// Leaves no graph, and keeps the memory.
+    pub fn clear(&mut self) {
+        let Graphs { features, targets, bodies } = self;
+        features.clear();
+        targets.clear();
+        bodies.clear();
+    }
 }
 
 /// Which frames are drawn, and how far each graph is translated.
@@ -86,22 +103,26 @@ impl Source<'_> {
 impl States<'_> {
     /// The same states with `shown` in place of their own numbers.
     pub fn with<'b>(&'b self, shown: Option<&'b Shown>) -> States<'b> {
-        let Some(Shown { positions, velocities, masses, charges }) = shown else { return *self };
-        States { positions, velocities, masses, charges, ..*self }
+        let Some(Shown { positions, velocities, masses, charges, counts }) = shown else {
+            return *self;
+        };
+        States { positions, velocities, masses, charges, counts: counts.as_deref(), ..*self }
     }
 
     /// Appends one frame.
     pub fn push(&self, run: usize, frame: usize, out: &mut Graphs) {
         let (dim, bodies) = (self.dim, self.bodies);
         let at = (run * self.frames + frame) * bodies * dim;
-        for body in 0..bodies {
+        let count = self.counts.map_or(bodies, |counts| counts[run] as usize);
+        for body in 0..count {
             let axes = at + body * dim..at + (body + 1) * dim;
             out.features.extend_from_slice(&self.positions[axes.clone()]);
             out.features.extend_from_slice(&self.velocities[axes]);
             out.features.push(self.charges[run * bodies + body]);
             out.features.push(self.masses[run * bodies + body]);
         }
-        out.targets.extend_from_slice(&self.accelerations[at..at + bodies * dim]);
+        out.targets.extend_from_slice(&self.accelerations[at..at + count * dim]);
+        out.bodies.push(count as u32);
     }
 
     /// Appends `count` random graphs of `runs`, each with a random translation as a whole. The kernel `tiny_gather`
@@ -119,7 +140,7 @@ impl States<'_> {
             let frame = draw.first_frame + draw.stride * random.below(draw.frames);
             let begin = out.features.len();
             self.push(run, frame, out);
-            let width = (out.features.len() - begin) / self.bodies;
+            let width = BodyLayout { dim: self.dim }.width();
             for axis in 0..self.dim {
                 let shift = (draw.translation * random.normal()) as f32;
                 for body in out.features[begin..].chunks_exact_mut(width) {

@@ -320,6 +320,7 @@ fn gpu_replayed_steps_equal_launches_and_a_resumed_training_equals_an_uninterrup
     let axes = [1, 2, 3].map(|stream| numbers(data_runs * frames * bodies * 2, stream));
     let scalars = [4, 5].map(|stream| numbers(data_runs * bodies, stream));
     let states = States {
+        counts: None,
         positions: &axes[0],
         velocities: &axes[1],
         accelerations: &axes[2],

@@ -36,6 +36,76 @@ pub fn solve_spd(a: &[f64], b: &[f64]) -> Option<Vec<f64>> {
     Some(x)
 }
 
+/// Weighted normal equations of linear least squares, and of one step of nonlinear ones.
+pub(crate) struct Normal {
+    /// Jᵀ W J, `[unknowns, unknowns]`.
+    pub matrix: Vec<f64>,
+    /// Jᵀ W target, or residual.
+    pub right: Vec<f64>,
+}
+
+impl Normal {
+    /// Equations of `count` unknowns, without rows yet.
+    pub fn new(count: usize) -> Self {
+        Normal { matrix: vec![0.0; count * count], right: vec![0.0; count] }
+    }
+
+    /// Adds a row of the Jacobian.
+    pub fn add(&mut self, row: &[f64], target: f64, weight: f64) {
+        let count = row.len();
+        for i in 0..count {
+            if row[i] == 0.0 {
+                continue;
+            }
+            self.right[i] += weight * row[i] * target;
+            for j in 0..count {
+                self.matrix[i * count + j] += weight * row[i] * row[j];
+            }
+        }
+    }
+
+    /// Leaves the unknowns that are `held` out: a step does not move them.
+    pub fn hold(&mut self, held: &[bool]) {
+        let n = self.right.len();
+        for k in (0..n).filter(|&k| held[k]) {
+            self.right[k] = 0.0;
+            for other in 0..n {
+                (self.matrix[k * n + other], self.matrix[other * n + k]) = (0.0, 0.0);
+            }
+            self.matrix[k * n + k] = 1.0;
+        }
+    }
+
+    /// Adds a ridge, relative to the diagonal; unknowns without an equation become zero.
+    pub fn ridged(mut self, ridge: f64) -> Self {
+        let n = self.right.len();
+        let largest = (0..n).map(|k| self.matrix[k * n + k]).fold(0.0, f64::max);
+        for k in 0..n {
+            let diagonal = &mut self.matrix[k * n + k];
+            let floor = if *diagonal > 0.0 { ridge * ridge * largest } else { 1.0 };
+            *diagonal += ridge * *diagonal + floor;
+        }
+        self
+    }
+
+    /// The unknowns; `None` if the equations are singular.
+    pub fn solve(&self) -> Option<Vec<f64>> {
+        solve_spd(&self.matrix, &self.right)
+    }
+
+    /// The covariance of the unknowns for residuals of this variance, `[unknowns, unknowns]`.
+    pub fn covariance(&self, variance: f64) -> Option<Vec<f64>> {
+        let n = self.right.len();
+        let mut covariance = Vec::with_capacity(n * n);
+        for k in 0..n {
+            let mut unit = vec![0.0; n];
+            unit[k] = variance;
+            covariance.extend(solve_spd(&self.matrix, &unit)?);
+        }
+        Some(covariance)
+    }
+}
+
 /// A linear fit with offset: y ≈ Σ coefficients[k] · columns[k] + offset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearFit {

@@ -1,0 +1,417 @@
+//! The equations of motion of a sample of frames, and the fits of the spline and of the numbers of the bodies.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::Differs;
+use crate::linear::Normal;
+use crate::nbody::scale::nearest;
+use crate::nbody::spline::{SPLINE, range, splines};
+use crate::nbody::trajectories::{Run, Trajectories};
+use crate::random::Random;
+
+/// Most pairs that are fitted.
+const PAIRS: usize = 40_000;
+/// Every so many blocks of frames one is kept for judging.
+const JUDGED: usize = 4;
+/// Blocks of frames of a run.
+const BLOCKS: usize = 12;
+/// Rounds of a fit, and those of a start that is only tried.
+const ROUNDS: usize = 300;
+const TRIAL: usize = 25;
+/// A fit ends when twenty rounds have lowered the error by less than this fraction.
+const GAIN: f64 = 1e-4;
+/// Starts with random signs, where charges may differ in sign.
+const STARTS: u64 = 8;
+/// Ridge of the least squares, relative to the diagonal.
+const RIDGE: f64 = 1e-9;
+/// Different masses must lower the error of equal ones to this fraction, …
+const BETTER: f64 = 0.7;
+/// … and charges that of masses alone to this.
+const MUCH_BETTER: f64 = 0.5;
+/// A larger error, relative to the accelerations, explains nothing.
+const NOTHING: f64 = 0.5;
+/// Equations for every unknown number.
+pub(super) const EQUATIONS: usize = 8;
+
+/// One body in one frame.
+pub(super) struct Node {
+    /// The number of the body among all that differ.
+    body: usize,
+    target: [f64; 3],
+    weight: f64,
+    /// For judging, not for fitting.
+    judged: bool,
+    /// Its pairs among all.
+    pairs: Range<usize>,
+}
+
+struct Pair {
+    sender: usize,
+    /// From the receiver to the sender, of length 1.
+    direction: [f64; 3],
+    /// Logarithm of the distance.
+    place: f64,
+    /// The splines that are not zero there.
+    first: usize,
+    basis: [f64; 4],
+}
+
+/// The equations of motion of a sample of the frames.
+pub(super) struct Equations {
+    pub dim: usize,
+    pub nodes: Vec<Node>,
+    pairs: Vec<Pair>,
+    /// Names of the bodies that differ: run (if the name alone is not enough) and body.
+    pub bodies: Vec<(Option<String>, String)>,
+    /// Groups of bodies that act on each other.
+    groups: Vec<Vec<usize>>,
+}
+
+/// A fit of the spline and of the numbers of the bodies.
+#[derive(Clone)]
+pub(super) struct Fit {
+    pub pull: Vec<f64>,
+    pub yielding: Vec<f64>,
+    spline: Vec<f64>,
+    /// Error relative to the accelerations, in the frames fitted to and in those for judging.
+    fitted: f64,
+    pub judged: f64,
+}
+
+impl Equations {
+    /// Equations of evenly spread frames; a body is the same in all runs where its name is, unless it is `own`.
+    pub fn new(read: &Trajectories, noise: f64, own: bool) -> Option<Self> {
+        let pairs = |run: &Run| run.bodies.len() * (run.bodies.len() - 1) * run.frames();
+        let stride = read.runs.iter().map(pairs).sum::<usize>().div_ceil(PAIRS).max(1);
+        let (dim, period) = (read.dim, read.period());
+        let mut equations = Equations {
+            dim,
+            nodes: Vec::new(),
+            pairs: Vec::new(),
+            bodies: Vec::new(),
+            groups: Vec::new(),
+        };
+        let mut known: HashMap<(Option<String>, String), usize> = HashMap::new();
+        let (mut frame_of_all, mut kept) = (0, 0);
+        for run in &read.runs {
+            let accelerations = run.accelerations.as_ref()?;
+            let n = run.bodies.len();
+            let name = |body: &String| (own.then(|| run.name.clone()), body.clone());
+            let mut number = |body: &String| {
+                let next = known.len();
+                *known.entry(name(body)).or_insert_with(|| {
+                    equations.bodies.push(name(body));
+                    next
+                })
+            };
+            let ids: Vec<usize> = run.bodies.iter().map(&mut number).collect();
+            for frame in 0..run.frames() {
+                frame_of_all += 1;
+                if frame_of_all % stride != 0 {
+                    continue;
+                }
+                kept += 1;
+                let at = |body: usize| (frame * n + body) * dim;
+                // Blocks of time; frames of short runs are taken as they come.
+                let block = match run.frames() {
+                    ..BLOCKS => kept,
+                    frames => frame * BLOCKS / frames,
+                };
+                for receiver in 0..n {
+                    let first = equations.pairs.len();
+                    for sender in (0..n).filter(|sender| *sender != receiver) {
+                        let mut direction = [0.0; 3];
+                        for axis in 0..dim {
+                            let x = |body: usize| run.positions[at(body) + axis];
+                            direction[axis] = nearest(x(sender) - x(receiver), period[axis]);
+                        }
+                        let r = length(&direction);
+                        direction.iter_mut().for_each(|d| *d /= r);
+                        let (sender, place) = (ids[sender], r.ln());
+                        let (first, basis) = (0, [0.0; 4]);
+                        equations.pairs.push(Pair { sender, direction, place, first, basis });
+                    }
+                    let mut target = [0.0; 3];
+                    target[..dim].copy_from_slice(&accelerations[at(receiver)..][..dim]);
+                    equations.nodes.push(Node {
+                        body: ids[receiver],
+                        target,
+                        weight: 0.0,
+                        judged: block % JUDGED == JUDGED - 1,
+                        pairs: first..equations.pairs.len(),
+                    });
+                }
+            }
+            match equations.groups.iter_mut().find(|group| ids.iter().any(|id| group.contains(id)))
+            {
+                Some(group) => {
+                    group.extend(ids);
+                    group.sort_unstable();
+                    group.dedup();
+                }
+                None => equations.groups.push(ids),
+            }
+        }
+        equations.place()?;
+        equations.weigh(noise);
+        let judged = equations.nodes.iter().filter(|node| node.judged).count();
+        let enough = (equations.nodes.len() - judged) * dim > EQUATIONS * SPLINE;
+        (enough && judged > 0).then_some(equations)
+    }
+
+    /// Places the pairs on the spline, and leaves out nodes with a pair beyond it.
+    fn place(&mut self) -> Option<()> {
+        let [low, high] = range(self.pairs.iter().map(|pair| pair.place).collect())?;
+        let Equations { nodes, pairs, .. } = self;
+        nodes.retain(|node| {
+            pairs[node.pairs.clone()].iter().all(|pair| (low..=high).contains(&pair.place))
+        });
+        for pair in pairs {
+            let place = ((pair.place - low) / (high - low)).clamp(0.0, 1.0);
+            (pair.first, pair.basis) = splines(place);
+        }
+        Some(())
+    }
+
+    /// Weighs the equations of every body by its own accelerations: a star that hardly moves tells the masses of
+    /// planets.
+    fn weigh(&mut self, noise: f64) {
+        let mut sizes = vec![Vec::new(); self.bodies.len()];
+        for node in &self.nodes {
+            sizes[node.body].push(length(&node.target));
+        }
+        let usual = |mut sizes: Vec<f64>| {
+            sizes.sort_by(f64::total_cmp);
+            sizes.get(sizes.len() / 2).copied().unwrap_or(0.0)
+        };
+        let usual: Vec<f64> = sizes.into_iter().map(usual).collect();
+        for node in &mut self.nodes {
+            let size = usual[node.body] + length(&node.target) + noise;
+            node.weight = if size > 0.0 { 1.0 / size } else { 0.0 };
+        }
+    }
+
+    /// The simplest model that explains more than equal masses, and the error of these.
+    pub fn best(&self, charges: bool) -> (Option<(Differs, Fit)>, f64) {
+        let ones = vec![1.0; self.bodies.len()];
+        let fit = |pull, yielding| self.fit([pull, yielding], [ones.clone(), ones.clone()], ROUNDS);
+        let Some(equal) = fit(false, false).map(|fit| fit.judged) else {
+            return (None, f64::INFINITY);
+        };
+        let one = [(Differs::Pull, fit(true, false)), (Differs::Inertia, fit(false, true))];
+        let one = one.into_iter().filter_map(|(differs, fit)| Some((differs, fit?)));
+        let valid = one.filter(|(differs, fit)| fit.judged.is_finite() && fit.positive(*differs));
+        let mut best = valid.min_by(|a, b| a.1.judged.total_cmp(&b.1.judged));
+        if charges {
+            let both = self.charged();
+            let least = best.as_ref().map_or(equal, |(_, fit)| fit.judged).min(equal);
+            if let Some(both) = both.filter(|both| both.judged < MUCH_BETTER * least) {
+                best = Some((Differs::Both, both));
+            }
+        }
+        (best.filter(|(_, fit)| fit.judged < NOTHING && fit.judged < BETTER * equal), equal)
+    }
+
+    /// The fit of charges and masses: the best of several starts, as charges may differ in sign.
+    fn charged(&self) -> Option<Fit> {
+        let start = |seed: u64| {
+            let mut random = Random::new(seed, 0);
+            let mut sign = || if seed > 0 && random.below(2) == 0 { -1.0 } else { 1.0 };
+            let signs: Vec<f64> = self.bodies.iter().map(|_| sign()).collect();
+            self.fit([true, true], [signs.clone(), signs], TRIAL)
+        };
+        let tried = (0..STARTS).filter_map(start);
+        let best = tried.min_by(|a, b| a.fitted.total_cmp(&b.fitted))?;
+        let mut fit = self.fit([true, true], [best.pull, best.yielding], ROUNDS)?;
+        // Of charge over mass and charge, the common sign is that of the force.
+        let ratio: f64 = fit.pull.iter().zip(&fit.yielding).map(|(s, t)| (s / t).signum()).sum();
+        if ratio < 0.0 {
+            fit.yielding.iter_mut().for_each(|t| *t = -*t);
+        }
+        fit.positive(Differs::Both).then_some(fit)
+    }
+
+    /// Least squares in turn, from these numbers; which of the two may differ is `free`.
+    fn fit(&self, free: [bool; 2], start: [Vec<f64>; 2], rounds: usize) -> Option<Fit> {
+        let [pull, yielding] = start;
+        let mut fit = Fit { pull, yielding, spline: vec![], fitted: 0.0, judged: 0.0 };
+        let mut errors: Vec<f64> = Vec::new();
+        for round in 0..rounds {
+            fit.spline = self.spline(&fit)?;
+            if free == [false; 2] {
+                break;
+            }
+            if free[0] {
+                fit.pull = scaled(self.pull(&fit)?)?;
+            }
+            if free[1] {
+                fit.yielding = scaled(self.yielding(&fit))?;
+            }
+            errors.push(self.error(&fit, false));
+            let before = round.checked_sub(20).map(|before| errors[before]);
+            if before.is_some_and(|before| errors[round] >= (1.0 - GAIN) * before) {
+                break;
+            }
+        }
+        fit.spline = self.spline(&fit)?;
+        (fit.fitted, fit.judged) = (self.error(&fit, false), self.error(&fit, true));
+        Some(fit)
+    }
+
+    fn for_fitting(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| !node.judged)
+    }
+
+    fn spline(&self, fit: &Fit) -> Option<Vec<f64>> {
+        let mut normal = Normal::new(SPLINE);
+        let mut row = [0.0; SPLINE];
+        for node in self.for_fitting() {
+            for axis in 0..self.dim {
+                self.along_spline(node, axis, fit, &mut row);
+                normal.add(&row, node.target[axis], node.weight.powi(2));
+            }
+        }
+        normal.ridged(RIDGE).solve()
+    }
+
+    /// Derivatives of the acceleration of a node along an axis by the coefficients of the spline.
+    fn along_spline(&self, node: &Node, axis: usize, fit: &Fit, row: &mut [f64]) {
+        row.fill(0.0);
+        for pair in &self.pairs[node.pairs.clone()] {
+            let strength = fit.yielding[node.body] * fit.pull[pair.sender] * pair.direction[axis];
+            for (value, basis) in row[pair.first..].iter_mut().zip(pair.basis) {
+                *value += strength * basis;
+            }
+        }
+    }
+
+    fn pull(&self, fit: &Fit) -> Option<Vec<f64>> {
+        let mut pull = vec![0.0; self.bodies.len()];
+        let mut place = vec![(0, 0); self.bodies.len()];
+        for (number, group) in self.groups.iter().enumerate() {
+            group.iter().enumerate().for_each(|(at, &body)| place[body] = (number, at));
+        }
+        let mut normals: Vec<Normal> = self.groups.iter().map(|g| Normal::new(g.len())).collect();
+        for node in self.for_fitting() {
+            let group = place[node.body].0;
+            for axis in 0..self.dim {
+                let mut row = vec![0.0; self.groups[group].len()];
+                for pair in &self.pairs[node.pairs.clone()] {
+                    row[place[pair.sender].1] +=
+                        fit.yielding[node.body] * fit.force(pair) * pair.direction[axis];
+                }
+                normals[group].add(&row, node.target[axis], node.weight.powi(2));
+            }
+        }
+        for (group, normal) in self.groups.iter().zip(normals) {
+            for (&body, value) in group.iter().zip(normal.ridged(RIDGE).solve()?) {
+                pull[body] = value;
+            }
+        }
+        Some(pull)
+    }
+
+    fn yielding(&self, fit: &Fit) -> Vec<f64> {
+        let mut sums = vec![(0.0, 0.0); self.bodies.len()];
+        for node in self.for_fitting() {
+            let (along, square) = &mut sums[node.body];
+            for axis in 0..self.dim {
+                let felt = self.felt(node, axis, fit);
+                *along += node.weight.powi(2) * felt * node.target[axis];
+                *square += node.weight.powi(2) * felt * felt;
+            }
+        }
+        sums.into_iter()
+            .map(|(along, square)| if square > 0.0 { along / square } else { 0.0 })
+            .collect()
+    }
+
+    /// The sum over the senders, for a node that yields by 1.
+    fn felt(&self, node: &Node, axis: usize, fit: &Fit) -> f64 {
+        let pairs = self.pairs[node.pairs.clone()].iter();
+        pairs.map(|pair| fit.pull[pair.sender] * fit.force(pair) * pair.direction[axis]).sum()
+    }
+
+    /// Σ weight |target − found| / Σ weight |target|
+    fn error(&self, fit: &Fit, judged: bool) -> f64 {
+        let (mut error, mut size) = (0.0, 0.0);
+        for node in self.nodes.iter().filter(|node| node.judged == judged) {
+            for axis in 0..self.dim {
+                let found = fit.yielding[node.body] * self.felt(node, axis, fit);
+                error += node.weight * (node.target[axis] - found).abs();
+                size += node.weight * node.target[axis].abs();
+            }
+        }
+        error / size
+    }
+
+    /// Standard deviations of the pulls or yields of `differs`, with the spline free as well; the largest is held.
+    pub fn errors(&self, differs: Differs, fit: &Fit) -> Option<Vec<f64>> {
+        let n = self.bodies.len();
+        let of_pull = differs == Differs::Pull;
+        let values = if of_pull { &fit.pull } else { &fit.yielding };
+        let held = (0..n).max_by(|&a, &b| values[a].abs().total_cmp(&values[b].abs()))?;
+        let mut normal = Normal::new(SPLINE + n);
+        let (mut squares, mut rows) = (0.0, 0);
+        for node in self.for_fitting() {
+            for axis in 0..self.dim {
+                let mut row = vec![0.0; SPLINE + n];
+                self.along_spline(node, axis, fit, &mut row[..SPLINE]);
+                let felt = self.felt(node, axis, fit);
+                if of_pull {
+                    for pair in &self.pairs[node.pairs.clone()] {
+                        row[SPLINE + pair.sender] +=
+                            fit.yielding[node.body] * fit.force(pair) * pair.direction[axis];
+                    }
+                } else {
+                    row[SPLINE + node.body] = felt;
+                }
+                row[SPLINE + held] = 0.0;
+                let left = node.target[axis] - fit.yielding[node.body] * felt;
+                squares += (node.weight * left).powi(2);
+                rows += 1;
+                normal.add(&row, node.target[axis], node.weight.powi(2));
+            }
+        }
+        let variance = squares / (rows as f64 - (SPLINE + n) as f64).max(1.0);
+        let covariance = normal.ridged(RIDGE).covariance(variance)?;
+        let deviation = |k: usize| match k {
+            k if k == held => 0.0,
+            k => covariance[(SPLINE + k) * (SPLINE + n + 1)].max(0.0).sqrt(),
+        };
+        Some((0..n).map(deviation).collect())
+    }
+}
+
+impl Fit {
+    fn force(&self, pair: &Pair) -> f64 {
+        (0..4).map(|k| pair.basis[k] * self.spline[pair.first + k]).sum()
+    }
+
+    /// True if no mass is negative, but for those that are small.
+    fn positive(&self, differs: Differs) -> bool {
+        let masses: Vec<f64> = match differs {
+            Differs::Pull => self.pull.clone(),
+            Differs::Inertia => self.yielding.clone(),
+            Differs::Both => self.pull.iter().zip(&self.yielding).map(|(s, t)| s / t).collect(),
+        };
+        let largest = masses.iter().copied().fold(0.0, f64::max);
+        let slack = if differs == Differs::Pull { 0.01 * largest } else { 0.0 };
+        masses.iter().all(|mass| *mass > -slack && mass.is_finite())
+    }
+}
+
+/// The numbers over the largest in size; `None` if that is no number, or zero.
+fn scaled(mut values: Vec<f64>) -> Option<Vec<f64>> {
+    let largest = values.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+    if !(largest > 0.0 && values.iter().all(|v| v.is_finite())) {
+        return None;
+    }
+    values.iter_mut().for_each(|v| *v /= largest);
+    Some(values)
+}
+
+fn length(vector: &[f64; 3]) -> f64 {
+    vector.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
