@@ -87,6 +87,8 @@ fn values_that_make_no_sense_end_with_2() {
         &["regress", table, "--target", "y", "--template", "f(b)"],
         &["regress", table, "--target", "y", "--units", "a=1/"],
         &["catalog", halos, "--box", "-5"],
+        &["catalog", halos, "--box", "0"],
+        &["catalog", halos, "--box", "100,200,50"],
         &["catalog", halos, "--box", "10", "--min-mass", "1e20"],
         &["catalog", halos, "--box", "10", "--min-particles", "20"],
         &["catalog", halos, "--box", "10", "--warren"],

@@ -20,8 +20,8 @@ pub struct Catalog {
     /// Positions range from -LENGTH/2 to LENGTH/2
     #[arg(long)]
     centred: bool,
-    /// Edge of the periodic box in Mpc/h [default: from the file]
-    #[arg(long = "box", value_name = "LENGTH")]
+    /// Edge of the periodic box, a cube, in Mpc/h [default: from the file]
+    #[arg(long = "box", value_name = "LENGTH", value_parser = edge)]
     edge: Option<f64>,
     /// Redshift of the snapshot, for friends-of-friends files only: their velocities are multiplied by 1 + z
     #[arg(long, default_value_t = 0.0, value_name = "Z")]
@@ -49,6 +49,17 @@ pub struct Catalog {
     tile: u8,
     #[command(flatten)]
     output: OutputFile,
+}
+
+/// The edge of a cube; other boxes are refused with the reason.
+fn edge(text: &str) -> std::result::Result<f64, String> {
+    let edges: Vec<f64> =
+        text.split([',', 'x']).filter_map(|word| word.trim().parse().ok()).collect();
+    match edges[..] {
+        [edge] if edge != 0.0 => Ok(edge),
+        [] => Err("a number is needed".into()),
+        _ => Err("only a cube that is periodic along every axis can be used: give its edge".into()),
+    }
 }
 
 impl Catalog {

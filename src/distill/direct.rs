@@ -27,6 +27,10 @@ const RIDGE: f64 = 1e-9;
 const WORTH: f64 = 1.05;
 /// A spline with a larger error, relative to the accelerations, is no pair force.
 const NO_FORCE: f64 = 0.5;
+/// Two kinds of bodies with strengths of their own must lower the error to this fraction.
+const OF_KINDS: f64 = 0.8;
+/// Steps of the power method that finds them.
+const POWER_STEPS: usize = 50;
 /// Points of the profile in the search for its law.
 const POINTS: usize = 500;
 /// Error of the spline itself, relative to the largest force …
@@ -78,6 +82,7 @@ pub struct Accelerations<'a> {
 }
 
 /// A term of the fit as a function of the pair or of the node.
+#[derive(Clone)]
 struct Term {
     text: String,
     expression: Expression,
@@ -85,7 +90,7 @@ struct Term {
 
 /// A least-squares fit of the spline.
 struct Profile {
-    factor: usize,
+    factor: Term,
     own: Vec<usize>,
     /// The spline's coefficients, then those of the own terms.
     coefficients: Vec<f64>,
@@ -222,43 +227,100 @@ impl Accelerations<'_> {
 
     /// The best factor, with the own terms that are worth it; `None` if no fit explains much.
     fn profile(&self, range: [f64; 2]) -> Option<Profile> {
-        let factors = self.factors();
         let own = self.own();
         let mut best: Option<Profile> = None;
-        for (index, factor) in factors.iter().enumerate() {
-            let fitting = self.rows(self.fitting, factor, &own, range);
-            let judging = self.rows(self.judging, factor, &own, range);
-            if fitting.len() < 4 * SPLINE || judging.is_empty() {
-                return None;
+        for factor in self.factors() {
+            let Some(found) = self.fitted(&factor, &own, range) else { continue };
+            if best.as_ref().is_none_or(|best| found.error < best.error) {
+                best = Some(found);
             }
-            let fit = |kept: &[usize]| fitted(index, &fitting, &judging, kept);
-            let mut kept: Vec<usize> = (0..own.len()).collect();
-            let Some(mut profile) = fit(&kept) else { continue };
-            // Terms of all axes go together.
-            for group in (0..own.len() / self.inputs.dim).rev() {
-                let less: Vec<usize> =
-                    kept.iter().copied().filter(|k| k / self.inputs.dim != group).collect();
-                if let Some(without) = fit(&less)
-                    && without.error <= WORTH * profile.error
-                {
-                    (kept, profile) = (less, without);
-                }
-            }
-            if best.as_ref().is_none_or(|best| profile.error < best.error) {
-                best = Some(profile);
+        }
+        for over in ["1", "m1"].into_iter().filter(|over| *over == "1" || (self.allowed)("m")) {
+            let Some(factor) = self.kinds(over, &own, range) else { continue };
+            let Some(found) = self.fitted(&factor, &own, range) else { continue };
+            if best.as_ref().is_none_or(|best| found.error < OF_KINDS * best.error) {
+                best = Some(found);
             }
         }
         let best = best.filter(|profile| profile.error < NO_FORCE)?;
         // Where own terms explain as much there is no pair force.
         let without_pairs = |graphs: &Graphs| {
-            let mut rows = self.rows(graphs, &factors[best.factor], &own, range);
+            let mut rows = self.rows(graphs, &best.factor, &own, range);
             rows.iter_mut().for_each(|row| row.values[..SPLINE].fill(0.0));
             rows
         };
         let all: Vec<usize> = (0..own.len()).collect();
         let [fitting, judging] = [self.fitting, self.judging].map(without_pairs);
-        let alone = fitted(best.factor, &fitting, &judging, &all)?;
+        let alone = fitted(&best.factor, &fitting, &judging, &all)?;
         (alone.error > WORTH * best.error).then_some(best)
+    }
+
+    /// The fit with this factor and the own terms that are worth it; `None` if there are too few equations.
+    fn fitted(&self, factor: &Term, own: &[Term], range: [f64; 2]) -> Option<Profile> {
+        let fitting = self.rows(self.fitting, factor, own, range);
+        let judging = self.rows(self.judging, factor, own, range);
+        if fitting.len() < 4 * SPLINE || judging.is_empty() {
+            return None;
+        }
+        let fit = |kept: &[usize]| fitted(factor, &fitting, &judging, kept);
+        let mut kept: Vec<usize> = (0..own.len()).collect();
+        let mut profile = fit(&kept)?;
+        // Terms of all axes go together.
+        for group in (0..own.len() / self.inputs.dim).rev() {
+            let less: Vec<usize> =
+                kept.iter().copied().filter(|k| k / self.inputs.dim != group).collect();
+            if let Some(without) = fit(&less)
+                && without.error <= WORTH * profile.error
+            {
+                (kept, profile) = (less, without);
+            }
+        }
+        Some(profile)
+    }
+
+    /// The factor of bodies of two kinds, told apart by their charge, over `over`: any three strengths, for equal kinds
+    /// of either sort and for different ones, are a + b (q1 + q2) + c q1 q2. From a fit with a spline for each of
+    /// these, of which the one product of numbers and a single spline that is nearest to them is taken.
+    fn kinds(&self, over: &str, own: &[Term], range: [f64; 2]) -> Option<Term> {
+        let layout = BodyLayout { dim: self.inputs.dim };
+        let features = self.fitting.features.chunks(layout.width());
+        let mut charges: Vec<f32> = features.map(|body| body[layout.charge()]).collect();
+        charges.sort_by(f32::total_cmp);
+        charges.dedup();
+        if charges.len() != 2 || !(self.allowed)("q") {
+            return None;
+        }
+        let names: Vec<&str> = self.formula.terms.edge.iter().map(String::as_str).collect();
+        let parts = ["1", "(q1 + q2)", "q1 * q2"];
+        let rows = parts.map(|part| {
+            let factor = term(format!("{part} / {over}"), &names);
+            self.rows(self.fitting, &factor, own, range)
+        });
+        let mut normal = Normal::new(parts.len() * SPLINE + own.len());
+        for (row, first) in rows[0].iter().enumerate() {
+            let splines = rows.iter().flat_map(|rows| &rows[row].values[..SPLINE]);
+            let values: Vec<f64> = splines.chain(&first.values[SPLINE..]).copied().collect();
+            normal.add(&values, first.target, first.weight);
+        }
+        let n = normal.right.len();
+        // How much each coefficient of a spline matters.
+        let matters: Vec<f64> = (0..SPLINE).map(|k| normal.matrix[k * (n + 1)]).collect();
+        let coefficients = normal.ridged(RIDGE).solve()?;
+        let overlap = |i: usize, j: usize| -> f64 {
+            let at = |part: usize, k: usize| coefficients[part * SPLINE + k];
+            (0..SPLINE).map(|k| matters[k] * at(i, k) * at(j, k)).sum()
+        };
+        let mut strengths = [1.0, 1.0, 1.0];
+        for _ in 0..POWER_STEPS {
+            let next = [0, 1, 2].map(|i| (0..3).map(|j| overlap(i, j) * strengths[j]).sum::<f64>());
+            let largest = next.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+            strengths = next.map(|v| v / largest);
+        }
+        let [a, b, c] = strengths;
+        let sound = strengths.iter().all(|v| v.is_finite());
+        sound.then(|| {
+            term(format!("(({a}) + ({b}) * (q1 + q2) + ({c}) * q1 * q2) / {over}"), &names)
+        })
     }
 
     /// The factors whose variables are allowed.
@@ -322,7 +384,7 @@ impl Accelerations<'_> {
         let edge: Vec<&str> = terms.edge.iter().map(String::as_str).collect();
         let names = terms.node_names(&self.formula.components);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let factor = &self.factors()[profile.factor].text;
+        let factor = &profile.factor.text;
         let (force, own) = (law.text(&["r"]), self.own());
         let (mut messages, mut nodes) = (Vec::new(), Vec::new());
         for (axis, name) in ["x", "y", "z"][..self.inputs.dim].iter().enumerate() {
@@ -401,7 +463,7 @@ fn relative(rows: impl Iterator<Item = (f64, f64, f64)>) -> f64 {
 }
 
 /// Weighted least squares of the spline and these own terms.
-fn fitted(factor: usize, fitting: &[Row], judging: &[Row], own: &[usize]) -> Option<Profile> {
+fn fitted(factor: &Term, fitting: &[Row], judging: &[Row], own: &[usize]) -> Option<Profile> {
     let n = SPLINE + own.len();
     let at = |row: &Row| -> Vec<f64> {
         let own = own.iter().map(|&k| row.values[SPLINE + k]);
@@ -420,7 +482,7 @@ fn fitted(factor: usize, fitting: &[Row], judging: &[Row], own: &[usize]) -> Opt
     let variance = squares.sum::<f64>() / fitting.len() as f64;
     let covariance = normal.covariance(variance)?;
     let error = relative(judging.iter().map(|row| (row.target, predict(row), row.weight)));
-    let own = own.to_vec();
+    let (factor, own) = (factor.clone(), own.to_vec());
     error.is_finite().then_some(Profile { factor, own, coefficients, covariance, error })
 }
 
@@ -434,13 +496,14 @@ mod tests {
     /// Random states of systems of four bodies in the plane, with these accelerations by pair and by node.
     fn states(
         seed: u64,
+        charges: &[f32],
         pair: impl Fn(&Body, &Body, f64) -> f64,
         own: impl Fn(&Body, usize) -> f64,
     ) -> Graphs {
         let (count, bodies, dim) = (300, 4, 2);
         let mut random = Random::new(seed, 0);
         let value = |k: usize| match k % 6 {
-            4 => 0.0,
+            4 => charges[random.below(charges.len())],
             5 => (0.7 * random.normal()).exp() as f32,
             _ => random.normal() as f32,
         };
@@ -468,6 +531,14 @@ mod tests {
         pair: impl Fn(&Body, &Body, f64) -> f64 + Copy,
         own: impl Fn(&Body, usize) -> f64 + Copy,
     ) -> Option<(Formula, f64)> {
+        let states = |seed| states(seed, &[0.0], pair, own);
+        law_of(states, &|name| !matches!(name, "q" | "x" | "y"))
+    }
+
+    fn law_of(
+        states: impl Fn(u64) -> Graphs,
+        allowed: &dyn Fn(&str) -> bool,
+    ) -> Option<(Formula, f64)> {
         let inputs = Inputs::all(2);
         let formula = Formula {
             terms: inputs.terms(),
@@ -475,8 +546,7 @@ mod tests {
             messages: vec![],
             nodes: vec![],
         };
-        let [fitting, judging, last] = [1, 2, 3].map(|seed| states(seed, pair, own));
-        let allowed = &|name: &str| !matches!(name, "q" | "x" | "y");
+        let [fitting, judging, last] = [1, 2, 3].map(states);
         let (fitting, judging) = (&fitting, &judging);
         let accelerations = Accelerations { inputs: &inputs, formula, allowed, fitting, judging };
         let how = Search { evaluations: 20_000, ..Search::default() };
@@ -530,6 +600,31 @@ mod tests {
         let (formula, loss) = law(|_, b, r| 2.5 * b.mass / r.powi(5), |_, _| 0.0).unwrap();
         let ratio = force(&formula, 0.2) / force(&formula, 2.0);
         assert!((ratio / 1e5 - 1.0).abs() < 1e-4, "{ratio} {loss} {:?}", formula.equations());
+    }
+
+    /// Bodies of charge 1 and 2: equal ones repel each other, different ones attract half as strongly.
+    #[test]
+    fn two_kinds_of_bodies_have_strengths_of_their_own() {
+        let strength = |a: f64, b: f64| if a == b { -1.0 } else { 0.5 };
+        let law = law_of(
+            |seed| {
+                let pair = |a: &Body, b: &Body, r: f64| strength(a.charge, b.charge) / (r + 0.3);
+                states(seed, &[1.0, 2.0], pair, |a, axis| -0.4 * a.velocity[axis])
+            },
+            &|name| !matches!(name, "x" | "y"),
+        );
+        let (formula, loss) = law.unwrap();
+        assert!(loss < 1e-3, "{loss} {:?}", formula.equations());
+        for (q1, q2) in [(1.0, 1.0), (2.0, 2.0), (1.0, 2.0), (2.0, 1.0)] {
+            for r in [0.3, 1.0, 3.0] {
+                let mut values = vec![0.0; formula.terms.edge.len()];
+                values[..4].copy_from_slice(&[1.0, 1.0, q1, q2]);
+                (values[4], values[6]) = (r, r);
+                let expected = strength(q1, q2) / (r + 0.3);
+                let found = formula.messages[0].eval(&values);
+                assert!((found / expected - 1.0).abs() < 0.01, "{q1} {q2} {r}: {found} {expected}");
+            }
+        }
     }
 
     #[test]

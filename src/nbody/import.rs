@@ -114,9 +114,16 @@ pub fn import(
     Ok(summary)
 }
 
+/// Pairs of bodies to which masses are fitted, and fewer if nobody asked for them.
+const PAIRS: usize = 40_000;
+/// See [`PAIRS`].
+const FEW_PAIRS: usize = 6_000;
+/// Different masses are noted if they leave less than this fraction of what equal ones leave unexplained.
+const CLEARLY: f64 = 0.3;
+
 /// Takes masses, and charges, from the motion if they are `wanted`; otherwise notes that this can be done.
 fn inferred(read: &mut Trajectories, noise: f64, wanted: bool) -> Result<Option<Inferred>> {
-    let found = masses::infer(read, noise);
+    let found = masses::infer(read, noise, if wanted { PAIRS } else { FEW_PAIRS });
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     match (found, wanted) {
         (Some(found), true) => {
@@ -128,7 +135,7 @@ fn inferred(read: &mut Trajectories, noise: f64, wanted: bool) -> Result<Option<
             }
             Ok(Some(found))
         }
-        (Some(found), false) => {
+        (Some(found), false) if found.unexplained < CLEARLY * found.unexplained_if_equal => {
             let (equal, own) = (percent(found.unexplained_if_equal), percent(found.unexplained));
             read.notes.push(format!(
                 "all masses are 1, but the bodies differ: a pair force leaves {equal} of the accelerations unexplained \
@@ -141,7 +148,7 @@ fn inferred(read: &mut Trajectories, noise: f64, wanted: bool) -> Result<Option<
                            clearly better than one with equal masses";
             Err(Error::input(message).file(&read.path).field("infer-masses"))
         }
-        (None, false) => Ok(None),
+        (_, false) => Ok(None),
     }
 }
 

@@ -7,6 +7,7 @@ mod dimensional;
 mod enumerate;
 mod errors;
 pub mod evidence;
+mod families;
 mod finish;
 pub mod fit;
 pub mod front;

@@ -57,7 +57,7 @@ impl Shape {
     /// Reads "positive", "increasing(x)" and the like; `inputs` are the columns that formulas may use.
     ///
     /// # Errors
-    /// What is none of these, or of another column.
+    /// Anything else, and a column that formulas may not use.
     pub fn parse(text: &str, inputs: &[String]) -> Result<Self> {
         let bad = |message: String| Error::usage(message).field("shape");
         let trimmed = text.trim();
@@ -67,8 +67,8 @@ impl Shape {
         };
         let Some((_, kind)) = NAMES.into_iter().find(|(known, _)| *known == name) else {
             return Err(bad(format!(
-                "'{trimmed}' is none of positive, negative, increasing(COLUMN), decreasing(COLUMN), \
-                 convex(COLUMN) and concave(COLUMN)"
+                "'{trimmed}' is not one of positive, negative, increasing(COLUMN), decreasing(COLUMN), \
+                 convex(COLUMN), concave(COLUMN)"
             )));
         };
         let signs = matches!(kind, Kind::Positive | Kind::Negative);
@@ -213,7 +213,7 @@ mod tests {
     fn what_cannot_be_required_is_named() {
         let names = ["x".to_string()];
         let message = |text: &str| Shape::parse(text, &names).unwrap_err().to_string();
-        assert!(message("rising(x)").contains("'rising(x)' is none of positive"));
+        assert!(message("rising(x)").contains("'rising(x)' is not one of positive"));
         assert!(message("convex").contains("needs a column, as in convex(x)"));
         assert!(message("positive(x)").contains("without a column"));
         assert!(message("increasing(z)").contains("'z' is not a column that formulas may use"));

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dimensional;
 use super::enumerate::{self, StopCheck};
+use super::families;
 use super::hall::{HallEntry, MEMBER_STEPS};
 use super::island::{self, Island, Member, Task};
 use super::monomials;
@@ -183,6 +184,7 @@ impl<'a> State<'a> {
     fn enumerate(&mut self, evaluator: &Evaluator, late: &StopCheck) -> Result<()> {
         let settings = self.rules.settings;
         let mut found = dimensional::seeds(self.problem, settings);
+        found.extend(families::seeds(self.problem, settings));
         found.extend(monomials::seeds(self.problem, settings, late));
         found.extend(enumerate::seeds(self.problem, settings, &mut self.memory.random, late));
         let rows = self.some_rows();

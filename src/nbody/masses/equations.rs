@@ -10,8 +10,6 @@ use crate::nbody::spline::{SPLINE, range, splines};
 use crate::nbody::trajectories::{Run, Trajectories};
 use crate::random::Random;
 
-/// Most pairs that are fitted.
-const PAIRS: usize = 40_000;
 /// Every so many blocks of frames one is kept for judging.
 const JUDGED: usize = 4;
 /// Blocks of frames of a run.
@@ -31,11 +29,11 @@ const BETTER: f64 = 0.7;
 const MUCH_BETTER: f64 = 0.5;
 /// A larger error, relative to the accelerations, explains nothing.
 const NOTHING: f64 = 0.5;
-/// Equations for every unknown number.
-pub(super) const EQUATIONS: usize = 8;
+/// Equations for every unknown number, and at least for each body.
+const EQUATIONS: usize = 8;
 
 /// One body in one frame.
-pub(super) struct Node {
+struct Node {
     /// The number of the body among all that differ.
     body: usize,
     target: [f64; 3],
@@ -59,8 +57,8 @@ struct Pair {
 
 /// The equations of motion of a sample of the frames.
 pub(super) struct Equations {
-    pub dim: usize,
-    pub nodes: Vec<Node>,
+    dim: usize,
+    nodes: Vec<Node>,
     pairs: Vec<Pair>,
     /// Names of the bodies that differ: run (if the name alone is not enough) and body.
     pub bodies: Vec<(Option<String>, String)>,
@@ -81,9 +79,9 @@ pub(super) struct Fit {
 
 impl Equations {
     /// Equations of evenly spread frames; a body is the same in all runs where its name is, unless it is `own`.
-    pub fn new(read: &Trajectories, noise: f64, own: bool) -> Option<Self> {
+    pub fn new(read: &Trajectories, noise: f64, most: usize, own: bool) -> Option<Self> {
         let pairs = |run: &Run| run.bodies.len() * (run.bodies.len() - 1) * run.frames();
-        let stride = read.runs.iter().map(pairs).sum::<usize>().div_ceil(PAIRS).max(1);
+        let stride = read.runs.iter().map(pairs).sum::<usize>().div_ceil(most).max(1);
         let (dim, period) = (read.dim, read.period());
         let mut equations = Equations {
             dim,
@@ -94,6 +92,7 @@ impl Equations {
         };
         let mut known: HashMap<(Option<String>, String), usize> = HashMap::new();
         let (mut frame_of_all, mut kept) = (0, 0);
+        let mut group_of = Vec::new();
         for run in &read.runs {
             let accelerations = run.accelerations.as_ref()?;
             let n = run.bodies.len();
@@ -143,21 +142,36 @@ impl Equations {
                     });
                 }
             }
-            match equations.groups.iter_mut().find(|group| ids.iter().any(|id| group.contains(id)))
-            {
-                Some(group) => {
-                    group.extend(ids);
-                    group.sort_unstable();
-                    group.dedup();
-                }
-                None => equations.groups.push(ids),
-            }
+            equations.connect(&ids, &mut group_of);
         }
         equations.place()?;
         equations.weigh(noise);
-        let judged = equations.nodes.iter().filter(|node| node.judged).count();
-        let enough = (equations.nodes.len() - judged) * dim > EQUATIONS * SPLINE;
-        (enough && judged > 0).then_some(equations)
+        let mut fitted = vec![0; equations.bodies.len()];
+        equations.for_fitting().for_each(|node| fitted[node.body] += dim);
+        let enough = fitted.iter().sum::<usize>() >= EQUATIONS * (SPLINE + fitted.len())
+            && fitted.iter().all(|equations| *equations >= EQUATIONS);
+        (enough && equations.nodes.iter().any(|node| node.judged)).then_some(equations)
+    }
+
+    /// Puts the bodies of a run into one group, with all that are in a group with one of them already.
+    fn connect(&mut self, ids: &[usize], group_of: &mut Vec<Option<usize>>) {
+        group_of.resize(self.bodies.len(), None);
+        let mut old: Vec<usize> = ids.iter().filter_map(|&id| group_of[id]).collect();
+        old.sort_unstable();
+        old.dedup();
+        let into = old.first().copied().unwrap_or_else(|| {
+            self.groups.push(Vec::new());
+            self.groups.len() - 1
+        });
+        let mut joined: Vec<usize> =
+            ids.iter().copied().filter(|&id| group_of[id].is_none()).collect();
+        for &other in old.iter().skip(1) {
+            joined.append(&mut self.groups[other]);
+        }
+        for id in joined {
+            group_of[id] = Some(into);
+            self.groups[into].push(id);
+        }
     }
 
     /// Places the pairs on the spline, and leaves out nodes with a pair beyond it.

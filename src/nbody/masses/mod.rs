@@ -11,7 +11,7 @@ mod tests;
 
 use serde::Serialize;
 
-use self::equations::{EQUATIONS, Equations, Fit};
+use self::equations::{Equations, Fit};
 use super::trajectories::{Run, Trajectories};
 use crate::formula::print::short;
 
@@ -61,15 +61,12 @@ pub struct Inferred {
 }
 
 /// Infers masses, and charges if there are none either; `None` if different ones explain no more than equal ones.
-/// `noise` is the error of the accelerations.
-pub fn infer(read: &Trajectories, noise: f64) -> Option<Inferred> {
+/// `noise` is the error of the accelerations; at most so many `pairs` of bodies are fitted to.
+pub fn infer(read: &Trajectories, noise: f64, pairs: usize) -> Option<Inferred> {
     let charges = read.runs.iter().all(|run| run.charges.is_none());
-    let common = Equations::new(read, noise, false)?;
+    let common = Equations::new(read, noise, pairs, false)?;
     let found = common.best(charges);
-    let own = (read.runs.len() > 1)
-        .then(|| Equations::new(read, noise, true))
-        .flatten()
-        .filter(|own| own.nodes.len() * own.dim >= EQUATIONS * own.bodies.len());
+    let own = (read.runs.len() > 1).then(|| Equations::new(read, noise, pairs, true)).flatten();
     let own = own.map(|own| (own.best(charges), own));
     let enough = |found: &(Option<(Differs, Fit)>, f64)| {
         found.0.as_ref().map_or(found.1, |(_, fit)| fit.judged)
