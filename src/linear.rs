@@ -3,7 +3,11 @@
 /// Solves the symmetric positive definite system `a x = b` by Cholesky; `None` if `a` is singular to
 /// working precision. `a` is `[n, n]`, row-major.
 pub fn solve_spd(a: &[f64], b: &[f64]) -> Option<Vec<f64>> {
-    let n = b.len();
+    Some(substituted(&factor(a, b.len())?, b))
+}
+
+/// The lower triangle l with l lᵀ = a.
+fn factor(a: &[f64], n: usize) -> Option<Vec<f64>> {
     let mut l = a.to_vec();
     for j in 0..n {
         for k in 0..j {
@@ -20,6 +24,12 @@ pub fn solve_spd(a: &[f64], b: &[f64]) -> Option<Vec<f64>> {
             l[i * n + j] /= root;
         }
     }
+    Some(l)
+}
+
+/// The solution of l lᵀ x = b.
+fn substituted(l: &[f64], b: &[f64]) -> Vec<f64> {
+    let n = b.len();
     let mut x = b.to_vec();
     for i in 0..n {
         for k in 0..i {
@@ -33,7 +43,7 @@ pub fn solve_spd(a: &[f64], b: &[f64]) -> Option<Vec<f64>> {
         }
         x[i] /= l[i * n + i];
     }
-    Some(x)
+    x
 }
 
 /// Weighted normal equations of linear least squares, and of one step of nonlinear ones.
@@ -96,13 +106,13 @@ impl Normal {
     /// The covariance of the unknowns for residuals of this variance, `[unknowns, unknowns]`.
     pub fn covariance(&self, variance: f64) -> Option<Vec<f64>> {
         let n = self.right.len();
-        let mut covariance = Vec::with_capacity(n * n);
-        for k in 0..n {
+        let l = factor(&self.matrix, n)?;
+        let of = |k: usize| {
             let mut unit = vec![0.0; n];
             unit[k] = variance;
-            covariance.extend(solve_spd(&self.matrix, &unit)?);
-        }
-        Some(covariance)
+            substituted(&l, &unit)
+        };
+        Some((0..n).flat_map(of).collect())
     }
 }
 

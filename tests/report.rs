@@ -138,7 +138,7 @@ fn rollout(folder: &Path) {
     }
     writer.finish().unwrap();
     let data = Dataset::open(&path).unwrap();
-    let mut rollouts = Rollouts::new(&data, &[0, 1, 2], 200).unwrap();
+    let mut rollouts = Rollouts::new(&data, &[0, 1, 2], 9, 200).unwrap();
     let spring = |stiffness: f32| {
         move |features: &[f32]| {
             Ok(features.chunks(6).flat_map(|f| [-stiffness * f[0], -stiffness * f[1]]).collect())

@@ -53,12 +53,13 @@ pub struct Catalog {
 
 /// The edge of a cube; other boxes are refused with the reason.
 fn edge(text: &str) -> std::result::Result<f64, String> {
-    let edges: Vec<f64> =
-        text.split([',', 'x']).filter_map(|word| word.trim().parse().ok()).collect();
-    match edges[..] {
-        [edge] if edge != 0.0 => Ok(edge),
-        [] => Err("a number is needed".into()),
-        _ => Err("only a cube that is periodic along every axis can be used: give its edge".into()),
+    let number = |word: &str| word.trim().parse().map_err(|_| format!("'{word}' is not a number"));
+    let edges: Vec<f64> = text.split(',').map(number).collect::<std::result::Result<_, _>>()?;
+    match edges.iter().all(|edge| *edge == edges[0] && *edge != 0.0) {
+        true => Ok(edges[0]),
+        false => {
+            Err("only a cube that is periodic along every axis can be used: give its edge".into())
+        }
     }
 }
 

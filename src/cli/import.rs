@@ -37,8 +37,8 @@ pub struct Import {
     /// Number of frames that the polynomial is fitted to [default: the one with the smallest error]
     #[arg(long, value_name = "N")]
     window: Option<usize>,
-    /// Infer the masses, which the file does not have, from the motion: up to a common factor, for bodies with one force
-    /// between each pair; and charges if there are none either
+    /// Infer masses that the file lacks from the motion, up to a common factor, assuming one central force between each
+    /// pair of bodies; also charges, if the file has none
     #[arg(long)]
     infer_masses: bool,
     #[command(flatten)]

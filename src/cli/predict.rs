@@ -90,11 +90,10 @@ impl Predict {
             text.push_str(&format!("\ntest loss of the formula: {loss:.5}"));
         }
         if self.rollout {
-            let few = &runs[..self.runs.min(runs.len())];
-            let (formula, lengths) = (formula.as_ref(), (self.frames, self.substeps));
+            let (formula, sizes) = (formula.as_ref(), [self.runs, self.frames, self.substeps]);
             let device = &context.device;
             let rollouts =
-                rollout::integrate(device, model, formula, &data, few, lengths, &context.terminal)?;
+                rollout::integrate(device, model, formula, &data, &runs, sizes, &context.terminal)?;
             let path = folder.file("rollout.safetensors");
             rollouts.save(&path)?;
             document["rollout"] = summary(&rollouts);

@@ -527,8 +527,8 @@ impl Physics for Bodies {
             &self.model,
             formula,
             data,
-            &runs[..self.rolled_out().min(runs.len())],
-            (rollout::FRAMES, rollout::SUBSTEPS),
+            runs,
+            [self.rolled_out(), rollout::FRAMES, rollout::SUBSTEPS],
             at.observer,
         )?;
         at.observer.keep("rollout.safetensors", &mut |path| rollouts.save(path))

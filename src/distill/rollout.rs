@@ -66,8 +66,8 @@ pub fn unseen_of(data: &Dataset, model: &Model) -> Result<(Dataset, Vec<usize>)>
     }
 }
 
-/// Integrates `runs` of `data` with the network and, if there is one, the composed formula, for `frames`
-/// frames with `substeps` steps per frame.
+/// Integrates the first of `runs` of `data` with the network and, if there is one, the composed formula: at most so
+/// many runs that are alike, for so many frames, with so many steps per frame.
 ///
 /// # Errors
 /// Those of the operations.
@@ -77,10 +77,10 @@ pub fn integrate(
     formula: Option<&Formula>,
     data: &Dataset,
     runs: &[usize],
-    (frames, substeps): (usize, usize),
+    [most, frames, substeps]: [usize; 3],
     observer: &dyn Observer,
 ) -> Result<Rollouts> {
-    let mut rollouts = Rollouts::new(data, runs, frames)?;
+    let mut rollouts = Rollouts::new(data, runs, most, frames)?;
     let bodies = vec![rollouts.about.bodies as u32; rollouts.about.runs.len()];
     rollouts.predict("network", data, substeps, observer, |features| {
         model.accelerations(device, features, &bodies)

@@ -2,7 +2,7 @@
 //!
 //! The trajectories are read (`trajectories/`), missing values are filled in (`derive.rs`), and the file is written
 //! (`dataset/`). Missing velocities and accelerations come from local polynomials, missing masses are 1 or inferred from
-//! the motion (`masses.rs`), missing charges 0; the summary lists what was filled in.
+//! the motion (`masses/`), missing charges 0; the summary lists what was filled in.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -74,7 +74,8 @@ pub fn import(
     unwrap_paths(&mut read);
     compare(&mut read);
     let fitted = fill(&mut read, settings)?;
-    let noise = fitted.as_ref().map_or(0.0, |fit| fit.error.median);
+    let derived = fitted.as_ref().filter(|_| made.contains(&"accelerations"));
+    let noise = derived.map_or(0.0, |fit| fit.error.median);
     let inferred = match made.contains(&"mass") {
         true => inferred(&mut read, noise, infer_masses)?,
         false if infer_masses => {
@@ -92,10 +93,7 @@ pub fn import(
         dim: read.dim,
         window: fitted.as_ref().map(|fit| fit.window),
         position_noise: fitted.as_ref().map(|fit| fit.position_noise),
-        acceleration_error: fitted
-            .as_ref()
-            .filter(|_| made.contains(&"accelerations"))
-            .map(|fit| fit.error),
+        acceleration_error: derived.map(|fit| fit.error),
         inferred,
         made,
         notes: read.notes.clone(),
@@ -114,42 +112,35 @@ pub fn import(
     Ok(summary)
 }
 
-/// Pairs of bodies to which masses are fitted, and fewer if nobody asked for them.
-const PAIRS: usize = 40_000;
-/// See [`PAIRS`].
-const FEW_PAIRS: usize = 6_000;
 /// Different masses are noted if they leave less than this fraction of what equal ones leave unexplained.
 const CLEARLY: f64 = 0.3;
 
 /// Takes masses, and charges, from the motion if they are `wanted`; otherwise notes that this can be done.
 fn inferred(read: &mut Trajectories, noise: f64, wanted: bool) -> Result<Option<Inferred>> {
-    let found = masses::infer(read, noise, if wanted { PAIRS } else { FEW_PAIRS });
-    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
-    match (found, wanted) {
-        (Some(found), true) => {
-            read.notes.push(found.note());
-            for run in &mut read.runs {
-                let charges = found.charges(run);
-                (run.masses, run.charges) =
-                    (Some(found.masses(run)), charges.or(run.charges.take()));
-            }
-            Ok(Some(found))
-        }
-        (Some(found), false) if found.unexplained < CLEARLY * found.unexplained_if_equal => {
-            let (equal, own) = (percent(found.unexplained_if_equal), percent(found.unexplained));
-            read.notes.push(format!(
-                "all masses are 1, but the bodies differ: a pair force leaves {equal} of the accelerations unexplained \
-                 with equal masses, {own} with different ones; --infer-masses finds them"
-            ));
-            Ok(None)
-        }
-        (None, true) => {
-            let message = "masses cannot be inferred: no pair force with different masses explains the accelerations \
-                           clearly better than one with equal masses";
-            Err(Error::input(message).file(&read.path).field("infer-masses"))
-        }
-        (_, false) => Ok(None),
+    if wanted {
+        let why = match read.undivided {
+            true => Err("the file gives forces, which do not tell masses"),
+            false => masses::infer(read, noise),
+        };
+        let found = why.map_err(|why| {
+            let message = format!("masses cannot be inferred: {why}");
+            Error::input(message).file(&read.path).field("infer-masses")
+        })?;
+        read.notes.push(found.note());
+        found.give(&mut read.runs);
+        return Ok(Some(found));
     }
+    if let Some([equal, own]) = masses::differ(read, noise)
+        && own < CLEARLY * equal
+        && !read.undivided
+    {
+        let [equal, own] = [equal, own].map(|share| format!("{:.2} %", 100.0 * share));
+        read.notes.push(format!(
+            "all masses are 1, but the bodies differ: a pair force leaves {equal} of the accelerations unexplained with \
+             equal masses, {own} with different ones; --infer-masses finds them"
+        ));
+    }
+    Ok(None)
 }
 
 /// Unwraps the paths in a periodic box, so that fits see no jumps at its edges. Jumps that suggest another box are

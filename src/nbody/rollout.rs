@@ -68,9 +68,9 @@ pub struct Errors {
 }
 
 impl Rollouts {
-    /// The truth alone: frames `0..frames` of `runs`, stopping at the first gap in time. Runs whose times or number of
-    /// bodies differ from those of the first run are left out.
-    pub fn new(data: &Dataset, runs: &[usize], frames: usize) -> Result<Self> {
+    /// The truth alone: frames `0..frames` of the first `most` of `runs`, stopping at the first gap in time. Runs whose
+    /// times or number of bodies differ from those of the first run are left out.
+    pub fn new(data: &Dataset, runs: &[usize], most: usize, frames: usize) -> Result<Self> {
         let about = &data.about;
         if let Some(run) = runs.iter().find(|&&run| run >= about.runs) {
             let message = format!("run {run} does not exist: the data set has {} runs", about.runs);
@@ -85,7 +85,7 @@ impl Rollouts {
                 && data.bodies(*run) == data.bodies(first)
                 && steps(*run).zip(steps(first)).all(near)
         };
-        let runs: Vec<usize> = runs.iter().copied().filter(alike).collect();
+        let runs: Vec<usize> = runs.iter().copied().filter(alike).take(most).collect();
         let shortest = runs.iter().map(|&run| data.unbroken(run)).min().unwrap_or(0);
         let frames = frames.min(shortest);
         if frames < 2 {
@@ -385,7 +385,7 @@ mod tests {
     fn true_accelerations_give_the_true_trajectories() {
         let folder = tempfile::tempdir().unwrap();
         let data = oscillators(&folder.path().join("data.safetensors"), 50);
-        let mut rollouts = Rollouts::new(&data, &[1, 0], 40).unwrap();
+        let mut rollouts = Rollouts::new(&data, &[1, 0], 9, 40).unwrap();
         rollouts.predict("network", &data, 2, &(), spring).unwrap();
         let errors = rollouts.errors(0);
         assert_eq!(errors.median.len(), 40);
@@ -402,7 +402,7 @@ mod tests {
     fn wrong_accelerations_diverge_and_infinite_ones_are_given_up() {
         let folder = tempfile::tempdir().unwrap();
         let data = oscillators(&folder.path().join("data.safetensors"), 50);
-        let mut rollouts = Rollouts::new(&data, &[0, 1], 50).unwrap();
+        let mut rollouts = Rollouts::new(&data, &[0, 1], 9, 50).unwrap();
         let push = |f: &[f32]| Ok(f.chunks(6).flat_map(|f| [-1.5 * f[0], -1.5 * f[1]]).collect());
         rollouts.predict("weak", &data, 1, &(), push).unwrap();
         let errors = rollouts.errors(0);
@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(errors.diverged[1], None);
         assert!(errors.diverged[0].is_some());
         assert!(rollouts.positions[1][4].is_nan(), "frame 1 of run 0");
-        assert!(Rollouts::new(&data, &[2], 50).is_err());
-        assert!(Rollouts::new(&data, &[0], 1).is_err());
+        assert!(Rollouts::new(&data, &[2], 9, 50).is_err());
+        assert!(Rollouts::new(&data, &[0], 9, 1).is_err());
     }
 }

@@ -121,8 +121,8 @@ impl System for Dataset {
         let (sum, count) = self
             .frames(values)
             .flatten()
-            .fold((0.0, 0), |(sum, count), a| (sum + f64::from(a.abs()), count + 1));
-        let size = sum / f64::from(count);
+            .fold((0.0, 0u64), |(sum, count), a| (sum + f64::from(a.abs()), count + 1));
+        let size = sum / count as f64;
         let size = size * self.unit();
         let error = size * self.about.dim as f64;
         if size == 0.0 {

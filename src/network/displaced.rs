@@ -1,6 +1,6 @@
-//! Training on displacements: in a periodic box, if position matters for bodies but not for the forces between
-//! them, or if runs have different numbers of bodies. The bodies of a batch form one graph of [`edge`], which uses the nearest image of each sender. φe depends on
-//! displacements alone, exactly; φv sees the position only if it matters.
+//! Training on displacements: in a periodic box, if position matters for bodies but not for the forces between them,
+//! or if runs have different numbers of bodies. The bodies of a batch form one graph of [`edge`], which uses the
+//! nearest image of each sender. φe depends on displacements alone, exactly; φv sees the position only if it matters.
 
 use std::ops::Range;
 

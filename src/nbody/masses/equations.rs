@@ -10,6 +10,8 @@ use crate::nbody::spline::{SPLINE, range, splines};
 use crate::nbody::trajectories::{Run, Trajectories};
 use crate::random::Random;
 
+/// Most bodies whose numbers are fitted together: their covariance takes the cube of that many operations.
+const MOST_BODIES: usize = 600;
 /// Every so many blocks of frames one is kept for judging.
 const JUDGED: usize = 4;
 /// Blocks of frames of a run.
@@ -27,10 +29,21 @@ const RIDGE: f64 = 1e-9;
 const BETTER: f64 = 0.7;
 /// … and charges that of masses alone to this.
 const MUCH_BETTER: f64 = 0.5;
+/// With a smaller error masses explain enough, and charges are not tried.
+const ENOUGH: f64 = 0.01;
+/// Pull and inertia are equally good if their errors differ by less than this factor.
+const ALIKE: f64 = 1.5;
 /// A larger error, relative to the accelerations, explains nothing.
 const NOTHING: f64 = 0.5;
 /// Equations for every unknown number, and at least for each body.
 const EQUATIONS: usize = 8;
+
+pub(super) const NO_BETTER: &str = "no pair force with different masses explains the accelerations clearly better than \
+                                    one with equal masses";
+const TOO_FEW: &str = "there are too few frames";
+const ONE_DISTANCE: &str = "the distances hardly vary";
+const PAIRS_ONLY: &str =
+    "pairs that have no body in common do not tell whether their masses pull or resist";
 
 /// One body in one frame.
 struct Node {
@@ -78,11 +91,26 @@ pub(super) struct Fit {
 }
 
 impl Equations {
-    /// Equations of evenly spread frames; a body is the same in all runs where its name is, unless it is `own`.
-    pub fn new(read: &Trajectories, noise: f64, most: usize, own: bool) -> Option<Self> {
-        let pairs = |run: &Run| run.bodies.len() * (run.bodies.len() - 1) * run.frames();
-        let stride = read.runs.iter().map(pairs).sum::<usize>().div_ceil(most).max(1);
+    /// Equations of frames at random, of about `most` pairs, or as many as there are unknown numbers; a body is the
+    /// same in all runs where its name is, unless it is `own`.
+    ///
+    /// # Errors
+    /// A clause that says what is missing.
+    pub fn new(
+        read: &Trajectories,
+        noise: f64,
+        most: usize,
+        own: bool,
+    ) -> Result<Self, &'static str> {
         let (dim, period) = (read.dim, read.period());
+        let counts = read.runs.iter().map(|run| run.bodies.len());
+        let largest = counts.clone().max().unwrap_or(0);
+        let unknown = SPLINE + if own { counts.sum() } else { largest };
+        let needed = 3 * EQUATIONS * unknown * (largest - 1) / dim;
+        let pairs = |run: &Run| run.bodies.len() * (run.bodies.len() - 1) * run.frames();
+        let all: usize = read.runs.iter().map(pairs).sum();
+        let stride = all.div_ceil(most.max(needed)).max(1);
+        let mut random = Random::new(0, 0);
         let mut equations = Equations {
             dim,
             nodes: Vec::new(),
@@ -91,10 +119,10 @@ impl Equations {
             groups: Vec::new(),
         };
         let mut known: HashMap<(Option<String>, String), usize> = HashMap::new();
-        let (mut frame_of_all, mut kept) = (0, 0);
+        let mut kept = 0;
         let mut group_of = Vec::new();
         for run in &read.runs {
-            let accelerations = run.accelerations.as_ref()?;
+            let accelerations = run.accelerations.as_ref().ok_or(TOO_FEW)?;
             let n = run.bodies.len();
             let name = |body: &String| (own.then(|| run.name.clone()), body.clone());
             let mut number = |body: &String| {
@@ -105,17 +133,19 @@ impl Equations {
                 })
             };
             let ids: Vec<usize> = run.bodies.iter().map(&mut number).collect();
+            if equations.bodies.len() > MOST_BODIES {
+                return Err("there are too many bodies");
+            }
             for frame in 0..run.frames() {
-                frame_of_all += 1;
-                if frame_of_all % stride != 0 {
+                if stride > 1 && random.below(stride) != 0 {
                     continue;
                 }
                 kept += 1;
                 let at = |body: usize| (frame * n + body) * dim;
-                // Blocks of time; frames of short runs are taken as they come.
-                let block = match run.frames() {
+                // Blocks of time; where few frames of a run are left, these are taken as they come.
+                let block = match run.frames() / stride {
                     ..BLOCKS => kept,
-                    frames => frame * BLOCKS / frames,
+                    _ => frame * BLOCKS / run.frames(),
                 };
                 for receiver in 0..n {
                     let first = equations.pairs.len();
@@ -144,13 +174,14 @@ impl Equations {
             }
             equations.connect(&ids, &mut group_of);
         }
-        equations.place()?;
+        equations.place().ok_or(ONE_DISTANCE)?;
         equations.weigh(noise);
         let mut fitted = vec![0; equations.bodies.len()];
         equations.for_fitting().for_each(|node| fitted[node.body] += dim);
         let enough = fitted.iter().sum::<usize>() >= EQUATIONS * (SPLINE + fitted.len())
             && fitted.iter().all(|equations| *equations >= EQUATIONS);
-        (enough && equations.nodes.iter().any(|node| node.judged)).then_some(equations)
+        let judged = equations.nodes.iter().any(|node| node.judged);
+        if enough && judged { Ok(equations) } else { Err(TOO_FEW) }
     }
 
     /// Puts the bodies of a run into one group, with all that are in a group with one of them already.
@@ -206,25 +237,40 @@ impl Equations {
         }
     }
 
-    /// The simplest model that explains more than equal masses, and the error of these.
-    pub fn best(&self, charges: bool) -> (Option<(Differs, Fit)>, f64) {
+    /// Masses if they explain more than equal ones, and charges if these explain much more; and the error of equal masses.
+    pub fn best(&self, charges: bool) -> Best {
         let ones = vec![1.0; self.bodies.len()];
         let fit = |pull, yielding| self.fit([pull, yielding], [ones.clone(), ones.clone()], ROUNDS);
         let Some(equal) = fit(false, false).map(|fit| fit.judged) else {
-            return (None, f64::INFINITY);
+            return Best { model: Err(NO_BETTER), equal: f64::INFINITY };
         };
         let one = [(Differs::Pull, fit(true, false)), (Differs::Inertia, fit(false, true))];
         let one = one.into_iter().filter_map(|(differs, fit)| Some((differs, fit?)));
         let valid = one.filter(|(differs, fit)| fit.judged.is_finite() && fit.positive(*differs));
-        let mut best = valid.min_by(|a, b| a.1.judged.total_cmp(&b.1.judged));
-        if charges {
+        let mut found: Vec<(Differs, Fit)> = valid.collect();
+        found.sort_by(|a, b| a.1.judged.total_cmp(&b.1.judged));
+        let pairs = self.groups.len() > 1 && self.groups.iter().all(|group| group.len() <= 2);
+        let undecided = match &found[..] {
+            [(_, a), (_, b)] => pairs && b.judged < ALIKE * a.judged,
+            _ => false,
+        };
+        let mut best = found.into_iter().next();
+        let least = best.as_ref().map_or(equal, |(_, fit)| fit.judged).min(equal);
+        // In two groups the charges of one could be larger and its masses larger still.
+        let one_group = self.groups.iter().filter(|group| !group.is_empty()).count() == 1;
+        if charges && one_group && self.bodies.len() > 2 && least > ENOUGH {
             let both = self.charged();
-            let least = best.as_ref().map_or(equal, |(_, fit)| fit.judged).min(equal);
             if let Some(both) = both.filter(|both| both.judged < MUCH_BETTER * least) {
                 best = Some((Differs::Both, both));
             }
         }
-        (best.filter(|(_, fit)| fit.judged < NOTHING && fit.judged < BETTER * equal), equal)
+        let best = best.filter(|(_, fit)| fit.judged < NOTHING && fit.judged < BETTER * equal);
+        let model = match best {
+            Some(_) if undecided => Err(PAIRS_ONLY),
+            Some(best) => Ok(best),
+            None => Err(NO_BETTER),
+        };
+        Best { model, equal }
     }
 
     /// The fit of charges and masses: the best of several starts, as charges may differ in sign.
@@ -241,7 +287,7 @@ impl Equations {
         // Of charge over mass and charge, the common sign is that of the force.
         let ratio: f64 = fit.pull.iter().zip(&fit.yielding).map(|(s, t)| (s / t).signum()).sum();
         if ratio < 0.0 {
-            fit.yielding.iter_mut().for_each(|t| *t = -*t);
+            fit.yielding.iter_mut().chain(&mut fit.spline).for_each(|v| *v = -*v);
         }
         fit.positive(Differs::Both).then_some(fit)
     }
@@ -360,41 +406,72 @@ impl Equations {
         error / size
     }
 
-    /// Standard deviations of the pulls or yields of `differs`, with the spline free as well; the largest is held.
-    pub fn errors(&self, differs: Differs, fit: &Fit) -> Option<Vec<f64>> {
+    /// Standard deviations of the masses, in units of that of the body `held`, with all numbers that differ and the
+    /// spline free.
+    pub fn errors(&self, differs: Differs, fit: &Fit, held: usize) -> Option<Vec<f64>> {
         let n = self.bodies.len();
-        let of_pull = differs == Differs::Pull;
-        let values = if of_pull { &fit.pull } else { &fit.yielding };
-        let held = (0..n).max_by(|&a, &b| values[a].abs().total_cmp(&values[b].abs()))?;
-        let mut normal = Normal::new(SPLINE + n);
+        let [pulls, yields] = [differs != Differs::Inertia, differs != Differs::Pull];
+        // The spline, then pulls and yields.
+        let (pull, yielding) = (SPLINE, SPLINE + if pulls { n } else { 0 });
+        let count = yielding + if yields { n } else { 0 };
+        let mut normal = Normal::new(count);
         let (mut squares, mut rows) = (0.0, 0);
+        let mut row = vec![0.0; count];
         for node in self.for_fitting() {
             for axis in 0..self.dim {
-                let mut row = vec![0.0; SPLINE + n];
+                row.fill(0.0);
                 self.along_spline(node, axis, fit, &mut row[..SPLINE]);
                 let felt = self.felt(node, axis, fit);
-                if of_pull {
+                if pulls {
                     for pair in &self.pairs[node.pairs.clone()] {
-                        row[SPLINE + pair.sender] +=
+                        row[pull + pair.sender] +=
                             fit.yielding[node.body] * fit.force(pair) * pair.direction[axis];
                     }
-                } else {
-                    row[SPLINE + node.body] = felt;
+                    row[pull + held] = 0.0;
                 }
-                row[SPLINE + held] = 0.0;
+                if yields && node.body != held {
+                    row[yielding + node.body] = felt;
+                }
                 let left = node.target[axis] - fit.yielding[node.body] * felt;
                 squares += (node.weight * left).powi(2);
                 rows += 1;
                 normal.add(&row, node.target[axis], node.weight.powi(2));
             }
         }
-        let variance = squares / (rows as f64 - (SPLINE + n) as f64).max(1.0);
+        let variance = squares / (f64::from(rows) - count as f64).max(1.0);
         let covariance = normal.ridged(RIDGE).covariance(variance)?;
-        let deviation = |k: usize| match k {
-            k if k == held => 0.0,
-            k => covariance[(SPLINE + k) * (SPLINE + n + 1)].max(0.0).sqrt(),
+        let masses = fit.masses(differs);
+        let error = |k: usize| {
+            if k == held {
+                return 0.0;
+            }
+            // How the mass changes with the pull and with the yield of its body.
+            let by_pull = (pull + k, if pulls { masses[k] / fit.pull[k] } else { 0.0 });
+            let by_yield = (yielding + k, if yields { -masses[k] / fit.yielding[k] } else { 0.0 });
+            let by: Vec<(usize, f64)> =
+                [by_pull, by_yield].into_iter().filter(|(at, _)| *at < count).collect();
+            let terms = by.iter().flat_map(|&(i, a)| {
+                let covariance = &covariance;
+                by.iter().map(move |&(j, b)| a * b * covariance[i * count + j])
+            });
+            terms.sum::<f64>().max(0.0).sqrt() / masses[held]
         };
-        Some((0..n).map(deviation).collect())
+        Some((0..n).map(error).collect())
+    }
+}
+
+/// What [`Equations::best`] finds.
+pub(super) struct Best {
+    /// What differs, and the fit; or why there is none.
+    pub model: Result<(Differs, Fit), &'static str>,
+    /// The error of equal masses.
+    pub equal: f64,
+}
+
+impl Best {
+    /// The error of the model, or of equal masses.
+    pub fn error(&self) -> f64 {
+        self.model.as_ref().map_or(self.equal, |(_, fit)| fit.judged)
     }
 }
 
@@ -403,13 +480,18 @@ impl Fit {
         (0..4).map(|k| pair.basis[k] * self.spline[pair.first + k]).sum()
     }
 
-    /// True if no mass is negative, but for those that are small.
-    fn positive(&self, differs: Differs) -> bool {
-        let masses: Vec<f64> = match differs {
+    /// The masses, up to a factor.
+    pub fn masses(&self, differs: Differs) -> Vec<f64> {
+        match differs {
             Differs::Pull => self.pull.clone(),
-            Differs::Inertia => self.yielding.clone(),
+            Differs::Inertia => self.yielding.iter().map(|t| 1.0 / t).collect(),
             Differs::Both => self.pull.iter().zip(&self.yielding).map(|(s, t)| s / t).collect(),
-        };
+        }
+    }
+
+    /// True if no mass is negative, but for pulls that are small.
+    fn positive(&self, differs: Differs) -> bool {
+        let masses = self.masses(differs);
         let largest = masses.iter().copied().fold(0.0, f64::max);
         let slack = if differs == Differs::Pull { 0.01 * largest } else { 0.0 };
         masses.iter().all(|mass| *mass > -slack && mass.is_finite())

@@ -9,6 +9,8 @@ mod equations;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use self::equations::{Equations, Fit};
@@ -17,6 +19,10 @@ use crate::formula::print::short;
 
 /// Masses for every run must lower the error of masses of the names to this fraction.
 const OWN_BETTER: f64 = 0.5;
+/// Pairs of bodies to which masses are fitted, and fewer if nobody asked for them; more of large systems.
+const PAIRS: usize = 40_000;
+/// See [`PAIRS`].
+const FEW_PAIRS: usize = 6_000;
 /// Most bodies whose masses a note lists.
 const LISTED: usize = 12;
 
@@ -41,7 +47,7 @@ pub struct OfBody {
     pub body: String,
     /// The mass; the largest is 1.
     pub mass: f64,
-    /// Standard deviation of the mass.
+    /// Standard deviation of the mass, in units of the heaviest, which has none.
     pub error: f64,
     /// The charge, of which the largest is 1 in size, if charges differ.
     pub charge: Option<f64>,
@@ -60,23 +66,67 @@ pub struct Inferred {
     pub bodies: Vec<OfBody>,
 }
 
-/// Infers masses, and charges if there are none either; `None` if different ones explain no more than equal ones.
-/// `noise` is the error of the accelerations; at most so many `pairs` of bodies are fitted to.
-pub fn infer(read: &Trajectories, noise: f64, pairs: usize) -> Option<Inferred> {
+/// How much of the accelerations a pair force leaves unexplained with equal masses, and with different ones; `None` if
+/// these explain no more. `noise` is the error of the accelerations.
+pub fn differ(read: &Trajectories, noise: f64) -> Option<[f64; 2]> {
+    let Choice { equal, fit, .. } = choose(read, noise, FEW_PAIRS).ok()?;
+    Some([equal, fit.judged])
+}
+
+/// Infers masses, and charges if there are none either. `noise` is the error of the accelerations.
+///
+/// # Errors
+/// A clause that says why they cannot be inferred.
+pub fn infer(read: &Trajectories, noise: f64) -> Result<Inferred, &'static str> {
+    choose(read, noise, PAIRS)?.inferred()
+}
+
+/// What explains the motion best.
+struct Choice {
+    equations: Equations,
+    differs: Differs,
+    fit: Fit,
+    /// The error with equal masses.
+    equal: f64,
+}
+
+fn choose(read: &Trajectories, noise: f64, pairs: usize) -> Result<Choice, &'static str> {
     let charges = read.runs.iter().all(|run| run.charges.is_none());
     let common = Equations::new(read, noise, pairs, false)?;
     let found = common.best(charges);
-    let own = (read.runs.len() > 1).then(|| Equations::new(read, noise, pairs, true)).flatten();
-    let own = own.map(|own| (own.best(charges), own));
-    let enough = |found: &(Option<(Differs, Fit)>, f64)| {
-        found.0.as_ref().map_or(found.1, |(_, fit)| fit.judged)
-    };
-    let (equations, (model, equal)) = match own {
-        Some((other, own)) if enough(&other) < OWN_BETTER * enough(&found) => (own, other),
+    let own = (read.runs.len() > 1).then(|| Equations::new(read, noise, pairs, true));
+    let own = own.and_then(Result::ok).map(|own| (own.best(charges), own));
+    let (equations, best) = match own {
+        Some((other, own)) if other.error() < OWN_BETTER * found.error() => (own, other),
         _ => (common, found),
     };
-    let (differs, fit) = model?;
-    Some(equations.inferred(differs, &fit, equal))
+    let (differs, fit) = best.model?;
+    Ok(Choice { equations, differs, fit, equal: best.equal })
+}
+
+impl Choice {
+    fn inferred(self) -> Result<Inferred, &'static str> {
+        let Choice { equations, differs, fit, equal } = self;
+        let masses = fit.masses(differs);
+        let heaviest = (0..masses.len()).max_by(|&a, &b| masses[a].total_cmp(&masses[b]));
+        let heaviest = heaviest.ok_or(equations::NO_BETTER)?;
+        let errors = equations.errors(differs, &fit, heaviest);
+        let errors = errors.ok_or("the accelerations do not determine them")?;
+        let of_body = |k: usize| {
+            let (mass, error) = (masses[k] / masses[heaviest], errors[k]);
+            let (run, body) = equations.bodies[k].clone();
+            // A mass that cannot be told from zero is at most its error.
+            let mass = if mass > error { mass } else { error };
+            let charge = (differs == Differs::Both).then(|| fit.pull[k]);
+            OfBody { run, body, mass, error, charge }
+        };
+        let bodies: Vec<OfBody> = (0..masses.len()).map(of_body).collect();
+        if !bodies.iter().all(|of| of.mass > 0.0 && of.mass.is_finite() && of.error.is_finite()) {
+            return Err("the motion says nothing about some of the bodies");
+        }
+        let (unexplained, unexplained_if_equal) = (fit.judged, equal);
+        Ok(Inferred { differs, unexplained, unexplained_if_equal, bodies })
+    }
 }
 
 impl Inferred {
@@ -88,12 +138,16 @@ impl Inferred {
             Differs::Both => ("masses and charges", "how each body pulls and yields"),
         };
         let one = |of: &OfBody| {
+            let name = match &of.run {
+                Some(run) => format!("{} of run {run}", of.body),
+                None => of.body.clone(),
+            };
             let (mass, error) = (short(of.mass), short(of.error));
             let charge = of.charge.map(|q| format!(", charge {}", short(q))).unwrap_or_default();
             match of.mass > of.error {
-                true if of.error > 0.0 => format!("{} {mass} ± {error}{charge}", of.body),
-                true => format!("{} {mass}{charge}", of.body),
-                false => format!("{} at most {error}{charge}", of.body),
+                true if of.error > 0.0 => format!("{name} {mass} ± {error}{charge}"),
+                true => format!("{name} {mass}{charge}"),
+                false => format!("{name} at most {error}{charge}"),
             }
         };
         let list = match self.bodies.len() {
@@ -104,56 +158,25 @@ impl Inferred {
             }
         };
         format!(
-            "{what} inferred from {how}, up to a common factor: {list}; {:.2} % of the accelerations are left \
-             unexplained, with equal masses {:.2} %",
+            "{what} inferred from {how}, up to a common factor: {list}; {:.2} % of the accelerations remain unexplained \
+             ({:.2} % with equal masses)",
             100.0 * self.unexplained,
             100.0 * self.unexplained_if_equal
         )
     }
 
-    /// The masses of a run.
-    pub fn masses(&self, run: &Run) -> Vec<f64> {
-        run.bodies.iter().map(|body| self.of(run, body).mass).collect()
-    }
-
-    /// The charges of a run, if charges differ.
-    pub fn charges(&self, run: &Run) -> Option<Vec<f64>> {
-        run.bodies.iter().map(|body| self.of(run, body).charge).collect()
-    }
-
-    fn of(&self, run: &Run, body: &str) -> &OfBody {
-        let is = |of: &&OfBody| of.body == body && of.run.as_ref().is_none_or(|r| *r == run.name);
-        self.bodies.iter().find(is).expect("every body of every run was fitted")
-    }
-}
-
-impl Equations {
-    /// The masses, and charges, of a fit; `equal` is the error of equal ones.
-    fn inferred(&self, differs: Differs, fit: &Fit, equal: f64) -> Inferred {
-        let n = self.bodies.len();
-        let deviations = self.errors(differs, fit).unwrap_or_else(|| vec![f64::INFINITY; n]);
-        // Values with their relative errors.
-        let value = |k: usize| match differs {
-            Differs::Pull => (fit.pull[k], deviations[k] / fit.pull[k].abs()),
-            Differs::Inertia => (1.0 / fit.yielding[k], deviations[k] / fit.yielding[k].abs()),
-            Differs::Both => (fit.pull[k] / fit.yielding[k], deviations[k] / fit.yielding[k].abs()),
-        };
-        let values: Vec<(f64, f64)> = (0..n).map(value).collect();
-        let largest = values.iter().map(|(mass, _)| *mass).fold(0.0, f64::max);
-        let of_body = |k: usize| {
-            let (mass, relative) = (values[k].0 / largest, values[k].1);
-            let error = (mass * relative).abs();
-            let (run, body) = self.bodies[k].clone();
-            // A mass that cannot be told from zero is at most its error.
-            let mass = if mass > error { mass } else { error };
-            let charge = (differs == Differs::Both).then(|| fit.pull[k]);
-            OfBody { run, body, mass, error, charge }
-        };
-        Inferred {
-            differs,
-            unexplained: fit.judged,
-            unexplained_if_equal: equal,
-            bodies: (0..n).map(of_body).collect(),
+    /// Gives every body its mass, and its charge if charges differ.
+    pub fn give(&self, runs: &mut [Run]) {
+        let key = |of: &OfBody| (of.run.clone(), of.body.clone());
+        let known: HashMap<_, _> = self.bodies.iter().map(|of| (key(of), of)).collect();
+        let own = self.bodies.iter().any(|of| of.run.is_some());
+        for run in runs {
+            let of = |body: &String| known[&(own.then(|| run.name.clone()), body.clone())];
+            let bodies: Vec<&OfBody> = run.bodies.iter().map(of).collect();
+            run.masses = Some(bodies.iter().map(|of| of.mass).collect());
+            if self.differs == Differs::Both {
+                run.charges = bodies.iter().map(|of| of.charge).collect();
+            }
         }
     }
 }

@@ -90,7 +90,7 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
     let velocities = arrays.like(&VELOCITIES, &shape)?;
     let given = arrays.like(&ACCELERATIONS, &shape)?;
     let forces = if given.is_none() { arrays.like(&FORCES, &shape)? } else { None };
-    let times = arrays.finite(&TIMES)?;
+    let times = arrays.find(&TIMES)?;
     let own_times = match times {
         None => {
             notes.push(match options.time_step {
@@ -145,7 +145,7 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
         let whole = |frame: &usize| there.iter().all(|&body| !missing(*frame, body));
         let kept: Vec<usize> = (0..length).filter(whole).collect();
         if kept.is_empty() {
-            let message = format!("run {run} has no frame in which all of its bodies are there");
+            let message = format!("run {run} has no frame in which all of its bodies are present");
             return Err(Error::input(message).file(path).field(&positions.name));
         }
         let part = |array: &Array| {
@@ -157,9 +157,11 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
             gathered(path, array, there.iter().map(|body| first + body))
         };
         let times: Vec<f64> = match times {
-            Some(array) if own_times => array.values[run * frames..][..length].to_vec(),
-            Some(array) => array.values[..length].to_vec(),
-            None => (0..length).map(|k| k as f64).collect(),
+            Some(array) => {
+                let first = if own_times { run * frames } else { 0 };
+                gathered(path, array, kept.iter().map(|frame| first + frame))?
+            }
+            None => kept.iter().map(|&frame| frame as f64).collect(),
         };
         if times.windows(2).any(|pair| pair[1] <= pair[0]) {
             let message = format!("must increase from frame to frame; those of run {run} do not");
@@ -176,7 +178,7 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
         let accelerations = given.map(part).or_else(|| forces.map(over_mass)).transpose()?;
         let read = Run {
             name: run.to_string(),
-            times: kept.iter().map(|&frame| times[frame]).collect(),
+            times,
             bodies: there.iter().map(|b| b.to_string()).collect(),
             positions: part(positions)?,
             velocities: velocities.map(part).transpose()?,
@@ -184,7 +186,9 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
             charges: charges.map(of_bodies).transpose()?,
             masses,
         };
-        Ok((read, length - kept.len()))
+        // Frames without any body are padding.
+        let seen = |frame: &usize| there.iter().any(|&body| !missing(*frame, body));
+        Ok((read, (0..length).filter(seen).count() - kept.len()))
     };
     let all = (0..runs).map(run).collect::<Result<Vec<_>>>()?;
     let partial: usize = all.iter().map(|(_, partial)| partial).sum();
@@ -193,7 +197,9 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
         let all = partial + runs.iter().map(Run::frames).sum::<usize>();
         notes.push(format!("{partial} of {all} frames lack a body and are left out"));
     }
-    Ok(Trajectories { path: path.to_path_buf(), dim, runs, notes, ..Trajectories::default() })
+    let undivided = given.is_none() && forces.is_some() && masses.is_none();
+    let path = path.to_path_buf();
+    Ok(Trajectories { path, dim, runs, notes, undivided, ..Trajectories::default() })
 }
 
 /// These elements of an array, which must be numbers.

@@ -74,6 +74,8 @@ pub struct Trajectories {
     pub runs: Vec<Run>,
     /// Units of positions, times, …, as far as the file gives them.
     pub units: Vec<(String, String)>,
+    /// True if accelerations are forces that were divided by no masses, as there are none.
+    pub undivided: bool,
     /// The period of space along each axis, if the file gives one.
     pub periods: Vec<Option<f64>>,
     /// What was guessed, used or left out, and what looks wrong: one sentence each, for the user.
@@ -168,7 +170,7 @@ impl Trajectories {
         if left > 0 {
             let why = match asked {
                 Some(n) => format!("do not have {n} bodies"),
-                None => "have a single body, which interacts with nothing,".to_string(),
+                None => "have fewer than two bodies, so that nothing interacts,".to_string(),
             };
             self.notes.push(format!("{left} of {all} runs {why} and are left out"));
         }

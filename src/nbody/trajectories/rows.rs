@@ -166,6 +166,7 @@ pub(super) fn trajectories(table: &Table, options: &Options) -> Result<Trajector
         .collect();
     let mut read =
         Trajectories { path: table.path.clone(), dim, notes, units, ..Trajectories::default() };
+    read.undivided = forces && masses.is_none();
     let (mut repeated, mut partial, mut frames) = (0, 0, 0);
     for (name, rows) in grouped(run, table.rows()) {
         let layout = Layout::new(table, &name, &rows, time, body, &used)?;
@@ -343,7 +344,7 @@ impl Layout {
                 |at: usize| grid.iter().skip(at).step_by(n).filter(|r| **r != usize::MAX).count();
             let least = (0..n).min_by_key(|&at| seen(at)).unwrap_or(0);
             let message = format!(
-                "run {run} has no time at which all of its {n} bodies are there; body {} is at {} of {} times",
+                "run {run} has no time at which all of its {n} bodies are present; body {} is at {} of {} times",
                 layout.bodies[least],
                 seen(least),
                 clock.times.len()
