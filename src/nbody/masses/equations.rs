@@ -242,7 +242,8 @@ impl Equations {
         let ones = vec![1.0; self.bodies.len()];
         let fit = |pull, yielding| self.fit([pull, yielding], [ones.clone(), ones.clone()], ROUNDS);
         let Some(equal) = fit(false, false).map(|fit| fit.judged) else {
-            return Best { model: Err(NO_BETTER), equal: f64::INFINITY };
+            let none = f64::INFINITY;
+            return Best { model: Err(NO_BETTER), error: none, equal: none };
         };
         let one = [(Differs::Pull, fit(true, false)), (Differs::Inertia, fit(false, true))];
         let one = one.into_iter().filter_map(|(differs, fit)| Some((differs, fit?)));
@@ -265,12 +266,13 @@ impl Equations {
             }
         }
         let best = best.filter(|(_, fit)| fit.judged < NOTHING && fit.judged < BETTER * equal);
+        let error = best.as_ref().map_or(equal, |(_, fit)| fit.judged);
         let model = match best {
             Some(_) if undecided => Err(PAIRS_ONLY),
             Some(best) => Ok(best),
             None => Err(NO_BETTER),
         };
-        Best { model, equal }
+        Best { model, error, equal }
     }
 
     /// The fit of charges and masses: the best of several starts, as charges may differ in sign.
@@ -464,15 +466,10 @@ impl Equations {
 pub(super) struct Best {
     /// What differs, and the fit; or why there is none.
     pub model: Result<(Differs, Fit), &'static str>,
+    /// The error of the fit, also where it cannot be used, or of equal masses.
+    pub error: f64,
     /// The error of equal masses.
     pub equal: f64,
-}
-
-impl Best {
-    /// The error of the model, or of equal masses.
-    pub fn error(&self) -> f64 {
-        self.model.as_ref().map_or(self.equal, |(_, fit)| fit.judged)
-    }
 }
 
 impl Fit {

@@ -97,7 +97,7 @@ fn choose(read: &Trajectories, noise: f64, pairs: usize) -> Result<Choice, &'sta
     let own = (read.runs.len() > 1).then(|| Equations::new(read, noise, pairs, true));
     let own = own.and_then(Result::ok).map(|own| (own.best(charges), own));
     let (equations, best) = match own {
-        Some((other, own)) if other.error() < OWN_BETTER * found.error() => (own, other),
+        Some((other, own)) if other.error < OWN_BETTER * found.error => (own, other),
         _ => (common, found),
     };
     let (differs, fit) = best.model?;
