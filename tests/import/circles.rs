@@ -175,7 +175,7 @@ fn runs_are_read_with_what_is_there() {
         _ => line(run, t, body, x, y),
     });
     let (document, data) = imported("t.csv", &alone, &[]);
-    assert!(notes(&document).contains("1 of 3 runs have a single body"), "{document}");
+    assert!(notes(&document).contains("1 of 3 runs have fewer than two bodies"), "{document}");
     assert_eq!(data.unwrap().about.runs, 2);
 }
 

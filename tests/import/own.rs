@@ -108,7 +108,7 @@ fn bad_tables_are_refused_with_field_and_row() {
             with(&format!("{good}1,0,0,1,2\n1,7,1,1,2\n")),
             Some("body"),
             Some(6),
-            "no time at which all of its 2 bodies are there; body 0 is at 1 of 2 times",
+            "no time at which all of its 2 bodies are present; body 0 is at 1 of 2 times",
         ),
         (with(&format!("{good}1,0,2,1,2\n")), Some("time"), None, "too few"),
         (with(good), Some("time"), None, "too few"),
