@@ -259,6 +259,25 @@ mod tests {
         assert!(loss < 1e-5, "{loss}");
     }
 
+    /// The force falls off as r^2.1, and the exponent of the formula is wrong: it stays, and a fractional one would not.
+    #[test]
+    fn whole_exponents_of_a_central_force_stay() {
+        let truth = formula(["1.5 * dx / r / r^2.1", "1.5 * dy / r / r^2.1"], ["e3", "e7"]);
+        let (features, bodies) = (states(100), [4; 100]);
+        let targets = truth.accelerations(&features, &bodies);
+        let refitted = |exponent: &str| {
+            let messages = ["dx", "dy"].map(|d| format!("1.2 * {d} / r / r^{exponent}"));
+            let mut start = formula([&messages[0], &messages[1]], ["e3", "e7"]);
+            start.refit_alike(&features, &targets, &bodies, &()).unwrap();
+            assert_eq!(start.messages[0].constants(), start.messages[1].constants());
+            start.messages[0].constants()
+        };
+        let whole = refitted("2");
+        assert!(whole[1] == 2.0 && (whole[0] - 1.2).abs() > 0.01, "{whole:?}");
+        let free = refitted("2.05");
+        assert!((free[1] - 2.1).abs() < 1e-3 && (free[0] - 1.5).abs() < 1e-2, "{free:?}");
+    }
+
     #[test]
     fn an_undefined_formula_has_infinite_loss() {
         let bad = formula(["log(0 - r)", "r"], ["e3", "e7"]);

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::dataset::About;
 use super::derive::{ErrorBar, Settings, check, compare, fill};
-use super::masses::{self, Inferred};
+use super::masses::{self, Inferred, percent};
 use super::periodic::{self, Jumps};
 use super::scale::{Sample, Scale};
 use super::trajectories::{Options, Run, Trajectories};
@@ -130,11 +130,11 @@ fn inferred(read: &mut Trajectories, noise: f64, wanted: bool) -> Result<Option<
         found.give(&mut read.runs);
         return Ok(Some(found));
     }
-    if let Some([equal, own]) = masses::differ(read, noise)
+    if !read.undivided
+        && let Some([equal, own]) = masses::differ(read, noise)
         && own < CLEARLY * equal
-        && !read.undivided
     {
-        let [equal, own] = [equal, own].map(|share| format!("{:.2} %", 100.0 * share));
+        let [equal, own] = [equal, own].map(percent);
         read.notes.push(format!(
             "all masses are 1, but the bodies differ: a pair force leaves {equal} of the accelerations unexplained with \
              equal masses, {own} with different ones; --infer-masses finds them"

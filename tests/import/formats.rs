@@ -232,6 +232,10 @@ fn bodies_that_are_not_numbers_are_not_there() {
         let angle = 0.1 * 3.0 + 2.0 * f64::from(body + 1);
         assert!((f64::from(row[0]) - angle.cos()).abs() < 1e-6, "{row:?}");
     }
+    // A run without any body is left out.
+    let (code, document) = write(&|run, _, _, _| run == 1);
+    assert_eq!((code, &document["runs"]), (Some(0), &1.into()), "{document}");
+    assert!(document["notes"].to_string().contains("fewer than two bodies"), "{document}");
     // Half a position is none.
     let (code, document) =
         write(&|run, frame, body, axis| (run, frame, body, axis) == (0, 2, 1, 1));

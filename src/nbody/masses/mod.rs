@@ -23,6 +23,8 @@ const OWN_BETTER: f64 = 0.5;
 const PAIRS: usize = 40_000;
 /// See [`PAIRS`].
 const FEW_PAIRS: usize = 6_000;
+/// Masses are rough if a larger share of the accelerations remains unexplained.
+const ROUGH: f64 = 0.1;
 /// Most bodies whose masses a note lists.
 const LISTED: usize = 12;
 
@@ -129,6 +131,11 @@ impl Choice {
     }
 }
 
+/// A share as text; a fit can be worse than none.
+pub(super) fn percent(share: f64) -> String {
+    if share > 1.0 { "over 100 %".to_string() } else { format!("{:.2} %", 100.0 * share) }
+}
+
 impl Inferred {
     /// A sentence for the user.
     pub fn note(&self) -> String {
@@ -157,11 +164,12 @@ impl Inferred {
                 format!("of {many} bodies from {} to 1 (all in --json)", short(least))
             }
         };
+        let begin = if self.unexplained > ROUGH { "warning: rough " } else { "" };
         format!(
-            "{what} inferred from {how}, up to a common factor: {list}; {:.2} % of the accelerations remain unexplained \
-             ({:.2} % with equal masses)",
-            100.0 * self.unexplained,
-            100.0 * self.unexplained_if_equal
+            "{begin}{what} inferred from {how}, up to a common factor: {list}; {} of the accelerations remain \
+             unexplained ({} with equal masses)",
+            percent(self.unexplained),
+            percent(self.unexplained_if_equal)
         )
     }
 

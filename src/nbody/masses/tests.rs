@@ -99,6 +99,12 @@ fn errors_of_yielding_masses_hold() {
     let spring = |_: [f64; 2], _: [f64; 2], r: f64| 2.0 * (r - 1.0);
     let found = infer(&read(&[(&MASSES, &NONE)], 500, 0.05, spring), 0.0).unwrap();
     check(&found, &MASSES, 0.05);
+    assert!(found.note().starts_with("masses inferred"), "{}", found.note());
+    let rough = Inferred { unexplained: 0.3, unexplained_if_equal: 33.0, ..found.clone() }.note();
+    assert!(
+        rough.starts_with("warning: rough masses") && rough.contains("(over 100 % with"),
+        "{rough}"
+    );
     let errors: Vec<f64> = found.bodies.iter().map(|of| of.error / of.mass).collect();
     assert!(errors[1] == 0.0 && errors[0] > 5e-4 && errors[3] > 5e-4, "{errors:?}");
 }

@@ -187,8 +187,9 @@ pub(super) fn trajectories(path: &Path, all: &[Array], options: &Options) -> Res
             masses,
         };
         // Frames without any body are padding.
-        let seen = |frame: &usize| there.iter().any(|&body| !missing(*frame, body));
-        Ok((read, (0..length).filter(seen).count() - kept.len()))
+        let partial =
+            |frame: &usize| !whole(frame) && there.iter().any(|&body| !missing(*frame, body));
+        Ok((read, (0..length).filter(partial).count()))
     };
     let all = (0..runs).map(run).collect::<Result<Vec<_>>>()?;
     let partial: usize = all.iter().map(|(_, partial)| partial).sum();
