@@ -39,6 +39,7 @@
 pub mod bench;
 pub mod cli;
 pub mod cosmology;
+mod crew;
 pub mod device;
 pub mod distill;
 pub mod error;

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. A room may use those before it.
-const FLOORS: [&str; 23] = [
+const FLOORS: [&str; 24] = [
+    "crew",
     "error",
     "random",
     "linear",

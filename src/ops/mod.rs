@@ -12,7 +12,7 @@ pub mod rk4;
 pub mod scatter;
 pub mod tiny;
 
-use crate::device::{Device, Simd};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Precision, Shape};
 
@@ -120,8 +120,8 @@ pub fn check_precision(device: &Device, precision: Precision) -> Result<()> {
 /// The precisions of the device.
 pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
     match device {
-        Device::Cpu(cpu) if cpu.simd() < Simd::Avx512Bf16 => vec![Precision::F32],
-        Device::Cpu(_) => vec![Precision::F32, Precision::Bf16],
+        Device::Cpu(cpu) if cpu.simd().has_bf16() => vec![Precision::F32, Precision::Bf16],
+        Device::Cpu(_) => vec![Precision::F32],
         Device::Gpu(_) => {
             vec![Precision::F32, Precision::Bf16, Precision::Tf32, Precision::Bf16x3]
         }

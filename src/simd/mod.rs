@@ -1,5 +1,7 @@
 //! The CPU: which vector instructions it has, and vector types for kernels.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub(crate) mod f32s;
 pub(crate) mod f64s;
 mod functions;
@@ -17,7 +19,12 @@ pub enum Simd {
     Avx512,
     /// AVX-512 with bf16 dot products.
     Avx512Bf16,
+    /// The same with tiles of bf16 (AMX).
+    Amx,
 }
+
+/// Every level, in order.
+const ALL: [Simd; 5] = [Simd::Scalar, Simd::Avx2, Simd::Avx512, Simd::Avx512Bf16, Simd::Amx];
 
 impl Simd {
     /// The best that this CPU has.
@@ -31,7 +38,7 @@ impl Simd {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
             if avx512 && is_x86_feature_detected!("avx512bf16") {
-                return Simd::Avx512Bf16;
+                return if amx::usable() { Simd::Amx } else { Simd::Avx512Bf16 };
             }
             if avx512 {
                 return Simd::Avx512;
@@ -50,16 +57,24 @@ impl Simd {
             Simd::Avx2 => "avx2",
             Simd::Avx512 => "avx512",
             Simd::Avx512Bf16 => "avx512+bf16",
+            Simd::Amx => "amx",
         }
+    }
+
+    /// The level of its vectors of f32 and f64.
+    pub fn vectors(self) -> Self {
+        self.min(Simd::Avx512)
+    }
+
+    /// True if there are kernels for products of bf16: fast ones, or the plain reference.
+    pub(crate) fn has_bf16(self) -> bool {
+        self >= Simd::Avx512Bf16 || self == Simd::Scalar
     }
 
     /// Every level that this CPU can run, the scalar reference first.
     pub fn available() -> Vec<Self> {
         let best = Self::detect();
-        [Simd::Scalar, Simd::Avx2, Simd::Avx512, Simd::Avx512Bf16]
-            .into_iter()
-            .filter(|&level| level <= best)
-            .collect()
+        ALL.into_iter().filter(|&level| level <= best).collect()
     }
 }
 
@@ -100,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_processor_has_only_the_instructions_that_it_has() {
-        for simd in [Simd::Scalar, Simd::Avx2, Simd::Avx512, Simd::Avx512Bf16] {
+        for simd in ALL {
             assert_eq!(Cpu::with(simd).is_ok(), simd <= Simd::detect(), "{simd:?}");
         }
     }

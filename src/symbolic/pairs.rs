@@ -188,15 +188,13 @@ fn shares_avx512(table: &Table, i: usize, j: usize) -> Shares {
 }
 
 fn on(simd: Simd, table: &Table, i: usize, j: usize) -> Shares {
-    match simd {
-        Simd::Scalar => shares(table, i, j),
+    match simd.vectors() {
         // SAFETY: the level is always one that this CPU has.
         #[cfg(target_arch = "x86_64")]
         Simd::Avx2 => unsafe { shares_avx2(table, i, j) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Simd::Avx512 | Simd::Avx512Bf16 => unsafe { shares_avx512(table, i, j) },
-        #[cfg(not(target_arch = "x86_64"))]
+        Simd::Avx512 => unsafe { shares_avx512(table, i, j) },
         _ => shares(table, i, j),
     }
 }

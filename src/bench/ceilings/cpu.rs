@@ -11,7 +11,11 @@ use crate::error::Result;
 
 pub(super) fn measure(cpu: &Cpu) -> Result<Ceilings> {
     let simd = cpu.simd();
-    let bf16 = (simd == Simd::Avx512Bf16).then(|| flops("dot product", bf16_round));
+    let bf16 = match simd {
+        Simd::Amx => Some(flops("tile product", tile_round)),
+        Simd::Avx512Bf16 => Some(flops("dot product", bf16_round)),
+        _ => None,
+    };
     Ok(Ceilings {
         f32_flops: flops("multiply-add", |rounds| f32_round(simd, rounds))?,
         bf16_flops: bf16.transpose()?,
@@ -63,10 +67,10 @@ fn f32_round(simd: Simd, rounds: u64) -> f64 {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: `simd` is what the processor was found to have.
     unsafe {
-        match simd {
-            Simd::Avx512 | Simd::Avx512Bf16 => return x86::f32_avx512(rounds),
+        match simd.vectors() {
+            Simd::Avx512 => return x86::f32_avx512(rounds),
             Simd::Avx2 => return x86::f32_avx2(rounds),
-            Simd::Scalar => {}
+            _ => {}
         }
     }
     let mut sums = [1.0f32; 4 * CHAINS];
@@ -82,10 +86,10 @@ fn f64_round(simd: Simd, rounds: u64) -> f64 {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: as in `f32_round`.
     unsafe {
-        match simd {
-            Simd::Avx512 | Simd::Avx512Bf16 => return x86::f64_avx512(rounds),
+        match simd.vectors() {
+            Simd::Avx512 => return x86::f64_avx512(rounds),
             Simd::Avx2 => return x86::f64_avx2(rounds),
-            Simd::Scalar => {}
+            _ => {}
         }
     }
     let mut sums = [1.0f64; 2 * CHAINS];
@@ -108,6 +112,16 @@ fn bf16_round(rounds: u64) -> f64 {
         black_box(rounds);
         0.0
     }
+}
+
+fn tile_round(rounds: u64) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: called only where `Simd::Amx` was found.
+    unsafe {
+        crate::ops::mlp::amx::from_registers(rounds)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    bf16_round(rounds)
 }
 
 #[cfg(target_arch = "x86_64")]

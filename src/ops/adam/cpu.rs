@@ -1,8 +1,7 @@
 //! Adam on the CPU: chunks in parallel, a loop that the compiler vectorises for each level.
 
-use rayon::prelude::*;
-
 use super::{Arenas, Rates};
+use crate::crew::share_each;
 use crate::device::{Cpu, Simd};
 
 /// Elements of a chunk: 32 KiB of each of the four arrays.
@@ -23,26 +22,24 @@ pub(super) fn step(cpu: &Cpu, rates: &Rates, runs: usize, arenas: Arenas) {
 /// The step of one model.
 fn one(cpu: &Cpu, rates: &Rates, arenas: Arenas) {
     let scale = scale(arenas.gradients);
-    arenas
-        .parameters
-        .par_chunks_mut(CHUNK)
-        .zip(arenas.m.par_chunks_mut(CHUNK))
-        .zip(arenas.v.par_chunks_mut(CHUNK))
-        .zip(arenas.gradients.par_chunks(CHUNK))
-        .for_each(|(((w, m), v), g)| match cpu.simd() {
-            // SAFETY: a level exists only if `Simd::detect` found its instructions.
-            #[cfg(target_arch = "x86_64")]
-            Simd::Avx512 | Simd::Avx512Bf16 => unsafe { chunk_avx512(rates, scale, w, m, v, g) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Simd::Avx2 => unsafe { chunk_avx2(rates, scale, w, m, v, g) },
-            _ => chunk(rates, scale, w, m, v, g),
-        });
+    let chunks = (arenas.parameters.chunks_mut(CHUNK))
+        .zip(arenas.m.chunks_mut(CHUNK))
+        .zip(arenas.v.chunks_mut(CHUNK))
+        .zip(arenas.gradients.chunks(CHUNK));
+    share_each(chunks.collect(), |(((w, m), v), g), _| match cpu.simd().vectors() {
+        // SAFETY: a level exists only if `Simd::detect` found its instructions.
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx512 => unsafe { chunk_avx512(rates, scale, w, m, v, g) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Simd::Avx2 => unsafe { chunk_avx2(rates, scale, w, m, v, g) },
+        _ => chunk(rates, scale, w, m, v, g),
+    });
 }
 
 /// 1 / |g|, or 0: the chunks are summed in order, for any number of threads.
 fn scale(gradients: &[f32]) -> f32 {
-    let squares = |chunk: &[f32]| {
+    let squares = |chunk: &[f32], _| {
         let mut sums = [0.0; 16];
         for part in chunk.chunks(sums.len()) {
             for (sum, &g) in sums.iter_mut().zip(part) {
@@ -51,7 +48,7 @@ fn scale(gradients: &[f32]) -> f32 {
         }
         sums.iter().sum::<f64>()
     };
-    let chunks: Vec<f64> = gradients.par_chunks(CHUNK).map(squares).collect();
+    let chunks = share_each(gradients.chunks(CHUNK).collect(), squares);
     let norm = chunks.iter().sum::<f64>().sqrt();
     if norm > 0.0 { (1.0 / norm) as f32 } else { 0.0 }
 }

@@ -6,22 +6,23 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::plan::{Matrix, Plan};
 use super::stars::{self, Part, Purpose};
 use super::{Batch, Loss, Workspace};
+use crate::crew::share_each;
 use crate::device::Cpu;
 use crate::error::Result;
 use crate::model::Precision;
 use crate::ops::mlp::buffer::{Buffer, Shared};
-use crate::ops::mlp::kernel::{COLUMNS, Kernel, ROWS, Task, check_precision, run};
-use crate::ops::mlp::product::{Weights, pack_backward, pack_forward};
+use crate::ops::mlp::kernel::{COLUMNS, Kernel, Task, check_precision, run};
+use crate::ops::mlp::product::{Weights, depth, pack_backward, pack_forward};
 
 /// Edges of a part: its gradient, a few MB, is cleared and added up once.
 const PART_EDGES: usize = 4096;
 /// Most parts of a batch: bounds the memory for their gradients.
 const MOST_PARTS: usize = 32;
+/// Outputs whose gradients are added up by one task.
+const OUTPUTS_PER_PIECE: usize = 12;
 
 /// Buffers that steps reuse.
 #[derive(Default)]
@@ -56,19 +57,16 @@ pub(super) fn gradient(
     let job = Job::new(cpu, batch, parameters, (packed, scratch, first))?;
     let parts = divide(batch, edges);
     let words = job.plan.sums;
-    let sums = sums.words(parts.len() * words);
-    let losses: Vec<[f64; 2]> = parts
-        .par_iter()
-        .enumerate()
-        .with_max_len(1)
-        .map(|(index, receivers)| {
-            // SAFETY: there is room for the sums of every part.
-            let sums = Shared(unsafe { sums.at(index * words) });
-            job.work(receivers.clone(), Purpose::Gradient { targets, sums, edges })
-        })
-        .collect();
+    let count = parts.len();
+    let sums = sums.words(count * words);
+    let each = parts.into_iter().enumerate().collect();
+    let losses = share_each(each, |(index, receivers): (usize, Range<usize>), member| {
+        // SAFETY: there is room for the sums of every part.
+        let sums = Shared(unsafe { sums.at(index * words) });
+        job.work(receivers, member, Purpose::Gradient { targets, sums, edges })
+    });
     // SAFETY: every part has written its sums.
-    let sums = unsafe { std::slice::from_raw_parts(sums.at(0), parts.len() * words) };
+    let sums = unsafe { std::slice::from_raw_parts(sums.at(0), count * words) };
     let squares = add_up(batch, &job.plan, sums, parameters, gradients);
     let total = |index: usize| losses.iter().map(|loss| loss[index]).sum::<f64>() as f32;
     let decay = (squares * f64::from(batch.weight_decay)) as f32;
@@ -86,8 +84,8 @@ pub(super) fn predict(
     let job = Job::new(cpu, batch, parameters, (packed, scratch, first))?;
     let edges = batch.receivers.iter().map(|&r| batch.edges_of(r).len()).sum();
     let predictions = Shared(predictions.as_mut_ptr());
-    divide(batch, edges).into_par_iter().with_max_len(1).for_each(|receivers| {
-        job.work(receivers, Purpose::Predictions(predictions));
+    share_each(divide(batch, edges), |receivers, member| {
+        job.work(receivers, member, Purpose::Predictions(predictions));
     });
     Ok(())
 }
@@ -136,7 +134,7 @@ impl<'a> Job<'a> {
                     .chain((0..backward).map(move |panel| pack(Panel::Backward(panel))))
             })
             .collect();
-        pieces.into_par_iter().for_each(|piece| {
+        share_each(pieces, |piece, _| {
             let precision = if piece.matrix.wide { Precision::F32 } else { plan.precision };
             // SAFETY: the packed weights have the planned length, and panels do not overlap.
             unsafe { run(cpu, precision, piece) }
@@ -152,12 +150,11 @@ impl<'a> Job<'a> {
         Ok(Job { cpu, batch, plan, packed, scratch })
     }
 
-    /// Processes some receivers on this thread.
-    fn work(&self, receivers: Range<usize>, purpose: Purpose) -> [f64; 2] {
+    /// Processes some receivers as one of the threads.
+    fn work(&self, receivers: Range<usize>, member: usize, purpose: Purpose) -> [f64; 2] {
         let Job { cpu, batch, plan, packed, .. } = self;
-        let thread = rayon::current_thread_index().unwrap_or(0);
         // SAFETY: there is scratch for each thread of the pool.
-        let scratch = Shared(unsafe { self.scratch.at(thread * plan.scratch.len) });
+        let scratch = Shared(unsafe { self.scratch.at(member * plan.scratch.len) });
         let part = Part { batch, plan, packed: *packed, scratch, receivers, purpose };
         // SAFETY: all buffers have the planned lengths, and only this thread uses those of a part.
         unsafe { run(cpu, batch.precision, Work(part)) }
@@ -198,11 +195,11 @@ impl Task for Pack<'_> {
         unsafe {
             match self.panel {
                 Panel::Forward(panel) => {
-                    let words = COLUMNS * inputs.div_ceil(K::PER_WORD);
+                    let words = COLUMNS * depth(inputs, K::PER_WORD);
                     pack_forward::<K>(&weights, panel, self.packed.at(forward + panel * words));
                 }
                 Panel::Backward(panel) => {
-                    let words = COLUMNS * outputs.div_ceil(K::PER_WORD);
+                    let words = COLUMNS * depth(outputs, K::PER_WORD);
                     pack_backward::<K>(&weights, panel, self.packed.at(backward + panel * words));
                 }
             }
@@ -234,45 +231,43 @@ fn add_up(
     gradients.fill(0.0);
     let to = Shared(gradients.as_mut_ptr());
     let pieces: Vec<(usize, usize)> = (plan.matrices.iter().enumerate())
-        .flat_map(|(index, m)| (0..m.outputs).step_by(ROWS).map(move |output| (index, output)))
-        .collect();
-    let squares: Vec<f64> = pieces
-        .into_par_iter()
-        .map(|(index, first)| {
-            let matrix = &plan.matrices[index];
-            let mut squares = 0.0;
-            let mut put = |at: usize, sums: &[f32]| {
-                let weights = &parameters[at..at + sums.len()];
-                // SAFETY: each parameter belongs to one output, and each output to one task.
-                let to = unsafe { std::slice::from_raw_parts_mut(to.at(at), sums.len()) };
-                for ((to, &sum), &w) in to.iter_mut().zip(sums).zip(weights) {
-                    *to = sum + 2.0 * batch.weight_decay * w;
-                    squares += f64::from(w) * f64::from(w);
-                }
-            };
-            let mut row = vec![0.0; matrix.panels() * COLUMNS];
-            let parts = || sums.chunks_exact(plan.sums);
-            for output in first..matrix.outputs.min(first + ROWS) {
-                row.fill(0.0);
-                for (panel, row) in row.chunks_exact_mut(COLUMNS).enumerate() {
-                    let block = output / ROWS * matrix.panels() + panel;
-                    let at = matrix.blocks + (block * ROWS + output % ROWS) * COLUMNS;
-                    for part in parts() {
-                        row.iter_mut().zip(&part[at..]).for_each(|(sum, x)| *sum += x);
-                    }
-                }
-                if index == 0 {
-                    // The gradient for the receiver's coordinates belongs to A_x + B_x.
-                    for k in 0..batch.coordinates.dim {
-                        row[batch.shape.n_features + k] += row[k];
-                    }
-                }
-                put(matrix.weight + output * matrix.inputs, &row[..matrix.inputs]);
-                let bias = parts().map(|part| part[matrix.bias_sums + output]).sum();
-                put(matrix.bias + output, &[bias]);
-            }
-            squares
+        .flat_map(|(index, m)| {
+            (0..m.outputs).step_by(OUTPUTS_PER_PIECE).map(move |output| (index, output))
         })
         .collect();
+    let squares = share_each(pieces, |(index, first), _| {
+        let matrix = &plan.matrices[index];
+        let mut squares = 0.0;
+        let mut put = |at: usize, sums: &[f32]| {
+            let weights = &parameters[at..at + sums.len()];
+            // SAFETY: each parameter belongs to one output, and each output to one task.
+            let to = unsafe { std::slice::from_raw_parts_mut(to.at(at), sums.len()) };
+            for ((to, &sum), &w) in to.iter_mut().zip(sums).zip(weights) {
+                *to = sum + 2.0 * batch.weight_decay * w;
+                squares += f64::from(w) * f64::from(w);
+            }
+        };
+        let mut row = vec![0.0; matrix.panels() * COLUMNS];
+        let parts = || sums.chunks_exact(plan.sums);
+        for output in first..matrix.outputs.min(first + OUTPUTS_PER_PIECE) {
+            row.fill(0.0);
+            for (panel, row) in row.chunks_exact_mut(COLUMNS).enumerate() {
+                let at = matrix.weight_sums + (panel * matrix.outputs + output) * COLUMNS;
+                for part in parts() {
+                    row.iter_mut().zip(&part[at..]).for_each(|(sum, x)| *sum += x);
+                }
+            }
+            if index == 0 {
+                // The gradient for the receiver's coordinates belongs to A_x + B_x.
+                for k in 0..batch.coordinates.dim {
+                    row[batch.shape.n_features + k] += row[k];
+                }
+            }
+            put(matrix.weight + output * matrix.inputs, &row[..matrix.inputs]);
+            let bias = parts().map(|part| part[matrix.bias_sums + output]).sum();
+            put(matrix.bias + output, &[bias]);
+        }
+        squares
+    });
     squares.iter().sum()
 }

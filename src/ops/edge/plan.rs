@@ -2,7 +2,7 @@
 
 use super::{Batch, Penalty};
 use crate::model::{Layer, Precision, Shape};
-use crate::ops::mlp::kernel::{Block, COLUMNS, ROWS, per_word};
+use crate::ops::mlp::kernel::{COLUMNS, per_word};
 use crate::ops::mlp::product::{panel_words, stride, wide_stride};
 
 /// Edges that go through φe together: their rows of a layer fit the L2 cache, and there are enough of them for each
@@ -28,13 +28,13 @@ pub(super) struct Matrix {
     pub forward: usize,
     pub backward: usize,
     pub padded_bias: usize,
-    /// Places among a part's sums: blocks `[outputs / 12][inputs / 32]` of the weights' gradients, and the bias's.
-    pub blocks: usize,
+    /// Places among a part's sums: the gradients of the weights, `[inputs / 32][outputs][32]`, and of the bias.
+    pub weight_sums: usize,
     pub bias_sums: usize,
 }
 
 impl Matrix {
-    /// Blocks side by side.
+    /// Panels of 32 inputs.
     pub fn panels(&self) -> usize {
         self.inputs.div_ceil(COLUMNS)
     }
@@ -116,7 +116,6 @@ impl Plan {
             let first = weight.start == arena.edge[0].weight.start;
             let passed = if first { 0 } else { *inputs };
             let per_word = if wide { 1 } else { per_word(batch.precision) };
-            let blocks = outputs.div_ceil(ROWS) * inputs.div_ceil(COLUMNS);
             Matrix {
                 outputs: *outputs,
                 inputs: *inputs,
@@ -126,7 +125,7 @@ impl Plan {
                 forward: packed.take(panel_words(*outputs, *inputs, per_word)),
                 backward: packed.take(panel_words(passed, *outputs, per_word)),
                 padded_bias: packed.take(outputs.next_multiple_of(COLUMNS)),
-                blocks: sums.take(blocks * size_of::<Block>() / size_of::<f32>()),
+                weight_sums: sums.take(outputs * inputs.next_multiple_of(COLUMNS)),
                 bias_sums: sums.take(outputs.next_multiple_of(COLUMNS)),
             }
         };

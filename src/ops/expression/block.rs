@@ -60,13 +60,13 @@ impl<'a> Evaluator<'a> {
     pub(crate) fn evaluate(&mut self, columns: &Columns, gradient: bool) -> bool {
         let used = self.program.variables().max().map_or(0, |v| usize::from(v) + 1);
         assert!(used * BLOCK <= columns.0.len(), "{used} variables");
-        match self.cpu.simd() {
+        match self.cpu.simd().vectors() {
             // SAFETY: the level is always one that this CPU has; f32 needs none.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2 => unsafe { self.avx2(columns, gradient) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx512 | Simd::Avx512Bf16 => unsafe { self.avx512(columns, gradient) },
+            Simd::Avx512 => unsafe { self.avx512(columns, gradient) },
             // SAFETY: as above.
             _ => unsafe { self.lanes::<f32>(columns, gradient) },
         }

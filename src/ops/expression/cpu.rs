@@ -220,16 +220,13 @@ pub(super) fn score(
     loss: Loss,
     exit: bool,
 ) -> Vec<f64> {
-    let some = |programs: &[Program]| match cpu.simd() {
-        // SAFETY: the level is always one that this CPU has; f32 needs none.
-        Simd::Scalar => unsafe { score_chunk::<f32>(rows, programs, loss, exit) },
+    let some = |programs: &[Program]| match cpu.simd().vectors() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the CPU has AVX2.
         Simd::Avx2 => unsafe { score_avx2(rows, programs, loss, exit) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the CPU has AVX-512.
-        Simd::Avx512 | Simd::Avx512Bf16 => unsafe { score_avx512(rows, programs, loss, exit) },
-        #[cfg(not(target_arch = "x86_64"))]
+        Simd::Avx512 => unsafe { score_avx512(rows, programs, loss, exit) },
         // SAFETY: f32 needs no level.
         _ => unsafe { score_chunk::<f32>(rows, programs, loss, exit) },
     };
@@ -238,16 +235,13 @@ pub(super) fn score(
 
 /// The normal equations at the instruction level of `cpu`.
 fn equations(cpu: Cpu, rows: &Rows, fit: Fit) -> impl Fn(&Program, &mut Normal) + Sync {
-    move |program: &Program, normal: &mut Normal| match cpu.simd() {
-        // SAFETY: the level is always one that this CPU has; f32 needs none.
-        Simd::Scalar => unsafe { normal::equations::<f32>(program, rows, fit, normal) },
+    move |program: &Program, normal: &mut Normal| match cpu.simd().vectors() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the CPU has AVX2.
         Simd::Avx2 => unsafe { normal_avx2(program, rows, fit, normal) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the CPU has AVX-512.
-        Simd::Avx512 | Simd::Avx512Bf16 => unsafe { normal_avx512(program, rows, fit, normal) },
-        #[cfg(not(target_arch = "x86_64"))]
+        Simd::Avx512 => unsafe { normal_avx512(program, rows, fit, normal) },
         // SAFETY: f32 needs no level.
         _ => unsafe { normal::equations::<f32>(program, rows, fit, normal) },
     }

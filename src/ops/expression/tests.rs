@@ -73,11 +73,11 @@ macro_rules! at_every_level {
         for level in Simd::available() {
             // SAFETY: the CPU has the level.
             let out = unsafe {
-                match level {
+                match level.vectors() {
                     #[cfg(target_arch = "x86_64")]
                     Simd::Avx2 => v8($x, $y),
                     #[cfg(target_arch = "x86_64")]
-                    Simd::Avx512 | Simd::Avx512Bf16 => v16($x, $y),
+                    Simd::Avx512 => v16($x, $y),
                     _ => generic::<f32>($x, $y),
                 }
             };

@@ -2,21 +2,21 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Block, Inner, Kernel, LANES, Task, array_operations};
-use super::product;
+use super::kernel::{COLUMNS, Inner, Kernel, LANES, Task, array_operations, f32_operands};
+use super::product::{self, Outer, Product};
 
 /// f32 operands.
 pub(crate) struct F32;
 
 /// Rows `first..first + M` of one vector of sixteen, `n`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn half<const M: usize>(inner: &Inner, first: usize, n: usize, c: &mut Block) {
+unsafe fn half<const M: usize>(inner: &Inner, first: usize, n: usize, c: *mut f32) {
     // SAFETY: as promised by the caller of `Kernel::block`.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; M];
         if inner.accumulate {
             for (m, sums) in sums.iter_mut().enumerate() {
-                let c = c.0[first + m].as_ptr().add(n * LANES);
+                let c = c.add((first + m) * COLUMNS + n * LANES);
                 *sums = [_mm256_loadu_ps(c), _mm256_loadu_ps(c.add(8))];
             }
         }
@@ -31,7 +31,7 @@ unsafe fn half<const M: usize>(inner: &Inner, first: usize, n: usize, c: &mut Bl
             }
         }
         for (m, sums) in sums.iter().enumerate() {
-            let c = c.0[first + m].as_mut_ptr().add(n * LANES);
+            let c = c.add((first + m) * COLUMNS + n * LANES);
             _mm256_storeu_ps(c, sums[0]);
             _mm256_storeu_ps(c.add(8), sums[1]);
         }
@@ -40,9 +40,10 @@ unsafe fn half<const M: usize>(inner: &Inner, first: usize, n: usize, c: &mut Bl
 
 impl Kernel for F32 {
     array_operations!();
+    f32_operands!();
 
     #[inline(always)]
-    unsafe fn block<const M: usize, const N: usize>(inner: &Inner, c: &mut Block) {
+    unsafe fn block<const M: usize, const N: usize>(inner: &Inner, c: *mut f32) {
         for n in 0..N {
             for first in (0..M).step_by(6) {
                 // SAFETY: as the caller promises.
@@ -67,8 +68,14 @@ impl Kernel for F32 {
     }
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn product(product: &product::Product) {
+    unsafe fn product(product: &Product) {
         // SAFETY: as the caller promises.
         unsafe { product::product::<Self>(product) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn outer(outer: &Outer) {
+        // SAFETY: as the caller promises.
+        unsafe { product::outer::<Self>(outer) }
     }
 }

@@ -1,9 +1,10 @@
-//! The kernels on AVX-512: blocks of 12 rows × 2 vectors of 16, in f32 and in bf16 dot products.
+//! The kernels on AVX-512: blocks of 12 rows × 2 vectors of 16, in f32 and in bf16 dot products. Those on AMX (`amx.rs`)
+//! share all but the products.
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Block, COLUMNS, Inner, Kernel, LANES, Task};
-use super::product;
+use super::kernel::{COLUMNS, Inner, Kernel, LANES, Task};
+use super::product::{self, Outer, Product};
 
 /// f32 operands.
 pub(crate) struct F32;
@@ -18,7 +19,7 @@ macro_rules! block {
         if $inner.accumulate {
             for (m, sums) in sums.iter_mut().enumerate() {
                 for (n, sum) in sums.iter_mut().enumerate() {
-                    *sum = _mm512_load_ps($c.0[m].as_ptr().add(n * LANES));
+                    *sum = _mm512_load_ps($c.add(m * COLUMNS + n * LANES));
                 }
             }
         }
@@ -39,11 +40,13 @@ macro_rules! block {
         }
         for (m, sums) in sums.iter().enumerate() {
             for (n, &sum) in sums.iter().enumerate() {
-                _mm512_store_ps($c.0[m].as_mut_ptr().add(n * LANES), sum);
+                _mm512_store_ps($c.add(m * COLUMNS + n * LANES), sum);
             }
         }
     }};
 }
+
+pub(super) use block;
 
 /// The operations that both precisions share.
 macro_rules! vector_operations {
@@ -87,28 +90,42 @@ macro_rules! vector_operations {
         #[inline(always)]
         unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
             // SAFETY: as the caller promises.
-            unsafe { transpose(from, from_row, to, to_row) }
+            unsafe { $crate::ops::mlp::avx512::transpose(from, from_row, to, to_row) }
         }
         #[target_feature(enable = $features)]
         unsafe fn run<T: Task>(task: T) -> T::Output {
             // SAFETY: as the caller promises.
             unsafe { task.run::<Self>() }
         }
+    };
+}
+pub(super) use vector_operations;
+
+/// The products of a kernel, as functions of their own.
+macro_rules! products {
+    ($features:literal, $module:ident $(, $unit:ty)?) => {
         #[target_feature(enable = $features)]
-        unsafe fn product(product: &product::Product) {
+        unsafe fn product(product: &Product) {
             // SAFETY: as the caller promises.
-            unsafe { product::product::<Self>(product) }
+            unsafe { $module::product::<Self $(, $unit)?>(product) }
+        }
+        #[target_feature(enable = $features)]
+        unsafe fn outer(outer: &Outer) {
+            // SAFETY: as the caller promises.
+            unsafe { $module::outer::<Self $(, $unit)?>(outer) }
         }
     };
 }
+pub(super) use products;
 
 impl Kernel for F32 {
     vector_operations!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
+    products!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", product);
     const PER_WORD: usize = 1;
     const ONES: f32 = 1.0;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    unsafe fn block<const M: usize, const N: usize>(inner: &Inner, c: &mut Block) {
+    unsafe fn block<const M: usize, const N: usize>(inner: &Inner, c: *mut f32) {
         // SAFETY: as the caller promises.
         unsafe { block!(inner, c, M, N, |sum, a, b| _mm512_fmadd_ps(a, b, sum)) }
     }
@@ -126,43 +143,52 @@ impl Kernel for F32 {
     unsafe fn pair_rows(_: *mut f32, _: usize, _: usize) {}
 }
 
+/// Operands of two bf16 per word.
+macro_rules! bf16_operands {
+    () => {
+        const PER_WORD: usize = 2;
+        const ONES: f32 = f32::from_bits(0x3f80_3f80);
+
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+        unsafe fn block<const M: usize, const N: usize>(inner: &Inner, c: *mut f32) {
+            // SAFETY: as the caller promises; a vector of words is a vector of pairs of bf16.
+            unsafe {
+                $crate::ops::mlp::avx512::block!(inner, c, M, N, |sum, a, b| _mm512_dpbf16_ps(
+                    sum,
+                    std::mem::transmute::<__m512, __m512bh>(a),
+                    std::mem::transmute::<__m512, __m512bh>(b)
+                ))
+            }
+        }
+        #[inline(always)]
+        unsafe fn get(row: *const f32, column: usize) -> __m512 {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let half = _mm256_loadu_si256(row.add(column / 2).cast());
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn put(row: *mut f32, column: usize, v: __m512) {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let half = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+                _mm256_storeu_si256(row.add(column / 2).cast(), half);
+            }
+        }
+        #[inline(always)]
+        unsafe fn pair_rows(first: *mut f32, rows: usize, row: usize) {
+            // SAFETY: as the caller promises.
+            unsafe { $crate::ops::mlp::avx512::pair_rows(first, rows, row) }
+        }
+    };
+}
+pub(super) use bf16_operands;
+
 impl Kernel for Bf16 {
     vector_operations!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma");
-    const PER_WORD: usize = 2;
-    const ONES: f32 = f32::from_bits(0x3f80_3f80);
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-    unsafe fn block<const M: usize, const N: usize>(inner: &Inner, c: &mut Block) {
-        // SAFETY: as the caller promises; a vector of words is a vector of pairs of bf16.
-        unsafe {
-            block!(inner, c, M, N, |sum, a, b| _mm512_dpbf16_ps(
-                sum,
-                std::mem::transmute::<__m512, __m512bh>(a),
-                std::mem::transmute::<__m512, __m512bh>(b)
-            ))
-        }
-    }
-    #[inline(always)]
-    unsafe fn get(row: *const f32, column: usize) -> __m512 {
-        // SAFETY: as the caller promises.
-        unsafe {
-            let half = _mm256_loadu_si256(row.add(column / 2).cast());
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn put(row: *mut f32, column: usize, v: __m512) {
-        // SAFETY: as the caller promises.
-        unsafe {
-            let half = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
-            _mm256_storeu_si256(row.add(column / 2).cast(), half);
-        }
-    }
-    #[inline(always)]
-    unsafe fn pair_rows(first: *mut f32, rows: usize, row: usize) {
-        // SAFETY: as the caller promises.
-        unsafe { pair_rows(first, rows, row) }
-    }
+    products!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma", product);
+    bf16_operands!();
 }
 
 /// Where the values of 16 pairs come from: first 16 columns and last 16 columns of two rows of 32.
@@ -180,7 +206,7 @@ const PAIRS: [[u16; COLUMNS]; 2] = {
 /// Columns are handled in blocks of 32 from both rows at once. A block of the upper row ends up where
 /// the lower row's later columns were, so the pair goes through a copy.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn pair_rows(first: *mut f32, rows: usize, row: usize) {
+pub(super) unsafe fn pair_rows(first: *mut f32, rows: usize, row: usize) {
     /// Words of a row that fit the copy; wider rows do not occur (see `stride`).
     const WIDEST: usize = 2048;
     assert!(row <= WIDEST && row.is_multiple_of(LANES), "rows of {row} words");
@@ -215,7 +241,7 @@ unsafe fn pair_rows(first: *mut f32, rows: usize, row: usize) {
 
 /// Transposes 16×16 words: pairs of rows, then pairs of pairs, then quarters of vectors.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+pub(super) unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
     // SAFETY: as the caller promises.
     unsafe {
         let mut a = [_mm512_setzero_ps(); LANES];

@@ -7,8 +7,10 @@
 use rayon::prelude::*;
 
 use super::buffer::{Buffer, Shared};
-use super::kernel::{COLUMNS, Kernel, LANES, Task, check_precision, per_word, run};
-use super::product::{Out, Product, Weights, pack_forward, panel_words, stride, wide_stride};
+use super::kernel::{COLUMNS, Kernel, Task, check_precision, per_word, run};
+use super::product::{
+    Out, Product, Weights, depth, narrow, pack_forward, panel_words, stride, wide_stride,
+};
 use crate::device::Cpu;
 use crate::error::Result;
 use crate::model::{Layer, Precision};
@@ -102,7 +104,7 @@ unsafe fn pack<K: Kernel>(network: &Network, index: usize) {
         outputs: layer.outputs,
         inputs: layer.inputs,
     };
-    let words = layer.inputs.div_ceil(K::PER_WORD);
+    let words = depth(layer.inputs, K::PER_WORD);
     let padded = layer.outputs.next_multiple_of(COLUMNS);
     // SAFETY: as the caller promises.
     unsafe {
@@ -140,12 +142,12 @@ impl Task for Tile<'_> {
             let (mut a, mut a_row) = (first.as_ptr(), layers[0].inputs);
             for (index, layer) in layers.iter().enumerate() {
                 let to = self.scratch.at(index % 2 * ROWS_PER_TILE * hidden_row);
-                let words = layer.inputs.div_ceil(if index == 0 { 1 } else { K::PER_WORD });
+                let words = depth(layer.inputs, if index == 0 { 1 } else { K::PER_WORD });
                 let panels = packed.at(places[index]);
                 let product = Product {
                     rows,
                     columns: layer.outputs,
-                    words,
+                    terms: layer.inputs,
                     a,
                     a_row,
                     b: panels,
@@ -182,10 +184,7 @@ unsafe fn first_layer<K: Kernel>(product: &Product, wide: *mut f32, wide_row: us
         let out = Out::Relu { to: wide, row: wide_row };
         K::Wide::product(&Product { out, ..*product });
         for m in 0..product.rows {
-            for column in (0..product.columns).step_by(LANES) {
-                let values = K::load(wide.add(m * wide_row + column));
-                K::put(to.add(m * row), column, values);
-            }
+            narrow::<K>(wide.add(m * wide_row), to.add(m * row), product.columns);
         }
     }
 }

@@ -3,8 +3,11 @@
 //!
 //! Operands are arrays of 32-bit *words*: one f32, or two bf16 that are neighbours along the summed
 //! index. In words, all products look alike: c[m, n] = Σ_k a[m, k] · b[k, n], with `a` read by
-//! broadcast and `b` by vectors.
+//! broadcast and `b` by vectors, or both by tiles of 16 × 16 words.
+//!
+//! bf16 is laid out for tiles on every CPU: what is summed is padded with zeros to whole tiles.
 
+use super::product::{Outer, Product};
 use crate::device::{Cpu, Simd};
 use crate::error::{Error, Result};
 use crate::model::Precision;
@@ -13,7 +16,7 @@ use crate::model::Precision;
 pub(crate) const LANES: usize = 16;
 /// Columns of a block of results: two vectors. Weights are packed in panels of this width.
 pub(crate) const COLUMNS: usize = 2 * LANES;
-/// Rows of a block of results: 12 rows of two vectors leave eight of 32 registers for the operands,
+/// Most rows of a block of results on vectors: 12 rows of two vectors leave eight of 32 registers for the operands,
 /// and the 12 edges of a graph of four bodies fill it exactly.
 pub(crate) const ROWS: usize = 12;
 
@@ -21,7 +24,18 @@ pub(crate) const ROWS: usize = 12;
 #[repr(align(64))]
 pub(crate) struct Block(pub [[f32; COLUMNS]; ROWS]);
 
-/// One block of a product: c[m, ..] (+)= Σ_k a[m·a_row + k·a_step] · b[k·b_step, ..], in words.
+impl Block {
+    pub fn new() -> Self {
+        Block([[0.0; COLUMNS]; ROWS])
+    }
+
+    pub fn at(&mut self) -> *mut f32 {
+        self.0.as_flattened_mut().as_mut_ptr()
+    }
+}
+
+/// One block of a product: c[m, ..] (+)= Σ_k a[m·a_row + k·a_step] · b[k·b_step, ..], in words; rows of `c`, at 64-byte
+/// boundaries, are [`COLUMNS`] apart.
 pub(crate) struct Inner {
     pub a: *const f32,
     pub a_row: usize,
@@ -48,7 +62,7 @@ pub(crate) trait Kernel: 'static {
     const ONES: f32;
 
     /// Computes M rows and N vectors of a block.
-    unsafe fn block<const M: usize, const N: usize>(inner: &Inner, c: &mut Block);
+    unsafe fn block<const M: usize, const N: usize>(inner: &Inner, c: *mut f32);
     unsafe fn load(from: *const f32) -> Self::V;
     unsafe fn store(to: *mut f32, v: Self::V);
     unsafe fn zero() -> Self::V;
@@ -69,8 +83,15 @@ pub(crate) trait Kernel: 'static {
     unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
     /// Runs a task compiled for these instructions.
     unsafe fn run<T: Task>(task: T) -> T::Output;
-    /// [`super::product::product`] compiled for these instructions, as a function of its own.
-    unsafe fn product(product: &super::product::Product);
+    /// Computes the product; results are written in whole vectors, operands in whole tiles (see [`padded`]).
+    unsafe fn product(product: &Product);
+    /// Computes the outer product.
+    unsafe fn outer(outer: &Outer);
+}
+
+/// Columns that a row of operands of this width has: at bf16, what is summed in tiles is padded with zeros.
+pub(crate) fn padded<K: Kernel>(width: usize) -> usize {
+    width.next_multiple_of(LANES * K::PER_WORD)
 }
 
 /// Work that is compiled once for each kernel; `run` must be `#[inline(always)]`.
@@ -87,7 +108,7 @@ pub(crate) fn check_precision(cpu: &Cpu, precision: Precision) -> Result<()> {
         let message = "tf32 and bf16x3 need a GPU; use --precision f32 or bf16";
         return Err(Error::usage(message).field("precision"));
     }
-    if precision == Precision::Bf16 && cpu.simd() < Simd::Avx512Bf16 {
+    if precision == Precision::Bf16 && !cpu.simd().has_bf16() {
         return Err(Error::device(format!(
             "bf16 needs a CPU with AVX512-BF16, and this one has {}; use --precision f32",
             cpu.simd().name()
@@ -106,14 +127,22 @@ pub(crate) unsafe fn run<T: Task>(cpu: &Cpu, precision: Precision, task: T) -> T
     unsafe {
         match (cpu.simd(), precision) {
             #[cfg(target_arch = "x86_64")]
+            (Simd::Amx, Precision::Bf16) => super::amx::Bf16::run(task),
+            #[cfg(target_arch = "x86_64")]
             (Simd::Avx512Bf16, Precision::Bf16) => super::avx512::Bf16::run(task),
             #[cfg(target_arch = "x86_64")]
-            (Simd::Avx512 | Simd::Avx512Bf16, _) => super::avx512::F32::run(task),
+            (Simd::Avx512 | Simd::Avx512Bf16 | Simd::Amx, _) => super::avx512::F32::run(task),
             #[cfg(target_arch = "x86_64")]
             (Simd::Avx2, _) => super::avx2::F32::run(task),
-            _ => Scalar::run(task),
+            (_, Precision::Bf16) => super::scalar::Bf16::run(task),
+            _ => super::scalar::F32::run(task),
         }
     }
+}
+
+/// True if [`run`] multiplies by tiles.
+pub(crate) fn by_tiles(cpu: &Cpu, precision: Precision) -> bool {
+    precision == Precision::Bf16 && cpu.simd() != Simd::Avx512Bf16
 }
 
 /// Values of an operand in a word at `precision`.
@@ -126,7 +155,7 @@ pub(crate) fn per_word(precision: Precision) -> usize {
 
 /// Computes `rows` × `vectors` of a block.
 #[inline(always)]
-pub(crate) unsafe fn block<K: Kernel>(rows: usize, vectors: usize, inner: &Inner, c: &mut Block) {
+pub(crate) unsafe fn block<K: Kernel>(rows: usize, vectors: usize, inner: &Inner, c: *mut f32) {
     macro_rules! pick {
         ($($m:literal)*) => {
             // SAFETY: as the caller promises.
@@ -143,13 +172,10 @@ pub(crate) unsafe fn block<K: Kernel>(rows: usize, vectors: usize, inner: &Inner
 }
 
 /// The vector operations of kernels without vectors of sixteen: arrays, which the compiler vectorises for the
-/// instruction level. One f32 per word.
+/// instruction level.
 macro_rules! array_operations {
     () => {
         type V = [f32; LANES];
-        type Wide = Self;
-        const PER_WORD: usize = 1;
-        const ONES: f32 = 1.0;
 
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self::V {
@@ -178,18 +204,6 @@ macro_rules! array_operations {
             std::array::from_fn(|i| if mask[i] > 0.0 { v[i] } else { 0.0 })
         }
         #[inline(always)]
-        unsafe fn get(row: *const f32, column: usize) -> Self::V {
-            // SAFETY: as the caller promises.
-            unsafe { Self::load(row.add(column)) }
-        }
-        #[inline(always)]
-        unsafe fn put(row: *mut f32, column: usize, v: Self::V) {
-            // SAFETY: as the caller promises.
-            unsafe { Self::store(row.add(column), v) }
-        }
-        #[inline(always)]
-        unsafe fn pair_rows(_: *mut f32, _: usize, _: usize) {}
-        #[inline(always)]
         unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
             for i in 0..LANES {
                 for j in 0..LANES {
@@ -202,38 +216,25 @@ macro_rules! array_operations {
 }
 pub(super) use array_operations;
 
-/// Plain Rust.
-pub(crate) struct Scalar;
+/// Operands of one f32 per word, for kernels of arrays.
+macro_rules! f32_operands {
+    () => {
+        type Wide = Self;
+        const PER_WORD: usize = 1;
+        const ONES: f32 = 1.0;
 
-impl Kernel for Scalar {
-    array_operations!();
-
-    unsafe fn block<const M: usize, const N: usize>(inner: &Inner, c: &mut Block) {
-        for m in 0..M {
-            let c = &mut c.0[m][..N * LANES];
-            if !inner.accumulate {
-                c.fill(0.0);
-            }
-            for k in 0..inner.words {
-                // SAFETY: as the caller promises.
-                unsafe {
-                    let a = *inner.a.add(m * inner.a_row + k * inner.a_step);
-                    let b = inner.b.add(k * inner.b_step);
-                    for (n, c) in c.iter_mut().enumerate() {
-                        *c += a * *b.add(n);
-                    }
-                }
-            }
+        #[inline(always)]
+        unsafe fn get(row: *const f32, column: usize) -> Self::V {
+            // SAFETY: as the caller promises.
+            unsafe { Self::load(row.add(column)) }
         }
-    }
-
-    unsafe fn run<T: Task>(task: T) -> T::Output {
-        // SAFETY: as the caller promises.
-        unsafe { task.run::<Self>() }
-    }
-
-    unsafe fn product(product: &super::product::Product) {
-        // SAFETY: as the caller promises.
-        unsafe { super::product::product::<Self>(product) }
-    }
+        #[inline(always)]
+        unsafe fn put(row: *mut f32, column: usize, v: Self::V) {
+            // SAFETY: as the caller promises.
+            unsafe { Self::store(row.add(column), v) }
+        }
+        #[inline(always)]
+        unsafe fn pair_rows(_: *mut f32, _: usize, _: usize) {}
+    };
 }
+pub(super) use f32_operands;

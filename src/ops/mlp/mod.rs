@@ -2,6 +2,8 @@
 //! x_{k+1} = relu(W_k x_k + b_k), and no ReLU after the last layer.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -11,9 +13,11 @@ pub(crate) mod gpu;
 pub(crate) mod kernel;
 pub(crate) mod product;
 mod reference;
+mod scalar;
 pub mod selftest;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tiles;
 
 use crate::device::Device;
 use crate::error::{Error, Result};

@@ -59,10 +59,10 @@ impl<'a> Cells<'a> {
         let nodes = self.positions.len() / 3;
         let mut row_start = vec![0; nodes + 1];
         let tasks = row_start[1..].par_chunks_mut(ROWS).enumerate();
-        tasks.for_each(|(task, counts)| match self.simd {
+        tasks.for_each(|(task, counts)| match self.simd.vectors() {
             // SAFETY: a level exists only if `Simd::detect` found its instructions.
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx512 | Simd::Avx512Bf16 => unsafe { count_avx512(self, task * ROWS, counts) },
+            Simd::Avx512 => unsafe { count_avx512(self, task * ROWS, counts) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2 => unsafe { count_avx2(self, task * ROWS, counts) },
@@ -86,12 +86,10 @@ impl<'a> Cells<'a> {
             tasks.push((first, rows, own));
         }
         tasks.into_par_iter().for_each_init(Vec::new, |found, (first, rows, own)| {
-            match self.simd {
+            match self.simd.vectors() {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Simd::Avx512 | Simd::Avx512Bf16 => unsafe {
-                    write_avx512(self, first, rows, own, found)
-                },
+                Simd::Avx512 => unsafe { write_avx512(self, first, rows, own, found) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Simd::Avx2 => unsafe { write_avx2(self, first, rows, own, found) },

@@ -31,10 +31,10 @@ pub(super) fn integrate(
             let first = index * RUNS_PER_TASK;
             let frames = Frames { positions, velocities, accelerations };
             let task = Task { batch, first, states, frames };
-            match cpu.simd() {
+            match cpu.simd().vectors() {
                 // SAFETY: `Cpu` holds the detected level, or a lower one.
                 #[cfg(target_arch = "x86_64")]
-                Simd::Avx512 | Simd::Avx512Bf16 => unsafe { avx512::run(task) },
+                Simd::Avx512 => unsafe { avx512::run(task) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Simd::Avx2 => unsafe { avx2::run(task) },

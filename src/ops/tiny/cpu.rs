@@ -4,10 +4,9 @@
 //! Each piece of work has one owner that sums in a fixed order, so the result does not depend on the number of threads.
 //! If there are enough runs, each thread takes whole runs; the rest share all threads.
 
-use rayon::prelude::*;
-
 use super::plan::{Key, Plan};
 use super::{Batch, Loss, Workspace, tile, weights};
+use crate::crew::share;
 use crate::device::Cpu;
 use crate::error::Result;
 use crate::ops::mlp::buffer::{Buffer, Shared};
@@ -35,18 +34,9 @@ pub(super) struct Run<'a> {
     pub gradients: Shared<f32>,
     /// `[plan.region]`.
     pub region: Shared<f32>,
-    /// `[threads, plan.scratch.len]`.
-    scratch: Shared<f32>,
+    /// `[plan.scratch.len]`, of the thread that works on a piece.
+    pub scratch: Shared<f32>,
     sums: Shared<f64>,
-}
-
-impl Run<'_> {
-    /// The scratch of this thread.
-    pub fn scratch(&self) -> Shared<f32> {
-        let thread = rayon::current_thread_index().unwrap_or(0);
-        // SAFETY: there is one for each thread of the pool.
-        Shared(unsafe { self.scratch.at(thread * self.plan.scratch.len) })
-    }
 }
 
 struct Packing<'a>(Run<'a>, usize);
@@ -90,7 +80,7 @@ pub(super) fn gradient(
 ) -> Result<()> {
     check_precision(cpu, batch.precision)?;
     let Buffers { plan, regions, scratch, sums } = &mut workspace.cpu;
-    let key = Key::new(batch);
+    let key = Key::new(cpu, batch);
     let plan = match plan {
         Some(plan) if plan.key == key => &*plan,
         _ => plan.insert(Plan::new(key)),
@@ -107,7 +97,7 @@ pub(super) fn gradient(
     let gradients = Shared(gradients.as_mut_ptr());
     // SAFETY: lengths were checked by the entry, and offsets are run numbers below `batch.runs` and
     // thread numbers below `threads`.
-    let job = |index: usize, region: usize| unsafe {
+    let job = |index: usize, region: usize, member: usize| unsafe {
         Run {
             batch,
             plan,
@@ -115,48 +105,44 @@ pub(super) fn gradient(
             parameters: &parameters[index * len..(index + 1) * len],
             gradients: Shared(gradients.at(index * len)),
             region: Shared(regions.at(region * plan.region)),
-            scratch,
+            scratch: Shared(scratch.at(member * plan.scratch.len)),
             sums: Shared(sums.at(index * run_sums)),
         }
     };
-    // The pool is entered once for the whole step: a caller outside it would go to sleep and be woken for every phase.
-    rayon::scope(|_| {
-        (0..whole).into_par_iter().with_max_len(1).for_each(|index| {
-            step(cpu, job(index, rayon::current_thread_index().unwrap_or(0)), false);
-        });
-        (whole..batch.runs).for_each(|index| step(cpu, job(index, 0), true));
-    });
+    let alone = |count: usize, work: &(dyn Fn(usize, usize) + Sync)| {
+        (0..count).for_each(|piece| work(piece, 0));
+    };
+    share(whole, |index, member| step(cpu, |_| job(index, member, member), alone));
+    for index in whole..batch.runs {
+        step(cpu, |member| job(index, 0, member), |count, work| share(count, work));
+    }
     for (index, loss) in losses.iter_mut().enumerate() {
-        *loss = total(&job(index, 0));
+        *loss = total(&job(index, 0, 0));
     }
     Ok(())
 }
 
-/// The three phases of one run.
-fn step(cpu: &Cpu, job: Run, parallel: bool) {
-    let precision = job.batch.precision;
+/// The three phases of one run, as its members see it; `each` calls work for the pieces of a phase, with a member.
+fn step<'a>(
+    cpu: &Cpu,
+    job: impl Fn(usize) -> Run<'a> + Sync,
+    each: impl Fn(usize, &(dyn Fn(usize, usize) + Sync)),
+) {
+    let Run { plan, batch, gradients, sums, .. } = job(0);
+    let precision = batch.precision;
     // SAFETY: the buffers have the planned lengths, and each piece writes to its own places.
     unsafe {
-        each(parallel, job.plan.packs.len(), |i| run(cpu, precision, Packing(job, i)));
-        each(parallel, job.plan.tiles, |i| {
-            let sums = run(cpu, precision, Tile(job, i));
-            job.sums.at(2 * i).cast::<[f64; 2]>().write(sums);
+        each(plan.packs.len(), &|i, member| run(cpu, precision, Packing(job(member), i)));
+        each(plan.tiles, &|i, member| {
+            let found = run(cpu, precision, Tile(job(member), i));
+            sums.at(2 * i).cast::<[f64; 2]>().write(found);
         });
-        each(parallel, job.plan.units.len(), |i| {
-            *job.sums.at(2 * job.plan.tiles + i) = run(cpu, precision, Unit(job, i));
+        each(plan.units.len(), &|i, member| {
+            *sums.at(2 * plan.tiles + i) = run(cpu, precision, Unit(job(member), i));
         });
-        for gap in &job.plan.gaps {
-            std::slice::from_raw_parts_mut(job.gradients.at(gap.start), gap.len()).fill(0.0);
+        for gap in &plan.gaps {
+            std::slice::from_raw_parts_mut(gradients.at(gap.start), gap.len()).fill(0.0);
         }
-    }
-}
-
-/// Calls `work` for 0..count.
-fn each(parallel: bool, count: usize, work: impl Fn(usize) + Send + Sync) {
-    if parallel {
-        (0..count).into_par_iter().for_each(work);
-    } else {
-        (0..count).for_each(work);
     }
 }
 

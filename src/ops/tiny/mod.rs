@@ -106,8 +106,7 @@ pub struct Workspace {
 /// become zero), `losses` is `[runs]`. A buffer of the wrong length, a batch without edges, a penalty that does not fit
 /// the shape, and bf16 on a CPU without it are errors; nothing is written then.
 ///
-/// Threads are those of the caller's rayon pool. Many steps in a row are fastest from inside the pool (the loop in one
-/// `rayon::scope`): entering it for each step costs some 20 µs.
+/// Threads are this one and those of its rayon pool.
 pub fn gradient(
     device: &Device,
     batch: &Batch,

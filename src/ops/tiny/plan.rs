@@ -4,15 +4,18 @@
 //! results.
 
 use super::{Batch, Penalty};
+use crate::device::Cpu;
 use crate::model::{Arena, Layer, Precision, Shape};
-use crate::ops::mlp::kernel::{COLUMNS, ROWS, per_word};
+use crate::ops::mlp::kernel::{COLUMNS, ROWS, by_tiles, per_word};
 use crate::ops::mlp::product::{panel_words, stride, wide_stride};
+use crate::ops::mlp::tiles::SIDE;
 
 /// Edges of a tile: enough to amortise reading the weights, and few enough for 8 tiles of a usual
 /// batch, whose activations stay in a core's L2 cache.
 const EDGES_PER_TILE: usize = 96;
-/// Outputs of one piece of work on a weight gradient: four blocks share each read of the inputs.
-pub(super) const OUTPUTS_PER_UNIT: usize = 4 * ROWS;
+/// Outputs of one piece of work on a weight gradient: blocks of several share each read of the inputs.
+const OUTPUTS_PER_UNIT: usize = 4 * ROWS;
+const OUTPUTS_PER_UNIT_OF_TILES: usize = 2 * SIDE;
 /// Panels of one piece of work on the feature weights.
 const PANELS_PER_UNIT: usize = 4;
 
@@ -22,16 +25,19 @@ pub(super) struct Key {
     pub shape: Shape,
     pub penalized: bool,
     pub precision: Precision,
+    /// True if products go by tiles.
+    pub tiles: bool,
     pub graphs: usize,
     pub bodies: usize,
 }
 
 impl Key {
-    pub fn new(batch: &Batch) -> Self {
+    pub fn new(cpu: &Cpu, batch: &Batch) -> Self {
         Key {
             shape: batch.shape,
             penalized: batch.penalty != Penalty::None,
             precision: batch.precision,
+            tiles: by_tiles(cpu, batch.precision),
             graphs: batch.graphs,
             bodies: batch.bodies,
         }
@@ -104,6 +110,8 @@ pub(super) struct Plan {
     pub matrices: Vec<Matrix>,
     pub packs: Vec<Pack>,
     pub units: Vec<Unit>,
+    /// Outputs of one `Unit::Matrix`.
+    pub outputs_per_unit: usize,
     /// Ranges of the arena between tensors.
     pub gaps: Vec<std::ops::Range<usize>>,
     /// Row length of one segment in f32; a row of `feature_values` has three.
@@ -153,8 +161,8 @@ pub(super) struct Scratch {
     pub outputs: usize,
     /// One row of φe's outputs, padded to 64 for the noise.
     pub row: usize,
-    /// Blocks of one unit's weight gradient.
-    pub blocks: usize,
+    /// One unit's weight gradient, `[inputs / 32][outputs][32]`.
+    pub sums: usize,
     /// Zeros, for products without a bias.
     pub zeros: usize,
     pub zeros_len: usize,
@@ -181,7 +189,7 @@ impl Places {
 
 impl Plan {
     pub fn new(key: Key) -> Self {
-        let Key { shape, penalized, precision, graphs, bodies } = key;
+        let Key { shape, penalized, precision, tiles, graphs, bodies } = key;
         let arena = shape.arena();
         let edges_per_graph = bodies * (bodies - 1);
         let mut graphs_per_tile = ((EDGES_PER_TILE + edges_per_graph / 2) / edges_per_graph).max(1);
@@ -258,7 +266,8 @@ impl Plan {
             segment(&arena.node[0], 0, true),
         ];
 
-        let (packs, units) = work(&matrices, feature_columns.div_ceil(COLUMNS));
+        let outputs_per_unit = if tiles { OUTPUTS_PER_UNIT_OF_TILES } else { OUTPUTS_PER_UNIT };
+        let (packs, units) = work(&matrices, feature_columns.div_ceil(COLUMNS), outputs_per_unit);
         let tile_nodes = graphs_per_tile.min(graphs) * bodies;
         let tile_edges = graphs_per_tile.min(graphs) * edges_per_graph;
         let mut local = Places::default();
@@ -271,7 +280,7 @@ impl Plan {
             d_messages: local.take(tile_nodes * message_row),
             outputs: local.take(tile_nodes * output_row),
             row: local.take((shape.edge_outputs() + COLUMNS).next_multiple_of(64)),
-            blocks: local.take(OUTPUTS_PER_UNIT * widest.next_multiple_of(COLUMNS)),
+            sums: local.take(outputs_per_unit * widest.next_multiple_of(COLUMNS)),
             zeros: local.take(widest.next_multiple_of(COLUMNS)),
             zeros_len: widest.next_multiple_of(COLUMNS),
             len: 0,
@@ -284,6 +293,7 @@ impl Plan {
             segments,
             packs,
             units,
+            outputs_per_unit,
             gaps: gaps(&arena),
             arena,
             matrices,
@@ -314,7 +324,11 @@ impl Plan {
 }
 
 /// The pieces of packing and of weight gradients, large ones first.
-fn work(matrices: &[Matrix], feature_panels: usize) -> (Vec<Pack>, Vec<Unit>) {
+fn work(
+    matrices: &[Matrix],
+    feature_panels: usize,
+    outputs_per_unit: usize,
+) -> (Vec<Pack>, Vec<Unit>) {
     let (mut packs, mut units) = (Vec::new(), Vec::new());
     let mut order: Vec<usize> = (0..matrices.len()).collect();
     let cost = |&index: &usize| {
@@ -327,7 +341,7 @@ fn work(matrices: &[Matrix], feature_panels: usize) -> (Vec<Pack>, Vec<Unit>) {
         packs.extend((0..outputs.div_ceil(COLUMNS)).map(|panel| Pack::Forward { matrix, panel }));
         packs.extend((0..inputs.div_ceil(COLUMNS)).map(|panel| Pack::Backward { matrix, panel }));
         packs.push(Pack::Bias { matrix });
-        let firsts = (0..outputs).step_by(OUTPUTS_PER_UNIT);
+        let firsts = (0..outputs).step_by(outputs_per_unit);
         units.extend(firsts.map(|first_output| Unit::Matrix { matrix, first_output }));
     }
     packs.extend((0..feature_panels).map(|panel| Pack::Features { panel }));

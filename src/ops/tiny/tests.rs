@@ -50,8 +50,8 @@ fn reference_agrees_with_finite_differences() {
 
 /// Levels that can compute in `precision`.
 fn levels(precision: Precision) -> impl Iterator<Item = Simd> {
-    let lowest = if precision == Precision::Bf16 { Simd::Avx512Bf16 } else { Simd::Scalar };
-    Simd::available().into_iter().filter(move |&level| level >= lowest)
+    let can = move |level: &Simd| precision == Precision::F32 || level.has_bf16();
+    Simd::available().into_iter().filter(can)
 }
 
 fn cpu(simd: Simd) -> Device {
@@ -218,7 +218,8 @@ fn wrong_buffers_are_errors_that_name_them() {
     let batch = Batch { graphs: 1 << 31, ..case.batch() };
     assert_eq!(call(&batch, len, len, 2), "graphs");
     let batch = Batch { precision: Precision::Bf16, ..case.batch() };
-    let without = Device::Cpu(Cpu::with(Simd::Scalar).unwrap());
+    let Ok(without) = Cpu::with(Simd::Avx2) else { return };
+    let without = Device::Cpu(without);
     let (mut gradients, mut losses) = (vec![0.0; len], vec![Loss::default(); 2]);
     let mut workspace = Workspace::default();
     let error =

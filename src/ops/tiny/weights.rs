@@ -1,13 +1,9 @@
 //! Packing of the weights before the tiles, and their gradients after them.
 
 use super::cpu::Run;
-use super::plan::{Matrix, OUTPUTS_PER_UNIT, Operand, Pack, Unit};
+use super::plan::{Matrix, Operand, Pack, Unit};
 use crate::ops::mlp::kernel::{Block, COLUMNS, Inner, Kernel, LANES, ROWS, block};
-use crate::ops::mlp::product::{Weights, pack_backward, pack_forward};
-
-/// Words of a block of rows: with this, 32 columns of an activation stay in the L1 cache while several blocks of
-/// outputs read them.
-const WORDS_PER_PASS: usize = 256;
+use crate::ops::mlp::product::{Outer, Weights, depth, pack_backward, pack_forward};
 
 /// Packs one piece.
 ///
@@ -22,13 +18,13 @@ pub(super) unsafe fn pack<K: Kernel>(job: &Run, piece: Pack) {
             Pack::Features { panel } => pack_features(job, panel),
             Pack::Forward { matrix, panel } => {
                 let matrix = &plan.matrices[matrix];
-                let words = COLUMNS * matrix.inputs.div_ceil(K::PER_WORD);
+                let words = COLUMNS * depth(matrix.inputs, K::PER_WORD);
                 let to = job.region.at(matrix.forward + panel * words);
                 pack_forward::<K>(&weights(job, matrix), panel, to);
             }
             Pack::Backward { matrix, panel } => {
                 let matrix = &plan.matrices[matrix];
-                let words = COLUMNS * matrix.outputs.div_ceil(K::PER_WORD);
+                let words = COLUMNS * depth(matrix.outputs, K::PER_WORD);
                 let to = job.region.at(matrix.backward + panel * words);
                 pack_backward::<K>(&weights(job, matrix), panel, to);
             }
@@ -97,47 +93,39 @@ pub(super) unsafe fn gradient<K: Kernel>(job: &Run, unit: Unit) -> f64 {
     }
 }
 
-/// dW[o, i] = Σ over rows of d_output[·, o] · input[·, i] for up to `OUTPUTS_PER_UNIT` outputs.
+/// dW[o, i] = Σ over rows of d_output[·, o] · input[·, i] for the outputs of a unit.
 #[inline(always)]
 unsafe fn outputs<K: Kernel>(job: &Run, matrix: &Matrix, first: usize) -> f64 {
-    let count = (matrix.outputs - first).min(OUTPUTS_PER_UNIT);
-    let vectors = matrix.inputs.div_ceil(LANES);
-    let panels = vectors.div_ceil(2);
+    let count = (matrix.outputs - first).min(job.plan.outputs_per_unit);
+    let panels = matrix.inputs.div_ceil(COLUMNS);
     let (a, a_row, words) = pairs::<K>(job, &matrix.d_output);
     let (b, b_row, _) = pairs::<K>(job, &matrix.input);
     let decay = 2.0 * job.batch.weight_decay;
     let mut squares = [0.0f32; COLUMNS];
     // SAFETY: as the caller promises.
     unsafe {
-        let blocks = job.scratch().at(job.plan.scratch.blocks).cast::<Block>();
-        for start in (0..words).step_by(WORDS_PER_PASS) {
-            for panel in 0..panels {
-                let n = (vectors - 2 * panel).min(2);
-                for output in (0..count).step_by(ROWS) {
-                    let inner = Inner {
-                        a: a.add(start * a_row + first + output),
-                        a_row: 1,
-                        a_step: a_row,
-                        b: b.add(start * b_row + panel * COLUMNS),
-                        b_step: b_row,
-                        words: (words - start).min(WORDS_PER_PASS),
-                        accumulate: start > 0,
-                    };
-                    let c = &mut *blocks.add(output / ROWS * panels + panel);
-                    block::<K>((count - output).min(ROWS), n, &inner, c);
-                }
-            }
-        }
+        let sums = job.scratch.at(job.plan.scratch.sums);
+        K::outer(&Outer {
+            outputs: count,
+            inputs: matrix.inputs,
+            words,
+            a: a.add(first),
+            a_row,
+            b,
+            b_row,
+            c: sums,
+            add: false,
+        });
         for output in 0..count {
             for panel in 0..panels {
-                let c = &(*blocks.add(output / ROWS * panels + panel)).0[output % ROWS];
+                let c = sums.add((panel * count + output) * COLUMNS);
                 let width = (matrix.inputs - panel * COLUMNS).min(COLUMNS);
                 let at = matrix.weight + (first + output) * matrix.weight_row + panel * COLUMNS;
-                write(job, at, &c[..width], decay, &mut squares);
+                write(job, at, std::slice::from_raw_parts(c, width), decay, &mut squares);
             }
         }
         if let Some(bias) = matrix.bias {
-            let mut c = Block([[0.0; COLUMNS]; ROWS]);
+            let mut c = Block::new();
             for output in (0..count).step_by(COLUMNS) {
                 let width = (count - output).min(COLUMNS);
                 row_sums::<K>(a.add(first + output), a_row, words, width, &mut c);
@@ -169,7 +157,7 @@ unsafe fn row_sums<K: Kernel>(
     let ones = K::ONES;
     let inner = Inner { a: &ones, a_row: 0, a_step: 0, b, b_step: row, words, accumulate: false };
     // SAFETY: as the caller promises.
-    unsafe { block::<K>(1, width.div_ceil(LANES), &inner, c) }
+    unsafe { block::<K>(1, width.div_ceil(LANES), &inner, c.at()) }
 }
 
 /// Writes gradients to the arena from `at` on, weight decay included, and adds up the squares of the parameters.
@@ -195,7 +183,7 @@ unsafe fn features<W: Kernel>(job: &Run, panel: usize) -> f64 {
     let first = panel * COLUMNS;
     let width = (columns - first).min(COLUMNS);
     let mut squares = [0.0f32; COLUMNS];
-    let mut c = Block([[0.0; COLUMNS]; ROWS]);
+    let mut c = Block::new();
     // SAFETY: as the caller promises.
     unsafe {
         let values = job.batch.features.as_ptr().add(job.run * plan.nodes * shape.n_features);
@@ -216,7 +204,7 @@ unsafe fn features<W: Kernel>(job: &Run, panel: usize) -> f64 {
                 words: plan.nodes,
                 accumulate: false,
             };
-            block::<W>(m, width.div_ceil(LANES), &inner, &mut c);
+            block::<W>(m, width.div_ceil(LANES), &inner, c.at());
             for (column, square) in squares.iter_mut().enumerate().take(width) {
                 let (segment, unit) = target(column);
                 if unit >= shape.hidden {

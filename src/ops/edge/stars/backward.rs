@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::{Group, Purpose, narrow, sign};
+use super::{Group, Purpose, sign};
 use crate::ops::edge::Penalty;
 use crate::ops::edge::plan::Matrix;
-use crate::ops::mlp::kernel::{Block, COLUMNS, Inner, Kernel, LANES, ROWS, block};
-use crate::ops::mlp::product::{Out, Product};
+use crate::ops::mlp::kernel::{Block, COLUMNS, Inner, Kernel, LANES, block};
+use crate::ops::mlp::product::{Out, Outer, Product, narrow, pad};
 use crate::ops::tiny::noise;
 
 impl Group<'_> {
@@ -131,6 +131,9 @@ impl Group<'_> {
                             _ => unreachable!("gradients before a ReLU are masked"),
                         }
                     }
+                    if let Out::Masked { to, row, .. } = out {
+                        pad::<K>(to.add(edge * row), plan.shape.hidden);
+                    }
                 }
             }
         }
@@ -190,7 +193,7 @@ impl Group<'_> {
             K::product(&Product {
                 rows,
                 columns: matrix.inputs,
-                words: matrix.outputs.div_ceil(K::PER_WORD),
+                terms: matrix.outputs,
                 a,
                 a_row,
                 b: self.part.packed.at(matrix.backward),
@@ -211,31 +214,19 @@ impl Group<'_> {
         (x, x_row): (*const f32, usize),
     ) {
         let Purpose::Gradient { sums, .. } = self.part.purpose else { return };
-        let vectors = matrix.inputs.div_ceil(LANES);
-        let panels = matrix.panels();
-        // The sum over the tile is added as a whole: rounding grows with the length of a chain of sums.
-        let mut c = Block([[0.0; COLUMNS]; ROWS]);
         // SAFETY: as the caller promises.
         unsafe {
-            let blocks = sums.at(matrix.blocks).cast::<Block>();
-            for panel in 0..panels {
-                for output in (0..matrix.outputs).step_by(ROWS) {
-                    let inner = Inner {
-                        a: d.add(output),
-                        a_row: 1,
-                        a_step: d_row,
-                        b: x.add(panel * COLUMNS),
-                        b_step: x_row,
-                        words,
-                        accumulate: false,
-                    };
-                    let rows = (matrix.outputs - output).min(ROWS);
-                    let columns = (vectors - 2 * panel).min(2);
-                    block::<K>(rows, columns, &inner, &mut c);
-                    let sums = &mut (*blocks.add(output / ROWS * panels + panel)).0;
-                    add::<K>(&mut sums[..rows], &c.0[..rows], columns);
-                }
-            }
+            K::outer(&Outer {
+                outputs: matrix.outputs,
+                inputs: matrix.inputs,
+                words,
+                a: d,
+                a_row: d_row,
+                b: x,
+                b_row: x_row,
+                c: sums.at(matrix.weight_sums),
+                add: true,
+            });
         }
     }
 
@@ -249,7 +240,7 @@ impl Group<'_> {
     ) {
         let Purpose::Gradient { sums, .. } = self.part.purpose else { return };
         let ones = K::ONES;
-        let mut c = Block([[0.0; COLUMNS]; ROWS]);
+        let mut c = Block::new();
         // SAFETY: as the caller promises; sums of the bias are padded to whole blocks.
         unsafe {
             for output in (0..matrix.outputs).step_by(COLUMNS) {
@@ -257,23 +248,12 @@ impl Group<'_> {
                 let (a, accumulate) = (&raw const ones, false);
                 let inner = Inner { a, a_row: 0, a_step: 0, b, b_step: d_row, words, accumulate };
                 let columns = (matrix.outputs - output).div_ceil(LANES).min(2);
-                block::<K>(1, columns, &inner, &mut c);
-                let sums = sums.at(matrix.bias_sums + output).cast::<[f32; COLUMNS]>();
-                add::<K>(std::slice::from_mut(&mut *sums), &c.0[..1], columns);
-            }
-        }
-    }
-}
-
-/// Adds the first vectors of some rows of a block.
-#[inline(always)]
-unsafe fn add<K: Kernel>(to: &mut [[f32; COLUMNS]], from: &[[f32; COLUMNS]], vectors: usize) {
-    for (to, from) in to.iter_mut().zip(from) {
-        for vector in 0..vectors {
-            // SAFETY: as the caller promises; a row is two vectors.
-            unsafe {
-                let to = to.as_mut_ptr().add(vector * LANES);
-                K::store(to, K::add(K::load(to), K::load(from.as_ptr().add(vector * LANES))));
+                block::<K>(1, columns, &inner, c.at());
+                let sums = sums.at(matrix.bias_sums + output);
+                for column in (0..columns * LANES).step_by(LANES) {
+                    let sum = K::add(K::load(sums.add(column)), K::load(c.at().add(column)));
+                    K::store(sums.add(column), sum);
+                }
             }
         }
     }

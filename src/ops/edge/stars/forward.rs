@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::{Group, Purpose, narrow, nearest, sign};
+use super::{Group, Purpose, nearest, sign};
 use crate::ops::edge::Penalty;
 use crate::ops::edge::plan::Matrix;
 use crate::ops::mlp::kernel::{Kernel, LANES};
-use crate::ops::mlp::product::{Out, Product};
+use crate::ops::mlp::product::{Out, Product, narrow};
 use crate::ops::tiny::noise;
 
 /// Edges that are summed before the sum is added to the rest: the rounding of a sum of hundreds of terms of one sign
@@ -53,7 +53,7 @@ impl Group<'_> {
             K::product(&Product {
                 rows,
                 columns: matrix.outputs,
-                words: matrix.inputs.div_ceil(K::PER_WORD),
+                terms: matrix.inputs,
                 a,
                 a_row,
                 b: self.part.packed.at(matrix.forward),

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::Batch;
 use super::plan::{GROUP_RECEIVERS, Plan, TILE, group};
 use crate::ops::mlp::buffer::Shared;
-use crate::ops::mlp::kernel::{Kernel, LANES};
+use crate::ops::mlp::kernel::Kernel;
 
 /// Some of the receivers, in order: the work of one task.
 pub(super) struct Part<'a> {
@@ -130,15 +130,6 @@ impl Group<'_> {
             let own = self.starts[row].max(range.start)..self.starts[row + 1].min(range.end);
             (!own.is_empty()).then_some((row, own))
         })
-    }
-}
-
-/// Rounds a row of f32, padded to whole vectors, into a row of operands.
-#[inline(always)]
-unsafe fn narrow<K: Kernel>(from: *const f32, to: *mut f32, width: usize) {
-    for column in (0..width).step_by(LANES) {
-        // SAFETY: as the caller promises.
-        unsafe { K::put(to, column, K::load(from.add(column))) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Tile;
 use crate::ops::mlp::kernel::{Kernel, LANES};
-use crate::ops::mlp::product::{Out, Product};
+use crate::ops::mlp::product::{Out, Product, narrow, pad};
 use crate::ops::tiny::Penalty;
 use crate::ops::tiny::plan::Matrix;
 
@@ -21,7 +21,7 @@ impl Tile<'_> {
             K::product(&Product {
                 rows,
                 columns: matrix.inputs,
-                words: matrix.outputs.div_ceil(K::PER_WORD),
+                terms: matrix.outputs,
                 a: d_output.0,
                 a_row: d_output.1,
                 b: self.job.region.at(matrix.backward),
@@ -109,7 +109,7 @@ impl Tile<'_> {
             let d = &plan.message_gradients;
             for node in 0..self.nodes {
                 let from = self.local(plan.scratch.d_messages, node, plan.message_row);
-                Self::narrow::<K>(from, self.node_row(d, node), shape.message_dim);
+                narrow::<K>(from, self.node_row(d, node), shape.message_dim);
             }
             let shared = self.local(plan.scratch.nodes, 0, 0);
             let linear = Out::Linear { to: shared, row: plan.hidden_row };
@@ -129,6 +129,9 @@ impl Tile<'_> {
                         }
                         _ => unreachable!("gradients before a ReLU are masked"),
                     }
+                }
+                if let Out::Masked { to, row, .. } = out {
+                    pad::<K>(to.add(edge * row), shape.hidden);
                 }
             }
         }

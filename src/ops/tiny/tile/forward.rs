@@ -1,8 +1,8 @@
 //! Forward through a tile: φe, the summed messages, φv and the loss.
 
 use super::{Tile, sign};
-use crate::ops::mlp::kernel::{Kernel, LANES};
-use crate::ops::mlp::product::{Out, Product};
+use crate::ops::mlp::kernel::{Kernel, LANES, padded};
+use crate::ops::mlp::product::{Out, Product, narrow, pad};
 use crate::ops::tiny::Penalty;
 use crate::ops::tiny::plan::{Matrix, Operand};
 
@@ -19,7 +19,7 @@ impl Tile<'_> {
             K::Wide::product(&Product {
                 rows: self.nodes,
                 columns: 3 * plan.hidden_row,
-                words: shape.n_features,
+                terms: shape.n_features,
                 a: self.job.batch.features.as_ptr().add(first * shape.n_features),
                 a_row: shape.n_features,
                 b: self.job.region.at(plan.feature_panels),
@@ -35,6 +35,7 @@ impl Tile<'_> {
                     let sum = K::add(K::load(p.add(column)), K::load(q.add(column)));
                     K::put(to, column, K::relu(sum));
                 }
+                pad::<K>(to, shape.hidden);
             });
         }
     }
@@ -56,7 +57,7 @@ impl Tile<'_> {
             K::product(&Product {
                 rows,
                 columns: matrix.outputs,
-                words: matrix.inputs.div_ceil(K::PER_WORD),
+                terms: matrix.inputs,
                 a: input.0,
                 a_row: input.1,
                 b: self.job.region.at(matrix.forward),
@@ -101,7 +102,7 @@ impl Tile<'_> {
             };
             for node in 0..self.nodes {
                 let from = self.local(scratch.nodes, node, plan.message_row);
-                Self::narrow::<K>(from, self.node_row(&plan.messages, node), width);
+                narrow::<K>(from, self.node_row(&plan.messages, node), width);
             }
             penalty
         }
@@ -112,8 +113,9 @@ impl Tile<'_> {
     #[inline(always)]
     unsafe fn sum_hidden<K: Kernel>(&self, hidden: &Operand) {
         let degree = self.plan().key.bodies - 1;
+        let width = padded::<K>(self.plan().key.shape.hidden);
         for node in 0..self.nodes {
-            for column in (0..self.plan().key.shape.hidden).step_by(LANES) {
+            for column in (0..width).step_by(LANES) {
                 // SAFETY: as the caller promises.
                 unsafe {
                     let mut sum = K::zero();
@@ -159,7 +161,7 @@ impl Tile<'_> {
                     *y = weight * sign(difference);
                 }
                 let to = self.node_row(&plan.output_gradients, node);
-                Self::narrow::<K>(row.as_ptr(), to, shape.outputs);
+                narrow::<K>(row.as_ptr(), to, shape.outputs);
             }
         }
         total / plan.nodes as f64

@@ -10,7 +10,7 @@ mod penalty;
 use super::cpu::Run;
 use super::plan::{Operand, Plan};
 use crate::ops::mlp::buffer::Shared;
-use crate::ops::mlp::kernel::{Kernel, LANES};
+use crate::ops::mlp::kernel::Kernel;
 
 /// The part of the batch in a tile.
 struct Tile<'a> {
@@ -35,7 +35,7 @@ pub(super) unsafe fn step<K: Kernel>(job: &Run, index: usize) -> [f64; 2] {
     let first_node = index * plan.graphs_per_tile * bodies;
     let tile = Tile {
         job,
-        scratch: job.scratch(),
+        scratch: job.scratch,
         first_node,
         nodes: graphs * bodies,
         first_edge: first_node * (bodies - 1),
@@ -123,15 +123,6 @@ impl Tile<'_> {
                 work(edge, receiver, sender);
                 edge += 1;
             }
-        }
-    }
-
-    /// Rounds a row of f32, padded to whole vectors, into a row of operands.
-    #[inline(always)]
-    unsafe fn narrow<K: Kernel>(from: *const f32, to: *mut f32, width: usize) {
-        for column in (0..width).step_by(LANES) {
-            // SAFETY: as the caller promises.
-            unsafe { K::put(to, column, K::load(from.add(column))) }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Tile, sign};
 use crate::ops::mlp::kernel::{Kernel, LANES};
+use crate::ops::mlp::product::narrow;
 use crate::ops::tiny::noise;
 
 impl Tile<'_> {
@@ -108,7 +109,7 @@ impl Tile<'_> {
                     *e = d + weight * sign(*e);
                 }
                 let to = self.edge_row(&plan.message_gradients, edge);
-                Self::narrow::<K>(row.as_ptr(), to, plan.key.shape.message_dim);
+                narrow::<K>(row.as_ptr(), to, plan.key.shape.message_dim);
             }
         }
     }
@@ -131,7 +132,7 @@ impl Tile<'_> {
                     *log = 0.5 * (d * deviation + weight * (noise::exp(*log) - 1.0));
                 }
                 let to = self.edge_row(&plan.message_gradients, edge);
-                Self::narrow::<K>(row.as_ptr(), to, 2 * width);
+                narrow::<K>(row.as_ptr(), to, 2 * width);
             }
         }
     }
