@@ -2,9 +2,11 @@
 //!
 //! A phase takes a fraction of a millisecond, and waking a thread that sleeps may take a tenth of one. So the threads
 //! that help look for the next phase for a while before they go back to the pool, and nobody waits for a thread that
-//! has not come: the caller works, too, and waits only for pieces that somebody has begun. Where even that takes long,
-//! the processors are busy with other programs, and the caller goes on alone for a while.
+//! has not come: the caller works, too, and waits only for pieces that somebody has begun. On a busy machine even that
+//! is long, if that somebody has to wait for a processor: as long as members do, there are fewer of them.
 
+use std::cell::Cell;
+use std::fs::File;
 use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null_mut;
@@ -19,10 +21,11 @@ use rayon::prelude::*;
 const LOOKING: Duration = Duration::from_micros(200);
 /// How long the caller looks for the end of the last pieces, before it lets others have its processor.
 const WAITING: Duration = Duration::from_micros(50);
-/// A wait that is longer than this, and longer than the longest piece, says that a thread has been interrupted.
-const LATE: Duration = Duration::from_micros(200);
-/// How long the caller goes on alone after that: at first, and at most if it happens again and again.
-const ALONE: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+/// The time over which members add up how long they have waited for a processor. If that is more than a tenth of it,
+/// the next phases have a member less.
+const WINDOW: Duration = Duration::from_millis(20);
+/// For how long: at first, and at most if it happens again and again.
+const PAUSE: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(1280)];
 /// Most threads at a phase, one bit each in [`Crew::present`].
 const MOST: usize = 64;
 
@@ -41,6 +44,8 @@ struct Crew {
     panicked: AtomicBool,
     /// Helpers that look for work, or will.
     present: AtomicU64,
+    /// Nanoseconds that members have waited for a processor.
+    waited: AtomicU64,
     /// Who calls; one at a time.
     caller: Mutex<Caller>,
 }
@@ -51,9 +56,12 @@ type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
 /// What a caller leaves to the next one.
 struct Caller {
     phase: u64,
-    /// Until when callers go on alone, and for how long the next time.
-    alone: Option<Instant>,
+    /// Most members of a phase, and until when it stays so.
+    most: usize,
+    until: Option<Instant>,
     pause: Duration,
+    /// When the window began.
+    since: Option<Instant>,
 }
 
 static CREW: Crew = Crew {
@@ -63,7 +71,8 @@ static CREW: Crew = Crew {
     done: AtomicUsize::new(0),
     panicked: AtomicBool::new(false),
     present: AtomicU64::new(0),
-    caller: Mutex::new(Caller { phase: 0, alone: None, pause: ALONE[0] }),
+    waited: AtomicU64::new(0),
+    caller: Mutex::new(Caller::new()),
 };
 
 const FIELD: u64 = 1 << 20;
@@ -102,10 +111,15 @@ pub(crate) fn share_each<T: Send, R: Send>(
 }
 
 impl Caller {
+    const fn new() -> Self {
+        Caller { phase: 0, most: MOST, until: None, pause: PAUSE[0], since: None }
+    }
+
     fn share(&mut self, count: usize, members: usize, work: &Work) {
-        let begun = Instant::now();
-        if self.alone.is_some_and(|until| begun < until) {
-            return (0..count).for_each(|piece| work(piece, 0));
+        let members = members.min(self.most);
+        if members == 1 {
+            (0..count).for_each(|piece| work(piece, 0));
+            return self.adapt(1, Instant::now());
         }
         // SAFETY: only the lifetime is extended: nobody uses the work after this function has seen all pieces done.
         let mut work = unsafe { std::mem::transmute::<&Work, &'static Work<'static>>(work) };
@@ -115,41 +129,70 @@ impl Caller {
         self.phase = (self.phase + 1) % (1 << 24);
         CREW.ticket.store((self.phase * FIELD + count as u64) * FIELD, Ordering::Release);
         call(members);
-
-        let (mut last, mut longest) = (begun, Duration::ZERO);
-        while CREW.piece(0) {
-            let now = Instant::now();
-            longest = longest.max(now - last);
-            last = now;
-        }
+        while CREW.piece(0) {}
+        let waiting = Instant::now();
         while CREW.done.load(Ordering::Acquire) < count {
-            match last.elapsed() < WAITING {
+            match waiting.elapsed() < WAITING {
                 true => spin_loop(),
                 false => thread::sleep(WAITING),
             }
         }
-        self.rest(last.elapsed() > LATE.max(2 * longest));
+        self.adapt(members, Instant::now());
         if CREW.panicked.swap(false, Ordering::Relaxed) {
             resume_unwind(Box::new("a piece of work panicked"));
         }
     }
 
-    /// Decides whether the next phases are done alone.
-    fn rest(&mut self, late: bool) {
-        let now = Instant::now();
-        match (late, self.alone) {
-            (true, _) => {
-                self.alone = Some(now + self.pause);
-                self.pause = (2 * self.pause).min(ALONE[1]);
+    /// Decides, after a phase of this many members, how many the next ones may have.
+    fn adapt(&mut self, members: usize, now: Instant) {
+        if let Some(until) = self.until {
+            if now >= until {
+                // One more, on trial.
+                self.most += 1;
+                self.until = None;
+                self.since = None;
             }
-            // As long as the last pause without another interruption: the processors are free again.
-            (false, Some(until)) if now > until + self.pause => {
-                self.alone = None;
-                self.pause = ALONE[0];
-            }
-            (false, _) => {}
+            return;
+        }
+        let since = *self.since.get_or_insert_with(|| {
+            CREW.waited.store(0, Ordering::Relaxed);
+            waited();
+            now
+        });
+        if now - since < WINDOW {
+            return;
+        }
+        self.since = None;
+        let waited = CREW.waited.load(Ordering::Relaxed) + waited();
+        if waited > WINDOW.as_nanos() as u64 / 10 {
+            self.most = (members - 1).max(1);
+            self.until = Some(now + self.pause);
+            self.pause = (2 * self.pause).min(PAUSE[1]);
+        } else {
+            self.pause = PAUSE[0];
+            self.most = MOST.min(self.most + 1);
         }
     }
+}
+
+/// Nanoseconds that this thread has waited for a processor since it last asked: the second number of its `schedstat`
+/// (Documentation/scheduler/sched-stats.rst of Linux). 0 where there is none.
+fn waited() -> u64 {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::FileExt;
+        thread_local! {
+            static BEFORE: Cell<u64> = const { Cell::new(0) };
+            static FILE: Option<File> = File::open("/proc/thread-self/schedstat").ok();
+        }
+        let mut text = [0; 64];
+        let read = FILE.with(|file| file.as_ref()?.read_at(&mut text, 0).ok()).unwrap_or(0);
+        let text = std::str::from_utf8(&text[..read]).unwrap_or_default();
+        let now: u64 = text.split(' ').nth(1).and_then(|number| number.parse().ok()).unwrap_or(0);
+        now.saturating_sub(BEFORE.replace(now))
+    }
+    #[cfg(not(target_os = "linux"))]
+    0
 }
 
 impl Crew {
@@ -207,9 +250,15 @@ fn call(members: usize) {
 /// Does pieces until there have been none for a while.
 fn help(number: usize) {
     let mut last = Instant::now();
+    let mut told = last;
+    waited();
     while last.elapsed() < LOOKING {
         if CREW.piece(number) {
             last = Instant::now();
+            if last - told > WINDOW / 8 {
+                told = last;
+                CREW.waited.fetch_add(waited(), Ordering::Relaxed);
+            }
         } else {
             (0..16).for_each(|_| spin_loop());
         }
@@ -305,15 +354,30 @@ mod tests {
     }
 
     #[test]
-    fn callers_rest_after_long_waits_and_begin_again() {
-        let mut caller = Caller { phase: 0, alone: None, pause: ALONE[0] };
-        caller.rest(false);
-        assert!(caller.alone.is_none());
-        (0..20).for_each(|_| caller.rest(true));
-        assert_eq!(caller.pause, ALONE[1]);
-        assert!(caller.alone.is_some_and(|until| until > Instant::now()));
-        caller.alone = Some(Instant::now().checked_sub(2 * ALONE[1]).unwrap());
-        caller.rest(false);
-        assert!(caller.alone.is_none() && caller.pause == ALONE[0]);
+    fn members_that_wait_stay_away_for_a_while() {
+        let _alone = CREW.caller.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (mut caller, begun) = (Caller::new(), Instant::now());
+        // A window in which members waited all the time; when it ended.
+        let window = |caller: &mut Caller, members: usize, from: Instant| {
+            caller.adapt(members, from);
+            CREW.waited.store(WINDOW.as_nanos() as u64, Ordering::Relaxed);
+            caller.adapt(members, from + WINDOW);
+            from + WINDOW
+        };
+        window(&mut caller, 4, begun);
+        assert_eq!(caller.most, 3);
+        let mut now = caller.until.unwrap();
+        caller.adapt(3, now);
+        assert_eq!((caller.most, caller.until), (4, None));
+        // The pauses grow.
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let ended = window(&mut caller, 2, now);
+            assert_eq!(caller.most, 1);
+            now = caller.until.unwrap();
+            pauses.push(now - ended);
+            caller.adapt(1, now);
+        }
+        assert!(pauses.is_sorted() && pauses[7] == PAUSE[1], "{pauses:?}");
     }
 }

@@ -20,14 +20,14 @@ use crate::distill::run::{Compute, Physics, Run};
 use crate::distill::summary::Summary;
 use crate::distill::verdict::Conclusion;
 use crate::error::{Error, Result};
-use crate::model::{ModelKind, Precision};
+use crate::model::ModelKind;
 use crate::nbody::dataset::{Dataset, Units};
 use crate::nbody::simulate::{self, simulate_to};
 use crate::network::model::{Model, TrainedOn};
 use crate::network::settings::{Changes, Preset, Settings as TrainSettings, Work};
 use crate::network::system::System;
 use crate::network::train;
-use crate::ops::check_precision;
+use crate::ops::{check_precision, precision};
 use crate::store::run::RunFolder;
 use crate::store::table::Kind;
 use crate::store::tensors::TensorFile;
@@ -147,7 +147,9 @@ pub fn check(device: &Device, settings: &Settings) -> Result<()> {
             return Err(Error::usage("is 0; at least 1 is needed").field(field));
         }
     }
-    check_precision(device, settings.training.precision.unwrap_or(Precision::F32))?;
+    if let Some(choice) = settings.training.precision {
+        check_precision(device, precision(device, choice).0)?;
+    }
     if let Some(path) = &settings.dataset {
         let system = open(path, settings.work.hide_above, &settings.training)?;
         settings.wanted.check(&system.trained_on())?;

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Context;
 use crate::bench::compare::{self, Old};
 use crate::bench::{self, Measurement};
+use crate::device::{Cpu, Device, Simd};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 
@@ -25,6 +26,9 @@ pub struct Bench {
     /// Append each measurement to this file as soon as it is made, as a line of JSON
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// Use the CPU's instructions only up to this level: scalar, avx2, avx512, avx512+bf16 or amx
+    #[arg(long, value_name = "LEVEL")]
+    simd: Option<String>,
     /// Earlier output of bench --json to compare with
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
@@ -59,7 +63,11 @@ impl Bench {
         let observer = &context.terminal;
         let old = self.compare.as_deref().map(compare::read).transpose()?;
         let mut log = self.log.as_deref().map(Log::open).transpose()?;
-        let mut measured = bench::run(&context.device, &self.ops, self.seconds, observer, |m| {
+        let device = match &self.simd {
+            Some(level) => Device::Cpu(Cpu::with(Simd::named(level)?)?),
+            None => context.device,
+        };
+        let mut measured = bench::run(&device, &self.ops, self.seconds, observer, |m| {
             observer.note(&format!("measured {} {} {}", m.op, m.precision, m.size));
             log.as_mut().map_or(Ok(()), |log| log.write(m))
         })?;
@@ -67,7 +75,7 @@ impl Bench {
             let old = old.iter().flatten().find(|old| old.is_of(m));
             m.ratio = old.map(|old| m.seconds / old.seconds);
         }
-        let mut text = table(&context.device.describe(), &measured);
+        let mut text = table(&device.describe(), &measured);
         if let (Some(file), Some(mut old)) = (&self.compare, old) {
             let named = |name: &String, op: &str| name.split(':').next() == Some(op);
             old.retain(|old| {

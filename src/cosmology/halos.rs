@@ -10,16 +10,16 @@ use super::run::hide_above;
 use super::split::Split;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::model::{ModelKind, Shape};
+use crate::model::{ModelKind, Precision, Shape};
 use crate::network::forward::{self, Evaluation};
 use crate::network::model::{Model, TrainedOn};
 use crate::network::settings::{Preset, Settings};
 use crate::network::system::{Measure, Session, System, Tested, uniform};
 use crate::observer::Observer;
-use crate::ops::Training;
 use crate::ops::edge;
 use crate::ops::edge::symmetry::{self, Turn};
 use crate::ops::tiny::Loss;
+use crate::ops::{Training, check_precision, precision};
 use crate::random::Random;
 
 /// Random streams of a training's seed, above those of the steps, which draw rotations.
@@ -181,7 +181,8 @@ impl Session for OnHalos<'_> {
             let receivers = self.receivers(step);
             let turn = Turn::random(&mut Random::new(self.settings.seed, step));
             let OnHalos { graph, features, settings, .. } = self;
-            let batch = batch(graph, features, settings, shape, &receivers, step);
+            let device = *self.session.device();
+            let batch = batch(&device, graph, features, settings, shape, &receivers, step);
             self.session.step(&batch, self.targets, &turn)?;
             let degree = |&node: &u32| graph.edges_of(node).len() as u64;
             self.edges += receivers.iter().map(degree).sum::<u64>();
@@ -192,13 +193,13 @@ impl Session for OnHalos<'_> {
     fn evaluate(&mut self, _: usize, shape: &Shape, parameters: &[f32]) -> Result<Evaluation> {
         let OnHalos { graph, features, settings, validation, session, .. } = self;
         let mut predictions = vec![0.0; validation.len()];
-        let batch = batch(graph, features, settings, *shape, validation, 0);
+        let device = *session.device();
+        let batch = batch(&device, graph, features, settings, *shape, validation, 0);
         session.predict(&batch, parameters, &mut predictions)?;
         let targets: Vec<f32> =
             validation.iter().map(|&node| self.targets[node as usize]).collect();
         let loss = forward::l1(&targets, &predictions) / targets.len() as f64;
-        let device = session.device();
-        let spread = forward::spread(device, shape, parameters, &self.sample)?;
+        let spread = forward::spread(&device, shape, parameters, &self.sample)?;
         Ok(Evaluation { loss, spread })
     }
 
@@ -225,6 +226,7 @@ fn validation(mut train: Vec<u32>, seed: u64) -> (Vec<u32>, Vec<u32>) {
 
 /// The arguments of [`edge`].
 fn batch<'a>(
+    device: &Device,
     graph: &'a Graph,
     features: &'a [f32],
     settings: &Settings,
@@ -236,7 +238,7 @@ fn batch<'a>(
         shape,
         penalty: settings.penalty(),
         weight_decay: settings.weight_decay as f32,
-        precision: settings.precision,
+        precision: precision(device, settings.precision).0,
         row_start: graph.row_start(),
         sender: graph.senders(),
         receivers,
@@ -257,7 +259,12 @@ pub(super) fn predict(
     workspace: &mut edge::Workspace,
 ) -> Result<Vec<f32>> {
     let mut predictions = vec![0.0; receivers.len()];
-    let batch = batch(graph, features, &model.about.settings, model.shape, receivers, 0);
+    let mut batch =
+        batch(device, graph, features, &model.about.settings, model.shape, receivers, 0);
+    if check_precision(device, batch.precision).is_err() {
+        // Trained on a device that has a precision which this one lacks: f32 is more exact than any.
+        batch.precision = Precision::F32;
+    }
     edge::predict(device, &batch, &model.parameters, &mut predictions, workspace)?;
     Ok(predictions)
 }

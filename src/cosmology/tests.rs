@@ -42,6 +42,7 @@ fn settings(model: ModelKind, precision: Precision, steps: u64) -> Settings {
     let mut settings = Settings::on_graph(Preset::Quick, model);
     settings.set_steps(steps);
     let messages = if model == ModelKind::Bottleneck { 1 } else { 6 };
+    let precision = precision.into();
     Settings { hidden: 16, batch: 24, messages, precision, seed: 11, ..settings }
 }
 

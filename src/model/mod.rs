@@ -43,6 +43,33 @@ choice! {
     }
 }
 
+choice! {
+    /// The arithmetic that a training is asked to use.
+    pub enum PrecisionChoice {
+        /// The fastest of the device whose laws are as good as those of f32.
+        Auto = "auto",
+        /// f32 operands.
+        F32 = "f32",
+        /// bf16 operands, f32 accumulation.
+        Bf16 = "bf16",
+        /// On a GPU: operands rounded to a 10-bit mantissa, on tensor cores.
+        Tf32 = "tf32",
+        /// On a GPU: each operand as the sum of two bf16, three products on tensor cores.
+        Bf16x3 = "bf16x3",
+    }
+}
+
+impl From<Precision> for PrecisionChoice {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => PrecisionChoice::F32,
+            Precision::Bf16 => PrecisionChoice::Bf16,
+            Precision::Tf32 => PrecisionChoice::Tf32,
+            Precision::Bf16x3 => PrecisionChoice::Bf16x3,
+        }
+    }
+}
+
 /// The shape of a graph network: φe(v_r, v_s) → messages, φv(v_i, Σ messages) → output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {

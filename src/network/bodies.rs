@@ -19,7 +19,7 @@ use crate::nbody::dataset::{About, Dataset};
 use crate::nbody::derive::MEAN_OF_NORMAL;
 use crate::nbody::simulate::{self, simulate};
 use crate::observer::{Observer, Quiet};
-use crate::ops::{Training, tiny};
+use crate::ops::{Training, precision, tiny};
 
 /// Runs of the test set.
 const TEST_RUNS: usize = 100;
@@ -168,7 +168,7 @@ impl System for Dataset {
             shape,
             penalty: settings.penalty(),
             weight_decay: settings.weight_decay as f32,
-            precision: settings.precision,
+            precision: precision(&device, settings.precision).0,
             runs,
             graphs: settings.batch,
             bodies,

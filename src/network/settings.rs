@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::view::Quantity;
 use crate::error::{Error, Result};
 use crate::model::layout::BodyLayout;
-use crate::model::{ModelKind, Precision, Shape};
+use crate::model::{ModelKind, PrecisionChoice, Shape};
 use crate::ops::tiny::Penalty;
 use crate::{choice, options};
 
@@ -55,8 +55,8 @@ options! {
         layers: Option<usize> = None => [.value("N")];
         /// Highest learning rate, instead of the preset's
         peak_rate: Option<f64> = None => [.value("RATE")];
-        /// Arithmetic of the matrix products [default: f32]
-        precision: Option<Precision> = None => [.value("PRECISION")];
+        /// Arithmetic of the matrix products [default: auto; preset paper: f32]
+        precision: Option<PrecisionChoice> = None => [.value("PRECISION")];
         /// Forces may depend on position, as in a trap or near the ground: graphs are not translated in training
         #[serde(default, skip_serializing_if = "is_false")]
         external: bool = false;
@@ -134,7 +134,7 @@ pub struct Settings {
     /// Weight of Σw² in the loss.
     pub weight_decay: f64,
     /// Arithmetic of the matrix products.
-    pub precision: Precision,
+    pub precision: PrecisionChoice,
     /// True if components that the validation loss does not need are removed during training.
     pub prune: bool,
     /// Every `frame_stride`-th frame of a run is used.
@@ -177,7 +177,11 @@ impl Settings {
                 ModelKind::Standard | ModelKind::Bottleneck => 0.0,
             },
             weight_decay: 1e-8,
-            precision: Precision::F32,
+            // The paper's recipe is that of the paper.
+            precision: match preset {
+                Preset::Paper => PrecisionChoice::F32,
+                Preset::Quick | Preset::Standard => PrecisionChoice::Auto,
+            },
             prune: model == ModelKind::L1,
             frame_stride: 5,
             translation: 3.0,

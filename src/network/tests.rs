@@ -9,7 +9,7 @@ use super::settings::{Preset, Settings};
 use super::train::train_into;
 use super::trainer::Trainer;
 use crate::device::{Device, Simd, test_gpu};
-use crate::model::{ModelKind, Precision};
+use crate::model::{ModelKind, Precision, PrecisionChoice};
 use crate::nbody::dataset::{About, Dataset};
 use crate::observer::Observer;
 use crate::ops::{relative_error, tiny};
@@ -60,7 +60,9 @@ fn dataset(path: &Path, bodies: usize, force: fn([f64; 2]) -> [f64; 2]) -> Datas
 fn settings(model: ModelKind, steps: u64) -> Settings {
     let mut settings = Settings::preset(Preset::Quick, model, 2, 3);
     settings.set_steps(steps);
-    Settings { hidden: 16, batch: 4, frame_stride: 1, metrics_every: 7, seed: 11, ..settings }
+    let precision = Precision::F32.into();
+    let small = Settings { hidden: 16, batch: 4, precision, ..settings };
+    Settings { frame_stride: 1, metrics_every: 7, seed: 11, ..small }
 }
 
 fn fresh(path: &Path) -> RunFolder {
@@ -110,9 +112,12 @@ fn assert_resumes(device: &Device, settings: &Settings, stops: &[u64]) {
 /// The stops lie between and on rows of metrics, before, between and after pruning decisions.
 #[test]
 fn resume_is_bit_identical() {
-    for model in [ModelKind::L1, ModelKind::Kl] {
-        let settings = Settings { messages: 6, ..settings(model, 80) };
-        assert_resumes(&Device::cpu(), &settings, &[1, 7, 17, 23, 30, 61, 79]);
+    for precision in crate::ops::precisions(&Device::cpu()) {
+        for model in [ModelKind::L1, ModelKind::Kl] {
+            let precision = precision.into();
+            let settings = Settings { messages: 6, precision, ..settings(model, 80) };
+            assert_resumes(&Device::cpu(), &settings, &[1, 7, 17, 23, 30, 61, 79]);
+        }
     }
 }
 
@@ -216,6 +221,26 @@ fn other_settings_are_refused_on_resume() {
     assert!(error.to_string().contains("another data set"), "{error}");
 }
 
+/// The choice is made once, and kept by the run: it goes on in the precision in which it began.
+#[test]
+fn the_precision_is_decided_by_the_device_and_kept_on_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(&folder.path().join("data.safetensors"), 3, spring);
+    let device = Device::cpu();
+    let fastest = crate::ops::precision(&device, PrecisionChoice::Auto).0;
+    assert!(crate::ops::precisions(&device).contains(&fastest));
+    let auto = Settings { precision: PrecisionChoice::Auto, ..settings(ModelKind::Bottleneck, 5) };
+    for begun in [PrecisionChoice::Auto, PrecisionChoice::F32] {
+        let run = fresh(&folder.path().join(begun.name()));
+        let settings = Settings { precision: begun, ..auto.clone() };
+        train_into(&run, &device, &data, &settings, false, &()).unwrap();
+        train_into(&run, &device, &data, &auto, true, &()).unwrap();
+        let found = Model::load(&run.file("model.safetensors")).unwrap().about.settings.precision;
+        let expected = if begun == PrecisionChoice::Auto { fastest } else { Precision::F32 };
+        assert_eq!(found, expected.into());
+    }
+}
+
 /// The loss of an evaluation equals that of the training operation on the same graphs.
 #[test]
 fn evaluation_agrees_with_training() {
@@ -271,7 +296,7 @@ fn bf16_training_falls_like_f32() {
     for precision in [Precision::F32, Precision::Bf16] {
         let run = fresh(&folder.path().join(format!("{precision:?}")));
         let settings = Settings {
-            precision,
+            precision: precision.into(),
             hidden: 32,
             translation: 0.0,
             ..settings(ModelKind::Bottleneck, 1500)

@@ -12,8 +12,9 @@ pub use super::system::{Measure, System, Tested};
 use super::trainer::Trainer;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
+use crate::model::PrecisionChoice;
 use crate::observer::Observer;
-use crate::ops::check_precision;
+use crate::ops::{check_precision, precision};
 use crate::store::run::RunFolder;
 
 /// The result of a training.
@@ -112,12 +113,13 @@ pub fn train(
 ) -> Result<Trained> {
     settings.check()?;
     system.notes().iter().for_each(|note| observer.note(note));
+    let begun = start.as_ref().map(|start| start.model.about.settings.precision);
+    let settings = decided(device, settings, begun, observer);
     if let Some(start) = &start {
-        start.check(settings, &system.trained_on())?;
+        start.check(&settings, &system.trained_on())?;
     }
-    let settings = std::slice::from_ref(settings);
     let starts = start.into_iter().collect();
-    Ok(train_stack(device, system, settings, starts, &[observer])?.remove(0))
+    Ok(train_stack(device, system, &[settings], starts, &[observer])?.remove(0))
 }
 
 /// Trains one network on `system` into `folder`. With `resume` it continues where an interrupted
@@ -154,6 +156,10 @@ pub fn train_replicas(
 ) -> Result<Vec<Trained>> {
     settings.check()?;
     system.notes().iter().for_each(|note| observer.note(note));
+    let path = folders.first().map(|folder| folder.file("model.safetensors"));
+    let begun = path.filter(|path| resume && path.exists()).map(|path| Model::load(&path));
+    let begun = begun.transpose()?.map(|model| model.about.settings.precision);
+    let settings = decided(device, settings, begun, observer);
     let replicas: Vec<(Settings, &RunFolder)> = folders
         .iter()
         .enumerate()
@@ -200,6 +206,24 @@ pub fn train_replicas(
     Ok(summaries.into_iter().flatten().collect())
 }
 
+/// The settings with what is left to the device decided; a training that has begun goes on as it began.
+fn decided(
+    device: &Device,
+    settings: &Settings,
+    begun: Option<PrecisionChoice>,
+    observer: &dyn Observer,
+) -> Settings {
+    let choice = match settings.precision {
+        PrecisionChoice::Auto => begun.unwrap_or(PrecisionChoice::Auto),
+        given => given,
+    };
+    let (precision, reason) = precision(device, choice);
+    if let Some(reason) = reason {
+        observer.note(reason);
+    }
+    Settings { precision: precision.into(), ..settings.clone() }
+}
+
 /// Checks for everything that can make `replicas` new trainings fail, except divergence. Nothing is
 /// written or removed, even with `--overwrite`.
 ///
@@ -212,7 +236,7 @@ pub fn check(
     replicas: usize,
 ) -> Result<()> {
     settings.check()?;
-    check_precision(device, settings.precision)?;
+    check_precision(device, precision(device, settings.precision).0)?;
     // Networks that are pruned train one after another.
     let count = if settings.prune { 1 } else { replicas };
     system.check(*device, &vec![settings.clone(); count])

@@ -71,6 +71,17 @@ impl Simd {
         self >= Simd::Avx512Bf16 || self == Simd::Scalar
     }
 
+    /// The level with this [`Simd::name`].
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn named(name: &str) -> Result<Self> {
+        ALL.into_iter().find(|level| level.name() == name).ok_or_else(|| {
+            let names = ALL.map(Simd::name).join(", ");
+            Error::usage(format!("'{name}' is none of {names}")).field("simd")
+        })
+    }
+
     /// Every level that this CPU can run, the scalar reference first.
     pub fn available() -> Vec<Self> {
         let best = Self::detect();
@@ -103,10 +114,31 @@ impl Cpu {
         Err(Error::device(format!("this CPU does not support {}; its best is {best}", simd.name())))
     }
 
+    /// True if products of bf16 are faster than those of f32: on tiles; as dot products on AMD's CPUs, at the rate of
+    /// multiply-adds of f32 with twice the values (on Intel's at half that rate).
+    pub fn has_fast_bf16(self) -> bool {
+        match self.simd {
+            Simd::Amx => true,
+            Simd::Avx512Bf16 => is_amd(),
+            _ => false,
+        }
+    }
+
     /// The vector instructions that kernels may use.
     pub fn simd(self) -> Simd {
         self.simd
     }
+}
+
+/// Whether the CPU says that AMD made it.
+fn is_amd() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let leaf = std::arch::x86_64::__cpuid(0);
+        [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 #[cfg(test)]
