@@ -5,13 +5,11 @@
 //! has not come: the caller works, too, and waits only for pieces that somebody has begun. On a busy machine even that
 //! is long, if that somebody has to wait for a processor: as long as members do, there are fewer of them.
 
-use std::cell::Cell;
-use std::fs::File;
 use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null_mut;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,8 +38,6 @@ struct Crew {
     members: AtomicUsize,
     /// Pieces done.
     done: AtomicUsize,
-    /// A piece has panicked.
-    panicked: AtomicBool,
     /// Helpers that look for work, or will.
     present: AtomicU64,
     /// Nanoseconds that members have waited for a processor.
@@ -60,7 +56,8 @@ struct Caller {
     most: usize,
     until: Option<Instant>,
     pause: Duration,
-    /// When the window began.
+    /// The most members of a phase in the window, and when it began.
+    largest: usize,
     since: Option<Instant>,
 }
 
@@ -69,7 +66,6 @@ static CREW: Crew = Crew {
     work: AtomicPtr::new(null_mut()),
     members: AtomicUsize::new(0),
     done: AtomicUsize::new(0),
-    panicked: AtomicBool::new(false),
     present: AtomicU64::new(0),
     waited: AtomicU64::new(0),
     caller: Mutex::new(Caller::new()),
@@ -77,20 +73,32 @@ static CREW: Crew = Crew {
 
 const FIELD: u64 = 1 << 20;
 
-/// Calls `work(piece, member)` for the pieces `0..count`, on this thread and on those of its pool that have nothing
-/// else to do. No two pieces that run at the same time have the same member; members are numbers below the number of
+/// Calls `work(piece, member)` for the pieces `0..count`, on this thread and on those of its pool that look for work. No two pieces that run at the same time have the same member; members are numbers below the number of
 /// threads of the pool. Returns when all pieces are done; a panic of a piece is one of the caller.
 pub(crate) fn share(count: usize, work: impl Fn(usize, usize) + Sync) {
-    let members = rayon::current_num_threads().min(MOST).min(count);
-    if members < 2 {
-        return (0..count).for_each(|piece| work(piece, 0));
-    }
-    match CREW.caller.try_lock() {
-        Ok(mut caller) if count < FIELD as usize => caller.share(count, members, &work),
+    let panicked = AtomicBool::new(false);
+    let work = |piece: usize, member: usize| {
+        if catch_unwind(AssertUnwindSafe(|| work(piece, member))).is_err() {
+            panicked.store(true, Ordering::Relaxed);
+        }
+    };
+    let threads = rayon::current_num_threads();
+    let caller = match CREW.caller.try_lock() {
+        Ok(caller) => Some(caller),
+        Err(TryLockError::Poisoned(caller)) => Some(caller.into_inner()),
         // Somebody else's phase, or a piece of this one that has pieces itself.
+        Err(TryLockError::WouldBlock) => None,
+    };
+    let fits = count < FIELD as usize && threads.min(count) <= MOST;
+    match caller {
+        _ if threads.min(count) < 2 => (0..count).for_each(|piece| work(piece, 0)),
+        Some(mut caller) if fits => caller.share(count, threads.min(count), &work),
         _ => (0..count).into_par_iter().for_each(|piece| {
             work(piece, rayon::current_thread_index().unwrap_or(0));
         }),
+    }
+    if panicked.into_inner() {
+        resume_unwind(Box::new("a piece of work panicked"));
     }
 }
 
@@ -112,7 +120,7 @@ pub(crate) fn share_each<T: Send, R: Send>(
 
 impl Caller {
     const fn new() -> Self {
-        Caller { phase: 0, most: MOST, until: None, pause: PAUSE[0], since: None }
+        Caller { phase: 0, most: MOST, until: None, pause: PAUSE[0], largest: 1, since: None }
     }
 
     fn share(&mut self, count: usize, members: usize, work: &Work) {
@@ -138,9 +146,6 @@ impl Caller {
             }
         }
         self.adapt(members, Instant::now());
-        if CREW.panicked.swap(false, Ordering::Relaxed) {
-            resume_unwind(Box::new("a piece of work panicked"));
-        }
     }
 
     /// Decides, after a phase of this many members, how many the next ones may have.
@@ -155,17 +160,19 @@ impl Caller {
             return;
         }
         let since = *self.since.get_or_insert_with(|| {
+            self.largest = 1;
             CREW.waited.store(0, Ordering::Relaxed);
             waited();
             now
         });
+        self.largest = self.largest.max(members);
         if now - since < WINDOW {
             return;
         }
         self.since = None;
         let waited = CREW.waited.load(Ordering::Relaxed) + waited();
-        if waited > WINDOW.as_nanos() as u64 / 10 {
-            self.most = (members - 1).max(1);
+        if u128::from(waited) > (now - since).as_nanos() / 10 {
+            self.most = (self.largest - 1).max(1);
             self.until = Some(now + self.pause);
             self.pause = (2 * self.pause).min(PAUSE[1]);
         } else {
@@ -180,6 +187,8 @@ impl Caller {
 fn waited() -> u64 {
     #[cfg(target_os = "linux")]
     {
+        use std::cell::Cell;
+        use std::fs::File;
         use std::os::unix::fs::FileExt;
         thread_local! {
             static BEFORE: Cell<u64> = const { Cell::new(0) };
@@ -216,11 +225,9 @@ impl Crew {
             match taken {
                 Err(now) => ticket = now,
                 Ok(_) => {
-                    // SAFETY: the caller waits until this piece is done.
+                    // SAFETY: the caller waits until this piece is done. It does not unwind (see `share`).
                     let work: &Work = unsafe { *work };
-                    if catch_unwind(AssertUnwindSafe(|| work(next as usize, member))).is_err() {
-                        self.panicked.store(true, Ordering::Relaxed);
-                    }
+                    work(next as usize, member);
                     self.done.fetch_add(1, Ordering::Release);
                     return true;
                 }

@@ -64,6 +64,10 @@ impl Bench {
         let old = self.compare.as_deref().map(compare::read).transpose()?;
         let mut log = self.log.as_deref().map(Log::open).transpose()?;
         let device = match &self.simd {
+            Some(_) if matches!(context.device, Device::Gpu(_)) => {
+                let message = "is for the CPU: it goes with --device cpu";
+                return Err(Error::usage(message).field("simd"));
+            }
             Some(level) => Device::Cpu(Cpu::with(Simd::named(level)?)?),
             None => context.device,
         };

@@ -221,6 +221,15 @@ fn other_settings_are_refused_on_resume() {
     assert!(error.to_string().contains("another data set"), "{error}");
 }
 
+#[test]
+fn layers_too_wide_for_bf16_are_trained_in_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = dataset(&folder.path().join("data.safetensors"), 3, spring);
+    let wide = Settings { hidden: 4001, batch: 1, ..settings(ModelKind::Bottleneck, 1) };
+    let auto = Settings { precision: PrecisionChoice::Auto, ..wide };
+    crate::network::train::check(&Device::cpu(), &data, &auto, 1).unwrap();
+}
+
 /// The choice is made once, and kept by the run: it goes on in the precision in which it began.
 #[test]
 fn the_precision_is_decided_by_the_device_and_kept_on_resume() {

@@ -12,9 +12,9 @@ pub use super::system::{Measure, System, Tested};
 use super::trainer::Trainer;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
-use crate::model::PrecisionChoice;
+use crate::model::{Precision, PrecisionChoice};
 use crate::observer::Observer;
-use crate::ops::{check_precision, precision};
+use crate::ops::{check_precision, fits_bf16, precision};
 use crate::store::run::RunFolder;
 
 /// The result of a training.
@@ -114,7 +114,7 @@ pub fn train(
     settings.check()?;
     system.notes().iter().for_each(|note| observer.note(note));
     let begun = start.as_ref().map(|start| start.model.about.settings.precision);
-    let settings = decided(device, settings, begun, observer);
+    let settings = decided(device, system, settings, begun, observer)?;
     if let Some(start) = &start {
         start.check(&settings, &system.trained_on())?;
     }
@@ -159,7 +159,7 @@ pub fn train_replicas(
     let path = folders.first().map(|folder| folder.file("model.safetensors"));
     let begun = path.filter(|path| resume && path.exists()).map(|path| Model::load(&path));
     let begun = begun.transpose()?.map(|model| model.about.settings.precision);
-    let settings = decided(device, settings, begun, observer);
+    let settings = decided(device, system, settings, begun, observer)?;
     let replicas: Vec<(Settings, &RunFolder)> = folders
         .iter()
         .enumerate()
@@ -209,19 +209,31 @@ pub fn train_replicas(
 /// The settings with what is left to the device decided; a training that has begun goes on as it began.
 fn decided(
     device: &Device,
+    system: &dyn System,
     settings: &Settings,
     begun: Option<PrecisionChoice>,
     observer: &dyn Observer,
-) -> Settings {
-    let choice = match settings.precision {
-        PrecisionChoice::Auto => begun.unwrap_or(PrecisionChoice::Auto),
-        given => given,
+) -> Result<Settings> {
+    let decided = |choice: PrecisionChoice| Settings { precision: choice, ..settings.clone() };
+    if settings.precision != PrecisionChoice::Auto {
+        return Ok(settings.clone());
+    }
+    if let Some(begun) = begun {
+        if check_precision(device, precision(device, begun).0).is_err() {
+            return Err(Error::device(format!(
+                "the training began in {begun}, which this CPU lacks: go on where it began, or --overwrite it"
+            )));
+        }
+        return Ok(decided(begun));
+    }
+    let (precision, reason) = match fits_bf16(&system.shape(settings)) {
+        true => precision(device, PrecisionChoice::Auto),
+        false => (Precision::F32, Some("precision: f32, since layers are too wide for bf16")),
     };
-    let (precision, reason) = precision(device, choice);
     if let Some(reason) = reason {
         observer.note(reason);
     }
-    Settings { precision: precision.into(), ..settings.clone() }
+    Ok(decided(precision.into()))
 }
 
 /// Checks for everything that can make `replicas` new trainings fail, except divergence. Nothing is
@@ -236,6 +248,7 @@ pub fn check(
     replicas: usize,
 ) -> Result<()> {
     settings.check()?;
+    let settings = decided(device, system, settings, None, &())?;
     check_precision(device, precision(device, settings.precision).0)?;
     // Networks that are pruned train one after another.
     let count = if settings.prune { 1 } else { replicas };

@@ -138,6 +138,11 @@ pub fn precision(device: &Device, choice: PrecisionChoice) -> (Precision, Option
     }
 }
 
+/// True if bf16 takes the layers of this network.
+pub fn fits_bf16(shape: &Shape) -> bool {
+    shape.hidden.max(shape.edge_outputs()).max(shape.n_features) <= tiny::WIDEST_BF16
+}
+
 /// The precisions of the device.
 pub(crate) fn precisions(device: &Device) -> Vec<Precision> {
     match device {

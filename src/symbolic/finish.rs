@@ -279,14 +279,16 @@ impl<'a> Judge<'a> {
                 front.par_iter().map(|found| self.rounded(found)).collect();
             for (before, rounded) in front.into_iter().zip(rounded) {
                 let Some(rounded) = rounded else { continue };
-                done.insert(key(&rounded));
+                let new = done.insert(key(&rounded));
                 let all = hall.best.get_mut(&before.complexity).expect("it is there");
                 if rounded.complexity == before.complexity {
                     all[0] = rounded;
                 } else {
-                    // As good, and shorter.
+                    // As good, and shorter; what has been rounded already has the simplest numbers that it can have.
                     all.remove(0);
-                    hall.enter(rounded);
+                    if new {
+                        hall.enter(rounded);
+                    }
                 }
             }
         }

@@ -22,7 +22,7 @@ impl Kernel for Bf16 {
 
 /// Bytes of a row of a tile.
 const TILE_BYTES: u16 = 64;
-/// Bytes from a row of results, or of a panel, to the next.
+/// Bytes from a row of results to the next.
 const ROW_BYTES: usize = 128;
 
 /// Shapes of the eight tile registers, as LDTILECFG reads them.
@@ -36,7 +36,8 @@ struct Shapes {
 }
 
 /// The tile registers of this thread: 0 and 1 are the results of the first tile of rows, 2 and 3 of the second one; 4
-/// and 5 are the tiles of `a`, 6 and 7 those of `b`.
+/// and 5 are the tiles of `a`, 6 and 7 those of `b`. They keep their contents from one piece of assembly to the next: no
+/// compiled code uses them.
 struct Amx;
 
 impl Unit for Amx {

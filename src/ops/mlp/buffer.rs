@@ -17,12 +17,17 @@ impl Buffer {
         let lines = words.div_ceil(16);
         if self.0.len() < lines {
             self.0 = Vec::with_capacity(lines);
-            in_huge_pages(self.0.as_mut_ptr().cast(), lines * size_of::<Line>());
+            if lines * size_of::<Line>() >= HUGE {
+                in_huge_pages(self.0.as_mut_ptr().cast(), lines * size_of::<Line>());
+            }
             self.0.resize(lines, Line([f32::NAN; 16]));
         }
         Shared(self.0.as_mut_ptr().cast())
     }
 }
+
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
 
 /// Asks for pages of 2 MiB, before the memory is touched. Products go through some ten MB again and again; in pages of
 /// 4 KiB these are more than the CPU knows the places of (`notes/edge.md`).

@@ -92,7 +92,7 @@ pub struct Loss {
 }
 
 /// Most units of a layer in bf16: two rows of them go through a buffer of fixed size.
-pub(super) const WIDEST_BF16: usize = 4000;
+pub(crate) const WIDEST_BF16: usize = 4000;
 
 /// Buffers that steps on the CPU reuse: nothing is allocated after the first step of a size.
 #[derive(Default)]

@@ -1,7 +1,7 @@
 //! The layout of everything in a step: tiles of graphs, packed weights, activations, scratch.
 //!
-//! The plan depends on the problem only, never on the number of threads; so do the order of all sums and hence the
-//! results.
+//! The plan depends on the problem and on the instructions, never on the number of threads; so do the order of all sums
+//! and hence the results.
 
 use super::{Batch, Penalty};
 use crate::device::Cpu;
