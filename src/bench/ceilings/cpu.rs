@@ -131,14 +131,17 @@ mod x86 {
 
     use super::CHAINS;
 
-    /// A function that runs `CHAINS` chains of one instruction and returns the operations done.
+    /// Chains on AVX2, which has 16 registers, two of them for the factors.
+    const OF_AVX2: usize = 12;
+
+    /// A function that runs chains of one instruction and returns the operations done.
     macro_rules! chains {
-        ($name:ident, $features:literal, $lanes:literal, $zero:expr, $step:expr) => {
+        ($name:ident, $features:literal, $chains:expr, $lanes:literal, $zero:expr, $step:expr) => {
             /// # Safety
             /// The processor has the features.
             #[target_feature(enable = $features)]
             pub unsafe fn $name(rounds: u64) -> f64 {
-                let mut sums = [black_box($zero); CHAINS];
+                let mut sums = [black_box($zero); $chains];
                 let (a, b) = (black_box($zero), black_box($zero));
                 for _ in 0..rounds {
                     for sum in &mut sums {
@@ -146,15 +149,23 @@ mod x86 {
                     }
                 }
                 black_box(sums);
-                (rounds * (2 * CHAINS * $lanes) as u64) as f64
+                (rounds * (2 * $chains * $lanes) as u64) as f64
             }
         };
     }
 
-    chains!(f32_avx512, "avx512f", 16, _mm512_setzero_ps(), |s, a, b| _mm512_fmadd_ps(a, b, s));
-    chains!(f32_avx2, "avx2,fma", 8, _mm256_setzero_ps(), |s, a, b| _mm256_fmadd_ps(a, b, s));
-    chains!(f64_avx512, "avx512f", 8, _mm512_setzero_pd(), |s, a, b| _mm512_fmadd_pd(a, b, s));
-    chains!(f64_avx2, "avx2,fma", 4, _mm256_setzero_pd(), |s, a, b| _mm256_fmadd_pd(a, b, s));
+    chains!(f32_avx512, "avx512f", CHAINS, 16, _mm512_setzero_ps(), |s, a, b| _mm512_fmadd_ps(
+        a, b, s
+    ));
+    chains!(f32_avx2, "avx2,fma", OF_AVX2, 8, _mm256_setzero_ps(), |s, a, b| _mm256_fmadd_ps(
+        a, b, s
+    ));
+    chains!(f64_avx512, "avx512f", CHAINS, 8, _mm512_setzero_pd(), |s, a, b| _mm512_fmadd_pd(
+        a, b, s
+    ));
+    chains!(f64_avx2, "avx2,fma", OF_AVX2, 4, _mm256_setzero_pd(), |s, a, b| _mm256_fmadd_pd(
+        a, b, s
+    ));
 
     /// # Safety
     /// The processor has AVX-512 with bf16.
