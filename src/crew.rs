@@ -9,7 +9,7 @@ use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -73,8 +73,9 @@ static CREW: Crew = Crew {
 
 const FIELD: u64 = 1 << 20;
 
-/// Calls `work(piece, member)` for the pieces `0..count`, on this thread and on those of its pool that look for work. No two pieces that run at the same time have the same member; members are numbers below the number of
-/// threads of the pool. Returns when all pieces are done; a panic of a piece is one of the caller.
+/// Calls `work(piece, member)` for the pieces `0..count`, on this thread and on those of its pool that look for work. No
+/// two pieces that run at the same time have the same member; members are numbers below the number of threads of the
+/// pool. Returns when all pieces are done; a panic of a piece is one of the caller.
 pub(crate) fn share(count: usize, work: impl Fn(usize, usize) + Sync) {
     let panicked = AtomicBool::new(false);
     let work = |piece: usize, member: usize| {
@@ -82,20 +83,16 @@ pub(crate) fn share(count: usize, work: impl Fn(usize, usize) + Sync) {
             panicked.store(true, Ordering::Relaxed);
         }
     };
-    let threads = rayon::current_num_threads();
-    let caller = match CREW.caller.try_lock() {
-        Ok(caller) => Some(caller),
-        Err(TryLockError::Poisoned(caller)) => Some(caller.into_inner()),
-        // Somebody else's phase, or a piece of this one that has pieces itself.
-        Err(TryLockError::WouldBlock) => None,
-    };
-    let fits = count < FIELD as usize && threads.min(count) <= MOST;
-    match caller {
-        _ if threads.min(count) < 2 => (0..count).for_each(|piece| work(piece, 0)),
-        Some(mut caller) if fits => caller.share(count, threads.min(count), &work),
-        _ => (0..count).into_par_iter().for_each(|piece| {
+    let members = rayon::current_num_threads().min(count);
+    let fits = count < FIELD as usize && members <= MOST;
+    if members < 2 {
+        (0..count).for_each(|piece| work(piece, 0));
+    } else if let Some(mut caller) = CREW.caller().filter(|_| fits) {
+        caller.share(count, members, &work);
+    } else {
+        (0..count).into_par_iter().for_each(|piece| {
             work(piece, rayon::current_thread_index().unwrap_or(0));
-        }),
+        });
     }
     if panicked.into_inner() {
         resume_unwind(Box::new("a piece of work panicked"));
@@ -205,6 +202,15 @@ fn waited() -> u64 {
 }
 
 impl Crew {
+    /// The right to call; `None` during somebody else's phase, or in a piece that has pieces itself.
+    fn caller(&self) -> Option<MutexGuard<'_, Caller>> {
+        match self.caller.try_lock() {
+            Ok(caller) => Some(caller),
+            Err(TryLockError::Poisoned(caller)) => Some(caller.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// Takes a piece of the open phase and does it; false if there is none.
     fn piece(&self, member: usize) -> bool {
         let mut ticket = self.ticket.load(Ordering::Acquire);

@@ -156,9 +156,12 @@ pub fn train_replicas(
 ) -> Result<Vec<Trained>> {
     settings.check()?;
     system.notes().iter().for_each(|note| observer.note(note));
-    let path = folders.first().map(|folder| folder.file("model.safetensors"));
-    let begun = path.filter(|path| resume && path.exists()).map(|path| Model::load(&path));
-    let begun = begun.transpose()?.map(|model| model.about.settings.precision);
+    let begun = match folders.first().filter(|_| resume) {
+        Some(folder) => {
+            folder.read_config::<Config>("train")?.map(|begun| begun.settings.precision)
+        }
+        None => None,
+    };
     let settings = decided(device, system, settings, begun, observer)?;
     let replicas: Vec<(Settings, &RunFolder)> = folders
         .iter()

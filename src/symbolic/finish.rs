@@ -284,14 +284,23 @@ impl<'a> Judge<'a> {
                 if rounded.complexity == before.complexity {
                     all[0] = rounded;
                 } else {
-                    // As good, and shorter; what has been rounded already has the simplest numbers that it can have.
+                    // As good, and shorter; unless this formula has been rounded already, with simpler numbers.
                     all.remove(0);
-                    if new {
+                    let limit = self.tolerated(&rounded);
+                    let same = |other: &Found| key(other) == key(&rounded) && other.loss <= limit;
+                    let known = hall.best.get(&rounded.complexity);
+                    if new || !known.is_some_and(|all| all.iter().any(same)) {
                         hall.enter(rounded);
                     }
                 }
             }
         }
+    }
+
+    /// The largest loss that counts as that of `found`.
+    fn tolerated(&self, found: &Found) -> f64 {
+        let floor = self.floor + sensitivity(self.rules, self.few(), &found.candidate);
+        round::limit(found.loss, self.all.rows(), floor)
     }
 
     fn rounded(&self, found: &Found) -> Option<Found> {
